@@ -1,0 +1,11 @@
+//! The contract between the eBPF programs and user space: layouts, the parser, the flow hash, names.
+//!
+//! Everything here is the same code on both sides of the kernel boundary.
+#![cfg_attr(not(any(test, feature = "user")), no_std)]
+
+pub mod frame;
+pub mod peer;
+pub mod record;
+
+/// Version of every layout in this crate; the object carries it and user space refuses another.
+pub const ABI_VERSION: u32 = 1;
