@@ -1,1 +1,2 @@
 //! Dataplane.
+pub mod engine;
