@@ -1,0 +1,5 @@
+use anyhow::Result;
+use std::process::ExitCode;
+pub(crate) fn run() -> Result<ExitCode> {
+    Ok(ExitCode::SUCCESS)
+}
