@@ -91,6 +91,21 @@ pub(crate) fn workspace(profile: &Profile) -> Result<PathBuf> {
     Ok(dirs::target()?.join(profile.directory()).join("stream-router"))
 }
 
+/// Builds the object and the node as users run it, and returns the path of its binary.
+///
+/// # Errors
+/// When a build fails.
+pub(crate) fn node() -> Result<PathBuf> {
+    object()?;
+    run(cargo().args([
+        "build",
+        "--release",
+        "--package=stream-router",
+        "--bin=stream-router",
+    ]))?;
+    Ok(dirs::target()?.join("release/stream-router"))
+}
+
 /// Replaces the object only when it differs, so that nothing that embeds it is built again.
 fn place(built: &Path, object: &Path) -> Result<()> {
     let bytes = fs::read(built).with_context(|| format!("cannot read {}", built.display()))?;

@@ -13,6 +13,7 @@ mod command;
 mod demo;
 mod dirs;
 mod install;
+mod ready;
 mod smoke;
 mod test;
 mod toolchain;
