@@ -1,1 +1,5 @@
-//! Lab.
+//! A laboratory for Stream Router: networks of real nodes on this machine.
+//!
+//! The end-to-end tests, the ready network of `cargo xtask run` and the benchmarks are written with it.
+
+pub mod lab;

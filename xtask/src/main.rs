@@ -1,2 +1,107 @@
-//! Tasks.
-fn main() {}
+//! Build, run, test and measure Stream Router.
+//!
+//! Every task begins with what the task before it produced: the eBPF toolchain, the object built with it, the
+//! workspace that embeds the object, a network of real nodes.
+#![expect(
+    clippy::print_stdout,
+    reason = "a command line tool reports on its standard output"
+)]
+
+mod build;
+mod ci;
+mod command;
+mod demo;
+mod dirs;
+mod install;
+mod ready;
+mod smoke;
+mod test;
+mod toolchain;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Args, Parser, Subcommand};
+
+use build::Profile;
+
+/// Build, run, test and measure Stream Router.
+#[derive(Parser)]
+#[command(bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Build the eBPF object and the workspace that embeds it.
+    Build(BuildArgs),
+    /// Build the eBPF object alone.
+    BuildEbpf,
+    /// Run two nodes in network namespaces of their own, or a real node: `run -- --config FILE`.
+    Run(RunArgs),
+    /// Run the whole test suite, end-to-end tests included (needs root).
+    Test {
+        /// Arguments for `cargo test`, after `--`.
+        #[arg(last = true)]
+        args: Vec<String>,
+    },
+    /// Check format, lints and documentation, then run the whole test suite (needs root).
+    Ci,
+}
+
+#[derive(Args)]
+struct BuildArgs {
+    /// Build with the release profile.
+    #[arg(long, conflicts_with = "profile")]
+    release: bool,
+    /// Build with this cargo profile.
+    #[arg(long)]
+    profile: Option<String>,
+}
+
+#[derive(Args)]
+struct RunArgs {
+    /// Send real traffic over the ready network, print the figures and exit 0 or 1.
+    #[arg(long, conflicts_with = "node")]
+    smoke: bool,
+    /// Arguments for `stream-router run`, after `--`: a real node on this host.
+    #[arg(last = true)]
+    node: Vec<String>,
+}
+
+fn main() -> ExitCode {
+    match perform(Cli::parse().task) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn perform(task: Task) -> Result<ExitCode> {
+    match task {
+        Task::Build(args) => {
+            let profile = match (args.release, args.profile) {
+                (true, _) => Profile::release(),
+                (false, Some(name)) => Profile::named(name),
+                (false, None) => Profile::dev(),
+            };
+            let binary: PathBuf = build::workspace(&profile)?;
+            println!("built {}", binary.display());
+        }
+        Task::BuildEbpf => {
+            let object = build::object()?;
+            println!("built {}", object.display());
+        }
+        Task::Run(args) if args.smoke => return smoke::run(),
+        Task::Run(args) if !args.node.is_empty() => return demo::run_node(&args.node),
+        Task::Run(_) => demo::run()?,
+        Task::Test { args } => test::run_all(&args)?,
+        Task::Ci => ci::run_all()?,
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,56 @@
+//! Where things are.
+
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use anyhow::{Context, Result};
+
+use crate::command::{cargo, read};
+
+/// The root of the workspace.
+pub(crate) fn workspace() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("the xtask crate is inside the workspace")
+}
+
+/// Cargo's target directory, wherever the environment or cargo's configuration puts it.
+///
+/// # Errors
+/// When `cargo metadata` fails.
+pub(crate) fn target() -> Result<PathBuf> {
+    static TARGET: OnceLock<PathBuf> = OnceLock::new();
+    if let Some(target) = TARGET.get() {
+        return Ok(target.clone());
+    }
+    let metadata = metadata()?;
+    let target = metadata["target_directory"]
+        .as_str()
+        .context("cargo metadata names no target directory")?
+        .into();
+    Ok(TARGET.get_or_init(|| target).clone())
+}
+
+/// True when the package has a library target, so that its unit tests and lints run on the host.
+///
+/// # Errors
+/// When `cargo metadata` fails.
+pub(crate) fn has_library(package: &str) -> Result<bool> {
+    let metadata = metadata()?;
+    let packages = metadata["packages"]
+        .as_array()
+        .context("cargo metadata lists no packages")?;
+    let package = packages
+        .iter()
+        .find(|candidate| candidate["name"] == package)
+        .with_context(|| format!("the workspace has no package {package}"))?;
+    let targets = package["targets"]
+        .as_array()
+        .context("cargo metadata lists no targets")?;
+    Ok(targets.iter().any(|target| target["kind"][0] == "lib"))
+}
+
+fn metadata() -> Result<serde_json::Value> {
+    let text = read(cargo().args(["metadata", "--no-deps", "--format-version=1"]))?;
+    serde_json::from_str(&text).context("cargo metadata printed no JSON")
+}

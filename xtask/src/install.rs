@@ -1,0 +1,86 @@
+//! Installs programs from the system's package manager.
+
+use std::fs;
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use crate::command::{find_program, is_root, run};
+
+/// Programs that the ready network and the end-to-end tests run, with the Debian package of each.
+const PROGRAMS: &[(&str, &str)] = &[
+    ("ip", "iproute2"),
+    ("ping", "iputils-ping"),
+    ("tracepath", "iputils-tracepath"),
+    ("iperf3", "iperf3"),
+    ("bpftool", "bpftool"),
+];
+
+/// Makes sure that every program a test or the ready network runs is there.
+///
+/// # Errors
+/// When one is missing and cannot be installed.
+pub(crate) fn programs() -> Result<()> {
+    let missing: Vec<_> = PROGRAMS
+        .iter()
+        .filter(|(program, _)| find_program(program).is_none())
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let packages: Vec<&str> = missing.iter().map(|(_, package)| *package).collect();
+    apt(&packages).with_context(|| {
+        let names: Vec<&str> = missing.iter().map(|(program, _)| *program).collect();
+        format!(
+            "missing programs: {}; install what your distribution calls {}",
+            names.join(", "),
+            packages.join(" ")
+        )
+    })
+}
+
+/// Installs Debian packages.
+///
+/// # Errors
+/// When there is no apt, when not root, or when apt fails.
+pub(crate) fn apt(packages: &[&str]) -> Result<()> {
+    if find_program("apt-get").is_none() {
+        bail!("this system has no apt-get");
+    }
+    if !is_root() {
+        bail!("not root; run: sudo apt-get install {}", packages.join(" "));
+    }
+    eprintln!("installing with apt-get: {}", packages.join(" "));
+    if lists_are_present() && run(&mut apt_install(packages)).is_ok() {
+        return Ok(());
+    }
+    run(apt_get().arg("update"))?;
+    run(&mut apt_install(packages))
+}
+
+/// A fresh container image has no package lists, and an install with stale ones fails after a long wait.
+fn lists_are_present() -> bool {
+    let Ok(entries) = fs::read_dir("/var/lib/apt/lists") else {
+        return false;
+    };
+    entries
+        .flatten()
+        .any(|entry| entry.file_name().to_string_lossy().contains("Packages"))
+}
+
+fn apt_install(packages: &[&str]) -> Command {
+    let mut command = apt_get();
+    command
+        .args(["install", "--yes", "--no-install-recommends"])
+        .args(packages);
+    command
+}
+
+fn apt_get() -> Command {
+    let mut command = Command::new("apt-get");
+    command
+        .env("DEBIAN_FRONTEND", "noninteractive")
+        .arg("--quiet")
+        .arg("--option=DPkg::Lock::Timeout=300");
+    command
+}

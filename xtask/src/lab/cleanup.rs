@@ -1,0 +1,164 @@
+//! Removes what a process made and did not remove itself.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::process::{self, Command};
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use nix::errno::Errno;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::PIN_ROOT;
+use super::identity::{device_maker, maker};
+use super::process::{text, until};
+
+pub(super) const NETNS_ROOT: &str = "/run/netns";
+const LIMIT: Duration = Duration::from_secs(10);
+
+/// Removes the namespaces, pins and directories of processes that are gone.
+///
+/// # Errors
+/// When something cannot be removed.
+pub fn clear_leftovers() -> Result<()> {
+    clear(|pid| !Path::new("/proc").join(pid.to_string()).exists())
+}
+
+/// Removes this process's namespaces, pins and directories when a signal ends it.
+pub(super) fn on_signal() -> Result<()> {
+    static INSTALLED: OnceLock<Result<(), ctrlc::Error>> = OnceLock::new();
+    let installed = INSTALLED.get_or_init(|| {
+        ctrlc::set_handler(|| {
+            if let Err(error) = clear(|pid| pid == process::id()) {
+                eprintln!("cannot clean up: {error:#}");
+            }
+            process::exit(130);
+        })
+    });
+    match installed {
+        Ok(()) => Ok(()),
+        Err(error) => Err(anyhow::anyhow!("cannot handle signals: {error}")),
+    }
+}
+
+/// Ends every process in these namespaces, then removes the namespaces and the pins of these devices.
+///
+/// Names that are not there are left out.
+///
+/// # Errors
+/// When something cannot be removed.
+pub fn remove_network(namespaces: &[&str], devices: &[&str]) -> Result<()> {
+    let present = names_in(Path::new(NETNS_ROOT))?;
+    for namespace in namespaces {
+        if present.contains(*namespace) {
+            remove_namespace(namespace)?;
+        }
+    }
+    for device in devices {
+        remove_tree(&Path::new(PIN_ROOT).join(device))?;
+    }
+    if !devices.is_empty() {
+        remove_if_empty(Path::new(PIN_ROOT))?;
+    }
+    Ok(())
+}
+
+/// Ends every process in a namespace, then deletes it.
+pub(super) fn remove_namespace(name: &str) -> Result<()> {
+    end_processes(name)?;
+    text(Command::new("ip").args(["netns", "delete", name]), LIMIT)?;
+    Ok(())
+}
+
+fn clear(of_maker: impl Fn(u32) -> bool) -> Result<()> {
+    let of = |maker: Option<u32>| maker.is_some_and(&of_maker);
+    let namespaces = names_in(Path::new(NETNS_ROOT))?;
+    let namespaces: Vec<&str> = namespaces
+        .iter()
+        .map(String::as_str)
+        .filter(|name| of(maker(name)))
+        .collect();
+    let devices = names_in(Path::new(PIN_ROOT))?;
+    let devices: Vec<&str> = devices
+        .iter()
+        .map(String::as_str)
+        .filter(|name| of(device_maker(name)))
+        .collect();
+    remove_network(&namespaces, &devices)?;
+    let temporary = std::env::temp_dir();
+    for name in names_in(&temporary)?.iter().filter(|name| of(maker(name))) {
+        remove_tree(&temporary.join(name))?;
+    }
+    Ok(())
+}
+
+/// Ends the processes in a namespace: in order first, so that a node removes what it made, then by force.
+fn end_processes(name: &str) -> Result<()> {
+    signal_all(name, Signal::SIGTERM)?;
+    if until("processes end", Duration::from_secs(3), || gone(name)).is_err() {
+        signal_all(name, Signal::SIGKILL)?;
+        until("processes end", LIMIT, || gone(name))
+            .with_context(|| format!("processes are left in {name}"))?;
+    }
+    Ok(())
+}
+
+fn gone(name: &str) -> Result<Option<()>> {
+    Ok(processes(name)?.is_empty().then_some(()))
+}
+
+fn signal_all(name: &str, signal: Signal) -> Result<()> {
+    for pid in processes(name)? {
+        match kill(pid, signal) {
+            Ok(()) | Err(Errno::ESRCH) => {}
+            Err(error) => return Err(error).with_context(|| format!("cannot send {signal} to {pid}")),
+        }
+    }
+    Ok(())
+}
+
+/// The processes in a namespace; a zombie has left its namespace and is not listed.
+fn processes(name: &str) -> Result<Vec<Pid>> {
+    let listed = text(Command::new("ip").args(["netns", "pids", name]), LIMIT)?;
+    let own = Pid::this();
+    let pids = listed
+        .split_whitespace()
+        .map(|pid| pid.parse().map(Pid::from_raw));
+    let pids: Vec<Pid> = pids
+        .collect::<Result<_, _>>()
+        .context("ip netns pids printed no number")?;
+    Ok(pids.into_iter().filter(|pid| *pid != own).collect())
+}
+
+fn names_in(directory: &Path) -> Result<BTreeSet<String>> {
+    match fs::read_dir(directory) {
+        Ok(entries) => Ok(entries
+            .flatten()
+            .map(|entry| entry.file_name().to_string_lossy().into_owned())
+            .collect()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(BTreeSet::new()),
+        Err(error) => Err(error).with_context(|| format!("cannot read {}", directory.display())),
+    }
+}
+
+fn remove_tree(path: &Path) -> Result<()> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot remove {}", path.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn remove_if_empty(path: &Path) -> Result<()> {
+    use std::io::ErrorKind::{DirectoryNotEmpty, NotFound};
+    match fs::remove_dir(path) {
+        Err(error) if ![DirectoryNotEmpty, NotFound].contains(&error.kind()) => {
+            Err(error).with_context(|| format!("cannot remove {}", path.display()))
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,131 @@
+//! Runs of iperf3.
+
+use std::io::{BufRead, BufReader};
+use std::net::IpAddr;
+use std::process::{Child, ChildStdout, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use nix::sys::signal::Signal;
+use serde_json::Value;
+
+use crate::lab::Namespace;
+use crate::lab::process::{output, signal, wait};
+
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// An iperf3 server, stopped on drop.
+#[derive(Debug)]
+pub struct IperfServer {
+    process: Child,
+    /// Held open: a server whose output nobody holds ends at its next line.
+    printed: BufReader<ChildStdout>,
+}
+
+/// What iperf3's client reported, per direction.
+#[derive(Clone, Debug)]
+pub struct IperfReport {
+    /// Bits per second that the server received.
+    pub received_bits_per_second: f64,
+    /// Bits per second that the client received, with `--bidir`.
+    pub reverse_bits_per_second: Option<f64>,
+    /// TCP segments sent again, both directions together; none with UDP.
+    pub n_retransmits: Option<u64>,
+    /// UDP datagrams lost and sent.
+    pub lost: Option<(u64, u64)>,
+}
+
+impl IperfServer {
+    /// Starts one and waits until it listens.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub fn start(host: &Namespace) -> Result<Self> {
+        let mut child = host
+            .command("iperf3")
+            .args(["--server", "--forceflush"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("cannot start iperf3")?;
+        let printed = BufReader::new(child.stdout.take().context("the server's output is a pipe")?);
+        let mut server = Self {
+            process: child,
+            printed,
+        };
+        let mut line = String::new();
+        while server.printed.read_line(&mut line)? > 0 {
+            if line.starts_with("Server listening") {
+                return Ok(server);
+            }
+            line.clear();
+        }
+        bail!("the iperf3 server ended before it listened")
+    }
+}
+
+impl Drop for IperfServer {
+    fn drop(&mut self) {
+        let ended = signal(&self.process, Signal::SIGKILL).and_then(|()| wait(&mut self.process, LIMIT));
+        if let Err(error) = ended {
+            eprintln!("cannot stop iperf3: {error:#}");
+        }
+    }
+}
+
+/// Runs an iperf3 client in a namespace, with further arguments.
+///
+/// # Errors
+/// When it fails or reports nothing.
+pub fn iperf(host: &Namespace, to: IpAddr, duration: Duration, args: &[&str]) -> Result<IperfReport> {
+    let seconds = duration.as_secs().to_string();
+    let output = output(
+        host.command("iperf3")
+            .args([
+                "--json",
+                "--connect-timeout",
+                "5000",
+                "--time",
+                &seconds,
+                "--client",
+                &to.to_string(),
+            ])
+            .args(args),
+        duration + LIMIT,
+    )?;
+    let printed = String::from_utf8_lossy(&output.stdout);
+    let report: Value =
+        serde_json::from_str(&printed).with_context(|| format!("iperf3 printed {printed}"))?;
+    if let Some(error) = report["error"].as_str() {
+        bail!("iperf3 to {to}: {error}");
+    }
+    IperfReport::of(&report).with_context(|| format!("iperf3 reported {}", report["end"]))
+}
+
+impl IperfReport {
+    fn of(report: &Value) -> Result<Self> {
+        let end = &report["end"];
+        let rate = |sum: &Value| sum["bits_per_second"].as_f64();
+        if report["start"]["test_start"]["protocol"] == "UDP" {
+            let sum = &end["sum"];
+            let lost = sum["lost_packets"].as_u64().zip(sum["packets"].as_u64());
+            let (n_lost, n_sent) = lost.context("no count of lost datagrams")?;
+            let share = 1.0 - n_lost as f64 / n_sent.max(1) as f64;
+            let sent = rate(sum).context("no rate")?;
+            return Ok(Self {
+                received_bits_per_second: sent * share,
+                reverse_bits_per_second: None,
+                n_retransmits: None,
+                lost,
+            });
+        }
+        let retransmits = |sum: &Value| sum["retransmits"].as_u64();
+        let reverse = &end["sum_sent_bidir_reverse"];
+        Ok(Self {
+            received_bits_per_second: rate(&end["sum_received"]).context("no rate")?,
+            reverse_bits_per_second: rate(&end["sum_received_bidir_reverse"]),
+            n_retransmits: retransmits(&end["sum_sent"]).map(|n| n + retransmits(reverse).unwrap_or(0)),
+            lost: None,
+        })
+    }
+}

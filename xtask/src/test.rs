@@ -1,0 +1,24 @@
+//! Runs the whole test suite.
+
+use anyhow::Result;
+use xtask::lab;
+
+use crate::command::{cargo, require_root, run};
+use crate::{build, dirs, install};
+
+/// Builds the object and runs every test: units, documentation, and real nodes in network namespaces.
+///
+/// # Errors
+/// When not root (a test that was left out has not passed), or when a test fails.
+pub(crate) fn run_all(args: &[String]) -> Result<()> {
+    require_root("test")?;
+    install::programs()?;
+    lab::clear_leftovers()?;
+    build::object()?;
+    if args.is_empty() && dirs::has_library("router-ebpf")? {
+        run(cargo().args(["test", "--package=router-ebpf", "--lib"]))?;
+    }
+    let tested = run(cargo().args(["test", "--no-fail-fast"]).args(args));
+    lab::clear_leftovers()?;
+    tested
+}
