@@ -1,0 +1,18 @@
+//! A node: joins kernel, device and network into the path of a packet.
+
+mod connections;
+pub mod counters;
+mod data_thread;
+mod error;
+mod forwarder;
+mod lifecycle;
+mod outbox;
+mod peers;
+mod receiver;
+mod sender;
+mod status;
+mod uncaptured;
+mod worker;
+
+pub use error::NodeError;
+pub use lifecycle::{Node, run};

@@ -1,0 +1,39 @@
+//! Why a node does not start.
+
+use std::io;
+
+use thiserror::Error;
+
+/// Why a node does not start; what had been made is gone again.
+#[derive(Debug, Error)]
+pub enum NodeError {
+    /// The identity file.
+    #[error("cannot use the identity")]
+    Identity(#[from] crate::p2p::identity::IdentityError),
+    /// A peer section carries this node's own id.
+    #[error("peer {id} is this node itself; remove its [[peer]] section")]
+    OwnPeer {
+        /// The id.
+        id: libp2p::PeerId,
+    },
+    /// The TUN device, its addresses or its routes.
+    #[error("cannot set up the device")]
+    Device(#[from] crate::device::DeviceError),
+    /// The eBPF programs and their maps.
+    #[error("cannot set up the kernel side")]
+    Kernel(#[from] crate::kernel::KernelError),
+    /// Listening for peers.
+    #[error("cannot start the network")]
+    Network(#[from] crate::p2p::StartError),
+    /// The control socket.
+    #[error("cannot open the control socket")]
+    Control(#[from] crate::control::ControlError),
+    /// A thread, signal handler or descriptor of the system.
+    #[error("cannot {action}")]
+    System {
+        /// What was tried.
+        action: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+}

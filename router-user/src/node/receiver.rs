@@ -1,0 +1,98 @@
+//! The receiver: one task per inbound stream that checks its frames and injects them, in order.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use futures::AsyncReadExt;
+use thiserror::Error;
+use tracing::debug;
+
+use super::counters::{Counter, Counters};
+use super::peers::{OpenStream, Peer, PeerTable};
+use crate::device::inject::Injector;
+use crate::engine::admission;
+use crate::engine::framing::{Decoder, FrameError};
+use crate::p2p::{ConnectionId, DataStream, InboundStreams, PeerId};
+
+/// Makes a receiver of each stream that a peer opens.
+#[derive(Clone)]
+pub(super) struct Receivers {
+    /// Who may send what.
+    pub(super) peers: Arc<PeerTable>,
+    /// Where refused frames are counted.
+    pub(super) counters: Arc<Counters>,
+    /// Where admitted packets go.
+    pub(super) injector: Injector,
+}
+
+impl InboundStreams for Receivers {
+    fn accept(&self, peer: PeerId, connection: ConnectionId, stream: DataStream) {
+        let Some(peer) = self.peers.by_id(&peer).cloned() else { return };
+        let receiver = self.clone();
+        // Called on the connection's own task: the receiver stays on its thread.
+        tokio::spawn(async move {
+            match receiver.receive(&peer, stream).await {
+                Ok(()) => debug!(peer = %peer.id, %connection, "peer closed its stream"),
+                Err(error) => debug!(peer = %peer.id, %connection, %error, "stream reset"),
+            }
+        });
+    }
+}
+
+#[derive(Debug, Error)]
+enum ReceiveError {
+    #[error("stream failed")]
+    Io(#[from] io::Error),
+    #[error("peer sent bytes that are no frame")]
+    Frame(#[from] FrameError),
+    #[error("stream ended inside a frame, {pending} bytes into it")]
+    Truncated { pending: usize },
+}
+
+impl Receivers {
+    /// Injects what `stream` brings until it ends; dropping the stream on an error resets it.
+    async fn receive(&self, peer: &Peer, mut stream: DataStream) -> Result<(), ReceiveError> {
+        let _open = OpenStream::new(&peer.traffic);
+        let mut decoder = Decoder::default();
+        loop {
+            let n = stream.read(decoder.space()).await?;
+            if n == 0 {
+                return match decoder.pending() {
+                    0 => Ok(()),
+                    pending => {
+                        self.counters.add(Counter::RxProtocolError, 1);
+                        Err(ReceiveError::Truncated { pending })
+                    }
+                };
+            }
+            decoder.handle_read(n);
+            self.inject_frames(peer, &mut decoder)
+                .inspect_err(|_| self.counters.add(Counter::RxProtocolError, 1))?;
+        }
+    }
+
+    fn inject_frames(&self, peer: &Peer, decoder: &mut Decoder) -> Result<(), FrameError> {
+        let (mut n_frames, mut n_bytes) = (0, 0);
+        let outcome = loop {
+            let frame = match decoder.next_frame() {
+                Ok(Some(frame)) => frame,
+                Ok(None) => break Ok(()),
+                Err(error) => break Err(error),
+            };
+            match admission::admit(self.peers.routes(), peer.index, &frame.vnet(), frame.packet()) {
+                Ok(()) => match self.injector.inject(frame.vnet_and_packet()) {
+                    Ok(()) => {
+                        n_frames += 1;
+                        n_bytes += frame.wire_len() as u64;
+                    }
+                    Err(_) => self.counters.add(Counter::RxDeviceRefused, 1),
+                },
+                Err(refusal) => self.counters.add(refusal.into(), 1),
+            }
+        };
+        peer.traffic.rx_packets.fetch_add(n_frames, Relaxed);
+        peer.traffic.rx_bytes.fetch_add(n_bytes, Relaxed);
+        outcome
+    }
+}
