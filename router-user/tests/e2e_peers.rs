@@ -185,6 +185,9 @@ fn outlives_a_link_that_was_down(transport: Transport) {
         .host
         .ip(&["link", "set", "u0", "up"])
         .expect("the link comes up");
+    for side in [&pair.a, &pair.b] {
+        side.host.wait_device_up("u0").expect("the link carries packets");
+    }
     let taken = time_until_answer(&pair.a.host, pair.b.v4).expect("traffic flows again");
     eprintln!("{transport:?}: traffic {taken:?} after the link came up");
 
