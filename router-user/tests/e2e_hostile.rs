@@ -9,8 +9,10 @@ use std::time::Duration;
 
 use anyhow::Result;
 use etherparse::PacketBuilder;
-use libp2p::Multiaddr;
+use futures::{AsyncReadExt, StreamExt};
 use libp2p::identity::Keypair;
+use libp2p::swarm::SwarmEvent;
+use libp2p::{Multiaddr, SwarmBuilder, noise, ping, yamux};
 use xtask::lab::probe::PingPlan;
 use xtask::lab::{Namespace, Pair, PairPlan, PeerConfig, ScratchDir, Status, link};
 
@@ -225,6 +227,41 @@ fn a_peer_that_does_not_even_speak_libp2p_is_dropped() {
         .unwrap();
 
     scene.assert_others_go_on();
+}
+
+/// What the other tests rest on: a refusal that they see is the node's, and not a fault of the stock peer.
+#[test]
+fn the_stock_peer_speaks_with_a_stock_swarm() {
+    let host = Namespace::unique("stock").unwrap();
+    let work = async {
+        let mut swarm = SwarmBuilder::with_new_identity()
+            .with_tokio()
+            .with_tcp(Default::default(), noise::Config::new, yamux::Config::default)?
+            .with_behaviour(|_| ping::Behaviour::default())?
+            .build();
+        swarm.listen_on("/ip6/::1/tcp/4001".parse()?)?;
+        let at = loop {
+            if let SwarmEvent::NewListenAddr { address, .. } = swarm.select_next_some().await {
+                break address;
+            }
+        };
+        tokio::spawn(async move { while swarm.next().await.is_some() {} });
+
+        let mut peer = StockPeer::connect(&Keypair::generate_ed25519(), at).await?;
+        let refused = peer.open(PROTOCOL).await.map(drop);
+        let mut stream = peer.open("/ipfs/ping/1.0.0").await?;
+        peer.send(&mut stream, &[7; 32]).await?;
+        let answer = peer.drive(async {
+            let mut answer = [0; 32];
+            stream.read_exact(&mut answer).await?;
+            Ok(answer)
+        });
+
+        assert_eq!(answer.await?, [7; 32]);
+        assert!(refused.unwrap_err().to_string().contains("answered \"na\""));
+        Ok(())
+    };
+    host.enter(|| runtime().block_on(work)).unwrap();
 }
 
 impl Scene {
