@@ -162,3 +162,34 @@ fn remove_if_empty(path: &Path) -> Result<()> {
         _ => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lab::process::wait;
+
+    #[test]
+    fn what_a_killed_process_left_is_removed_and_nothing_else() {
+        let mut ended = Command::new("true").spawn().unwrap();
+        ended.wait().unwrap();
+        let leftover = format!("sr-t{}-0-left", ended.id());
+        let own = crate::lab::Namespace::unique("kept").unwrap();
+        text(Command::new("ip").args(["netns", "add", &leftover]), LIMIT).unwrap();
+        let mut forgotten = Command::new("ip")
+            .args(["netns", "exec", &leftover, "sleep", "600"])
+            .spawn()
+            .unwrap();
+        until("the process is inside", LIMIT, || {
+            Ok(gone(&leftover)?.is_none().then_some(()))
+        })
+        .unwrap();
+        let directory = std::env::temp_dir().join(&leftover);
+        fs::create_dir(&directory).unwrap();
+
+        clear_leftovers().unwrap();
+
+        assert!(!wait(&mut forgotten, LIMIT).unwrap().success());
+        assert!(!Path::new(NETNS_ROOT).join(&leftover).exists() && !directory.exists());
+        assert!(Path::new(NETNS_ROOT).join(own.name()).exists());
+    }
+}

@@ -12,11 +12,12 @@ use anyhow::{Context, Result, anyhow};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, setns};
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
+use serde_json::Value;
 
 use super::cleanup::{self, NETNS_ROOT};
 use super::enter::confine;
 use super::identity::unique_name;
-use super::process::text;
+use super::process::{text, until};
 
 const LIMIT: Duration = Duration::from_secs(10);
 
@@ -104,9 +105,28 @@ impl Namespace {
     /// # Errors
     /// When `ip` fails.
     pub fn has_device(&self, device: &str) -> Result<bool> {
-        let links: serde_json::Value = serde_json::from_str(&self.ip(&["-json", "link", "show"])?)?;
-        let links = links.as_array().context("ip -json link prints a list")?;
-        Ok(links.iter().any(|link| link["ifname"] == device))
+        Ok(self.device(device)?.is_some())
+    }
+
+    /// Waits until a device that was set up carries packets: the kernel looks at a cable at most once a second, and
+    /// drops what is sent before.
+    ///
+    /// # Errors
+    /// When it does not in time.
+    pub fn wait_device_up(&self, device: &str) -> Result<()> {
+        until(&format!("{device} is up"), LIMIT, || {
+            let shown = self
+                .device(device)?
+                .with_context(|| format!("no device {device}"))?;
+            Ok((shown["operstate"] == "UP").then_some(()))
+        })?;
+        Ok(())
+    }
+
+    fn device(&self, device: &str) -> Result<Option<Value>> {
+        let links: Vec<Value> = serde_json::from_str(&self.ip(&["-json", "link", "show"])?)
+            .context("ip -json link printed no list")?;
+        Ok(links.into_iter().find(|link| link["ifname"] == device))
     }
 }
 
@@ -121,7 +141,7 @@ impl Drop for Namespace {
 /// One end of a cable: the host, the device's name there, and its addresses with prefix lengths.
 pub type End<'a> = (&'a Namespace, &'a str, &'a [&'a str]);
 
-/// Lays a cable: a veth pair with addresses on both ends and no route but the connected ones.
+/// Lays a cable: a veth pair with addresses on both ends and no route but the connected ones, ready to carry packets.
 ///
 /// # Errors
 /// When a name is taken or an address is not valid.
@@ -151,7 +171,8 @@ pub fn link(left: End<'_>, right: End<'_>) -> Result<()> {
         }
         host.ip(&["link", "set", device, "up"])?;
     }
-    Ok(())
+    left.0.wait_device_up(left.1)?;
+    right.0.wait_device_up(right.1)
 }
 
 /// Mounts bpffs where the pins go, unless it is there.

@@ -153,6 +153,35 @@ fn resumed_mtu(printed: &str) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::lab::link;
+
+    #[test]
+    fn a_lost_ping_and_a_path_mtu_are_seen_on_a_cable() {
+        let (left, right) = (
+            Namespace::unique("left").unwrap(),
+            Namespace::unique("right").unwrap(),
+        );
+        link(
+            (&left, "u0", &["192.0.2.1/24"]),
+            (&right, "u0", &["192.0.2.2/24"]),
+        )
+        .unwrap();
+        let patience = Duration::from_millis(300);
+
+        assert!(answers(&left, [192, 0, 2, 2].into(), patience).unwrap());
+        assert!(!answers(&left, [192, 0, 2, 3].into(), patience).unwrap());
+        assert_eq!(path_mtu(&left, [192, 0, 2, 2].into()).unwrap(), 1500);
+        let full = PingPlan {
+            payload_bytes: 8000,
+            count: 5,
+            ..PingPlan::new([192, 0, 2, 2].into())
+        };
+        let report = full.run(&left).unwrap();
+        assert_eq!(
+            (report.n_sent, report.n_received, report.rtts_ms.len()),
+            (5, 5, 5)
+        );
+    }
 
     #[test]
     fn a_ping_report_is_read_from_what_ping_prints() {

@@ -129,3 +129,47 @@ impl IperfReport {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lab::link;
+
+    #[test]
+    fn a_run_over_a_cable_reports_every_direction() {
+        let (left, right) = (
+            Namespace::unique("left").unwrap(),
+            Namespace::unique("right").unwrap(),
+        );
+        link(
+            (&left, "u0", &["192.0.2.1/24"]),
+            (&right, "u0", &["192.0.2.2/24"]),
+        )
+        .unwrap();
+        let server = IperfServer::start(&right).unwrap();
+        let run = |args| iperf(&left, [192, 0, 2, 2].into(), Duration::from_secs(1), args);
+
+        let one_way = run(&[]).unwrap();
+        let reverse = run(&["--reverse"]).unwrap();
+        let both_ways = run(&["--bidir"]).unwrap();
+        let datagrams = run(&["--udp", "--length=1200", "--bitrate=20M"]).unwrap();
+        drop(server);
+        let refused = run(&[]);
+
+        for tcp in [&one_way, &reverse, &both_ways] {
+            assert!(
+                tcp.received_bits_per_second > 1e8 && tcp.n_retransmits.is_some(),
+                "{tcp:?}"
+            );
+        }
+        assert_eq!(one_way.reverse_bits_per_second, None);
+        assert!(both_ways.reverse_bits_per_second.unwrap() > 1e8, "{both_ways:?}");
+        let (n_lost, n_sent) = datagrams.lost.unwrap();
+        assert!(n_lost == 0 && n_sent > 1000, "{datagrams:?}");
+        assert!(
+            (15e6..25e6).contains(&datagrams.received_bits_per_second),
+            "{datagrams:?}"
+        );
+        assert!(refused.unwrap_err().to_string().contains("refused"));
+    }
+}
