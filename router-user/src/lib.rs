@@ -1,1 +1,3 @@
 //! Dataplane.
+
+pub mod p2p;
