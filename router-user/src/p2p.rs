@@ -16,6 +16,7 @@ mod driver;
 mod handle;
 pub mod identity;
 mod network;
+mod port;
 mod redial;
 mod stream;
 mod transport;

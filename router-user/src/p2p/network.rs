@@ -18,6 +18,7 @@ use super::{
     behaviour::{NextTask, Streams},
     connections::Connections,
     driver::{Behaviour, Driver},
+    port::check_free,
     transport,
 };
 
@@ -205,6 +206,10 @@ impl Network {
             swarm::Config::with_executor(executor).with_max_negotiating_inbound_streams(MAX_STREAMS_PER_SIDE);
         let mut swarm = Swarm::new(transport::build(&keypair)?, behaviour, local_peer, swarm_config);
         for address in listen {
+            check_free(&address).map_err(|source| StartError::Listen {
+                address: address.clone(),
+                source,
+            })?;
             swarm
                 .listen_on(address.clone())
                 .map_err(|error| listen_error(address, error))?;

@@ -147,8 +147,8 @@ mod tests {
 
         assert_eq!(dialled.len(), MAX_ATTEMPTS_PER_ADDRESS);
         assert!(redial.handle_attempt_ended(ConnectionId::new_unchecked(1)));
-        let later = start + Duration::from_secs(61);
-        assert_eq!(run(&mut redial, later, ROUND + JITTER, |_| {}).len(), 1);
+        let later = start + Duration::from_secs(62);
+        assert_eq!(run(&mut redial, later, ROUND / 2, |_| {}).len(), 1);
     }
 
     #[test]

@@ -169,7 +169,7 @@ async fn serve(setup: Setup, side: FarSide) {
         linked,
         mut links,
     } = side;
-    let own = std::fs::File::open("/proc/thread-self/ns/net").expect("the namespace of this thread");
+    let own = File::open("/proc/thread-self/ns/net").expect("the namespace of this thread");
     namespace.send(own).expect("the near host waits");
     linked.await.expect("the near host makes the link");
     bring_up(FAR_LINK, Ipv4Addr::new(192, 0, 2, 2)).await;

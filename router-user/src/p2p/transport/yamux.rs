@@ -31,9 +31,6 @@ const MAX_STREAMS: usize = 4 * MAX_STREAMS_PER_SIDE;
 /// Bytes all streams of one connection may have unread: 256 KiB guaranteed to each, and 32 MiB for the fast ones.
 const MAX_UNREAD_BYTES: usize = MAX_STREAMS * yamux::DEFAULT_CREDIT as usize + 32 * 1024 * 1024;
 
-/// Most inbound streams that wait for the swarm to take them; more are reset.
-const MAX_WAITING_STREAMS: usize = MAX_STREAMS_PER_SIDE;
-
 /// How long saying goodbye may take. A peer that is gone does not let it finish.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -78,24 +75,17 @@ impl<C: AsyncRead + AsyncWrite + Unpin> Muxer<C> {
 
     /// Lets yamux read and write until nothing is ready.
     fn poll_progress(&mut self, cx: &mut Context<'_>) -> Result<(), ConnectionError> {
-        // A peer can open streams without end, so even resetting them is done in portions.
-        for _ in 0..MAX_STREAMS {
-            let stream = match self.connection.poll_next_inbound(cx) {
+        loop {
+            match self.connection.poll_next_inbound(cx) {
                 Poll::Pending => return Ok(()),
                 Poll::Ready(None) => return Err(ConnectionError::Closed),
-                Poll::Ready(Some(stream)) => stream?,
-            };
-            if self.waiting.len() >= MAX_WAITING_STREAMS {
-                tracing::debug!("reset an inbound stream, too many wait to be negotiated");
-                continue;
+                // They are bounded: yamux ends the connection when there are more than `MAX_STREAMS`.
+                Poll::Ready(Some(stream)) => self.waiting.push_back(stream?),
             }
-            self.waiting.push_back(stream);
             if let Some(waker) = self.inbound_waker.take() {
                 waker.wake();
             }
         }
-        cx.waker().wake_by_ref();
-        Ok(())
     }
 }
 
