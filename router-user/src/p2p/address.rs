@@ -39,9 +39,9 @@ pub enum AddressError {
         /// The address.
         address: Multiaddr,
         /// The peer it names.
-        named: PeerId,
+        named: Box<PeerId>,
         /// The peer it was given for.
-        expected: PeerId,
+        expected: Box<PeerId>,
     },
 }
 
@@ -69,8 +69,8 @@ pub fn check_address(address: &Multiaddr, peer: Option<PeerId>) -> Result<Transp
         (Some(Protocol::P2p(named)), Some(expected)) => {
             return Err(AddressError::OtherPeer {
                 address: address.clone(),
-                named,
-                expected,
+                named: Box::new(named),
+                expected: Box::new(expected),
             });
         }
         _ => return Err(unsupported()),

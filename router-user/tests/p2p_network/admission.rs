@@ -43,7 +43,9 @@ fn address_of_another_peer_is_not_taken_for_the_expected_one() {
             let (ours, other) = (Keypair::generate_ed25519(), Keypair::generate_ed25519());
             let stock = StockNode::start(&other, Security::TlsAndNoise, listen, None, 0).await;
             let expected = PeerId::random();
-            let mut node = Setup::new(&ours).peer(expected, &[stock.address.clone()]).start();
+            let mut node = Setup::new(&ours)
+                .peer(expected, std::slice::from_ref(&stock.address))
+                .start();
 
             let named = stock.id.to_string();
             node.until(|state| {

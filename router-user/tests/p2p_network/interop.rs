@@ -58,7 +58,9 @@ fn stock_dials_us_over_ipv6() {
 async fn we_dial(security: Security, listen: &str, expected: TransportKind) {
     let (ours, theirs) = (Keypair::generate_ed25519(), Keypair::generate_ed25519());
     let mut stock = StockNode::start(&theirs, security, listen, None, 0).await;
-    let mut node = Setup::new(&ours).peer(stock.id, &[stock.address.clone()]).start();
+    let mut node = Setup::new(&ours)
+        .peer(stock.id, std::slice::from_ref(&stock.address))
+        .start();
     let (connection, transport) = node
         .event(|event| match event {
             NetworkEvent::Connected {

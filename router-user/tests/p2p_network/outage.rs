@@ -29,7 +29,9 @@ fn restarted_peer_is_found_again() {
         let near_id = near.public().to_peer_id();
         let mut listener = Setup::new(&far).listen(TCP).peer(near_id, &[]).start();
         let address = listener.listening().await;
-        let mut node = Setup::new(&near).peer(listener.id, &[address.clone()]).start();
+        let mut node = Setup::new(&near)
+            .peer(listener.id, std::slice::from_ref(&address))
+            .start();
         let (_, first) = node.connected().await;
 
         listener.stop().await;
