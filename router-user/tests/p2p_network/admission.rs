@@ -169,11 +169,7 @@ fn busy_listen_address_is_an_error_that_names_it() {
             match second.map(|_| ()) {
                 Err(StartError::Listen { address, source }) => {
                     assert_eq!(address, taken);
-                    assert_eq!(
-                        find_kind(&source),
-                        Some(std::io::ErrorKind::AddrInUse),
-                        "{source:?}"
-                    );
+                    assert!(format!("{source:?}").contains("AddrInUse"), "{source:?}");
                 }
                 other => panic!("{other:?}"),
             }
@@ -197,19 +193,4 @@ fn contradicting_configuration_is_an_error() {
         let start = Setup::new(&keypair).listen("/ip4/127.0.0.1/tcp/0/ws").try_start();
         assert!(matches!(start.map(|_| ()), Err(StartError::Address(_))));
     });
-}
-
-/// The kind of the innermost I/O error.
-fn find_kind(error: &std::io::Error) -> Option<std::io::ErrorKind> {
-    let mut found = Some(error.kind());
-    let mut source = error.get_ref().map(|inner| inner as &dyn std::error::Error);
-    while let Some(inner) = source {
-        if let Some(io) = inner.downcast_ref::<std::io::Error>() {
-            found = Some(io.kind());
-            source = io.get_ref().map(|inner| inner as &dyn std::error::Error);
-        } else {
-            source = inner.source();
-        }
-    }
-    found
 }

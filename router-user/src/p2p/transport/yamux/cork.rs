@@ -12,8 +12,9 @@ use futures::{AsyncRead, AsyncWrite};
 /// Bytes that collect before they go out unasked: four full TLS records, about one segmentation offload.
 const WRITE_BYTES: usize = 64 * 1024;
 
-/// Bytes yamux may read before other tasks of the thread get their turn, among them the readers of these bytes.
-const READ_BYTES: usize = 256 * 1024;
+/// Bytes yamux may read before other tasks of the thread get their turn, among them the readers of these bytes, which
+/// find them in the cache then.
+const READ_BYTES: usize = 64 * 1024;
 
 /// A socket with a write buffer, shared by yamux, which fills it, and the muxer, which sends it.
 ///
