@@ -1,7 +1,9 @@
 //! Who gets in, and how far.
 
 use futures::{AsyncReadExt, AsyncWriteExt};
-use stream_router::p2p::{Keypair, MAX_STREAMS_PER_SIDE, NetworkEvent, OpenError, PeerId, StartError};
+use stream_router::p2p::{
+    Keypair, MAX_CONNECTIONS_PER_PEER, MAX_STREAMS_PER_SIDE, NetworkEvent, OpenError, PeerId, StartError,
+};
 
 use super::{
     stock::{Security, StockNode},
@@ -63,6 +65,37 @@ fn address_of_another_peer_is_not_taken_for_the_expected_one() {
             node.stop().await;
         });
     }
+}
+
+#[test]
+fn peer_gets_no_more_connections_than_it_may() {
+    in_own_network(|| async {
+        let (ours, theirs) = (Keypair::generate_ed25519(), Keypair::generate_ed25519());
+        let mut node = Setup::new(&ours)
+            .listen(TCP)
+            .peer(theirs.public().to_peer_id(), &[])
+            .start();
+        let address = node.listening().await;
+        let mut admitted = Vec::new();
+        for _ in 0..MAX_CONNECTIONS_PER_PEER {
+            admitted
+                .push(StockNode::start(&theirs, Security::TlsAndNoise, TCP, Some(address.clone()), 0).await);
+            node.connected().await;
+        }
+        let mut excess =
+            StockNode::start(&theirs, Security::TlsAndNoise, TCP, Some(address.clone()), 0).await;
+
+        excess.ended().await;
+
+        let state = node.handle.snapshot();
+        assert_eq!(state.counters.connections_refused, 1);
+        assert_eq!(state.peers[0].connections.len(), MAX_CONNECTIONS_PER_PEER);
+        drop(admitted.pop());
+        node.disconnected().await;
+        let _next = StockNode::start(&theirs, Security::TlsAndNoise, TCP, Some(address), 0).await;
+        node.connected().await;
+        node.stop().await;
+    });
 }
 
 #[test]
