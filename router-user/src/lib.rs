@@ -1,2 +1,5 @@
 //! Dataplane.
+
 pub mod engine;
+pub mod kernel;
+pub mod p2p;

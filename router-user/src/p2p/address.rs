@@ -1,0 +1,149 @@
+//! Which addresses the node can listen on and dial.
+
+use std::fmt;
+
+use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
+
+/// What carries a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TransportKind {
+    /// TCP with TLS or Noise, and yamux.
+    Tcp,
+    /// QUIC version 1.
+    Quic,
+}
+
+impl fmt::Display for TransportKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Tcp => "tcp",
+            Self::Quic => "quic",
+        })
+    }
+}
+
+/// Why an address cannot be used.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AddressError {
+    /// Neither TCP nor QUIC over an IP address.
+    #[error(
+        "{address} is not supported; use /ip4/ADDRESS/tcp/PORT, /ip4/ADDRESS/udp/PORT/quic-v1, or the same with /ip6"
+    )]
+    Unsupported {
+        /// The address.
+        address: Multiaddr,
+    },
+    /// The address ends in the id of another peer.
+    #[error("{address} names peer {named}, but stands with peer {expected}")]
+    OtherPeer {
+        /// The address.
+        address: Multiaddr,
+        /// The peer it names.
+        named: Box<PeerId>,
+        /// The peer it was given for.
+        expected: Box<PeerId>,
+    },
+}
+
+/// Checks that the node can listen on `address`, or dial it to reach `peer`.
+///
+/// # Errors
+///
+/// When it is neither TCP nor QUIC on an IP address, or ends in the id of another peer.
+pub fn check_address(address: &Multiaddr, peer: Option<PeerId>) -> Result<TransportKind, AddressError> {
+    let unsupported = || AddressError::Unsupported {
+        address: address.clone(),
+    };
+    let mut protocols = address.iter();
+    if !matches!(protocols.next(), Some(Protocol::Ip4(_) | Protocol::Ip6(_))) {
+        return Err(unsupported());
+    }
+    let kind = match protocols.next() {
+        Some(Protocol::Tcp(_)) => TransportKind::Tcp,
+        Some(Protocol::Udp(_)) if protocols.next() == Some(Protocol::QuicV1) => TransportKind::Quic,
+        _ => return Err(unsupported()),
+    };
+    match (protocols.next(), peer) {
+        (None, _) => {}
+        (Some(Protocol::P2p(named)), Some(expected)) if named == expected => {}
+        (Some(Protocol::P2p(named)), Some(expected)) => {
+            return Err(AddressError::OtherPeer {
+                address: address.clone(),
+                named: Box::new(named),
+                expected: Box::new(expected),
+            });
+        }
+        _ => return Err(unsupported()),
+    }
+    if protocols.next().is_some() {
+        return Err(unsupported());
+    }
+    Ok(kind)
+}
+
+/// What carries a connection with this remote address.
+pub(super) fn transport_kind(address: &Multiaddr) -> TransportKind {
+    let quic = address.iter().any(|protocol| protocol == Protocol::QuicV1);
+    if quic {
+        TransportKind::Quic
+    } else {
+        TransportKind::Tcp
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tcp_and_quic_on_both_ip_versions_are_supported() {
+        for (text, kind) in [
+            ("/ip4/192.0.2.1/tcp/4001", TransportKind::Tcp),
+            ("/ip6/2001:db8::1/tcp/4001", TransportKind::Tcp),
+            ("/ip4/0.0.0.0/udp/4001/quic-v1", TransportKind::Quic),
+            ("/ip6/::/udp/4001/quic-v1", TransportKind::Quic),
+        ] {
+            assert_eq!(check_address(&address(text), None), Ok(kind), "{text}");
+            assert_eq!(transport_kind(&address(text)), kind, "{text}");
+        }
+    }
+
+    #[test]
+    fn other_addresses_are_refused() {
+        for text in [
+            "/dns4/example.org/tcp/4001",
+            "/ip4/192.0.2.1",
+            "/ip4/192.0.2.1/udp/4001",
+            "/ip4/192.0.2.1/udp/4001/quic",
+            "/ip4/192.0.2.1/tcp/4001/ws",
+            "/tcp/4001",
+            "/memory/1",
+        ] {
+            let refused = check_address(&address(text), None);
+            assert!(
+                matches!(refused, Err(AddressError::Unsupported { .. })),
+                "{text}: {refused:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn named_peer_must_be_the_expected_one() {
+        let (us, them) = (PeerId::random(), PeerId::random());
+        let named = address("/ip4/192.0.2.1/tcp/4001").with(Protocol::P2p(them));
+
+        assert_eq!(check_address(&named, Some(them)), Ok(TransportKind::Tcp));
+        assert!(matches!(
+            check_address(&named, Some(us)),
+            Err(AddressError::OtherPeer { .. })
+        ));
+        assert!(matches!(
+            check_address(&named, None),
+            Err(AddressError::Unsupported { .. })
+        ));
+    }
+
+    fn address(text: &str) -> Multiaddr {
+        text.parse().expect("an address")
+    }
+}

@@ -1,0 +1,376 @@
+//! The task that drives the swarm: dials absent peers, watches present ones, reports what changes.
+
+mod report;
+
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
+
+use futures::StreamExt;
+use libp2p::{
+    Multiaddr, PeerId, Swarm,
+    core::ConnectedPoint,
+    ping,
+    swarm::{
+        ConnectionError, ConnectionId, DialError, ListenError, NetworkBehaviour, SwarmEvent,
+        dial_opts::{DialOpts, PeerCondition},
+    },
+};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep_until, timeout_at},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Direction, NetworkEvent, PeerConfig,
+    address::transport_kind,
+    behaviour::{Refusal, Streams},
+    connections::Connections,
+    redial::Redial,
+};
+use report::{Occasional, PeerLog, dial_error, with_sources};
+
+/// Events that may wait here for room in the channel before the swarm has to wait too.
+const MAX_BACKLOG: usize = 256;
+
+/// How long closing all connections may take at the end; each has 1 s.
+const STOP_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// [`Streams`] must be the last field: it knows then that nobody else refuses what it admits.
+#[derive(NetworkBehaviour)]
+pub(super) struct Behaviour {
+    pub(super) ping: ping::Behaviour,
+    pub(super) streams: Streams,
+}
+
+pub(super) struct Driver {
+    swarm: Swarm<Behaviour>,
+    connections: Arc<Connections>,
+    peers: BTreeMap<PeerId, Peer>,
+    links: HashMap<ConnectionId, Link>,
+    backlog: VecDeque<NetworkEvent>,
+    events: mpsc::Sender<NetworkEvent>,
+    to_close: mpsc::Receiver<ConnectionId>,
+    stop: CancellationToken,
+    refusals: Occasional,
+    listener_errors: Occasional,
+}
+
+struct Peer {
+    redial: Redial,
+    log: PeerLog,
+}
+
+/// An established connection.
+struct Link {
+    peer: PeerId,
+    /// Reported as up and not yet as down.
+    live: bool,
+}
+
+impl Driver {
+    pub(super) fn new(
+        swarm: Swarm<Behaviour>,
+        peers: Vec<PeerConfig>,
+        connections: Arc<Connections>,
+        events: mpsc::Sender<NetworkEvent>,
+        to_close: mpsc::Receiver<ConnectionId>,
+        stop: CancellationToken,
+        now: Instant,
+    ) -> Self {
+        let local_peer = *swarm.local_peer_id();
+        let peers = peers.into_iter().map(|PeerConfig { peer, addresses }| {
+            let redial = Redial::new(addresses, local_peer > peer, now);
+            (
+                peer,
+                Peer {
+                    redial,
+                    log: PeerLog::default(),
+                },
+            )
+        });
+        Self {
+            peers: peers.collect(),
+            swarm,
+            connections,
+            links: HashMap::new(),
+            backlog: VecDeque::new(),
+            events,
+            to_close,
+            stop,
+            refusals: Occasional::default(),
+            listener_errors: Occasional::default(),
+        }
+    }
+
+    pub(super) async fn run(mut self) {
+        let (stop, events) = (self.stop.clone(), self.events.clone());
+        loop {
+            let due = self
+                .peers
+                .values()
+                .filter_map(|peer| peer.redial.poll_due())
+                .min();
+            tokio::select! {
+                () = stop.cancelled() => break,
+                connection = self.to_close.recv() => match connection {
+                    Some(connection) => { self.swarm.close_connection(connection); }
+                    // Every handle is gone.
+                    None => break,
+                },
+                room = events.reserve(), if !self.backlog.is_empty() => match room {
+                    Ok(room) => if let Some(event) = self.backlog.pop_front() { room.send(event) },
+                    Err(_closed) => self.backlog.clear(),
+                },
+                event = self.swarm.select_next_some(), if self.backlog.len() < MAX_BACKLOG => {
+                    self.handle_event(event, Instant::now());
+                }
+                () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => self.dial(Instant::now()),
+            }
+        }
+        self.close_all().await;
+    }
+
+    async fn close_all(mut self) {
+        let deadline = Instant::now() + STOP_TIMEOUT;
+        for peer in self.peers.keys() {
+            // An error says that it was not connected; attempts to dial it are given up all the same.
+            let _not_connected = self.swarm.disconnect_peer_id(*peer);
+        }
+        while !self.links.is_empty() {
+            let Ok(event) = timeout_at(deadline, self.swarm.select_next_some()).await else {
+                tracing::debug!(
+                    connections = self.links.len(),
+                    "not all connections closed in time"
+                );
+                break;
+            };
+            if let SwarmEvent::ConnectionEstablished { connection_id, .. } = event {
+                self.swarm.close_connection(connection_id);
+            }
+            self.handle_event(event, Instant::now());
+        }
+        for event in std::mem::take(&mut self.backlog) {
+            if !matches!(timeout_at(deadline, self.events.send(event)).await, Ok(Ok(()))) {
+                break;
+            }
+        }
+    }
+
+    fn dial(&mut self, now: Instant) {
+        for (id, peer) in &mut self.peers {
+            let Some(address) = peer.redial.poll_attempt(now, rand::random()) else {
+                continue;
+            };
+            let options = DialOpts::peer_id(*id)
+                .condition(PeerCondition::Always)
+                .addresses(vec![address.clone()])
+                // From the listening port two peers that dial each other at once would share one TCP connection,
+                // in which both think they are the dialler.
+                .allocate_new_port()
+                .build();
+            let connection = options.connection_id();
+            self.swarm.behaviour_mut().streams.handle_redial(connection);
+            tracing::debug!(peer = %id, %connection, %address, "dialling");
+            match self.swarm.dial(options) {
+                Ok(()) => peer.redial.handle_attempt(connection),
+                Err(error) => {
+                    self.connections.counters.dial_failures.fetch_add(1, Relaxed);
+                    let text = dial_error(&error);
+                    peer.log.dial_failed(*id, &text);
+                    self.connections.set_dial_error(*id, Some(text));
+                }
+            }
+        }
+    }
+
+    fn handle_event(&mut self, event: SwarmEvent<BehaviourEvent>, now: Instant) {
+        match event {
+            SwarmEvent::Behaviour(BehaviourEvent::Ping(ping)) => self.handle_ping(ping, now),
+            SwarmEvent::ConnectionEstablished {
+                peer_id,
+                connection_id,
+                endpoint,
+                established_in,
+                ..
+            } => {
+                self.handle_established(peer_id, connection_id, &endpoint, established_in);
+            }
+            SwarmEvent::ConnectionClosed {
+                connection_id, cause, ..
+            } => {
+                let cause = match &cause {
+                    None => "closed by this node".to_owned(),
+                    Some(ConnectionError::IO(error)) => with_sources(error),
+                    Some(error) => with_sources(error),
+                };
+                self.handle_down(connection_id, cause, now);
+                self.links.remove(&connection_id);
+            }
+            SwarmEvent::OutgoingConnectionError {
+                connection_id,
+                peer_id,
+                error,
+            } => {
+                self.handle_dial_failure(connection_id, peer_id, &error);
+            }
+            SwarmEvent::IncomingConnectionError {
+                send_back_addr,
+                error,
+                ..
+            } => {
+                self.handle_inbound_failure(&send_back_addr, &error, now);
+            }
+            SwarmEvent::NewListenAddr { address, .. } => {
+                tracing::info!(%address, "listening");
+                self.connections
+                    .set_listening(self.swarm.listeners().cloned().collect());
+                self.backlog.push_back(NetworkEvent::Listening { address });
+            }
+            SwarmEvent::ExpiredListenAddr { address, .. } => {
+                tracing::info!(%address, "no longer listening");
+                self.connections
+                    .set_listening(self.swarm.listeners().cloned().collect());
+            }
+            SwarmEvent::ListenerError { error, .. } => {
+                let n_before = self.listener_errors.due(now);
+                if let Some(suppressed) = n_before {
+                    tracing::warn!(error = with_sources(&error), suppressed, "a listener has trouble");
+                }
+            }
+            SwarmEvent::ListenerClosed {
+                addresses,
+                reason: Err(error),
+                ..
+            } => {
+                tracing::error!(
+                    ?addresses,
+                    error = with_sources(&error),
+                    "a listener failed; restart the node"
+                );
+                self.connections
+                    .set_listening(self.swarm.listeners().cloned().collect());
+            }
+            _ => {}
+        }
+    }
+
+    fn handle_established(
+        &mut self,
+        peer: PeerId,
+        connection: ConnectionId,
+        endpoint: &ConnectedPoint,
+        took: Duration,
+    ) {
+        let Some((runtime, address)) = self.connections.place(connection) else {
+            tracing::error!(%peer, %connection, "an unknown connection is closed");
+            self.swarm.close_connection(connection);
+            return;
+        };
+        let direction = Direction::from(endpoint.to_endpoint());
+        let transport = transport_kind(&address);
+        tracing::info!(%peer, %connection, %address, ?direction, ?took, "connected");
+        if let Some(peer) = self.peers.get_mut(&peer) {
+            peer.redial.handle_attempt_ended(connection);
+            peer.redial.handle_present();
+            peer.log.connected();
+        }
+        self.connections.set_dial_error(peer, None);
+        self.links.insert(connection, Link { peer, live: true });
+        self.backlog.push_back(NetworkEvent::Connected {
+            peer,
+            connection,
+            address,
+            direction,
+            transport,
+            runtime,
+        });
+    }
+
+    /// Takes a connection for down, which may be some time before it has closed.
+    fn handle_down(&mut self, connection: ConnectionId, cause: String, now: Instant) {
+        self.connections.remove(connection);
+        let Some(link) = self.links.get_mut(&connection).filter(|link| link.live) else {
+            return;
+        };
+        link.live = false;
+        let id = link.peer;
+        tracing::info!(peer = %id, %connection, cause, "disconnected");
+        self.backlog.push_back(NetworkEvent::Disconnected {
+            peer: id,
+            connection,
+            cause,
+        });
+        let absent = !self.links.values().any(|link| link.peer == id && link.live);
+        if absent && let Some(peer) = self.peers.get_mut(&id) {
+            peer.redial.handle_absent(now);
+        }
+    }
+
+    fn handle_ping(&mut self, ping: ping::Event, now: Instant) {
+        let ping::Event {
+            peer,
+            connection,
+            result,
+        } = ping;
+        match result {
+            Ok(rtt) => {
+                self.connections.set_rtt(connection, rtt);
+                let live = self.links.get(&connection).is_some_and(|link| link.live);
+                if live && self.backlog.is_empty() {
+                    self.backlog.push_back(NetworkEvent::Rtt {
+                        peer,
+                        connection,
+                        rtt,
+                    });
+                }
+            }
+            Err(ping::Failure::Unsupported) => {
+                tracing::debug!(%peer, %connection, "the peer does not answer pings");
+            }
+            Err(failure) => {
+                self.handle_down(connection, with_sources(&failure), now);
+                self.swarm.close_connection(connection);
+            }
+        }
+    }
+
+    fn handle_dial_failure(&mut self, connection: ConnectionId, peer: Option<PeerId>, error: &DialError) {
+        let Some((id, peer)) = peer.and_then(|id| Some((id, self.peers.get_mut(&id)?))) else {
+            return;
+        };
+        peer.redial.handle_attempt_ended(connection);
+        if let DialError::Denied { cause } = error
+            && let Some(Refusal::Superseded) = cause.downcast_ref()
+        {
+            return;
+        }
+        self.connections.counters.dial_failures.fetch_add(1, Relaxed);
+        // An old attempt may fail long after a newer one succeeded.
+        if peer.redial.poll_due().is_none() {
+            return;
+        }
+        let text = dial_error(error);
+        peer.log.dial_failed(id, &text);
+        self.connections.set_dial_error(id, Some(text));
+    }
+
+    fn handle_inbound_failure(&mut self, address: &Multiaddr, error: &ListenError, now: Instant) {
+        let ListenError::Denied { cause } = error else {
+            self.connections.counters.inbound_failures.fetch_add(1, Relaxed);
+            tracing::debug!(%address, error = with_sources(error), "an inbound connection failed");
+            return;
+        };
+        // The counters have been raised where the decision was made.
+        let reason = cause
+            .downcast_ref::<Refusal>()
+            .map_or_else(|| with_sources(cause), ToString::to_string);
+        match self.refusals.due(now) {
+            Some(suppressed) => tracing::warn!(%address, reason, suppressed, "refused an inbound connection"),
+            None => tracing::debug!(%address, reason, "refused an inbound connection"),
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! How the rest of the node talks to the network.
+
+use std::{io, sync::Arc};
+
+use libp2p::{PeerId, swarm::ConnectionId};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::timeout,
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    DataStream, MAX_STREAMS_PER_SIDE, OPEN_TIMEOUT, Snapshot,
+    connections::{Connections, OpenRequest},
+};
+
+/// Why a stream could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The connection is gone.
+    #[error("the connection is closed")]
+    NotConnected,
+    /// We have as many streams on this connection as we may.
+    #[error("the connection has {MAX_STREAMS_PER_SIDE} streams of ours already")]
+    TooManyStreams,
+    /// The peer did not answer in time.
+    #[error("the peer did not accept the stream within {OPEN_TIMEOUT:?}")]
+    TimedOut,
+    /// The peer answered that it does not speak the protocol.
+    #[error(
+        "the peer does not speak {}; it needs a version of stream-router that does",
+        super::IP_PROTOCOL
+    )]
+    Unsupported,
+    /// The connection failed meanwhile.
+    #[error("the connection failed")]
+    Io(#[source] io::Error),
+}
+
+/// A handle on a running network. Cheap to clone; when the last one is dropped the network shuts down.
+#[derive(Clone, Debug)]
+pub struct NetworkHandle {
+    pub(super) connections: Arc<Connections>,
+    pub(super) closing: mpsc::Sender<ConnectionId>,
+    pub(super) stop: CancellationToken,
+}
+
+impl NetworkHandle {
+    /// Our own id.
+    pub fn local_peer(&self) -> PeerId {
+        self.connections.local_peer
+    }
+
+    /// Opens a stream of [`IP_PROTOCOL`](super::IP_PROTOCOL) on a connection.
+    ///
+    /// Returns when the peer has agreed to the protocol. It may still reset the stream afterwards when it has too many.
+    /// The stream is best used on the runtime of its connection.
+    ///
+    /// # Errors
+    ///
+    /// When the connection is gone or full, or the peer refuses or does not answer within [`OPEN_TIMEOUT`].
+    pub async fn open_stream(&self, connection: ConnectionId) -> Result<DataStream, OpenError> {
+        let opener = self
+            .connections
+            .opener(connection)
+            .ok_or(OpenError::NotConnected)?;
+        let slot = opener
+            .slots
+            .try_acquire_owned()
+            .map_err(|_all_taken| OpenError::TooManyStreams)?;
+        let (reply, answer) = oneshot::channel();
+        let request = OpenRequest { slot, reply };
+        opener.requests.try_send(request).map_err(|error| match error {
+            mpsc::error::TrySendError::Closed(_) => OpenError::NotConnected,
+            mpsc::error::TrySendError::Full(_) => OpenError::TooManyStreams,
+        })?;
+        match timeout(OPEN_TIMEOUT, answer).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(_connection_dropped)) => Err(OpenError::NotConnected),
+            Err(_elapsed) => Err(OpenError::TimedOut),
+        }
+    }
+
+    /// Closes a connection. Its peer is redialled if it was the last one and the peer has addresses.
+    ///
+    /// Returns when the wish is handed over; the connection is closed when
+    /// [`NetworkEvent::Disconnected`](super::NetworkEvent::Disconnected) arrives.
+    pub async fn close_connection(&self, connection: ConnectionId) {
+        // An error says that the network has ended, and all connections with it.
+        let _ended = self.closing.send(connection).await;
+    }
+
+    /// The peers, their connections, and what went wrong so far.
+    pub fn snapshot(&self) -> Snapshot {
+        self.connections.snapshot()
+    }
+
+    /// Tells the network to close everything and end. [`NetworkDriver::run`](super::NetworkDriver::run) returns when
+    /// that is done.
+    pub fn shutdown(&self) {
+        self.stop.cancel();
+    }
+}

@@ -1,0 +1,420 @@
+//! TLS 1.3 as libp2p defines it, with the cipher that suits the CPU first.
+//!
+//! <https://github.com/libp2p/specs/blob/master/tls/tls.md>. libp2p-tls itself always prefers ChaCha20.
+
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr},
+    sync::Arc,
+};
+
+use futures::{AsyncRead, AsyncWrite};
+use futures_rustls::{TlsAcceptor, TlsConnector, TlsStream};
+use libp2p::{
+    PeerId,
+    identity::Keypair,
+    tls::certificate::{self, P2pCertificate, ParseError},
+};
+use rustls::{
+    CertificateError, ClientConfig, CommonState, DigitallySignedStruct, DistinguishedName, PeerIncompatible,
+    ServerConfig, SignatureScheme, SupportedCipherSuite,
+    client::{
+        ResolvesClientCert, Resumption,
+        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    },
+    crypto::{
+        CryptoProvider,
+        aws_lc_rs::{
+            cipher_suite::{
+                TLS13_AES_128_GCM_SHA256, TLS13_AES_256_GCM_SHA384, TLS13_CHACHA20_POLY1305_SHA256,
+            },
+            default_provider,
+            sign::any_ecdsa_type,
+        },
+    },
+    pki_types::{CertificateDer, ServerName, UnixTime},
+    server::{
+        ClientHello, NoServerSessionStorage, ResolvesServerCert,
+        danger::{ClientCertVerified, ClientCertVerifier},
+    },
+    sign::CertifiedKey,
+    version::TLS13,
+};
+
+use super::TransportError;
+
+const ALPN: &[u8] = b"libp2p";
+
+/// Both sides of the handshake for one identity.
+#[derive(Clone)]
+pub(super) struct Tls {
+    client: TlsConnector,
+    server: TlsAcceptor,
+}
+
+/// Why a handshake failed.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum TlsError {
+    #[error("the TLS handshake failed")]
+    Handshake(#[source] io::Error),
+    #[error("the peer showed no single certificate")]
+    NoCertificate,
+    #[error("the peer's certificate is not valid")]
+    Certificate(#[source] ParseError),
+}
+
+impl Tls {
+    pub(super) fn new(keypair: &Keypair) -> Result<Self, TransportError> {
+        let (certificate, key) = certificate::generate(keypair).map_err(TransportError::Certificate)?;
+        let key = any_ecdsa_type(&key).map_err(TransportError::Tls)?;
+        let own = Arc::new(OwnCertificate(Arc::new(CertifiedKey::new(
+            vec![certificate],
+            key,
+        ))));
+        let provider = Arc::new(CryptoProvider {
+            cipher_suites: cipher_suites(has_aes()),
+            ..default_provider()
+        });
+
+        let mut client = ClientConfig::builder_with_provider(Arc::clone(&provider))
+            .with_protocol_versions(&[&TLS13])
+            .map_err(TransportError::Tls)?
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(PeerCertificate))
+            .with_client_cert_resolver(Arc::<OwnCertificate>::clone(&own));
+        client.alpn_protocols = vec![ALPN.to_vec()];
+        client.resumption = Resumption::disabled();
+
+        let mut server = ServerConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[&TLS13])
+            .map_err(TransportError::Tls)?
+            .with_client_cert_verifier(Arc::new(PeerCertificate))
+            .with_cert_resolver(own);
+        server.alpn_protocols = vec![ALPN.to_vec()];
+        server.session_storage = Arc::new(NoServerSessionStorage {});
+        server.send_tls13_tickets = 0;
+
+        Ok(Self {
+            client: Arc::new(client).into(),
+            server: Arc::new(server).into(),
+        })
+    }
+
+    /// Handshakes as the dialler.
+    pub(super) async fn connect<C>(self, socket: C) -> Result<(PeerId, TlsStream<C>), TlsError>
+    where
+        C: AsyncRead + AsyncWrite + Unpin,
+    {
+        // The specification forbids sending a server name, and rustls sends none for an IP address.
+        let name = ServerName::IpAddress(IpAddr::V4(Ipv4Addr::UNSPECIFIED).into());
+        let stream = self
+            .client
+            .connect(name, socket)
+            .await
+            .map_err(TlsError::Handshake)?;
+        let peer = authenticated_peer(stream.get_ref().1)?;
+        Ok((peer, stream.into()))
+    }
+
+    /// Handshakes as the listener.
+    pub(super) async fn accept<C>(self, socket: C) -> Result<(PeerId, TlsStream<C>), TlsError>
+    where
+        C: AsyncRead + AsyncWrite + Unpin,
+    {
+        let stream = self.server.accept(socket).await.map_err(TlsError::Handshake)?;
+        let peer = authenticated_peer(stream.get_ref().1)?;
+        Ok((peer, stream.into()))
+    }
+}
+
+fn authenticated_peer(session: &CommonState) -> Result<PeerId, TlsError> {
+    let Some([certificate]) = session.peer_certificates() else {
+        return Err(TlsError::NoCertificate);
+    };
+    Ok(certificate::parse(certificate)
+        .map_err(TlsError::Certificate)?
+        .peer_id())
+}
+
+/// The suites in order of preference; the dialler's order decides.
+fn cipher_suites(has_aes: bool) -> Vec<SupportedCipherSuite> {
+    if has_aes {
+        vec![
+            TLS13_AES_128_GCM_SHA256,
+            TLS13_CHACHA20_POLY1305_SHA256,
+            TLS13_AES_256_GCM_SHA384,
+        ]
+    } else {
+        vec![
+            TLS13_CHACHA20_POLY1305_SHA256,
+            TLS13_AES_128_GCM_SHA256,
+            TLS13_AES_256_GCM_SHA384,
+        ]
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+fn has_aes() -> bool {
+    std::arch::is_x86_feature_detected!("aes") && std::arch::is_x86_feature_detected!("pclmulqdq")
+}
+
+#[cfg(target_arch = "aarch64")]
+fn has_aes() -> bool {
+    std::arch::is_aarch64_feature_detected!("aes") && std::arch::is_aarch64_feature_detected!("pmull")
+}
+
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+fn has_aes() -> bool {
+    false
+}
+
+/// Shows our certificate whatever is asked for. rustls' own resolvers refuse its critical libp2p extension.
+#[derive(Debug)]
+struct OwnCertificate(Arc<CertifiedKey>);
+
+impl ResolvesClientCert for OwnCertificate {
+    fn resolve(&self, _issuers: &[&[u8]], _schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        Some(Arc::clone(&self.0))
+    }
+
+    fn has_certs(&self) -> bool {
+        true
+    }
+}
+
+impl ResolvesServerCert for OwnCertificate {
+    fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(Arc::clone(&self.0))
+    }
+}
+
+/// Accepts exactly one self-signed certificate that carries a libp2p key and its signature.
+///
+/// Which peer that is gets decided later: the swarm compares it with the dialled one, the behaviour with the
+/// configured ones.
+#[derive(Debug)]
+struct PeerCertificate;
+
+impl PeerCertificate {
+    fn verify(certificate: &CertificateDer<'_>, others: &[CertificateDer<'_>]) -> Result<(), rustls::Error> {
+        if !others.is_empty() {
+            return Err(CertificateError::ApplicationVerificationFailure.into());
+        }
+        certificate::parse(certificate)?;
+        Ok(())
+    }
+
+    fn verify_signature(
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let certificate: P2pCertificate<'_> = certificate::parse(certificate)?;
+        certificate.verify_signature(signature.scheme, message, signature.signature())?;
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    /// What [`P2pCertificate::verify_signature`] understands and the specification allows.
+    fn schemes() -> Vec<SignatureScheme> {
+        vec![
+            SignatureScheme::ECDSA_NISTP256_SHA256,
+            SignatureScheme::ECDSA_NISTP384_SHA384,
+            SignatureScheme::ED25519,
+            SignatureScheme::RSA_PSS_SHA256,
+            SignatureScheme::RSA_PSS_SHA384,
+            SignatureScheme::RSA_PSS_SHA512,
+        ]
+    }
+
+    fn no_tls12() -> rustls::Error {
+        PeerIncompatible::Tls12NotOfferedOrEnabled.into()
+    }
+}
+
+impl ServerCertVerifier for PeerCertificate {
+    fn verify_server_cert(
+        &self,
+        certificate: &CertificateDer<'_>,
+        others: &[CertificateDer<'_>],
+        _name: &ServerName<'_>,
+        _ocsp: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Self::verify(certificate, others)?;
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _message: &[u8],
+        _certificate: &CertificateDer<'_>,
+        _signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Err(Self::no_tls12())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Self::verify_signature(message, certificate, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        Self::schemes()
+    }
+}
+
+impl ClientCertVerifier for PeerCertificate {
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        certificate: &CertificateDer<'_>,
+        others: &[CertificateDer<'_>],
+        _now: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        Self::verify(certificate, others)?;
+        Ok(ClientCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _message: &[u8],
+        _certificate: &CertificateDer<'_>,
+        _signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Err(Self::no_tls12())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Self::verify_signature(message, certificate, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        Self::schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustls::CipherSuite;
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+    use crate::p2p::transport::{socket::Socket, tests::in_own_network};
+
+    #[test]
+    fn both_sides_learn_the_other_and_use_the_cipher_of_the_cpu() {
+        let (ours, theirs) = (Keypair::generate_ed25519(), Keypair::generate_ed25519());
+        let (client, server) = (
+            Tls::new(&ours).expect("client"),
+            Tls::new(&theirs).expect("server"),
+        );
+
+        let (connected, accepted) = handshake(|near| client.connect(near), |far| server.accept(far));
+
+        let (seen_by_client, stream) = connected.expect("connect");
+        let (seen_by_server, _) = accepted.expect("accept");
+        assert_eq!(seen_by_client, theirs.public().to_peer_id());
+        assert_eq!(seen_by_server, ours.public().to_peer_id());
+        let expected = cipher_suites(has_aes())[0].suite();
+        assert_eq!(
+            stream
+                .get_ref()
+                .1
+                .negotiated_cipher_suite()
+                .map(|suite| suite.suite()),
+            Some(expected)
+        );
+    }
+
+    #[test]
+    fn aes_leads_only_where_the_cpu_has_it() {
+        assert_eq!(
+            cipher_suites(true)[0].suite(),
+            CipherSuite::TLS13_AES_128_GCM_SHA256
+        );
+        assert_eq!(
+            cipher_suites(false)[0].suite(),
+            CipherSuite::TLS13_CHACHA20_POLY1305_SHA256
+        );
+    }
+
+    #[test]
+    fn certificate_signed_by_another_identity_is_refused() {
+        // The certificate of one identity with the private key of another certificate.
+        let keypair = Keypair::generate_ed25519();
+        let (certificate, _) = certificate::generate(&keypair).expect("certificate");
+        let (_, key) = certificate::generate(&keypair).expect("another certificate");
+        let mut impostor = Tls::new(&keypair).expect("tls");
+        let key = any_ecdsa_type(&key).expect("key");
+        let resolver = OwnCertificate(Arc::new(CertifiedKey::new(vec![certificate], key)));
+        let mut config = ServerConfig::builder_with_provider(default_provider().into())
+            .with_protocol_versions(&[&TLS13])
+            .expect("versions")
+            .with_client_cert_verifier(Arc::new(PeerCertificate))
+            .with_cert_resolver(Arc::new(resolver));
+        config.alpn_protocols = vec![ALPN.to_vec()];
+        impostor.server = Arc::new(config).into();
+        let client = Tls::new(&Keypair::generate_ed25519()).expect("client");
+
+        let (connected, _) = handshake(|near| client.connect(near), |far| impostor.accept(far));
+
+        assert!(
+            matches!(connected, Err(TlsError::Handshake(_))),
+            "the proof of possession does not fit"
+        );
+    }
+
+    #[test]
+    fn dialler_without_certificate_is_refused() {
+        let server = Tls::new(&Keypair::generate_ed25519()).expect("server");
+        let mut config = ClientConfig::builder_with_provider(default_provider().into())
+            .with_protocol_versions(&[&TLS13])
+            .expect("versions")
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(PeerCertificate))
+            .with_no_client_auth();
+        config.alpn_protocols = vec![ALPN.to_vec()];
+        let anonymous = TlsConnector::from(Arc::new(config));
+        let name = ServerName::IpAddress(IpAddr::V4(Ipv4Addr::UNSPECIFIED).into());
+
+        let (_, accepted) = handshake(|near| anonymous.connect(name, near), |far| server.accept(far));
+
+        assert!(matches!(accepted, Err(TlsError::Handshake(_))));
+    }
+
+    fn handshake<A, B>(
+        client: impl FnOnce(Socket) -> A + Send,
+        server: impl FnOnce(Socket) -> B + Send,
+    ) -> (A::Output, B::Output)
+    where
+        A: Future<Output: Send>,
+        B: Future<Output: Send>,
+    {
+        in_own_network(|| {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .expect("runtime");
+            runtime.block_on(async {
+                let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
+                let address = listener.local_addr().expect("address");
+                let (near, far) = tokio::join!(TcpStream::connect(address), listener.accept());
+                let near = Socket::new(near.expect("connect")).expect("near");
+                let far = Socket::new(far.expect("accept").0).expect("far");
+                tokio::join!(client(near), server(far))
+            })
+        })
+    }
+}

@@ -1,0 +1,15 @@
+//! The network between nodes: interoperation, admission, streams, outages. Each test has network namespaces of its own,
+//! so it needs root.
+
+#[path = "p2p_network/admission.rs"]
+mod admission;
+#[path = "p2p_network/interop.rs"]
+mod interop;
+#[path = "p2p_network/outage.rs"]
+mod outage;
+#[path = "p2p_network/stock.rs"]
+mod stock;
+#[path = "p2p_network/streams.rs"]
+mod streams;
+#[path = "p2p_network/support.rs"]
+mod support;

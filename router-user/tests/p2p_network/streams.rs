@@ -1,0 +1,257 @@
+//! What streams promise: content, order, ends, and that one does not hurt another.
+
+use std::time::Duration;
+
+use futures::{AsyncReadExt, AsyncWriteExt};
+use stream_router::p2p::{Keypair, NetworkEvent};
+use tokio::time::timeout;
+
+use super::support::{LIMIT, Node, Setup, connected_pair, content, exchange, in_own_network, runtime};
+
+const TCP: &str = "/ip4/127.0.0.1/tcp/0";
+const QUIC: &str = "/ip4/127.0.0.1/udp/0/quic-v1";
+
+#[test]
+fn large_transfers_both_ways_at_once_arrive_intact() {
+    in_own_network(|| async {
+        const LENGTH: usize = 64 * 1024 * 1024;
+        let (near, mut far, connection) = connected_pair(TCP).await;
+        let stream = near.handle.open_stream(connection).await.expect("open");
+        let arrival = far.arrival().await;
+        let (to_far, to_near) = (content(3, LENGTH), content(4, LENGTH));
+        let (at_near, at_far) = tokio::join!(
+            exchange(stream, to_far.clone()),
+            exchange(arrival.stream, to_near.clone())
+        );
+        assert!(at_near == to_near, "what the dialler received");
+        assert!(at_far == to_far, "what the listener received");
+        near.stop().await;
+        far.stop().await;
+    });
+}
+
+#[test]
+fn many_streams_of_one_connection_do_not_mix() {
+    in_own_network(|| async {
+        const LENGTH: usize = 1024 * 1024;
+        let (near, mut far, connection) = connected_pair(TCP).await;
+        let mut tasks = Vec::new();
+        for seed in 1..=16 {
+            let stream = near.handle.open_stream(connection).await.expect("open");
+            let arrival = far.arrival().await;
+            tasks.push(tokio::spawn(async move {
+                let (to_far, to_near) = (content(seed, LENGTH), content(seed + 100, LENGTH));
+                let (at_near, at_far) = tokio::join!(
+                    exchange(stream, to_far.clone()),
+                    exchange(arrival.stream, to_near.clone())
+                );
+                assert!(at_near == to_near && at_far == to_far, "stream {seed}");
+            }));
+        }
+        for task in tasks {
+            task.await.expect("the exchange");
+        }
+        near.stop().await;
+        far.stop().await;
+    });
+}
+
+#[test]
+fn closing_one_direction_leaves_the_other_open() {
+    for listen in [TCP, QUIC] {
+        in_own_network(|| async {
+            let (near, mut far, connection) = connected_pair(listen).await;
+            let mut stream = near.handle.open_stream(connection).await.expect("open");
+            stream.write_all(b"question").await.expect("write");
+            stream.close().await.expect("close");
+
+            let mut arrival = far.arrival().await;
+            let mut question = Vec::new();
+            arrival.stream.read_to_end(&mut question).await.expect("read");
+            assert_eq!(question, b"question");
+            arrival.stream.write_all(b"answer").await.expect("write");
+            arrival.stream.close().await.expect("close");
+
+            let mut answer = Vec::new();
+            stream.read_to_end(&mut answer).await.expect("read");
+            assert_eq!(answer, b"answer");
+            near.stop().await;
+            far.stop().await;
+        });
+    }
+}
+
+#[test]
+fn dropped_stream_ends_for_the_peer_and_nothing_else_does() {
+    for listen in [TCP, QUIC] {
+        in_own_network(|| async {
+            let (near, mut far, connection) = connected_pair(listen).await;
+            let mut kept = near.handle.open_stream(connection).await.expect("open");
+            let mut kept_far = far.arrival().await;
+            let dropped = near.handle.open_stream(connection).await.expect("open");
+            let mut dropped_far = far.arrival().await;
+
+            drop(dropped);
+            let mut bytes = [0; 1];
+            let ended = timeout(LIMIT, dropped_far.stream.read(&mut bytes))
+                .await
+                .expect("the peer learns of it");
+            assert!(matches!(ended, Ok(0) | Err(_)), "{ended:?}");
+
+            kept.write_all(b"x").await.expect("write");
+            kept_far.stream.read_exact(&mut bytes).await.expect("read");
+            assert_eq!(&bytes, b"x");
+            near.stop().await;
+            far.stop().await;
+        });
+    }
+}
+
+#[test]
+fn data_written_before_a_shutdown_arrives() {
+    in_own_network(|| async {
+        let (near, mut far, connection) = connected_pair(TCP).await;
+        let mut stream = near.handle.open_stream(connection).await.expect("open");
+        let mut arrival = far.arrival().await;
+        // Less than the window, so it is all on its way when the network stops.
+        let sent = content(5, 150_000);
+        stream.write_all(&sent).await.expect("write");
+        stream.close().await.expect("close");
+        near.stop().await;
+
+        let mut received = Vec::new();
+        timeout(LIMIT, arrival.stream.read_to_end(&mut received))
+            .await
+            .expect("in time")
+            .expect("read");
+        assert!(received == sent, "{} of {}", received.len(), sent.len());
+        far.stop().await;
+    });
+}
+
+#[test]
+fn reader_that_stops_holds_up_neither_memory_nor_other_streams() {
+    for listen in [TCP, QUIC] {
+        in_own_network(|| async {
+            let (near, mut far, connection) = connected_pair(listen).await;
+            let mut stuck = near.handle.open_stream(connection).await.expect("open");
+            let stuck_far = far.arrival().await;
+
+            // The peer never reads: what it, we, and the kernel hold for it is bounded.
+            let part = content(6, 64 * 1024);
+            let mut sent = Vec::new();
+            while let Ok(written) = timeout(Duration::from_millis(500), stuck.write(&part)).await {
+                let n = written.expect("write");
+                sent.extend_from_slice(&part[..n]);
+                assert!(
+                    sent.len() < 16 * 1024 * 1024,
+                    "a stream nobody reads took {} bytes",
+                    sent.len()
+                );
+            }
+            assert!(sent.len() >= 250_000, "the window was open: {}", sent.len());
+
+            let stream = near.handle.open_stream(connection).await.expect("open");
+            let arrival = far.arrival().await;
+            let (to_far, to_near) = (content(7, 4 * 1024 * 1024), content(8, 4 * 1024 * 1024));
+            let (at_near, at_far) = tokio::join!(
+                exchange(stream, to_far.clone()),
+                exchange(arrival.stream, to_near.clone())
+            );
+            assert!(at_near == to_near && at_far == to_far);
+
+            // And it goes on when it is read after all.
+            let mut reader = stuck_far.stream;
+            let mut received = vec![0; sent.len()];
+            timeout(LIMIT, reader.read_exact(&mut received))
+                .await
+                .expect("in time")
+                .expect("read");
+            assert!(received == sent);
+            near.stop().await;
+            far.stop().await;
+        });
+    }
+}
+
+#[test]
+fn connection_and_its_streams_run_where_they_were_placed() {
+    for listen in [TCP, QUIC] {
+        in_own_network(|| async {
+            let data = DataThread::start();
+            let (near, far) = (Keypair::generate_ed25519(), Keypair::generate_ed25519());
+            let near_id = near.public().to_peer_id();
+            let mut far = Setup::new(&far)
+                .listen(listen)
+                .peer(near_id, &[])
+                .data_runtime(&data.handle)
+                .start();
+            let address = far.listening().await;
+            let mut near = Setup::new(&near)
+                .peer(far.id, &[address])
+                .data_runtime(&data.handle)
+                .start();
+
+            let (connection, runtime) = near
+                .event(|event| match event {
+                    NetworkEvent::Connected {
+                        connection, runtime, ..
+                    } => Some((connection, runtime)),
+                    _ => None,
+                })
+                .await;
+            assert_eq!(runtime.id(), data.handle.id());
+            let stream = near.handle.open_stream(connection).await.expect("open");
+            let arrival = far.arrival().await;
+            assert_eq!(arrival.runtime.id(), data.handle.id());
+            assert_eq!(arrival.peer, near_id);
+            let seen = far.handle.snapshot().peers[0].connections[0].connection;
+            assert_eq!(arrival.connection, seen);
+
+            let (to_far, to_near) = (content(9, 4 * 1024 * 1024), content(10, 4 * 1024 * 1024));
+            let (a, b) = (to_far.clone(), to_near.clone());
+            let near_end = data.handle.spawn(exchange(stream, a));
+            let far_end = data.handle.spawn(exchange(arrival.stream, b));
+            assert!(near_end.await.expect("near") == to_near && far_end.await.expect("far") == to_far);
+            stop_both(near, far).await;
+        });
+    }
+}
+
+async fn stop_both(near: Node, far: Node) {
+    near.stop().await;
+    far.stop().await;
+}
+
+/// A current-thread runtime on a thread of its own, in the namespace of the test.
+struct DataThread {
+    handle: tokio::runtime::Handle,
+    stop: Option<tokio::sync::oneshot::Sender<()>>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl DataThread {
+    fn start() -> Self {
+        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+        let runtime = runtime();
+        let handle = runtime.handle().clone();
+        let thread = std::thread::spawn(move || {
+            // It ends when the sender is dropped, too.
+            let _ended = runtime.block_on(stopped);
+        });
+        Self {
+            handle,
+            stop: Some(stop),
+            thread: Some(thread),
+        }
+    }
+}
+
+impl Drop for DataThread {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            thread.join().expect("the data thread ends");
+        }
+    }
+}
