@@ -14,7 +14,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, anyhow};
 
-use crate::command::{find_program, run};
+use crate::command::{find_program, read, run};
 use crate::{dirs, install};
 use candidate::Candidate;
 
@@ -118,13 +118,18 @@ fn still_missing(installer: &str) -> Result<Candidate> {
 
 fn install_rust_src() -> Result<()> {
     find_program("rustup").context("there is no rustup in PATH")?;
-    eprintln!("installing with rustup: nightly with rust-src");
-    run(Command::new("rustup").args([
-        "toolchain",
-        "install",
-        "nightly",
-        "--profile=minimal",
-        "--component=rust-src",
-        "--no-self-update",
-    ]))
+    let listed = read(Command::new("rustup").args(["toolchain", "list"]))?;
+    let mut command = Command::new("rustup");
+    if listed.lines().any(|toolchain| toolchain.starts_with("nightly-")) {
+        command.args(["component", "add", "rust-src", "--toolchain=nightly"]);
+    } else {
+        command.args([
+            "toolchain",
+            "install",
+            "nightly",
+            "--profile=minimal",
+            "--component=rust-src",
+        ]);
+    }
+    run(&mut command)
 }

@@ -188,7 +188,8 @@ impl PairPlan {
         }
     }
 
-    fn config(&self, side: usize, peer_id: &str) -> NodeConfig {
+    /// The configuration of one side (0 or 1), whose peer has this id.
+    pub fn config(&self, side: usize, peer_id: &str) -> NodeConfig {
         let (own, other) = if side == 0 { (1, 2) } else { (2, 1) };
         NodeConfig {
             device: self.devices[side].clone(),
