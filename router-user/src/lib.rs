@@ -1,2 +1,2 @@
 //! Dataplane.
-pub mod engine;
+pub mod kernel;
