@@ -3,9 +3,20 @@
 //! Everything here is the same code on both sides of the kernel boundary.
 #![cfg_attr(not(any(test, feature = "user")), no_std)]
 
+pub mod conn;
+pub mod flow_hash;
+pub mod flow_key;
 pub mod frame;
+pub mod names;
+pub mod packet;
 pub mod peer;
+#[cfg(feature = "user")]
+mod pod;
+pub mod reason;
 pub mod record;
+pub mod settings;
+pub mod slots;
+pub mod wake;
 
 /// Version of every layout in this crate; the object carries it and user space refuses another.
 pub const ABI_VERSION: u32 = 1;

@@ -1,0 +1,34 @@
+//! An entry of the connection table.
+
+/// What the kernel knows of a flow.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "user", derive(bytemuck::Pod, bytemuck::Zeroable))]
+pub struct Conn {
+    /// First packet, in ns of the coarse monotonic clock.
+    pub first_seen_ns: u64,
+    /// Last packet, likewise; an entry idle for longer than the TTL counts as absent.
+    pub last_seen_ns: u64,
+    /// Packets, a super-packet counting once.
+    pub packets: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// The worker of the flow.
+    pub worker: u32,
+    /// The peer of the destination when the flow began, or [`crate::peer::NO_PEER`].
+    pub peer: u32,
+    /// Keyed hash of the flow.
+    pub flow_hash: u32,
+    /// Always 0.
+    pub padding: u32,
+}
+
+impl Conn {
+    /// Says whether the flow has been idle for longer than `ttl_ns`.
+    #[inline(always)]
+    pub fn expired(&self, now_ns: u64, ttl_ns: u64) -> bool {
+        now_ns.saturating_sub(self.last_seen_ns) > ttl_ns
+    }
+}
+
+const _: () = assert!(size_of::<Conn>() == 48);

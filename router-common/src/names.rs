@@ -1,0 +1,20 @@
+//! Names of maps and programs, as bpftool shows them.
+
+/// Egress classifier of the TUN device.
+pub const PROGRAM_EGRESS: &str = "sr_egress";
+/// Flow to worker and peer.
+pub const CONNECTIONS: &str = "CONNECTIONS";
+/// Flow hash to worker.
+pub const SLOTS: &str = "SLOTS";
+/// Destination prefix to peer.
+pub const PEERS: &str = "PEERS";
+/// Peer to pressure flag.
+pub const PRESSURE: &str = "PRESSURE";
+/// Worker to ring.
+pub const RINGS: &str = "RINGS";
+/// Worker to sleep flag.
+pub const WAKE: &str = "WAKE";
+/// Reason to packets.
+pub const COUNTERS: &str = "COUNTERS";
+/// The settings.
+pub const SETTINGS: &str = "SETTINGS";

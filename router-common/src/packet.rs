@@ -1,0 +1,78 @@
+//! The parser: from the bytes of an IP packet to its flow and the offsets of its headers.
+//!
+//! The programs run it on the packet in the kernel, user space on frames from peers.
+
+mod ipv4;
+mod ipv6;
+mod transport;
+
+use crate::flow_key::FlowKey;
+use crate::reason::Reason;
+
+/// Something that holds the bytes of a packet.
+pub trait PacketReader {
+    /// Copies `N` bytes from `offset`; `None` when they are not all there.
+    fn load<const N: usize>(&self, offset: u32) -> Option<[u8; N]>;
+}
+
+impl PacketReader for [u8] {
+    #[inline(always)]
+    fn load<const N: usize>(&self, offset: u32) -> Option<[u8; N]> {
+        self.get(offset as usize..)?.first_chunk().copied()
+    }
+}
+
+/// What the parser finds out; offsets count from the IP header.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Parsed {
+    /// The flow.
+    pub key: FlowKey,
+    /// Length of the packet as its IP header gives it; 0 for a super-packet that is too long to say.
+    pub total_len: u32,
+    /// Where the transport header starts.
+    pub transport_offset: u32,
+    /// Length of a TCP or UDP header that is there whole, else 0.
+    pub transport_len: u32,
+    /// Flags byte of a TCP header, else 0.
+    pub tcp_flags: u8,
+    /// Part of a fragmented packet.
+    pub fragment: bool,
+}
+
+/// Protocol numbers (IANA).
+pub mod protocol {
+    /// IPv6 hop-by-hop options.
+    pub const HOP_BY_HOP: u8 = 0;
+    /// ICMP.
+    pub const ICMP: u8 = 1;
+    /// TCP.
+    pub const TCP: u8 = 6;
+    /// UDP.
+    pub const UDP: u8 = 17;
+    /// IPv6 routing header.
+    pub const ROUTING: u8 = 43;
+    /// IPv6 fragment header.
+    pub const FRAGMENT: u8 = 44;
+    /// Authentication header.
+    pub const AH: u8 = 51;
+    /// ICMPv6.
+    pub const ICMPV6: u8 = 58;
+    /// IPv6 destination options.
+    pub const DESTINATION_OPTIONS: u8 = 60;
+    /// SCTP.
+    pub const SCTP: u8 = 132;
+}
+
+/// Parses the packet of `len` bytes whose IP header is at offset 0.
+///
+/// # Errors
+/// The reason why it is no packet that can be steered.
+#[inline(always)]
+pub fn parse<R: PacketReader + ?Sized>(reader: &R, len: u32) -> Result<Parsed, Reason> {
+    let [first] = reader.load::<1>(0).ok_or(Reason::Truncated)?;
+    match first >> 4 {
+        4 => ipv4::parse(reader, len),
+        6 => ipv6::parse(reader, len),
+        _ => Err(Reason::NotIp),
+    }
+}

@@ -1,0 +1,62 @@
+//! IPv6 (RFC 8200), with extension headers.
+
+use super::{PacketReader, Parsed, protocol, transport};
+use crate::flow_key::{FAMILY_V6, FlowKey};
+use crate::reason::Reason;
+
+const HEADER_LEN: u32 = 40;
+/// More than any sender makes; the verifier wants a bound, and so does a hostile packet.
+const MAX_EXTENSION_HEADERS: u32 = 8;
+
+#[inline(always)]
+pub(super) fn parse<R: PacketReader + ?Sized>(reader: &R, len: u32) -> Result<Parsed, Reason> {
+    let header = reader.load::<8>(0).ok_or(Reason::Truncated)?;
+    let source = reader.load::<16>(8).ok_or(Reason::Truncated)?;
+    let destination = reader.load::<16>(24).ok_or(Reason::Truncated)?;
+    let payload_len = u32::from(u16::from_be_bytes([header[4], header[5]]));
+    if payload_len != 0 && payload_len + HEADER_LEN > len {
+        return Err(Reason::BadTotalLength);
+    }
+    let (mut next, mut offset, mut fragment) = (header[6], HEADER_LEN, false);
+    let mut i = 0;
+    while i < MAX_EXTENSION_HEADERS {
+        let unit = match next {
+            protocol::HOP_BY_HOP | protocol::ROUTING | protocol::DESTINATION_OPTIONS => 8,
+            protocol::AH => 4,
+            protocol::FRAGMENT => 0,
+            _ => break,
+        };
+        let [after, size, high, low] = reader.load::<4>(offset).ok_or(Reason::Truncated)?;
+        if next == protocol::FRAGMENT {
+            offset += 8;
+            // An atomic fragment (RFC 6946) is a whole packet.
+            fragment = u16::from_be_bytes([high, low]) & 0xfff9 != 0;
+            next = after;
+            if fragment {
+                break;
+            }
+        } else {
+            // AH counts in words less two, the others in 8 bytes less one.
+            offset += if unit == 4 { (u32::from(size) + 2) * 4 } else { (u32::from(size) + 1) * 8 };
+            next = after;
+        }
+        if offset > len {
+            return Err(Reason::Truncated);
+        }
+        i += 1;
+    }
+    if i == MAX_EXTENSION_HEADERS {
+        return Err(Reason::TooManyHeaders);
+    }
+    let mut parsed = Parsed {
+        key: FlowKey { source, destination, protocol: next, family: FAMILY_V6, ..FlowKey::default() },
+        total_len: if payload_len == 0 { 0 } else { payload_len + HEADER_LEN },
+        transport_offset: offset,
+        fragment,
+        ..Parsed::default()
+    };
+    if !fragment {
+        transport::parse(reader, len, &mut parsed)?;
+    }
+    Ok(parsed)
+}

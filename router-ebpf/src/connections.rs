@@ -1,0 +1,66 @@
+//! The connection table: which worker and peer a flow has.
+#![expect(unsafe_code, reason = "writes a map entry in place")]
+
+use aya_ebpf::bindings::BPF_NOEXIST;
+use aya_ebpf::btf_maps::lpm_trie::Key;
+use aya_ebpf::helpers::generated::bpf_ktime_get_coarse_ns;
+use router_common::conn::Conn;
+use router_common::flow_hash::flow_hash;
+use router_common::flow_key::FlowKey;
+use router_common::peer::NO_PEER;
+use router_common::slots::SLOT_COUNT;
+
+use crate::maps::{CONNECTIONS, PEERS, SETTINGS, SLOTS};
+
+/// What a packet needs of its flow's entry.
+#[derive(Clone, Copy)]
+pub(crate) struct Lane {
+    pub(crate) worker: u32,
+    pub(crate) peer: u32,
+    pub(crate) flow_hash: u32,
+}
+
+/// Finds the flow's entry, or makes one, and counts the packet in it.
+#[inline(always)]
+pub(crate) fn lane(key: &FlowKey, len: u32) -> Option<Lane> {
+    // SAFETY: the helper takes nothing and gives a number.
+    let now_ns = unsafe { bpf_ktime_get_coarse_ns() };
+    let settings = SETTINGS.get(0)?;
+    if let Some(lane) = touch(key, len, now_ns, settings.conn_ttl_ns) {
+        return Some(lane);
+    }
+    let hash = flow_hash(&settings.hash_key, key);
+    let fresh = Conn {
+        first_seen_ns: now_ns,
+        last_seen_ns: now_ns,
+        packets: 1,
+        bytes: u64::from(len),
+        worker: *SLOTS.get(hash % SLOT_COUNT)?,
+        peer: PEERS.get(&Key::new(128, key.destination)).copied().unwrap_or(NO_PEER),
+        flow_hash: hash,
+        padding: 0,
+    };
+    if CONNECTIONS.insert(key, fresh, BPF_NOEXIST.into()).is_err() {
+        // Another CPU was first: its entry counts. Only a table without room leaves us without one.
+        if let Some(lane) = touch(key, len, now_ns, u64::MAX) {
+            return Some(lane);
+        }
+    }
+    Some(Lane { worker: fresh.worker, peer: fresh.peer, flow_hash: hash })
+}
+
+#[inline(always)]
+fn touch(key: &FlowKey, len: u32, now_ns: u64, ttl_ns: u64) -> Option<Lane> {
+    let conn = CONNECTIONS.get_ptr_mut(key)?;
+    // SAFETY: entries of an LRU map stay readable and writable for the run of the program; two CPUs may count at
+    // once and lose a count, never more.
+    let conn = unsafe { &mut *conn };
+    if conn.expired(now_ns, ttl_ns) {
+        let _ = CONNECTIONS.remove(key);
+        return None;
+    }
+    conn.last_seen_ns = now_ns;
+    conn.packets += 1;
+    conn.bytes += u64::from(len);
+    Some(Lane { worker: conn.worker, peer: conn.peer, flow_hash: conn.flow_hash })
+}

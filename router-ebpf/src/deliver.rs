@@ -1,0 +1,124 @@
+//! Delivery into a worker's ring.
+#![expect(unsafe_code, reason = "writes ring records through raw pointers")]
+
+use core::ffi::c_void;
+use core::intrinsics::{AtomicOrdering, atomic_xchg};
+
+use aya_ebpf::bindings::{BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP, bpf_dynptr};
+use aya_ebpf::helpers::generated::{
+    bpf_dynptr_data, bpf_ringbuf_discard, bpf_ringbuf_discard_dynptr, bpf_ringbuf_reserve,
+    bpf_ringbuf_reserve_dynptr, bpf_ringbuf_submit, bpf_ringbuf_submit_dynptr,
+};
+use router_common::frame::MAX_PACKET_LEN;
+use router_common::reason::Reason;
+use router_common::record::RecordHeader;
+
+use crate::maps::{RINGS, WAKE};
+use crate::packet::Skb;
+
+const HEADER: u32 = RecordHeader::LEN as u32;
+/// Packets shorter than this have a record of fixed size: it costs less than an exact one.
+const SMALL: u32 = 64;
+
+/// Copies the packet behind `record` into the ring of `worker`.
+#[inline(always)]
+pub(crate) fn deliver(skb: &Skb, worker: u32, record: &RecordHeader, len: u32) -> Reason {
+    let Some(ring) = RINGS.get(worker) else { return Reason::NoRing };
+    let ring = core::ptr::from_ref(ring).cast_mut().cast::<c_void>();
+    if len < SMALL {
+        deliver_small(skb, ring, worker, record, len)
+    } else {
+        deliver_exact(skb, ring, worker, record, len)
+    }
+}
+
+#[inline(always)]
+fn deliver_small(skb: &Skb, ring: *mut c_void, worker: u32, record: &RecordHeader, len: u32) -> Reason {
+    // SAFETY: the record has room for the header and for every length below SMALL; it is submitted or discarded.
+    unsafe {
+        let room = bpf_ringbuf_reserve(ring, u64::from(HEADER + SMALL), 0).cast::<u8>();
+        if room.is_null() {
+            return Reason::RingFull;
+        }
+        room.cast::<RecordHeader>().write_unaligned(*record);
+        if len == 0 || len >= SMALL || !skb.copy(0, room.add(HEADER as usize), len) {
+            bpf_ringbuf_discard(room.cast(), u64::from(BPF_RB_NO_WAKEUP));
+            return Reason::CopyFailed;
+        }
+        bpf_ringbuf_submit(room.cast(), wake_flags(worker));
+    }
+    Reason::Captured
+}
+
+#[inline(always)]
+fn deliver_exact(skb: &Skb, ring: *mut c_void, worker: u32, record: &RecordHeader, len: u32) -> Reason {
+    // SAFETY: the all-zero dynptr is its unset form; every path submits or discards it.
+    unsafe {
+        let mut room: bpf_dynptr = core::mem::zeroed();
+        if bpf_ringbuf_reserve_dynptr(ring, HEADER + len, 0, &mut room) != 0 {
+            // The verifier wants it back even so.
+            bpf_ringbuf_discard_dynptr(&mut room, u64::from(BPF_RB_NO_WAKEUP));
+            return Reason::RingFull;
+        }
+        let header = bpf_dynptr_data(&room, 0, HEADER).cast::<RecordHeader>();
+        let copied = !header.is_null() && {
+            header.write_unaligned(*record);
+            if len >= 4096 {
+                copy_slices::<4096>(skb, &room, len)
+            } else if len >= 512 {
+                copy_slices::<512>(skb, &room, len)
+            } else {
+                copy_slices::<64>(skb, &room, len)
+            }
+        };
+        if !copied {
+            bpf_ringbuf_discard_dynptr(&mut room, u64::from(BPF_RB_NO_WAKEUP));
+            return Reason::CopyFailed;
+        }
+        bpf_ringbuf_submit_dynptr(&mut room, wake_flags(worker));
+    }
+    Reason::Captured
+}
+
+/// Copies `len >= SLICE` bytes in slices of constant size, as the verifier wants; the last one overlaps.
+///
+/// # Safety
+/// `room` is a reserved record of `HEADER + len` bytes.
+#[inline(always)]
+unsafe fn copy_slices<const SLICE: u32>(skb: &Skb, room: &bpf_dynptr, len: u32) -> bool {
+    let n_slices = MAX_PACKET_LEN as u32 / SLICE + 1;
+    let mut offset = 0;
+    let mut i = 0;
+    while i < n_slices.min(17) {
+        if offset >= len {
+            break;
+        }
+        if offset + SLICE > len {
+            offset = len - SLICE;
+        }
+        // SAFETY: the helper gives SLICE bytes or null.
+        let copied = unsafe {
+            let to = bpf_dynptr_data(room, HEADER + offset, SLICE).cast::<u8>();
+            !to.is_null() && skb.copy(offset, to, SLICE)
+        };
+        if !copied {
+            return false;
+        }
+        offset += SLICE;
+        i += 1;
+    }
+    true
+}
+
+/// Wakes the worker if it sleeps. Partner: `RingConsumer::prepare_sleep`.
+#[inline(always)]
+fn wake_flags(worker: u32) -> u64 {
+    let Some(flag) = WAKE.get_ptr_mut(worker) else { return 0 };
+    // A full barrier: the record's reservation is visible before the flag is read.
+    // SAFETY: the field is aligned and only ever accessed atomically.
+    if unsafe { atomic_xchg::<u64, { AtomicOrdering::SeqCst }>(&raw mut (*flag).sleeping, 0) } != 0 {
+        u64::from(BPF_RB_FORCE_WAKEUP)
+    } else {
+        u64::from(BPF_RB_NO_WAKEUP)
+    }
+}

@@ -1,0 +1,41 @@
+//! The maps, under the names that `router_common::names` gives user space.
+
+use aya_ebpf::bindings::BPF_F_MMAPABLE;
+use aya_ebpf::btf_maps::{Array, ArrayOfMaps, LpmTrie, LruHashMap, PerCpuArray, RingBuf};
+use aya_ebpf::macros::btf_map;
+use router_common::conn::Conn;
+use router_common::flow_key::FlowKey;
+use router_common::peer::{MAX_PEERS, MAX_PREFIXES};
+use router_common::reason::Reason;
+use router_common::settings::Settings;
+use router_common::slots::{MAX_WORKERS, SLOT_COUNT};
+use router_common::wake::WakeFlag;
+
+/// Bytes of a ring in the map-in-map template; rings of other sizes fit too.
+const TEMPLATE_RING_BYTES: usize = 4096;
+const MAX_CONNECTIONS: usize = 262_144;
+
+#[btf_map]
+pub(crate) static CONNECTIONS: LruHashMap<FlowKey, Conn, MAX_CONNECTIONS> = LruHashMap::new();
+
+#[btf_map]
+pub(crate) static SLOTS: Array<u32, { SLOT_COUNT as usize }> = Array::new();
+
+#[btf_map]
+pub(crate) static PEERS: LpmTrie<[u8; 16], u32, { MAX_PREFIXES as usize }> = LpmTrie::new();
+
+#[btf_map]
+pub(crate) static PRESSURE: Array<u32, { MAX_PEERS as usize }, { BPF_F_MMAPABLE as usize }> = Array::new();
+
+#[btf_map]
+pub(crate) static RINGS: ArrayOfMaps<RingBuf<u8, TEMPLATE_RING_BYTES>, { MAX_WORKERS as usize }> =
+    ArrayOfMaps::new();
+
+#[btf_map]
+pub(crate) static WAKE: Array<WakeFlag, { MAX_WORKERS as usize }, { BPF_F_MMAPABLE as usize }> = Array::new();
+
+#[btf_map]
+pub(crate) static COUNTERS: PerCpuArray<u64, { Reason::COUNT as usize }> = PerCpuArray::new();
+
+#[btf_map]
+pub(crate) static SETTINGS: Array<Settings, 1> = Array::new();

@@ -1,0 +1,50 @@
+//! From a packet to its worker's ring.
+
+use router_common::flow_key::{FAMILY_V4, FlowKey};
+use router_common::packet::parse;
+use router_common::peer::{NO_PEER, PRESSURE_MIN_LEN};
+use router_common::reason::Reason;
+use router_common::record::RecordHeader;
+use router_common::frame::{FrameHeader, MAX_PACKET_LEN};
+
+use crate::maps::PRESSURE;
+use crate::packet::Skb;
+use crate::{connections, deliver, offload};
+
+/// Parses the packet, finds its lane and delivers it there.
+#[inline(always)]
+pub(crate) fn steer(skb: &Skb) -> Reason {
+    let len = skb.len();
+    if len > MAX_PACKET_LEN as u32 {
+        return Reason::TooLarge;
+    }
+    let parsed = match parse(skb, len) {
+        Ok(parsed) => parsed,
+        Err(reason) => return reason,
+    };
+    if is_multicast(&parsed.key) {
+        return Reason::Multicast;
+    }
+    let Some(lane) = connections::lane(&parsed.key, len) else { return Reason::NoRing };
+    if lane.peer != NO_PEER
+        && len > PRESSURE_MIN_LEN
+        && PRESSURE.get(lane.peer).is_some_and(|pressed| *pressed != 0)
+    {
+        return Reason::PeerPressure;
+    }
+    let record = RecordHeader {
+        flow_hash: lane.flow_hash,
+        peer: lane.peer,
+        frame: FrameHeader { len, vnet: offload::vnet_header(skb, &parsed, len) },
+    };
+    deliver::deliver(skb, lane.worker, &record, len)
+}
+
+#[inline(always)]
+fn is_multicast(key: &FlowKey) -> bool {
+    if key.family == FAMILY_V4 {
+        key.destination[12] >= 224
+    } else {
+        key.destination[0] == 0xff
+    }
+}

@@ -1,0 +1,13 @@
+//! The kernel side: loads and pins the eBPF object, attaches it, and shares its maps.
+
+mod attach;
+mod error;
+mod mapped;
+mod object;
+mod pins;
+mod ring;
+
+pub use error::KernelError;
+pub use object::{Kernel, KernelConfig};
+pub use pins::BPFFS;
+pub use ring::RingConsumer;

@@ -1,0 +1,82 @@
+//! Pins of programs and maps, for bpftool and for whoever watches from outside.
+
+use std::fs::{self, DirBuilder, File};
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::{Flock, FlockArg};
+use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
+use tracing::warn;
+
+use super::error::KernelError;
+
+/// Where the BPF file system is usually mounted.
+pub const BPFFS: &str = "/sys/fs/bpf";
+
+/// Directory of all nodes below it.
+const ROOT: &str = "stream-router";
+
+/// The pin directory of one device, locked while this lives and removed with it.
+#[derive(Debug)]
+pub(super) struct Pins {
+    directory: PathBuf,
+    _lock: Flock<File>,
+}
+
+impl Pins {
+    /// Takes `<bpffs>/stream-router/<device>`, clearing what a killed node left there.
+    ///
+    /// `None`, with a warning, where no BPF file system is mounted: a node does without.
+    ///
+    /// # Errors
+    /// Another node holds it, or it cannot be made.
+    pub(super) fn take(bpffs: &Path, device: &str) -> Result<Option<Self>, KernelError> {
+        if !statfs(bpffs).is_ok_and(|found| found.filesystem_type() == BPF_FS_MAGIC) {
+            warn!(
+                path = %bpffs.display(),
+                "no BPF file system here: going on without pins; `mount -t bpf bpf {}` gives one", bpffs.display()
+            );
+            return Ok(None);
+        }
+        let directory = bpffs.join(ROOT).join(device);
+        let failed = |action| {
+            let path = directory.clone();
+            move |source: io::Error| KernelError::Pins { action, path, source: source.into() }
+        };
+        DirBuilder::new().recursive(true).mode(0o700).create(&directory).map_err(failed("make"))?;
+        let opened = File::open(&directory).map_err(failed("open"))?;
+        // The lock ends with its process, however that ends.
+        let lock = Flock::lock(opened, FlockArg::LockExclusiveNonblock).map_err(|(_, error)| match error {
+            nix::Error::EWOULDBLOCK => KernelError::PinsInUse { path: directory.clone() },
+            error => failed("lock")(error.into()),
+        })?;
+        clear(&directory).map_err(failed("clear"))?;
+        Ok(Some(Self { directory, _lock: lock }))
+    }
+
+    /// Where they are.
+    pub(super) fn directory(&self) -> &Path {
+        &self.directory
+    }
+}
+
+impl Drop for Pins {
+    fn drop(&mut self) {
+        let removed = clear(&self.directory).and_then(|()| fs::remove_dir(&self.directory));
+        if let Err(error) = removed {
+            warn!(path = %self.directory.display(), %error, "cannot remove the pins");
+        }
+        // The parent stays while another node has pins below it.
+        if let Some(root) = self.directory.parent() {
+            let _ = fs::remove_dir(root);
+        }
+    }
+}
+
+fn clear(directory: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(directory)? {
+        fs::remove_file(entry?.path())?;
+    }
+    Ok(())
+}

@@ -1,0 +1,142 @@
+//! The consumer of a worker's ring (kernel: `kernel/bpf/ringbuf.c`).
+#![expect(unsafe_code, reason = "makes the map by bpf(2) and reads records in shared memory")]
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::{Acquire, Release, SeqCst};
+
+use aya::maps::MapData;
+use nix::libc;
+use router_common::wake::WakeFlag;
+
+use super::mapped::Mapped;
+
+/// `BPF_RINGBUF_BUSY_BIT`, `BPF_RINGBUF_DISCARD_BIT` and `BPF_RINGBUF_HDR_SZ` of the kernel's ABI.
+const BUSY_BIT: u32 = 1 << 31;
+const DISCARD_BIT: u32 = 1 << 30;
+const HEADER_LEN: usize = 8;
+
+const BPF_MAP_CREATE: libc::c_long = 0;
+const BPF_MAP_TYPE_RINGBUF: u32 = 27;
+
+/// Reads the records of one ring, in order; the only consumer of it.
+pub struct RingConsumer {
+    map: MapData,
+    /// One page; its first word is how far we have read.
+    consumer: Mapped,
+    /// One page whose first word is how far the kernel has written, then the ring twice in a row, so that no record
+    /// is cut.
+    producer: Mapped,
+    page: usize,
+    capacity: usize,
+    position: u64,
+    wake: Arc<Mapped>,
+    wake_offset: usize,
+}
+
+impl RingConsumer {
+    /// Makes a ring of `bytes` for `worker`, whose sleep flag is in `wake`.
+    pub(super) fn new(worker: u32, bytes: u32, wake: Arc<Mapped>) -> io::Result<Self> {
+        let map = MapData::from_fd(create_ring(bytes)?).map_err(io::Error::other)?;
+        let fd = map.fd().as_fd();
+        let page = page_size()?;
+        let capacity = bytes as usize;
+        let consumer = Mapped::new(fd, 0, page, true)?;
+        let producer = Mapped::new(fd, page, page + 2 * capacity, false)?;
+        let wake_offset = worker as usize * size_of::<WakeFlag>();
+        Ok(Self { map, consumer, producer, page, capacity, position: 0, wake, wake_offset })
+    }
+
+    /// The ring as a map, to be put into the map of rings.
+    pub(super) fn map(&self) -> &MapData {
+        &self.map
+    }
+
+    /// Hands records to `handle` until about `budget` bytes are done or none is left; returns how many.
+    ///
+    /// The kernel gets the memory back at the end, once for all of them.
+    pub fn drain(&mut self, budget: usize, mut handle: impl FnMut(&[u8])) -> usize {
+        let written = self.written();
+        let last = self.position.saturating_add(budget as u64);
+        let (start, mut n_records) = (self.position, 0);
+        while self.position < written && self.position < last {
+            let offset = self.page + (self.position as usize & (self.capacity - 1));
+            // Partner: the kernel's exchange of the header when a record is submitted.
+            let Some(header) = self.producer.half_word(offset).map(|word| word.load(Acquire)) else { break };
+            if header & BUSY_BIT != 0 {
+                break;
+            }
+            let len = (header & !DISCARD_BIT) as usize;
+            if header & DISCARD_BIT == 0 {
+                // SAFETY: a submitted record is not written again until we move the consumer position past it.
+                let Some(record) = (unsafe { self.producer.bytes(offset + HEADER_LEN, len) }) else { break };
+                handle(record);
+                n_records += 1;
+            }
+            self.position += (HEADER_LEN + len).next_multiple_of(8) as u64;
+        }
+        if self.position != start
+            && let Some(read) = self.consumer.word(0)
+        {
+            // Partner: the kernel's acquire when it looks for room.
+            read.store(self.position, Release);
+        }
+        n_records
+    }
+
+    /// Announces that the worker is about to wait for the descriptor; false when there is something to read after all.
+    ///
+    /// Partner: the program's exchange of the flag, between reserving a record and submitting it.
+    pub fn prepare_sleep(&mut self) -> bool {
+        let Some(flag) = self.wake.word(self.wake_offset) else { return true };
+        flag.store(1, SeqCst);
+        std::sync::atomic::fence(SeqCst);
+        if self.written() == self.position {
+            return true;
+        }
+        flag.store(0, SeqCst);
+        false
+    }
+
+    /// Share of the ring that holds records not yet read, 0 to 1.
+    pub fn fill(&self) -> f64 {
+        (self.written() - self.position) as f64 / self.capacity as f64
+    }
+
+    fn written(&self) -> u64 {
+        self.producer.word(0).map_or(self.position, |written| written.load(Acquire))
+    }
+}
+
+impl AsFd for RingConsumer {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.map.fd().as_fd()
+    }
+}
+
+impl AsRawFd for RingConsumer {
+    fn as_raw_fd(&self) -> RawFd {
+        self.as_fd().as_raw_fd()
+    }
+}
+
+fn page_size() -> io::Result<usize> {
+    let page = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE)?;
+    page.and_then(|page| usize::try_from(page).ok()).ok_or_else(|| io::ErrorKind::Unsupported.into())
+}
+
+/// The loader makes maps that the object declares; rings are made one by one when a worker needs one.
+fn create_ring(bytes: u32) -> io::Result<OwnedFd> {
+    // The beginning of `union bpf_attr`: type, key size, value size, entries.
+    let attributes = [BPF_MAP_TYPE_RINGBUF, 0, 0, bytes];
+    // SAFETY: the kernel reads size_of_val bytes of the array and keeps none of it.
+    let fd = unsafe {
+        libc::syscall(libc::SYS_bpf, BPF_MAP_CREATE, attributes.as_ptr(), size_of_val(&attributes))
+    };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: a descriptor that the kernel has just given us.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+}
