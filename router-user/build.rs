@@ -26,7 +26,11 @@ fn object_path() -> PathBuf {
     }
     let out = PathBuf::from(env::var_os("OUT_DIR").unwrap_or_default());
     // <target>[/<triple>]/<profile>/build/<package>/out
-    let objects = out.ancestors().skip(4).take(2).map(|target| target.join("ebpf/stream-router.o"));
+    let objects = out
+        .ancestors()
+        .skip(4)
+        .take(2)
+        .map(|target| target.join("ebpf/stream-router.o"));
     let mut objects = objects.collect::<Vec<_>>();
     let found = objects.iter().position(|object| Path::new(object).exists());
     objects.swap_remove(found.unwrap_or(0))

@@ -71,7 +71,16 @@ pub fn flow_hash(key: &HashKey, flow: &FlowKey) -> u32 {
     state.word(word(&flow.destination, 1));
     let [s0, s1] = flow.source_port_be;
     let [d0, d1] = flow.destination_port_be;
-    state.word(u64::from_le_bytes([s0, s1, d0, d1, flow.protocol, flow.family, 0, 0]));
+    state.word(u64::from_le_bytes([
+        s0,
+        s1,
+        d0,
+        d1,
+        flow.protocol,
+        flow.family,
+        0,
+        0,
+    ]));
     // The length byte of SipHash, in a last word of its own.
     state.word(40 << 56);
     state.v2 ^= 0xff;

@@ -36,7 +36,10 @@ pub(crate) fn lane(key: &FlowKey, len: u32) -> Option<Lane> {
         packets: 1,
         bytes: u64::from(len),
         worker: *SLOTS.get(hash % SLOT_COUNT)?,
-        peer: PEERS.get(&Key::new(128, key.destination)).copied().unwrap_or(NO_PEER),
+        peer: PEERS
+            .get(&Key::new(128, key.destination))
+            .copied()
+            .unwrap_or(NO_PEER),
         flow_hash: hash,
         padding: 0,
     };
@@ -46,7 +49,11 @@ pub(crate) fn lane(key: &FlowKey, len: u32) -> Option<Lane> {
             return Some(lane);
         }
     }
-    Some(Lane { worker: fresh.worker, peer: fresh.peer, flow_hash: hash })
+    Some(Lane {
+        worker: fresh.worker,
+        peer: fresh.peer,
+        flow_hash: hash,
+    })
 }
 
 #[inline(always)]
@@ -62,5 +69,9 @@ fn touch(key: &FlowKey, len: u32, now_ns: u64, ttl_ns: u64) -> Option<Lane> {
     conn.last_seen_ns = now_ns;
     conn.packets += 1;
     conn.bytes += u64::from(len);
-    Some(Lane { worker: conn.worker, peer: conn.peer, flow_hash: conn.flow_hash })
+    Some(Lane {
+        worker: conn.worker,
+        peer: conn.peer,
+        flow_hash: conn.flow_hash,
+    })
 }

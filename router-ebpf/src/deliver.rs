@@ -23,7 +23,9 @@ const SMALL: u32 = 64;
 /// Copies the packet behind `record` into the ring of `worker`.
 #[inline(always)]
 pub(crate) fn deliver(skb: &Skb, worker: u32, record: &RecordHeader, len: u32) -> Reason {
-    let Some(ring) = RINGS.get(worker) else { return Reason::NoRing };
+    let Some(ring) = RINGS.get(worker) else {
+        return Reason::NoRing;
+    };
     let ring = core::ptr::from_ref(ring).cast_mut().cast::<c_void>();
     if len < SMALL {
         deliver_small(skb, ring, worker, record, len)
@@ -113,7 +115,9 @@ unsafe fn copy_slices<const SLICE: u32>(skb: &Skb, room: &bpf_dynptr, len: u32) 
 /// Wakes the worker if it sleeps. Partner: `RingConsumer::prepare_sleep`.
 #[inline(always)]
 fn wake_flags(worker: u32) -> u64 {
-    let Some(flag) = WAKE.get_ptr_mut(worker) else { return 0 };
+    let Some(flag) = WAKE.get_ptr_mut(worker) else {
+        return 0;
+    };
     // A full barrier: the record's reservation is visible before the flag is read.
     // SAFETY: the field is aligned and only ever accessed atomically.
     if unsafe { atomic_xchg::<u64, { AtomicOrdering::SeqCst }>(&raw mut (*flag).sleeping, 0) } != 0 {

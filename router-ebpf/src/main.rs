@@ -4,7 +4,10 @@
 #![no_std]
 #![no_main]
 #![feature(core_intrinsics)]
-#![expect(internal_features, reason = "the BPF target has no atomic exchange in core::sync")]
+#![expect(
+    internal_features,
+    reason = "the BPF target has no atomic exchange in core::sync"
+)]
 
 mod abi;
 mod connections;

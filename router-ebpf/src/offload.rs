@@ -22,8 +22,16 @@ pub(crate) fn vnet_header(skb: &Skb, parsed: &Parsed, len: u32) -> VnetHeader {
     let gso_size = skb.gso_size();
     if gso_size != 0 {
         vnet.gso_type = if tcp {
-            let ecn = if parsed.tcp_flags & TCP_CWR != 0 { VnetHeader::GSO_ECN } else { 0 };
-            ecn | if parsed.key.family == FAMILY_V4 { VnetHeader::GSO_TCPV4 } else { VnetHeader::GSO_TCPV6 }
+            let ecn = if parsed.tcp_flags & TCP_CWR != 0 {
+                VnetHeader::GSO_ECN
+            } else {
+                0
+            };
+            ecn | if parsed.key.family == FAMILY_V4 {
+                VnetHeader::GSO_TCPV4
+            } else {
+                VnetHeader::GSO_TCPV6
+            }
         } else {
             VnetHeader::GSO_UDP_L4
         };

@@ -15,7 +15,9 @@ pub(crate) struct Skb {
 impl Skb {
     #[inline(always)]
     pub(crate) fn new(ctx: &TcContext) -> Self {
-        Self { raw: ctx.as_ptr().cast() }
+        Self {
+            raw: ctx.as_ptr().cast(),
+        }
     }
 
     /// Length in bytes, of all segments together.

@@ -1,11 +1,11 @@
 //! From a packet to its worker's ring.
 
 use router_common::flow_key::{FAMILY_V4, FlowKey};
+use router_common::frame::{FrameHeader, MAX_PACKET_LEN};
 use router_common::packet::parse;
 use router_common::peer::{NO_PEER, PRESSURE_MIN_LEN};
 use router_common::reason::Reason;
 use router_common::record::RecordHeader;
-use router_common::frame::{FrameHeader, MAX_PACKET_LEN};
 
 use crate::maps::PRESSURE;
 use crate::packet::Skb;
@@ -25,7 +25,9 @@ pub(crate) fn steer(skb: &Skb) -> Reason {
     if is_multicast(&parsed.key) {
         return Reason::Multicast;
     }
-    let Some(lane) = connections::lane(&parsed.key, len) else { return Reason::NoRing };
+    let Some(lane) = connections::lane(&parsed.key, len) else {
+        return Reason::NoRing;
+    };
     if lane.peer != NO_PEER
         && len > PRESSURE_MIN_LEN
         && PRESSURE.get(lane.peer).is_some_and(|pressed| *pressed != 0)
@@ -35,7 +37,10 @@ pub(crate) fn steer(skb: &Skb) -> Reason {
     let record = RecordHeader {
         flow_hash: lane.flow_hash,
         peer: lane.peer,
-        frame: FrameHeader { len, vnet: offload::vnet_header(skb, &parsed, len) },
+        frame: FrameHeader {
+            len,
+            vnet: offload::vnet_header(skb, &parsed, len),
+        },
     };
     deliver::deliver(skb, lane.worker, &record, len)
 }

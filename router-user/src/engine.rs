@@ -1,6 +1,7 @@
 //! The pure core: decides, from bytes and the time it is given, and touches no socket, thread or clock.
 
 pub mod addresses;
+pub mod admission;
 pub mod backoff;
 pub mod framing;
 pub mod queue;

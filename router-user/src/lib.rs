@@ -1,5 +1,24 @@
-//! Dataplane.
+//! VPN dataplane: IP packets over libp2p streams, steered by eBPF.
+//!
+//! The path of a packet, out and in:
+//!
+//! 1. An application's packet is routed to the TUN device ([`device`]).
+//! 2. At the device's egress an eBPF program steers its flow to a worker and copies it into the worker's ring
+//!    ([`kernel`]).
+//! 3. The worker takes packets from its ring in order and appends them, as frames, to the batch of the peer that owns
+//!    the destination ([`engine::route_table`], [`engine::queue`]).
+//! 4. The peer's sender writes batches to one libp2p stream ([`p2p`]).
+//! 5. The peer's receiver cuts the stream into frames ([`engine::framing`]), admits those that come from the sender's
+//!    own addresses ([`engine::admission`]) and injects them into its device.
+//!
+//! The steps of one flow are sequential; different workers' rings fill in parallel. [`node`] joins the parts,
+//! [`config`], [`control`] and [`cli`] are what an operator sees of it.
 
+pub mod cli;
+pub mod config;
+pub mod control;
+pub mod device;
 pub mod engine;
 pub mod kernel;
+pub mod node;
 pub mod p2p;

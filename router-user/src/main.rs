@@ -1,2 +1,7 @@
-//! Node.
-fn main() {}
+//! The `stream-router` program.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    stream_router::cli::main()
+}

@@ -37,7 +37,11 @@ pub(super) fn parse<R: PacketReader + ?Sized>(reader: &R, len: u32) -> Result<Pa
             }
         } else {
             // AH counts in words less two, the others in 8 bytes less one.
-            offset += if unit == 4 { (u32::from(size) + 2) * 4 } else { (u32::from(size) + 1) * 8 };
+            offset += if unit == 4 {
+                (u32::from(size) + 2) * 4
+            } else {
+                (u32::from(size) + 1) * 8
+            };
             next = after;
         }
         if offset > len {
@@ -49,8 +53,18 @@ pub(super) fn parse<R: PacketReader + ?Sized>(reader: &R, len: u32) -> Result<Pa
         return Err(Reason::TooManyHeaders);
     }
     let mut parsed = Parsed {
-        key: FlowKey { source, destination, protocol: next, family: FAMILY_V6, ..FlowKey::default() },
-        total_len: if payload_len == 0 { 0 } else { payload_len + HEADER_LEN },
+        key: FlowKey {
+            source,
+            destination,
+            protocol: next,
+            family: FAMILY_V6,
+            ..FlowKey::default()
+        },
+        total_len: if payload_len == 0 {
+            0
+        } else {
+            payload_len + HEADER_LEN
+        },
         transport_offset: offset,
         fragment,
         ..Parsed::default()

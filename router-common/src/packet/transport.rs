@@ -8,7 +8,11 @@ const ECHO_V6: [u8; 2] = [128, 129];
 
 /// Fills in ports, and what offloads need to know of the header.
 #[inline(always)]
-pub(super) fn parse<R: PacketReader + ?Sized>(reader: &R, len: u32, parsed: &mut Parsed) -> Result<(), Reason> {
+pub(super) fn parse<R: PacketReader + ?Sized>(
+    reader: &R,
+    len: u32,
+    parsed: &mut Parsed,
+) -> Result<(), Reason> {
     let offset = parsed.transport_offset;
     match parsed.key.protocol {
         protocol::TCP => {
@@ -46,7 +50,9 @@ fn ports(parsed: &mut Parsed, source: [u8; 2], destination: [u8; 2]) {
 /// An echo's identifier tells one ping from another, in both directions.
 #[inline(always)]
 fn echo<R: PacketReader + ?Sized>(reader: &R, parsed: &mut Parsed, types: [u8; 2]) -> Result<(), Reason> {
-    let header = reader.load::<8>(parsed.transport_offset).ok_or(Reason::Truncated)?;
+    let header = reader
+        .load::<8>(parsed.transport_offset)
+        .ok_or(Reason::Truncated)?;
     if types.contains(&header[0]) {
         ports(parsed, [header[4], header[5]], [0, 0]);
     }

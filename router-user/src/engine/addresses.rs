@@ -28,12 +28,21 @@ mod tests {
     #[test]
     fn reads_both_families_and_nothing_shorter() {
         let mut v4 = Vec::new();
-        PacketBuilder::ipv4([10, 0, 0, 1], [10, 0, 0, 2], 9).udp(1, 2).write(&mut v4, &[]).unwrap();
+        PacketBuilder::ipv4([10, 0, 0, 1], [10, 0, 0, 2], 9)
+            .udp(1, 2)
+            .write(&mut v4, &[])
+            .unwrap();
         let mut v6 = Vec::new();
-        PacketBuilder::ipv6([1; 16], [2; 16], 9).udp(1, 2).write(&mut v6, &[]).unwrap();
+        PacketBuilder::ipv6([1; 16], [2; 16], 9)
+            .udp(1, 2)
+            .write(&mut v6, &[])
+            .unwrap();
         assert_eq!(addresses(&v4), Some(([10, 0, 0, 1].into(), [10, 0, 0, 2].into())));
         assert_eq!(addresses(&v6), Some(([1u8; 16].into(), [2u8; 16].into())));
-        assert_eq!((addresses(&v4[..19]), addresses(&v6[..39]), addresses(&[])), (None, None, None));
+        assert_eq!(
+            (addresses(&v4[..19]), addresses(&v6[..39]), addresses(&[])),
+            (None, None, None)
+        );
         assert_eq!(addresses(&[0x50; 40]), None);
     }
 }

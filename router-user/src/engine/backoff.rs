@@ -13,7 +13,11 @@ pub struct Backoff {
 impl Backoff {
     /// Waits `first` at first and never longer than `most`.
     pub fn new(first: Duration, most: Duration) -> Self {
-        Self { first, most, next: first }
+        Self {
+            first,
+            most,
+            next: first,
+        }
     }
 
     /// Returns the wait before the next try and doubles the one after it.

@@ -37,6 +37,11 @@ impl<'a> Frame<'a> {
         self.vnet_and_packet
     }
 
+    /// Bytes it took on the stream.
+    pub fn wire_len(&self) -> usize {
+        size_of::<u32>() + self.vnet_and_packet.len()
+    }
+
     /// The offload header.
     pub fn vnet(&self) -> VnetHeader {
         bytemuck::pod_read_unaligned(&self.vnet_and_packet[..VnetHeader::LEN])
@@ -58,7 +63,11 @@ pub struct Decoder {
 
 impl Default for Decoder {
     fn default() -> Self {
-        Self { buffer: vec![0; DECODER_CAPACITY].into_boxed_slice(), start: 0, end: 0 }
+        Self {
+            buffer: vec![0; DECODER_CAPACITY].into_boxed_slice(),
+            start: 0,
+            end: 0,
+        }
     }
 }
 
@@ -86,13 +95,17 @@ impl Decoder {
     /// [`FrameError`] when the bytes cannot be a frame; the stream is to be reset.
     pub fn next_frame(&mut self) -> Result<Option<Frame<'_>>, FrameError> {
         let pending = &self.buffer[self.start..self.end];
-        let Some((len, rest)) = pending.split_first_chunk() else { return Ok(None) };
+        let Some((len, rest)) = pending.split_first_chunk() else {
+            return Ok(None);
+        };
         let len = u32::from_le_bytes(*len);
         let packet_len = len as usize;
         if !(MIN_PACKET_LEN..=MAX_PACKET_LEN).contains(&packet_len) {
             return Err(FrameError::Length { len });
         }
-        let Some(vnet_and_packet) = rest.get(..VnetHeader::LEN + packet_len) else { return Ok(None) };
+        let Some(vnet_and_packet) = rest.get(..VnetHeader::LEN + packet_len) else {
+            return Ok(None);
+        };
         self.start += FrameHeader::LEN + packet_len;
         Ok(Some(Frame { vnet_and_packet }))
     }
@@ -110,8 +123,14 @@ mod tests {
     use super::*;
 
     fn encode(packet: &[u8]) -> Vec<u8> {
-        let vnet = VnetHeader { csum_start: packet.len() as u16, ..VnetHeader::default() };
-        let header = FrameHeader { len: packet.len() as u32, vnet };
+        let vnet = VnetHeader {
+            csum_start: packet.len() as u16,
+            ..VnetHeader::default()
+        };
+        let header = FrameHeader {
+            len: packet.len() as u32,
+            vnet,
+        };
         [bytemuck::bytes_of(&header), packet].concat()
     }
 
@@ -145,14 +164,24 @@ mod tests {
         for len in [0u32, 19, 65_536, u32::MAX] {
             let mut bytes = encode(&[0; 64]);
             bytes[..4].copy_from_slice(&len.to_le_bytes());
-            assert_eq!(feed(&mut Decoder::default(), &bytes), Err(FrameError::Length { len }));
+            assert_eq!(
+                feed(&mut Decoder::default(), &bytes),
+                Err(FrameError::Length { len })
+            );
         }
     }
 
     #[test]
     fn largest_frames_come_whole_back_to_back() {
         let packet = vec![7; MAX_PACKET_LEN];
-        let bytes = [encode(&packet), encode(&packet), encode(&packet), encode(&packet), encode(&packet)].concat();
+        let bytes = [
+            encode(&packet),
+            encode(&packet),
+            encode(&packet),
+            encode(&packet),
+            encode(&packet),
+        ]
+        .concat();
         let frames = feed(&mut Decoder::default(), &bytes).unwrap();
         assert!(frames.len() == 5 && frames.iter().all(|f| *f == packet));
     }

@@ -62,7 +62,13 @@ pub struct BatchQueue {
 impl BatchQueue {
     /// An empty queue.
     pub fn new(limits: QueueLimits) -> Self {
-        Self { limits, batches: VecDeque::new(), n_bytes: 0, pressed: false, spares: Vec::new() }
+        Self {
+            limits,
+            batches: VecDeque::new(),
+            n_bytes: 0,
+            pressed: false,
+            spares: Vec::new(),
+        }
     }
 
     /// Queues `batch` and leaves an empty one in its place.
@@ -77,7 +83,8 @@ impl BatchQueue {
         self.pressed |= self.n_bytes >= self.limits.pressure_at;
         match self.batches.back_mut() {
             Some(last)
-                if batch.bytes.len() <= MERGE_BYTES && last.bytes.len() + batch.bytes.len() <= BATCH_BYTES =>
+                if batch.bytes.len() <= MERGE_BYTES
+                    && last.bytes.len() + batch.bytes.len() <= BATCH_BYTES =>
             {
                 last.bytes.extend_from_slice(&batch.bytes);
                 last.n_frames += batch.n_frames;
@@ -112,7 +119,10 @@ impl BatchQueue {
     /// Drops everything that waits; returns how many frames that were.
     pub fn clear(&mut self) -> u64 {
         (self.n_bytes, self.pressed) = (0, false);
-        self.batches.drain(..).map(|batch| u64::from(batch.n_frames)).sum()
+        self.batches
+            .drain(..)
+            .map(|batch| u64::from(batch.n_frames))
+            .sum()
     }
 
     /// Says whether senders are to hold back.
@@ -136,17 +146,28 @@ mod tests {
 
     use super::*;
 
-    const LIMITS: QueueLimits = QueueLimits { pressure_at: 1000, relief_at: 500, full_at: 2000 };
+    const LIMITS: QueueLimits = QueueLimits {
+        pressure_at: 1000,
+        relief_at: 500,
+        full_at: 2000,
+    };
 
     fn batch(len: usize) -> Batch {
-        Batch { bytes: vec![1; len], n_frames: 1 }
+        Batch {
+            bytes: vec![1; len],
+            n_frames: 1,
+        }
     }
 
     #[test]
     fn pressure_rises_at_the_high_mark_and_falls_at_the_low_one() {
         // Larger than what merges, so that each batch stays its own.
         let k = MERGE_BYTES + 1;
-        let mut queue = BatchQueue::new(QueueLimits { pressure_at: 2 * k, relief_at: k, full_at: 9 * k });
+        let mut queue = BatchQueue::new(QueueLimits {
+            pressure_at: 2 * k,
+            relief_at: k,
+            full_at: 9 * k,
+        });
         queue.push(&mut batch(k)).unwrap();
         assert!(!queue.pressed());
         queue.push(&mut batch(k)).unwrap();

@@ -53,7 +53,11 @@ mod tests {
     use super::*;
 
     fn table(prefixes: &[(&str, u32)]) -> RouteTable {
-        RouteTable::new(prefixes.iter().map(|(net, peer)| (net.parse().unwrap(), PeerIndex(*peer))))
+        RouteTable::new(
+            prefixes
+                .iter()
+                .map(|(net, peer)| (net.parse().unwrap(), PeerIndex(*peer))),
+        )
     }
 
     fn lookup(table: &RouteTable, address: &str) -> Option<u32> {

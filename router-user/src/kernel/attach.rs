@@ -14,7 +14,10 @@ pub(super) fn attach_egress(
     program: &mut SchedClassifier,
     device: &str,
 ) -> Result<SchedClassifierLinkId, KernelError> {
-    let failed = |source| KernelError::Attach { device: device.to_owned(), source };
+    let failed = |source| KernelError::Attach {
+        device: device.to_owned(),
+        source,
+    };
     match tc::qdisc_add_clsact(device) {
         Err(error) if !already_there(&error) => return Err(failed(Box::new(error))),
         _ => {}
@@ -28,7 +31,10 @@ pub(super) fn attach_egress(
 fn already_there(error: &(dyn std::error::Error + 'static)) -> bool {
     let mut cause = Some(error);
     while let Some(error) = cause {
-        if error.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::AlreadyExists) {
+        if error
+            .downcast_ref::<io::Error>()
+            .is_some_and(|e| e.kind() == io::ErrorKind::AlreadyExists)
+        {
             return true;
         }
         cause = error.source();

@@ -8,7 +8,9 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error)]
 pub enum KernelError {
     /// The object was built for other layouts.
-    #[error("the eBPF object has ABI version {found:?}, this program needs {needed}; build both with `cargo xtask build`")]
+    #[error(
+        "the eBPF object has ABI version {found:?}, this program needs {needed}; build both with `cargo xtask build`"
+    )]
     Abi {
         /// What the object says, if anything.
         found: Option<u32>,
@@ -16,7 +18,9 @@ pub enum KernelError {
         needed: u32,
     },
     /// The process may not use BPF.
-    #[error("not permitted to load eBPF programs; run as root or with CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON")]
+    #[error(
+        "not permitted to load eBPF programs; run as root or with CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON"
+    )]
     NotPermitted(#[source] Box<dyn Error + Send + Sync>),
     /// The kernel refused the object.
     #[error("the kernel refused {what}; Linux 5.19 or newer with CONFIG_BPF_SYSCALL is needed")]
@@ -53,7 +57,9 @@ pub enum KernelError {
         source: io::Error,
     },
     /// The program could not be attached.
-    #[error("cannot attach to the egress of {device}; the kernel needs CONFIG_NET_SCH_INGRESS and CONFIG_NET_CLS_BPF")]
+    #[error(
+        "cannot attach to the egress of {device}; the kernel needs CONFIG_NET_SCH_INGRESS and CONFIG_NET_CLS_BPF"
+    )]
     Attach {
         /// Which device.
         device: String,
@@ -89,7 +95,10 @@ impl KernelError {
             }
             cause = error.source();
         }
-        Self::Load { what, source: Box::new(error) }
+        Self::Load {
+            what,
+            source: Box::new(error),
+        }
     }
 }
 

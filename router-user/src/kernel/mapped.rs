@@ -28,11 +28,26 @@ impl Mapped {
     pub(super) fn new(fd: impl AsFd, offset: usize, len: usize, writable: bool) -> io::Result<Self> {
         let len = NonZeroUsize::new(len).ok_or(io::ErrorKind::InvalidInput)?;
         let offset = off_t::try_from(offset).map_err(|_too_far| io::ErrorKind::InvalidInput)?;
-        let write = if writable { ProtFlags::PROT_WRITE } else { ProtFlags::empty() };
+        let write = if writable {
+            ProtFlags::PROT_WRITE
+        } else {
+            ProtFlags::empty()
+        };
         // SAFETY: a fresh mapping at an address of the kernel's choice touches no memory of ours.
-        let start =
-            unsafe { mmap(None, len, ProtFlags::PROT_READ | write, MapFlags::MAP_SHARED, fd, offset)? };
-        Ok(Self { start: start.cast(), len })
+        let start = unsafe {
+            mmap(
+                None,
+                len,
+                ProtFlags::PROT_READ | write,
+                MapFlags::MAP_SHARED,
+                fd,
+                offset,
+            )?
+        };
+        Ok(Self {
+            start: start.cast(),
+            len,
+        })
     }
 
     /// An aligned 64-bit word at `offset`; `None` outside.

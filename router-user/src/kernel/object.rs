@@ -77,9 +77,17 @@ impl Kernel {
         write_settings(&mut ebpf, config)?;
         let n_workers = config.n_workers.clamp(1, MAX_WORKERS);
         write_slots(&mut ebpf, n_workers)?;
-        let wake = Arc::new(map_memory(&mut ebpf, names::WAKE, MAX_WORKERS as usize * size_of::<WakeFlag>())?);
+        let wake = Arc::new(map_memory(
+            &mut ebpf,
+            names::WAKE,
+            MAX_WORKERS as usize * size_of::<WakeFlag>(),
+        )?);
         let rings = make_rings(&mut ebpf, n_workers, config.ring_bytes, &wake)?;
-        let pressure = Arc::new(map_memory(&mut ebpf, names::PRESSURE, MAX_PEERS as usize * PRESSURE_STRIDE)?);
+        let pressure = Arc::new(map_memory(
+            &mut ebpf,
+            names::PRESSURE,
+            MAX_PEERS as usize * PRESSURE_STRIDE,
+        )?);
         let counters = PerCpuArray::try_from(take(&mut ebpf, names::COUNTERS)?)
             .map_err(|error| map_failed("open", names::COUNTERS)(error))?;
         let kernel = Self {
@@ -99,7 +107,9 @@ impl Kernel {
     /// The prefix table cannot be written.
     pub fn add_prefixes(&self, prefixes: impl IntoIterator<Item = (IpNet, u32)>) -> Result<(), KernelError> {
         let mut ebpf = self.lock();
-        let map = ebpf.map_mut(names::PEERS).ok_or(KernelError::Missing { name: names::PEERS })?;
+        let map = ebpf
+            .map_mut(names::PEERS)
+            .ok_or(KernelError::Missing { name: names::PEERS })?;
         let mut table: LpmTrie<_, [u8; 16], u32> =
             LpmTrie::try_from(map).map_err(map_failed("open", names::PEERS))?;
         for (prefix, peer) in prefixes {
@@ -133,7 +143,10 @@ impl Kernel {
         let Some(link) = link else { return Ok(()) };
         egress(&mut self.lock())?
             .detach(link)
-            .map_err(|error| KernelError::Attach { device: self.device.clone(), source: Box::new(error) })
+            .map_err(|error| KernelError::Attach {
+                device: self.device.clone(),
+                source: Box::new(error),
+            })
     }
 
     /// A switch that tells the program whether to hold back packets for `peer`.
@@ -152,7 +165,10 @@ impl Kernel {
     /// The counters cannot be read.
     pub fn counters(&self) -> Result<Vec<(Reason, u64)>, KernelError> {
         let read = |reason: Reason| {
-            let per_cpu = self.counters.get(&(reason as u32), 0).map_err(map_failed("read", names::COUNTERS))?;
+            let per_cpu = self
+                .counters
+                .get(&(reason as u32), 0)
+                .map_err(map_failed("read", names::COUNTERS))?;
             Ok((reason, per_cpu.iter().sum()))
         };
         Reason::ALL.into_iter().map(read).collect()
@@ -172,17 +188,29 @@ impl Kernel {
 const PRESSURE_STRIDE: usize = 8;
 
 fn check_abi(object: &[u8]) -> Result<(), KernelError> {
-    let file = object::File::parse(object).map_err(|error| KernelError::load("an unreadable object", error))?;
-    let section = file.section_by_name(ABI_SECTION).and_then(|section| section.data().ok());
+    let file =
+        object::File::parse(object).map_err(|error| KernelError::load("an unreadable object", error))?;
+    let section = file
+        .section_by_name(ABI_SECTION)
+        .and_then(|section| section.data().ok());
     let found = section.and_then(|data| Some(u32::from_le_bytes(*data.first_chunk()?)));
-    if found == Some(ABI_VERSION) { Ok(()) } else { Err(KernelError::Abi { found, needed: ABI_VERSION }) }
+    if found == Some(ABI_VERSION) {
+        Ok(())
+    } else {
+        Err(KernelError::Abi {
+            found,
+            needed: ABI_VERSION,
+        })
+    }
 }
 
 fn egress(ebpf: &mut Ebpf) -> Result<&mut SchedClassifier, KernelError> {
     let program = ebpf.program_mut(names::PROGRAM_EGRESS);
     program
         .and_then(|program| program.try_into().ok())
-        .ok_or(KernelError::Missing { name: names::PROGRAM_EGRESS })
+        .ok_or(KernelError::Missing {
+            name: names::PROGRAM_EGRESS,
+        })
 }
 
 fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<Map, KernelError> {
@@ -190,46 +218,72 @@ fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<Map, KernelError> {
 }
 
 fn map_failed(action: &'static str, map: &'static str) -> impl Fn(MapError) -> KernelError {
-    move |source| KernelError::Map { action, map, source: Box::new(source) }
+    move |source| KernelError::Map {
+        action,
+        map,
+        source: Box::new(source),
+    }
 }
 
 fn pin(ebpf: &mut Ebpf, directory: &Path) -> Result<(), KernelError> {
     for (name, map) in ebpf.maps() {
         let path = directory.join(name);
-        map.pin(&path).map_err(|error| KernelError::Pins { action: "pin", path, source: Box::new(error) })?;
+        map.pin(&path).map_err(|error| KernelError::Pins {
+            action: "pin",
+            path,
+            source: Box::new(error),
+        })?;
     }
     for (name, program) in ebpf.programs_mut() {
         let path = directory.join(name);
-        program.pin(&path).map_err(|error| KernelError::Pins { action: "pin", path, source: Box::new(error) })?;
+        program.pin(&path).map_err(|error| KernelError::Pins {
+            action: "pin",
+            path,
+            source: Box::new(error),
+        })?;
     }
     Ok(())
 }
 
 fn write_settings(ebpf: &mut Ebpf, config: &KernelConfig) -> Result<(), KernelError> {
     let settings = Settings {
-        hash_key: HashKey { k0: rand::random(), k1: rand::random() },
+        hash_key: HashKey {
+            k0: rand::random(),
+            k1: rand::random(),
+        },
         conn_ttl_ns: u64::try_from(config.conn_ttl.as_nanos()).unwrap_or(u64::MAX),
     };
-    let map = ebpf.map_mut(names::SETTINGS).ok_or(KernelError::Missing { name: names::SETTINGS })?;
+    let map = ebpf.map_mut(names::SETTINGS).ok_or(KernelError::Missing {
+        name: names::SETTINGS,
+    })?;
     Array::try_from(map)
         .and_then(|mut map| map.set(0, settings, 0))
         .map_err(map_failed("write", names::SETTINGS))
 }
 
 fn write_slots(ebpf: &mut Ebpf, n_workers: u32) -> Result<(), KernelError> {
-    let map = ebpf.map_mut(names::SLOTS).ok_or(KernelError::Missing { name: names::SLOTS })?;
+    let map = ebpf
+        .map_mut(names::SLOTS)
+        .ok_or(KernelError::Missing { name: names::SLOTS })?;
     let mut slots: Array<_, u32> = Array::try_from(map).map_err(map_failed("open", names::SLOTS))?;
     for slot in 0..SLOT_COUNT {
-        slots.set(slot, slot % n_workers, 0).map_err(map_failed("write", names::SLOTS))?;
+        slots
+            .set(slot, slot % n_workers, 0)
+            .map_err(map_failed("write", names::SLOTS))?;
     }
     Ok(())
 }
 
 fn map_memory(ebpf: &mut Ebpf, name: &'static str, len: usize) -> Result<Mapped, KernelError> {
     let map = ebpf.map(name).ok_or(KernelError::Missing { name })?;
-    let Map::Array(data) = map else { return Err(KernelError::Missing { name }) };
-    Mapped::new(data.fd().as_fd(), 0, len, true)
-        .map_err(|source| KernelError::Map { action: "map into memory", map: name, source: source.into() })
+    let Map::Array(data) = map else {
+        return Err(KernelError::Missing { name });
+    };
+    Mapped::new(data.fd().as_fd(), 0, len, true).map_err(|source| KernelError::Map {
+        action: "map into memory",
+        map: name,
+        source: source.into(),
+    })
 }
 
 fn make_rings(
@@ -238,12 +292,19 @@ fn make_rings(
     bytes: u32,
     wake: &Arc<Mapped>,
 ) -> Result<Vec<RingConsumer>, KernelError> {
-    let map = ebpf.map_mut(names::RINGS).ok_or(KernelError::Missing { name: names::RINGS })?;
+    let map = ebpf
+        .map_mut(names::RINGS)
+        .ok_or(KernelError::Missing { name: names::RINGS })?;
     let mut rings: ArrayOfMaps<_> = ArrayOfMaps::try_from(map).map_err(map_failed("open", names::RINGS))?;
     let make = |worker| {
-        let ring = RingConsumer::new(worker, bytes, wake.clone())
-            .map_err(|source| KernelError::Ring { worker, bytes, source })?;
-        rings.set(worker, ring.map(), 0).map_err(map_failed("write", names::RINGS))?;
+        let ring = RingConsumer::new(worker, bytes, wake.clone()).map_err(|source| KernelError::Ring {
+            worker,
+            bytes,
+            source,
+        })?;
+        rings
+            .set(worker, ring.map(), 0)
+            .map_err(map_failed("write", names::RINGS))?;
         Ok(ring)
     };
     (0..n_workers).map(make).collect()

@@ -42,17 +42,31 @@ impl Pins {
         let directory = bpffs.join(ROOT).join(device);
         let failed = |action| {
             let path = directory.clone();
-            move |source: io::Error| KernelError::Pins { action, path, source: source.into() }
+            move |source: io::Error| KernelError::Pins {
+                action,
+                path,
+                source: source.into(),
+            }
         };
-        DirBuilder::new().recursive(true).mode(0o700).create(&directory).map_err(failed("make"))?;
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&directory)
+            .map_err(failed("make"))?;
         let opened = File::open(&directory).map_err(failed("open"))?;
         // The lock ends with its process, however that ends.
-        let lock = Flock::lock(opened, FlockArg::LockExclusiveNonblock).map_err(|(_, error)| match error {
-            nix::Error::EWOULDBLOCK => KernelError::PinsInUse { path: directory.clone() },
-            error => failed("lock")(error.into()),
-        })?;
+        let lock =
+            Flock::lock(opened, FlockArg::LockExclusiveNonblock).map_err(|(_, error)| match error {
+                nix::Error::EWOULDBLOCK => KernelError::PinsInUse {
+                    path: directory.clone(),
+                },
+                error => failed("lock")(error.into()),
+            })?;
         clear(&directory).map_err(failed("clear"))?;
-        Ok(Some(Self { directory, _lock: lock }))
+        Ok(Some(Self {
+            directory,
+            _lock: lock,
+        }))
     }
 
     /// Where they are.

@@ -1,5 +1,8 @@
 //! The consumer of a worker's ring (kernel: `kernel/bpf/ringbuf.c`).
-#![expect(unsafe_code, reason = "makes the map by bpf(2) and reads records in shared memory")]
+#![expect(
+    unsafe_code,
+    reason = "makes the map by bpf(2) and reads records in shared memory"
+)]
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -9,6 +12,7 @@ use std::sync::atomic::Ordering::{Acquire, Release, SeqCst};
 use aya::maps::MapData;
 use nix::libc;
 use router_common::wake::WakeFlag;
+use tokio::io::unix::AsyncFd;
 
 use super::mapped::Mapped;
 
@@ -45,12 +49,33 @@ impl RingConsumer {
         let consumer = Mapped::new(fd, 0, page, true)?;
         let producer = Mapped::new(fd, page, page + 2 * capacity, false)?;
         let wake_offset = worker as usize * size_of::<WakeFlag>();
-        Ok(Self { map, consumer, producer, page, capacity, position: 0, wake, wake_offset })
+        Ok(Self {
+            map,
+            consumer,
+            producer,
+            page,
+            capacity,
+            position: 0,
+            wake,
+            wake_offset,
+        })
     }
 
     /// The ring as a map, to be put into the map of rings.
     pub(super) fn map(&self) -> &MapData {
         &self.map
+    }
+
+    /// The ring on the current runtime's reactor, to wait until the kernel wakes its worker.
+    ///
+    /// # Errors
+    /// The reactor cannot take the descriptor.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime with I/O enabled.
+    pub fn into_async(self) -> io::Result<AsyncFd<Self>> {
+        // SAFETY: the map owns the descriptor and keeps it open, and the same, for as long as `self` lives.
+        Ok(unsafe { AsyncFd::register(self) }?)
     }
 
     /// Hands records to `handle` until about `budget` bytes are done or none is left; returns how many.
@@ -63,14 +88,18 @@ impl RingConsumer {
         while self.position < written && self.position < last {
             let offset = self.page + (self.position as usize & (self.capacity - 1));
             // Partner: the kernel's exchange of the header when a record is submitted.
-            let Some(header) = self.producer.half_word(offset).map(|word| word.load(Acquire)) else { break };
+            let Some(header) = self.producer.half_word(offset).map(|word| word.load(Acquire)) else {
+                break;
+            };
             if header & BUSY_BIT != 0 {
                 break;
             }
             let len = (header & !DISCARD_BIT) as usize;
             if header & DISCARD_BIT == 0 {
                 // SAFETY: a submitted record is not written again until we move the consumer position past it.
-                let Some(record) = (unsafe { self.producer.bytes(offset + HEADER_LEN, len) }) else { break };
+                let Some(record) = (unsafe { self.producer.bytes(offset + HEADER_LEN, len) }) else {
+                    break;
+                };
                 handle(record);
                 n_records += 1;
             }
@@ -89,7 +118,9 @@ impl RingConsumer {
     ///
     /// Partner: the program's exchange of the flag, between reserving a record and submitting it.
     pub fn prepare_sleep(&mut self) -> bool {
-        let Some(flag) = self.wake.word(self.wake_offset) else { return true };
+        let Some(flag) = self.wake.word(self.wake_offset) else {
+            return true;
+        };
         flag.store(1, SeqCst);
         std::sync::atomic::fence(SeqCst);
         if self.written() == self.position {
@@ -105,7 +136,9 @@ impl RingConsumer {
     }
 
     fn written(&self) -> u64 {
-        self.producer.word(0).map_or(self.position, |written| written.load(Acquire))
+        self.producer
+            .word(0)
+            .map_or(self.position, |written| written.load(Acquire))
     }
 }
 
@@ -123,7 +156,8 @@ impl AsRawFd for RingConsumer {
 
 fn page_size() -> io::Result<usize> {
     let page = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE)?;
-    page.and_then(|page| usize::try_from(page).ok()).ok_or_else(|| io::ErrorKind::Unsupported.into())
+    page.and_then(|page| usize::try_from(page).ok())
+        .ok_or_else(|| io::ErrorKind::Unsupported.into())
 }
 
 /// The loader makes maps that the object declares; rings are made one by one when a worker needs one.
@@ -132,7 +166,12 @@ fn create_ring(bytes: u32) -> io::Result<OwnedFd> {
     let attributes = [BPF_MAP_TYPE_RINGBUF, 0, 0, bytes];
     // SAFETY: the kernel reads size_of_val bytes of the array and keeps none of it.
     let fd = unsafe {
-        libc::syscall(libc::SYS_bpf, BPF_MAP_CREATE, attributes.as_ptr(), size_of_val(&attributes))
+        libc::syscall(
+            libc::SYS_bpf,
+            BPF_MAP_CREATE,
+            attributes.as_ptr(),
+            size_of_val(&attributes),
+        )
     };
     if fd < 0 {
         return Err(io::Error::last_os_error());

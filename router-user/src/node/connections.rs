@@ -38,14 +38,25 @@ impl Connections {
         network: NetworkHandle,
         finish: CancellationToken,
     ) -> Self {
-        Self { peers, counters, network, finish, lanes: HashMap::new() }
+        Self {
+            peers,
+            counters,
+            network,
+            finish,
+            lanes: HashMap::new(),
+        }
     }
 
     /// Follows `events` until `finish` is cancelled, then waits for every sender to finish.
     pub(super) async fn run(mut self, mut events: mpsc::Receiver<NetworkEvent>) {
         while let Some(Some(event)) = self.finish.clone().run_until_cancelled(events.recv()).await {
             match event {
-                NetworkEvent::Connected { peer, connection, runtime, .. } => {
+                NetworkEvent::Connected {
+                    peer,
+                    connection,
+                    runtime,
+                    ..
+                } => {
                     self.handle_connected(peer, connection, runtime);
                 }
                 NetworkEvent::Disconnected { peer, connection, .. } => {
@@ -61,7 +72,9 @@ impl Connections {
     }
 
     fn handle_connected(&mut self, id: PeerId, connection: ConnectionId, runtime: Handle) {
-        let Some(peer) = self.peers.by_id(&id).cloned() else { return };
+        let Some(peer) = self.peers.by_id(&id).cloned() else {
+            return;
+        };
         let lane = self.lanes.entry(id).or_default();
         lane.connections.push((connection, runtime));
         if lane.sender.is_none() {
@@ -70,8 +83,12 @@ impl Connections {
     }
 
     async fn handle_disconnected(&mut self, id: PeerId, connection: ConnectionId) {
-        let Some(peer) = self.peers.by_id(&id).cloned() else { return };
-        let Some(lane) = self.lanes.get_mut(&id) else { return };
+        let Some(peer) = self.peers.by_id(&id).cloned() else {
+            return;
+        };
+        let Some(lane) = self.lanes.get_mut(&id) else {
+            return;
+        };
         lane.connections.retain(|(other, _)| *other != connection);
         if let Some((_, sender)) = lane.sender.take_if(|(on, _)| *on == connection) {
             // Gone before the next one starts, or two could write the same flow.

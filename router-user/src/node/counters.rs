@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use crate::engine::admission::Refusal;
+
 /// A reason, as an index into [`Counters`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Counter {
@@ -63,6 +65,16 @@ impl Counter {
     }
 }
 
+impl From<Refusal> for Counter {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::MalformedPacket => Self::RxMalformedPacket,
+            Refusal::BadOffloadHeader => Self::RxBadOffloadHeader,
+            Refusal::SourceNotAllowed => Self::RxSourceNotAllowed,
+        }
+    }
+}
+
 /// One number per [`Counter`], from the start of the node.
 #[derive(Debug, Default)]
 pub(super) struct Counters([AtomicU64; Counter::ALL.len()]);
@@ -75,7 +87,9 @@ impl Counters {
 
     /// Returns every counter with its name.
     pub(super) fn snapshot(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        Counter::ALL.into_iter().map(|counter| (counter.name(), self.0[counter as usize].load(Relaxed)))
+        Counter::ALL
+            .into_iter()
+            .map(|counter| (counter.name(), self.0[counter as usize].load(Relaxed)))
     }
 }
 

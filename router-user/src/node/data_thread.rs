@@ -29,7 +29,11 @@ impl DataThread {
         let thread = std::thread::Builder::new()
             .name(name.to_owned())
             .spawn(move || runtime.block_on(stopped.cancelled()))?;
-        Ok(Self { handle, stop, thread: Some(thread) })
+        Ok(Self {
+            handle,
+            stop,
+            thread: Some(thread),
+        })
     }
 
     /// Spawns onto the thread.

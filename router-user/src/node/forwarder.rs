@@ -8,19 +8,22 @@ use router_common::record::RecordHeader;
 
 use super::counters::{Counter, Counters};
 use super::peers::{Peer, PeerTable};
-use crate::device::icmp::{self, Unreachable};
-use crate::device::inject::Injector;
-use crate::device::rate_limit::RateLimit;
+use crate::device::{Injector, ReplyBuffer, TokenBucket, Unreachable, unreachable};
 use crate::engine::addresses::addresses;
 use crate::engine::queue::Batch;
 use crate::engine::route_table::PeerIndex;
+
+/// Answers per second and worker, and at once; like Linux, which sends one a second to each host after a burst of 6.
+const UNREACHABLE_PER_SECOND: u32 = 20;
+const UNREACHABLE_BURST: u32 = 20;
 
 /// Sorts captured packets by peer, in order, and answers for those that nobody takes.
 pub(super) struct Forwarder {
     peers: Arc<PeerTable>,
     counters: Arc<Counters>,
     injector: Injector,
-    unreachable_limit: RateLimit,
+    unreachable_limit: TokenBucket,
+    reply: ReplyBuffer,
     /// One per peer, at its index.
     batches: Vec<Batch>,
     touched: Vec<PeerIndex>,
@@ -29,23 +32,31 @@ pub(super) struct Forwarder {
 
 impl Forwarder {
     /// A forwarder with empty batches.
-    pub(super) fn new(
-        peers: Arc<PeerTable>,
-        counters: Arc<Counters>,
-        injector: Injector,
-        unreachable_limit: RateLimit,
-    ) -> Self {
+    pub(super) fn new(peers: Arc<PeerTable>, counters: Arc<Counters>, injector: Injector) -> Self {
         let batches = peers.all().iter().map(|_| Batch::default()).collect();
-        Self { peers, counters, injector, unreachable_limit, batches, touched: Vec::new(), last_route: None }
+        Self {
+            peers,
+            counters,
+            injector,
+            unreachable_limit: TokenBucket::new(UNREACHABLE_PER_SECOND, UNREACHABLE_BURST, Instant::now()),
+            reply: ReplyBuffer::default(),
+            batches,
+            touched: Vec::new(),
+            last_route: None,
+        }
     }
 
     /// Takes one record; it reaches its outbox with the next [`Forwarder::flush`] at the latest.
     pub(super) fn handle_record(&mut self, record: &[u8]) {
-        let (Some(frame), Some(packet)) = (record.get(RecordHeader::FRAME_OFFSET..), record.get(RecordHeader::LEN..))
-        else {
+        let (Some(frame), Some(packet)) = (
+            record.get(RecordHeader::FRAME_OFFSET..),
+            record.get(RecordHeader::LEN..),
+        ) else {
             return;
         };
-        let Some((_, destination)) = addresses(packet) else { return };
+        let Some((_, destination)) = addresses(packet) else {
+            return;
+        };
         let index = match self.last_route {
             Some((last, index)) if last == destination => index,
             _ => {
@@ -62,7 +73,9 @@ impl Forwarder {
             self.refuse(packet, Counter::TxPeerDown, Unreachable::Host);
             return;
         }
-        let Some(batch) = self.batches.get_mut(index.0 as usize) else { return };
+        let Some(batch) = self.batches.get_mut(index.0 as usize) else {
+            return;
+        };
         if batch.is_empty() {
             self.touched.push(index);
         }
@@ -86,11 +99,11 @@ impl Forwarder {
     /// Counts a packet that goes nowhere and tells its sender, as often as the limit allows.
     fn refuse(&mut self, packet: &[u8], counter: Counter, kind: Unreachable) {
         self.counters.add(counter, 1);
-        if !self.unreachable_limit.allow(Instant::now()) {
+        if !self.unreachable_limit.take(Instant::now()) {
             return;
         }
-        if let Some(reply) = icmp::unreachable(packet, kind)
-            && self.injector.inject(&reply).is_ok()
+        if let Ok(reply) = unreachable(packet, kind, &mut self.reply)
+            && self.injector.inject(reply).is_ok()
         {
             self.counters.add(Counter::IcmpUnreachableSent, 1);
         }

@@ -1,11 +1,12 @@
 //! A node from start to stop, and the order of both.
 
+use std::io;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use libp2p::PeerId;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -16,35 +17,45 @@ use super::error::NodeError;
 use super::forwarder::Forwarder;
 use super::peers::PeerTable;
 use super::receiver::Receivers;
-use super::status::StatusSource;
+use super::status::NodeStatus;
 use super::{uncaptured, worker};
 use crate::config::Config;
-use crate::control::server::ControlServer;
-use crate::device::rate_limit::RateLimit;
-use crate::device::tun::{Tun, TunConfig};
-use crate::kernel::object::{Kernel, KernelConfig};
-use crate::p2p::identity;
-use crate::p2p::swarm::{Network, NetworkConfig, NetworkHandle};
+use crate::control::ControlServer;
+use crate::device::{Device, DeviceSettings};
+use crate::kernel::{BPFFS, Kernel, KernelConfig, RingConsumer};
+use crate::p2p::{Keypair, Network, NetworkConfig, NetworkHandle, PeerConfig, identity};
 
-/// Workers of a node; each has a ring.
+/// Workers of a node.
 const N_WORKERS: u32 = 8;
 
-/// How long a stopping node tries to deliver what it has accepted.
-const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
+/// Room for some thirty super-packets per worker. A ring counts twice as resident memory, as it is mapped twice.
+const RING_BYTES: u32 = 2 * 1024 * 1024;
 
-/// A running node. Dropping it takes everything down at once; [`Node::stop`] delivers first.
+/// Idle time after which a flow may get another worker.
+const CONN_TTL: Duration = Duration::from_secs(5);
+
+/// How long a stopping node tries to deliver what it has accepted, and then to close its connections.
+const STOP_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// A running node. [`Node::stop`] delivers what it has accepted; dropping it does not.
 pub struct Node {
-    // Dropped in this order: no way in, then the tasks, then what they use.
-    control: ControlServer,
-    status: Arc<StatusSource>,
+    // Dropped in this order: the way in, the tasks with their descriptors of the device, the device itself.
+    _control: ControlServer,
+    kernel: Arc<Kernel>,
     network: NetworkHandle,
     stop_workers: CancellationToken,
     finish_senders: CancellationToken,
-    workers: JoinSet<()>,
+    tasks: Tasks,
+    data_thread: DataThread,
+    device: Device,
+}
+
+/// The tasks on the data thread.
+struct Tasks {
+    workers: JoinSet<io::Result<()>>,
     connections: JoinSet<()>,
-    _data_thread: DataThread,
-    kernel: Arc<Kernel>,
-    _tun: Arc<Tun>,
+    network: JoinSet<()>,
+    uncaptured: JoinSet<io::Result<()>>,
 }
 
 impl Node {
@@ -52,7 +63,226 @@ impl Node {
     ///
     /// # Errors
     /// [`NodeError`] says which part could not be had and what to do; what had been made is gone again.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime with I/O and time enabled.
     pub async fn start(config: &Config) -> Result<Self, NodeError> {
-        todo!()
+        let keypair = identity::load(config.node().key())?;
+        let data_thread = DataThread::start("sr-data-0").map_err(|source| NodeError::System {
+            action: "start the data thread",
+            source,
+        })?;
+        let settings = DeviceSettings {
+            name: config.device().name(),
+            addresses: config.device().addresses(),
+            mtu: config.device().mtu(),
+        };
+        let device = Device::create(settings).await?;
+        let (kernel, rings) = load_kernel(config)?;
+        let pressure_of = |index: crate::engine::route_table::PeerIndex| {
+            Box::new(kernel.pressure_switch(index.0)) as super::outbox::PressureSwitch
+        };
+        let prefixes = config
+            .peers()
+            .iter()
+            .map(|peer| (peer.id(), peer.allowed_ips().to_vec()));
+        let peers = Arc::new(PeerTable::new(prefixes, pressure_of));
+        kernel.add_prefixes(
+            peers
+                .all()
+                .iter()
+                .flat_map(|peer| peer.allowed_ips.iter().map(|net| (*net, peer.index.0))),
+        )?;
+        let counters = Arc::new(Counters::default());
+
+        let receivers = Receivers {
+            peers: peers.clone(),
+            counters: counters.clone(),
+            injector: device.injector(),
+        };
+        let network = start_network(config, keypair, receivers, &data_thread)?;
+        let status = NodeStatus::new(
+            config,
+            device.index(),
+            kernel.clone(),
+            peers.clone(),
+            counters.clone(),
+            network.handle.clone(),
+            rings.len(),
+        );
+        let control = ControlServer::start(config.node().control(), Arc::new(status))?;
+
+        kernel.attach()?;
+        device
+            .start(
+                config
+                    .peers()
+                    .iter()
+                    .flat_map(|peer| peer.allowed_ips().iter().copied()),
+            )
+            .await?;
+
+        let (stop_workers, finish_senders) = (CancellationToken::new(), CancellationToken::new());
+        let connections = Connections::new(
+            peers.clone(),
+            counters.clone(),
+            network.handle.clone(),
+            finish_senders.clone(),
+        );
+        let on = data_thread.handle();
+        let mut tasks = Tasks {
+            workers: JoinSet::new(),
+            connections: JoinSet::new(),
+            network: JoinSet::new(),
+            uncaptured: JoinSet::new(),
+        };
+        tasks.network.spawn_on(network.driver.run(), on);
+        tasks.connections.spawn_on(connections.run(network.events), on);
+        for ring in rings {
+            let forwarder = Forwarder::new(peers.clone(), counters.clone(), device.injector());
+            tasks
+                .workers
+                .spawn_on(worker::run(ring, forwarder, stop_workers.clone()), on);
+        }
+        tasks
+            .uncaptured
+            .spawn_on(uncaptured::run(device.tun().clone(), counters.clone()), on);
+        info!(peer_id = %network.handle.local_peer(), device = device.name(), "node is up");
+        Ok(Self {
+            _control: control,
+            kernel,
+            network: network.handle,
+            stop_workers,
+            finish_senders,
+            tasks,
+            data_thread,
+            device,
+        })
     }
+
+    /// Waits until a part of the node fails that it cannot do without; for ever, if none does.
+    pub async fn failed(&mut self) -> NodeError {
+        let ended = tokio::select! {
+            Some(ended) = self.tasks.workers.join_next() => ended,
+            Some(ended) = self.tasks.uncaptured.join_next() => ended,
+            Some(ended) = self.tasks.connections.join_next() => ended.map(Ok),
+            Some(ended) = self.tasks.network.join_next() => ended.map(Ok),
+        };
+        let source = match ended {
+            Ok(Ok(())) => io::Error::other("a task ended"),
+            Ok(Err(error)) => error,
+            Err(panic) => io::Error::other(panic),
+        };
+        NodeError::System {
+            action: "go on",
+            source,
+        }
+    }
+
+    /// Stops capturing, delivers what was captured, closes every connection and takes everything down.
+    ///
+    /// # Errors
+    /// Capturing cannot be ended, or the device cannot be removed; everything else has been done.
+    pub async fn stop(mut self) -> Result<(), NodeError> {
+        let detached = self.kernel.detach();
+        let drained = timeout(STOP_TIMEOUT, async {
+            self.stop_workers.cancel();
+            while self.tasks.workers.join_next().await.is_some() {}
+            self.finish_senders.cancel();
+            while self.tasks.connections.join_next().await.is_some() {}
+        });
+        if drained.await.is_err() {
+            warn!(?STOP_TIMEOUT, "not everything could be delivered in time");
+        }
+        self.network.shutdown();
+        if timeout(STOP_TIMEOUT, async {
+            while self.tasks.network.join_next().await.is_some() {}
+        })
+        .await
+        .is_err()
+        {
+            warn!(?STOP_TIMEOUT, "not every connection closed in time");
+        }
+        self.tasks.uncaptured.shutdown().await;
+        drop(self.data_thread);
+        let removed = self.device.remove().await;
+        info!("node is down");
+        detached?;
+        Ok(removed?)
+    }
+}
+
+/// Runs a node until SIGINT or SIGTERM, or until it fails.
+///
+/// # Errors
+/// What kept it from starting, running or stopping in order.
+pub fn run(config: &Config) -> Result<(), NodeError> {
+    let system = |action| move |source| NodeError::System { action, source };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(system("start the main runtime"))?;
+    runtime.block_on(async {
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(system("handle SIGINT"))?;
+        let mut terminate = signal(SignalKind::terminate()).map_err(system("handle SIGTERM"))?;
+        let mut stopped = std::pin::pin!(async {
+            tokio::select! {
+                _ = interrupt.recv() => "SIGINT",
+                _ = terminate.recv() => "SIGTERM",
+            }
+        });
+        let mut node = tokio::select! {
+            node = Node::start(config) => node?,
+            // What has been made so far is taken down as it is dropped.
+            _ = &mut stopped => return Ok(()),
+        };
+        let failure = tokio::select! {
+            signal = &mut stopped => {
+                info!(signal, "stopping");
+                Ok(())
+            }
+            failure = node.failed() => Err(failure),
+        };
+        let down = node.stop().await;
+        failure.and(down)
+    })
+}
+
+fn load_kernel(config: &Config) -> Result<(Arc<Kernel>, Vec<RingConsumer>), NodeError> {
+    let kernel_config = KernelConfig {
+        device: config.device().name().to_owned(),
+        n_workers: N_WORKERS,
+        ring_bytes: RING_BYTES,
+        conn_ttl: CONN_TTL,
+        bpffs: BPFFS.into(),
+    };
+    let (kernel, rings) = Kernel::load(&kernel_config)?;
+    Ok((Arc::new(kernel), rings))
+}
+
+fn start_network(
+    config: &Config,
+    keypair: Keypair,
+    receivers: Receivers,
+    data_thread: &DataThread,
+) -> Result<Network, NodeError> {
+    let runtime = data_thread.handle().clone();
+    let peers = config
+        .peers()
+        .iter()
+        .map(|peer| PeerConfig {
+            peer: peer.id(),
+            addresses: peer.addresses().to_vec(),
+        })
+        .collect();
+    let network_config = NetworkConfig {
+        keypair,
+        listen: config.node().listen().to_vec(),
+        peers,
+        placement: Arc::new(move |_peer, _connection| runtime.clone()),
+        inbound: Arc::new(receivers),
+    };
+    // Listening sockets belong to the runtime they are made in.
+    let _on_data_thread = data_thread.handle().enter();
+    Ok(Network::start(network_config)?)
 }

@@ -8,8 +8,11 @@ use crate::engine::queue::{Batch, BatchQueue, QueueFull, QueueLimits};
 
 /// About 1 ms of queue at 4 Gbit/s: deep enough that the stream never runs dry between two turns of the workers,
 /// short enough that a ping behind it stays quick.
-const LIMITS: QueueLimits =
-    QueueLimits { pressure_at: 512 * 1024, relief_at: 256 * 1024, full_at: 4 * 1024 * 1024 };
+const LIMITS: QueueLimits = QueueLimits {
+    pressure_at: 512 * 1024,
+    relief_at: 256 * 1024,
+    full_at: 4 * 1024 * 1024,
+};
 
 /// Tells the kernel whether packets for the peer are to be held back.
 pub(super) type PressureSwitch = Box<dyn Fn(bool) + Send + Sync>;
@@ -24,7 +27,11 @@ pub(super) struct Outbox {
 impl Outbox {
     /// An empty outbox that reports its pressure through `set_pressure`.
     pub(super) fn new(set_pressure: PressureSwitch) -> Self {
-        Self { queue: Mutex::new(BatchQueue::new(LIMITS)), ready: Notify::new(), set_pressure }
+        Self {
+            queue: Mutex::new(BatchQueue::new(LIMITS)),
+            ready: Notify::new(),
+            set_pressure,
+        }
     }
 
     /// Queues `batch` and leaves an empty one in its place.

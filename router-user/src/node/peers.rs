@@ -84,8 +84,9 @@ impl PeerTable {
                 })
             })
             .collect();
-        let prefixes =
-            peers.iter().flat_map(|peer| peer.allowed_ips.iter().map(|prefix| (*prefix, peer.index)));
+        let prefixes = peers
+            .iter()
+            .flat_map(|peer| peer.allowed_ips.iter().map(|prefix| (*prefix, peer.index)));
         Self {
             routes: RouteTable::new(prefixes),
             by_id: peers.iter().map(|peer| (peer.id, peer.index)).collect(),

@@ -10,7 +10,7 @@ use tracing::debug;
 
 use super::counters::{Counter, Counters};
 use super::peers::{OpenStream, Peer, PeerTable};
-use crate::device::inject::Injector;
+use crate::device::Injector;
 use crate::engine::admission;
 use crate::engine::framing::{Decoder, FrameError};
 use crate::p2p::{ConnectionId, DataStream, InboundStreams, PeerId};
@@ -28,7 +28,9 @@ pub(super) struct Receivers {
 
 impl InboundStreams for Receivers {
     fn accept(&self, peer: PeerId, connection: ConnectionId, stream: DataStream) {
-        let Some(peer) = self.peers.by_id(&peer).cloned() else { return };
+        let Some(peer) = self.peers.by_id(&peer).cloned() else {
+            return;
+        };
         let receiver = self.clone();
         // Called on the connection's own task: the receiver stays on its thread.
         tokio::spawn(async move {

@@ -1,8 +1,8 @@
 //! The sender: one task per connected peer that writes its outbox to one stream.
 
 use std::io;
-use std::sync::atomic::Ordering::Relaxed;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use futures::AsyncWriteExt;
@@ -89,7 +89,10 @@ async fn write_until_empty(
             }
             continue;
         };
-        let in_hand = InHand { batch: Some(batch), counters };
+        let in_hand = InHand {
+            batch: Some(batch),
+            counters,
+        };
         written = Some(in_hand.write(&mut stream, peer).await?);
     }
 }
@@ -106,7 +109,9 @@ impl InHand<'_> {
             stream.write_all(&batch.bytes).await?;
         }
         let batch = self.batch.take().unwrap_or_default();
-        peer.traffic.tx_packets.fetch_add(u64::from(batch.n_frames), Relaxed);
+        peer.traffic
+            .tx_packets
+            .fetch_add(u64::from(batch.n_frames), Relaxed);
         peer.traffic.tx_bytes.fetch_add(batch.bytes.len() as u64, Relaxed);
         Ok(batch)
     }
@@ -115,7 +120,8 @@ impl InHand<'_> {
 impl Drop for InHand<'_> {
     fn drop(&mut self) {
         if let Some(batch) = &self.batch {
-            self.counters.add(Counter::TxStreamLost, u64::from(batch.n_frames));
+            self.counters
+                .add(Counter::TxStreamLost, u64::from(batch.n_frames));
         }
     }
 }

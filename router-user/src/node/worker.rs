@@ -3,11 +3,10 @@
 use std::io;
 use std::time::Duration;
 
-use tokio::io::unix::AsyncFd;
 use tokio_util::sync::CancellationToken;
 
 use super::forwarder::Forwarder;
-use crate::kernel::ring::RingConsumer;
+use crate::kernel::RingConsumer;
 
 /// Bytes taken from the ring in one turn, so that the stream's sender and connection get theirs.
 const TURN_BYTES: usize = 256 * 1024;
@@ -19,10 +18,16 @@ const SAFETY_TIMEOUT: Duration = Duration::from_millis(100);
 ///
 /// # Errors
 /// The ring's descriptor cannot be waited for.
-pub(super) async fn run(ring: RingConsumer, mut forwarder: Forwarder, stop: CancellationToken) -> io::Result<()> {
-    let mut ring = AsyncFd::new(ring)?;
+pub(super) async fn run(
+    ring: RingConsumer,
+    mut forwarder: Forwarder,
+    stop: CancellationToken,
+) -> io::Result<()> {
+    let mut ring = ring.into_async()?;
     loop {
-        let n_records = ring.get_mut().drain(TURN_BYTES, |record| forwarder.handle_record(record));
+        let n_records = ring
+            .get_mut()
+            .drain(TURN_BYTES, |record| forwarder.handle_record(record));
         forwarder.flush();
         if n_records > 0 {
             tokio::task::yield_now().await;

@@ -1,0 +1,121 @@
+//! The configuration: a TOML file in, a validated [`Config`] or every problem with the file out.
+//!
+//! ```toml
+//! [node]
+//! key = "/var/lib/stream-router/identity.key"                             # the default
+//! listen = ["/ip4/0.0.0.0/tcp/4001", "/ip4/0.0.0.0/udp/4001/quic-v1"]     # the default
+//! control = "/run/stream-router/control.sock"                             # the default
+//! [device]
+//! name = "sr0"                                                            # the default
+//! addresses = ["10.42.0.1/24", "fd42::1/64"]
+//! mtu = 1420                                                              # the default
+//! [[peer]]
+//! id = "12D3KooW..."
+//! addresses = ["/ip4/192.0.2.2/tcp/4001"]                                 # may be empty: the peer dials us
+//! allowed_ips = ["10.42.0.2/32", "fd42::2/128", "192.168.7.0/24"]
+//! ```
+//!
+//! The file is read field by field instead of into serde types, because serde stops at the first mistake. A new section
+//! is a file beside the others with a `read(Table, &mut Problems)`, called in [`Config::parse`].
+
+mod address;
+mod between;
+mod device;
+mod node;
+mod peer;
+mod problem;
+mod reader;
+#[cfg(test)]
+mod tests;
+
+use std::fs;
+use std::path::Path;
+
+use toml::de::DeTable;
+
+pub use device::DeviceConfig;
+pub use node::{DEFAULT_CONTROL_SOCKET, DEFAULT_KEY_FILE, NodeConfig};
+pub use peer::PeerConfig;
+pub use problem::{ConfigError, Problem};
+
+use device::RawDevice;
+use peer::RawPeer;
+use problem::{Place, Problems};
+use reader::{Lines, Table};
+
+/// A validated configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    node: NodeConfig,
+    device: DeviceConfig,
+    peers: Vec<PeerConfig>,
+}
+
+impl Config {
+    /// Reads and validates a file.
+    ///
+    /// # Errors
+    /// The file cannot be read, or is wrong: then with every problem in it.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let text = fs::read_to_string(path).map_err(|source| ConfigError::Read {
+            path: path.to_owned(),
+            source,
+        })?;
+        Self::parse(&text, path)
+    }
+
+    /// Validates the text of a file; `file` only names it in problems.
+    ///
+    /// # Errors
+    /// Every problem in the text. A text that is not TOML is not looked at further than its syntax.
+    pub fn parse(text: &str, file: &Path) -> Result<Self, ConfigError> {
+        let lines = Lines::new(text);
+        let mut problems = Problems::new(file);
+        let (document, syntax_errors) = DeTable::parse_recoverable(text);
+        for error in &syntax_errors {
+            let line = lines.line_of(error.span().map_or(0, |span| span.start));
+            let place = Place {
+                line,
+                field: "syntax".to_owned(),
+            };
+            problems.add(&place, error.message(), "a TOML document");
+        }
+        if !problems.is_empty() {
+            return Err(problems.into_error());
+        }
+        let mut root = Table::root(document.get_ref(), &lines);
+        let node = NodeConfig::read(root.table("node", &mut problems), &mut problems);
+        let device = RawDevice::read(root.table("device", &mut problems), &mut problems);
+        let sections = root.tables("peer", &mut problems);
+        let peers: Vec<RawPeer> = sections
+            .into_iter()
+            .map(|section| RawPeer::read(section, &mut problems))
+            .collect();
+        root.finish(&mut problems);
+        between::check(&node, &device, &peers, &mut problems);
+        if !problems.is_empty() {
+            return Err(problems.into_error());
+        }
+        let peers = peers.into_iter().filter_map(RawPeer::validated).collect();
+        Ok(Self {
+            node,
+            device: device.validated(),
+            peers,
+        })
+    }
+
+    /// The node itself.
+    pub fn node(&self) -> &NodeConfig {
+        &self.node
+    }
+
+    /// The TUN device.
+    pub fn device(&self) -> &DeviceConfig {
+        &self.device
+    }
+
+    /// The peers in the order of the file; may be none.
+    pub fn peers(&self) -> &[PeerConfig] {
+        &self.peers
+    }
+}

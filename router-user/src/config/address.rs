@@ -1,0 +1,153 @@
+//! Addresses as they stand in a configuration: of transports, of the device, of networks behind peers.
+
+use std::net::{IpAddr, Ipv6Addr};
+
+use ipnet::IpNet;
+use libp2p::multiaddr::Protocol;
+use libp2p::{Multiaddr, PeerId};
+
+/// What an address to listen on looks like.
+pub(super) const LISTEN_ALLOWED: &str =
+    "/ip4/ADDRESS/tcp/PORT or /ip4/ADDRESS/udp/PORT/quic-v1, or the same with /ip6";
+
+/// What an address of a peer looks like.
+pub(super) const DIAL_ALLOWED: &str = "/ip4/ADDRESS/tcp/PORT or /ip4/ADDRESS/udp/PORT/quic-v1, or the same with /ip6, \
+     perhaps followed by /p2p/ and the id of this peer";
+
+/// What an address of the device looks like.
+pub(super) const DEVICE_ALLOWED: &str =
+    "a unicast address with its prefix length, such as \"10.42.0.1/24\" or \"fd42::1/64\"";
+
+/// What a network behind a peer looks like.
+pub(super) const NETWORK_ALLOWED: &str =
+    "a unicast network with its prefix length, such as \"10.42.0.2/32\" or \"192.168.7.0/24\"";
+
+/// Parses an address to listen on; an unspecified address and port 0 are allowed.
+pub(super) fn listen_address(text: &str) -> Result<Multiaddr, String> {
+    let (address, ip, _) = transport_address(text, None)?;
+    if ip.is_multicast() {
+        return Err(format!("{ip} is a multicast address"));
+    }
+    Ok(address)
+}
+
+/// Parses an address to dial `peer` at. The `/p2p` part, if any, is checked and taken off.
+pub(super) fn dial_address(text: &str, peer: Option<PeerId>) -> Result<Multiaddr, String> {
+    let (address, ip, port) = transport_address(text, Some(peer))?;
+    if ip.is_unspecified() || ip.is_multicast() {
+        return Err(format!("{ip} is not the address of a host"));
+    }
+    if port == 0 {
+        return Err("port 0 cannot be dialled".to_owned());
+    }
+    Ok(address)
+}
+
+/// `dialled` is `None` for an address to listen on, which carries no peer id, and otherwise the peer's id if it is known.
+fn transport_address(
+    text: &str,
+    dialled: Option<Option<PeerId>>,
+) -> Result<(Multiaddr, IpAddr, u16), String> {
+    let address: Multiaddr = text
+        .parse()
+        .map_err(|error| format!("{text:?} is not a multiaddr: {error}"))?;
+    let unsupported = || format!("{text} is not an address of a supported transport");
+    let mut parts = address.iter();
+    let ip = match parts.next() {
+        Some(Protocol::Ip4(ip)) => IpAddr::V4(ip),
+        Some(Protocol::Ip6(ip)) => IpAddr::V6(ip),
+        _ => return Err(unsupported()),
+    };
+    let mut plain = Multiaddr::from(ip);
+    let port = match (parts.next(), dialled) {
+        (Some(Protocol::Tcp(port)), _) => {
+            plain.push(Protocol::Tcp(port));
+            port
+        }
+        (Some(Protocol::Udp(port)), _) if parts.next() == Some(Protocol::QuicV1) => {
+            plain.push(Protocol::Udp(port));
+            plain.push(Protocol::QuicV1);
+            port
+        }
+        _ => return Err(unsupported()),
+    };
+    match (parts.next(), dialled) {
+        (None, _) => {}
+        (Some(Protocol::P2p(id)), Some(peer)) => {
+            if peer.is_some_and(|peer| peer != id) {
+                return Err(format!("{id} is the id of another peer"));
+            }
+        }
+        _ => return Err(unsupported()),
+    }
+    match parts.next() {
+        None => Ok((plain, ip, port)),
+        Some(_) => Err(unsupported()),
+    }
+}
+
+/// Parses an address of the device.
+pub(super) fn device_address(text: &str) -> Result<IpNet, String> {
+    let net = parse_net(text)?;
+    let ip = net.addr();
+    if let Some(kind) = special(ip) {
+        return Err(format!("{ip} is {kind}"));
+    }
+    // The two addresses of a /31 or /127 are both hosts (RFC 3021, RFC 6164).
+    if net.prefix_len() + 2 <= net.max_prefix_len() {
+        if ip == net.network() {
+            return Err(format!("{net} is the network, not an address in it"));
+        }
+        if ip.is_ipv4() && ip == net.broadcast() {
+            return Err(format!("{ip} is the broadcast address of {}", net.trunc()));
+        }
+    }
+    Ok(net)
+}
+
+/// Parses a network behind a peer.
+pub(super) fn peer_network(text: &str) -> Result<IpNet, String> {
+    let net = parse_net(text)?;
+    if net.addr() != net.network() {
+        return Err(format!("{net} has host bits set, the network is {}", net.trunc()));
+    }
+    // Longer prefixes than the special ranges' own lie wholly inside them; 0.0.0.0/0 and ::/0 do not.
+    if net.prefix_len() >= special_prefix_len(net.addr())
+        && let Some(kind) = special(net.addr())
+    {
+        return Err(format!("{net} is {kind}"));
+    }
+    Ok(net)
+}
+
+fn parse_net(text: &str) -> Result<IpNet, String> {
+    if let Ok(ip) = text.parse::<IpAddr>() {
+        return Err(format!("{ip} has no prefix length"));
+    }
+    text.parse()
+        .map_err(|_: ipnet::AddrParseError| format!("{text:?} is not an address with a prefix length"))
+}
+
+/// Says what an address is that no host has for itself.
+fn special(ip: IpAddr) -> Option<&'static str> {
+    match ip {
+        ip if ip.is_unspecified() => Some("the unspecified address"),
+        ip if ip.is_loopback() => Some("a loopback address"),
+        ip if ip.is_multicast() => Some("a multicast address"),
+        IpAddr::V4(ip) if ip.is_broadcast() => Some("the broadcast address"),
+        IpAddr::V6(ip) if ip.to_ipv4_mapped().is_some() => Some("an IPv4-mapped address; write it as IPv4"),
+        _ => None,
+    }
+}
+
+/// Length of the prefix of the special range that `ip` is in, if any: a network at least that long is inside it.
+fn special_prefix_len(ip: IpAddr) -> u8 {
+    match ip {
+        IpAddr::V4(ip) if ip.is_multicast() => 4,
+        IpAddr::V4(ip) if ip.is_loopback() => 8,
+        IpAddr::V4(_) => 32,
+        IpAddr::V6(ip) if ip.is_multicast() => 8,
+        IpAddr::V6(ip) if ip.to_ipv4_mapped().is_some() => 96,
+        IpAddr::V6(_) => Ipv6Addr::BITS as u8,
+    }
+}

@@ -1,0 +1,60 @@
+//! The control socket: HTTP and JSON over a Unix socket.
+//!
+//! `GET /v1/status` answers with a [`Status`].
+
+mod client;
+mod server;
+mod status;
+
+use std::io;
+use std::path::PathBuf;
+
+pub use client::fetch_status;
+pub use server::{ControlServer, StatusSource};
+pub use status::{DeviceStatus, PeerState, PeerStatus, Status};
+
+/// Path of the status resource.
+const STATUS_PATH: &str = "/v1/status";
+
+/// Why the control socket cannot be served or asked.
+#[derive(Debug, thiserror::Error)]
+pub enum ControlError {
+    /// Another node serves it.
+    #[error("{} is served by a running node; give this node another node.control", path.display())]
+    InUse {
+        /// The socket.
+        path: PathBuf,
+    },
+    /// Something else stands in its place.
+    #[error("{} is there and is no socket; remove it, or choose another node.control", path.display())]
+    NotASocket {
+        /// The path.
+        path: PathBuf,
+    },
+    /// Nobody answers.
+    #[error("no node answers at {}; is it running, and is this its node.control?", path.display())]
+    NoNode {
+        /// The socket.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The answer is not one of a node of this version.
+    #[error("the answer from {} makes no sense: {reason}", path.display())]
+    BadAnswer {
+        /// The socket.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The system refused an operation.
+    #[error("cannot {action} {}", path.display())]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}

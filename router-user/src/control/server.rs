@@ -1,0 +1,128 @@
+//! Serves the control socket.
+
+use std::fs::{self, DirBuilder, Permissions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::routing::get;
+use axum::{Json, Router};
+use tokio::net::UnixListener;
+use tokio::task::AbortHandle;
+use tracing::warn;
+
+use super::{ControlError, STATUS_PATH, Status};
+
+/// Where the answers come from.
+pub trait StatusSource: Send + Sync + 'static {
+    /// The state right now.
+    fn status(&self) -> Status;
+}
+
+/// A served control socket; dropping it ends the service and removes the file.
+#[derive(Debug)]
+pub struct ControlServer {
+    path: PathBuf,
+    server: AbortHandle,
+}
+
+impl ControlServer {
+    /// Serves `source` at `path`, mode 0600, in place of what a killed node left there.
+    ///
+    /// # Errors
+    /// A running node serves it, something else stands there, or the system refuses.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime with I/O enabled.
+    pub fn start(path: &Path, source: Arc<dyn StatusSource>) -> Result<Self, ControlError> {
+        let io = |action| {
+            move |source| ControlError::Io {
+                action,
+                path: path.to_owned(),
+                source,
+            }
+        };
+        if let Some(parent) = path.parent() {
+            DirBuilder::new()
+                .recursive(true)
+                .mode(0o755)
+                .create(parent)
+                .map_err(io("make the directory of"))?;
+        }
+        remove_stale(path)?;
+        let listener = bind_private(path).map_err(io("listen on"))?;
+        let app = Router::new().route(STATUS_PATH, get(status)).with_state(source);
+        let serving = tokio::spawn(async move {
+            if let Err(error) = axum::serve(listener, app).await {
+                warn!(%error, "the control socket failed");
+            }
+        });
+        Ok(Self {
+            path: path.to_owned(),
+            server: serving.abort_handle(),
+        })
+    }
+}
+
+impl Drop for ControlServer {
+    fn drop(&mut self) {
+        self.server.abort();
+        if let Err(error) = fs::remove_file(&self.path) {
+            warn!(path = %self.path.display(), %error, "cannot remove the control socket");
+        }
+    }
+}
+
+async fn status(State(source): State<Arc<dyn StatusSource>>) -> Json<Status> {
+    Json(source.status())
+}
+
+fn remove_stale(path: &Path) -> Result<(), ControlError> {
+    let path_buf = || path.to_owned();
+    match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(source) => {
+            return Err(ControlError::Io {
+                action: "look at",
+                path: path_buf(),
+                source,
+            });
+        }
+        Ok(metadata) if !metadata.file_type().is_socket() => {
+            return Err(ControlError::NotASocket { path: path_buf() });
+        }
+        Ok(_) => {}
+    }
+    match std::os::unix::net::UnixStream::connect(path) {
+        Ok(_) => Err(ControlError::InUse { path: path_buf() }),
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            fs::remove_file(path).map_err(|source| ControlError::Io {
+                action: "remove the stale socket",
+                path: path_buf(),
+                source,
+            })
+        }
+        Err(source) => Err(ControlError::Io {
+            action: "look who serves",
+            path: path_buf(),
+            source,
+        }),
+    }
+}
+
+/// Binds next to `path` and moves the socket there once it is private, so that nobody can connect in between.
+fn bind_private(path: &Path) -> io::Result<UnixListener> {
+    let mut fresh = path.as_os_str().to_owned();
+    fresh.push(format!(".{}", std::process::id()));
+    let fresh = PathBuf::from(fresh);
+    let listener = UnixListener::bind(&fresh)?;
+    fs::set_permissions(&fresh, Permissions::from_mode(0o600))
+        .and_then(|()| fs::rename(&fresh, path))
+        .inspect_err(|_| {
+            // The first error is the one to report.
+            let _ = fs::remove_file(&fresh);
+        })?;
+    Ok(listener)
+}

@@ -1,0 +1,185 @@
+//! The TUN device: made, addressed, routed to, written to, removed.
+
+mod icmp;
+mod inject;
+mod netlink;
+mod rate_limit;
+#[cfg(test)]
+mod tests;
+mod tun;
+
+use ipnet::IpNet;
+use thiserror::Error;
+
+pub use icmp::{MAX_REPLY_LEN, NoReply, ReplyBuffer, Unreachable, unreachable};
+pub use inject::{InjectError, Injector};
+pub use netlink::{Link, Netlink, NetlinkError};
+pub use rate_limit::TokenBucket;
+pub use tun::{Tun, TunError};
+
+/// What a device is made from; [`crate::config`] says which values make sense.
+#[derive(Clone, Copy, Debug)]
+pub struct DeviceSettings<'a> {
+    /// Name of the interface.
+    pub name: &'a str,
+    /// Addresses with the lengths of their on-link prefixes.
+    pub addresses: &'a [IpNet],
+    /// MTU in bytes.
+    pub mtu: u32,
+}
+
+/// Why a device cannot be made or changed.
+#[derive(Debug, Error)]
+pub enum DeviceError {
+    /// Making the TUN device failed.
+    #[error(transparent)]
+    Tun(#[from] TunError),
+    /// A look-up in the network namespace failed.
+    #[error(transparent)]
+    Netlink(#[from] NetlinkError),
+    /// Setting the device up failed.
+    #[error("cannot set up the device {name}")]
+    SetUp {
+        /// Name of the device.
+        name: String,
+        /// What failed.
+        source: NetlinkError,
+    },
+    /// The interface vanished while it was set up.
+    #[error("the device {name} was removed by somebody else")]
+    Gone {
+        /// Name of the device.
+        name: String,
+    },
+}
+
+/// The node's TUN device.
+///
+/// Dropping it closes its descriptor; the interface goes when the last [`Injector`] is dropped too, or at once with
+/// [`Device::remove`]. Addresses and routes go with the interface.
+#[derive(Debug)]
+pub struct Device {
+    name: String,
+    index: u32,
+    tun: Tun,
+    netlink: Netlink,
+}
+
+impl Device {
+    /// Makes the device in the network namespace of the calling thread, with its addresses, and leaves it down: nothing
+    /// crosses it before [`Device::start`], so programs can be attached in between.
+    ///
+    /// # Errors
+    /// The name is taken, a privilege or the driver is missing, or the kernel refuses a setting; nothing is left then.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime with I/O enabled.
+    pub async fn create(settings: DeviceSettings<'_>) -> Result<Self, DeviceError> {
+        let netlink = Netlink::open()?;
+        let name = settings.name.to_owned();
+        if netlink.link_by_name(&name).await?.is_some() {
+            return Err(TunError::NameTaken { name }.into());
+        }
+        let tun = Tun::create(&name)?;
+        let link = netlink.link_by_name(&name).await?;
+        let index = link
+            .ok_or_else(|| DeviceError::Gone { name: name.clone() })?
+            .index;
+        let device = Self {
+            name,
+            index,
+            tun,
+            netlink,
+        };
+        device
+            .configure(settings)
+            .await
+            .map_err(|source| device.set_up_error(source))?;
+        Ok(device)
+    }
+
+    async fn configure(&self, settings: DeviceSettings<'_>) -> Result<(), NetlinkError> {
+        // Before the MTU: below 1280 the kernel forgets IPv6 for the device, and this setting with it.
+        self.netlink.disable_ipv6_autoconfiguration(self.index).await?;
+        self.netlink.set_mtu(self.index, settings.mtu).await?;
+        for address in settings.addresses {
+            self.netlink.add_address(self.index, *address).await?;
+        }
+        Ok(())
+    }
+
+    /// Brings the device up and routes `networks` to it.
+    ///
+    /// # Errors
+    /// The kernel refuses, or one of the networks is routed elsewhere.
+    pub async fn start(&self, networks: impl IntoIterator<Item = IpNet>) -> Result<(), DeviceError> {
+        self.netlink
+            .set_up(self.index)
+            .await
+            .map_err(|source| self.set_up_error(source))?;
+        for net in networks {
+            self.add_route(net).await?;
+        }
+        Ok(())
+    }
+
+    /// Routes one more network to the device, which is up.
+    ///
+    /// # Errors
+    /// The kernel refuses, or the network is routed elsewhere.
+    pub async fn add_route(&self, net: IpNet) -> Result<(), DeviceError> {
+        self.netlink
+            .add_route(self.index, net)
+            .await
+            .map_err(|source| self.set_up_error(source))
+    }
+
+    /// Routes a network to the device no longer.
+    ///
+    /// # Errors
+    /// The kernel refuses, or has no such route.
+    pub async fn remove_route(&self, net: IpNet) -> Result<(), DeviceError> {
+        self.netlink
+            .remove_route(self.index, net)
+            .await
+            .map_err(|source| self.set_up_error(source))
+    }
+
+    /// Removes the interface, whoever still holds an [`Injector`]; their writes give [`InjectError::Gone`] then.
+    ///
+    /// # Errors
+    /// The kernel refuses; the interface then goes with the last descriptor.
+    pub async fn remove(self) -> Result<(), DeviceError> {
+        self.netlink
+            .remove_link(self.index)
+            .await
+            .map_err(|source| self.set_up_error(source))
+    }
+
+    /// Name of the interface.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Index of the interface.
+    pub fn index(&self) -> u32 {
+        self.index
+    }
+
+    /// The descriptor, to read what the egress program let pass.
+    pub fn tun(&self) -> &Tun {
+        &self.tun
+    }
+
+    /// A handle that writes packets into the host.
+    pub fn injector(&self) -> Injector {
+        self.tun.injector()
+    }
+
+    fn set_up_error(&self, source: NetlinkError) -> DeviceError {
+        DeviceError::SetUp {
+            name: self.name.clone(),
+            source,
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! The TUN device and its file descriptor.
+#![expect(
+    unsafe_code,
+    reason = "ioctl(2) and taking over the descriptor of the `tun` crate"
+)]
+
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::sync::Arc;
+
+use nix::errno::Errno;
+use nix::libc::c_int;
+use router_common::frame::VnetHeader;
+use thiserror::Error;
+use tokio::io::unix::AsyncFd;
+
+use super::inject::Injector;
+
+mod ioctl {
+    //! The ioctls of `linux/if_tun.h` that the `tun` crate has not.
+    use nix::libc::c_int;
+
+    nix::ioctl_write_int!(tun_set_offload, b'T', 208);
+    nix::ioctl_write_ptr!(tun_set_vnet_hdr_sz, b'T', 216, c_int);
+    nix::ioctl_write_ptr!(tun_set_vnet_le, b'T', 220, c_int);
+}
+
+const TUN_F_CSUM: u64 = 0x01;
+const TUN_F_TSO4: u64 = 0x02;
+const TUN_F_TSO6: u64 = 0x04;
+const TUN_F_TSO_ECN: u64 = 0x08;
+const TUN_F_USO4: u64 = 0x20;
+const TUN_F_USO6: u64 = 0x40;
+
+const TCP_OFFLOADS: u64 = TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6 | TUN_F_TSO_ECN;
+const UDP_OFFLOADS: u64 = TUN_F_USO4 | TUN_F_USO6;
+
+/// Why the TUN device cannot be made.
+#[derive(Debug, Error)]
+pub enum TunError {
+    /// No `/dev/net/tun`.
+    #[error("/dev/net/tun cannot be opened; load the tun module (modprobe tun)")]
+    NoDriver(#[source] io::Error),
+    /// Not root.
+    #[error("no permission to create the device {name}; run as root or with CAP_NET_ADMIN")]
+    Permission {
+        /// Name of the device.
+        name: String,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The name is taken.
+    #[error("the interface {name} exists already; remove it or choose another device.name")]
+    NameTaken {
+        /// Name of the device.
+        name: String,
+    },
+    /// Anything else the kernel refused.
+    #[error("cannot {action} the device {name}")]
+    Refused {
+        /// What was tried.
+        action: &'static str,
+        /// Name of the device.
+        name: String,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}
+
+/// A TUN device with a 12-byte `virtio_net_hdr` before each packet; it goes away with its last descriptor.
+///
+/// Its descriptor is non-blocking. It reads what the egress program let pass, and [`Tun::injector`] writes to it.
+#[derive(Clone, Debug)]
+pub struct Tun {
+    fd: Arc<OwnedFd>,
+    udp_offload: bool,
+}
+
+impl Tun {
+    /// Makes the device `name` in the network namespace of the calling thread. The caller has checked that the name is
+    /// free, because the kernel joins an idle persistent TUN device instead of refusing its name.
+    pub(super) fn create(name: &str) -> Result<Self, TunError> {
+        let mut settings = tun::Configuration::default();
+        settings.tun_name(name);
+        settings.platform_config(|linux| {
+            linux.vnet_hdr(true);
+            // Whatever it would configure by ioctl is configured through netlink.
+            linux.ensure_root_privileges(false);
+        });
+        let device = tun::create(&settings).map_err(|error| creation_error(name, error))?;
+        device
+            .set_nonblock()
+            .map_err(|source| refused("make non-blocking", name, source))?;
+        // SAFETY: into_raw_fd gives the descriptor away, so nobody else closes it.
+        let fd = unsafe { OwnedFd::from_raw_fd(device.into_raw_fd()) };
+        let header_len = VnetHeader::LEN as c_int;
+        // SAFETY: the descriptor is open and the kernel reads one int through the pointer.
+        unsafe { ioctl::tun_set_vnet_hdr_sz(fd.as_raw_fd(), &header_len) }
+            .map_err(|errno| refused("set the virtio_net_hdr size of", name, errno))?;
+        let yes: c_int = 1;
+        // SAFETY: as above.
+        unsafe { ioctl::tun_set_vnet_le(fd.as_raw_fd(), &yes) }
+            .map_err(|errno| refused("set the virtio_net_hdr byte order of", name, errno))?;
+        let udp_offload = set_offloads(&fd, name)?;
+        Ok(Self {
+            fd: Arc::new(fd),
+            udp_offload,
+        })
+    }
+
+    /// Whether UDP super-packets pass whole; false before Linux 6.2.
+    pub fn udp_offload(&self) -> bool {
+        self.udp_offload
+    }
+
+    /// A handle that writes packets into the host.
+    pub fn injector(&self) -> Injector {
+        Injector::new(Arc::clone(&self.fd))
+    }
+
+    /// The device on the current runtime's reactor, to wait until a packet can be read.
+    ///
+    /// # Errors
+    /// The reactor cannot take the descriptor.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime with I/O enabled.
+    pub fn into_async(self) -> io::Result<AsyncFd<Self>> {
+        // SAFETY: the descriptor is shared by counting, so it stays open, and the same, for as long as `self` lives.
+        Ok(unsafe { AsyncFd::register(self) }?)
+    }
+
+    /// Reads one packet with its header; `None` when none waits.
+    ///
+    /// # Errors
+    /// What read(2) gives; `EBADFD` once the device was removed.
+    pub fn try_read(&self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
+        match nix::unistd::read(&self.fd, buffer) {
+            Ok(n_bytes) => Ok(Some(n_bytes)),
+            Err(Errno::EAGAIN) => Ok(None),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+}
+
+/// For `tokio::io::unix::AsyncFd`.
+impl AsRawFd for Tun {
+    fn as_raw_fd(&self) -> RawFd {
+        self.fd.as_raw_fd()
+    }
+}
+
+/// Turns on every offload the kernel has; whether those for UDP are among them.
+fn set_offloads(fd: &OwnedFd, name: &str) -> Result<bool, TunError> {
+    // SAFETY: the descriptor is open and the argument is passed by value.
+    let set = |offloads| unsafe { ioctl::tun_set_offload(fd.as_raw_fd(), offloads) };
+    match set(TCP_OFFLOADS | UDP_OFFLOADS) {
+        Ok(_) => Ok(true),
+        Err(Errno::EINVAL) => {
+            set(TCP_OFFLOADS).map_err(|errno| refused("set the offloads of", name, errno))?;
+            Ok(false)
+        }
+        Err(errno) => Err(refused("set the offloads of", name, errno)),
+    }
+}
+
+fn creation_error(name: &str, error: tun::Error) -> TunError {
+    let source = match error {
+        tun::Error::Io(source) => source,
+        other => io::Error::other(other),
+    };
+    match source.raw_os_error().map(Errno::from_raw) {
+        Some(Errno::ENOENT | Errno::ENODEV | Errno::ENXIO) => TunError::NoDriver(source),
+        Some(Errno::EPERM | Errno::EACCES) => TunError::Permission {
+            name: name.to_owned(),
+            source,
+        },
+        Some(Errno::EBUSY | Errno::EEXIST) => TunError::NameTaken {
+            name: name.to_owned(),
+        },
+        _ => refused("create", name, source),
+    }
+}
+
+fn refused(action: &'static str, name: &str, source: impl Into<io::Error>) -> TunError {
+    TunError::Refused {
+        action,
+        name: name.to_owned(),
+        source: source.into(),
+    }
+}

@@ -1,0 +1,35 @@
+//! Packets that the egress program left to the device: read, counted and dropped, so that its queue never fills.
+
+use std::io;
+use std::sync::Arc;
+
+use super::counters::{Counter, Counters};
+use crate::device::Tun;
+
+/// A packet is only counted, so its first bytes are enough; the kernel drops the rest.
+const READ_BYTES: usize = 64;
+
+/// Reads `device` for as long as it is there.
+///
+/// # Errors
+/// The device cannot be read.
+pub(super) async fn run(device: Tun, counters: Arc<Counters>) -> io::Result<()> {
+    let device = device.into_async()?;
+    let mut buffer = [0; READ_BYTES];
+    loop {
+        let mut guard = device.readable().await?;
+        match guard.try_io(|device| read_one(device.get_ref(), &mut buffer)) {
+            Ok(read) => {
+                read?;
+                counters.add(Counter::TxNotCaptured, 1);
+            }
+            Err(_would_block) => {}
+        }
+    }
+}
+
+fn read_one(device: &Tun, buffer: &mut [u8]) -> io::Result<usize> {
+    device
+        .try_read(buffer)?
+        .ok_or_else(|| io::ErrorKind::WouldBlock.into())
+}
