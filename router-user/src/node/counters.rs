@@ -33,7 +33,7 @@ pub(super) enum Counter {
 
 impl Counter {
     /// Every counter, in the order in which it is shown.
-    pub const ALL: [Self; 11] = [
+    pub(super) const ALL: [Self; 11] = [
         Self::TxNoRoute,
         Self::TxPeerDown,
         Self::TxQueueFull,

@@ -48,10 +48,7 @@ impl Forwarder {
 
     /// Takes one record; it reaches its outbox with the next [`Forwarder::flush`] at the latest.
     pub(super) fn handle_record(&mut self, record: &[u8]) {
-        let (Some(frame), Some(packet)) = (
-            record.get(RecordHeader::FRAME_OFFSET..),
-            record.get(RecordHeader::LEN..),
-        ) else {
+        let Some((frame, packet)) = frame_of(record) else {
             return;
         };
         let Some((_, destination)) = addresses(packet) else {
@@ -108,6 +105,16 @@ impl Forwarder {
             self.counters.add(Counter::IcmpUnreachableSent, 1);
         }
     }
+}
+
+/// The frame in a ring record, as it goes on a stream, and the packet in it. Behind a short packet the record is padded.
+fn frame_of(record: &[u8]) -> Option<(&[u8], &[u8])> {
+    let header: &RecordHeader = bytemuck::try_from_bytes(record.get(..RecordHeader::LEN)?).ok()?;
+    let end = RecordHeader::LEN + header.frame.len as usize;
+    Some((
+        record.get(RecordHeader::FRAME_OFFSET..end)?,
+        record.get(RecordHeader::LEN..end)?,
+    ))
 }
 
 fn hand_over(peer: &Peer, batch: &mut Batch, counters: &Counters) {
