@@ -2,10 +2,10 @@
 
 use std::future::poll_fn;
 use std::pin::pin;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use futures::{AsyncReadExt, AsyncWriteExt};
 use libp2p::core::Endpoint;
 use libp2p::core::muxing::{StreamMuxerBox, StreamMuxerExt, SubstreamBox};
@@ -21,6 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// A connection to a node. It moves only while one of its methods runs.
 pub(crate) struct StockPeer {
     muxer: StreamMuxerBox,
+    ended: bool,
 }
 
 impl StockPeer {
@@ -37,7 +38,7 @@ impl StockPeer {
         };
         let dialed = tokio::time::timeout(PATIENCE, transport.dial(at, options)?).await;
         let (_, muxer) = dialed.context("the handshake stalled")??;
-        Ok(Self { muxer })
+        Ok(Self { muxer, ended: false })
     }
 
     /// Opens a stream and asks for a protocol.
@@ -103,21 +104,27 @@ impl StockPeer {
     /// Keeps the connection moving while something else is done, within a bound.
     pub(crate) async fn drive<T>(&mut self, work: impl Future<Output = Result<T>>) -> Result<T> {
         let mut work = pin!(work);
-        let mut ended = false;
         let both = poll_fn(|cx| {
-            // The end of the connection shows as the end of its streams.
-            while !ended {
-                match self.muxer.poll_unpin(cx) {
-                    Poll::Ready(Ok(_)) => {}
-                    Poll::Ready(Err(_)) => ended = true,
-                    Poll::Pending => break,
-                }
-            }
-            work.as_mut().poll(cx)
+            self.advance(cx);
+            let done = work.as_mut().poll(cx);
+            // What the work wrote waits in the muxer.
+            self.advance(cx);
+            done
         });
         tokio::time::timeout(PATIENCE, both)
             .await
             .context("the peer stalled")?
+    }
+
+    /// Moves the connection as far as it goes; its end shows as the end of its streams.
+    fn advance(&mut self, cx: &mut Context<'_>) {
+        while !self.ended {
+            match self.muxer.poll_unpin(cx) {
+                Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Err(_)) => self.ended = true,
+                Poll::Pending => break,
+            }
+        }
     }
 }
 
