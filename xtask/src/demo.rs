@@ -16,9 +16,12 @@ const SHOWN_EVERY: Duration = Duration::from_secs(1);
 
 /// Counters of packets that went nowhere.
 const DROPS: &[&str] = &[
+    "ring_full",
+    "peer_pressure",
     "tx_no_route",
     "tx_peer_down",
     "tx_queue_full",
+    "tx_stream_lost",
     "rx_source_not_allowed",
     "rx_malformed_packet",
     "rx_bad_offload_header",
