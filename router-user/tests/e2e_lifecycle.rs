@@ -10,7 +10,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use xtask::lab::probe::{PingPlan, answers};
 use xtask::lab::process::output;
-use xtask::lab::{Namespace, Node, NodeConfig, PIN_ROOT, Pair, PairPlan, ScratchDir, Side};
+use xtask::lab::{Namespace, Node, NodeConfig, PIN_ROOT, Pair, PairPlan, ScratchDir, Side, unique_device};
 
 const NODE: &str = env!("CARGO_BIN_EXE_stream-router");
 const LIMIT: Duration = Duration::from_secs(10);
@@ -159,6 +159,32 @@ fn a_node_without_privilege_says_so() {
 fn prepared() -> Pair {
     let directory = ScratchDir::unique("lifecycle").expect("a directory can be made");
     Pair::prepare(Path::new(NODE), &PairPlan::unique(), directory).expect("hosts can be made")
+}
+
+#[test]
+fn devices_of_one_name_in_two_namespaces_share_no_pins() {
+    let device = unique_device();
+    let plan = PairPlan {
+        devices: [device.clone(), device],
+        ..PairPlan::unique()
+    };
+    let mut pair = Pair::start(Path::new(NODE), &plan).unwrap();
+    let pins = |side: &Side| side.node.status().unwrap().pins;
+
+    let [first, second] = [pins(&pair.a), pins(&pair.b)];
+    assert!(first.is_some() != second.is_some(), "{first:?}, {second:?}");
+    assert!(answers(&pair.a.host, pair.b.v4, LIMIT).unwrap());
+    let [owner, other] = if first.is_some() {
+        [&mut pair.a, &mut pair.b]
+    } else {
+        [&mut pair.b, &mut pair.a]
+    };
+
+    other.node.stop(Signal::SIGTERM).unwrap();
+    let directory = Path::new(PIN_ROOT).join(&owner.config.device);
+    assert!(directory.join("CONNECTIONS").exists(), "the owner's pins stay");
+    owner.node.stop(Signal::SIGTERM).unwrap();
+    assert!(!directory.exists());
 }
 
 /// Everything of a node that others can see: its device with addresses and queueing, routes, pins, socket.

@@ -125,7 +125,7 @@ fn parse_net(text: &str) -> Result<IpNet, String> {
         return Err(format!("{ip} has no prefix length"));
     }
     text.parse()
-        .map_err(|_: ipnet::AddrParseError| format!("{text:?} is not an address with a prefix length"))
+        .map_err(|_source: ipnet::AddrParseError| format!("{text:?} is not an address with a prefix length"))
 }
 
 /// Says what an address is that no host has for itself.

@@ -66,12 +66,6 @@ pub enum KernelError {
         /// What the kernel said.
         source: Box<dyn Error + Send + Sync>,
     },
-    /// The pin directory belongs to a running node.
-    #[error("{} is in use by another node; give this node's device another name", path.display())]
-    PinsInUse {
-        /// The pin directory.
-        path: PathBuf,
-    },
     /// The pin directory could not be prepared.
     #[error("cannot {action} {}", path.display())]
     Pins {

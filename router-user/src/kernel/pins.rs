@@ -27,10 +27,11 @@ pub(super) struct Pins {
 impl Pins {
     /// Takes `<bpffs>/stream-router/<device>`, clearing what a killed node left there.
     ///
-    /// `None`, with a warning, where no BPF file system is mounted: a node does without.
+    /// `None`, with a warning, where no BPF file system is mounted or where the node of a device of this name in another
+    /// network namespace was first: a node does without.
     ///
     /// # Errors
-    /// Another node holds it, or it cannot be made.
+    /// It cannot be made, locked or cleared.
     pub(super) fn take(bpffs: &Path, device: &str) -> Result<Option<Self>, KernelError> {
         if !statfs(bpffs).is_ok_and(|found| found.filesystem_type() == BPF_FS_MAGIC) {
             warn!(
@@ -55,13 +56,18 @@ impl Pins {
             .map_err(failed("make"))?;
         let opened = File::open(&directory).map_err(failed("open"))?;
         // The lock ends with its process, however that ends.
-        let lock =
-            Flock::lock(opened, FlockArg::LockExclusiveNonblock).map_err(|(_, error)| match error {
-                nix::Error::EWOULDBLOCK => KernelError::PinsInUse {
-                    path: directory.clone(),
-                },
-                error => failed("lock")(error.into()),
-            })?;
+        let lock = match Flock::lock(opened, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => lock,
+            Err((_, nix::Error::EWOULDBLOCK)) => {
+                warn!(
+                    path = %directory.display(),
+                    "another network namespace has a node with a device of this name: going on without pins; another \
+                     device name gives them back"
+                );
+                return Ok(None);
+            }
+            Err((_, error)) => return Err(failed("lock")(error.into())),
+        };
         clear(&directory).map_err(failed("clear"))?;
         Ok(Some(Self {
             directory,
