@@ -133,3 +133,23 @@ impl StatusSource for NodeStatus {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use router_common::reason::Reason;
+
+    use super::*;
+
+    #[test]
+    fn the_readme_explains_every_counter_of_packets() {
+        let readme = include_str!("../../../README.md");
+        let counters = Counters::default();
+        let names = Reason::ALL.into_iter().map(Reason::name);
+        for name in names.chain(counters.snapshot().map(|(name, _)| name)) {
+            assert!(
+                readme.contains(&format!("\n| `{name}` | ")),
+                "{name} is not in the table"
+            );
+        }
+    }
+}
