@@ -9,6 +9,18 @@
 //! name = "sr0"                                                            # the default
 //! addresses = ["10.42.0.1/24", "fd42::1/64"]
 //! mtu = 1420                                                              # the default
+//! [workers]                                                               # all optional, these are the defaults
+//! min = 4
+//! initial = 8
+//! max = 32
+//! queue_size = 1000
+//! scale_interval = "5s"
+//! scale_up = 0.75
+//! scale_down = 0.25
+//! [connections]                                                           # likewise
+//! ttl = "5s"
+//! cleanup_interval = "5s"
+//! max_entries = 262144
 //! [[peer]]
 //! id = "12D3KooW..."
 //! addresses = ["/ip4/192.0.2.2/tcp/4001"]                                 # may be empty: the peer dials us
@@ -20,6 +32,7 @@
 
 mod address;
 mod between;
+mod connections;
 mod device;
 mod node;
 mod peer;
@@ -27,16 +40,19 @@ mod problem;
 mod reader;
 #[cfg(test)]
 mod tests;
+mod workers;
 
 use std::fs;
 use std::path::Path;
 
 use toml::de::DeTable;
 
+pub use connections::ConnectionsConfig;
 pub use device::DeviceConfig;
 pub use node::{DEFAULT_CONTROL_SOCKET, DEFAULT_KEY_FILE, NodeConfig};
 pub use peer::PeerConfig;
 pub use problem::{ConfigError, Problem};
+pub use workers::WorkersConfig;
 
 use device::RawDevice;
 use peer::RawPeer;
@@ -44,10 +60,12 @@ use problem::{Place, Problems};
 use reader::{Lines, Table};
 
 /// A validated configuration.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     node: NodeConfig,
     device: DeviceConfig,
+    workers: WorkersConfig,
+    connections: ConnectionsConfig,
     peers: Vec<PeerConfig>,
 }
 
@@ -86,6 +104,8 @@ impl Config {
         let mut root = Table::root(document.get_ref(), &lines);
         let node = NodeConfig::read(root.table("node", &mut problems), &mut problems);
         let device = RawDevice::read(root.table("device", &mut problems), &mut problems);
+        let workers = WorkersConfig::read(root.table("workers", &mut problems), &mut problems);
+        let connections = ConnectionsConfig::read(root.table("connections", &mut problems), &mut problems);
         let sections = root.tables("peer", &mut problems);
         let peers: Vec<RawPeer> = sections
             .into_iter()
@@ -100,6 +120,8 @@ impl Config {
         Ok(Self {
             node,
             device: device.validated(),
+            workers,
+            connections,
             peers,
         })
     }
@@ -112,6 +134,16 @@ impl Config {
     /// The TUN device.
     pub fn device(&self) -> &DeviceConfig {
         &self.device
+    }
+
+    /// How many workers there are.
+    pub fn workers(&self) -> &WorkersConfig {
+        &self.workers
+    }
+
+    /// The connection table.
+    pub fn connections(&self) -> &ConnectionsConfig {
+        &self.connections
     }
 
     /// The peers in the order of the file; may be none.

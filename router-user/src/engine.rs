@@ -6,3 +6,6 @@ pub mod backoff;
 pub mod framing;
 pub mod queue;
 pub mod route_table;
+pub mod slots;
+pub mod worker_scaler;
+pub mod worker_set;

@@ -1,11 +1,15 @@
 //! Reads a parsed TOML document field by field, so that one mistake does not hide the next.
 
 use std::ops::RangeInclusive;
+use std::time::Duration;
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::problem::{Located, Place, Problems};
+
+/// Intervals below would be work without a result, above it nobody would see one.
+const DURATIONS: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(3600);
 
 /// Turns byte offsets of a text into line numbers.
 pub(super) struct Lines {
@@ -202,6 +206,39 @@ impl<'a> Table<'a> {
             Ok(value) if range.contains(&value) => Some(Located { place, value }),
             Ok(_) | Err(_) => {
                 problems.add(&place, format!("{integer} is out of range"), allowed);
+                None
+            }
+        }
+    }
+
+    /// The duration `name`, a string such as "5s", if present and in [`DURATIONS`].
+    pub(super) fn duration(&mut self, name: &'static str, problems: &mut Problems) -> Option<Duration> {
+        const ALLOWED: &str = "a duration from \"100ms\" to \"1h\", such as \"5s\"";
+        let Located { place, value } = self.string(name, ALLOWED, problems)?;
+        match humantime::parse_duration(&value) {
+            Ok(duration) if DURATIONS.contains(&duration) => return Some(duration),
+            Ok(_) => problems.add(&place, format!("{value} is out of range"), ALLOWED),
+            Err(error) => problems.add(&place, format!("{value:?} is no duration: {error}"), ALLOWED),
+        }
+        None
+    }
+
+    /// The number `name`, if present and above 0, at most 1.
+    pub(super) fn share(&mut self, name: &'static str, problems: &mut Problems) -> Option<Located<f64>> {
+        const ALLOWED: &str = "a number above 0, at most 1";
+        let (place, value) = self.take(name)?;
+        let number = match value {
+            DeValue::Float(float) => float.as_str().parse::<f64>().ok(),
+            DeValue::Integer(integer) => integer.as_str().parse::<f64>().ok(),
+            other => {
+                expected(&place, "a number", other, ALLOWED, problems);
+                return None;
+            }
+        };
+        match number {
+            Some(value) if value > 0.0 && value <= 1.0 => Some(Located { place, value }),
+            _ => {
+                problems.add(&place, "is out of range", ALLOWED);
                 None
             }
         }
