@@ -7,6 +7,7 @@ use etherparse::{
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
+use proptest::test_runner::RngSeed;
 use router_common::flow_key::{FAMILY_V4, FAMILY_V6, FlowKey};
 use router_common::packet::{Parsed, parse, protocol};
 use router_common::reason::Reason;
@@ -18,6 +19,13 @@ const ICMPV6_TYPES: [u8; 6] = [1, 127, 128, 129, 130, 135];
 const OTHER_PROTOCOLS: [u8; 5] = [47, 50, 59, 89, 253];
 
 proptest! {
+    #![proptest_config(ProptestConfig {
+        cases: 2000,
+        rng_seed: RngSeed::Fixed(0x5eed),
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
+
     #[test]
     fn parser_agrees_with_etherparse(packet in packet()) {
         prop_assert_eq!(parse_all(&packet), Ok(parsed_by_etherparse(&packet)));
@@ -125,6 +133,18 @@ fn an_atomic_fragment_is_a_whole_packet() {
         (parsed.key.source_port_be, parsed.key.destination_port_be),
         ([0, 1], [0, 2])
     );
+}
+
+#[test]
+fn a_cut_fragment_header_of_a_packet_without_length_is_refused() {
+    let header = Ipv6FragmentHeader::new(IpNumber(protocol::UDP), frag_offset(0), true, 7).to_bytes();
+    let mut packet = ipv6([[1; 16], [2; 16]], protocol::FRAGMENT, &header);
+    packet[4..6].fill(0);
+
+    assert!(parse_all(&packet).is_ok());
+    for len in 40..48 {
+        assert_eq!(parse_all(&packet[..len]), Err(Reason::Truncated), "{len} bytes");
+    }
 }
 
 #[test]
