@@ -9,6 +9,8 @@ mod connections;
 mod device;
 #[path = "program_run/offload.rs"]
 mod offload;
+#[path = "program_run/packet_socket.rs"]
+mod packet_socket;
 #[path = "program_run/packets.rs"]
 mod packets;
 #[path = "program_run/rings.rs"]
