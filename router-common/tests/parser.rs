@@ -1,5 +1,5 @@
 //! The parser against an independent one, and against bytes that nobody should send.
-#![expect(clippy::unwrap_used, reason = "helpers build what a test is sure of")]
+#![expect(clippy::unwrap_used, reason = "helpers fail as tests do")]
 
 use etherparse::{
     Icmpv4Slice, IpAuthHeader, IpFragOffset, IpNumber, Ipv4Header, Ipv4Options, Ipv6FragmentHeader,

@@ -1,5 +1,5 @@
 //! What the eBPF object holds; needs no privilege.
-#![expect(clippy::unwrap_used, reason = "helpers read what a test is sure of")]
+#![expect(clippy::unwrap_used, reason = "helpers fail as tests do")]
 
 use std::collections::BTreeSet;
 

@@ -1,5 +1,6 @@
 //! The egress program in the kernel, packet by packet: verdicts, counters, records, flows. Loads eBPF programs, so it
 //! needs root.
+#![expect(clippy::unwrap_used, reason = "helpers fail as tests do")]
 
 #[path = "program_run/bench.rs"]
 mod bench;
