@@ -5,3 +5,17 @@ pub const SLOT_COUNT: u32 = 1024;
 
 /// Workers a node can have.
 pub const MAX_WORKERS: u32 = 32;
+
+/// The slot of a flow.
+#[inline(always)]
+pub const fn slot(flow_hash: u32) -> u32 {
+    flow_hash % SLOT_COUNT
+}
+
+/// The worker of a slot, below `n_workers`.
+///
+/// # Panics
+/// Without workers.
+pub const fn worker(slot: u32, n_workers: u32) -> u32 {
+    slot % n_workers
+}

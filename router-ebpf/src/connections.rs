@@ -8,7 +8,7 @@ use router_common::conn::Conn;
 use router_common::flow_hash::flow_hash;
 use router_common::flow_key::FlowKey;
 use router_common::peer::NO_PEER;
-use router_common::slots::SLOT_COUNT;
+use router_common::slots::slot;
 
 use crate::maps::{CONNECTIONS, PEERS, SETTINGS, SLOTS};
 
@@ -35,7 +35,7 @@ pub(crate) fn lane(key: &FlowKey, len: u32) -> Option<Lane> {
         last_seen_ns: now_ns,
         packets: 1,
         bytes: u64::from(len),
-        worker: *SLOTS.get(hash % SLOT_COUNT)?,
+        worker: *SLOTS.get(slot(hash))?,
         peer: PEERS
             .get(&Key::new(128, key.destination))
             .copied()

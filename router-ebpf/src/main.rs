@@ -25,7 +25,7 @@ use router_common::reason::Reason;
 
 /// Egress of the TUN device: the whole way out of this node.
 #[classifier]
-pub fn sr_egress(ctx: TcContext) -> i32 {
+pub(crate) fn sr_egress(ctx: TcContext) -> i32 {
     let reason = steer::steer(&packet::Skb::new(&ctx));
     counters::count(reason);
     match reason {

@@ -18,39 +18,28 @@ pub(super) fn parse<R: PacketReader + ?Sized>(reader: &R, len: u32) -> Result<Pa
         return Err(Reason::BadTotalLength);
     }
     let (mut next, mut offset, mut fragment) = (header[6], HEADER_LEN, false);
-    let mut i = 0;
-    while i < MAX_EXTENSION_HEADERS {
-        let unit = match next {
-            protocol::HOP_BY_HOP | protocol::ROUTING | protocol::DESTINATION_OPTIONS => 8,
-            protocol::AH => 4,
-            protocol::FRAGMENT => 0,
-            _ => break,
-        };
-        let [after, size, high, low] = reader.load::<4>(offset).ok_or(Reason::Truncated)?;
-        if next == protocol::FRAGMENT {
-            offset += 8;
-            // An atomic fragment (RFC 6946) is a whole packet.
-            fragment = u16::from_be_bytes([high, low]) & 0xfff9 != 0;
-            next = after;
-            if fragment {
-                break;
-            }
-        } else {
-            // AH counts in words less two, the others in 8 bytes less one.
-            offset += if unit == 4 {
-                (u32::from(size) + 2) * 4
-            } else {
-                (u32::from(size) + 1) * 8
-            };
-            next = after;
+    let mut n_headers = 0;
+    while is_extension(next) {
+        if n_headers == MAX_EXTENSION_HEADERS {
+            return Err(Reason::TooManyHeaders);
         }
+        n_headers += 1;
+        let [after, size, high, low] = reader.load::<4>(offset).ok_or(Reason::Truncated)?;
+        // AH counts in words less two, the others in 8 bytes less one.
+        offset += match next {
+            protocol::FRAGMENT => 8,
+            protocol::AH => (u32::from(size) + 2) * 4,
+            _ => (u32::from(size) + 1) * 8,
+        };
         if offset > len {
             return Err(Reason::Truncated);
         }
-        i += 1;
-    }
-    if i == MAX_EXTENSION_HEADERS {
-        return Err(Reason::TooManyHeaders);
+        // An atomic fragment (RFC 6946) is a whole packet.
+        fragment = next == protocol::FRAGMENT && u16::from_be_bytes([high, low]) & 0xfff9 != 0;
+        next = after;
+        if fragment {
+            break;
+        }
     }
     let mut parsed = Parsed {
         key: FlowKey {
@@ -73,4 +62,16 @@ pub(super) fn parse<R: PacketReader + ?Sized>(reader: &R, len: u32) -> Result<Pa
         transport::parse(reader, len, &mut parsed)?;
     }
     Ok(parsed)
+}
+
+#[inline(always)]
+fn is_extension(next: u8) -> bool {
+    matches!(
+        next,
+        protocol::HOP_BY_HOP
+            | protocol::ROUTING
+            | protocol::FRAGMENT
+            | protocol::AH
+            | protocol::DESTINATION_OPTIONS
+    )
 }

@@ -17,7 +17,7 @@ use router_common::flow_hash::HashKey;
 use router_common::peer::MAX_PEERS;
 use router_common::reason::Reason;
 use router_common::settings::Settings;
-use router_common::slots::{MAX_WORKERS, SLOT_COUNT};
+use router_common::slots::{self, MAX_WORKERS, SLOT_COUNT};
 use router_common::wake::WakeFlag;
 use router_common::{ABI_VERSION, names};
 
@@ -265,10 +265,10 @@ fn write_slots(ebpf: &mut Ebpf, n_workers: u32) -> Result<(), KernelError> {
     let map = ebpf
         .map_mut(names::SLOTS)
         .ok_or(KernelError::Missing { name: names::SLOTS })?;
-    let mut slots: Array<_, u32> = Array::try_from(map).map_err(map_failed("open", names::SLOTS))?;
+    let mut table: Array<_, u32> = Array::try_from(map).map_err(map_failed("open", names::SLOTS))?;
     for slot in 0..SLOT_COUNT {
-        slots
-            .set(slot, slot % n_workers, 0)
+        table
+            .set(slot, slots::worker(slot, n_workers), 0)
             .map_err(map_failed("write", names::SLOTS))?;
     }
     Ok(())

@@ -1,0 +1,562 @@
+//! Tables of packets: for each the verdict, the one counter that moves, the record and the flow's entry.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use anyhow::{Context, Result, ensure};
+use router_common::flow_hash::flow_hash;
+use router_common::flow_key::FlowKey;
+use router_common::frame::{FrameHeader, VnetHeader};
+use router_common::packet::parse;
+use router_common::packet::protocol::{
+    AH, DESTINATION_OPTIONS, FRAGMENT, HOP_BY_HOP, ICMP, ICMPV6, ROUTING, SCTP, TCP, UDP,
+};
+use router_common::peer::NO_PEER;
+use router_common::reason::Reason;
+use router_common::record::RecordHeader;
+use router_common::slots::{slot, worker};
+
+use crate::bench::{Bench, OK, Outcome, Plan, Record, SHOT, STOLEN};
+use crate::packets::*;
+
+const GRE: u8 = 47;
+const ESP: u8 = 50;
+const NO_NEXT: u8 = 59;
+/// The kernel takes nothing shorter for a run; the device's tests do.
+const SHORTEST_RUN: usize = 14;
+
+#[test]
+fn whole_ipv4_packets_are_captured() {
+    let with_options = |words, payload: &[u8]| ipv4_full((A4, B4), words, WHOLE, TCP, payload);
+    let flow = |protocol, source, destination| key((A4, B4), protocol, source, destination);
+    assert_captured(&[
+        ("TCP", ipv4(TCP, &tcp(40000, 443, 0)), flow(TCP, 40000, 443), 0),
+        (
+            "TCP with options",
+            ipv4(TCP, &tcp(40001, 443, 3)),
+            flow(TCP, 40001, 443),
+            0,
+        ),
+        (
+            "TCP with all options",
+            ipv4(TCP, &tcp(40002, 443, 10)),
+            flow(TCP, 40002, 443),
+            0,
+        ),
+        (
+            "TCP with payload",
+            ipv4(TCP, &[tcp(40003, 443, 0), vec![7; 1000]].concat()),
+            flow(TCP, 40003, 443),
+            0,
+        ),
+        (
+            "one IPv4 option",
+            with_options(1, &tcp(40004, 443, 0)),
+            flow(TCP, 40004, 443),
+            0,
+        ),
+        (
+            "all IPv4 options",
+            with_options(10, &tcp(40005, 443, 0)),
+            flow(TCP, 40005, 443),
+            0,
+        ),
+        (
+            "all options of both",
+            with_options(10, &tcp(40006, 443, 10)),
+            flow(TCP, 40006, 443),
+            0,
+        ),
+        (
+            "UDP",
+            ipv4(UDP, &udp(40000, 53, b"question")),
+            flow(UDP, 40000, 53),
+            0,
+        ),
+        (
+            "UDP without payload",
+            ipv4(UDP, &udp(40001, 53, b"")),
+            flow(UDP, 40001, 53),
+            0,
+        ),
+        (
+            "UDP with an odd payload",
+            ipv4(UDP, &udp(40002, 53, b"odd")),
+            flow(UDP, 40002, 53),
+            0,
+        ),
+        ("SCTP", ipv4(SCTP, &sctp(5000, 5001)), flow(SCTP, 5000, 5001), 0),
+        ("echo request", ipv4(ICMP, &icmp(8, 77)), flow(ICMP, 77, 0), 0),
+        ("echo reply", ipv4(ICMP, &icmp(0, 78)), flow(ICMP, 78, 0), 0),
+        ("unreachable", ipv4(ICMP, &icmp(3, 79)), flow(ICMP, 0, 0), 0),
+        (
+            "ICMPv6 in IPv4",
+            ipv4(ICMPV6, &icmp(8, 80)),
+            flow(ICMPV6, 0, 0),
+            0,
+        ),
+        ("GRE", ipv4(GRE, &[0; 24]), flow(GRE, 0, 0), 0),
+        ("ESP", ipv4(ESP, &[9; 24]), flow(ESP, 0, 0), 0),
+        (
+            "AH is a protocol of its own",
+            ipv4(AH, &authentication(TCP, 0, &tcp(1, 2, 0))),
+            flow(AH, 0, 0),
+            0,
+        ),
+        ("header alone", ipv4(NO_NEXT, b""), flow(NO_NEXT, 0, 0), 0),
+        (
+            "wrong UDP length",
+            ipv4(UDP, &with_udp_length(udp(40003, 53, b"x"), 3)),
+            flow(UDP, 40003, 53),
+            0,
+        ),
+    ]);
+}
+
+#[test]
+fn whole_ipv6_packets_are_captured_behind_every_extension_header() {
+    let flow = |protocol, source, destination| key((A6, B6), protocol, source, destination);
+    let question = udp(40000, 53, b"question");
+    let over = |protocol, header: Vec<u8>| (ipv6(protocol, &header), flow(UDP, 40000, 53));
+    let mut cases = vec![
+        ("TCP", (ipv6(TCP, &tcp(40000, 443, 0)), flow(TCP, 40000, 443))),
+        (
+            "TCP with options",
+            (ipv6(TCP, &tcp(40001, 443, 10)), flow(TCP, 40001, 443)),
+        ),
+        ("UDP", (ipv6(UDP, &question), flow(UDP, 40000, 53))),
+        ("SCTP", (ipv6(SCTP, &sctp(5000, 5001)), flow(SCTP, 5000, 5001))),
+        (
+            "echo request",
+            (ipv6(ICMPV6, &icmp(128, 77)), flow(ICMPV6, 77, 0)),
+        ),
+        ("echo reply", (ipv6(ICMPV6, &icmp(129, 78)), flow(ICMPV6, 78, 0))),
+        ("packet too big", (ipv6(ICMPV6, &icmp(2, 79)), flow(ICMPV6, 0, 0))),
+        ("ICMP in IPv6", (ipv6(ICMP, &icmp(128, 80)), flow(ICMP, 0, 0))),
+        ("GRE", (ipv6(GRE, &[0; 24]), flow(GRE, 0, 0))),
+        ("ESP", (ipv6(ESP, &[9; 24]), flow(ESP, 0, 0))),
+        ("header alone", (ipv6(NO_NEXT, b""), flow(NO_NEXT, 0, 0))),
+    ];
+    cases.extend([
+        ("hop-by-hop options", over(HOP_BY_HOP, options(UDP, 0, &question))),
+        (
+            "long hop-by-hop options",
+            over(HOP_BY_HOP, options(UDP, 30, &question)),
+        ),
+        ("routing header", over(ROUTING, options(UDP, 2, &question))),
+        (
+            "destination options",
+            over(DESTINATION_OPTIONS, options(UDP, 1, &question)),
+        ),
+        ("short AH", over(AH, authentication(UDP, 0, &question))),
+        ("AH of SHA-256", over(AH, authentication(UDP, 4, &question))),
+        ("atomic fragment", over(FRAGMENT, fragment(UDP, WHOLE, &question))),
+        ("chain of all", over(HOP_BY_HOP, long_chain(&question))),
+    ]);
+    let chain = options_chain(8);
+    cases.push((
+        "eight headers",
+        (ipv6(DESTINATION_OPTIONS, &chain), flow(NO_NEXT, 0, 0)),
+    ));
+    let cases: Vec<_> = cases
+        .into_iter()
+        .map(|(name, (packet, key))| (name, packet, key, 2))
+        .collect();
+    assert_captured(&cases);
+}
+
+#[test]
+fn fragments_are_captured_as_a_flow_without_ports() {
+    let flow4 = key((A4, B4), UDP, 0, 0);
+    let flow6 = |protocol| key((A6, B6), protocol, 0, 0);
+    let (question, rest) = (udp(40000, 53, &[1; 16]), [2; 24]);
+    let piece4 = |at, payload: &[u8]| ipv4_full((A4, B4), 0, at, UDP, payload);
+    let piece6 = |at, payload: &[u8]| ipv6(FRAGMENT, &fragment(UDP, at, payload));
+    assert_captured(&[
+        ("first of IPv4", piece4((0, true), &question), flow4, 0),
+        (
+            "first of IPv4 with options",
+            ipv4_full((A4, B4), 2, (0, true), UDP, &question),
+            flow4,
+            0,
+        ),
+        ("middle of IPv4", piece4((3, true), &rest), flow4, 0),
+        ("last of IPv4", piece4((6, false), &rest), flow4, 0),
+        ("last of IPv4 of one byte", piece4((9, false), &[3]), flow4, 0),
+        (
+            "first of IPv4 inside the UDP header",
+            piece4((0, true), &question[..4]),
+            flow4,
+            0,
+        ),
+        ("first of IPv6", piece6((0, true), &question), flow6(UDP), 2),
+        ("middle of IPv6", piece6((3, true), &rest), flow6(UDP), 2),
+        ("last of IPv6", piece6((6, false), &rest), flow6(UDP), 2),
+        ("empty last of IPv6", piece6((9, false), b""), flow6(UDP), 2),
+        (
+            "middle of IPv6 behind options",
+            ipv6(
+                HOP_BY_HOP,
+                &options(FRAGMENT, 0, &fragment(UDP, (3, true), &rest)),
+            ),
+            flow6(UDP),
+            2,
+        ),
+        (
+            "first of IPv6 before options",
+            ipv6(
+                FRAGMENT,
+                &fragment(DESTINATION_OPTIONS, (0, true), &options(UDP, 0, &question)),
+            ),
+            flow6(DESTINATION_OPTIONS),
+            2,
+        ),
+        (
+            "middle that begins like a header",
+            ipv6(FRAGMENT, &fragment(DESTINATION_OPTIONS, (1, true), &[0xff; 16])),
+            flow6(DESTINATION_OPTIONS),
+            2,
+        ),
+    ]);
+}
+
+#[test]
+fn destination_decides_the_peer_by_its_longest_prefix() {
+    let four = |to: [u8; 4]| {
+        let to = Ipv4Addr::from(to);
+        let packet = ipv4_full((A4, to), 0, WHOLE, UDP, &udp(1, 2, b""));
+        (packet, key((A4, to), UDP, 1, 2))
+    };
+    let six = |to: &str| {
+        let to: Ipv6Addr = to.parse().unwrap();
+        (
+            ipv6_between((A6, to), UDP, &udp(1, 2, b"")),
+            key((A6, to), UDP, 1, 2),
+        )
+    };
+    let cases = [
+        ("peer 0", four([10, 1, 1, 255]), 0),
+        ("peer 1 inside peer 0", four([10, 1, 2, 0]), 1),
+        ("above peer 1", four([10, 1, 3, 0]), 0),
+        ("nobody's IPv4 address", four([10, 2, 0, 1]), NO_PEER),
+        ("private use", four([192, 168, 0, 1]), NO_PEER),
+        ("last unicast address", four([223, 255, 255, 255]), NO_PEER),
+        ("peer 2", six("fd01:1::"), 2),
+        ("peer 3 inside peer 2", six("fd01:2::1"), 3),
+        ("nobody's IPv6 address", six("2001:db8::1"), NO_PEER),
+        ("link-local", six("fe80::1"), NO_PEER),
+        ("peer 0 as an IPv6 address", six("::ffff:10.1.1.1"), 0),
+    ];
+
+    assert_captured(&cases.map(|(name, (packet, key), peer)| (name, packet, key, peer)));
+}
+
+#[test]
+fn packets_that_are_not_ours_pass_untouched() {
+    let to4 = |to: [u8; 4]| ipv4_full((A4, to.into()), 0, WHOLE, UDP, &udp(1, 2, b""));
+    let to6 = |to: &str| ipv6_between((A6, to.parse().unwrap()), UDP, &udp(1, 2, b""));
+    let mut cases = vec![
+        ("multicast DNS".into(), to4([224, 0, 0, 251]), Reason::Multicast),
+        (
+            "administrative multicast".into(),
+            to4([239, 1, 2, 3]),
+            Reason::Multicast,
+        ),
+        ("reserved".into(), to4([240, 0, 0, 1]), Reason::Multicast),
+        ("broadcast".into(), to4([255, 255, 255, 255]), Reason::Multicast),
+        ("all nodes".into(), to6("ff02::1"), Reason::Multicast),
+        ("all routers".into(), to6("ff02::2"), Reason::Multicast),
+        ("global multicast".into(), to6("ff0e::101"), Reason::Multicast),
+    ];
+    for version in (0..16).filter(|version| ![4, 6].contains(version)) {
+        let mut packet = ipv4(UDP, &udp(1, 2, b""));
+        packet[0] = version << 4 | 5;
+        cases.push((format!("version {version}"), packet, Reason::NotIp));
+    }
+    assert_uncaptured(OK, cases);
+}
+
+#[test]
+fn packets_cut_anywhere_in_their_headers_are_refused() {
+    use Reason::{BadHeaderLength, Truncated};
+    let long_tcp = ipv4_full((A4, B4), 2, WHOLE, TCP, &tcp(1, 2, 2));
+    let mut cases = Vec::new();
+
+    for (name, packet, reasons) in [
+        (
+            "TCP with options in IPv4 with options",
+            long_tcp,
+            &[
+                (20, Truncated),
+                (28, BadHeaderLength),
+                (48, Truncated),
+                (56, BadHeaderLength),
+            ][..],
+        ),
+        ("TCP in IPv4", ipv4(TCP, &tcp(1, 2, 0)), &[(40, Truncated)]),
+        ("UDP in IPv4", ipv4(UDP, &udp(1, 2, b"")), &[(28, Truncated)]),
+        ("SCTP in IPv4", ipv4(SCTP, &sctp(1, 2)[..12]), &[(32, Truncated)]),
+        ("echo in IPv4", ipv4(ICMP, &icmp(8, 1)[..8]), &[(28, Truncated)]),
+        (
+            "TCP in IPv6",
+            ipv6(TCP, &tcp(1, 2, 1)),
+            &[(60, Truncated), (64, BadHeaderLength)],
+        ),
+        ("UDP in IPv6", ipv6(UDP, &udp(1, 2, b"")), &[(48, Truncated)]),
+        ("SCTP in IPv6", ipv6(SCTP, &sctp(1, 2)[..12]), &[(52, Truncated)]),
+        (
+            "echo in IPv6",
+            ipv6(ICMPV6, &icmp(128, 1)[..8]),
+            &[(48, Truncated)],
+        ),
+        (
+            "fragment of IPv6",
+            ipv6(FRAGMENT, &fragment(UDP, (3, true), b"")),
+            &[(48, Truncated)],
+        ),
+        (
+            "extension headers",
+            ipv6(HOP_BY_HOP, &long_chain(&udp(1, 2, b""))),
+            &[(120, Truncated)],
+        ),
+    ] {
+        assert_eq!(reasons.last().unwrap().0, packet.len(), "{name}");
+        for len in SHORTEST_RUN..packet.len() {
+            let cut = with_true_length(packet[..len].to_vec());
+            let reason = reasons.iter().find(|(end, _)| len < *end).unwrap().1;
+            cases.push((format!("{name} cut to {len}"), cut, reason));
+        }
+    }
+    assert_uncaptured(SHOT, cases);
+}
+
+#[test]
+fn packets_shorter_than_they_say_are_refused() {
+    let mut cases = Vec::new();
+
+    for (name, packet, header_len) in [
+        ("IPv4", ipv4(UDP, &udp(1, 2, b"payload")), 20),
+        ("IPv6", ipv6(UDP, &udp(1, 2, b"payload")), 40),
+    ] {
+        for len in SHORTEST_RUN..packet.len() {
+            let reason = if len < header_len {
+                Reason::Truncated
+            } else {
+                Reason::BadTotalLength
+            };
+            cases.push((format!("{name} cut to {len}"), packet[..len].to_vec(), reason));
+        }
+    }
+    assert_uncaptured(SHOT, cases);
+}
+
+#[test]
+fn packets_with_impossible_lengths_are_refused() {
+    use Reason::{BadHeaderLength, BadTotalLength, TooManyHeaders, Truncated};
+    let tcp4 = || ipv4(TCP, &tcp(1, 2, 0));
+    let with_byte = |mut packet: Vec<u8>, at: usize, byte| {
+        packet[at] = byte;
+        packet
+    };
+    let long_option = |next| ipv6(next, &with_byte(options(UDP, 0, &udp(1, 2, &[0; 64])), 1, 255));
+    let mut cases = vec![
+        (
+            "IPv4 header beyond the packet".into(),
+            with_byte(tcp4(), 0, 0x4f),
+            BadHeaderLength,
+        ),
+        (
+            "TCP header beyond the packet".into(),
+            with_byte(tcp4(), 32, 0xf0),
+            BadHeaderLength,
+        ),
+        (
+            "TCP header over its packet by one word".into(),
+            with_byte(tcp4(), 32, 0x60),
+            BadHeaderLength,
+        ),
+        (
+            "IPv4 length over by one".into(),
+            with_length(tcp4(), 41),
+            BadTotalLength,
+        ),
+        (
+            "greatest IPv4 length".into(),
+            with_length(tcp4(), 65535),
+            BadTotalLength,
+        ),
+        (
+            "IPv4 length of one".into(),
+            with_length(tcp4(), 1),
+            BadTotalLength,
+        ),
+        (
+            "IPv4 length inside the header".into(),
+            with_length(tcp4(), 19),
+            BadTotalLength,
+        ),
+        (
+            "IPv4 length inside the options".into(),
+            with_length(ipv4_full((A4, B4), 1, WHOLE, TCP, &tcp(1, 2, 0)), 23),
+            BadTotalLength,
+        ),
+        (
+            "IPv6 length over by one".into(),
+            with_length(ipv6(TCP, &tcp(1, 2, 0)), 21),
+            BadTotalLength,
+        ),
+        (
+            "greatest IPv6 length".into(),
+            with_length(ipv6(TCP, &tcp(1, 2, 0)), 65535),
+            BadTotalLength,
+        ),
+        (
+            "hop-by-hop options beyond the packet".into(),
+            long_option(HOP_BY_HOP),
+            Truncated,
+        ),
+        (
+            "routing header beyond the packet".into(),
+            long_option(ROUTING),
+            Truncated,
+        ),
+        (
+            "destination options beyond the packet".into(),
+            long_option(DESTINATION_OPTIONS),
+            Truncated,
+        ),
+        ("AH beyond the packet".into(), long_option(AH), Truncated),
+        (
+            "nine headers".into(),
+            ipv6(DESTINATION_OPTIONS, &options_chain(9)),
+            TooManyHeaders,
+        ),
+        (
+            "forty headers".into(),
+            ipv6(DESTINATION_OPTIONS, &options_chain(40)),
+            TooManyHeaders,
+        ),
+        (
+            "nine atomic fragments".into(),
+            ipv6(
+                FRAGMENT,
+                &(0..9).fold(vec![], |inner, _| fragment(FRAGMENT, WHOLE, &inner)),
+            ),
+            TooManyHeaders,
+        ),
+    ];
+    for words in 0..5 {
+        cases.push((
+            format!("IPv4 header of {words} words"),
+            with_byte(tcp4(), 0, 0x40 | words),
+            BadHeaderLength,
+        ));
+        cases.push((
+            format!("TCP header of {words} words"),
+            with_byte(tcp4(), 32, words << 4),
+            BadHeaderLength,
+        ));
+    }
+    assert_uncaptured(SHOT, cases);
+}
+
+/// A device may hold more bytes than the IP header says, and a super-packet may say nothing.
+#[test]
+fn packets_longer_than_they_say_are_captured_with_all_their_bytes() {
+    let flow4 = key((A4, B4), TCP, 1, 2);
+    let flow6 = key((A6, B6), TCP, 1, 2);
+    let tcp4 = || ipv4(TCP, &[tcp(1, 2, 0), vec![5; 6]].concat());
+    let tcp6 = || ipv6(TCP, &[tcp(1, 2, 0), vec![5; 6]].concat());
+    assert_captured(&[
+        ("padded IPv4", with_length(tcp4(), 40), flow4, 0),
+        ("IPv4 header alone, padded", with_length(tcp4(), 20), flow4, 0),
+        ("IPv4 without length", with_length(tcp4(), 0), flow4, 0),
+        ("padded IPv6", with_length(tcp6(), 20), flow6, 2),
+        ("IPv6 with a length of one", with_length(tcp6(), 1), flow6, 2),
+        ("IPv6 without length", with_length(tcp6(), 0), flow6, 2),
+    ]);
+}
+
+type Captured = (&'static str, Vec<u8>, FlowKey, u32);
+
+fn assert_captured(cases: &[Captured]) {
+    let mut bench = Bench::with(Plan::default()).unwrap();
+    for (name, packet, key, peer) in cases {
+        check_captured(&mut bench, packet, key, *peer)
+            .with_context(|| (*name).to_owned())
+            .unwrap();
+    }
+}
+
+fn check_captured(bench: &mut Bench, packet: &[u8], key: &FlowKey, peer: u32) -> Result<()> {
+    let flow_hash = flow_hash(&bench.settings.hash_key, key);
+    let worker = worker(slot(flow_hash), Plan::default().n_workers);
+    let len = packet.len() as u32;
+    let parsed = parse(packet, len).map(|parsed| parsed.key);
+    ensure!(
+        parsed == Ok(*key),
+        "user space parses {parsed:?}, expected {key:?}"
+    );
+    let before = bench.connections.get(key, 0).unwrap_or_default();
+
+    let outcome = bench.run(packet)?;
+
+    let frame = FrameHeader {
+        len,
+        vnet: VnetHeader::default(),
+    };
+    let header = RecordHeader {
+        flow_hash,
+        peer,
+        frame,
+    };
+    let record = Record {
+        worker,
+        header,
+        packet: packet.to_vec(),
+    };
+    let expected = Outcome {
+        verdict: STOLEN,
+        counted: vec![(Reason::Captured, 1)],
+        records: vec![record],
+    };
+    ensure!(outcome == expected, "{outcome:x?}, expected {expected:x?}");
+    let conn = bench.connections.get(key, 0).context("the flow has no entry")?;
+    ensure!(
+        (conn.packets, conn.bytes) == (before.packets + 1, before.bytes + u64::from(len)),
+        "{before:?} became {conn:?}"
+    );
+    ensure!(
+        (conn.worker, conn.peer, conn.flow_hash) == (worker, peer, flow_hash),
+        "{conn:?}"
+    );
+    ensure!(before.first_seen_ns <= conn.first_seen_ns && conn.first_seen_ns <= conn.last_seen_ns);
+    Ok(())
+}
+
+fn assert_uncaptured(verdict: u32, cases: Vec<(String, Vec<u8>, Reason)>) {
+    let mut bench = Bench::new().unwrap();
+    for (name, packet, reason) in &cases {
+        let outcome = bench.run(packet).with_context(|| name.clone()).unwrap();
+
+        let expected = Outcome {
+            verdict,
+            counted: vec![(*reason, 1)],
+            records: vec![],
+        };
+        assert_eq!(outcome, expected, "{name}");
+    }
+    assert_eq!(bench.n_flows(), 0);
+}
+
+/// One of each extension header: 72 bytes and the payload.
+fn long_chain(udp: &[u8]) -> Vec<u8> {
+    let atomic = fragment(UDP, WHOLE, udp);
+    let authentication = authentication(FRAGMENT, 1, &atomic);
+    let destination = options(AH, 0, &authentication);
+    options(ROUTING, 0, &options(DESTINATION_OPTIONS, 3, &destination))
+}
+
+fn with_udp_length(mut udp: Vec<u8>, len: u16) -> Vec<u8> {
+    udp[4..6].copy_from_slice(&len.to_be_bytes());
+    udp
+}
