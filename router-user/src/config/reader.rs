@@ -40,6 +40,8 @@ pub(super) struct Table<'a> {
     lines: &'a Lines,
     entries: Option<&'a DeTable<'a>>,
     known: Vec<&'static str>,
+    /// The table itself is wrong, so what it lacks goes without saying.
+    reported: bool,
 }
 
 impl<'a> Table<'a> {
@@ -61,6 +63,7 @@ impl<'a> Table<'a> {
             lines,
             entries,
             known: Vec::new(),
+            reported: false,
         }
     }
 
@@ -83,7 +86,9 @@ impl<'a> Table<'a> {
         if entries.is_none() {
             expected(&place, "a table", value, format!("a [{name}] section"), problems);
         }
-        Self::new(place, self.lines, entries)
+        let mut table = Self::new(place, self.lines, entries);
+        table.reported = entries.is_none();
+        table
     }
 
     /// The tables of the array `name`; none when the file has none.
@@ -115,7 +120,7 @@ impl<'a> Table<'a> {
         problems: &mut Problems,
     ) -> Option<Located<String>> {
         let Some((place, value)) = self.take(name) else {
-            problems.add(&self.absent(name), "missing", allowed);
+            self.missing(name, allowed, problems);
             return None;
         };
         string_at(place, value, allowed, problems)
@@ -132,7 +137,8 @@ impl<'a> Table<'a> {
         string_at(place, value, allowed, problems)
     }
 
-    /// The strings of the array `name`, if present; what is not a string is reported and left out.
+    /// The strings of the array `name`, if present; what is no array, or an element that is no string, is reported
+    /// and left out.
     pub(super) fn strings(
         &mut self,
         name: &'static str,
@@ -140,7 +146,7 @@ impl<'a> Table<'a> {
         problems: &mut Problems,
     ) -> Option<Vec<Located<String>>> {
         let (place, value) = self.take(name)?;
-        Some(self.strings_at(&place, value, allowed, problems))
+        self.strings_at(&place, value, allowed, problems)
     }
 
     /// As [`Table::strings`], of an array that must be there and have an element.
@@ -152,13 +158,14 @@ impl<'a> Table<'a> {
     ) -> Vec<Located<String>> {
         let at_least_one = || format!("at least one element, {allowed}");
         let Some((place, value)) = self.take(name) else {
-            problems.add(&self.absent(name), "missing", at_least_one());
+            self.missing(name, &at_least_one(), problems);
             return Vec::new();
         };
         if value.as_array().is_some_and(|elements| elements.is_empty()) {
             problems.add(&place, "is empty", at_least_one());
         }
         self.strings_at(&place, value, allowed, problems)
+            .unwrap_or_default()
     }
 
     fn strings_at(
@@ -167,7 +174,7 @@ impl<'a> Table<'a> {
         value: &DeValue<'_>,
         allowed: &str,
         problems: &mut Problems,
-    ) -> Vec<Located<String>> {
+    ) -> Option<Vec<Located<String>>> {
         let Some(elements) = value.as_array() else {
             expected(
                 place,
@@ -176,7 +183,7 @@ impl<'a> Table<'a> {
                 format!("an array, each element {allowed}"),
                 problems,
             );
-            return Vec::new();
+            return None;
         };
         let strings = elements.iter().enumerate().filter_map(|(index, element)| {
             string_at(
@@ -186,7 +193,7 @@ impl<'a> Table<'a> {
                 problems,
             )
         });
-        strings.collect()
+        Some(strings.collect())
     }
 
     /// The integer `name`, if present and in `range`.
@@ -256,6 +263,12 @@ impl<'a> Table<'a> {
                 .place
                 .field(name.get_ref(), self.lines.line_of(name.span().start));
             problems.add(&place, "unknown field", self.known.join(", "));
+        }
+    }
+
+    fn missing(&self, name: &str, allowed: &str, problems: &mut Problems) {
+        if !self.reported {
+            problems.add(&self.absent(name), "missing", allowed);
         }
     }
 
