@@ -1,6 +1,9 @@
 //! The control socket: HTTP and JSON over a Unix socket.
 //!
-//! `GET /v1/status` answers with a [`Status`].
+//! | request | answer |
+//! |---|---|
+//! | `GET /v1/status` | 200 and a [`Status`] |
+//! | `PUT /v1/workers` with `{"active": 8}` | 204 once that many workers are active; 422 and a text outside the configured bounds. The next decision of the scaler may change it again. |
 
 mod client;
 mod server;
@@ -9,12 +12,22 @@ mod status;
 use std::io;
 use std::path::PathBuf;
 
-pub use client::fetch_status;
-pub use server::{ControlServer, StatusSource};
+pub use client::{fetch_status, set_workers};
+pub use server::{ControlServer, SetWorkers, StatusSource};
 pub use status::{DeviceStatus, PeerState, PeerStatus, Status};
 
 /// Path of the status resource.
 const STATUS_PATH: &str = "/v1/status";
+
+/// Path of the workers resource.
+const WORKERS_PATH: &str = "/v1/workers";
+
+/// What a client sends to [`WORKERS_PATH`].
+#[derive(Clone, Copy, Debug, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WorkersBody {
+    active: u32,
+}
 
 /// Why the control socket cannot be served or asked.
 #[derive(Debug, thiserror::Error)]
@@ -45,6 +58,14 @@ pub enum ControlError {
         /// The socket.
         path: PathBuf,
         /// What is wrong with it.
+        reason: String,
+    },
+    /// The node refused a request.
+    #[error("the node at {} refused: {reason}", path.display())]
+    Refused {
+        /// The socket.
+        path: PathBuf,
+        /// What it said.
         reason: String,
     },
     /// The system refused an operation.

@@ -1,13 +1,17 @@
 //! The kernel side: loads and pins the eBPF object, attaches it, and shares its maps.
 
 mod attach;
+mod bpf;
+mod connection_table;
 mod error;
 mod mapped;
 mod object;
 mod pins;
 mod ring;
+mod tables;
 
+pub use connection_table::{ConnectionTable, Reading, STEP_ENTRIES};
 pub use error::KernelError;
 pub use object::{Kernel, KernelConfig};
 pub use pins::BPFFS;
-pub use ring::RingConsumer;
+pub use ring::{RingConsumer, RingGauge};

@@ -13,6 +13,7 @@ mod sender;
 mod status;
 mod uncaptured;
 mod worker;
+mod worker_pool;
 
 pub use error::NodeError;
 pub use lifecycle::{Node, run};

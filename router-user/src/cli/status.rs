@@ -33,7 +33,11 @@ fn table(status: &Status) -> Result<String, std::fmt::Error> {
     line("addresses", &device.addresses.join(", "))?;
     line("listen", &status.listen.join(", "))?;
     line("hook", &status.hook)?;
-    line("sink", &format!("{}, {} workers", status.sink, status.workers))?;
+    line("sink", &status.sink)?;
+    line(
+        "workers",
+        &format!("{} active, {} retired", status.workers, status.retired_workers),
+    )?;
     line("pins", status.pins.as_deref().unwrap_or("none"))?;
     for peer in &status.peers {
         write_peer(&mut text, peer)?;

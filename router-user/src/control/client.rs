@@ -5,15 +5,15 @@ use std::path::Path;
 use std::time::Duration;
 
 use axum::body::Bytes;
-use http_body_util::{BodyExt, Empty, Limited};
-use hyper::Request;
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1;
-use hyper::header::HOST;
+use hyper::header::{CONTENT_TYPE, HOST, HeaderValue};
+use hyper::{Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
-use super::{ControlError, STATUS_PATH, Status};
+use super::{ControlError, STATUS_PATH, Status, WORKERS_PATH, WorkersBody};
 
 /// More than 1,000 peers with 16 prefixes each need.
 const MAX_BODY_BYTES: usize = 16 * 1024 * 1024;
@@ -24,16 +24,39 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 /// # Errors
 /// Nobody answers within 5 s, or the answer is not a status.
 pub async fn fetch_status(socket: &Path) -> Result<Status, ControlError> {
-    let answer = timeout(TIMEOUT, get(socket)).await.unwrap_or_else(|_elapsed| {
-        Err(ControlError::NoNode {
-            path: socket.to_owned(),
-            source: io::ErrorKind::TimedOut.into(),
-        })
-    })?;
+    let request = Request::get(STATUS_PATH).body(Full::default());
+    let answer = ask(socket, request).await?;
     serde_json::from_slice(&answer).map_err(|error| bad_answer(socket, error))
 }
 
-async fn get(socket: &Path) -> Result<Bytes, ControlError> {
+/// Has the node at `socket` scale to `n` workers; returns once they are active.
+///
+/// # Errors
+/// Nobody answers within 5 s, or the node refuses.
+pub async fn set_workers(socket: &Path, n: u32) -> Result<(), ControlError> {
+    let body = serde_json::to_vec(&WorkersBody { active: n }).map_err(|error| bad_answer(socket, error))?;
+    let request = Request::put(WORKERS_PATH)
+        .header(CONTENT_TYPE, "application/json")
+        .body(Full::from(body));
+    ask(socket, request).await.map(drop)
+}
+
+async fn ask(
+    socket: &Path,
+    request: Result<Request<Full<Bytes>>, hyper::http::Error>,
+) -> Result<Bytes, ControlError> {
+    let request = request.map_err(|error| bad_answer(socket, error))?;
+    timeout(TIMEOUT, exchange(socket, request))
+        .await
+        .unwrap_or_else(|_elapsed| {
+            Err(ControlError::NoNode {
+                path: socket.to_owned(),
+                source: io::ErrorKind::TimedOut.into(),
+            })
+        })
+}
+
+async fn exchange(socket: &Path, mut request: Request<Full<Bytes>>) -> Result<Bytes, ControlError> {
     let stream = UnixStream::connect(socket)
         .await
         .map_err(|source| ControlError::NoNode {
@@ -43,20 +66,27 @@ async fn get(socket: &Path) -> Result<Bytes, ControlError> {
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
         .await
         .map_err(|error| bad_answer(socket, error))?;
-    let request = Request::get(STATUS_PATH)
-        .header(HOST, "stream-router")
-        .body(Empty::<Bytes>::new())
-        .map_err(|error| bad_answer(socket, error))?;
+    request
+        .headers_mut()
+        .insert(HOST, HeaderValue::from_static("stream-router"));
     let exchange = async {
         let response = sender
             .send_request(request)
             .await
             .map_err(|error| bad_answer(socket, error))?;
-        if !response.status().is_success() {
-            return Err(bad_answer(socket, response.status()));
-        }
+        let status = response.status();
         let body = Limited::new(response.into_body(), MAX_BODY_BYTES).collect().await;
-        Ok(body.map_err(|error| bad_answer(socket, error))?.to_bytes())
+        let body = body.map_err(|error| bad_answer(socket, error))?.to_bytes();
+        match status {
+            _ if status.is_success() => Ok(body),
+            StatusCode::UNPROCESSABLE_ENTITY | StatusCode::SERVICE_UNAVAILABLE => {
+                Err(ControlError::Refused {
+                    path: socket.to_owned(),
+                    reason: String::from_utf8_lossy(&body).into_owned(),
+                })
+            }
+            _ => Err(bad_answer(socket, status)),
+        }
     };
     tokio::pin!(exchange);
     tokio::select! {

@@ -7,18 +7,35 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use axum::extract::State;
-use axum::routing::get;
+use axum::http::StatusCode;
+use axum::routing::{get, put};
 use axum::{Json, Router};
 use tokio::net::UnixListener;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
 use tracing::warn;
 
-use super::{ControlError, STATUS_PATH, Status};
+use super::{ControlError, STATUS_PATH, Status, WORKERS_PATH, WorkersBody};
 
 /// Where the answers come from.
 pub trait StatusSource: Send + Sync + 'static {
     /// The state right now.
     fn status(&self) -> Status;
+}
+
+/// A wish for another number of workers.
+#[derive(Debug)]
+pub struct SetWorkers {
+    /// How many shall be active.
+    pub n_active: u32,
+    /// Told once they are, or why not.
+    pub reply: oneshot::Sender<Result<(), String>>,
+}
+
+#[derive(Clone)]
+struct Sources {
+    status: Arc<dyn StatusSource>,
+    workers: mpsc::Sender<SetWorkers>,
 }
 
 /// A served control socket; dropping it ends the service and removes the file.
@@ -29,14 +46,18 @@ pub struct ControlServer {
 }
 
 impl ControlServer {
-    /// Serves `source` at `path`, mode 0600, in place of what a killed node left there.
+    /// Serves `status` at `path`, and passes wishes on to `workers`; mode 0600, in place of what a killed node left there.
     ///
     /// # Errors
     /// A running node serves it, something else stands there, or the system refuses.
     ///
     /// # Panics
     /// Outside a tokio runtime with I/O enabled.
-    pub fn start(path: &Path, source: Arc<dyn StatusSource>) -> Result<Self, ControlError> {
+    pub fn start(
+        path: &Path,
+        status: Arc<dyn StatusSource>,
+        workers: mpsc::Sender<SetWorkers>,
+    ) -> Result<Self, ControlError> {
         let io = |action| {
             move |source| ControlError::Io {
                 action,
@@ -53,7 +74,10 @@ impl ControlServer {
         }
         remove_stale(path)?;
         let listener = bind_private(path).map_err(io("listen on"))?;
-        let app = Router::new().route(STATUS_PATH, get(status)).with_state(source);
+        let app = Router::new()
+            .route(STATUS_PATH, get(get_status))
+            .route(WORKERS_PATH, put(put_workers))
+            .with_state(Sources { status, workers });
         let serving = tokio::spawn(async move {
             if let Err(error) = axum::serve(listener, app).await {
                 warn!(%error, "the control socket failed");
@@ -75,8 +99,26 @@ impl Drop for ControlServer {
     }
 }
 
-async fn status(State(source): State<Arc<dyn StatusSource>>) -> Json<Status> {
-    Json(source.status())
+async fn get_status(State(sources): State<Sources>) -> Json<Status> {
+    Json(sources.status.status())
+}
+
+async fn put_workers(
+    State(sources): State<Sources>,
+    Json(body): Json<WorkersBody>,
+) -> Result<StatusCode, (StatusCode, String)> {
+    let stopping = || (StatusCode::SERVICE_UNAVAILABLE, "the node is stopping".to_owned());
+    let (reply, answer) = oneshot::channel();
+    let wish = SetWorkers {
+        n_active: body.active,
+        reply,
+    };
+    sources.workers.send(wish).await.map_err(|_closed| stopping())?;
+    match answer.await {
+        Ok(Ok(())) => Ok(StatusCode::NO_CONTENT),
+        Ok(Err(reason)) => Err((StatusCode::UNPROCESSABLE_ENTITY, reason)),
+        Err(_closed) => Err(stopping()),
+    }
 }
 
 fn remove_stale(path: &Path) -> Result<(), ControlError> {

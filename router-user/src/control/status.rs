@@ -23,8 +23,10 @@ pub struct Status {
     pub sink: String,
     /// Directory of the pinned programs and maps, if there is one.
     pub pins: Option<String>,
-    /// Number of workers.
-    pub workers: usize,
+    /// Workers that take new flows.
+    pub workers: u32,
+    /// Workers that only keep the flows they have.
+    pub retired_workers: u32,
     /// Every configured peer, in the order of the configuration.
     pub peers: Vec<PeerStatus>,
     /// Packets by reason, from the start: the egress program's, then those of user space.

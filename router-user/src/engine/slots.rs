@@ -1,6 +1,6 @@
 //! The slot table: flow hash to slot to worker, changed as little as possible when workers come and go.
 
-use router_common::slots::{MAX_WORKERS, SLOT_COUNT};
+use router_common::slots::{self, MAX_WORKERS, SLOT_COUNT};
 
 /// A slot that has another worker now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,7 +29,9 @@ impl SlotTable {
             (1..=MAX_WORKERS).contains(&n_workers),
             "1 to {MAX_WORKERS} workers"
         );
-        let workers: Vec<u32> = (0..SLOT_COUNT).map(|slot| slot % n_workers).collect();
+        let workers: Vec<u32> = (0..SLOT_COUNT)
+            .map(|slot| slots::worker(slot, n_workers))
+            .collect();
         let mut shares = vec![None; MAX_WORKERS as usize];
         for worker in &workers {
             *shares[*worker as usize].get_or_insert(0) += 1;

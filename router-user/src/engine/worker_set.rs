@@ -18,15 +18,13 @@ enum State {
     Retired { n_quiet: u8 },
 }
 
-/// A worker that takes new flows from now on, once its slots are written.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Activation {
+/// The worker that would be activated next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Candidate {
     /// Which worker.
     pub worker: u32,
-    /// It has no ring yet; one that had retired still has its own.
+    /// It has no ring; one that has retired still has its own.
     pub needs_ring: bool,
-    /// The slots it gets.
-    pub changes: Vec<SlotChange>,
 }
 
 /// The workers of a node, and their slots.
@@ -70,16 +68,22 @@ impl WorkerSet {
         self.in_state(|state| matches!(state, State::Retired { .. }))
     }
 
-    /// Activates one more worker, a retired one if there is one; `None` when all are active.
-    pub fn grow(&mut self) -> Option<Activation> {
+    /// The worker to activate next, a retired one if there is one; `None` when all are active.
+    pub fn candidate(&self) -> Option<Candidate> {
         let retired = self.retired().next();
         let worker = retired.or_else(|| self.in_state(|state| *state == State::Unused).next())?;
-        self.states[worker as usize] = State::Active;
-        Some(Activation {
+        Some(Candidate {
             worker,
             needs_ring: retired.is_none(),
-            changes: self.slots.add(worker),
         })
+    }
+
+    /// Activates `worker`, which has a ring by now; returns the slots it gets.
+    pub fn activate(&mut self, worker: u32) -> Vec<SlotChange> {
+        if let Some(state) = self.states.get_mut(worker as usize) {
+            *state = State::Active;
+        }
+        self.slots.add(worker)
     }
 
     /// Retires the newest worker; returns which, and who gets its slots. `None` when it is the last one.
@@ -146,17 +150,18 @@ mod tests {
         let mut set = WorkerSet::new(4);
         set.shrink().unwrap();
 
-        let back = set.grow().unwrap();
+        let back = set.candidate().unwrap();
 
         assert_eq!((back.worker, back.needs_ring), (3, false));
-        let next = set.grow().unwrap();
+        assert_eq!(set.activate(3).len(), 256);
+        let next = set.candidate().unwrap();
         assert_eq!((next.worker, next.needs_ring), (4, true));
     }
 
     #[test]
     fn neither_the_last_worker_goes_nor_comes_one_too_many() {
         assert_eq!(WorkerSet::new(1).shrink(), None);
-        assert_eq!(WorkerSet::new(MAX_WORKERS).grow(), None);
+        assert_eq!(WorkerSet::new(MAX_WORKERS).candidate(), None);
     }
 
     #[derive(Clone, Debug)]
@@ -189,9 +194,9 @@ mod tests {
             for step in steps {
                 match step {
                     Step::Grow => {
-                        if let Some(grown) = set.grow() {
-                            prop_assert_eq!(rings.insert(grown.worker), grown.needs_ring);
-                            slots.extend(grown.changes.iter().map(|change| (change.slot, change.worker)));
+                        if let Some(Candidate { worker, needs_ring }) = set.candidate() {
+                            prop_assert_eq!(rings.insert(worker), needs_ring);
+                            slots.extend(set.activate(worker).iter().map(|change| (change.slot, change.worker)));
                         }
                     }
                     Step::Shrink => {

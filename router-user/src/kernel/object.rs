@@ -2,22 +2,18 @@
 
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use aya::maps::lpm_trie::Key;
-use aya::maps::{Array, ArrayOfMaps, LpmTrie, Map, MapData, MapError, PerCpuArray};
+use aya::maps::{Array, Map, MapData, PerCpuArray};
 use aya::programs::SchedClassifier;
 use aya::programs::tc::SchedClassifierLinkId;
 use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
-use ipnet::IpNet;
 use object::{Object, ObjectSection};
 use router_common::flow_hash::HashKey;
 use router_common::peer::MAX_PEERS;
-use router_common::reason::Reason;
 use router_common::settings::Settings;
-use router_common::slots::{self, MAX_WORKERS, SLOT_COUNT};
+use router_common::slots::MAX_WORKERS;
 use router_common::wake::WakeFlag;
 use router_common::{ABI_VERSION, names};
 
@@ -25,7 +21,7 @@ use super::attach::attach_egress;
 use super::error::KernelError;
 use super::mapped::Mapped;
 use super::pins::Pins;
-use super::ring::RingConsumer;
+use super::tables::{PRESSURE_STRIDE, map, map_failed};
 
 const ABI_SECTION: &str = "stream_router_abi";
 
@@ -36,12 +32,12 @@ static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/stream-
 pub struct KernelConfig {
     /// The device whose egress is captured.
     pub device: String,
-    /// Workers, 1 to [`MAX_WORKERS`].
-    pub n_workers: u32,
     /// Size of each worker's ring in bytes: a power of two, a multiple of the page size.
     pub ring_bytes: u32,
     /// Idle time after which a flow counts as gone.
     pub conn_ttl: Duration,
+    /// Flows the connection table has room for.
+    pub max_connections: u32,
     /// Where the BPF file system is.
     pub bpffs: PathBuf,
 }
@@ -50,21 +46,24 @@ pub struct KernelConfig {
 pub struct Kernel {
     ebpf: Mutex<Ebpf>,
     link: Mutex<Option<SchedClassifierLinkId>>,
-    counters: PerCpuArray<MapData, u64>,
-    pressure: Arc<Mapped>,
+    pub(super) counters: PerCpuArray<MapData, u64>,
+    pub(super) pressure: Arc<Mapped>,
+    pub(super) wake: Arc<Mapped>,
+    pub(super) ring_bytes: u32,
     pins: Option<Pins>,
     device: String,
 }
 
 impl Kernel {
-    /// Loads the object and makes the rings; nothing is attached yet.
+    /// Loads the object; there are no rings, and nothing is attached yet.
     ///
     /// # Errors
     /// [`KernelError`] names the part that is missing or refused.
-    pub fn load(config: &KernelConfig) -> Result<(Self, Vec<RingConsumer>), KernelError> {
+    pub fn load(config: &KernelConfig) -> Result<Self, KernelError> {
         check_abi(OBJECT)?;
         let pins = Pins::take(&config.bpffs, &config.device)?;
         let mut ebpf = EbpfLoader::new()
+            .map_max_entries(names::CONNECTIONS, config.max_connections)
             .load(OBJECT)
             .map_err(|error| KernelError::load("the maps of the eBPF object", error))?;
         egress(&mut ebpf)?
@@ -75,14 +74,11 @@ impl Kernel {
         }
 
         write_settings(&mut ebpf, config)?;
-        let n_workers = config.n_workers.clamp(1, MAX_WORKERS);
-        write_slots(&mut ebpf, n_workers)?;
         let wake = Arc::new(map_memory(
             &mut ebpf,
             names::WAKE,
             MAX_WORKERS as usize * size_of::<WakeFlag>(),
         )?);
-        let rings = make_rings(&mut ebpf, n_workers, config.ring_bytes, &wake)?;
         let pressure = Arc::new(map_memory(
             &mut ebpf,
             names::PRESSURE,
@@ -90,38 +86,16 @@ impl Kernel {
         )?);
         let counters = PerCpuArray::try_from(take(&mut ebpf, names::COUNTERS)?)
             .map_err(|error| map_failed("open", names::COUNTERS)(error))?;
-        let kernel = Self {
+        Ok(Self {
             ebpf: Mutex::new(ebpf),
             link: Mutex::new(None),
             counters,
             pressure,
+            wake,
+            ring_bytes: config.ring_bytes,
             pins,
             device: config.device.clone(),
-        };
-        Ok((kernel, rings))
-    }
-
-    /// Tells the kernel which destinations belong to which peer, by index.
-    ///
-    /// # Errors
-    /// The prefix table cannot be written.
-    pub fn add_prefixes(&self, prefixes: impl IntoIterator<Item = (IpNet, u32)>) -> Result<(), KernelError> {
-        let mut ebpf = self.lock();
-        let map = ebpf
-            .map_mut(names::PEERS)
-            .ok_or(KernelError::Missing { name: names::PEERS })?;
-        let mut table: LpmTrie<_, [u8; 16], u32> =
-            LpmTrie::try_from(map).map_err(map_failed("open", names::PEERS))?;
-        for (prefix, peer) in prefixes {
-            let (len, address) = match prefix {
-                IpNet::V4(net) => (96 + net.prefix_len(), net.network().to_ipv6_mapped()),
-                IpNet::V6(net) => (net.prefix_len(), net.network()),
-            };
-            table
-                .insert(&Key::new(u32::from(len), address.octets()), peer, 0)
-                .map_err(map_failed("write", names::PEERS))?;
-        }
-        Ok(())
+        })
     }
 
     /// Begins to capture.
@@ -149,43 +123,15 @@ impl Kernel {
             })
     }
 
-    /// A switch that tells the program whether to hold back packets for `peer`.
-    pub fn pressure_switch(&self, peer: u32) -> impl Fn(bool) + Send + Sync + use<> {
-        let pressure = self.pressure.clone();
-        move |pressed| {
-            if let Some(flag) = pressure.half_word(peer as usize * PRESSURE_STRIDE) {
-                flag.store(pressed.into(), Relaxed);
-            }
-        }
-    }
-
-    /// Packets by reason, from the start.
-    ///
-    /// # Errors
-    /// The counters cannot be read.
-    pub fn counters(&self) -> Result<Vec<(Reason, u64)>, KernelError> {
-        let read = |reason: Reason| {
-            let per_cpu = self
-                .counters
-                .get(&(reason as u32), 0)
-                .map_err(map_failed("read", names::COUNTERS))?;
-            Ok((reason, per_cpu.iter().sum()))
-        };
-        Reason::ALL.into_iter().map(read).collect()
-    }
-
     /// Where programs and maps are pinned, if they are.
     pub fn pin_directory(&self) -> Option<&Path> {
         self.pins.as_ref().map(Pins::directory)
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Ebpf> {
+    pub(super) fn lock(&self) -> std::sync::MutexGuard<'_, Ebpf> {
         self.ebpf.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
-
-/// The kernel rounds the entries of an array up to 8 bytes.
-const PRESSURE_STRIDE: usize = 8;
 
 fn check_abi(object: &[u8]) -> Result<(), KernelError> {
     let file =
@@ -217,14 +163,6 @@ fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<Map, KernelError> {
     ebpf.take_map(name).ok_or(KernelError::Missing { name })
 }
 
-fn map_failed(action: &'static str, map: &'static str) -> impl Fn(MapError) -> KernelError {
-    move |source| KernelError::Map {
-        action,
-        map,
-        source: Box::new(source),
-    }
-}
-
 fn pin(ebpf: &mut Ebpf, directory: &Path) -> Result<(), KernelError> {
     for (name, map) in ebpf.maps() {
         let path = directory.join(name);
@@ -253,25 +191,9 @@ fn write_settings(ebpf: &mut Ebpf, config: &KernelConfig) -> Result<(), KernelEr
         },
         conn_ttl_ns: u64::try_from(config.conn_ttl.as_nanos()).unwrap_or(u64::MAX),
     };
-    let map = ebpf.map_mut(names::SETTINGS).ok_or(KernelError::Missing {
-        name: names::SETTINGS,
-    })?;
-    Array::try_from(map)
+    Array::try_from(map(ebpf, names::SETTINGS)?)
         .and_then(|mut map| map.set(0, settings, 0))
         .map_err(map_failed("write", names::SETTINGS))
-}
-
-fn write_slots(ebpf: &mut Ebpf, n_workers: u32) -> Result<(), KernelError> {
-    let map = ebpf
-        .map_mut(names::SLOTS)
-        .ok_or(KernelError::Missing { name: names::SLOTS })?;
-    let mut table: Array<_, u32> = Array::try_from(map).map_err(map_failed("open", names::SLOTS))?;
-    for slot in 0..SLOT_COUNT {
-        table
-            .set(slot, slots::worker(slot, n_workers), 0)
-            .map_err(map_failed("write", names::SLOTS))?;
-    }
-    Ok(())
 }
 
 fn map_memory(ebpf: &mut Ebpf, name: &'static str, len: usize) -> Result<Mapped, KernelError> {
@@ -284,28 +206,4 @@ fn map_memory(ebpf: &mut Ebpf, name: &'static str, len: usize) -> Result<Mapped,
         map: name,
         source: source.into(),
     })
-}
-
-fn make_rings(
-    ebpf: &mut Ebpf,
-    n_workers: u32,
-    bytes: u32,
-    wake: &Arc<Mapped>,
-) -> Result<Vec<RingConsumer>, KernelError> {
-    let map = ebpf
-        .map_mut(names::RINGS)
-        .ok_or(KernelError::Missing { name: names::RINGS })?;
-    let mut rings: ArrayOfMaps<_> = ArrayOfMaps::try_from(map).map_err(map_failed("open", names::RINGS))?;
-    let make = |worker| {
-        let ring = RingConsumer::new(worker, bytes, wake.clone()).map_err(|source| KernelError::Ring {
-            worker,
-            bytes,
-            source,
-        })?;
-        rings
-            .set(worker, ring.map(), 0)
-            .map_err(map_failed("write", names::RINGS))?;
-        Ok(ring)
-    };
-    (0..n_workers).map(make).collect()
 }

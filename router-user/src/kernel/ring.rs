@@ -1,19 +1,16 @@
 //! The consumer of a worker's ring (kernel: `kernel/bpf/ringbuf.c`).
-#![expect(
-    unsafe_code,
-    reason = "makes the map by bpf(2) and reads records in shared memory"
-)]
+#![expect(unsafe_code, reason = "reads records in shared memory")]
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Acquire, Release, SeqCst};
 
 use aya::maps::MapData;
-use nix::libc;
 use router_common::wake::WakeFlag;
 use tokio::io::unix::AsyncFd;
 
+use super::bpf;
 use super::mapped::Mapped;
 
 /// `BPF_RINGBUF_BUSY_BIT`, `BPF_RINGBUF_DISCARD_BIT` and `BPF_RINGBUF_HDR_SZ` of the kernel's ABI.
@@ -21,17 +18,14 @@ const BUSY_BIT: u32 = 1 << 31;
 const DISCARD_BIT: u32 = 1 << 30;
 const HEADER_LEN: usize = 8;
 
-const BPF_MAP_CREATE: libc::c_long = 0;
-const BPF_MAP_TYPE_RINGBUF: u32 = 27;
-
 /// Reads the records of one ring, in order; the only consumer of it.
 pub struct RingConsumer {
     map: MapData,
     /// One page; its first word is how far we have read.
-    consumer: Mapped,
+    consumer: Arc<Mapped>,
     /// One page whose first word is how far the kernel has written, then the ring twice in a row, so that no record
     /// is cut.
-    producer: Mapped,
+    producer: Arc<Mapped>,
     page: usize,
     capacity: usize,
     position: u64,
@@ -42,12 +36,12 @@ pub struct RingConsumer {
 impl RingConsumer {
     /// Makes a ring of `bytes` for `worker`, whose sleep flag is in `wake`.
     pub(super) fn new(worker: u32, bytes: u32, wake: Arc<Mapped>) -> io::Result<Self> {
-        let map = MapData::from_fd(create_ring(bytes)?).map_err(io::Error::other)?;
+        let map = MapData::from_fd(bpf::create_ring(bytes)?).map_err(io::Error::other)?;
         let fd = map.fd().as_fd();
         let page = page_size()?;
         let capacity = bytes as usize;
-        let consumer = Mapped::new(fd, 0, page, true)?;
-        let producer = Mapped::new(fd, page, page + 2 * capacity, false)?;
+        let consumer = Arc::new(Mapped::new(fd, 0, page, true)?);
+        let producer = Arc::new(Mapped::new(fd, page, page + 2 * capacity, false)?);
         let wake_offset = worker as usize * size_of::<WakeFlag>();
         Ok(Self {
             map,
@@ -130,15 +124,37 @@ impl RingConsumer {
         false
     }
 
-    /// Share of the ring that holds records not yet read, 0 to 1.
-    pub fn fill(&self) -> f64 {
-        (self.written() - self.position) as f64 / self.capacity as f64
+    /// A gauge of this ring for whoever watches.
+    pub fn gauge(&self) -> RingGauge {
+        RingGauge {
+            consumer: Arc::clone(&self.consumer),
+            producer: Arc::clone(&self.producer),
+            capacity: self.capacity,
+        }
     }
 
     fn written(&self) -> u64 {
         self.producer
             .word(0)
             .map_or(self.position, |written| written.load(Acquire))
+    }
+}
+
+/// How full a ring is.
+#[derive(Clone, Debug)]
+pub struct RingGauge {
+    consumer: Arc<Mapped>,
+    producer: Arc<Mapped>,
+    capacity: usize,
+}
+
+impl RingGauge {
+    /// Share of the ring that holds records not yet released, 0 to 1.
+    pub fn fill(&self) -> f64 {
+        let position = |mapped: &Mapped| mapped.word(0).map_or(0, |word| word.load(Acquire));
+        // The consumer's first: it never passes the producer's.
+        let read = position(&self.consumer);
+        position(&self.producer).saturating_sub(read) as f64 / self.capacity as f64
     }
 }
 
@@ -158,24 +174,4 @@ fn page_size() -> io::Result<usize> {
     let page = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE)?;
     page.and_then(|page| usize::try_from(page).ok())
         .ok_or_else(|| io::ErrorKind::Unsupported.into())
-}
-
-/// The loader makes maps that the object declares; rings are made one by one when a worker needs one.
-fn create_ring(bytes: u32) -> io::Result<OwnedFd> {
-    // The beginning of `union bpf_attr`: type, key size, value size, entries.
-    let attributes = [BPF_MAP_TYPE_RINGBUF, 0, 0, bytes];
-    // SAFETY: the kernel reads size_of_val bytes of the array and keeps none of it.
-    let fd = unsafe {
-        libc::syscall(
-            libc::SYS_bpf,
-            BPF_MAP_CREATE,
-            attributes.as_ptr(),
-            size_of_val(&attributes),
-        )
-    };
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: a descriptor that the kernel has just given us.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -18,21 +19,16 @@ use super::forwarder::Forwarder;
 use super::peers::PeerTable;
 use super::receiver::Receivers;
 use super::status::NodeStatus;
-use super::{uncaptured, worker};
+use super::uncaptured;
+use super::worker_pool::{WorkerCounts, WorkerPool};
 use crate::config::Config;
 use crate::control::ControlServer;
 use crate::device::{Device, DeviceSettings};
-use crate::kernel::{BPFFS, Kernel, KernelConfig, RingConsumer};
+use crate::kernel::{BPFFS, Kernel, KernelConfig};
 use crate::p2p::{Keypair, Network, NetworkConfig, NetworkHandle, PeerConfig, identity};
 
-/// Workers of a node.
-const N_WORKERS: u32 = 8;
-
-/// Room for some thirty super-packets per worker. A ring counts twice as resident memory, as it is mapped twice.
-const RING_BYTES: u32 = 2 * 1024 * 1024;
-
-/// Idle time after which a flow may get another worker.
-const CONN_TTL: Duration = Duration::from_secs(5);
+/// Wishes for another number of workers that may wait.
+const MAX_WISHES: usize = 4;
 
 /// How long a stopping node tries to deliver what it has accepted, and then to close its connections.
 const STOP_TIMEOUT: Duration = Duration::from_secs(3);
@@ -50,7 +46,7 @@ pub struct Node {
     device: Device,
 }
 
-/// The tasks on the data thread.
+/// The tasks, most of them on the data thread.
 struct Tasks {
     workers: JoinSet<io::Result<()>>,
     connections: JoinSet<()>,
@@ -78,7 +74,7 @@ impl Node {
             mtu: config.device().mtu(),
         };
         let device = Device::create(settings).await?;
-        let (kernel, rings) = load_kernel(config)?;
+        let kernel = load_kernel(config)?;
         let pressure_of = |index: crate::engine::route_table::PeerIndex| {
             Box::new(kernel.pressure_switch(index.0)) as super::outbox::PressureSwitch
         };
@@ -101,6 +97,7 @@ impl Node {
             injector: device.injector(),
         };
         let network = start_network(config, keypair, receivers, &data_thread)?;
+        let worker_counts = Arc::new(WorkerCounts::default());
         let status = NodeStatus::new(
             config,
             device.index(),
@@ -108,10 +105,19 @@ impl Node {
             peers.clone(),
             counters.clone(),
             network.handle.clone(),
-            rings.len(),
+            worker_counts.clone(),
         );
-        let control = ControlServer::start(config.node().control(), Arc::new(status))?;
+        let (wishes, wished) = mpsc::channel(MAX_WISHES);
+        let control = ControlServer::start(config.node().control(), Arc::new(status), wishes)?;
 
+        let pool = WorkerPool::start(
+            kernel.clone(),
+            config.workers(),
+            config.connections(),
+            data_thread.handle().clone(),
+            new_forwarder(&peers, &counters, &device),
+            worker_counts,
+        )?;
         kernel.attach()?;
         device
             .start(
@@ -138,12 +144,7 @@ impl Node {
         };
         tasks.network.spawn_on(network.driver.run(), on);
         tasks.connections.spawn_on(connections.run(network.events), on);
-        for ring in rings {
-            let forwarder = Forwarder::new(peers.clone(), counters.clone(), device.injector());
-            tasks
-                .workers
-                .spawn_on(worker::run(ring, forwarder, stop_workers.clone()), on);
-        }
+        tasks.workers.spawn(pool.run(wished, stop_workers.clone()));
         tasks
             .uncaptured
             .spawn_on(uncaptured::run(device.tun().clone(), counters.clone()), on);
@@ -248,16 +249,24 @@ pub fn run(config: &Config) -> Result<(), NodeError> {
     })
 }
 
-fn load_kernel(config: &Config) -> Result<(Arc<Kernel>, Vec<RingConsumer>), NodeError> {
+fn load_kernel(config: &Config) -> Result<Arc<Kernel>, NodeError> {
     let kernel_config = KernelConfig {
         device: config.device().name().to_owned(),
-        n_workers: N_WORKERS,
-        ring_bytes: RING_BYTES,
-        conn_ttl: CONN_TTL,
+        ring_bytes: config.workers().ring_bytes(),
+        conn_ttl: config.connections().ttl(),
+        max_connections: config.connections().max_entries(),
         bpffs: BPFFS.into(),
     };
-    let (kernel, rings) = Kernel::load(&kernel_config)?;
-    Ok((Arc::new(kernel), rings))
+    Ok(Arc::new(Kernel::load(&kernel_config)?))
+}
+
+fn new_forwarder(
+    peers: &Arc<PeerTable>,
+    counters: &Arc<Counters>,
+    device: &Device,
+) -> Box<dyn Fn() -> Forwarder + Send> {
+    let (peers, counters, injector) = (peers.clone(), counters.clone(), device.injector());
+    Box::new(move || Forwarder::new(peers.clone(), counters.clone(), injector.clone()))
 }
 
 fn start_network(

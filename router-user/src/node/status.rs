@@ -10,6 +10,7 @@ use tracing::warn;
 
 use super::counters::Counters;
 use super::peers::{Peer, PeerTable};
+use super::worker_pool::WorkerCounts;
 use crate::config::Config;
 use crate::control::{DeviceStatus, PeerState, PeerStatus, Status, StatusSource};
 use crate::kernel::Kernel;
@@ -28,7 +29,7 @@ pub(super) struct NodeStatus {
     dialled: Vec<bool>,
     counters: Arc<Counters>,
     network: NetworkHandle,
-    n_workers: usize,
+    workers: Arc<WorkerCounts>,
 }
 
 impl NodeStatus {
@@ -39,7 +40,7 @@ impl NodeStatus {
         peers: Arc<PeerTable>,
         counters: Arc<Counters>,
         network: NetworkHandle,
-        n_workers: usize,
+        workers: Arc<WorkerCounts>,
     ) -> Self {
         Self {
             started: Instant::now(),
@@ -56,7 +57,7 @@ impl NodeStatus {
                 .collect(),
             counters,
             network,
-            n_workers,
+            workers,
         }
     }
 
@@ -122,7 +123,8 @@ impl StatusSource for NodeStatus {
             hook: "clsact egress".to_owned(),
             sink: "ring buffer".to_owned(),
             pins: self.kernel.pin_directory().map(|path| path.display().to_string()),
-            workers: self.n_workers,
+            workers: self.workers.n_active.load(Relaxed),
+            retired_workers: self.workers.n_retired.load(Relaxed),
             peers: self
                 .peers
                 .all()

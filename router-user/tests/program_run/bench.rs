@@ -18,6 +18,7 @@ use router_common::names;
 use router_common::reason::Reason;
 use router_common::record::RecordHeader;
 use router_common::settings::Settings;
+use stream_router::engine::slots::SlotTable;
 use stream_router::kernel::{BPFFS, Kernel, KernelConfig, RingConsumer};
 
 /// Verdicts, as in `linux/pkt_cls.h`: left to the device, refused, captured.
@@ -107,13 +108,16 @@ impl Bench {
             "this test loads eBPF programs into the kernel, so it needs root"
         );
         isolate()?;
-        let (kernel, rings) = Kernel::load(&KernelConfig {
+        let kernel = Kernel::load(&KernelConfig {
             device: DEVICE.into(),
-            n_workers: plan.n_workers,
             ring_bytes: plan.ring_bytes,
             conn_ttl: plan.conn_ttl,
+            max_connections: 16_384,
             bpffs: BPFFS.into(),
         })?;
+        let rings = (0..plan.n_workers).map(|worker| kernel.open_ring(worker));
+        let rings = rings.collect::<Result<Vec<_>, _>>()?;
+        kernel.write_slots(SlotTable::new(plan.n_workers).iter())?;
         kernel.add_prefixes(prefixes(&PREFIXES)?)?;
         let pins = kernel.pin_directory().context("no pins")?;
         let program = SchedClassifier::from_pin(pins.join(names::PROGRAM_EGRESS))?;

@@ -168,7 +168,7 @@ fn records_of_all_sizes_come_out_whole_and_in_order_around_the_ring() {
 
     assert!(expected.is_empty(), "{} packets are lost", expected.len());
     assert!((1..N_PACKETS / 2).contains(&refused), "{refused} refused");
-    assert_eq!(bench.rings[0].fill(), 0.0);
+    assert_eq!(bench.rings[0].gauge().fill(), 0.0);
 }
 
 #[test]
@@ -178,7 +178,7 @@ fn drain_stops_at_its_budget_and_goes_on_from_there() {
         bench.verdict(&udp_packet(1000, 1, seed)).unwrap();
     }
     assert_eq!(
-        bench.rings[0].fill(),
+        bench.rings[0].gauge().fill(),
         3.0 * record_len(1000) as f64 / f64::from(PAGE)
     );
 

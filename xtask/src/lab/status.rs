@@ -24,8 +24,10 @@ pub struct Status {
     pub sink: String,
     /// The pin directory, if bpffs is mounted.
     pub pins: Option<String>,
-    /// Number of workers.
+    /// Workers that take new flows.
     pub workers: u32,
+    /// Workers that only keep the flows they have.
+    pub retired_workers: u32,
     /// The configured peers.
     pub peers: Vec<PeerStatus>,
     /// Every counter by name, of kernel and user space.

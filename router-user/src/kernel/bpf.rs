@@ -1,0 +1,154 @@
+//! The bpf(2) calls that the loader has no function for (kernel: `include/uapi/linux/bpf.h`).
+#![expect(unsafe_code, reason = "makes system calls")]
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+use bytemuck::Pod;
+use nix::libc;
+
+const BPF_MAP_CREATE: libc::c_long = 0;
+const BPF_MAP_DELETE_ELEM: libc::c_long = 3;
+const BPF_MAP_LOOKUP_BATCH: libc::c_long = 24;
+const BPF_MAP_DELETE_BATCH: libc::c_long = 27;
+const BPF_MAP_TYPE_RINGBUF: u32 = 27;
+
+/// The beginning of `union bpf_attr` for `BPF_MAP_CREATE`.
+#[repr(C)]
+struct Create {
+    map_type: u32,
+    key_size: u32,
+    value_size: u32,
+    max_entries: u32,
+}
+
+/// `union bpf_attr` for one element.
+#[repr(C)]
+struct Element {
+    map_fd: u32,
+    padding: u32,
+    key: u64,
+    value: u64,
+    flags: u64,
+}
+
+/// `union bpf_attr` for a batch.
+#[repr(C)]
+struct BatchCall {
+    in_batch: u64,
+    out_batch: u64,
+    keys: u64,
+    values: u64,
+    count: u32,
+    map_fd: u32,
+    elem_flags: u64,
+    flags: u64,
+}
+
+/// Makes a ring buffer map. The loader makes maps that the object declares; rings are made one by one.
+pub(super) fn create_ring(bytes: u32) -> io::Result<OwnedFd> {
+    let mut create = Create {
+        map_type: BPF_MAP_TYPE_RINGBUF,
+        key_size: 0,
+        value_size: 0,
+        max_entries: bytes,
+    };
+    let fd = call(BPF_MAP_CREATE, &mut create)?;
+    // SAFETY: a descriptor that the kernel has just given us.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+}
+
+/// Deletes an element; returns once no program can hold it any more, if it is a map in a map.
+pub(super) fn delete<K: Pod>(map: BorrowedFd<'_>, key: &K) -> io::Result<()> {
+    let mut element = Element {
+        map_fd: map.as_raw_fd() as u32,
+        padding: 0,
+        key: std::ptr::from_ref(key) as u64,
+        value: 0,
+        flags: 0,
+    };
+    call(BPF_MAP_DELETE_ELEM, &mut element).map(drop)
+}
+
+/// What a batch of lookups brought.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Batch {
+    /// How many keys and values were filled in.
+    pub(super) len: usize,
+    /// Where the next batch goes on; `None` after the last one.
+    pub(super) next: Option<u32>,
+}
+
+/// Reads entries of a hash map, from the bucket `from` or from the beginning, into `keys` and `values`.
+pub(super) fn lookup_batch<K: Pod, V: Pod>(
+    map: BorrowedFd<'_>,
+    from: Option<u32>,
+    keys: &mut [K],
+    values: &mut [V],
+) -> io::Result<Batch> {
+    let mut next = 0_u32;
+    let mut batch = BatchCall {
+        in_batch: from.as_ref().map_or(0, |from| std::ptr::from_ref(from) as u64),
+        out_batch: std::ptr::from_mut(&mut next) as u64,
+        keys: keys.as_mut_ptr() as u64,
+        values: values.as_mut_ptr() as u64,
+        count: keys.len().min(values.len()) as u32,
+        map_fd: map.as_raw_fd() as u32,
+        elem_flags: 0,
+        flags: 0,
+    };
+    let outcome = call(BPF_MAP_LOOKUP_BATCH, &mut batch);
+    let len = batch.count as usize;
+    match outcome {
+        Ok(_) => Ok(Batch {
+            len,
+            next: Some(next),
+        }),
+        // The end of the map; what was found before it counts.
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(Batch { len, next: None }),
+        Err(error) => Err(error),
+    }
+}
+
+/// Deletes `keys`; one that is gone already is skipped.
+pub(super) fn delete_batch<K: Pod>(map: BorrowedFd<'_>, mut keys: &[K]) -> io::Result<()> {
+    while !keys.is_empty() {
+        let mut batch = BatchCall {
+            in_batch: 0,
+            out_batch: 0,
+            keys: keys.as_ptr() as u64,
+            values: 0,
+            count: keys.len() as u32,
+            map_fd: map.as_raw_fd() as u32,
+            elem_flags: 0,
+            flags: 0,
+        };
+        match call(BPF_MAP_DELETE_BATCH, &mut batch) {
+            Ok(_) => break,
+            // It stops at a key that is not there, and says how many it did before.
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {
+                keys = keys.get(batch.count as usize + 1..).unwrap_or_default();
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+fn call<T>(command: libc::c_long, attributes: &mut T) -> io::Result<libc::c_long> {
+    // SAFETY: the kernel reads and writes size_of::<T>() bytes of `attributes`, and what they point to: live slices of
+    // the caller's with the lengths that stand beside them.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            command,
+            std::ptr::from_mut(attributes),
+            size_of::<T>(),
+        )
+    };
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(result)
+    }
+}

@@ -1,0 +1,107 @@
+//! Reads the connection table and removes the flows that are gone.
+
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use aya::maps::MapData;
+use nix::time::{ClockId, clock_gettime};
+use router_common::conn::Conn;
+use router_common::flow_key::FlowKey;
+use router_common::names;
+use router_common::slots::MAX_WORKERS;
+
+use super::bpf;
+use super::error::KernelError;
+
+/// Entries that one step reads at most; it takes about 2 ms.
+pub const STEP_ENTRIES: usize = 4096;
+
+/// Live flows of each worker, as one reading of the whole table found them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reading {
+    live: [u32; MAX_WORKERS as usize],
+}
+
+impl Reading {
+    /// Live flows of `worker`.
+    pub fn n_live(&self, worker: u32) -> u32 {
+        self.live.get(worker as usize).copied().unwrap_or(0)
+    }
+}
+
+/// The connection table, read in steps.
+///
+/// A flow whose first packet after a long silence comes between the reading of a step and its removals loses its entry
+/// again. Its next packet makes the same entry anew, with the same worker unless the slots changed in between: so
+/// whoever changes slots must not do it during a step.
+pub struct ConnectionTable {
+    map: MapData,
+    ttl: Duration,
+    next: Option<u32>,
+    keys: Vec<FlowKey>,
+    values: Vec<Conn>,
+    gone: Vec<FlowKey>,
+    reading: Reading,
+}
+
+impl ConnectionTable {
+    pub(super) fn new(map: MapData, ttl: Duration) -> Self {
+        Self {
+            map,
+            ttl,
+            next: None,
+            keys: vec![FlowKey::default(); STEP_ENTRIES],
+            values: vec![Conn::default(); STEP_ENTRIES],
+            gone: Vec::with_capacity(STEP_ENTRIES),
+            reading: Reading {
+                live: [0; MAX_WORKERS as usize],
+            },
+        }
+    }
+
+    /// Reads the next [`STEP_ENTRIES`] entries at most and removes those idle for longer than the time to live. Returns
+    /// what the reading found once it has come to the end of the table.
+    ///
+    /// # Errors
+    /// The kernel refuses; the next step begins a new reading.
+    pub fn step(&mut self) -> Result<Option<Reading>, KernelError> {
+        let outcome = self.try_step();
+        let ended = match &outcome {
+            Ok(next) => next.is_none(),
+            Err(_) => true,
+        };
+        let reading = ended.then(|| {
+            let live = std::mem::replace(&mut self.reading.live, [0; MAX_WORKERS as usize]);
+            Reading { live }
+        });
+        self.next = outcome?;
+        Ok(reading)
+    }
+
+    fn try_step(&mut self) -> Result<Option<u32>, KernelError> {
+        let failed = |action| {
+            move |source: std::io::Error| KernelError::Map {
+                action,
+                map: names::CONNECTIONS,
+                source: source.into(),
+            }
+        };
+        let fd = self.map.fd().as_fd();
+        let batch =
+            bpf::lookup_batch(fd, self.next, &mut self.keys, &mut self.values).map_err(failed("read"))?;
+        let now =
+            clock_gettime(ClockId::CLOCK_MONOTONIC_COARSE).map_err(|error| failed("read")(error.into()))?;
+        let now_ns = u64::try_from(Duration::from(now).as_nanos()).unwrap_or(u64::MAX);
+        let ttl_ns = u64::try_from(self.ttl.as_nanos()).unwrap_or(u64::MAX);
+        self.gone.clear();
+        for (key, conn) in self.keys.iter().zip(&self.values).take(batch.len) {
+            if conn.expired(now_ns, ttl_ns) {
+                self.gone.push(*key);
+            } else if let Some(live) = self.reading.live.get_mut(conn.worker as usize) {
+                *live += 1;
+            }
+        }
+        bpf::delete_batch(fd, &self.gone).map_err(failed("clean"))?;
+        Ok(batch.next)
+    }
+}

@@ -1,0 +1,159 @@
+//! What user space reads and writes of the programs' maps.
+
+use std::os::fd::AsFd;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use aya::Ebpf;
+use aya::maps::lpm_trie::Key;
+use aya::maps::{Array, ArrayOfMaps, LpmTrie, Map, MapData, MapError};
+use ipnet::IpNet;
+use router_common::names;
+use router_common::reason::Reason;
+
+use super::bpf;
+use super::connection_table::ConnectionTable;
+use super::error::KernelError;
+use super::object::Kernel;
+use super::ring::RingConsumer;
+use crate::engine::slots::SlotChange;
+
+/// The kernel rounds the entries of an array up to 8 bytes.
+pub(super) const PRESSURE_STRIDE: usize = 8;
+
+impl Kernel {
+    /// Tells the programs which destinations belong to which peer, by index.
+    ///
+    /// # Errors
+    /// The prefix table cannot be written.
+    pub fn add_prefixes(&self, prefixes: impl IntoIterator<Item = (IpNet, u32)>) -> Result<(), KernelError> {
+        let mut ebpf = self.lock();
+        let mut table: LpmTrie<_, [u8; 16], u32> =
+            LpmTrie::try_from(map(&mut ebpf, names::PEERS)?).map_err(map_failed("open", names::PEERS))?;
+        for (prefix, peer) in prefixes {
+            let (len, address) = match prefix {
+                IpNet::V4(net) => (96 + net.prefix_len(), net.network().to_ipv6_mapped()),
+                IpNet::V6(net) => (net.prefix_len(), net.network()),
+            };
+            table
+                .insert(&Key::new(u32::from(len), address.octets()), peer, 0)
+                .map_err(map_failed("write", names::PEERS))?;
+        }
+        Ok(())
+    }
+
+    /// Gives slots to workers; each of them needs a ring first.
+    ///
+    /// # Errors
+    /// The slot table cannot be written.
+    pub fn write_slots(&self, changes: impl IntoIterator<Item = SlotChange>) -> Result<(), KernelError> {
+        let mut ebpf = self.lock();
+        let mut table: Array<_, u32> =
+            Array::try_from(map(&mut ebpf, names::SLOTS)?).map_err(map_failed("open", names::SLOTS))?;
+        for SlotChange { slot, worker } in changes {
+            table
+                .set(slot, worker, 0)
+                .map_err(map_failed("write", names::SLOTS))?;
+        }
+        Ok(())
+    }
+
+    /// Makes the ring of `worker`.
+    ///
+    /// # Errors
+    /// The kernel has no memory for it.
+    pub fn open_ring(&self, worker: u32) -> Result<RingConsumer, KernelError> {
+        let bytes = self.ring_bytes;
+        let ring =
+            RingConsumer::new(worker, bytes, self.wake.clone()).map_err(|source| KernelError::Ring {
+                worker,
+                bytes,
+                source,
+            })?;
+        let mut ebpf = self.lock();
+        let mut rings: ArrayOfMaps<_> =
+            ArrayOfMaps::try_from(map(&mut ebpf, names::RINGS)?).map_err(map_failed("open", names::RINGS))?;
+        rings
+            .set(worker, ring.map(), 0)
+            .map_err(map_failed("write", names::RINGS))?;
+        Ok(ring)
+    }
+
+    /// Takes the ring of `worker` from the programs: when this returns, none of them writes to it any more. Its
+    /// consumer keeps what is in it.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn close_ring(&self, worker: u32) -> Result<(), KernelError> {
+        let ebpf = self.lock();
+        let Some(Map::ArrayOfMaps(rings)) = ebpf.map(names::RINGS) else {
+            return Err(KernelError::Missing { name: names::RINGS });
+        };
+        bpf::delete(rings.fd().as_fd(), &worker).map_err(|source| KernelError::Map {
+            action: "write",
+            map: names::RINGS,
+            source: source.into(),
+        })
+    }
+
+    /// The connection table; flows idle for longer than `ttl` are gone.
+    ///
+    /// # Errors
+    /// Its descriptor cannot be duplicated.
+    pub fn connection_table(&self, ttl: Duration) -> Result<ConnectionTable, KernelError> {
+        let ebpf = self.lock();
+        let Some(Map::LruHashMap(connections)) = ebpf.map(names::CONNECTIONS) else {
+            return Err(KernelError::Missing {
+                name: names::CONNECTIONS,
+            });
+        };
+        let failed = |source| KernelError::Map {
+            action: "open",
+            map: names::CONNECTIONS,
+            source,
+        };
+        let fd = connections.fd().as_fd().try_clone_to_owned();
+        let map = MapData::from_fd(fd.map_err(|error| failed(error.into()))?);
+        Ok(ConnectionTable::new(
+            map.map_err(|error| failed(error.into()))?,
+            ttl,
+        ))
+    }
+
+    /// A switch that tells the programs whether to hold back packets for `peer`.
+    pub fn pressure_switch(&self, peer: u32) -> impl Fn(bool) + Send + Sync + use<> {
+        let pressure = self.pressure.clone();
+        move |pressed| {
+            if let Some(flag) = pressure.half_word(peer as usize * PRESSURE_STRIDE) {
+                flag.store(pressed.into(), Relaxed);
+            }
+        }
+    }
+
+    /// Packets by reason, from the start.
+    ///
+    /// # Errors
+    /// The counters cannot be read.
+    pub fn counters(&self) -> Result<Vec<(Reason, u64)>, KernelError> {
+        let read = |reason: Reason| {
+            let per_cpu = self
+                .counters
+                .get(&(reason as u32), 0)
+                .map_err(map_failed("read", names::COUNTERS))?;
+            Ok((reason, per_cpu.iter().sum()))
+        };
+        Reason::ALL.into_iter().map(read).collect()
+    }
+}
+
+pub(super) fn map<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut Map, KernelError> {
+    ebpf.map_mut(name).ok_or(KernelError::Missing { name })
+}
+
+pub(super) fn map_failed(action: &'static str, map: &'static str) -> impl Fn(MapError) -> KernelError {
+    move |source| KernelError::Map {
+        action,
+        map,
+        source: Box::new(source),
+    }
+}

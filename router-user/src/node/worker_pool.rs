@@ -1,0 +1,290 @@
+//! The workers of a node: how many there are follows how full their rings are.
+//!
+//! Everything that changes slots happens in one task, between two steps through the connection table.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use super::forwarder::Forwarder;
+use super::worker;
+use crate::config::{ConnectionsConfig, WorkersConfig};
+use crate::control::SetWorkers;
+use crate::engine::worker_scaler::{Scaling, WorkerScalerConfig};
+use crate::engine::worker_set::{Candidate, WorkerSet};
+use crate::kernel::{ConnectionTable, Kernel, KernelError, Reading, RingGauge, STEP_ENTRIES};
+
+/// How often the fill of the rings is looked at.
+const SAMPLE_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Numbers for `status`.
+#[derive(Debug, Default)]
+pub(super) struct WorkerCounts {
+    /// Workers that take new flows.
+    pub(super) n_active: AtomicU32,
+    /// Workers that only keep the flows they have.
+    pub(super) n_retired: AtomicU32,
+}
+
+struct Running {
+    stop: CancellationToken,
+    gauge: RingGauge,
+}
+
+/// The workers, their rings and slots, and the connection table that says which worker still has flows.
+pub(super) struct WorkerPool {
+    kernel: Arc<Kernel>,
+    scaler: WorkerScalerConfig,
+    scale_interval: Duration,
+    cleanup_interval: Duration,
+    step_interval: Duration,
+    table: ConnectionTable,
+    set: WorkerSet,
+    running: BTreeMap<u32, Running>,
+    tasks: JoinSet<(u32, io::Result<()>)>,
+    data_thread: Handle,
+    new_forwarder: Box<dyn Fn() -> Forwarder + Send>,
+    counts: Arc<WorkerCounts>,
+    load: f64,
+    n_samples: u32,
+}
+
+impl WorkerPool {
+    /// Starts the initial workers on `data_thread`.
+    ///
+    /// # Errors
+    /// A ring cannot be made, or the slots cannot be written.
+    pub(super) fn start(
+        kernel: Arc<Kernel>,
+        workers: &WorkersConfig,
+        connections: &ConnectionsConfig,
+        data_thread: Handle,
+        new_forwarder: Box<dyn Fn() -> Forwarder + Send>,
+        counts: Arc<WorkerCounts>,
+    ) -> Result<Self, KernelError> {
+        let n_steps = connections.max_entries().div_ceil(STEP_ENTRIES as u32);
+        let mut pool = Self {
+            table: kernel.connection_table(connections.ttl())?,
+            kernel,
+            scaler: WorkerScalerConfig {
+                min: workers.min(),
+                max: workers.max(),
+                scale_up: workers.scale_up(),
+                scale_down: workers.scale_down(),
+            },
+            scale_interval: workers.scale_interval(),
+            cleanup_interval: connections.cleanup_interval(),
+            step_interval: connections.cleanup_interval() / n_steps.max(1),
+            set: WorkerSet::new(workers.initial()),
+            running: BTreeMap::new(),
+            tasks: JoinSet::new(),
+            data_thread,
+            new_forwarder,
+            counts,
+            load: 0.0,
+            n_samples: 0,
+        };
+        for worker in 0..workers.initial() {
+            pool.open(worker)?;
+        }
+        pool.kernel.write_slots(pool.set.slots().iter())?;
+        pool.publish();
+        Ok(pool)
+    }
+
+    /// Scales and cleans until `stop`, then drains every ring to its end.
+    ///
+    /// # Errors
+    /// A worker has failed.
+    pub(super) async fn run(
+        mut self,
+        mut requests: mpsc::Receiver<SetWorkers>,
+        stop: CancellationToken,
+    ) -> io::Result<()> {
+        let mut sample = interval(SAMPLE_INTERVAL);
+        sample.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut next_decision = Instant::now() + self.scale_interval;
+        let mut next_reading = Instant::now() + self.cleanup_interval;
+        let mut next_step = next_reading;
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => break,
+                Some(request) = requests.recv() => self.handle_request(request),
+                _ = sample.tick() => self.sample(),
+                () = sleep_until(next_decision) => {
+                    self.decide();
+                    next_decision = Instant::now() + self.scale_interval;
+                }
+                () = sleep_until(next_step) => {
+                    next_step = Instant::now() + self.step_interval;
+                    if self.step() {
+                        next_step = next_step.max(next_reading);
+                        next_reading = next_step + self.cleanup_interval;
+                    }
+                }
+                Some(ended) = self.tasks.join_next() => self.handle_ended(ended.map_err(io::Error::other)?)?,
+            }
+        }
+        for running in self.running.values() {
+            running.stop.cancel();
+        }
+        while let Some(ended) = self.tasks.join_next().await {
+            ended.map_err(io::Error::other)?.1?;
+        }
+        Ok(())
+    }
+
+    fn open(&mut self, worker: u32) -> Result<(), KernelError> {
+        let ring = self.kernel.open_ring(worker)?;
+        let running = Running {
+            stop: CancellationToken::new(),
+            gauge: ring.gauge(),
+        };
+        let work = worker::run(ring, (self.new_forwarder)(), running.stop.clone());
+        self.tasks
+            .spawn_on(async move { (worker, work.await) }, &self.data_thread);
+        self.running.insert(worker, running);
+        Ok(())
+    }
+
+    /// One more worker.
+    fn grow(&mut self) -> Result<(), KernelError> {
+        let Some(Candidate { worker, needs_ring }) = self.set.candidate() else {
+            return Ok(());
+        };
+        if needs_ring {
+            self.open(worker)?;
+        }
+        self.kernel.write_slots(self.set.activate(worker))?;
+        debug!(worker, fresh = needs_ring, "worker is active");
+        Ok(())
+    }
+
+    /// One worker less; it keeps its flows until they are idle.
+    fn shrink(&mut self) -> Result<(), KernelError> {
+        let Some((worker, changes)) = self.set.shrink() else {
+            return Ok(());
+        };
+        self.kernel.write_slots(changes)?;
+        debug!(worker, "worker retires");
+        Ok(())
+    }
+
+    fn sample(&mut self) {
+        let active = self.set.active().filter_map(|worker| self.running.get(&worker));
+        self.load += active.map(|running| running.gauge.fill()).sum::<f64>();
+        self.n_samples += 1;
+    }
+
+    fn decide(&mut self) {
+        let load = self.load / f64::from(self.n_samples.max(1));
+        (self.load, self.n_samples) = (0.0, 0);
+        let n_active = self.set.active().count() as u32;
+        let scaling = self.scaler.decide(n_active, load);
+        let done = match scaling {
+            Scaling::Keep => return,
+            Scaling::Up => self.grow(),
+            Scaling::Down => self.shrink(),
+        };
+        match done {
+            Ok(()) => info!(
+                ?scaling,
+                load,
+                n_workers = self.set.active().count(),
+                "workers scaled"
+            ),
+            Err(error) => warn!(
+                error = &error as &dyn std::error::Error,
+                ?scaling,
+                "cannot scale the workers"
+            ),
+        }
+        self.publish();
+    }
+
+    fn handle_request(&mut self, request: SetWorkers) {
+        let (min, max) = (self.scaler.min, self.scaler.max);
+        let outcome = if (min..=max).contains(&request.n_active) {
+            self.scale_to(request.n_active).map_err(|error| error.to_string())
+        } else {
+            Err(format!(
+                "{} is outside workers.min to workers.max, {min} to {max}",
+                request.n_active
+            ))
+        };
+        self.publish();
+        // Whoever asked may have gone.
+        let _ = request.reply.send(outcome);
+    }
+
+    fn scale_to(&mut self, n_workers: u32) -> Result<(), KernelError> {
+        loop {
+            match (self.set.active().count() as u32).cmp(&n_workers) {
+                std::cmp::Ordering::Less => self.grow()?,
+                std::cmp::Ordering::Greater => self.shrink()?,
+                std::cmp::Ordering::Equal => return Ok(()),
+            }
+        }
+    }
+
+    /// One step through the connection table; says whether that was its end.
+    fn step(&mut self) -> bool {
+        match self.table.step() {
+            Ok(None) => false,
+            Ok(Some(reading)) => {
+                self.handle_reading(&reading);
+                true
+            }
+            Err(error) => {
+                warn!(
+                    error = &error as &dyn std::error::Error,
+                    "cannot clean the connection table"
+                );
+                true
+            }
+        }
+    }
+
+    fn handle_reading(&mut self, reading: &Reading) {
+        for worker in self.set.handle_reading(|worker| reading.n_live(worker) > 0) {
+            if let Err(error) = self.kernel.close_ring(worker) {
+                warn!(
+                    error = &error as &dyn std::error::Error,
+                    worker, "cannot close a ring"
+                );
+            }
+            if let Some(running) = self.running.remove(&worker) {
+                running.stop.cancel();
+            }
+            debug!(worker, "worker is gone");
+        }
+        self.publish();
+    }
+
+    fn handle_ended(&self, (worker, outcome): (u32, io::Result<()>)) -> io::Result<()> {
+        outcome?;
+        // One that is gone was told to end.
+        match self.running.contains_key(&worker) {
+            true => Err(io::Error::other(format!("worker {worker} has ended"))),
+            false => Ok(()),
+        }
+    }
+
+    fn publish(&self) {
+        self.counts
+            .n_active
+            .store(self.set.active().count() as u32, Relaxed);
+        self.counts
+            .n_retired
+            .store(self.set.retired().count() as u32, Relaxed);
+    }
+}
