@@ -46,7 +46,7 @@ proptest! {
 
         let shortest = (0..=packet.len()).find(|len| parse_all(&packet[..*len]).is_ok()).unwrap();
 
-        prop_assert!(shortest as u32 >= whole.transport_offset + whole.transport_len);
+        prop_assert_eq!(shortest as u32, whole.transport_offset + transport_header_len(&whole));
         for len in shortest..=packet.len() {
             prop_assert_eq!(parse_all(&packet[..len]), Ok(Parsed { total_len: 0, ..whole }));
         }
@@ -122,8 +122,10 @@ fn an_atomic_fragment_is_a_whole_packet() {
         checksum: 0,
     }
     .to_bytes();
-    let header = Ipv6FragmentHeader::new(IpNumber(protocol::UDP), frag_offset(0), false, 7);
-    let payload = [&header.to_bytes()[..], &udp].concat();
+    let mut header = Ipv6FragmentHeader::new(IpNumber(protocol::UDP), frag_offset(0), false, 7).to_bytes();
+    // Reserved bits, which a receiver ignores.
+    header[3] |= 0b110;
+    let payload = [&header[..], &udp].concat();
 
     let parsed = parse_all(&ipv6([[1; 16], [2; 16]], protocol::FRAGMENT, &payload)).unwrap();
 
@@ -173,8 +175,58 @@ fn other_versions_are_not_ip() {
     assert_eq!(parse_all(&[]), Err(Reason::Truncated));
 }
 
+#[test]
+fn headers_of_impossible_length_are_refused() {
+    let tcp = TcpHeader::new(1, 2, 3, 4).to_bytes();
+    let packet = ipv4([[1; 4], [2; 4]], &[7; 2], (0, false), protocol::TCP, &tcp);
+    let with = |changes: &[(usize, u8)]| {
+        let mut packet = packet.clone();
+        changes.iter().for_each(|(at, byte)| packet[*at] = *byte);
+        parse_all(&packet).map(|parsed| parsed.transport_offset)
+    };
+
+    assert_eq!(with(&[]), Ok(28));
+    assert_eq!(
+        with(&[(0, 0x44)]),
+        Err(Reason::BadHeaderLength),
+        "IPv4 header of 16 bytes"
+    );
+    assert_eq!(
+        with(&[(0, 0x4d)]),
+        Err(Reason::BadHeaderLength),
+        "IPv4 header of 52 in 48"
+    );
+    assert_eq!(
+        with(&[(28 + 12, 0x40)]),
+        Err(Reason::BadHeaderLength),
+        "TCP header of 16 bytes"
+    );
+    assert_eq!(
+        with(&[(28 + 12, 0x60)]),
+        Err(Reason::BadHeaderLength),
+        "TCP header of 24 in 20"
+    );
+    assert_eq!(with(&[(3, 49)]), Err(Reason::BadTotalLength), "49 bytes in 48");
+    assert_eq!(
+        with(&[(3, 27)]),
+        Err(Reason::BadTotalLength),
+        "an end inside the options"
+    );
+    assert_eq!(with(&[(3, 28)]), Ok(28), "padding");
+}
+
 fn parse_all(packet: &[u8]) -> Result<Parsed, Reason> {
     parse(packet, packet.len() as u32)
+}
+
+/// What has to be there of the transport header.
+fn transport_header_len(parsed: &Parsed) -> u32 {
+    match parsed.key.protocol {
+        _ if parsed.fragment => 0,
+        protocol::SCTP => 12,
+        protocol::ICMP | protocol::ICMPV6 => 8,
+        _ => parsed.transport_len,
+    }
 }
 
 fn parsed_by_etherparse(packet: &[u8]) -> Parsed {

@@ -4,6 +4,8 @@
 
 #[path = "program_run/bench.rs"]
 mod bench;
+#[path = "program_run/captures.rs"]
+mod captures;
 #[path = "program_run/connections.rs"]
 mod connections;
 #[path = "program_run/device.rs"]
@@ -14,7 +16,7 @@ mod offload;
 mod packet_socket;
 #[path = "program_run/packets.rs"]
 mod packets;
+#[path = "program_run/refusals.rs"]
+mod refusals;
 #[path = "program_run/rings.rs"]
 mod rings;
-#[path = "program_run/table.rs"]
-mod table;

@@ -1,5 +1,7 @@
 //! The offload header: open checksums and super-packets.
 
+use std::net::Ipv6Addr;
+
 use router_common::frame::VnetHeader;
 use router_common::packet::protocol::{DESTINATION_OPTIONS, FRAGMENT, TCP, UDP};
 
@@ -179,17 +181,25 @@ fn open(offset: usize, protocol: u8) -> VnetHeader {
 /// Name, packet, offset and protocol of the transport header; payloads of even and odd length.
 fn packets_with_checksums() -> Vec<(&'static str, Vec<u8>, usize, u8)> {
     let segment = |len| [tcp(40000, 443, 3), vec![0xa7; len]].concat();
-    let high = (B4, A4);
+    let back = (B4, A4);
+    // 16 words that add up to 0xffdf0: with the protocol and 512 bytes of segment the first carry makes another.
+    let ones = (Ipv6Addr::from([0xff; 16]), Ipv6Addr::from_bits(!0 ^ 0x200 << 112));
     vec![
         ("TCP in IPv4", ipv4(TCP, &segment(0)), 20, TCP),
         ("TCP in IPv4, odd", ipv4(TCP, &segment(1001)), 20, TCP),
         (
             "TCP in IPv4 with options",
-            ipv4_full(high, 4, WHOLE, TCP, &segment(10)),
+            ipv4_full(back, 4, WHOLE, TCP, &segment(10)),
             36,
             TCP,
         ),
         ("TCP in IPv6", ipv6(TCP, &segment(0)), 40, TCP),
+        (
+            "TCP in IPv6, sum with two carries",
+            ipv6_between(ones, TCP, &segment(480)),
+            40,
+            TCP,
+        ),
         ("TCP in IPv6, odd", ipv6(TCP, &segment(1001)), 40, TCP),
         (
             "TCP in IPv6 behind options",

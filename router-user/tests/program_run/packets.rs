@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use router_common::flow_key::{FAMILY_V4, FAMILY_V6, FlowKey};
-use router_common::packet::protocol::{DESTINATION_OPTIONS, TCP, UDP};
+use router_common::packet::protocol::{AH, DESTINATION_OPTIONS, FRAGMENT, ROUTING, TCP, UDP};
 
 pub(crate) const A4: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 1);
 /// In the prefix of peer 0.
@@ -86,6 +86,14 @@ pub(crate) fn options_chain(n: usize) -> Vec<u8> {
     (0..n).fold(Vec::new(), |payload, at| {
         options(if at == 0 { NO_NEXT } else { DESTINATION_OPTIONS }, 0, &payload)
     })
+}
+
+/// One of each extension header: 72 bytes and the payload.
+pub(crate) fn long_chain(udp: &[u8]) -> Vec<u8> {
+    let atomic = fragment(UDP, WHOLE, udp);
+    let authentication = authentication(FRAGMENT, 1, &atomic);
+    let destination = options(AH, 0, &authentication);
+    options(ROUTING, 0, &options(DESTINATION_OPTIONS, 3, &destination))
 }
 
 /// A TCP header of 20 bytes and `option_words`, without payload.
