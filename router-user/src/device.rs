@@ -8,14 +8,22 @@ mod rate_limit;
 mod tests;
 mod tun;
 
+use std::time::{Duration, Instant};
+
 use ipnet::IpNet;
 use thiserror::Error;
+use tokio::time::sleep;
+use tracing::warn;
 
 pub use icmp::{MAX_REPLY_LEN, NoReply, ReplyBuffer, Unreachable, unreachable};
 pub use inject::{InjectError, Injector};
 pub use netlink::{Link, Netlink, NetlinkError};
 pub use rate_limit::TokenBucket;
 pub use tun::{Tun, TunError};
+
+/// The kernel needs some milliseconds; whoever turned IPv6 off waits in vain.
+const ADDRESSES_TIMEOUT: Duration = Duration::from_secs(2);
+const ADDRESSES_POLL: Duration = Duration::from_millis(2);
 
 /// What a device is made from; [`crate::config`] says which values make sense.
 #[derive(Clone, Copy, Debug)]
@@ -108,7 +116,7 @@ impl Device {
         Ok(())
     }
 
-    /// Brings the device up and routes `networks` to it.
+    /// Brings the device up, waits until the host takes packets for its addresses, and routes `networks` to it.
     ///
     /// # Errors
     /// The kernel refuses, or one of the networks is routed elsewhere.
@@ -117,10 +125,32 @@ impl Device {
             .set_up(self.index)
             .await
             .map_err(|source| self.set_up_error(source))?;
+        self.wait_for_addresses()
+            .await
+            .map_err(|source| self.set_up_error(source))?;
         for net in networks {
             self.add_route(net).await?;
         }
         Ok(())
+    }
+
+    async fn wait_for_addresses(&self) -> Result<(), NetlinkError> {
+        let deadline = Instant::now() + ADDRESSES_TIMEOUT;
+        let wanted = self.netlink.addresses(self.index).await?;
+        loop {
+            let local = self.netlink.local_addresses(self.index).await?;
+            if wanted.iter().all(|net| local.contains(&net.addr())) {
+                return Ok(());
+            }
+            if Instant::now() >= deadline {
+                warn!(
+                    device = self.name,
+                    "the host is slow to take packets for the device's addresses"
+                );
+                return Ok(());
+            }
+            sleep(ADDRESSES_POLL).await;
+        }
     }
 
     /// Routes one more network to the device, which is up.

@@ -3,7 +3,7 @@
 use anyhow::Result;
 
 use crate::command::{cargo, require_root, run};
-use crate::{build, dirs, test};
+use crate::{build, test};
 
 /// Checks format, lints and documentation, then runs the whole test suite.
 ///
@@ -14,9 +14,10 @@ pub(crate) fn run_all() -> Result<()> {
     run(cargo().args(["fmt", "--all", "--check"]))?;
     build::object()?;
     run(cargo().args(["clippy", "--all-targets", "--", "-Dwarnings"]))?;
-    if dirs::has_library("router-ebpf")? {
-        run(cargo().args(["clippy", "--package=router-ebpf", "--lib", "--", "-Dwarnings"]))?;
-    }
+    // On the host, where it compiles but never runs; its one unstable feature needs the key.
+    run(cargo()
+        .args(["clippy", "--release", "--package=router-ebpf", "--", "-Dwarnings"])
+        .env("RUSTC_BOOTSTRAP", "1"))?;
     run(cargo()
         .args(["doc", "--no-deps", "--document-private-items"])
         .env("RUSTDOCFLAGS", "-Dwarnings"))?;

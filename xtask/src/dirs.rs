@@ -31,25 +31,6 @@ pub(crate) fn target() -> Result<PathBuf> {
     Ok(TARGET.get_or_init(|| target).clone())
 }
 
-/// True when the package has a library target, so that its unit tests and lints run on the host.
-///
-/// # Errors
-/// When `cargo metadata` fails.
-pub(crate) fn has_library(package: &str) -> Result<bool> {
-    let metadata = metadata()?;
-    let packages = metadata["packages"]
-        .as_array()
-        .context("cargo metadata lists no packages")?;
-    let package = packages
-        .iter()
-        .find(|candidate| candidate["name"] == package)
-        .with_context(|| format!("the workspace has no package {package}"))?;
-    let targets = package["targets"]
-        .as_array()
-        .context("cargo metadata lists no targets")?;
-    Ok(targets.iter().any(|target| target["kind"][0] == "lib"))
-}
-
 fn metadata() -> Result<serde_json::Value> {
     let text = read(cargo().args(["metadata", "--no-deps", "--format-version=1"]))?;
     serde_json::from_str(&text).context("cargo metadata printed no JSON")

@@ -4,7 +4,7 @@ use anyhow::Result;
 use xtask::lab;
 
 use crate::command::{cargo, require_root, run};
-use crate::{build, dirs, install};
+use crate::{build, install};
 
 /// Builds the object and runs every test: units, documentation, and real nodes in network namespaces.
 ///
@@ -15,9 +15,6 @@ pub(crate) fn run_all(args: &[String]) -> Result<()> {
     install::programs()?;
     lab::clear_leftovers()?;
     build::object()?;
-    if args.is_empty() && dirs::has_library("router-ebpf")? {
-        run(cargo().args(["test", "--package=router-ebpf", "--lib"]))?;
-    }
     let tested = run(cargo().args(["test", "--no-fail-fast"]).args(args));
     lab::clear_leftovers()?;
     tested

@@ -311,6 +311,27 @@ impl Netlink {
 
     /// Every unicast route of the main table in the family of `family`.
     async fn main_routes(&self, family: IpAddr) -> Result<Vec<Route>, NetlinkError> {
+        self.table_routes(RouteHeader::RT_TABLE_MAIN, family).await
+    }
+
+    /// Addresses that the host takes packets for on an interface: those with a route in the local table. An IPv6 address
+    /// gets its route from a work queue, some time after the interface came up.
+    ///
+    /// # Errors
+    /// The kernel refuses to say.
+    pub async fn local_addresses(&self, index: u32) -> Result<Vec<IpAddr>, NetlinkError> {
+        let mut routes = Vec::new();
+        for family in [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()] {
+            routes.extend(self.table_routes(libc::RT_TABLE_LOCAL, family).await?);
+        }
+        Ok(routes
+            .into_iter()
+            .filter(|route| route.output == index && route.net.prefix_len() == route.net.max_prefix_len())
+            .map(|route| route.net.addr())
+            .collect())
+    }
+
+    async fn table_routes(&self, table: u8, family: IpAddr) -> Result<Vec<Route>, NetlinkError> {
         let filter = match family {
             IpAddr::V4(_) => RouteMessageBuilder::<Ipv4Addr>::new().build(),
             IpAddr::V6(_) => RouteMessageBuilder::<Ipv6Addr>::new().build(),
@@ -322,7 +343,7 @@ impl Netlink {
             .await
             .map_err(|error| refused("list routes".to_owned(), error))?
         {
-            routes.extend(Route::of(&message, family));
+            routes.extend(Route::of(&message, table, family));
         }
         Ok(routes)
     }
@@ -334,8 +355,8 @@ struct Route {
 }
 
 impl Route {
-    fn of(message: &RouteMessage, family: IpAddr) -> Option<Self> {
-        if message.header.table != RouteHeader::RT_TABLE_MAIN {
+    fn of(message: &RouteMessage, table: u8, family: IpAddr) -> Option<Self> {
+        if message.header.table != table {
             return None;
         }
         let destination = message.attributes.iter().find_map(|attribute| match attribute {
