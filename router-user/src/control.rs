@@ -8,6 +8,8 @@
 mod client;
 mod server;
 mod status;
+#[cfg(test)]
+mod tests;
 
 use std::io;
 use std::path::PathBuf;

@@ -610,3 +610,90 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn the_readme_has_every_field_with_its_default() {
+    let config = Config::parse("[device]\naddresses = [\"10.42.0.1/24\"]\n", Path::new("sr.toml")).unwrap();
+    let (node, workers, connections) = (config.node(), config.workers(), config.connections());
+    let seconds = |duration: std::time::Duration| format!("`{}s`", duration.as_secs());
+    let rows = [
+        ("`node.key`", format!("`{}`", node.key().display())),
+        ("`node.listen`", "TCP and QUIC on port 4001, IPv4".to_owned()),
+        ("`node.control`", format!("`{}`", node.control().display())),
+        ("`device.name`", format!("`{}`", config.device().name())),
+        ("`device.addresses`", "required".to_owned()),
+        ("`device.mtu`", config.device().mtu().to_string()),
+        (
+            "`workers.min`, `workers.initial`, `workers.max`",
+            format!("{}, {}, {}", workers.min(), workers.initial(), workers.max()),
+        ),
+        ("`workers.queue_size`", "1000".to_owned()),
+        ("`workers.scale_interval`", seconds(workers.scale_interval())),
+        ("`workers.scale_up`", workers.scale_up().to_string()),
+        ("`workers.scale_down`", workers.scale_down().to_string()),
+        ("`connections.ttl`", seconds(connections.ttl())),
+        (
+            "`connections.cleanup_interval`",
+            seconds(connections.cleanup_interval()),
+        ),
+        ("`connections.max_entries`", connections.max_entries().to_string()),
+        ("`peer.id`", "required".to_owned()),
+        ("`peer.addresses`", "none".to_owned()),
+        ("`peer.allowed_ips`", "required".to_owned()),
+    ];
+
+    let readme = include_str!("../../../README.md");
+    for (field, default) in rows {
+        assert!(
+            readme.contains(&format!("\n| {field} | {default} | ")),
+            "{field}, {default}"
+        );
+    }
+    assert_eq!(workers.ring_bytes(), (1000_u32 * 2048).next_power_of_two());
+    assert_eq!(
+        node.listen().iter().map(ToString::to_string).collect::<Vec<_>>(),
+        ["/ip4/0.0.0.0/tcp/4001", "/ip4/0.0.0.0/udp/4001/quic-v1"]
+    );
+}
+
+#[test]
+fn numbers_of_workers_that_are_not_written_give_way() {
+    let parse = |text: &str| {
+        let text = format!("[device]\naddresses = [\"10.42.0.1/24\"]\n[workers]\n{text}");
+        let config = Config::parse(&text, Path::new("sr.toml")).unwrap();
+        let workers = config.workers();
+        (workers.min(), workers.initial(), workers.max())
+    };
+
+    assert_eq!(parse(""), (4, 8, 32));
+    assert_eq!(parse("max = 2"), (2, 2, 2));
+    assert_eq!(parse("min = 16"), (16, 16, 32));
+    assert_eq!(parse("initial = 5"), (4, 5, 32));
+}
+
+#[test]
+fn durations_and_shares_out_of_range_are_reported() {
+    let text = "[device]\naddresses = [\"10.42.0.1/24\"]\n[workers]\nscale_interval = \"1ms\"\nscale_up = 1.5\n\
+                scale_down = 0.9\n[connections]\nttl = \"soon\"\ncleanup_interval = 5\nmax_entries = 100\n";
+
+    let error = Config::parse(text, Path::new("sr.toml")).unwrap_err();
+
+    let allowed = "(allowed: a duration from \"100ms\" to \"1h\", such as \"5s\")";
+    let said = error.to_string();
+    let lines: Vec<_> = said.lines().collect();
+    assert_eq!(lines.len(), 6, "{said}");
+    assert_eq!(
+        lines[0],
+        format!("sr.toml:4: workers.scale_interval: 1ms is out of range {allowed}")
+    );
+    assert!(lines[1].starts_with("sr.toml:5: workers.scale_up: is out of range (allowed: a number above 0"));
+    assert!(
+        lines[2].starts_with("sr.toml:6: workers.scale_down: scale_down, 0.9, is not below scale_up, 0.75")
+    );
+    assert!(lines[3].starts_with("sr.toml:8: connections.ttl: \"soon\" is no duration: "));
+    assert_eq!(
+        lines[4],
+        format!("sr.toml:9: connections.cleanup_interval: expected a string, found an integer {allowed}")
+    );
+    assert!(lines[5].starts_with("sr.toml:10: connections.max_entries: 100 is out of range"));
+}

@@ -430,7 +430,7 @@ fn the_device_sends_nothing_of_its_own() {
                 .unwrap();
             let answer = next_packet(device.tun());
             assert_eq!(answer[answer.len() - 2..], payload, "the device sent {answer:x?}");
-            tokio::time::sleep(Duration::from_millis(50)).await;
+            sleep(Duration::from_millis(50)).await;
         }
     });
 }

@@ -1,0 +1,254 @@
+//! The command line as scripts see it: output, messages, exit codes.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use xtask::lab::ScratchDir;
+
+const NODE: &str = env!("CARGO_BIN_EXE_stream-router");
+
+struct Scratch(ScratchDir);
+
+impl Scratch {
+    fn new() -> Self {
+        Self(ScratchDir::unique("cli").unwrap())
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn file(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.path(name);
+        fs::write(&path, text).unwrap();
+        path
+    }
+
+    /// An identity; returns its file and its peer id.
+    fn identity(&self) -> (PathBuf, String) {
+        let key = self.path("identity.key");
+        let output = stream_router(&["keygen", "--out", text(&key)]);
+        assert_eq!(code(&output), 0, "{}", stderr(&output));
+        (key, stdout(&output).trim_end().to_owned())
+    }
+}
+
+fn stream_router(arguments: &[&str]) -> Output {
+    Command::new(NODE)
+        .args(arguments)
+        .env_remove("RUST_LOG")
+        .output()
+        .unwrap()
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+fn code(output: &Output) -> i32 {
+    output.status.code().expect("it ends by itself")
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+#[test]
+fn keygen_prints_the_id_alone_and_keeps_the_key_private() {
+    let scratch = Scratch::new();
+
+    let (key, id) = scratch.identity();
+
+    assert!(id.starts_with("12D3KooW") && id.lines().count() == 1, "{id}");
+    assert_eq!(fs::metadata(&key).unwrap().permissions().mode() & 0o7777, 0o600);
+    let again = stream_router(&["id", "--key", text(&key)]);
+    assert_eq!((code(&again), stdout(&again)), (0, format!("{id}\n")));
+}
+
+#[test]
+fn keygen_overwrites_nothing() {
+    let scratch = Scratch::new();
+    let (key, _) = scratch.identity();
+    let before = fs::read(&key).unwrap();
+
+    let output = stream_router(&["keygen", "--out", text(&key)]);
+
+    assert_eq!((code(&output), stdout(&output).as_str()), (1, ""));
+    assert!(stderr(&output).contains(text(&key)), "{}", stderr(&output));
+    assert_eq!(fs::read(&key).unwrap(), before);
+}
+
+#[test]
+fn keygen_names_a_directory_that_is_not_there() {
+    let scratch = Scratch::new();
+    let out = scratch.path("missing/identity.key");
+
+    let output = stream_router(&["keygen", "--out", text(&out)]);
+
+    assert_eq!(code(&output), 1);
+    assert!(stderr(&output).contains("missing"), "{}", stderr(&output));
+}
+
+#[test]
+fn id_names_a_key_that_cannot_be_used() {
+    let scratch = Scratch::new();
+    let garbage = scratch.file("garbage.key", "not a key\n");
+    fs::set_permissions(&garbage, fs::Permissions::from_mode(0o600)).unwrap();
+    let (open, _) = scratch.identity();
+    fs::set_permissions(&open, fs::Permissions::from_mode(0o644)).unwrap();
+
+    for key in [scratch.path("none.key"), garbage, open] {
+        let output = stream_router(&["id", "--key", text(&key)]);
+
+        assert_eq!(
+            (code(&output), stdout(&output).as_str()),
+            (1, ""),
+            "{}",
+            key.display()
+        );
+        assert!(stderr(&output).contains(text(&key)), "{}", stderr(&output));
+    }
+}
+
+#[test]
+fn check_accepts_what_is_right() {
+    let scratch = Scratch::new();
+    let file = scratch.file("sr.toml", "[device]\naddresses = [\"10.42.0.1/24\"]\n");
+
+    let output = stream_router(&["check", "--config", text(&file)]);
+
+    assert_eq!((code(&output), stderr(&output).as_str()), (0, ""));
+    assert_eq!(stdout(&output), format!("{}: valid, 0 peers\n", file.display()));
+}
+
+#[test]
+fn check_and_run_report_every_problem_with_its_line() {
+    let scratch = Scratch::new();
+    let file = scratch.file(
+        "sr.toml",
+        "[node]\nkey = 7\nspeed = \"fast\"\n[device]\naddresses = [\"10.42.0.1/24\"]\nmtu = 5\n[workers]\nmin = 9\nmax = 3\n",
+    );
+    let name = file.display();
+    let problems = [
+        format!("{name}:2: node.key: expected a string, found an integer (allowed: an absolute path)"),
+        format!("{name}:3: node.speed: unknown field (allowed: key, control, listen)"),
+        format!("{name}:6: device.mtu: 5 is out of range (allowed: an integer from 576 to 32000)"),
+        format!("{name}:8: workers.min: 9 is more than workers.max, 3 (allowed: at most workers.max)"),
+    ];
+
+    for command in ["check", "run"] {
+        let output = stream_router(&[command, "--config", text(&file)]);
+
+        assert_eq!((code(&output), stdout(&output).as_str()), (2, ""), "{command}");
+        let said = stderr(&output);
+        let said: Vec<_> = said.trim_end().trim_start_matches("error: ").lines().collect();
+        assert_eq!(said, problems, "{command}");
+    }
+}
+
+#[test]
+fn a_configuration_that_cannot_be_read_is_named() {
+    let scratch = Scratch::new();
+    let file = scratch.path("none.toml");
+
+    for command in ["check", "run"] {
+        let output = stream_router(&[command, "--config", text(&file)]);
+
+        assert_eq!(code(&output), 2, "{command}");
+        let said = stderr(&output);
+        assert!(
+            said.contains(text(&file)) && said.contains("No such file"),
+            "{said}"
+        );
+    }
+}
+
+#[test]
+fn run_says_where_it_looked_for_the_identity() {
+    let scratch = Scratch::new();
+    let key = scratch.path("none.key");
+    let file = scratch.file(
+        "sr.toml",
+        &format!("[node]\nkey = {key:?}\n[device]\naddresses = [\"10.42.0.1/24\"]\n"),
+    );
+
+    let output = stream_router(&["run", "--config", text(&file)]);
+
+    assert_eq!(code(&output), 1);
+    let said = stderr(&output);
+    assert!(said.contains(text(&key)) && said.contains("keygen"), "{said}");
+}
+
+#[test]
+fn a_log_filter_that_is_none_is_refused() {
+    let scratch = Scratch::new();
+    let file = scratch.file("sr.toml", "[device]\naddresses = [\"10.42.0.1/24\"]\n");
+
+    let output = Command::new(NODE)
+        .args(["run", "--config", text(&file)])
+        .env("RUST_LOG", "stream_router=loud")
+        .output()
+        .unwrap();
+
+    assert_eq!(code(&output), 1);
+    assert!(
+        stderr(&output).contains("RUST_LOG=stream_router=loud"),
+        "{}",
+        stderr(&output)
+    );
+}
+
+#[test]
+fn status_without_a_node_says_what_to_look_at() {
+    let scratch = Scratch::new();
+    let socket = scratch.path("control.sock");
+
+    for arguments in [
+        &["status", "--socket", text(&socket)][..],
+        &["status", "--json", "--socket", text(&socket)],
+    ] {
+        let output = stream_router(arguments);
+
+        assert_eq!((code(&output), stdout(&output).as_str()), (1, ""));
+        let said = stderr(&output);
+        assert!(
+            said.contains(text(&socket)) && said.contains("is it running"),
+            "{said}"
+        );
+    }
+}
+
+#[test]
+fn wrong_usage_has_a_code_of_its_own() {
+    for arguments in [&["fly"][..], &["check"], &["status", "--yaml"], &[]] {
+        let output = stream_router(arguments);
+
+        assert_eq!(
+            (code(&output), stdout(&output).as_str()),
+            (2, ""),
+            "{arguments:?}"
+        );
+        assert!(stderr(&output).contains("Usage"), "{}", stderr(&output));
+    }
+}
+
+#[test]
+fn help_and_version_are_there() {
+    let help = stream_router(&["--help"]);
+    let version = stream_router(&["--version"]);
+
+    assert_eq!((code(&help), code(&version)), (0, 0));
+    for command in ["keygen", "id", "check", "run", "status"] {
+        assert!(stdout(&help).contains(command), "{command}");
+    }
+    assert_eq!(
+        stdout(&version),
+        concat!("stream-router ", env!("CARGO_PKG_VERSION"), "\n")
+    );
+}
