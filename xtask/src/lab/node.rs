@@ -31,6 +31,8 @@ pub struct NodeConfig {
     pub mtu: u32,
     /// Multiaddresses to listen on.
     pub listen: Vec<String>,
+    /// Further sections, as they stand in the file.
+    pub sections: String,
     /// Peers.
     pub peers: Vec<PeerConfig>,
 }
@@ -129,6 +131,7 @@ impl Node {
             config.addresses,
             config.mtu
         );
+        toml += &config.sections;
         for peer in &config.peers {
             toml += &format!(
                 "\n[[peer]]\nid = {:?}\naddresses = {:?}\nallowed_ips = {:?}\n",
