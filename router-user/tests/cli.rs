@@ -13,7 +13,7 @@ struct Scratch(ScratchDir);
 
 impl Scratch {
     fn new() -> Self {
-        Self(ScratchDir::unique("cli").unwrap())
+        Self(ScratchDir::unique("cli").expect("a directory"))
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -22,7 +22,7 @@ impl Scratch {
 
     fn file(&self, name: &str, text: &str) -> PathBuf {
         let path = self.path(name);
-        fs::write(&path, text).unwrap();
+        fs::write(&path, text).expect("a file");
         path
     }
 
@@ -40,11 +40,11 @@ fn stream_router(arguments: &[&str]) -> Output {
         .args(arguments)
         .env_remove("RUST_LOG")
         .output()
-        .unwrap()
+        .expect("the program runs")
 }
 
 fn text(path: &Path) -> &str {
-    path.to_str().unwrap()
+    path.to_str().expect("a path of ASCII")
 }
 
 fn code(output: &Output) -> i32 {
@@ -52,11 +52,11 @@ fn code(output: &Output) -> i32 {
 }
 
 fn stdout(output: &Output) -> String {
-    String::from_utf8(output.stdout.clone()).unwrap()
+    String::from_utf8(output.stdout.clone()).expect("text")
 }
 
 fn stderr(output: &Output) -> String {
-    String::from_utf8(output.stderr.clone()).unwrap()
+    String::from_utf8(output.stderr.clone()).expect("text")
 }
 
 #[test]

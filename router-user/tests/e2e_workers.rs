@@ -18,22 +18,22 @@ const LIMIT: Duration = Duration::from_secs(20);
 const SLOT_COUNT: usize = 1024;
 
 /// A pair whose first node forgets flows fast and decides nothing by itself.
-fn pair() -> Pair {
-    let directory = ScratchDir::unique("workers").unwrap();
-    let mut pair = Pair::prepare(Path::new(NODE), &PairPlan::unique(), directory).unwrap();
+fn pair() -> Result<Pair> {
+    let directory = ScratchDir::unique("workers")?;
+    let mut pair = Pair::prepare(Path::new(NODE), &PairPlan::unique(), directory)?;
     pair.a.config.sections = "\n[workers]\nscale_interval = \"1h\"\n\
                               [connections]\nttl = \"1s\"\ncleanup_interval = \"500ms\"\n"
         .to_owned();
-    pair.a.node.configure(&pair.a.config).unwrap();
-    pair.start_nodes().unwrap();
-    pair
+    pair.a.node.configure(&pair.a.config)?;
+    pair.start_nodes()?;
+    Ok(pair)
 }
 
 fn scale(side: &Side, n: u32) -> Result<(), ControlError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .unwrap();
+        .expect("a runtime can be built");
     runtime.block_on(set_workers(&side.node.socket(), n))
 }
 
@@ -66,7 +66,7 @@ fn shares(side: &Side) -> Result<BTreeMap<u64, usize>> {
 
 #[test]
 fn workers_come_with_rings_and_slots_and_go_once_their_flows_are_idle() {
-    let pair = pair();
+    let pair = pair().unwrap();
     let a = &pair.a;
     assert_eq!(a.node.status().unwrap().workers, 8);
     assert_eq!(
@@ -100,7 +100,7 @@ fn workers_come_with_rings_and_slots_and_go_once_their_flows_are_idle() {
 
 #[test]
 fn a_live_flow_keeps_its_worker_whatever_comes_and_goes() {
-    let pair = pair();
+    let pair = pair().unwrap();
     let a = &pair.a;
     let socket = a.host.enter(|| Ok(UdpSocket::bind((a.v4, 7100))?)).unwrap();
     let worker = || -> Result<u64> {
@@ -123,7 +123,7 @@ fn a_live_flow_keeps_its_worker_whatever_comes_and_goes() {
 
 #[test]
 fn a_number_outside_the_bounds_is_refused() {
-    let pair = pair();
+    let pair = pair().unwrap();
 
     for n in [0, 3, 33] {
         let refused = scale(&pair.a, n).unwrap_err().to_string();
@@ -138,7 +138,7 @@ fn a_number_outside_the_bounds_is_refused() {
 
 #[test]
 fn bpftool_shows_flows_counters_and_names_and_an_idle_flow_goes() {
-    let pair = pair();
+    let pair = pair().unwrap();
     let a = &pair.a;
     let socket = a.host.enter(|| Ok(UdpSocket::bind((a.v4, 7100))?)).unwrap();
 
