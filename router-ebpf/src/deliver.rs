@@ -35,7 +35,13 @@ pub(crate) fn deliver(packet: &impl Packet, worker: u32, record: &RecordHeader, 
 }
 
 #[inline(always)]
-fn deliver_small(packet: &impl Packet, ring: *mut c_void, worker: u32, record: &RecordHeader, len: u32) -> Reason {
+fn deliver_small(
+    packet: &impl Packet,
+    ring: *mut c_void,
+    worker: u32,
+    record: &RecordHeader,
+    len: u32,
+) -> Reason {
     // SAFETY: the record has room for the header and for every length below SMALL; it is submitted or discarded.
     unsafe {
         let room = bpf_ringbuf_reserve(ring, u64::from(HEADER + SMALL), 0).cast::<u8>();
@@ -53,7 +59,13 @@ fn deliver_small(packet: &impl Packet, ring: *mut c_void, worker: u32, record: &
 }
 
 #[inline(always)]
-fn deliver_exact(packet: &impl Packet, ring: *mut c_void, worker: u32, record: &RecordHeader, len: u32) -> Reason {
+fn deliver_exact(
+    packet: &impl Packet,
+    ring: *mut c_void,
+    worker: u32,
+    record: &RecordHeader,
+    len: u32,
+) -> Reason {
     // SAFETY: the all-zero dynptr is its unset form; every path submits or discards it.
     unsafe {
         let mut room: bpf_dynptr = core::mem::zeroed();

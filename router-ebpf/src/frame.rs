@@ -53,14 +53,7 @@ impl Frame {
     #[inline(always)]
     pub(crate) fn store<const N: usize>(&self, offset: u32, mut bytes: [u8; N]) -> bool {
         // SAFETY: the array has N bytes; the helper checks the frame's end.
-        unsafe {
-            bpf_xdp_store_bytes(
-                self.raw,
-                self.base + offset,
-                bytes.as_mut_ptr().cast(),
-                N as u32,
-            ) == 0
-        }
+        unsafe { bpf_xdp_store_bytes(self.raw, self.base + offset, bytes.as_mut_ptr().cast(), N as u32) == 0 }
     }
 }
 

@@ -46,11 +46,9 @@ pub(crate) fn sr_gateway(ctx: XdpContext) -> u32 {
     counters::count(reason);
     match reason {
         // The ring has it, or nobody gets it: a full ring is a full queue of a router.
-        Reason::Captured
-        | Reason::RingFull
-        | Reason::PeerPressure
-        | Reason::NoRing
-        | Reason::CopyFailed => XDP_DROP,
+        Reason::Captured | Reason::RingFull | Reason::PeerPressure | Reason::NoRing | Reason::CopyFailed => {
+            XDP_DROP
+        }
         _ => XDP_PASS,
     }
 }

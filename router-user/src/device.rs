@@ -1,5 +1,6 @@
 //! The TUN device: made, addressed, routed to, written to, removed.
 
+mod host_networks;
 mod icmp;
 mod inject;
 mod netlink;
@@ -11,6 +12,7 @@ mod tun;
 use ipnet::IpNet;
 use thiserror::Error;
 
+pub use host_networks::RouteChanges;
 pub use icmp::{MAX_REPLY_LEN, NoReply, ReplyBuffer, Unreachable, unreachable};
 pub use inject::{InjectError, Injector};
 pub use netlink::{Link, Netlink, NetlinkError};

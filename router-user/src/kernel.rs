@@ -2,12 +2,15 @@
 
 mod attach;
 mod error;
+mod gateway;
+mod host_prefixes;
 mod mapped;
 mod object;
 mod pins;
 mod ring;
 
 pub use error::KernelError;
+pub use gateway::{AttachedGateway, GatewayInterface, GatewayMode};
 pub use object::{Kernel, KernelConfig};
 pub use pins::BPFFS;
 pub use ring::RingConsumer;

@@ -33,8 +33,7 @@ pub struct Ethernet {
 /// [`Reason::Truncated`].
 #[inline(always)]
 pub fn parse<R: PacketReader + ?Sized>(reader: &R) -> Result<Ethernet, Reason> {
-    let [d0, d1, d2, d3, d4, d5, _, _, _, _, _, _, t0, t1] =
-        reader.load::<14>(0).ok_or(Reason::Truncated)?;
+    let [d0, d1, d2, d3, d4, d5, _, _, _, _, _, _, t0, t1] = reader.load::<14>(0).ok_or(Reason::Truncated)?;
     let mut ether_type = u16::from_be_bytes([t0, t1]);
     let mut len = HEADER_LEN;
     let mut n_tags = 0;

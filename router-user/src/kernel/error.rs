@@ -66,6 +66,19 @@ pub enum KernelError {
         /// What the kernel said.
         source: Box<dyn Error + Send + Sync>,
     },
+    /// The program could not be attached to a gateway interface.
+    #[error(
+        "cannot attach to the ingress of {interface} ({native}; the kernel's receive path refused too); take another \
+         XDP program off it, or remove its [[gateway]] section"
+    )]
+    AttachGateway {
+        /// Which interface.
+        interface: String,
+        /// Why not in the driver.
+        native: String,
+        /// Why not in the receive path.
+        source: Box<dyn Error + Send + Sync>,
+    },
     /// The pin directory could not be prepared.
     #[error("cannot {action} {}", path.display())]
     Pins {

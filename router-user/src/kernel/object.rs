@@ -40,6 +40,8 @@ pub struct KernelConfig {
     pub n_workers: u32,
     /// Size of each worker's ring in bytes: a power of two, a multiple of the page size.
     pub ring_bytes: u32,
+    /// MTU of the device in bytes.
+    pub device_mtu: u32,
     /// Idle time after which a flow counts as gone.
     pub conn_ttl: Duration,
     /// Where the BPF file system is.
@@ -113,12 +115,8 @@ impl Kernel {
         let mut table: LpmTrie<_, [u8; 16], u32> =
             LpmTrie::try_from(map).map_err(map_failed("open", names::PEERS))?;
         for (prefix, peer) in prefixes {
-            let (len, address) = match prefix {
-                IpNet::V4(net) => (96 + net.prefix_len(), net.network().to_ipv6_mapped()),
-                IpNet::V6(net) => (net.prefix_len(), net.network()),
-            };
             table
-                .insert(&Key::new(u32::from(len), address.octets()), peer, 0)
+                .insert(&prefix_key(prefix), peer, 0)
                 .map_err(map_failed("write", names::PEERS))?;
         }
         Ok(())
@@ -179,7 +177,7 @@ impl Kernel {
         self.pins.as_ref().map(Pins::directory)
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Ebpf> {
+    pub(super) fn lock(&self) -> std::sync::MutexGuard<'_, Ebpf> {
         self.ebpf.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -213,11 +211,19 @@ fn egress(ebpf: &mut Ebpf) -> Result<&mut SchedClassifier, KernelError> {
         })
 }
 
+pub(super) fn prefix_key(prefix: IpNet) -> Key<[u8; 16]> {
+    let (len, address) = match prefix {
+        IpNet::V4(net) => (96 + net.prefix_len(), net.network().to_ipv6_mapped()),
+        IpNet::V6(net) => (net.prefix_len(), net.network()),
+    };
+    Key::new(u32::from(len), address.octets())
+}
+
 fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<Map, KernelError> {
     ebpf.take_map(name).ok_or(KernelError::Missing { name })
 }
 
-fn map_failed(action: &'static str, map: &'static str) -> impl Fn(MapError) -> KernelError {
+pub(super) fn map_failed(action: &'static str, map: &'static str) -> impl Fn(MapError) -> KernelError {
     move |source| KernelError::Map {
         action,
         map,
@@ -234,15 +240,12 @@ fn pin(ebpf: &mut Ebpf, directory: &Path) -> Result<(), KernelError> {
             source: Box::new(error),
         })?;
     }
-    for (name, program) in ebpf.programs_mut() {
-        let path = directory.join(name);
-        program.pin(&path).map_err(|error| KernelError::Pins {
-            action: "pin",
-            path,
-            source: Box::new(error),
-        })?;
-    }
-    Ok(())
+    let path = directory.join(names::PROGRAM_EGRESS);
+    egress(ebpf)?.pin(&path).map_err(|error| KernelError::Pins {
+        action: "pin",
+        path,
+        source: Box::new(error),
+    })
 }
 
 fn write_settings(ebpf: &mut Ebpf, config: &KernelConfig) -> Result<(), KernelError> {
@@ -252,6 +255,8 @@ fn write_settings(ebpf: &mut Ebpf, config: &KernelConfig) -> Result<(), KernelEr
             k1: rand::random(),
         },
         conn_ttl_ns: u64::try_from(config.conn_ttl.as_nanos()).unwrap_or(u64::MAX),
+        device_mtu: config.device_mtu,
+        padding: 0,
     };
     let map = ebpf.map_mut(names::SETTINGS).ok_or(KernelError::Missing {
         name: names::SETTINGS,

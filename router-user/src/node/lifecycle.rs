@@ -15,13 +15,14 @@ use super::counters::Counters;
 use super::data_thread::DataThread;
 use super::error::NodeError;
 use super::forwarder::Forwarder;
+use super::gateways::{Gateways, HostNetworks};
 use super::peers::PeerTable;
 use super::receiver::Receivers;
 use super::status::NodeStatus;
-use super::{uncaptured, worker};
+use super::{gateways, uncaptured, worker};
 use crate::config::Config;
 use crate::control::ControlServer;
-use crate::device::{Device, DeviceSettings};
+use crate::device::{Device, DeviceError, DeviceSettings, Netlink};
 use crate::kernel::{BPFFS, Kernel, KernelConfig, RingConsumer};
 use crate::p2p::{Keypair, Network, NetworkConfig, NetworkHandle, PeerConfig, identity};
 
@@ -41,6 +42,7 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(3);
 pub struct Node {
     // Dropped in this order: the way in, the tasks with their descriptors of the device, the device itself.
     _control: ControlServer,
+    gateways: Gateways,
     kernel: Arc<Kernel>,
     network: NetworkHandle,
     stop_workers: CancellationToken,
@@ -56,6 +58,8 @@ struct Tasks {
     connections: JoinSet<()>,
     network: JoinSet<()>,
     uncaptured: JoinSet<io::Result<()>>,
+    /// Empty without gateways.
+    host_networks: JoinSet<io::Result<()>>,
 }
 
 impl Node {
@@ -101,6 +105,7 @@ impl Node {
             injector: device.injector(),
         };
         let network = start_network(config, keypair, receivers, &data_thread)?;
+        let (gateways, host_networks) = start_gateways(config, &kernel, &device).await?;
         let status = NodeStatus::new(
             config,
             device.index(),
@@ -109,6 +114,7 @@ impl Node {
             counters.clone(),
             network.handle.clone(),
             rings.len(),
+            gateways.status(),
         );
         let control = ControlServer::start(config.node().control(), Arc::new(status))?;
 
@@ -135,7 +141,11 @@ impl Node {
             connections: JoinSet::new(),
             network: JoinSet::new(),
             uncaptured: JoinSet::new(),
+            host_networks: JoinSet::new(),
         };
+        if let Some(host_networks) = host_networks {
+            tasks.host_networks.spawn(host_networks.run());
+        }
         tasks.network.spawn_on(network.driver.run(), on);
         tasks.connections.spawn_on(connections.run(network.events), on);
         for ring in rings {
@@ -150,6 +160,7 @@ impl Node {
         info!(peer_id = %network.handle.local_peer(), device = device.name(), "node is up");
         Ok(Self {
             _control: control,
+            gateways,
             kernel,
             network: network.handle,
             stop_workers,
@@ -165,6 +176,7 @@ impl Node {
         let ended = tokio::select! {
             Some(ended) = self.tasks.workers.join_next() => ended,
             Some(ended) = self.tasks.uncaptured.join_next() => ended,
+            Some(ended) = self.tasks.host_networks.join_next() => ended,
             Some(ended) = self.tasks.connections.join_next() => ended.map(Ok),
             Some(ended) = self.tasks.network.join_next() => ended.map(Ok),
         };
@@ -184,6 +196,7 @@ impl Node {
     /// # Errors
     /// Capturing cannot be ended, or the device cannot be removed; everything else has been done.
     pub async fn stop(mut self) -> Result<(), NodeError> {
+        drop(self.gateways);
         let detached = self.kernel.detach();
         let drained = timeout(STOP_TIMEOUT, async {
             self.stop_workers.cancel();
@@ -204,6 +217,7 @@ impl Node {
             warn!(?STOP_TIMEOUT, "not every connection closed in time");
         }
         self.tasks.uncaptured.shutdown().await;
+        self.tasks.host_networks.shutdown().await;
         drop(self.data_thread);
         let removed = self.device.remove().await;
         info!("node is down");
@@ -251,6 +265,7 @@ pub fn run(config: &Config) -> Result<(), NodeError> {
 fn load_kernel(config: &Config) -> Result<(Arc<Kernel>, Vec<RingConsumer>), NodeError> {
     let kernel_config = KernelConfig {
         device: config.device().name().to_owned(),
+        device_mtu: config.device().mtu(),
         n_workers: N_WORKERS,
         ring_bytes: RING_BYTES,
         conn_ttl: CONN_TTL,
@@ -258,6 +273,21 @@ fn load_kernel(config: &Config) -> Result<(Arc<Kernel>, Vec<RingConsumer>), Node
     };
     let (kernel, rings) = Kernel::load(&kernel_config)?;
     Ok((Arc::new(kernel), rings))
+}
+
+/// Attached before the workers run: what comes in between waits in the rings.
+async fn start_gateways(
+    config: &Config,
+    kernel: &Arc<Kernel>,
+    device: &Device,
+) -> Result<(Gateways, Option<HostNetworks>), NodeError> {
+    if config.gateways().is_empty() {
+        return Ok((Gateways::default(), None));
+    }
+    let netlink = Netlink::open().map_err(DeviceError::from)?;
+    let interfaces = gateways::interfaces(config, &netlink).await?;
+    let host_networks = HostNetworks::start(config, kernel.clone(), netlink, device.index()).await?;
+    Ok((Gateways::attach(kernel, interfaces)?, Some(host_networks)))
 }
 
 fn start_network(

@@ -11,7 +11,7 @@ use tracing::warn;
 use super::counters::Counters;
 use super::peers::{Peer, PeerTable};
 use crate::config::Config;
-use crate::control::{DeviceStatus, PeerState, PeerStatus, Status, StatusSource};
+use crate::control::{DeviceStatus, GatewayStatus, PeerState, PeerStatus, Status, StatusSource};
 use crate::kernel::Kernel;
 use crate::p2p::{NetworkHandle, PeerSnapshot, Snapshot};
 
@@ -29,6 +29,7 @@ pub(super) struct NodeStatus {
     counters: Arc<Counters>,
     network: NetworkHandle,
     n_workers: usize,
+    gateways: Vec<GatewayStatus>,
 }
 
 impl NodeStatus {
@@ -40,6 +41,7 @@ impl NodeStatus {
         counters: Arc<Counters>,
         network: NetworkHandle,
         n_workers: usize,
+        gateways: Vec<GatewayStatus>,
     ) -> Self {
         Self {
             started: Instant::now(),
@@ -57,6 +59,7 @@ impl NodeStatus {
             counters,
             network,
             n_workers,
+            gateways,
         }
     }
 
@@ -123,6 +126,7 @@ impl StatusSource for NodeStatus {
             sink: "ring buffer".to_owned(),
             pins: self.kernel.pin_directory().map(|path| path.display().to_string()),
             workers: self.n_workers,
+            gateways: self.gateways.clone(),
             peers: self
                 .peers
                 .all()

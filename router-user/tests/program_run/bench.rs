@@ -25,6 +25,7 @@ pub(crate) const OK: u32 = 0;
 pub(crate) const SHOT: u32 = 2;
 pub(crate) const STOLEN: u32 = 4;
 
+pub(crate) const MTU: u32 = 1420;
 pub(crate) const DEVICE: &str = "sr-bench0";
 /// Prefixes of the peers, the more specific ones inside the others.
 pub(crate) const PREFIXES: [(&str, u32); 4] = [
@@ -109,6 +110,7 @@ impl Bench {
         isolate()?;
         let (kernel, rings) = Kernel::load(&KernelConfig {
             device: DEVICE.into(),
+            device_mtu: MTU,
             n_workers: plan.n_workers,
             ring_bytes: plan.ring_bytes,
             conn_ttl: plan.conn_ttl,

@@ -31,6 +31,8 @@ pub struct NodeConfig {
     pub mtu: u32,
     /// Multiaddresses to listen on.
     pub listen: Vec<String>,
+    /// Gateway interfaces.
+    pub gateways: Vec<String>,
     /// Peers.
     pub peers: Vec<PeerConfig>,
 }
@@ -129,6 +131,9 @@ impl Node {
             config.addresses,
             config.mtu
         );
+        for interface in &config.gateways {
+            toml += &format!("\n[[gateway]]\ninterface = {interface:?}\n");
+        }
         for peer in &config.peers {
             toml += &format!(
                 "\n[[peer]]\nid = {:?}\naddresses = {:?}\nallowed_ips = {:?}\n",

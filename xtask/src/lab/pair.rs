@@ -196,6 +196,7 @@ impl PairPlan {
             addresses: vec![format!("{}/24", inner_v4(own)), format!("{}/64", inner_v6(own))],
             mtu: self.mtu,
             listen: vec![self.multiaddr("0.0.0.0", "::")],
+            gateways: Vec::new(),
             peers: vec![PeerConfig {
                 id: peer_id.to_owned(),
                 addresses: vec![self.multiaddr(&format!("192.0.2.{other}"), &format!("2001:db8::{other}"))],
