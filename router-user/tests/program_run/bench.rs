@@ -42,6 +42,7 @@ const GSO_SIZE: usize = 176;
 
 /// How to load.
 pub(crate) struct Plan {
+    pub(crate) device_mtu: u32,
     pub(crate) n_workers: u32,
     pub(crate) ring_bytes: u32,
     pub(crate) conn_ttl: Duration,
@@ -50,6 +51,7 @@ pub(crate) struct Plan {
 impl Default for Plan {
     fn default() -> Self {
         Self {
+            device_mtu: MTU,
             n_workers: 4,
             ring_bytes: 256 * 1024,
             conn_ttl: Duration::from_secs(300),
@@ -110,7 +112,7 @@ impl Bench {
         isolate()?;
         let (kernel, rings) = Kernel::load(&KernelConfig {
             device: DEVICE.into(),
-            device_mtu: MTU,
+            device_mtu: plan.device_mtu,
             n_workers: plan.n_workers,
             ring_bytes: plan.ring_bytes,
             conn_ttl: plan.conn_ttl,
