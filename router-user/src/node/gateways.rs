@@ -21,8 +21,8 @@ pub(super) struct Gateways {
 }
 
 impl Gateways {
-    /// Attaches every gateway of the configuration. The peers' prefixes are in the kernel's table by now, and `host`
-    /// has put the host's own there.
+    /// Attaches every gateway of the configuration. The peers' prefixes and the host's own are in the kernel's
+    /// table by now.
     ///
     /// # Errors
     /// An interface is missing, is no Ethernet, or cannot be attached to; none is attached then.

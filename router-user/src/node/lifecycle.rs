@@ -114,8 +114,8 @@ impl Node {
             counters.clone(),
             network.handle.clone(),
             rings.len(),
-            gateways.status(),
-        );
+        )
+        .with_gateways(gateways.status());
         let control = ControlServer::start(config.node().control(), Arc::new(status))?;
 
         kernel.attach()?;

@@ -41,7 +41,6 @@ impl NodeStatus {
         counters: Arc<Counters>,
         network: NetworkHandle,
         n_workers: usize,
-        gateways: Vec<GatewayStatus>,
     ) -> Self {
         Self {
             started: Instant::now(),
@@ -59,8 +58,13 @@ impl NodeStatus {
             counters,
             network,
             n_workers,
-            gateways,
+            gateways: Vec::new(),
         }
+    }
+
+    /// The same with the gateways that were attached.
+    pub(super) fn with_gateways(self, gateways: Vec<GatewayStatus>) -> Self {
+        Self { gateways, ..self }
     }
 
     fn peer(&self, peer: &Peer, snapshot: &Snapshot) -> PeerStatus {
