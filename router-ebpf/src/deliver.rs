@@ -19,6 +19,7 @@ use crate::packet::Packet;
 const HEADER: u32 = RecordHeader::LEN as u32;
 /// Packets shorter than this have a record of fixed size: it costs less than an exact one.
 const SMALL: u32 = 64;
+const _: () = assert!(SMALL.is_power_of_two());
 
 /// Copies the packet behind `record` into the ring of `worker`.
 #[inline(always)]
@@ -49,13 +50,22 @@ fn deliver_small(
             return Reason::RingFull;
         }
         room.cast::<RecordHeader>().write_unaligned(*record);
-        if len == 0 || len >= SMALL || !packet.copy(0, room.add(HEADER as usize), len) {
+        if !packet.copy(0, room.add(HEADER as usize), bounded(len)) {
             bpf_ringbuf_discard(room.cast(), u64::from(BPF_RB_NO_WAKEUP));
             return Reason::CopyFailed;
         }
         bpf_ringbuf_submit(room.cast(), wake_flags(worker));
     }
     Reason::Captured
+}
+
+/// The same length, 1 to [`SMALL`], in a form that the verifier can follow: the compiler knows the bounds from checks
+/// made long before, on copies that the verifier has lost sight of, and would drop a plain check here.
+#[inline(always)]
+fn bounded(len: u32) -> u32 {
+    // SAFETY: reads a local variable.
+    let len = unsafe { core::ptr::read_volatile(&len) };
+    (len.wrapping_sub(1) & (SMALL - 1)) + 1
 }
 
 #[inline(always)]

@@ -9,11 +9,9 @@ use router_common::packet::PacketReader;
 
 use crate::packet::{self, Packet};
 
-/// What a driver received, from `base` on; perhaps in several buffers.
-#[derive(Clone, Copy)]
+/// What a driver received; perhaps in several buffers.
 pub(crate) struct Frame {
     raw: *mut xdp_md,
-    base: u32,
 }
 
 impl Frame {
@@ -21,16 +19,6 @@ impl Frame {
     pub(crate) fn new(ctx: &XdpContext) -> Self {
         Self {
             raw: ctx.as_ptr().cast(),
-            base: 0,
-        }
-    }
-
-    /// The frame behind its first `len` bytes.
-    #[inline(always)]
-    pub(crate) fn behind(&self, len: u32) -> Self {
-        Self {
-            raw: self.raw,
-            base: self.base + len,
         }
     }
 
@@ -38,8 +26,7 @@ impl Frame {
     #[inline(always)]
     pub(crate) fn len(&self) -> u32 {
         // SAFETY: the verifier knows the context pointer.
-        let len = unsafe { bpf_xdp_get_buff_len(self.raw) };
-        (len as u32).saturating_sub(self.base)
+        unsafe { bpf_xdp_get_buff_len(self.raw) as u32 }
     }
 
     /// Index of the interface that received it.
@@ -53,7 +40,7 @@ impl Frame {
     #[inline(always)]
     pub(crate) fn store<const N: usize>(&self, offset: u32, mut bytes: [u8; N]) -> bool {
         // SAFETY: the array has N bytes; the helper checks the frame's end.
-        unsafe { bpf_xdp_store_bytes(self.raw, self.base + offset, bytes.as_mut_ptr().cast(), N as u32) == 0 }
+        unsafe { bpf_xdp_store_bytes(self.raw, offset, bytes.as_mut_ptr().cast(), N as u32) == 0 }
     }
 }
 
@@ -61,7 +48,7 @@ impl Packet for Frame {
     #[inline(always)]
     unsafe fn copy(&self, offset: u32, to: *mut u8, len: u32) -> bool {
         // SAFETY: the caller's promise.
-        unsafe { bpf_xdp_load_bytes(self.raw, self.base + offset, to.cast(), len) == 0 }
+        unsafe { bpf_xdp_load_bytes(self.raw, offset, to.cast(), len) == 0 }
     }
 
     /// Drivers deliver no super-packets here, and generic mode's are longer than any device's MTU.

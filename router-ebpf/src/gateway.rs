@@ -3,7 +3,7 @@
 
 use aya_ebpf::btf_maps::lpm_trie::Key;
 use router_common::flow_key::{FAMILY_V4, FAMILY_V6, FlowKey};
-use router_common::packet::{Parsed, ethernet, hop, parse};
+use router_common::packet::{Behind, ethernet, hop, parse};
 use router_common::peer::NO_PEER;
 use router_common::reason::Reason;
 
@@ -25,9 +25,12 @@ pub(crate) fn capture(frame: &Frame) -> Reason {
     if !is_for_host(frame.interface(), &header.destination) {
         return Reason::PassedNotOurs;
     }
-    let packet = frame.behind(header.len);
+    let packet = Behind {
+        reader: frame,
+        base: header.len,
+    };
     // Only a super-packet may leave its length out.
-    let parsed = match parse(&packet, packet.len()) {
+    let parsed = match parse(&packet, frame.len().saturating_sub(header.len)) {
         Ok(parsed) if parsed.key.family == family && parsed.total_len != 0 => parsed,
         _ => return Reason::PassedMalformed,
     };
@@ -44,16 +47,11 @@ pub(crate) fn capture(frame: &Frame) -> Reason {
     {
         return Reason::PassedTooBig;
     }
-    forward(&packet, &parsed, hop)
-}
-
-#[inline(always)]
-fn forward(packet: &Frame, parsed: &Parsed, hop: hop::Hop) -> Reason {
-    if !packet.store(hop.offset, hop.bytes) {
+    if !frame.store(header.len + hop.offset, hop.bytes) {
         return Reason::CopyFailed;
     }
     // The frame may be longer: Ethernet pads to 60 bytes.
-    steer::hand_over(packet, parsed, parsed.total_len)
+    steer::hand_over(&packet, &parsed, parsed.total_len)
 }
 
 #[inline(always)]

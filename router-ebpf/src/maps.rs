@@ -6,7 +6,7 @@ use aya_ebpf::macros::btf_map;
 use router_common::conn::Conn;
 use router_common::flow_key::FlowKey;
 use router_common::gateway::{Gateway, MAX_GATEWAYS};
-use router_common::peer::{MAX_PEERS, MAX_PREFIXES};
+use router_common::peer::{MAX_HOST_PREFIXES, MAX_PEERS, MAX_PREFIXES};
 use router_common::reason::Reason;
 use router_common::settings::Settings;
 use router_common::slots::{MAX_WORKERS, SLOT_COUNT};
@@ -23,7 +23,8 @@ pub(crate) static CONNECTIONS: LruHashMap<FlowKey, Conn, MAX_CONNECTIONS> = LruH
 pub(crate) static SLOTS: Array<u32, { SLOT_COUNT as usize }> = Array::new();
 
 #[btf_map]
-pub(crate) static PEERS: LpmTrie<[u8; 16], u32, { MAX_PREFIXES as usize }> = LpmTrie::new();
+pub(crate) static PEERS: LpmTrie<[u8; 16], u32, { (MAX_PREFIXES + MAX_HOST_PREFIXES) as usize }> =
+    LpmTrie::new();
 
 #[btf_map]
 pub(crate) static PRESSURE: Array<u32, { MAX_PEERS as usize }, { BPF_F_MMAPABLE as usize }> = Array::new();

@@ -5,7 +5,7 @@ use aya_ebpf::EbpfContext;
 use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::helpers::generated::bpf_skb_load_bytes;
 use aya_ebpf::programs::TcContext;
-use router_common::packet::PacketReader;
+use router_common::packet::{Behind, PacketReader};
 
 /// A packet that can be copied into a record; offsets count from its IP header.
 pub(crate) trait Packet: PacketReader {
@@ -25,6 +25,19 @@ pub(crate) fn load<const N: usize>(packet: &impl Packet, offset: u32) -> Option<
     let mut bytes = [0; N];
     // SAFETY: the array has N bytes.
     unsafe { packet.copy(offset, bytes.as_mut_ptr(), N as u32) }.then_some(bytes)
+}
+
+impl<P: Packet> Packet for Behind<'_, P> {
+    #[inline(always)]
+    unsafe fn copy(&self, offset: u32, to: *mut u8, len: u32) -> bool {
+        // SAFETY: the caller's promise.
+        unsafe { self.reader.copy(self.base + offset, to, len) }
+    }
+
+    #[inline(always)]
+    fn gso_size(&self) -> u32 {
+        self.reader.gso_size()
+    }
 }
 
 /// A socket buffer whose first byte is the IP header's, as on a TUN device.

@@ -96,8 +96,11 @@ impl KernelError {
     pub(super) fn load(what: &'static str, error: impl Error + Send + Sync + 'static) -> Self {
         let mut cause: Option<&(dyn Error + 'static)> = Some(&error);
         while let Some(error) = cause {
-            let kind = error.downcast_ref::<io::Error>().map(io::Error::kind);
-            if kind == Some(io::ErrorKind::PermissionDenied) {
+            let errno = error
+                .downcast_ref::<io::Error>()
+                .and_then(io::Error::raw_os_error);
+            // EACCES is the verifier's, which says what it refused.
+            if errno == Some(nix::libc::EPERM) {
                 return Self::NotPermitted(Box::new(error_text(error)));
             }
             cause = error.source();
