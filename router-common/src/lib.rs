@@ -7,6 +7,7 @@ pub mod conn;
 pub mod flow_hash;
 pub mod flow_key;
 pub mod frame;
+pub mod gateway;
 pub mod names;
 pub mod packet;
 pub mod peer;
@@ -19,4 +20,4 @@ pub mod slots;
 pub mod wake;
 
 /// Version of every layout in this crate; the object carries it and user space refuses another.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;

@@ -2,6 +2,8 @@
 
 /// Egress classifier of the TUN device.
 pub const PROGRAM_EGRESS: &str = "sr_egress";
+/// Ingress program of gateway interfaces.
+pub const PROGRAM_GATEWAY: &str = "sr_gateway";
 /// Flow to worker and peer.
 pub const CONNECTIONS: &str = "CONNECTIONS";
 /// Flow hash to worker.
@@ -18,3 +20,5 @@ pub const WAKE: &str = "WAKE";
 pub const COUNTERS: &str = "COUNTERS";
 /// The settings.
 pub const SETTINGS: &str = "SETTINGS";
+/// Interface index to gateway.
+pub const GATEWAYS: &str = "GATEWAYS";

@@ -2,6 +2,8 @@
 //!
 //! The programs run it on the packet in the kernel, user space on frames from peers.
 
+pub mod ethernet;
+pub mod hop;
 mod ipv4;
 mod ipv6;
 mod transport;
@@ -19,6 +21,21 @@ impl PacketReader for [u8] {
     #[inline(always)]
     fn load<const N: usize>(&self, offset: u32) -> Option<[u8; N]> {
         self.get(offset as usize..)?.first_chunk().copied()
+    }
+}
+
+/// The bytes of another reader from `base` on.
+pub struct Behind<'a, R: ?Sized> {
+    /// Whose bytes.
+    pub reader: &'a R,
+    /// Where offset 0 is.
+    pub base: u32,
+}
+
+impl<R: PacketReader + ?Sized> PacketReader for Behind<'_, R> {
+    #[inline(always)]
+    fn load<const N: usize>(&self, offset: u32) -> Option<[u8; N]> {
+        self.reader.load(self.base.checked_add(offset)?)
     }
 }
 

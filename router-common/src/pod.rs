@@ -3,6 +3,7 @@
 
 use crate::conn::Conn;
 use crate::flow_key::FlowKey;
+use crate::gateway::Gateway;
 use crate::settings::Settings;
 
 // SAFETY: repr(C), fixed-width integers only, no implicit padding (bytemuck's derive checks it).
@@ -11,3 +12,5 @@ unsafe impl aya::Pod for Conn {}
 unsafe impl aya::Pod for FlowKey {}
 // SAFETY: as above.
 unsafe impl aya::Pod for Settings {}
+// SAFETY: as above.
+unsafe impl aya::Pod for Gateway {}

@@ -6,9 +6,9 @@
 pub enum Reason {
     /// Given to a worker.
     Captured = 0,
-    /// Left to the device: no IP version this program knows.
+    /// Left alone: neither IPv4 nor IPv6.
     NotIp,
-    /// Left to the device: a multicast or broadcast destination that no peer has.
+    /// Left alone: a multicast or broadcast destination that no peer has.
     Multicast,
     /// Refused: a header is cut short.
     Truncated,
@@ -28,11 +28,23 @@ pub enum Reason {
     NoRing,
     /// Refused: the packet's bytes could not be copied.
     CopyFailed,
+    /// Left to the gateway's host: a header is cut short, impossible, or says another length than the frame holds.
+    PassedMalformed,
+    /// Left to the gateway's host: for another hardware address, or for a destination that no peer has.
+    PassedNotOurs,
+    /// Left to the gateway's host: the source is a peer's, or no host's at all.
+    PassedSource,
+    /// Left to the gateway's host: IPv4 options, or IPv6 options for every hop.
+    PassedOptions,
+    /// Left to the gateway's host: no hops left; it tells the sender.
+    PassedTtl,
+    /// Left to the gateway's host: longer than the device's MTU; it tells the sender or cuts the packet.
+    PassedTooBig,
 }
 
 impl Reason {
     /// How many there are.
-    pub const COUNT: u32 = 12;
+    pub const COUNT: u32 = 18;
 
     /// Every reason, in the order of its counters.
     pub const ALL: [Self; Self::COUNT as usize] = [
@@ -48,6 +60,12 @@ impl Reason {
         Self::PeerPressure,
         Self::NoRing,
         Self::CopyFailed,
+        Self::PassedMalformed,
+        Self::PassedNotOurs,
+        Self::PassedSource,
+        Self::PassedOptions,
+        Self::PassedTtl,
+        Self::PassedTooBig,
     ];
 
     /// Name in `status`.
@@ -65,6 +83,12 @@ impl Reason {
             Self::PeerPressure => "peer_pressure",
             Self::NoRing => "no_ring",
             Self::CopyFailed => "copy_failed",
+            Self::PassedMalformed => "passed_malformed",
+            Self::PassedNotOurs => "passed_not_ours",
+            Self::PassedSource => "passed_source",
+            Self::PassedOptions => "passed_options",
+            Self::PassedTtl => "passed_ttl",
+            Self::PassedTooBig => "passed_too_big",
         }
     }
 }

@@ -11,4 +11,8 @@ pub struct Settings {
     pub hash_key: HashKey,
     /// Idle time after which a flow counts as gone.
     pub conn_ttl_ns: u64,
+    /// MTU of the TUN device in bytes.
+    pub device_mtu: u32,
+    /// Always 0.
+    pub padding: u32,
 }

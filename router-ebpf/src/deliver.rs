@@ -14,28 +14,35 @@ use router_common::reason::Reason;
 use router_common::record::RecordHeader;
 
 use crate::maps::{RINGS, WAKE};
-use crate::packet::Skb;
+use crate::packet::Packet;
 
 const HEADER: u32 = RecordHeader::LEN as u32;
 /// Packets shorter than this have a record of fixed size: it costs less than an exact one.
 const SMALL: u32 = 64;
+const _: () = assert!(SMALL.is_power_of_two());
 
 /// Copies the packet behind `record` into the ring of `worker`.
 #[inline(always)]
-pub(crate) fn deliver(skb: &Skb, worker: u32, record: &RecordHeader, len: u32) -> Reason {
+pub(crate) fn deliver(packet: &impl Packet, worker: u32, record: &RecordHeader, len: u32) -> Reason {
     let Some(ring) = RINGS.get(worker) else {
         return Reason::NoRing;
     };
     let ring = core::ptr::from_ref(ring).cast_mut().cast::<c_void>();
     if len < SMALL {
-        deliver_small(skb, ring, worker, record, len)
+        deliver_small(packet, ring, worker, record, len)
     } else {
-        deliver_exact(skb, ring, worker, record, len)
+        deliver_exact(packet, ring, worker, record, len)
     }
 }
 
 #[inline(always)]
-fn deliver_small(skb: &Skb, ring: *mut c_void, worker: u32, record: &RecordHeader, len: u32) -> Reason {
+fn deliver_small(
+    packet: &impl Packet,
+    ring: *mut c_void,
+    worker: u32,
+    record: &RecordHeader,
+    len: u32,
+) -> Reason {
     // SAFETY: the record has room for the header and for every length below SMALL; it is submitted or discarded.
     unsafe {
         let room = bpf_ringbuf_reserve(ring, u64::from(HEADER + SMALL), 0).cast::<u8>();
@@ -43,7 +50,7 @@ fn deliver_small(skb: &Skb, ring: *mut c_void, worker: u32, record: &RecordHeade
             return Reason::RingFull;
         }
         room.cast::<RecordHeader>().write_unaligned(*record);
-        if len == 0 || len >= SMALL || !skb.copy(0, room.add(HEADER as usize), len) {
+        if !packet.copy(0, room.add(HEADER as usize), bounded(len)) {
             bpf_ringbuf_discard(room.cast(), u64::from(BPF_RB_NO_WAKEUP));
             return Reason::CopyFailed;
         }
@@ -52,8 +59,23 @@ fn deliver_small(skb: &Skb, ring: *mut c_void, worker: u32, record: &RecordHeade
     Reason::Captured
 }
 
+/// The same length, 1 to [`SMALL`], in a form that the verifier can follow: the compiler knows the bounds from checks
+/// made long before, on copies that the verifier has lost sight of, and would drop a plain check here.
 #[inline(always)]
-fn deliver_exact(skb: &Skb, ring: *mut c_void, worker: u32, record: &RecordHeader, len: u32) -> Reason {
+fn bounded(len: u32) -> u32 {
+    // SAFETY: reads a local variable.
+    let len = unsafe { core::ptr::read_volatile(&len) };
+    (len.wrapping_sub(1) & (SMALL - 1)) + 1
+}
+
+#[inline(always)]
+fn deliver_exact(
+    packet: &impl Packet,
+    ring: *mut c_void,
+    worker: u32,
+    record: &RecordHeader,
+    len: u32,
+) -> Reason {
     // SAFETY: the all-zero dynptr is its unset form; every path submits or discards it.
     unsafe {
         let mut room: bpf_dynptr = core::mem::zeroed();
@@ -66,11 +88,11 @@ fn deliver_exact(skb: &Skb, ring: *mut c_void, worker: u32, record: &RecordHeade
         let copied = !header.is_null() && {
             header.write_unaligned(*record);
             if len >= 4096 {
-                copy_slices::<4096>(skb, &room, len)
+                copy_slices::<4096, _>(packet, &room, len)
             } else if len >= 512 {
-                copy_slices::<512>(skb, &room, len)
+                copy_slices::<512, _>(packet, &room, len)
             } else {
-                copy_slices::<64>(skb, &room, len)
+                copy_slices::<64, _>(packet, &room, len)
             }
         };
         if !copied {
@@ -87,7 +109,7 @@ fn deliver_exact(skb: &Skb, ring: *mut c_void, worker: u32, record: &RecordHeade
 /// # Safety
 /// `room` is a reserved record of `HEADER + len` bytes.
 #[inline(always)]
-unsafe fn copy_slices<const SLICE: u32>(skb: &Skb, room: &bpf_dynptr, len: u32) -> bool {
+unsafe fn copy_slices<const SLICE: u32, P: Packet>(packet: &P, room: &bpf_dynptr, len: u32) -> bool {
     let n_slices = MAX_PACKET_LEN as u32 / SLICE + 1;
     let mut offset = 0;
     let mut i = 0;
@@ -101,7 +123,7 @@ unsafe fn copy_slices<const SLICE: u32>(skb: &Skb, room: &bpf_dynptr, len: u32) 
         // SAFETY: the helper gives SLICE bytes or null.
         let copied = unsafe {
             let to = bpf_dynptr_data(room, HEADER + offset, SLICE).cast::<u8>();
-            !to.is_null() && skb.copy(offset, to, SLICE)
+            !to.is_null() && packet.copy(offset, to, SLICE)
         };
         if !copied {
             return false;

@@ -1,11 +1,12 @@
 //! The maps, under the names that `router_common::names` gives user space.
 
 use aya_ebpf::bindings::BPF_F_MMAPABLE;
-use aya_ebpf::btf_maps::{Array, ArrayOfMaps, LpmTrie, LruHashMap, PerCpuArray, RingBuf};
+use aya_ebpf::btf_maps::{Array, ArrayOfMaps, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf};
 use aya_ebpf::macros::btf_map;
 use router_common::conn::Conn;
 use router_common::flow_key::FlowKey;
-use router_common::peer::{MAX_PEERS, MAX_PREFIXES};
+use router_common::gateway::{Gateway, MAX_GATEWAYS};
+use router_common::peer::{MAX_HOST_PREFIXES, MAX_PEERS, MAX_PREFIXES};
 use router_common::reason::Reason;
 use router_common::settings::Settings;
 use router_common::slots::{MAX_WORKERS, SLOT_COUNT};
@@ -22,7 +23,8 @@ pub(crate) static CONNECTIONS: LruHashMap<FlowKey, Conn, MAX_CONNECTIONS> = LruH
 pub(crate) static SLOTS: Array<u32, { SLOT_COUNT as usize }> = Array::new();
 
 #[btf_map]
-pub(crate) static PEERS: LpmTrie<[u8; 16], u32, { MAX_PREFIXES as usize }> = LpmTrie::new();
+pub(crate) static PEERS: LpmTrie<[u8; 16], u32, { (MAX_PREFIXES + MAX_HOST_PREFIXES) as usize }> =
+    LpmTrie::new();
 
 #[btf_map]
 pub(crate) static PRESSURE: Array<u32, { MAX_PEERS as usize }, { BPF_F_MMAPABLE as usize }> = Array::new();
@@ -39,3 +41,6 @@ pub(crate) static COUNTERS: PerCpuArray<u64, { Reason::COUNT as usize }> = PerCp
 
 #[btf_map]
 pub(crate) static SETTINGS: Array<Settings, 1> = Array::new();
+
+#[btf_map]
+pub(crate) static GATEWAYS: HashMap<u32, Gateway, { MAX_GATEWAYS as usize }> = HashMap::new();

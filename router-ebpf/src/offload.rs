@@ -2,9 +2,9 @@
 
 use router_common::flow_key::FAMILY_V4;
 use router_common::frame::VnetHeader;
-use router_common::packet::{PacketReader, Parsed, protocol};
+use router_common::packet::{Parsed, protocol};
 
-use crate::packet::Skb;
+use crate::packet::Packet;
 
 const TCP_CSUM_OFFSET: u32 = 16;
 const UDP_CSUM_OFFSET: u32 = 6;
@@ -12,14 +12,14 @@ const TCP_CWR: u8 = 0x80;
 
 /// Describes the packet's open checksum and segmentation.
 #[inline(always)]
-pub(crate) fn vnet_header(skb: &Skb, parsed: &Parsed, len: u32) -> VnetHeader {
+pub(crate) fn vnet_header(packet: &impl Packet, parsed: &Parsed, len: u32) -> VnetHeader {
     let mut vnet = VnetHeader::default();
     if parsed.fragment || parsed.transport_len == 0 {
         return vnet;
     }
     let tcp = parsed.key.protocol == protocol::TCP;
     let csum_offset = if tcp { TCP_CSUM_OFFSET } else { UDP_CSUM_OFFSET };
-    let gso_size = skb.gso_size();
+    let gso_size = packet.gso_size();
     if gso_size != 0 {
         vnet.gso_type = if tcp {
             let ecn = if parsed.tcp_flags & TCP_CWR != 0 {
@@ -38,7 +38,7 @@ pub(crate) fn vnet_header(skb: &Skb, parsed: &Parsed, len: u32) -> VnetHeader {
         vnet.gso_size = gso_size as u16;
         vnet.hdr_len = (parsed.transport_offset + parsed.transport_len) as u16;
     }
-    let checksum = skb.load::<2>(parsed.transport_offset + csum_offset);
+    let checksum = packet.load::<2>(parsed.transport_offset + csum_offset);
     // Nothing in the context says that a checksum is open, but an open one is exactly this sum; should a finished one
     // be equal by accident, finishing it again gives the same packet. A super-packet's is always open.
     if gso_size != 0 || checksum == Some(pseudo_header_sum(parsed, len).to_be_bytes()) {

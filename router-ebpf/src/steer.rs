@@ -2,13 +2,13 @@
 
 use router_common::flow_key::{FAMILY_V4, FlowKey};
 use router_common::frame::{FrameHeader, MAX_PACKET_LEN};
-use router_common::packet::parse;
+use router_common::packet::{Parsed, parse};
 use router_common::peer::{NO_PEER, PRESSURE_MIN_LEN};
 use router_common::reason::Reason;
 use router_common::record::RecordHeader;
 
 use crate::maps::PRESSURE;
-use crate::packet::Skb;
+use crate::packet::{Packet, Skb};
 use crate::{connections, deliver, offload};
 
 /// Parses the packet, finds its lane and delivers it there.
@@ -25,6 +25,12 @@ pub(crate) fn steer(skb: &Skb) -> Reason {
     if is_multicast(&parsed.key) {
         return Reason::Multicast;
     }
+    hand_over(skb, &parsed, len)
+}
+
+/// Finds the lane of a parsed packet of `len` bytes and delivers it there.
+#[inline(always)]
+pub(crate) fn hand_over(packet: &impl Packet, parsed: &Parsed, len: u32) -> Reason {
     let Some(lane) = connections::lane(&parsed.key, len) else {
         return Reason::NoRing;
     };
@@ -39,14 +45,14 @@ pub(crate) fn steer(skb: &Skb) -> Reason {
         peer: lane.peer,
         frame: FrameHeader {
             len,
-            vnet: offload::vnet_header(skb, &parsed, len),
+            vnet: offload::vnet_header(packet, parsed, len),
         },
     };
-    deliver::deliver(skb, lane.worker, &record, len)
+    deliver::deliver(packet, lane.worker, &record, len)
 }
 
 #[inline(always)]
-fn is_multicast(key: &FlowKey) -> bool {
+pub(crate) fn is_multicast(key: &FlowKey) -> bool {
     if key.family == FAMILY_V4 {
         key.destination[12] >= 224
     } else {

@@ -21,6 +21,8 @@
 //! ttl = "5s"
 //! cleanup_interval = "5s"
 //! max_entries = 262144
+//! [[gateway]]                                                             # any number, none by default
+//! interface = "lan0"
 //! [[peer]]
 //! id = "12D3KooW..."
 //! addresses = ["/ip4/192.0.2.2/tcp/4001"]                                 # may be empty: the peer dials us
@@ -34,6 +36,7 @@ mod address;
 mod between;
 mod connections;
 mod device;
+mod gateway;
 mod node;
 mod peer;
 mod problem;
@@ -49,12 +52,14 @@ use toml::de::DeTable;
 
 pub use connections::ConnectionsConfig;
 pub use device::DeviceConfig;
+pub use gateway::GatewayConfig;
 pub use node::{DEFAULT_CONTROL_SOCKET, DEFAULT_KEY_FILE, NodeConfig};
 pub use peer::PeerConfig;
 pub use problem::{ConfigError, Problem};
 pub use workers::WorkersConfig;
 
 use device::RawDevice;
+use gateway::RawGateway;
 use peer::RawPeer;
 use problem::{Place, Problems};
 use reader::{Lines, Table};
@@ -66,6 +71,7 @@ pub struct Config {
     device: DeviceConfig,
     workers: WorkersConfig,
     connections: ConnectionsConfig,
+    gateways: Vec<GatewayConfig>,
     peers: Vec<PeerConfig>,
 }
 
@@ -106,6 +112,11 @@ impl Config {
         let device = RawDevice::read(root.table("device", &mut problems), &mut problems);
         let workers = WorkersConfig::read(root.table("workers", &mut problems), &mut problems);
         let connections = ConnectionsConfig::read(root.table("connections", &mut problems), &mut problems);
+        let gateways: Vec<RawGateway> = root
+            .tables("gateway", &mut problems)
+            .into_iter()
+            .map(|section| RawGateway::read(section, &mut problems))
+            .collect();
         let sections = root.tables("peer", &mut problems);
         let peers: Vec<RawPeer> = sections
             .into_iter()
@@ -113,15 +124,18 @@ impl Config {
             .collect();
         root.finish(&mut problems);
         between::check(&node, &device, &peers, &mut problems);
+        gateway::check(&gateways, &device, &mut problems);
         if !problems.is_empty() {
             return Err(problems.into_error());
         }
+        let gateways = gateways.into_iter().filter_map(RawGateway::validated).collect();
         let peers = peers.into_iter().filter_map(RawPeer::validated).collect();
         Ok(Self {
             node,
             device: device.validated(),
             workers,
             connections,
+            gateways,
             peers,
         })
     }
@@ -144,6 +158,11 @@ impl Config {
     /// The connection table.
     pub fn connections(&self) -> &ConnectionsConfig {
         &self.connections
+    }
+
+    /// The gateways in the order of the file; may be none.
+    pub fn gateways(&self) -> &[GatewayConfig] {
+        &self.gateways
     }
 
     /// The peers in the order of the file; may be none.

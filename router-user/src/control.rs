@@ -16,7 +16,7 @@ use std::path::PathBuf;
 
 pub use client::{fetch_status, set_workers};
 pub use server::{ControlServer, SetWorkers, StatusSource};
-pub use status::{DeviceStatus, PeerState, PeerStatus, Status};
+pub use status::{DeviceStatus, GatewayStatus, PeerState, PeerStatus, Status};
 
 /// Path of the status resource.
 const STATUS_PATH: &str = "/v1/status";

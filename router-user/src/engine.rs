@@ -4,6 +4,7 @@ pub mod addresses;
 pub mod admission;
 pub mod backoff;
 pub mod framing;
+pub mod host_networks;
 pub mod queue;
 pub mod route_table;
 pub mod slots;

@@ -4,6 +4,8 @@ mod attach;
 mod bpf;
 mod connection_table;
 mod error;
+mod gateway;
+mod host_prefixes;
 mod mapped;
 mod object;
 mod pins;
@@ -12,6 +14,7 @@ mod tables;
 
 pub use connection_table::{ConnectionTable, Reading, STEP_ENTRIES};
 pub use error::KernelError;
+pub use gateway::{AttachedGateway, GatewayInterface, GatewayMode};
 pub use object::{Kernel, KernelConfig};
 pub use pins::BPFFS;
 pub use ring::{RingConsumer, RingGauge};

@@ -4,7 +4,7 @@
 //!
 //! 1. An application's packet is routed to the TUN device ([`device`]).
 //! 2. At the device's egress an eBPF program steers its flow to a worker and copies it into the worker's ring
-//!    ([`kernel`]).
+//!    ([`kernel`]). At a gateway interface another program does so before the host forwards.
 //! 3. The worker takes packets from its ring in order and appends them, as frames, to the batch of the peer that owns
 //!    the destination ([`engine::route_table`], [`engine::queue`]).
 //! 4. The peer's sender writes batches to one libp2p stream ([`p2p`]).

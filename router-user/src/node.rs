@@ -5,6 +5,7 @@ pub mod counters;
 mod data_thread;
 mod error;
 mod forwarder;
+mod gateways;
 mod lifecycle;
 mod outbox;
 mod peers;

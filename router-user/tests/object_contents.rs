@@ -9,10 +9,14 @@ use router_common::{ABI_VERSION, names};
 static OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/stream-router.o"));
 
 #[test]
-fn object_has_one_program_and_it_is_the_egress_classifier() {
+fn object_has_a_classifier_for_egress_and_a_program_for_frames_of_several_buffers() {
     assert_eq!(
         global_symbols("classifier"),
         BTreeSet::from([names::PROGRAM_EGRESS.into()])
+    );
+    assert_eq!(
+        global_symbols("xdp.frags"),
+        BTreeSet::from([names::PROGRAM_GATEWAY.into()])
     );
 }
 
@@ -27,6 +31,7 @@ fn object_has_exactly_the_maps_that_have_names() {
         names::WAKE,
         names::COUNTERS,
         names::SETTINGS,
+        names::GATEWAYS,
     ];
 
     assert_eq!(global_symbols(".maps"), expected.map(String::from).into());
@@ -37,8 +42,10 @@ fn bpftool_shows_every_name_whole() {
     /// `BPF_OBJ_NAME_LEN` of the kernel, without the NUL.
     const MAX_NAME_LEN: usize = 15;
 
-    for name in global_symbols(".maps").union(&global_symbols("classifier")) {
-        assert!(name.len() <= MAX_NAME_LEN, "{name}");
+    for section in [".maps", "classifier", "xdp.frags"] {
+        for name in global_symbols(section) {
+            assert!(name.len() <= MAX_NAME_LEN, "{name}");
+        }
     }
 }
 

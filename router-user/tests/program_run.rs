@@ -1,4 +1,4 @@
-//! The egress program in the kernel, packet by packet: verdicts, counters, records, flows. Loads eBPF programs, so it
+//! The programs in the kernel, packet by packet: verdicts, counters, records, flows. Loads eBPF programs, so it
 //! needs root.
 #![expect(clippy::unwrap_used, reason = "helpers fail as tests do")]
 
@@ -10,6 +10,10 @@ mod captures;
 mod connections;
 #[path = "program_run/device.rs"]
 mod device;
+#[path = "program_run/gateway.rs"]
+mod gateway;
+#[path = "program_run/gateway_bench.rs"]
+mod gateway_bench;
 #[path = "program_run/offload.rs"]
 mod offload;
 #[path = "program_run/packet_socket.rs"]

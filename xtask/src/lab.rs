@@ -25,7 +25,7 @@ pub use namespace::{End, Namespace, link, mount_bpffs};
 pub use node::{Node, NodeConfig, PeerConfig};
 pub use pair::{Pair, PairPlan, Side, Transport, Underlay};
 pub use scratch::ScratchDir;
-pub use status::{DeviceStatus, PeerStatus, Status};
+pub use status::{DeviceStatus, GatewayStatus, PeerStatus, Status};
 
 /// Where nodes pin their programs and maps, one directory per device.
 pub const PIN_ROOT: &str = "/sys/fs/bpf/stream-router";

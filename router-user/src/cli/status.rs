@@ -39,6 +39,14 @@ fn table(status: &Status) -> Result<String, std::fmt::Error> {
         &format!("{} active, {} retired", status.workers, status.retired_workers),
     )?;
     line("pins", status.pins.as_deref().unwrap_or("none"))?;
+    for gateway in &status.gateways {
+        let reason = gateway.reason.as_deref();
+        let reason = reason.map_or_else(String::new, |reason| format!(", {reason}"));
+        line(
+            "gateway",
+            &format!("{}, {} mode{reason}", gateway.interface, gateway.mode),
+        )?;
+    }
     for peer in &status.peers {
         write_peer(&mut text, peer)?;
     }

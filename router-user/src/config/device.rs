@@ -22,7 +22,7 @@ pub(super) const MIN_MTU_V6: u32 = 1280;
 pub(super) const MAX_MTU: u32 = 32_000;
 
 /// Longest interface name: `IFNAMSIZ` without its terminating zero.
-const MAX_NAME_LEN: usize = 15;
+pub(super) const MAX_NAME_LEN: usize = 15;
 
 const NAME_ALLOWED: &str = "1 to 15 of the characters A-Z a-z 0-9 _ -, not \"all\", \"default\" or \"lo\"";
 
@@ -70,6 +70,10 @@ impl RawDevice {
             });
         table.finish(problems);
         Self { name, addresses, mtu }
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.name
     }
 
     pub(super) fn validated(self) -> DeviceConfig {

@@ -27,6 +27,8 @@ pub struct Status {
     pub workers: u32,
     /// Workers that only keep the flows they have.
     pub retired_workers: u32,
+    /// Interfaces at which packets are captured before the host forwards them.
+    pub gateways: Vec<GatewayStatus>,
     /// Every configured peer, in the order of the configuration.
     pub peers: Vec<PeerStatus>,
     /// Packets by reason, from the start: the egress program's, then those of user space.
@@ -44,6 +46,17 @@ pub struct DeviceStatus {
     pub mtu: u32,
     /// Addresses with prefix lengths.
     pub addresses: Vec<String>,
+}
+
+/// A gateway interface.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
+pub struct GatewayStatus {
+    /// Name.
+    pub interface: String,
+    /// Where the program runs: `native`, in the driver, or `generic`, in the kernel's receive path.
+    pub mode: String,
+    /// Why it does not run in the driver.
+    pub reason: Option<String>,
 }
 
 /// Whether a peer can be reached.

@@ -38,6 +38,7 @@ fn status() -> Status {
         pins: None,
         workers: 8,
         retired_workers: 1,
+        gateways: Vec::new(),
         peers: Vec::new(),
         counters: BTreeMap::from([("captured".to_owned(), 9)]),
     }

@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use nix::errno::Errno;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressHeaderFlags};
 use rtnetlink::packet_route::link::{
-    AfSpecInet6, AfSpecUnspec, In6AddrGenMode, LinkAttribute, LinkFlags, LinkMessage,
+    AfSpecInet6, AfSpecUnspec, In6AddrGenMode, LinkAttribute, LinkFlags, LinkLayerType, LinkMessage,
 };
 use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteScope};
 use rtnetlink::{Handle, LinkUnspec, RouteMessageBuilder};
@@ -63,12 +63,14 @@ pub struct Link {
     pub mtu: u32,
     /// Whether it is administratively up.
     pub up: bool,
+    /// Its hardware address, if it is an Ethernet interface.
+    pub ethernet_address: Option<[u8; 6]>,
 }
 
 /// A netlink socket of the network namespace it was opened in.
 #[derive(Debug)]
 pub struct Netlink {
-    handle: Handle,
+    pub(super) handle: Handle,
     task: JoinHandle<()>,
 }
 
@@ -402,11 +404,16 @@ impl From<LinkMessage> for Link {
             name: String::new(),
             mtu: 0,
             up: message.header.flags.contains(LinkFlags::Up),
+            ethernet_address: None,
         };
+        let ethernet = message.header.link_layer_type == LinkLayerType::Ether;
         for attribute in message.attributes {
             match attribute {
                 LinkAttribute::IfName(name) => link.name = name,
                 LinkAttribute::Mtu(mtu) => link.mtu = mtu,
+                LinkAttribute::Address(address) if ethernet => {
+                    link.ethernet_address = address.as_slice().try_into().ok();
+                }
                 _ => {}
             }
         }
@@ -414,7 +421,7 @@ impl From<LinkMessage> for Link {
     }
 }
 
-fn refused(action: String, error: rtnetlink::Error) -> NetlinkError {
+pub(super) fn refused(action: String, error: rtnetlink::Error) -> NetlinkError {
     let source = match error {
         rtnetlink::Error::NetlinkError(message) => message.to_io(),
         other => io::Error::other(other),

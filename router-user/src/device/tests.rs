@@ -111,7 +111,8 @@ fn a_device_appears_as_asked_for_and_leaves_nothing() {
                 index: device.index(),
                 name: "sr0".to_owned(),
                 mtu: 1420,
-                up: false
+                up: false,
+                ethernet_address: None
             }
         );
         device

@@ -66,6 +66,19 @@ pub enum KernelError {
         /// What the kernel said.
         source: Box<dyn Error + Send + Sync>,
     },
+    /// The program could not be attached to a gateway interface.
+    #[error(
+        "cannot attach to the ingress of {interface} ({native}; the kernel's receive path refused too); take another \
+         XDP program off it, or remove its [[gateway]] section"
+    )]
+    AttachGateway {
+        /// Which interface.
+        interface: String,
+        /// Why not in the driver.
+        native: String,
+        /// Why not in the receive path.
+        source: Box<dyn Error + Send + Sync>,
+    },
     /// The pin directory could not be prepared.
     #[error("cannot {action} {}", path.display())]
     Pins {
@@ -83,8 +96,11 @@ impl KernelError {
     pub(super) fn load(what: &'static str, error: impl Error + Send + Sync + 'static) -> Self {
         let mut cause: Option<&(dyn Error + 'static)> = Some(&error);
         while let Some(error) = cause {
-            let kind = error.downcast_ref::<io::Error>().map(io::Error::kind);
-            if kind == Some(io::ErrorKind::PermissionDenied) {
+            let errno = error
+                .downcast_ref::<io::Error>()
+                .and_then(io::Error::raw_os_error);
+            // EACCES is the verifier's, which says what it refused.
+            if errno == Some(libc::EPERM) {
                 return Self::NotPermitted(Box::new(error_text(error)));
             }
             cause = error.source();

@@ -34,6 +34,8 @@ pub struct KernelConfig {
     pub device: String,
     /// Size of each worker's ring in bytes: a power of two, a multiple of the page size.
     pub ring_bytes: u32,
+    /// MTU of the device in bytes.
+    pub device_mtu: u32,
     /// Idle time after which a flow counts as gone.
     pub conn_ttl: Duration,
     /// Flows the connection table has room for.
@@ -172,15 +174,12 @@ fn pin(ebpf: &mut Ebpf, directory: &Path) -> Result<(), KernelError> {
             source: Box::new(error),
         })?;
     }
-    for (name, program) in ebpf.programs_mut() {
-        let path = directory.join(name);
-        program.pin(&path).map_err(|error| KernelError::Pins {
-            action: "pin",
-            path,
-            source: Box::new(error),
-        })?;
-    }
-    Ok(())
+    let path = directory.join(names::PROGRAM_EGRESS);
+    egress(ebpf)?.pin(&path).map_err(|error| KernelError::Pins {
+        action: "pin",
+        path,
+        source: Box::new(error),
+    })
 }
 
 fn write_settings(ebpf: &mut Ebpf, config: &KernelConfig) -> Result<(), KernelError> {
@@ -190,6 +189,8 @@ fn write_settings(ebpf: &mut Ebpf, config: &KernelConfig) -> Result<(), KernelEr
             k1: rand::random(),
         },
         conn_ttl_ns: u64::try_from(config.conn_ttl.as_nanos()).unwrap_or(u64::MAX),
+        device_mtu: config.device_mtu,
+        padding: 0,
     };
     Array::try_from(map(ebpf, names::SETTINGS)?)
         .and_then(|mut map| map.set(0, settings, 0))

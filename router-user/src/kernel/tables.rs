@@ -31,12 +31,8 @@ impl Kernel {
         let mut table: LpmTrie<_, [u8; 16], u32> =
             LpmTrie::try_from(map(&mut ebpf, names::PEERS)?).map_err(map_failed("open", names::PEERS))?;
         for (prefix, peer) in prefixes {
-            let (len, address) = match prefix {
-                IpNet::V4(net) => (96 + net.prefix_len(), net.network().to_ipv6_mapped()),
-                IpNet::V6(net) => (net.prefix_len(), net.network()),
-            };
             table
-                .insert(&Key::new(u32::from(len), address.octets()), peer, 0)
+                .insert(&prefix_key(prefix), peer, 0)
                 .map_err(map_failed("write", names::PEERS))?;
         }
         Ok(())
@@ -144,6 +140,14 @@ impl Kernel {
         };
         Reason::ALL.into_iter().map(read).collect()
     }
+}
+
+pub(super) fn prefix_key(prefix: IpNet) -> Key<[u8; 16]> {
+    let (len, address) = match prefix {
+        IpNet::V4(net) => (96 + net.prefix_len(), net.network().to_ipv6_mapped()),
+        IpNet::V6(net) => (net.prefix_len(), net.network()),
+    };
+    Key::new(u32::from(len), address.octets())
 }
 
 pub(super) fn map<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut Map, KernelError> {

@@ -22,6 +22,20 @@ pub enum NodeError {
     /// The eBPF programs and their maps.
     #[error("cannot set up the kernel side")]
     Kernel(#[from] crate::kernel::KernelError),
+    /// A gateway's interface is not there.
+    #[error(
+        "there is no interface {interface}, which a [[gateway]] section names; `ip link` lists those there are"
+    )]
+    NoGateway {
+        /// Its name.
+        interface: String,
+    },
+    /// A gateway's interface carries no Ethernet frames.
+    #[error("the interface {interface}, which a [[gateway]] section names, is no Ethernet interface")]
+    NotEthernet {
+        /// Its name.
+        interface: String,
+    },
     /// Listening for peers.
     #[error("cannot start the network")]
     Network(#[from] crate::p2p::StartError),

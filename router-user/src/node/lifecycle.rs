@@ -16,14 +16,15 @@ use super::counters::Counters;
 use super::data_thread::DataThread;
 use super::error::NodeError;
 use super::forwarder::Forwarder;
+use super::gateways::{Gateways, HostNetworks};
 use super::peers::PeerTable;
 use super::receiver::Receivers;
 use super::status::NodeStatus;
-use super::uncaptured;
 use super::worker_pool::{WorkerCounts, WorkerPool};
+use super::{gateways, uncaptured};
 use crate::config::Config;
 use crate::control::ControlServer;
-use crate::device::{Device, DeviceSettings};
+use crate::device::{Device, DeviceError, DeviceSettings, Netlink};
 use crate::kernel::{BPFFS, Kernel, KernelConfig};
 use crate::p2p::{Keypair, Network, NetworkConfig, NetworkHandle, PeerConfig, identity};
 
@@ -37,6 +38,7 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(3);
 pub struct Node {
     // Dropped in this order: the way in, the tasks with their descriptors of the device, the device itself.
     _control: ControlServer,
+    gateways: Gateways,
     kernel: Arc<Kernel>,
     network: NetworkHandle,
     stop_workers: CancellationToken,
@@ -52,6 +54,8 @@ struct Tasks {
     connections: JoinSet<()>,
     network: JoinSet<()>,
     uncaptured: JoinSet<io::Result<()>>,
+    /// Empty without gateways.
+    host_networks: JoinSet<io::Result<()>>,
 }
 
 impl Node {
@@ -98,6 +102,15 @@ impl Node {
         };
         let network = start_network(config, keypair, receivers, &data_thread)?;
         let worker_counts = Arc::new(WorkerCounts::default());
+        let pool = WorkerPool::start(
+            kernel.clone(),
+            config.workers(),
+            config.connections(),
+            data_thread.handle().clone(),
+            new_forwarder(&peers, &counters, &device),
+            worker_counts.clone(),
+        )?;
+        let (gateways, host_networks) = start_gateways(config, &kernel, &device).await?;
         let status = NodeStatus::new(
             config,
             device.index(),
@@ -105,19 +118,12 @@ impl Node {
             peers.clone(),
             counters.clone(),
             network.handle.clone(),
-            worker_counts.clone(),
-        );
+            worker_counts,
+        )
+        .with_gateways(gateways.status());
         let (wishes, wished) = mpsc::channel(MAX_WISHES);
         let control = ControlServer::start(config.node().control(), Arc::new(status), wishes)?;
 
-        let pool = WorkerPool::start(
-            kernel.clone(),
-            config.workers(),
-            config.connections(),
-            data_thread.handle().clone(),
-            new_forwarder(&peers, &counters, &device),
-            worker_counts,
-        )?;
         kernel.attach()?;
         device
             .start(
@@ -141,7 +147,11 @@ impl Node {
             connections: JoinSet::new(),
             network: JoinSet::new(),
             uncaptured: JoinSet::new(),
+            host_networks: JoinSet::new(),
         };
+        if let Some(host_networks) = host_networks {
+            tasks.host_networks.spawn(host_networks.run());
+        }
         tasks.network.spawn_on(network.driver.run(), on);
         tasks.connections.spawn_on(connections.run(network.events), on);
         tasks.workers.spawn(pool.run(wished, stop_workers.clone()));
@@ -151,6 +161,7 @@ impl Node {
         info!(peer_id = %network.handle.local_peer(), device = device.name(), "node is up");
         Ok(Self {
             _control: control,
+            gateways,
             kernel,
             network: network.handle,
             stop_workers,
@@ -166,6 +177,7 @@ impl Node {
         let ended = tokio::select! {
             Some(ended) = self.tasks.workers.join_next() => ended,
             Some(ended) = self.tasks.uncaptured.join_next() => ended,
+            Some(ended) = self.tasks.host_networks.join_next() => ended,
             Some(ended) = self.tasks.connections.join_next() => ended.map(Ok),
             Some(ended) = self.tasks.network.join_next() => ended.map(Ok),
         };
@@ -185,6 +197,7 @@ impl Node {
     /// # Errors
     /// Capturing cannot be ended, or the device cannot be removed; everything else has been done.
     pub async fn stop(mut self) -> Result<(), NodeError> {
+        drop(self.gateways);
         let detached = self.kernel.detach();
         let drained = timeout(STOP_TIMEOUT, async {
             self.stop_workers.cancel();
@@ -205,6 +218,7 @@ impl Node {
             warn!(?STOP_TIMEOUT, "not every connection closed in time");
         }
         self.tasks.uncaptured.shutdown().await;
+        self.tasks.host_networks.shutdown().await;
         drop(self.data_thread);
         let removed = self.device.remove().await;
         info!("node is down");
@@ -253,6 +267,7 @@ fn load_kernel(config: &Config) -> Result<Arc<Kernel>, NodeError> {
     let kernel_config = KernelConfig {
         device: config.device().name().to_owned(),
         ring_bytes: config.workers().ring_bytes(),
+        device_mtu: config.device().mtu(),
         conn_ttl: config.connections().ttl(),
         max_connections: config.connections().max_entries(),
         bpffs: BPFFS.into(),
@@ -267,6 +282,20 @@ fn new_forwarder(
 ) -> Box<dyn Fn() -> Forwarder + Send> {
     let (peers, counters, injector) = (peers.clone(), counters.clone(), device.injector());
     Box::new(move || Forwarder::new(peers.clone(), counters.clone(), injector.clone()))
+}
+
+async fn start_gateways(
+    config: &Config,
+    kernel: &Arc<Kernel>,
+    device: &Device,
+) -> Result<(Gateways, Option<HostNetworks>), NodeError> {
+    if config.gateways().is_empty() {
+        return Ok((Gateways::default(), None));
+    }
+    let netlink = Netlink::open().map_err(DeviceError::from)?;
+    let interfaces = gateways::interfaces(config, &netlink).await?;
+    let host_networks = HostNetworks::start(config, kernel.clone(), netlink, device.index()).await?;
+    Ok((Gateways::attach(kernel, interfaces)?, Some(host_networks)))
 }
 
 fn start_network(

@@ -12,7 +12,7 @@ use super::counters::Counters;
 use super::peers::{Peer, PeerTable};
 use super::worker_pool::WorkerCounts;
 use crate::config::Config;
-use crate::control::{DeviceStatus, PeerState, PeerStatus, Status, StatusSource};
+use crate::control::{DeviceStatus, GatewayStatus, PeerState, PeerStatus, Status, StatusSource};
 use crate::kernel::Kernel;
 use crate::p2p::{NetworkHandle, PeerSnapshot, Snapshot};
 
@@ -30,6 +30,7 @@ pub(super) struct NodeStatus {
     counters: Arc<Counters>,
     network: NetworkHandle,
     workers: Arc<WorkerCounts>,
+    gateways: Vec<GatewayStatus>,
 }
 
 impl NodeStatus {
@@ -58,7 +59,13 @@ impl NodeStatus {
             counters,
             network,
             workers,
+            gateways: Vec::new(),
         }
+    }
+
+    /// The same with the gateways that were attached.
+    pub(super) fn with_gateways(self, gateways: Vec<GatewayStatus>) -> Self {
+        Self { gateways, ..self }
     }
 
     fn peer(&self, peer: &Peer, snapshot: &Snapshot) -> PeerStatus {
@@ -125,6 +132,7 @@ impl StatusSource for NodeStatus {
             pins: self.kernel.pin_directory().map(|path| path.display().to_string()),
             workers: self.workers.n_active.load(Relaxed),
             retired_workers: self.workers.n_retired.load(Relaxed),
+            gateways: self.gateways.clone(),
             peers: self
                 .peers
                 .all()

@@ -26,6 +26,7 @@ pub(crate) const OK: u32 = 0;
 pub(crate) const SHOT: u32 = 2;
 pub(crate) const STOLEN: u32 = 4;
 
+pub(crate) const MTU: u32 = 1420;
 pub(crate) const DEVICE: &str = "sr-bench0";
 /// Prefixes of the peers, the more specific ones inside the others.
 pub(crate) const PREFIXES: [(&str, u32); 4] = [
@@ -42,6 +43,7 @@ const GSO_SIZE: usize = 176;
 
 /// How to load.
 pub(crate) struct Plan {
+    pub(crate) device_mtu: u32,
     pub(crate) n_workers: u32,
     pub(crate) ring_bytes: u32,
     pub(crate) conn_ttl: Duration,
@@ -50,6 +52,7 @@ pub(crate) struct Plan {
 impl Default for Plan {
     fn default() -> Self {
         Self {
+            device_mtu: MTU,
             n_workers: 4,
             ring_bytes: 256 * 1024,
             conn_ttl: Duration::from_secs(300),
@@ -110,6 +113,7 @@ impl Bench {
         isolate()?;
         let kernel = Kernel::load(&KernelConfig {
             device: DEVICE.into(),
+            device_mtu: plan.device_mtu,
             ring_bytes: plan.ring_bytes,
             conn_ttl: plan.conn_ttl,
             max_connections: 16_384,

@@ -28,6 +28,8 @@ pub struct Status {
     pub workers: u32,
     /// Workers that only keep the flows they have.
     pub retired_workers: u32,
+    /// Gateway interfaces.
+    pub gateways: Vec<GatewayStatus>,
     /// The configured peers.
     pub peers: Vec<PeerStatus>,
     /// Every counter by name, of kernel and user space.
@@ -45,6 +47,17 @@ pub struct DeviceStatus {
     pub mtu: u32,
     /// Its addresses with prefix lengths.
     pub addresses: Vec<String>,
+}
+
+/// A gateway interface of a node.
+#[derive(Clone, Debug, Deserialize)]
+pub struct GatewayStatus {
+    /// Its name.
+    pub interface: String,
+    /// `native` or `generic`.
+    pub mode: String,
+    /// Why it is not native.
+    pub reason: Option<String>,
 }
 
 /// A configured peer of a node.

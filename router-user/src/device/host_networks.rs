@@ -1,0 +1,122 @@
+//! What the host routes elsewhere than to the device, now and whenever it changes.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
+
+use futures::{StreamExt, TryStreamExt};
+use ipnet::IpNet;
+use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteType};
+use rtnetlink::{MulticastGroup, RouteMessageBuilder};
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+
+use super::netlink::{Netlink, NetlinkError, refused};
+
+/// `RT_TABLE_LOCAL` of `linux/rtnetlink.h`.
+const RT_TABLE_LOCAL: u8 = 255;
+
+/// A daemon that changes routes changes many at once.
+const SETTLE: Duration = Duration::from_millis(50);
+
+/// Tells when routes of the network namespace it was opened in change.
+#[derive(Debug)]
+pub struct RouteChanges {
+    changed: std::sync::Arc<Notify>,
+    task: JoinHandle<()>,
+}
+
+impl Drop for RouteChanges {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl RouteChanges {
+    /// Begins to listen, in the network namespace of the calling thread.
+    ///
+    /// # Errors
+    /// The kernel gives no socket.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime with I/O enabled.
+    pub fn open() -> Result<Self, NetlinkError> {
+        let groups = [MulticastGroup::Ipv4Route, MulticastGroup::Ipv6Route];
+        let (connection, _, mut messages) =
+            rtnetlink::new_multicast_connection(&groups).map_err(NetlinkError::Open)?;
+        let changed = std::sync::Arc::new(Notify::new());
+        let noticed = changed.clone();
+        let task = tokio::spawn(async move {
+            let mut connection = std::pin::pin!(connection);
+            loop {
+                tokio::select! {
+                    // Its queue has no bound, so it is emptied before more is read.
+                    biased;
+                    message = messages.next() => match message {
+                        Some(_) => noticed.notify_one(),
+                        None => return,
+                    },
+                    () = &mut connection => return,
+                }
+            }
+        });
+        Ok(Self { changed, task })
+    }
+
+    /// Waits for changes since the last call, and until they have come to rest.
+    pub async fn wait(&self) {
+        self.changed.notified().await;
+        tokio::time::sleep(SETTLE).await;
+    }
+}
+
+impl Netlink {
+    /// Networks and addresses that the main and the local table keep from the interface `device`: the host's own, and
+    /// those it routes to other interfaces or nowhere. Policy routing by other tables is not looked at.
+    ///
+    /// # Errors
+    /// The kernel refuses to say.
+    pub async fn networks_elsewhere(&self, device: u32) -> Result<BTreeSet<IpNet>, NetlinkError> {
+        let mut networks = BTreeSet::new();
+        let families = [
+            RouteMessageBuilder::<Ipv4Addr>::new().build(),
+            RouteMessageBuilder::<Ipv6Addr>::new().build(),
+        ];
+        for (filter, unspecified) in families.into_iter().zip([
+            IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        ]) {
+            let mut messages = std::pin::pin!(self.handle.route().get(filter).execute());
+            while let Some(message) = messages
+                .try_next()
+                .await
+                .map_err(|error| refused("list routes".to_owned(), error))?
+            {
+                networks.extend(elsewhere(&message, device, unspecified));
+            }
+        }
+        Ok(networks)
+    }
+}
+
+fn elsewhere(message: &RouteMessage, device: u32, unspecified: IpAddr) -> Option<IpNet> {
+    let header = &message.header;
+    let to_device = message
+        .attributes
+        .iter()
+        .any(|attribute| matches!(attribute, RouteAttribute::Oif(index) if *index == device));
+    let ours = header.kind == RouteType::Unicast && to_device;
+    if ours || ![RouteHeader::RT_TABLE_MAIN, RT_TABLE_LOCAL].contains(&header.table) {
+        return None;
+    }
+    let destination = message.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Destination(RouteAddress::Inet(ip)) => Some(IpAddr::V4(*ip)),
+        RouteAttribute::Destination(RouteAddress::Inet6(ip)) => Some(IpAddr::V6(*ip)),
+        _ => None,
+    });
+    let net = IpNet::new(
+        destination.unwrap_or(unspecified),
+        header.destination_prefix_length,
+    );
+    net.ok()
+}

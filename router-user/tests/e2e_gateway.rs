@@ -1,0 +1,392 @@
+//! A network behind a gateway: its hosts reach a peer, and the gateway's host keeps what is its own.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use nix::sys::signal::Signal;
+use xtask::lab::probe::{PingPlan, answers, path_mtu};
+use xtask::lab::process::until;
+use xtask::lab::{Namespace, Node, NodeConfig, Pair, PairPlan, ScratchDir, Status, link, unique_device};
+
+const NODE: &str = env!("CARGO_BIN_EXE_stream-router");
+const LIMIT: Duration = Duration::from_secs(10);
+const LAN_V4: &str = "192.168.77.0/24";
+const LAN_V6: &str = "fd77::/64";
+const GATEWAY: &str = "lan0";
+/// Each way; a few thousand packets.
+const STREAM_BYTES: usize = 8 * 1024 * 1024;
+
+#[test]
+fn hosts_of_a_network_reach_a_peer_although_the_gateways_host_forwards_nothing() {
+    let lan = Lan::start(&LanPlan::default()).unwrap();
+    lan.forward_nothing_from(GATEWAY).unwrap();
+    let (before, b) = (lan.status(), [lan.pair.b.v4, lan.pair.b.v6]);
+    let [gateway] = &before.gateways[..] else {
+        panic!("{:?}", before.gateways)
+    };
+    assert_eq!(
+        (&gateway.interface[..], &gateway.mode[..], &gateway.reason),
+        (GATEWAY, "native", &None)
+    );
+
+    for to in b {
+        assert_eq!(PingPlan::new(to).run(&lan.host).unwrap().n_lost(), 0, "{to}");
+    }
+    let after_pings = lan.status();
+    for to in b {
+        exchange(&lan.host, &lan.pair.b.host, to).unwrap();
+    }
+    for to in lan.addresses() {
+        exchange(&lan.pair.b.host, &lan.host, to).unwrap();
+    }
+
+    let captured =
+        |from: &Status, to: &Status| to.counter("captured").unwrap() - from.counter("captured").unwrap();
+    assert_eq!(captured(&before, &after_pings), 6);
+    let segments = (2 * STREAM_BYTES / 1420) as u64;
+    let streams = captured(&after_pings, &lan.status());
+    assert!(
+        streams > segments,
+        "{streams} packets of {segments} segments and more"
+    );
+}
+
+#[test]
+fn what_is_not_for_a_peer_is_the_hosts() {
+    let lan = Lan::start(&LanPlan::default()).unwrap();
+    lan.forward_nothing_from(GATEWAY).unwrap();
+    let before = lan.status();
+
+    let own: [IpAddr; 5] = [
+        "192.168.77.1".parse().unwrap(),
+        "fd77::1".parse().unwrap(),
+        "192.0.2.1".parse().unwrap(),
+        lan.pair.a.v4,
+        lan.pair.a.v6,
+    ];
+    for to in own {
+        assert_eq!(PingPlan::new(to).run(&lan.host).unwrap().n_lost(), 0, "{to}");
+    }
+
+    let after = lan.status();
+    assert_eq!(
+        after.counter("captured").unwrap(),
+        before.counter("captured").unwrap()
+    );
+    let passed = after.counter("passed_not_ours").unwrap() - before.counter("passed_not_ours").unwrap();
+    assert!(passed >= 15, "{passed} of 15 echo requests passed");
+}
+
+#[test]
+fn the_host_answers_for_packets_without_hops_and_packets_beyond_the_mtu() {
+    let lan = Lan::start(&LanPlan::default()).unwrap();
+
+    assert_eq!(path_mtu(&lan.host, lan.pair.b.v4).unwrap(), 1420);
+
+    let status = lan.status();
+    for counter in ["passed_ttl", "passed_too_big"] {
+        assert!(status.counter(counter).unwrap() > 0, "{counter}");
+    }
+}
+
+#[test]
+fn an_interface_without_driver_support_is_captured_in_generic_mode() {
+    let plan = LanPlan {
+        bridge: true,
+        ..LanPlan::default()
+    };
+    let lan = Lan::start(&plan).unwrap();
+    let status = lan.status();
+    assert_eq!(status.gateways[0].mode, "generic");
+    let reason = status.gateways[0].reason.as_deref();
+    assert!(
+        reason.is_some_and(|reason| reason.contains("not supported")),
+        "{reason:?}"
+    );
+    assert!(lan.pair.a.node.log().unwrap().contains("generic mode"));
+
+    for to in [lan.pair.b.v4, lan.pair.b.v6] {
+        exchange(&lan.host, &lan.pair.b.host, to).unwrap();
+    }
+    lan.forward_nothing_from(plan.gateway()).unwrap();
+    for to in [lan.pair.b.v4, lan.pair.b.v6] {
+        assert_eq!(PingPlan::new(to).run(&lan.host).unwrap().n_lost(), 0, "{to}");
+    }
+}
+
+#[test]
+fn a_peer_that_is_the_default_route_leaves_the_host_its_own_networks() {
+    let plan = LanPlan {
+        default_route: true,
+        ..LanPlan::default()
+    };
+    let lan = Lan::start(&plan).unwrap();
+    lan.forward_nothing_from(GATEWAY).unwrap();
+
+    for to in [
+        lan.pair.b.v4,
+        lan.pair.b.v6,
+        "192.168.77.1".parse().unwrap(),
+        "fd77::1".parse().unwrap(),
+        "192.0.2.1".parse().unwrap(),
+    ] {
+        assert_eq!(PingPlan::new(to).run(&lan.host).unwrap().n_lost(), 0, "{to}");
+    }
+    // Neighbour discovery by link-local addresses goes on, too.
+    let link_local = lan
+        .pair
+        .a
+        .host
+        .ip(&[
+            "-6", "-oneline", "address", "show", "dev", GATEWAY, "scope", "link",
+        ])
+        .unwrap();
+    let link_local = link_local
+        .split_whitespace()
+        .nth(3)
+        .and_then(|net| net.split('/').next())
+        .unwrap();
+    let mut ping = lan.host.command("ping");
+    ping.args(["-q", "-c1", "-W2", &format!("{link_local}%eth0")]);
+    assert!(
+        ping.stdout(std::process::Stdio::null())
+            .status()
+            .unwrap()
+            .success()
+    );
+
+    let late: IpAddr = "198.51.100.1".parse().unwrap();
+    assert!(!answers(&lan.host, late, Duration::from_millis(200)).unwrap());
+    lan.pair
+        .a
+        .host
+        .ip(&["address", "add", "198.51.100.1/32", "dev", "lo"])
+        .unwrap();
+    let answered = || Ok(answers(&lan.host, late, Duration::from_millis(200))?.then_some(()));
+    until("an address that came later answers", LIMIT, answered).unwrap();
+}
+
+#[test]
+fn nothing_is_left_at_the_interface_however_a_node_ends() {
+    let mut lan = Lan::start(&LanPlan::default()).unwrap();
+
+    for signal in [Signal::SIGTERM, Signal::SIGKILL] {
+        assert!(lan.is_attached(GATEWAY), "before {signal}");
+        lan.pair.a.node.stop(signal).unwrap();
+        assert!(!lan.is_attached(GATEWAY), "after {signal}");
+        lan.pair.a.node.start().unwrap();
+    }
+    lan.pair.a.node.stop(Signal::SIGTERM).unwrap();
+    let listen = vec!["/ip4/203.0.113.9/tcp/4001".to_owned()];
+    let log = lan.refused_start(NodeConfig {
+        listen,
+        ..lan.pair.a.config.clone()
+    });
+    assert!(log.contains("203.0.113.9"), "{log}");
+    assert!(!lan.is_attached(GATEWAY), "after a failed start");
+}
+
+#[test]
+fn an_interface_that_cannot_be_a_gateway_is_named() {
+    let mut lan = Lan::start(&LanPlan::default()).unwrap();
+    lan.pair.a.node.stop(Signal::SIGTERM).unwrap();
+    lan.pair
+        .a
+        .host
+        .ip(&["tuntap", "add", "raw0", "mode", "tun"])
+        .unwrap();
+
+    for (interface, said) in [
+        ("lan9", "there is no interface lan9"),
+        (
+            "raw0",
+            "raw0, which a [[gateway]] section names, is no Ethernet interface",
+        ),
+    ] {
+        let log = lan.refused_start(NodeConfig {
+            sections: sections(&[GATEWAY, interface]),
+            ..lan.pair.a.config.clone()
+        });
+
+        assert!(log.contains(said), "{log}");
+        assert!(!lan.is_attached(GATEWAY));
+    }
+}
+
+#[test]
+fn an_interface_has_one_node() {
+    let lan = Lan::start(&LanPlan::default()).unwrap();
+    let a = &lan.pair.a;
+    let mut second = Node::new(Path::new(NODE), &a.host, lan.pair.directory(), "second").unwrap();
+    let config = NodeConfig {
+        device: unique_device(),
+        addresses: vec!["10.43.0.1/24".to_owned()],
+        listen: vec!["/ip4/0.0.0.0/tcp/4002".to_owned()],
+        peers: vec![],
+        ..a.config.clone()
+    };
+    second.configure(&config).unwrap();
+
+    second.launch().unwrap();
+    let ended = second.wait_ended(LIMIT).unwrap();
+
+    assert!(!ended.success());
+    let log = second.log().unwrap();
+    assert!(log.contains("cannot attach to the ingress of lan0"), "{log}");
+    assert!(lan.is_attached(GATEWAY));
+    assert!(answers(&lan.host, lan.pair.b.v4, LIMIT).unwrap());
+}
+
+#[derive(Default)]
+struct LanPlan {
+    /// The first node's host has a bridge in the network, which has no driver.
+    bridge: bool,
+    /// Everything is behind the peer.
+    default_route: bool,
+}
+
+impl LanPlan {
+    fn gateway(&self) -> &'static str {
+        if self.bridge { "br0" } else { GATEWAY }
+    }
+}
+
+/// A pair of nodes and a host in a network behind the first; that one routes between network and tunnel.
+struct Lan {
+    pair: Pair,
+    host: Namespace,
+}
+
+impl Lan {
+    fn start(plan: &LanPlan) -> Result<Self> {
+        let directory = ScratchDir::unique("gateway")?;
+        let mut pair = Pair::prepare(Path::new(NODE), &PairPlan::unique(), directory)?;
+        let host = Namespace::unique("lan")?;
+        lay_cable(&host, &pair.a.host, plan)?;
+        pair.a.config.sections = sections(&[plan.gateway()]);
+        if plan.default_route {
+            pair.a.config.peers[0].allowed_ips = vec!["0.0.0.0/0".to_owned(), "::/0".to_owned()];
+        }
+        pair.a.node.configure(&pair.a.config)?;
+        let behind = [LAN_V4, LAN_V6].map(str::to_owned);
+        pair.b.config.peers[0].allowed_ips.extend(behind);
+        pair.b.node.configure(&pair.b.config)?;
+        pair.a.host.enter(|| {
+            fs::write("/proc/sys/net/ipv6/conf/all/forwarding", "1")?;
+            Ok(fs::write("/proc/sys/net/ipv4/conf/all/forwarding", "1")?)
+        })?;
+        pair.start_nodes()?;
+        Ok(Self { pair, host })
+    }
+
+    fn status(&self) -> Status {
+        self.pair.a.node.status().expect("the node answers")
+    }
+
+    fn addresses(&self) -> [IpAddr; 2] {
+        [
+            [192, 168, 77, 2].into(),
+            Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 2).into(),
+        ]
+    }
+
+    /// From now on what crosses from the network to the peer went past the host.
+    fn forward_nothing_from(&self, interface: &str) -> Result<()> {
+        let a = &self.pair.a.host;
+        let switch = format!("/proc/sys/net/ipv4/conf/{interface}/forwarding");
+        a.enter(|| fs::write(&switch, "0").with_context(|| switch.clone()))?;
+        for to in [self.pair.b.v4, self.pair.b.v6] {
+            let family = if to.is_ipv4() { "-4" } else { "-6" };
+            let to = to.to_string();
+            a.ip(&[family, "rule", "add", "iif", interface, "to", &to, "blackhole"])?;
+        }
+        Ok(())
+    }
+
+    fn is_attached(&self, interface: &str) -> bool {
+        let shown = self.pair.a.host.ip(&["link", "show", "dev", interface]);
+        shown.expect("the interface is there").contains("xdp")
+    }
+
+    /// Starts the stopped first node with a configuration that it refuses; returns its log.
+    fn refused_start(&mut self, config: NodeConfig) -> String {
+        let node = &mut self.pair.a.node;
+        node.configure(&config).expect("a file can be written");
+        node.launch().expect("the node is started");
+        let ended = node.wait_ended(LIMIT).expect("the node ends");
+        assert!(!ended.success());
+        node.log().expect("the node has a log")
+    }
+}
+
+fn lay_cable(host: &Namespace, router: &Namespace, plan: &LanPlan) -> Result<()> {
+    let inside: &[&str] = &["192.168.77.2/24", "fd77::2/64"];
+    let outside: &[&str] = &["192.168.77.1/24", "fd77::1/64"];
+    if plan.bridge {
+        link((host, "eth0", inside), (router, "lan0", &[]))?;
+        router.ip(&["link", "add", "br0", "type", "bridge"])?;
+        router.ip(&["link", "set", "lan0", "master", "br0"])?;
+        for address in outside {
+            let nodad: &[&str] = if address.contains(':') { &["nodad"] } else { &[] };
+            router.ip(&[&["address", "add", address, "dev", "br0"], nodad].concat())?;
+        }
+        router.ip(&["link", "set", "br0", "up"])?;
+        router.wait_device_up("br0")?;
+    } else {
+        link((host, "eth0", inside), (router, "lan0", outside))?;
+    }
+    host.ip(&["route", "add", "default", "via", "192.168.77.1"])?;
+    host.ip(&["-6", "route", "add", "default", "via", "fd77::1"])?;
+    Ok(())
+}
+
+/// Sends a stream each way over one connection and compares what arrives.
+fn exchange(from: &Namespace, to: &Namespace, address: IpAddr) -> Result<()> {
+    let bytes: Vec<u8> = (0..STREAM_BYTES as u32)
+        .map(|at| (at.wrapping_mul(2_654_435_761) >> 24) as u8)
+        .collect();
+    let listener = to.enter(|| Ok(TcpListener::bind(SocketAddr::new(address, 0))?))?;
+    let at = listener.local_addr()?;
+    let client = from.enter(|| Ok(TcpStream::connect_timeout(&at, LIMIT)?))?;
+    let (server, _) = listener.accept()?;
+    thread::scope(|scope| {
+        let both = [&client, &server].map(|socket| {
+            let bytes = &bytes;
+            (
+                scope.spawn(move || send(socket, bytes)),
+                scope.spawn(move || receive(socket)),
+            )
+        });
+        for (sent, received) in both {
+            sent.join().expect("no panic")?;
+            assert!(
+                received.join().expect("no panic")? == bytes,
+                "{from:?} to {address}"
+            );
+        }
+        Ok(())
+    })
+}
+
+fn send(mut socket: &TcpStream, bytes: &[u8]) -> Result<()> {
+    socket.set_write_timeout(Some(LIMIT))?;
+    socket.write_all(bytes)?;
+    Ok(socket.shutdown(std::net::Shutdown::Write)?)
+}
+
+fn receive(mut socket: &TcpStream) -> Result<Vec<u8>> {
+    socket.set_read_timeout(Some(LIMIT))?;
+    let mut bytes = Vec::new();
+    socket.read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+fn sections(gateways: &[&str]) -> String {
+    let section = |interface| format!("\n[[gateway]]\ninterface = {interface:?}\n");
+    gateways.iter().map(section).collect()
+}

@@ -1,0 +1,108 @@
+//! The gateway program beside its bench, run on frames.
+
+use anyhow::{Context, Result, ensure};
+use aya::programs::{TestRun, TestRunOptions, Xdp};
+use aya_obj::programs::XdpAttachType;
+use etherparse::Ipv4Header;
+use router_common::names;
+use router_common::packet::ethernet;
+
+use crate::bench::{Bench, Outcome, Plan};
+
+/// Verdicts, as in `linux/bpf.h`.
+pub(crate) const DROP: u32 = 1;
+pub(crate) const PASS: u32 = 2;
+
+/// Hardware address of the gateway.
+pub(crate) const HOST: [u8; 6] = [2, 0, 0, 0, 0, 1];
+const SENDER: [u8; 6] = [2, 0, 0, 0, 0, 2];
+/// Where a run's frames come from unless told otherwise.
+const LOOPBACK: u32 = 1;
+/// Of a frame without its checksum (IEEE 802.3).
+pub(crate) const SHORTEST_FRAME: usize = 60;
+
+/// Both programs, and the loopback interface as a gateway.
+pub(crate) struct GatewayBench {
+    pub(crate) bench: Bench,
+    program: Xdp,
+}
+
+impl GatewayBench {
+    pub(crate) fn new() -> Result<Self> {
+        Self::with(Plan::default())
+    }
+
+    pub(crate) fn with(plan: Plan) -> Result<Self> {
+        let bench = Bench::with(plan)?;
+        bench.kernel.load_gateway()?;
+        bench.kernel.add_gateway(LOOPBACK, HOST)?;
+        let pins = bench.kernel.pin_directory().context("no pins")?;
+        let program = Xdp::from_pin(pins.join(names::PROGRAM_GATEWAY), XdpAttachType::Interface)?;
+        Ok(Self { bench, program })
+    }
+
+    /// Runs the program on a frame and drains all rings; a frame that passes must be as it was.
+    pub(crate) fn run(&mut self, frame: &[u8]) -> Result<Outcome> {
+        let before = self.bench.kernel.counters()?;
+        let verdict = self.verdict(frame)?;
+        Ok(Outcome {
+            verdict,
+            counted: self.bench.counted_since(&before)?,
+            records: self.bench.drain(),
+        })
+    }
+
+    /// The same, and the records stay in their rings.
+    pub(crate) fn verdict(&self, frame: &[u8]) -> Result<u32> {
+        let mut left = vec![0; frame.len()];
+        let options = TestRunOptions {
+            data_in: Some(frame),
+            data_out: Some(&mut left),
+            ..TestRunOptions::new()
+        };
+        let verdict = self.program.test_run(options)?.return_value;
+        ensure!(
+            verdict != PASS || left == frame,
+            "a frame that passes was changed to {left:x?}"
+        );
+        Ok(verdict)
+    }
+}
+
+/// A frame to the gateway with tags of the given types.
+pub(crate) fn tagged(tags: &[u16], packet: &[u8]) -> Vec<u8> {
+    let ether_type = match packet.first().map(|first| first >> 4) {
+        Some(6) => ethernet::IPV6,
+        _ => ethernet::IPV4,
+    };
+    frame(HOST, tags, ether_type, packet)
+}
+
+pub(crate) fn frame(destination: [u8; 6], tags: &[u16], ether_type: u16, payload: &[u8]) -> Vec<u8> {
+    let mut frame = [destination, SENDER].concat();
+    for (id, tag) in (100_u16..).zip(tags) {
+        frame.extend(tag.to_be_bytes());
+        frame.extend(id.to_be_bytes());
+    }
+    frame.extend(ether_type.to_be_bytes());
+    frame.extend(payload);
+    frame
+}
+
+/// The frame as a sender fills it up.
+pub(crate) fn padded(mut frame: Vec<u8>) -> Vec<u8> {
+    frame.resize(frame.len().max(SHORTEST_FRAME), 0xaa);
+    frame
+}
+
+/// The packet with these hops left, and in IPv4 the right header checksum.
+pub(crate) fn with_hops(mut packet: Vec<u8>, hops: u8) -> Vec<u8> {
+    if packet[0] >> 4 == 6 {
+        packet[7] = hops;
+        return packet;
+    }
+    packet[8] = hops;
+    let (header, _) = Ipv4Header::from_slice(&packet).expect("an IPv4 header");
+    packet[10..12].copy_from_slice(&header.calc_header_checksum().to_be_bytes());
+    packet
+}
