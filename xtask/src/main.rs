@@ -7,6 +7,7 @@
     reason = "a command line tool reports on its standard output"
 )]
 
+mod bench;
 mod build;
 mod ci;
 mod command;
@@ -20,6 +21,7 @@ mod toolchain;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
@@ -48,8 +50,21 @@ enum Task {
         #[arg(last = true)]
         args: Vec<String>,
     },
+    /// Measure (needs root).
+    #[command(subcommand)]
+    Bench(Bench),
     /// Check format, lints and documentation, then run the whole test suite (needs root).
     Ci,
+}
+
+#[derive(Subcommand)]
+enum Bench {
+    /// What the egress program costs, and a TCP flow beside a flood of new flows.
+    Steering {
+        /// Seconds of each TCP flow.
+        #[arg(long, default_value = "10")]
+        secs: u64,
+    },
 }
 
 #[derive(Args)]
@@ -101,6 +116,7 @@ fn perform(task: Task) -> Result<ExitCode> {
         Task::Run(args) if !args.node.is_empty() => return demo::run_node(&args.node),
         Task::Run(_) => demo::run()?,
         Task::Test { args } => test::run_all(&args)?,
+        Task::Bench(Bench::Steering { secs }) => bench::steering(Duration::from_secs(secs))?,
         Task::Ci => ci::run_all()?,
     }
     Ok(ExitCode::SUCCESS)

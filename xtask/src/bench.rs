@@ -1,0 +1,22 @@
+//! Measurements: figures for people, never a test's verdict.
+
+mod flood;
+
+use std::time::Duration;
+
+use anyhow::Result;
+
+use crate::command::{cargo, require_root, run};
+use crate::{build, install};
+
+/// What the steering of flows costs: the program alone, then an established flow beside a flood of new ones.
+///
+/// # Errors
+/// When not root, when a build fails, or when a measurement cannot be made.
+pub(crate) fn steering(seconds: Duration) -> Result<()> {
+    require_root("bench")?;
+    install::programs()?;
+    build::object()?;
+    run(cargo().args(["bench", "--package=stream-router", "--bench=steering"]))?;
+    flood::run(seconds)
+}
