@@ -1,0 +1,246 @@
+//! Order: packets of one flow arrive once each and in the order they were sent, whatever the workers do.
+//!
+//! `STREAM_ROUTER_ORDER_SECS` sets how long each test sends; 60 is a thorough run.
+
+#[path = "order/sequence.rs"]
+mod sequence;
+#[path = "order/tcp.rs"]
+mod tcp;
+#[path = "order/udp.rs"]
+mod udp;
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::ops::AddAssign;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use aya::maps::{HashMap, Map, MapData};
+use router_common::conn::Conn;
+use router_common::flow_key::FlowKey;
+use stream_router::control::set_workers;
+use xtask::lab::{PIN_ROOT, Pair, Side};
+
+use udp::UdpPlan;
+
+const NODE: &str = env!("CARGO_BIN_EXE_stream-router");
+const DEFAULT_SECS: u64 = 10;
+const UDP_PORT: u16 = 7300;
+const TCP_PORT: u16 = 7400;
+/// In each direction and protocol.
+const TCP_FLOWS: usize = 12;
+const GENTLE: UdpPlan = UdpPlan {
+    n_flows: 100,
+    short_len: 100,
+    rate: 3000,
+};
+/// Enough that packets wait in several rings at once.
+const HARD: UdpPlan = UdpPlan {
+    n_flows: 100,
+    short_len: 1000,
+    rate: 40_000,
+};
+/// What of a receiver's end is still on its way when the senders have stopped.
+const TAIL: Duration = Duration::from_millis(500);
+
+/// What became of the packets of some flows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Tally {
+    /// Flows.
+    pub(crate) n_flows: u64,
+    /// Packets that the senders' host took.
+    pub(crate) n_sent: u64,
+    /// Packets that never arrived; of TCP, segments sent again.
+    pub(crate) n_lost: u64,
+    /// Packets that arrived after a later one of their flow.
+    pub(crate) n_reordered: u64,
+    /// Packets that arrived again.
+    pub(crate) n_duplicated: u64,
+    /// Datagrams, or bytes of TCP, that are not what was sent.
+    pub(crate) n_corrupt: u64,
+}
+
+impl AddAssign for Tally {
+    fn add_assign(&mut self, other: Self) {
+        self.n_flows += other.n_flows;
+        self.n_sent += other.n_sent;
+        self.n_lost += other.n_lost;
+        self.n_reordered += other.n_reordered;
+        self.n_duplicated += other.n_duplicated;
+        self.n_corrupt += other.n_corrupt;
+    }
+}
+
+impl fmt::Display for Tally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            n_flows,
+            n_sent,
+            n_lost,
+            n_reordered,
+            n_duplicated,
+            n_corrupt,
+        } = self;
+        write!(
+            f,
+            "{n_flows} flows, {n_sent} packets: {n_lost} lost, {n_reordered} reordered, {n_duplicated} duplicated, \
+             {n_corrupt} corrupt"
+        )
+    }
+}
+
+impl Tally {
+    fn assert_perfect(&self, what: &str) {
+        println!("{what}: {self}");
+        assert!(self.n_flows > 0 && self.n_sent > 1000, "{what}: {self}");
+        let faults = (self.n_lost, self.n_reordered, self.n_duplicated, self.n_corrupt);
+        assert_eq!(faults, (0, 0, 0, 0), "{what}: {self}");
+    }
+}
+
+fn duration() -> Duration {
+    let secs = std::env::var("STREAM_ROUTER_ORDER_SECS").ok();
+    Duration::from_secs(secs.and_then(|secs| secs.parse().ok()).unwrap_or(DEFAULT_SECS))
+}
+
+/// Datagrams from one side to the other for as long as `during` takes.
+fn datagrams(plan: UdpPlan, (from, to): (&Side, &Side), at: IpAddr, during: impl FnOnce()) -> Result<Tally> {
+    let at = SocketAddr::new(at, UDP_PORT);
+    let (stop_sending, stop_receiving) = (AtomicBool::new(false), AtomicBool::new(false));
+    let receiver = to.host.enter(|| udp::receiver(at))?;
+    thread::scope(|scope| {
+        let received = scope.spawn(|| udp::receive(&receiver, &stop_receiving));
+        let sent = scope.spawn(|| from.host.enter(|| udp::send(plan, at, &stop_sending)));
+        during();
+        stop_sending.store(true, Relaxed);
+        let sent = sent.join().expect("the sender does not panic")?;
+        thread::sleep(TAIL);
+        stop_receiving.store(true, Relaxed);
+        Ok(udp::tally(
+            &sent,
+            received.join().expect("the receiver does not panic")?,
+        ))
+    })
+}
+
+/// Connections from one side to the other for as long as `during` takes.
+fn connections((from, to): (&Side, &Side), at: IpAddr, during: impl FnOnce()) -> Result<Tally> {
+    let at = SocketAddr::new(at, TCP_PORT);
+    let (stop_sending, stop_receiving) = (AtomicBool::new(false), AtomicBool::new(false));
+    let listener = to.host.enter(|| tcp::listener(at))?;
+    thread::scope(|scope| {
+        let received = scope.spawn(|| tcp::receive(&listener, &stop_receiving));
+        let sent = scope.spawn(|| from.host.enter(|| tcp::send(TCP_FLOWS, at, &stop_sending)));
+        during();
+        stop_sending.store(true, Relaxed);
+        let mut tally = sent.join().expect("the sender does not panic")?;
+        stop_receiving.store(true, Relaxed);
+        tally += received.join().expect("the receiver does not panic")?;
+        Ok(tally)
+    })
+}
+
+/// Both protocols over IPv4 and IPv6 in both directions, while `during` runs; every packet has to arrive in order.
+fn assert_everything_arrives_in_order(pair: &Pair, during: impl FnOnce()) {
+    let done = AtomicBool::new(false);
+    let until_done = || {
+        while !done.load(Relaxed) {
+            thread::sleep(Duration::from_millis(10));
+        }
+    };
+    let (a, b) = (&pair.a, &pair.b);
+    let ways = [
+        ("a to b, IPv4", (a, b), b.v4),
+        ("a to b, IPv6", (a, b), b.v6),
+        ("b to a, IPv4", (b, a), a.v4),
+        ("b to a, IPv6", (b, a), a.v6),
+    ];
+    thread::scope(|scope| {
+        let runs: Vec<_> = ways
+            .map(|(what, way, at)| {
+                let udp = scope.spawn(move || datagrams(GENTLE, way, at, until_done));
+                let tcp = scope.spawn(move || connections(way, at, until_done));
+                (what, udp, tcp)
+            })
+            .into_iter()
+            .collect();
+        during();
+        done.store(true, Relaxed);
+        let mut tallies = Vec::new();
+        for (what, udp, tcp) in runs {
+            let udp = udp.join().expect("no panic").expect("datagrams can be sent");
+            let tcp = tcp.join().expect("no panic").expect("connections can be made");
+            tallies.extend([(format!("UDP {what}"), udp), (format!("TCP {what}"), tcp)]);
+        }
+        for side in [a, b] {
+            let mut counters = side.node.status().expect("the node answers").counters;
+            counters.retain(|_, n| *n > 0);
+            println!("{counters:?}");
+        }
+        for (what, tally) in tallies {
+            tally.assert_perfect(&what);
+        }
+    });
+}
+
+#[test]
+fn a_steady_load_arrives_whole_and_in_order() {
+    let pair = Pair::unique(Path::new(NODE)).unwrap();
+
+    assert_everything_arrives_in_order(&pair, || thread::sleep(duration()));
+}
+
+#[test]
+fn workers_that_come_and_go_every_second_reorder_and_lose_nothing() {
+    let pair = Pair::unique(Path::new(NODE)).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+
+    assert_everything_arrives_in_order(&pair, || {
+        for second in 0..duration().as_secs() {
+            for side in [&pair.a, &pair.b] {
+                let n = if second % 2 == 0 { 32 } else { 4 };
+                runtime.block_on(set_workers(&side.node.socket(), n)).unwrap();
+            }
+            thread::sleep(Duration::from_secs(1));
+        }
+    });
+}
+
+#[test]
+fn broken_affinity_is_noticed() {
+    let pair = Pair::unique(Path::new(NODE)).unwrap();
+    let mut connections = open_connections(&pair.a).unwrap();
+
+    let tally = datagrams(HARD, (&pair.a, &pair.b), pair.b.v4, || {
+        let until = std::time::Instant::now() + duration();
+        while std::time::Instant::now() < until {
+            move_flows(&mut connections);
+        }
+    })
+    .unwrap();
+
+    println!("{tally}");
+    assert!(tally.n_reordered > 0, "{tally}");
+}
+
+fn open_connections(side: &Side) -> Result<HashMap<MapData, FlowKey, Conn>> {
+    let path = Path::new(PIN_ROOT).join(&side.config.device).join("CONNECTIONS");
+    let data = MapData::from_pin(&path).with_context(|| format!("cannot open {}", path.display()))?;
+    Ok(HashMap::try_from(Map::from_map_data(data)?)?)
+}
+
+/// Gives every live flow another worker, as the kernel never does.
+fn move_flows(connections: &mut HashMap<MapData, FlowKey, Conn>) {
+    let flows: Vec<_> = connections.iter().flatten().collect();
+    for (key, mut conn) in flows {
+        conn.worker = (conn.worker + 1) % 8;
+        // An entry may have gone since.
+        let _ = connections.insert(key, conn, 2);
+    }
+}
