@@ -8,9 +8,11 @@ mod mapped;
 mod object;
 mod pins;
 mod ring;
+mod xsk;
 
 pub use error::KernelError;
 pub use gateway::{AttachedGateway, GatewayInterface, GatewayMode};
 pub use object::{Kernel, KernelConfig};
 pub use pins::BPFFS;
 pub use ring::RingConsumer;
+pub use xsk::{CopyMode, SocketConsumer, SocketDrops, SocketPool};

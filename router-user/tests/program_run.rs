@@ -20,5 +20,7 @@ mod packet_socket;
 mod packets;
 #[path = "program_run/rings.rs"]
 mod rings;
+#[path = "program_run/sockets.rs"]
+mod sockets;
 #[path = "program_run/table.rs"]
 mod table;

@@ -115,7 +115,7 @@ impl Node {
             network.handle.clone(),
             rings.len(),
         )
-        .with_gateways(gateways.status());
+        .with_gateways(gateways.status(), gateways.drops());
         let control = ControlServer::start(config.node().control(), Arc::new(status))?;
 
         kernel.attach()?;
@@ -148,11 +148,12 @@ impl Node {
         }
         tasks.network.spawn_on(network.driver.run(), on);
         tasks.connections.spawn_on(connections.run(network.events), on);
-        for ring in rings {
+        for (worker, ring) in (0..).zip(rings) {
+            let sockets = gateways.open_sockets(&kernel, worker)?;
             let forwarder = Forwarder::new(peers.clone(), counters.clone(), device.injector());
             tasks
                 .workers
-                .spawn_on(worker::run(ring, forwarder, stop_workers.clone()), on);
+                .spawn_on(worker::run(ring, sockets, forwarder, stop_workers.clone()), on);
         }
         tasks
             .uncaptured
@@ -287,7 +288,7 @@ async fn start_gateways(
     let netlink = Netlink::open().map_err(DeviceError::from)?;
     let interfaces = gateways::interfaces(config, &netlink).await?;
     let host_networks = HostNetworks::start(config, kernel.clone(), netlink, device.index()).await?;
-    Ok((Gateways::attach(kernel, interfaces)?, Some(host_networks)))
+    Ok((Gateways::attach(config, kernel, interfaces)?, Some(host_networks)))
 }
 
 fn start_network(

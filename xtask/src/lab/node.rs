@@ -31,8 +31,8 @@ pub struct NodeConfig {
     pub mtu: u32,
     /// Multiaddresses to listen on.
     pub listen: Vec<String>,
-    /// Gateway interfaces.
-    pub gateways: Vec<String>,
+    /// Gateway interfaces, and the sink of each.
+    pub gateways: Vec<(String, &'static str)>,
     /// Peers.
     pub peers: Vec<PeerConfig>,
 }
@@ -131,8 +131,8 @@ impl Node {
             config.addresses,
             config.mtu
         );
-        for interface in &config.gateways {
-            toml += &format!("\n[[gateway]]\ninterface = {interface:?}\n");
+        for (interface, sink) in &config.gateways {
+            toml += &format!("\n[[gateway]]\ninterface = {interface:?}\nsink = {sink:?}\n");
         }
         for peer in &config.peers {
             toml += &format!(
