@@ -1,5 +1,7 @@
 //! Gateways as the kernel knows them: Ethernet interfaces whose arriving packets are captured.
 
+use crate::slots::MAX_WORKERS;
+
 /// Gateways a node can have.
 pub const MAX_GATEWAYS: u32 = 64;
 
@@ -12,6 +14,23 @@ pub struct Gateway {
     pub address: [u8; 6],
     /// Always 0.
     pub padding: [u8; 2],
+    /// Where its sockets begin in the socket table, or [`NO_SOCKETS`]. The socket of a receive queue and a worker is
+    /// `queue * MAX_WORKERS + worker` places behind.
+    pub first_socket: u32,
+    /// Receive queues with sockets.
+    pub n_queues: u32,
 }
 
-const _: () = assert!(size_of::<Gateway>() == 8);
+/// A gateway without sockets: its packets go to the rings.
+pub const NO_SOCKETS: u32 = u32::MAX;
+
+/// Receive queues with sockets, of all gateways together.
+pub const MAX_QUEUES: u32 = 128;
+
+/// Places of the socket table.
+pub const MAX_SOCKETS: u32 = MAX_QUEUES * MAX_WORKERS;
+
+/// Longest record that fits a socket's frame: a page less the headroom that the kernel keeps (`XDP_PACKET_HEADROOM`).
+pub const MAX_SOCKET_RECORD_LEN: u32 = 4096 - 256;
+
+const _: () = assert!(size_of::<Gateway>() == 16);

@@ -22,3 +22,5 @@ pub const COUNTERS: &str = "COUNTERS";
 pub const SETTINGS: &str = "SETTINGS";
 /// Interface index to gateway.
 pub const GATEWAYS: &str = "GATEWAYS";
+/// Queue and worker to AF_XDP socket.
+pub const SOCKETS: &str = "SOCKETS";

@@ -3,9 +3,12 @@
 
 use aya_ebpf::EbpfContext;
 use aya_ebpf::bindings::xdp_md;
-use aya_ebpf::helpers::generated::{bpf_xdp_get_buff_len, bpf_xdp_load_bytes, bpf_xdp_store_bytes};
+use aya_ebpf::helpers::generated::{
+    bpf_xdp_adjust_head, bpf_xdp_get_buff_len, bpf_xdp_load_bytes, bpf_xdp_store_bytes,
+};
 use aya_ebpf::programs::XdpContext;
 use router_common::packet::PacketReader;
+use router_common::record::RecordHeader;
 
 use crate::packet::{self, Packet};
 
@@ -34,6 +37,34 @@ impl Frame {
     pub(crate) fn interface(&self) -> u32 {
         // SAFETY: the verifier knows the context pointer and checks the access.
         unsafe { (*self.raw).ingress_ifindex }
+    }
+
+    /// The receive queue that the frame came by.
+    #[inline(always)]
+    pub(crate) fn queue(&self) -> u32 {
+        // SAFETY: as above.
+        unsafe { (*self.raw).rx_queue_index }
+    }
+
+    /// Says whether all of it is in one buffer.
+    #[inline(always)]
+    pub(crate) fn is_linear(&self) -> bool {
+        // SAFETY: as above.
+        let linear = unsafe { (*self.raw).data_end - (*self.raw).data };
+        linear == self.len()
+    }
+
+    /// Puts `record` in place of the first `len` bytes.
+    #[inline(always)]
+    pub(crate) fn replace_head(&self, len: u32, record: &RecordHeader) -> bool {
+        let grow = len as i32 - RecordHeader::LEN as i32;
+        // SAFETY: the helper moves the start of the frame into the driver's headroom, or refuses.
+        let moved = unsafe { bpf_xdp_adjust_head(self.raw, grow) } == 0;
+        // SAFETY: the record has no padding and is as long as the array.
+        moved
+            && self.store(0, unsafe {
+                core::mem::transmute::<RecordHeader, [u8; RecordHeader::LEN]>(*record)
+            })
     }
 
     /// Overwrites bytes at `offset`.

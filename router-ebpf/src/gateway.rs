@@ -1,30 +1,35 @@
-//! From a frame of a gateway's network to its worker's ring, past the host's own forwarding.
+//! From a frame of a gateway's network to its worker's ring or socket, past the host's own forwarding.
 #![expect(unsafe_code, reason = "reads a map entry in place")]
 
 use aya_ebpf::btf_maps::lpm_trie::Key;
 use router_common::flow_key::{FAMILY_V4, FAMILY_V6, FlowKey};
+use router_common::gateway::{Gateway, MAX_SOCKET_RECORD_LEN, NO_SOCKETS};
 use router_common::packet::{Behind, ethernet, hop, parse};
 use router_common::peer::NO_PEER;
 use router_common::reason::Reason;
+use router_common::record::RecordHeader;
+use router_common::slots::MAX_WORKERS;
 
 use crate::frame::Frame;
-use crate::maps::{GATEWAYS, PEERS, SETTINGS};
-use crate::steer;
+use crate::maps::{GATEWAYS, PEERS, SETTINGS, SOCKETS};
+use crate::{deliver, steer};
 
 /// Takes the packet of a frame that a router would forward to a peer; every other frame stays as it is.
+///
+/// `Ok` is the action that hands the frame to a socket; a packet in a ring has been copied, and its frame is done with.
 #[inline(always)]
-pub(crate) fn capture(frame: &Frame) -> Reason {
-    let Ok(header) = ethernet::parse(frame) else {
-        return Reason::PassedMalformed;
-    };
+pub(crate) fn capture(frame: &Frame) -> Result<u32, Reason> {
+    let header = ethernet::parse(frame).or(Err(Reason::PassedMalformed))?;
     let family = match header.ether_type {
         ethernet::IPV4 => FAMILY_V4,
         ethernet::IPV6 => FAMILY_V6,
-        _ => return Reason::NotIp,
+        _ => return Err(Reason::NotIp),
     };
-    if !is_for_host(frame.interface(), &header.destination) {
-        return Reason::PassedNotOurs;
-    }
+    // SAFETY: an entry is changed by putting another in its place, never in place.
+    let gateway = unsafe { GATEWAYS.get(frame.interface()) };
+    let Some(gateway) = gateway.filter(|gateway| gateway.address == header.destination) else {
+        return Err(Reason::PassedNotOurs);
+    };
     let packet = Behind {
         reader: frame,
         base: header.len,
@@ -32,33 +37,39 @@ pub(crate) fn capture(frame: &Frame) -> Reason {
     // Only a super-packet may leave its length out.
     let parsed = match parse(&packet, frame.len().saturating_sub(header.len)) {
         Ok(parsed) if parsed.key.family == family && parsed.total_len != 0 => parsed,
-        _ => return Reason::PassedMalformed,
+        _ => return Err(Reason::PassedMalformed),
     };
-    if let Err(reason) = check_route(&parsed.key) {
-        return reason;
-    }
-    let hop = match hop::next_hop(&packet, family) {
-        Ok(hop) => hop,
-        Err(reason) => return reason,
-    };
-    if !SETTINGS
-        .get(0)
-        .is_some_and(|settings| parsed.total_len <= settings.device_mtu)
-    {
-        return Reason::PassedTooBig;
-    }
-    if !frame.store(header.len + hop.offset, hop.bytes) {
-        return Reason::CopyFailed;
+    check_route(&parsed.key)?;
+    let hop = hop::next_hop(&packet, family)?;
+    let settings = SETTINGS.get(0);
+    if !settings.is_some_and(|settings| parsed.total_len <= settings.device_mtu) {
+        return Err(Reason::PassedTooBig);
     }
     // The frame may be longer: Ethernet pads to 60 bytes.
-    steer::hand_over(&packet, &parsed, parsed.total_len)
+    let len = parsed.total_len;
+    let (worker, record) = steer::record(&packet, &parsed, len)?;
+    if !frame.store(header.len + hop.offset, hop.bytes) {
+        return Err(Reason::CopyFailed);
+    }
+    match socket(frame, gateway, worker) {
+        Some(socket) if frame.replace_head(header.len, &record) => {
+            SOCKETS.redirect(socket, 0).or(Err(Reason::NoRing))
+        }
+        Some(_) => Err(Reason::CopyFailed),
+        None => Err(deliver::deliver(&packet, worker, &record, len)),
+    }
 }
 
+/// The place of the socket of `worker` at the queue of the frame, if there is one and the frame fits it.
 #[inline(always)]
-fn is_for_host(interface: u32, destination: &[u8; 6]) -> bool {
-    // SAFETY: entries are written before the program is attached and not changed.
-    let gateway = unsafe { GATEWAYS.get(interface) };
-    gateway.is_some_and(|gateway| gateway.address == *destination)
+fn socket(frame: &Frame, gateway: &Gateway, worker: u32) -> Option<u32> {
+    let queue = frame.queue();
+    let fits = frame.len() + RecordHeader::LEN as u32 <= MAX_SOCKET_RECORD_LEN;
+    if gateway.first_socket == NO_SOCKETS || queue >= gateway.n_queues || !fits || !frame.is_linear() {
+        return None;
+    }
+    let place = gateway.first_socket + queue * MAX_WORKERS + worker;
+    SOCKETS.get(place).map(|_queue| place)
 }
 
 #[inline(always)]

@@ -42,8 +42,12 @@ pub(crate) fn sr_egress(ctx: TcContext) -> i32 {
 /// Ingress of a gateway interface: the way in from a network that this node is a router of.
 #[xdp(frags)]
 pub(crate) fn sr_gateway(ctx: XdpContext) -> u32 {
-    let reason = gateway::capture(&frame::Frame::new(&ctx));
-    counters::count(reason);
+    let captured = gateway::capture(&frame::Frame::new(&ctx));
+    counters::count(captured.err().unwrap_or(Reason::Captured));
+    let reason = match captured {
+        Ok(redirect) => return redirect,
+        Err(reason) => reason,
+    };
     match reason {
         // The ring has it, or nobody gets it: a full ring is a full queue of a router.
         Reason::Captured | Reason::RingFull | Reason::PeerPressure | Reason::NoRing | Reason::CopyFailed => {

@@ -1,11 +1,11 @@
 //! The maps, under the names that `router_common::names` gives user space.
 
 use aya_ebpf::bindings::BPF_F_MMAPABLE;
-use aya_ebpf::btf_maps::{Array, ArrayOfMaps, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf};
+use aya_ebpf::btf_maps::{Array, ArrayOfMaps, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf, XskMap};
 use aya_ebpf::macros::btf_map;
 use router_common::conn::Conn;
 use router_common::flow_key::FlowKey;
-use router_common::gateway::{Gateway, MAX_GATEWAYS};
+use router_common::gateway::{Gateway, MAX_GATEWAYS, MAX_SOCKETS};
 use router_common::peer::{MAX_HOST_PREFIXES, MAX_PEERS, MAX_PREFIXES};
 use router_common::reason::Reason;
 use router_common::settings::Settings;
@@ -44,3 +44,6 @@ pub(crate) static SETTINGS: Array<Settings, 1> = Array::new();
 
 #[btf_map]
 pub(crate) static GATEWAYS: HashMap<u32, Gateway, { MAX_GATEWAYS as usize }> = HashMap::new();
+
+#[btf_map]
+pub(crate) static SOCKETS: XskMap<{ MAX_SOCKETS as usize }> = XskMap::new();

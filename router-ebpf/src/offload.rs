@@ -38,10 +38,13 @@ pub(crate) fn vnet_header(packet: &impl Packet, parsed: &Parsed, len: u32) -> Vn
         vnet.gso_size = gso_size as u16;
         vnet.hdr_len = (parsed.transport_offset + parsed.transport_len) as u16;
     }
-    let checksum = packet.load::<2>(parsed.transport_offset + csum_offset);
+    // 0 where there is none: that is never the sum, and the verifier wants a value on every path.
+    let checksum = packet
+        .load::<2>(parsed.transport_offset + csum_offset)
+        .unwrap_or_default();
     // Nothing in the context says that a checksum is open, but an open one is exactly this sum; should a finished one
     // be equal by accident, finishing it again gives the same packet. A super-packet's is always open.
-    if gso_size != 0 || checksum == Some(pseudo_header_sum(parsed, len).to_be_bytes()) {
+    if gso_size != 0 || checksum == pseudo_header_sum(parsed, len).to_be_bytes() {
         vnet.flags = VnetHeader::NEEDS_CSUM;
         vnet.csum_start = parsed.transport_offset as u16;
         vnet.csum_offset = csum_offset as u16;

@@ -25,20 +25,23 @@ pub(crate) fn steer(skb: &Skb) -> Reason {
     if is_multicast(&parsed.key) {
         return Reason::Multicast;
     }
-    hand_over(skb, &parsed, len)
+    match record(skb, &parsed, len) {
+        Ok((worker, record)) => deliver::deliver(skb, worker, &record, len),
+        Err(reason) => reason,
+    }
 }
 
-/// Finds the lane of a parsed packet of `len` bytes and delivers it there.
+/// Finds the lane of a parsed packet of `len` bytes: its worker, and what stands before the packet there.
 #[inline(always)]
-pub(crate) fn hand_over(packet: &impl Packet, parsed: &Parsed, len: u32) -> Reason {
+pub(crate) fn record(packet: &impl Packet, parsed: &Parsed, len: u32) -> Result<(u32, RecordHeader), Reason> {
     let Some(lane) = connections::lane(&parsed.key, len) else {
-        return Reason::NoRing;
+        return Err(Reason::NoRing);
     };
     if lane.peer != NO_PEER
         && len > PRESSURE_MIN_LEN
         && PRESSURE.get(lane.peer).is_some_and(|pressed| *pressed != 0)
     {
-        return Reason::PeerPressure;
+        return Err(Reason::PeerPressure);
     }
     let record = RecordHeader {
         flow_hash: lane.flow_hash,
@@ -48,7 +51,7 @@ pub(crate) fn hand_over(packet: &impl Packet, parsed: &Parsed, len: u32) -> Reas
             vnet: offload::vnet_header(packet, parsed, len),
         },
     };
-    deliver::deliver(packet, lane.worker, &record, len)
+    Ok((lane.worker, record))
 }
 
 #[inline(always)]

@@ -23,6 +23,7 @@
 //! max_entries = 262144
 //! [[gateway]]                                                             # any number, none by default
 //! interface = "lan0"
+//! sink = "ring"                                                           # the default; or "af_xdp", "auto"
 //! [[peer]]
 //! id = "12D3KooW..."
 //! addresses = ["/ip4/192.0.2.2/tcp/4001"]                                 # may be empty: the peer dials us
@@ -52,7 +53,7 @@ use toml::de::DeTable;
 
 pub use connections::ConnectionsConfig;
 pub use device::DeviceConfig;
-pub use gateway::GatewayConfig;
+pub use gateway::{GatewayConfig, Sink};
 pub use node::{DEFAULT_CONTROL_SOCKET, DEFAULT_KEY_FILE, NodeConfig};
 pub use peer::PeerConfig;
 pub use problem::{ConfigError, Problem};

@@ -11,6 +11,7 @@ mod object;
 mod pins;
 mod ring;
 mod tables;
+mod xsk;
 
 pub use connection_table::{ConnectionTable, Reading, STEP_ENTRIES};
 pub use error::KernelError;
@@ -18,3 +19,4 @@ pub use gateway::{AttachedGateway, GatewayInterface, GatewayMode};
 pub use object::{Kernel, KernelConfig};
 pub use pins::BPFFS;
 pub use ring::{RingConsumer, RingGauge};
+pub use xsk::{CopyMode, SocketConsumer, SocketDrops, SocketPool};

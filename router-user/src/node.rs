@@ -5,6 +5,7 @@ pub mod counters;
 mod data_thread;
 mod error;
 mod forwarder;
+mod gateway_sink;
 mod gateways;
 mod lifecycle;
 mod outbox;

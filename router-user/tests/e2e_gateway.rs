@@ -25,28 +25,103 @@ const STREAM_BYTES: usize = 8 * 1024 * 1024;
 fn hosts_of_a_network_reach_a_peer_although_the_gateways_host_forwards_nothing() {
     let lan = Lan::start(&LanPlan::default()).unwrap();
     lan.forward_nothing_from(GATEWAY).unwrap();
-    let (before, b) = (lan.status(), [lan.pair.b.v4, lan.pair.b.v6]);
-    let [gateway] = &before.gateways[..] else {
-        panic!("{:?}", before.gateways)
+    let status = lan.status();
+    let [gateway] = &status.gateways[..] else {
+        panic!("{:?}", status.gateways)
     };
+    assert_eq!((&gateway.interface[..], &gateway.mode[..]), (GATEWAY, "native"));
+    assert_eq!(gateway.sink, "ring buffer");
+    assert_eq!((&gateway.reason, &gateway.sink_reason), (&None, &None));
+
+    reach_each_other(&lan);
+}
+
+#[test]
+fn hosts_of_a_network_reach_a_peer_through_sockets() {
+    let plan = LanPlan {
+        sink: "af_xdp",
+        ..LanPlan::default()
+    };
+    let mut lan = Lan::start(&plan).unwrap();
+    lan.forward_nothing_from(GATEWAY).unwrap();
+    let gateway = &lan.status().gateways[0];
     assert_eq!(
-        (&gateway.interface[..], &gateway.mode[..], &gateway.reason),
-        (GATEWAY, "native", &None)
+        (&gateway.mode[..], &gateway.sink[..]),
+        ("native", "AF_XDP, copy mode")
+    );
+    let reason = gateway.sink_reason.as_deref();
+    assert!(
+        reason.is_some_and(|reason| reason.starts_with("no zero-copy: ")),
+        "{reason:?}"
     );
 
+    reach_each_other(&lan);
+
+    let status = lan.status();
+    for counter in ["socket_no_memory", "socket_dropped"] {
+        assert_eq!(status.counter(counter).unwrap(), 0, "{counter}");
+    }
+    for signal in [Signal::SIGTERM, Signal::SIGKILL] {
+        lan.pair.a.node.stop(signal).unwrap();
+        assert!(!lan.is_attached(GATEWAY), "after {signal}");
+        lan.pair.a.node.start().unwrap();
+        let answered = || Ok(answers(&lan.host, lan.pair.b.v4, LIMIT)?.then_some(()));
+        until("an answer after a restart", LIMIT, answered).unwrap();
+    }
+}
+
+#[test]
+fn sockets_that_would_be_no_gain_or_too_small_give_way_to_rings_or_an_error() {
+    let plan = LanPlan {
+        sink: "auto",
+        ..LanPlan::default()
+    };
+    let mut lan = Lan::start(&plan).unwrap();
+    lan.forward_nothing_from(GATEWAY).unwrap();
+    let gateway = &lan.status().gateways[0];
+    assert_eq!(gateway.sink, "ring buffer");
+    let reason = gateway.sink_reason.as_deref();
+    assert!(
+        reason.is_some_and(|reason| reason.starts_with("no zero-copy: ")),
+        "{reason:?}"
+    );
+    assert!(answers(&lan.host, lan.pair.b.v4, LIMIT).unwrap());
+
+    lan.pair.a.node.stop(Signal::SIGTERM).unwrap();
+    let log = lan.refused_start(NodeConfig {
+        mtu: 9000,
+        gateways: vec![(GATEWAY.to_owned(), "af_xdp")],
+        ..lan.pair.a.config.clone()
+    });
+    assert!(
+        log.contains("cannot receive from lan0 by AF_XDP sockets"),
+        "{log}"
+    );
+    assert!(log.contains("device.mtu is 9000"), "{log}");
+    assert!(!lan.is_attached(GATEWAY));
+}
+
+/// Pings and streams both ways, with equal bytes, and none of it by the host.
+fn reach_each_other(lan: &Lan) {
+    let before = lan.status();
+    let b = [lan.pair.b.v4, lan.pair.b.v6];
     for to in b {
-        assert_eq!(PingPlan::new(to).run(&lan.host).unwrap().n_lost(), 0, "{to}");
+        assert_eq!(
+            PingPlan::new(to).run(&lan.host).expect("ping runs").n_lost(),
+            0,
+            "{to}"
+        );
     }
     let after_pings = lan.status();
     for to in b {
-        exchange(&lan.host, &lan.pair.b.host, to).unwrap();
+        exchange(&lan.host, &lan.pair.b.host, to).expect("bytes cross");
     }
     for to in lan.addresses() {
-        exchange(&lan.pair.b.host, &lan.host, to).unwrap();
+        exchange(&lan.pair.b.host, &lan.host, to).expect("bytes cross");
     }
 
-    let captured =
-        |from: &Status, to: &Status| to.counter("captured").unwrap() - from.counter("captured").unwrap();
+    let count = |status: &Status| status.counter("captured").expect("a counter");
+    let captured = |from: &Status, to: &Status| count(to) - count(from);
     assert_eq!(captured(&before, &after_pings), 6);
     let segments = (2 * STREAM_BYTES / 1420) as u64;
     let streams = captured(&after_pings, &lan.status());
@@ -108,7 +183,7 @@ fn an_interface_without_driver_support_is_captured_in_generic_mode() {
         reason.is_some_and(|reason| reason.contains("not supported")),
         "{reason:?}"
     );
-    assert!(lan.pair.a.node.log().unwrap().contains("generic mode"));
+    assert!(lan.pair.a.node.log().unwrap().contains("mode=\"generic\""));
 
     for to in [lan.pair.b.v4, lan.pair.b.v6] {
         exchange(&lan.host, &lan.pair.b.host, to).unwrap();
@@ -209,7 +284,7 @@ fn an_interface_that_cannot_be_a_gateway_is_named() {
         ),
     ] {
         let log = lan.refused_start(NodeConfig {
-            sections: sections(&[GATEWAY, interface]),
+            sections: section(GATEWAY, "ring") + &section(interface, "ring"),
             ..lan.pair.a.config.clone()
         });
 
@@ -242,12 +317,24 @@ fn an_interface_has_one_node() {
     assert!(answers(&lan.host, lan.pair.b.v4, LIMIT).unwrap());
 }
 
-#[derive(Default)]
 struct LanPlan {
+    sink: &'static str,
+    mtu: u32,
     /// The first node's host has a bridge in the network, which has no driver.
     bridge: bool,
     /// Everything is behind the peer.
     default_route: bool,
+}
+
+impl Default for LanPlan {
+    fn default() -> Self {
+        Self {
+            sink: "ring",
+            mtu: 1420,
+            bridge: false,
+            default_route: false,
+        }
+    }
 }
 
 impl LanPlan {
@@ -265,10 +352,14 @@ struct Lan {
 impl Lan {
     fn start(plan: &LanPlan) -> Result<Self> {
         let directory = ScratchDir::unique("gateway")?;
-        let mut pair = Pair::prepare(Path::new(NODE), &PairPlan::unique(), directory)?;
+        let nodes = PairPlan {
+            mtu: plan.mtu,
+            ..PairPlan::unique()
+        };
+        let mut pair = Pair::prepare(Path::new(NODE), &nodes, directory)?;
         let host = Namespace::unique("lan")?;
         lay_cable(&host, &pair.a.host, plan)?;
-        pair.a.config.sections = sections(&[plan.gateway()]);
+        pair.a.config.sections = section(plan.gateway(), plan.sink);
         if plan.default_route {
             pair.a.config.peers[0].allowed_ips = vec!["0.0.0.0/0".to_owned(), "::/0".to_owned()];
         }
@@ -386,7 +477,6 @@ fn receive(mut socket: &TcpStream) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn sections(gateways: &[&str]) -> String {
-    let section = |interface| format!("\n[[gateway]]\ninterface = {interface:?}\n");
-    gateways.iter().map(section).collect()
+fn section(interface: &str, sink: &str) -> String {
+    format!("\n[[gateway]]\ninterface = {interface:?}\nsink = {sink:?}\n")
 }

@@ -32,6 +32,7 @@ fn object_has_exactly_the_maps_that_have_names() {
         names::COUNTERS,
         names::SETTINGS,
         names::GATEWAYS,
+        names::SOCKETS,
     ];
 
     assert_eq!(global_symbols(".maps"), expected.map(String::from).into());

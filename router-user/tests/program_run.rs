@@ -24,3 +24,5 @@ mod packets;
 mod refusals;
 #[path = "program_run/rings.rs"]
 mod rings;
+#[path = "program_run/sockets.rs"]
+mod sockets;

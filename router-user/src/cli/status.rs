@@ -40,11 +40,17 @@ fn table(status: &Status) -> Result<String, std::fmt::Error> {
     )?;
     line("pins", status.pins.as_deref().unwrap_or("none"))?;
     for gateway in &status.gateways {
-        let reason = gateway.reason.as_deref();
-        let reason = reason.map_or_else(String::new, |reason| format!(", {reason}"));
+        let because = |reason: &Option<String>| {
+            let reason = reason.as_deref();
+            reason.map_or_else(String::new, |reason| format!(" ({reason})"))
+        };
+        let (mode, sink) = (because(&gateway.reason), because(&gateway.sink_reason));
         line(
             "gateway",
-            &format!("{}, {} mode{reason}", gateway.interface, gateway.mode),
+            &format!(
+                "{}, {} mode{mode}, {}{sink}",
+                gateway.interface, gateway.mode, gateway.sink
+            ),
         )?;
     }
     for peer in &status.peers {

@@ -13,6 +13,19 @@ const INTERFACE_ALLOWED: &str =
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GatewayConfig {
     interface: String,
+    sink: Sink,
+}
+
+/// How captured packets reach the workers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Sink {
+    /// By the workers' ring buffers.
+    #[default]
+    Ring,
+    /// By AF_XDP sockets, zero-copy where the driver can.
+    AfXdp,
+    /// By AF_XDP sockets where they are zero-copy, else by the ring buffers.
+    Auto,
 }
 
 impl GatewayConfig {
@@ -20,11 +33,17 @@ impl GatewayConfig {
     pub fn interface(&self) -> &str {
         &self.interface
     }
+
+    /// How captured packets reach the workers.
+    pub fn sink(&self) -> Sink {
+        self.sink
+    }
 }
 
 /// The section as read, with the places that later checks name.
 pub(super) struct RawGateway {
     interface: Option<Located<String>>,
+    sink: Sink,
     place: Place,
 }
 
@@ -41,14 +60,20 @@ impl RawGateway {
                 INTERFACE_ALLOWED,
             );
         }
+        let sink = sink(&mut table, problems);
         table.finish(problems);
-        Self { interface, place }
+        Self {
+            interface,
+            sink,
+            place,
+        }
     }
 
     /// `None` when the section names no interface, which was reported.
     pub(super) fn validated(self) -> Option<GatewayConfig> {
         Some(GatewayConfig {
             interface: self.interface?.value,
+            sink: self.sink,
         })
     }
 }
@@ -73,6 +98,22 @@ pub(super) fn check(gateways: &[RawGateway], device: &RawDevice, problems: &mut 
         if name == device.name() {
             let wrong = format!("{name} is this node's own device");
             problems.add(&interface.place, wrong, "an interface of a local network");
+        }
+    }
+}
+
+fn sink(table: &mut Table<'_>, problems: &mut Problems) -> Sink {
+    const ALLOWED: &str = "\"ring\", \"af_xdp\" or \"auto\"";
+    let Some(Located { place, value }) = table.string("sink", ALLOWED, problems) else {
+        return Sink::default();
+    };
+    match value.as_str() {
+        "ring" => Sink::Ring,
+        "af_xdp" => Sink::AfXdp,
+        "auto" => Sink::Auto,
+        _ => {
+            problems.add(&place, format!("{value:?} is no sink"), ALLOWED);
+            Sink::default()
         }
     }
 }
@@ -160,7 +201,21 @@ mod tests {
         );
         assert_eq!(
             found[1],
-            "sr.toml:4: gateway[0].name: unknown field (allowed: interface)"
+            "sr.toml:4: gateway[0].name: unknown field (allowed: interface, sink)"
+        );
+    }
+
+    #[test]
+    fn a_sink_is_one_of_three() {
+        let text = "[[gateway]]\ninterface = 'a'\n[[gateway]]\ninterface = 'b'\nsink = 'ring'\n[[gateway]]\ninterface \
+                    = 'c'\nsink = 'af_xdp'\n[[gateway]]\ninterface = 'd'\nsink = 'auto'\n";
+        let config = Config::parse(&format!("{DEVICE}{text}"), Path::new("sr.toml")).unwrap();
+        let sinks: Vec<Sink> = config.gateways().iter().map(GatewayConfig::sink).collect();
+
+        assert_eq!(sinks, [Sink::Ring, Sink::Ring, Sink::AfXdp, Sink::Auto]);
+        assert_eq!(
+            interfaces("[[gateway]]\ninterface = 'lan0'\nsink = 'pipe'\n").unwrap_err(),
+            ["sr.toml:5: gateway[0].sink: \"pipe\" is no sink (allowed: \"ring\", \"af_xdp\" or \"auto\")"]
         );
     }
 

@@ -57,6 +57,10 @@ pub struct GatewayStatus {
     pub mode: String,
     /// Why it does not run in the driver.
     pub reason: Option<String>,
+    /// How captured packets reach the workers: `ring buffer`, `AF_XDP, zero-copy` or `AF_XDP, copy mode`.
+    pub sink: String,
+    /// Why not better.
+    pub sink_reason: Option<String>,
 }
 
 /// Whether a peer can be reached.

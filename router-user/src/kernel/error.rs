@@ -4,6 +4,8 @@ use std::error::Error;
 use std::io;
 use std::path::PathBuf;
 
+use nix::errno::Errno;
+
 /// Why the kernel side could not be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum KernelError {
@@ -79,6 +81,14 @@ pub enum KernelError {
         /// Why not in the receive path.
         source: Box<dyn Error + Send + Sync>,
     },
+    /// The sockets of a gateway interface could not be opened.
+    #[error("cannot receive from {interface} by AF_XDP sockets; sink = \"ring\" does without them")]
+    Sockets {
+        /// Which interface.
+        interface: String,
+        /// What the kernel said.
+        source: io::Error,
+    },
     /// The pin directory could not be prepared.
     #[error("cannot {action} {}", path.display())]
     Pins {
@@ -100,7 +110,7 @@ impl KernelError {
                 .downcast_ref::<io::Error>()
                 .and_then(io::Error::raw_os_error);
             // EACCES is the verifier's, which says what it refused.
-            if errno == Some(libc::EPERM) {
+            if errno == Some(Errno::EPERM as i32) {
                 return Self::NotPermitted(Box::new(error_text(error)));
             }
             cause = error.source();

@@ -2,16 +2,19 @@
 
 use std::error::Error;
 use std::fmt;
+use std::os::fd::AsRawFd;
 
-use aya::maps::HashMap;
+use aya::maps::{HashMap, XskMap};
 use aya::programs::xdp::XdpLink;
 use aya::programs::{ProgramError, Xdp, XdpMode};
-use router_common::gateway::Gateway;
+use router_common::gateway::{Gateway, NO_SOCKETS};
 use router_common::names;
+use router_common::slots::MAX_WORKERS;
 
 use super::error::KernelError;
 use super::object::Kernel;
 use super::tables::{map, map_failed};
+use super::xsk::SocketConsumer;
 
 /// Where the program runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,11 +94,63 @@ impl Kernel {
     /// # Errors
     /// The table of gateways cannot be written.
     pub fn add_gateway(&self, index: u32, address: [u8; 6]) -> Result<(), KernelError> {
+        self.write_gateway(
+            index,
+            Gateway {
+                address,
+                padding: [0; 2],
+                first_socket: NO_SOCKETS,
+                n_queues: 0,
+            },
+        )
+    }
+
+    /// Tells the gateway program that an interface has sockets, from `first_socket` on in the socket table.
+    ///
+    /// # Errors
+    /// The table of gateways cannot be written.
+    pub fn add_gateway_sockets(
+        &self,
+        interface: &GatewayInterface,
+        first_socket: u32,
+        n_queues: u32,
+    ) -> Result<(), KernelError> {
+        self.write_gateway(
+            interface.index,
+            Gateway {
+                address: interface.address,
+                padding: [0; 2],
+                first_socket,
+                n_queues,
+            },
+        )
+    }
+
+    /// Redirects to a worker's sockets, one for each queue, of the interface whose sockets begin at `first_socket`;
+    /// a closed socket leaves its place by itself.
+    ///
+    /// # Errors
+    /// The socket table cannot be written.
+    pub fn add_sockets(
+        &self,
+        first_socket: u32,
+        worker: u32,
+        sockets: &[SocketConsumer],
+    ) -> Result<(), KernelError> {
         let mut ebpf = self.lock();
-        let gateway = Gateway {
-            address,
-            ..Gateway::default()
-        };
+        let mut table =
+            XskMap::try_from(map(&mut ebpf, names::SOCKETS)?).map_err(map_failed("open", names::SOCKETS))?;
+        for (queue, socket) in (0..).zip(sockets) {
+            let place = first_socket + queue * MAX_WORKERS + worker;
+            table
+                .set(place, socket.as_raw_fd(), 0)
+                .map_err(map_failed("write", names::SOCKETS))?;
+        }
+        Ok(())
+    }
+
+    fn write_gateway(&self, index: u32, gateway: Gateway) -> Result<(), KernelError> {
+        let mut ebpf = self.lock();
         HashMap::try_from(map(&mut ebpf, names::GATEWAYS)?)
             .and_then(|mut gateways| gateways.insert(index, gateway, 0))
             .map_err(map_failed("write", names::GATEWAYS))

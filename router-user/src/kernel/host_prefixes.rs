@@ -9,7 +9,7 @@ use router_common::peer::NO_PEER;
 
 use super::error::KernelError;
 use super::object::Kernel;
-use super::tables::{map_failed, prefix_key};
+use super::tables::{map, map_failed, prefix_key};
 
 impl Kernel {
     /// Turns the host's prefixes in the table from `before` into `now`; none of them may be a peer's.
@@ -23,11 +23,8 @@ impl Kernel {
     ) -> Result<(), KernelError> {
         self.add_prefixes(now.difference(before).map(|net| (*net, NO_PEER)))?;
         let mut ebpf = self.lock();
-        let map = ebpf
-            .map_mut(names::PEERS)
-            .ok_or(KernelError::Missing { name: names::PEERS })?;
         let mut table: LpmTrie<_, [u8; 16], u32> =
-            LpmTrie::try_from(map).map_err(map_failed("open", names::PEERS))?;
+            LpmTrie::try_from(map(&mut ebpf, names::PEERS)?).map_err(map_failed("open", names::PEERS))?;
         for net in before.difference(now) {
             table
                 .remove(&prefix_key(*net))

@@ -9,7 +9,7 @@ use std::sync::atomic::AtomicU32;
 use std::sync::atomic::AtomicU64;
 
 use nix::libc::off_t;
-use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
+use nix::sys::mman::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
 
 /// A shared mapping, unmapped on drop.
 #[derive(Debug)]
@@ -48,6 +48,28 @@ impl Mapped {
             start: start.cast(),
             len,
         })
+    }
+
+    /// Allocates `len` bytes of zeroes.
+    pub(super) fn anonymous(len: usize) -> io::Result<Self> {
+        let len = NonZeroUsize::new(len).ok_or(io::ErrorKind::InvalidInput)?;
+        let access = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+        // SAFETY: as in `new`.
+        let start = unsafe { mmap_anonymous(None, len, access, MapFlags::MAP_SHARED)? };
+        Ok(Self {
+            start: start.cast(),
+            len,
+        })
+    }
+
+    /// Where it starts.
+    pub(super) fn start(&self) -> *mut u8 {
+        self.start.as_ptr()
+    }
+
+    /// Length in bytes.
+    pub(super) fn len(&self) -> usize {
+        self.len.get()
     }
 
     /// An aligned 64-bit word at `offset`; `None` outside.

@@ -109,7 +109,8 @@ impl Forwarder {
 
 /// The frame in a ring record, as it goes on a stream, and the packet in it. Behind a short packet the record is padded.
 fn frame_of(record: &[u8]) -> Option<(&[u8], &[u8])> {
-    let header: &RecordHeader = bytemuck::try_from_bytes(record.get(..RecordHeader::LEN)?).ok()?;
+    // A driver puts a frame at any address.
+    let header: RecordHeader = bytemuck::pod_read_unaligned(record.get(..RecordHeader::LEN)?);
     let end = RecordHeader::LEN + header.frame.len as usize;
     Some((
         record.get(RecordHeader::FRAME_OFFSET..end)?,

@@ -5,19 +5,29 @@ use std::io;
 use std::sync::Arc;
 
 use ipnet::IpNet;
+use router_common::gateway::MAX_QUEUES;
+use router_common::slots::MAX_WORKERS;
 use tracing::{debug, info, warn};
 
 use super::error::NodeError;
+use super::gateway_sink::GatewaySink;
 use crate::config::Config;
 use crate::control::GatewayStatus;
 use crate::device::{DeviceError, Netlink, RouteChanges};
 use crate::engine::host_networks::inside_peers;
-use crate::kernel::{AttachedGateway, GatewayInterface, GatewayMode, Kernel};
+use crate::kernel::{AttachedGateway, GatewayInterface, Kernel, KernelError, SocketConsumer, SocketDrops};
 
-/// The attached gateways, in the order of the configuration. Dropping it detaches them.
+/// The attached gateways, in the order of the configuration. Dropping it detaches them; sockets stay with their workers.
 #[derive(Default)]
 pub(super) struct Gateways {
-    attached: Vec<(String, AttachedGateway)>,
+    gateways: Vec<Gateway>,
+}
+
+struct Gateway {
+    attached: AttachedGateway,
+    name: String,
+    sink: Arc<GatewaySink>,
+    first_socket: u32,
 }
 
 impl Gateways {
@@ -26,31 +36,108 @@ impl Gateways {
     ///
     /// # Errors
     /// An interface is missing, is no Ethernet, or cannot be attached to; none is attached then.
-    pub(super) fn attach(kernel: &Kernel, interfaces: Vec<GatewayInterface>) -> Result<Self, NodeError> {
-        let mut attached = Vec::with_capacity(interfaces.len());
-        for interface in interfaces {
-            let gateway = kernel.attach_gateway(&interface)?;
-            match gateway.mode() {
-                GatewayMode::Native => info!(interface = interface.name, "capturing at a gateway"),
-                GatewayMode::Generic => warn!(
-                    interface = interface.name,
-                    reason = gateway.reason(),
-                    "capturing at a gateway in generic mode, which is slower"
-                ),
+    pub(super) fn attach(
+        config: &Config,
+        kernel: &Kernel,
+        interfaces: Vec<GatewayInterface>,
+    ) -> Result<Self, NodeError> {
+        let mut gateways = Vec::with_capacity(interfaces.len());
+        let mut n_queues = 0;
+        for (interface, config_of) in interfaces.into_iter().zip(config.gateways()) {
+            let attached = kernel.attach_gateway(&interface)?;
+            let sink = GatewaySink::open(
+                config_of.sink(),
+                &interface,
+                config.device().mtu(),
+                MAX_QUEUES - n_queues,
+            )?;
+            let first_socket = n_queues * MAX_WORKERS;
+            if let Some(pool) = sink.pool() {
+                kernel.add_gateway_sockets(&interface, first_socket, pool.n_queues())?;
+                n_queues += pool.n_queues();
             }
-            attached.push((interface.name, gateway));
+            let gateway = Gateway {
+                attached,
+                name: interface.name,
+                sink: Arc::new(sink),
+                first_socket,
+            };
+            gateway.report();
+            gateways.push(gateway);
         }
-        Ok(Self { attached })
+        Ok(Self { gateways })
+    }
+
+    /// Opens the sockets of a worker and redirects to them; none where the rings are the way.
+    ///
+    /// # Errors
+    /// The kernel gives no socket.
+    pub(super) fn open_sockets(
+        &self,
+        kernel: &Kernel,
+        worker: u32,
+    ) -> Result<Vec<SocketConsumer>, NodeError> {
+        let mut all = Vec::new();
+        for gateway in &self.gateways {
+            let sockets = gateway
+                .sink
+                .open_sockets()
+                .map_err(|source| KernelError::Sockets {
+                    interface: gateway.name.clone(),
+                    source,
+                })?;
+            kernel.add_sockets(gateway.first_socket, worker, &sockets)?;
+            all.extend(sockets);
+        }
+        Ok(all)
     }
 
     /// What `status` shows of them.
     pub(super) fn status(&self) -> Vec<GatewayStatus> {
-        let status = |(interface, gateway): &(String, AttachedGateway)| GatewayStatus {
-            interface: interface.clone(),
-            mode: gateway.mode().to_string(),
-            reason: gateway.reason().map(str::to_owned),
-        };
-        self.attached.iter().map(status).collect()
+        self.gateways.iter().map(Gateway::status).collect()
+    }
+
+    /// What their sockets drop, for `status`.
+    pub(super) fn drops(&self) -> impl Fn() -> SocketDrops + Send + Sync + use<> {
+        let sinks: Vec<_> = self.gateways.iter().map(|gateway| gateway.sink.clone()).collect();
+        move || {
+            let mut sum = SocketDrops::default();
+            for pool in sinks.iter().filter_map(|sink| sink.pool()) {
+                sum.add(pool.drops());
+            }
+            sum
+        }
+    }
+}
+
+impl Gateway {
+    fn report(&self) {
+        let GatewayStatus {
+            interface,
+            mode,
+            reason,
+            sink,
+            sink_reason,
+        } = self.status();
+        if reason.is_some() || sink_reason.is_some() {
+            warn!(
+                interface,
+                mode, reason, sink, sink_reason, "capturing at a gateway, not in the fastest way"
+            );
+        } else {
+            info!(interface, mode, sink, "capturing at a gateway");
+        }
+    }
+
+    fn status(&self) -> GatewayStatus {
+        let (sink, sink_reason) = self.sink.status();
+        GatewayStatus {
+            interface: self.name.clone(),
+            mode: self.attached.mode().to_string(),
+            reason: self.attached.reason().map(str::to_owned),
+            sink,
+            sink_reason,
+        }
     }
 }
 

@@ -38,7 +38,6 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(3);
 pub struct Node {
     // Dropped in this order: the way in, the tasks with their descriptors of the device, the device itself.
     _control: ControlServer,
-    gateways: Gateways,
     kernel: Arc<Kernel>,
     network: NetworkHandle,
     stop_workers: CancellationToken,
@@ -102,7 +101,7 @@ impl Node {
         };
         let network = start_network(config, keypair, receivers, &data_thread)?;
         let worker_counts = Arc::new(WorkerCounts::default());
-        let pool = WorkerPool::start(
+        let mut pool = WorkerPool::new(
             kernel.clone(),
             config.workers(),
             config.connections(),
@@ -120,7 +119,7 @@ impl Node {
             network.handle.clone(),
             worker_counts,
         )
-        .with_gateways(gateways.status());
+        .with_gateways(gateways.status(), gateways.drops());
         let (wishes, wished) = mpsc::channel(MAX_WISHES);
         let control = ControlServer::start(config.node().control(), Arc::new(status), wishes)?;
 
@@ -154,6 +153,7 @@ impl Node {
         }
         tasks.network.spawn_on(network.driver.run(), on);
         tasks.connections.spawn_on(connections.run(network.events), on);
+        pool.start(gateways)?;
         tasks.workers.spawn(pool.run(wished, stop_workers.clone()));
         tasks
             .uncaptured
@@ -161,7 +161,6 @@ impl Node {
         info!(peer_id = %network.handle.local_peer(), device = device.name(), "node is up");
         Ok(Self {
             _control: control,
-            gateways,
             kernel,
             network: network.handle,
             stop_workers,
@@ -197,7 +196,6 @@ impl Node {
     /// # Errors
     /// Capturing cannot be ended, or the device cannot be removed; everything else has been done.
     pub async fn stop(mut self) -> Result<(), NodeError> {
-        drop(self.gateways);
         let detached = self.kernel.detach();
         let drained = timeout(STOP_TIMEOUT, async {
             self.stop_workers.cancel();
@@ -295,7 +293,7 @@ async fn start_gateways(
     let netlink = Netlink::open().map_err(DeviceError::from)?;
     let interfaces = gateways::interfaces(config, &netlink).await?;
     let host_networks = HostNetworks::start(config, kernel.clone(), netlink, device.index()).await?;
-    Ok((Gateways::attach(kernel, interfaces)?, Some(host_networks)))
+    Ok((Gateways::attach(config, kernel, interfaces)?, Some(host_networks)))
 }
 
 fn start_network(

@@ -13,7 +13,7 @@ use super::peers::{Peer, PeerTable};
 use super::worker_pool::WorkerCounts;
 use crate::config::Config;
 use crate::control::{DeviceStatus, GatewayStatus, PeerState, PeerStatus, Status, StatusSource};
-use crate::kernel::Kernel;
+use crate::kernel::{Kernel, SocketDrops};
 use crate::p2p::{NetworkHandle, PeerSnapshot, Snapshot};
 
 /// Everything `status` reads.
@@ -31,6 +31,7 @@ pub(super) struct NodeStatus {
     network: NetworkHandle,
     workers: Arc<WorkerCounts>,
     gateways: Vec<GatewayStatus>,
+    socket_drops: Box<dyn Fn() -> SocketDrops + Send + Sync>,
 }
 
 impl NodeStatus {
@@ -60,12 +61,21 @@ impl NodeStatus {
             network,
             workers,
             gateways: Vec::new(),
+            socket_drops: Box::new(SocketDrops::default),
         }
     }
 
-    /// The same with the gateways that were attached.
-    pub(super) fn with_gateways(self, gateways: Vec<GatewayStatus>) -> Self {
-        Self { gateways, ..self }
+    /// The same with the gateways that were attached, and what their sockets drop.
+    pub(super) fn with_gateways(
+        self,
+        gateways: Vec<GatewayStatus>,
+        socket_drops: impl Fn() -> SocketDrops + Send + Sync + 'static,
+    ) -> Self {
+        Self {
+            gateways,
+            socket_drops: Box::new(socket_drops),
+            ..self
+        }
     }
 
     fn peer(&self, peer: &Peer, snapshot: &Snapshot) -> PeerStatus {
@@ -107,8 +117,17 @@ impl NodeStatus {
             ("dial_failures", network.dial_failures),
             ("streams_refused", network.streams_refused),
         ];
+        let dropped = (self.socket_drops)();
+        let sockets = [
+            ("socket_full", dropped.ring_full),
+            ("socket_no_memory", dropped.no_memory),
+            ("socket_dropped", dropped.other),
+        ];
         let kernel = kernel.into_iter().map(|(reason, n)| (reason.name(), n));
-        let named = kernel.chain(self.counters.snapshot()).chain(network);
+        let named = kernel
+            .chain(sockets)
+            .chain(self.counters.snapshot())
+            .chain(network);
         named.map(|(name, n)| (name.to_owned(), n)).collect()
     }
 }
@@ -155,7 +174,11 @@ mod tests {
         let readme = include_str!("../../../README.md");
         let counters = Counters::default();
         let names = Reason::ALL.into_iter().map(Reason::name);
-        for name in names.chain(counters.snapshot().map(|(name, _)| name)) {
+        let sockets = ["socket_full", "socket_no_memory", "socket_dropped"];
+        for name in names
+            .chain(sockets)
+            .chain(counters.snapshot().map(|(name, _)| name))
+        {
             assert!(
                 readme.contains(&format!("\n| `{name}` | ")),
                 "{name} is not in the table"

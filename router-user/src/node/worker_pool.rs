@@ -15,13 +15,15 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
+use super::error::NodeError;
 use super::forwarder::Forwarder;
+use super::gateways::Gateways;
 use super::worker;
 use crate::config::{ConnectionsConfig, WorkersConfig};
 use crate::control::SetWorkers;
 use crate::engine::worker_scaler::{Scaling, WorkerScalerConfig};
 use crate::engine::worker_set::{Candidate, WorkerSet};
-use crate::kernel::{ConnectionTable, Kernel, KernelError, Reading, RingGauge, STEP_ENTRIES};
+use crate::kernel::{ConnectionTable, Kernel, KernelError, Reading, RingConsumer, RingGauge, STEP_ENTRIES};
 
 /// How often the fill of the rings is looked at.
 const SAMPLE_INTERVAL: Duration = Duration::from_millis(100);
@@ -49,6 +51,9 @@ pub(super) struct WorkerPool {
     step_interval: Duration,
     table: ConnectionTable,
     set: WorkerSet,
+    /// Rings of workers that are not started.
+    rings: Vec<(u32, RingConsumer)>,
+    gateways: Gateways,
     running: BTreeMap<u32, Running>,
     tasks: JoinSet<(u32, io::Result<()>)>,
     data_thread: Handle,
@@ -59,11 +64,11 @@ pub(super) struct WorkerPool {
 }
 
 impl WorkerPool {
-    /// Starts the initial workers on `data_thread`.
+    /// Makes the rings of the initial workers and gives them the slots, so that packets may come.
     ///
     /// # Errors
     /// A ring cannot be made, or the slots cannot be written.
-    pub(super) fn start(
+    pub(super) fn new(
         kernel: Arc<Kernel>,
         workers: &WorkersConfig,
         connections: &ConnectionsConfig,
@@ -85,6 +90,8 @@ impl WorkerPool {
             cleanup_interval: connections.cleanup_interval(),
             step_interval: connections.cleanup_interval() / n_steps.max(1),
             set: WorkerSet::new(workers.initial()),
+            rings: Vec::new(),
+            gateways: Gateways::default(),
             running: BTreeMap::new(),
             tasks: JoinSet::new(),
             data_thread,
@@ -94,11 +101,23 @@ impl WorkerPool {
             n_samples: 0,
         };
         for worker in 0..workers.initial() {
-            pool.open(worker)?;
+            pool.rings.push((worker, pool.kernel.open_ring(worker)?));
         }
         pool.kernel.write_slots(pool.set.slots().iter())?;
         pool.publish();
         Ok(pool)
+    }
+
+    /// Starts the initial workers, each with its sockets at `gateways`.
+    ///
+    /// # Errors
+    /// A socket cannot be opened.
+    pub(super) fn start(&mut self, gateways: Gateways) -> Result<(), NodeError> {
+        self.gateways = gateways;
+        for (worker, ring) in std::mem::take(&mut self.rings) {
+            self.spawn(worker, ring)?;
+        }
+        Ok(())
     }
 
     /// Scales and cleans until `stop`, then drains every ring to its end.
@@ -134,6 +153,8 @@ impl WorkerPool {
                 Some(ended) = self.tasks.join_next() => self.handle_ended(ended.map_err(io::Error::other)?)?,
             }
         }
+        // Nothing new comes in; what the rings and sockets hold goes out.
+        drop(std::mem::take(&mut self.gateways));
         for running in self.running.values() {
             running.stop.cancel();
         }
@@ -143,13 +164,13 @@ impl WorkerPool {
         Ok(())
     }
 
-    fn open(&mut self, worker: u32) -> Result<(), KernelError> {
-        let ring = self.kernel.open_ring(worker)?;
+    fn spawn(&mut self, worker: u32, ring: RingConsumer) -> Result<(), NodeError> {
+        let sockets = self.gateways.open_sockets(&self.kernel, worker)?;
         let running = Running {
             stop: CancellationToken::new(),
             gauge: ring.gauge(),
         };
-        let work = worker::run(ring, (self.new_forwarder)(), running.stop.clone());
+        let work = worker::run(ring, sockets, (self.new_forwarder)(), running.stop.clone());
         self.tasks
             .spawn_on(async move { (worker, work.await) }, &self.data_thread);
         self.running.insert(worker, running);
@@ -157,12 +178,13 @@ impl WorkerPool {
     }
 
     /// One more worker.
-    fn grow(&mut self) -> Result<(), KernelError> {
+    fn grow(&mut self) -> Result<(), NodeError> {
         let Some(Candidate { worker, needs_ring }) = self.set.candidate() else {
             return Ok(());
         };
         if needs_ring {
-            self.open(worker)?;
+            let ring = self.kernel.open_ring(worker)?;
+            self.spawn(worker, ring)?;
         }
         self.kernel.write_slots(self.set.activate(worker))?;
         debug!(worker, fresh = needs_ring, "worker is active");
@@ -170,7 +192,7 @@ impl WorkerPool {
     }
 
     /// One worker less; it keeps its flows until they are idle.
-    fn shrink(&mut self) -> Result<(), KernelError> {
+    fn shrink(&mut self) -> Result<(), NodeError> {
         let Some((worker, changes)) = self.set.shrink() else {
             return Ok(());
         };
@@ -226,7 +248,7 @@ impl WorkerPool {
         let _ = request.reply.send(outcome);
     }
 
-    fn scale_to(&mut self, n_workers: u32) -> Result<(), KernelError> {
+    fn scale_to(&mut self, n_workers: u32) -> Result<(), NodeError> {
         loop {
             match (self.set.active().count() as u32).cmp(&n_workers) {
                 std::cmp::Ordering::Less => self.grow()?,

@@ -225,7 +225,7 @@ fn open_map(pins: &Path, name: &str) -> Result<Map> {
 }
 
 /// A record may have room behind a short packet.
-fn record(worker: u32, bytes: &[u8]) -> Record {
+pub(crate) fn record(worker: u32, bytes: &[u8]) -> Record {
     let (header, packet) = bytes.split_at(RecordHeader::LEN);
     let header: RecordHeader = bytemuck::pod_read_unaligned(header);
     Record {

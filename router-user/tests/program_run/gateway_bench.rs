@@ -6,6 +6,7 @@ use aya_obj::programs::XdpAttachType;
 use etherparse::Ipv4Header;
 use router_common::names;
 use router_common::packet::ethernet;
+use router_common::record::RecordHeader;
 
 use crate::bench::{Bench, Outcome, Plan};
 
@@ -66,6 +67,19 @@ impl GatewayBench {
             "a frame that passes was changed to {left:x?}"
         );
         Ok(verdict)
+    }
+
+    /// Runs the program on a frame; returns the verdict and what the frame has become.
+    pub(crate) fn run_and_keep(&self, frame: &[u8]) -> Result<(u32, Vec<u8>)> {
+        let mut left = vec![0; frame.len() + RecordHeader::LEN];
+        let options = TestRunOptions {
+            data_in: Some(frame),
+            data_out: Some(&mut left),
+            ..TestRunOptions::new()
+        };
+        let run = self.program.test_run(options)?;
+        left.truncate(run.data_size_out as usize);
+        Ok((run.return_value, left))
     }
 }
 

@@ -58,6 +58,10 @@ pub struct GatewayStatus {
     pub mode: String,
     /// Why it is not native.
     pub reason: Option<String>,
+    /// `ring buffer`, `AF_XDP, zero-copy` or `AF_XDP, copy mode`.
+    pub sink: String,
+    /// Why not better.
+    pub sink_reason: Option<String>,
 }
 
 /// A configured peer of a node.

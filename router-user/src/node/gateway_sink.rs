@@ -1,0 +1,94 @@
+//! The way from a gateway's interface to the workers: their rings, or AF_XDP sockets.
+
+use std::io;
+
+use router_common::gateway::MAX_SOCKET_RECORD_LEN;
+use router_common::record::RecordHeader;
+
+use crate::config::Sink;
+use crate::kernel::{CopyMode, GatewayInterface, KernelError, SocketConsumer, SocketPool};
+
+/// Ethernet header with two tags.
+const MAX_ETHERNET_LEN: u32 = 22;
+
+/// What `status` calls the workers' rings.
+const RING: &str = "ring buffer";
+
+/// The way that one gateway's packets take.
+pub(super) struct GatewaySink {
+    pool: Option<SocketPool>,
+    reason: Option<String>,
+}
+
+impl GatewaySink {
+    /// Opens sockets at `interface` where `sink` asks for them, at no more than `max_queues` receive queues.
+    ///
+    /// # Errors
+    /// There are to be sockets, and none can be had.
+    pub(super) fn open(
+        sink: Sink,
+        interface: &GatewayInterface,
+        device_mtu: u32,
+        max_queues: u32,
+    ) -> Result<Self, KernelError> {
+        if sink == Sink::Ring {
+            return Ok(Self {
+                pool: None,
+                reason: None,
+            });
+        }
+        let open = |mode| {
+            fits_a_frame(device_mtu)?;
+            SocketPool::open(interface.index, mode, max_queues)
+        };
+        let (opened, reason) = match open(CopyMode::ZeroCopy) {
+            Ok(pool) => (Ok(Some(pool)), None),
+            Err(error) => {
+                let pool = match sink {
+                    Sink::AfXdp => open(CopyMode::Copy).map(Some),
+                    Sink::Auto | Sink::Ring => Ok(None),
+                };
+                (pool, Some(format!("no zero-copy: {error}")))
+            }
+        };
+        let pool = opened.map_err(|source| KernelError::Sockets {
+            interface: interface.name.clone(),
+            source,
+        })?;
+        Ok(Self { pool, reason })
+    }
+
+    /// The sockets' pool, unless the rings are the way.
+    pub(super) fn pool(&self) -> Option<&SocketPool> {
+        self.pool.as_ref()
+    }
+
+    /// Opens a worker's sockets, one for each queue; none without a pool.
+    ///
+    /// # Errors
+    /// The kernel gives no socket.
+    pub(super) fn open_sockets(&self) -> io::Result<Vec<SocketConsumer>> {
+        self.pool
+            .as_ref()
+            .map_or_else(|| Ok(Vec::new()), SocketPool::open_sockets)
+    }
+
+    /// What `status` shows, and why it is no better.
+    pub(super) fn status(&self) -> (String, Option<String>) {
+        let sink = match &self.pool {
+            Some(pool) => format!("AF_XDP, {}", pool.mode()),
+            None => RING.to_owned(),
+        };
+        (sink, self.reason.clone())
+    }
+}
+
+/// A longer packet would go by the ring, and overtake or be overtaken by its flow's others.
+fn fits_a_frame(device_mtu: u32) -> io::Result<()> {
+    let most = MAX_SOCKET_RECORD_LEN - RecordHeader::LEN as u32 - MAX_ETHERNET_LEN;
+    if device_mtu > most {
+        let wrong = format!("device.mtu is {device_mtu}, and a socket's frame holds packets of {most} bytes");
+        return Err(io::Error::other(wrong));
+    }
+    Ok(())
+}
