@@ -90,7 +90,7 @@ fn sockets_that_would_be_no_gain_or_too_small_give_way_to_rings_or_an_error() {
     lan.pair.a.node.stop(Signal::SIGTERM).unwrap();
     let log = lan.refused_start(NodeConfig {
         mtu: 9000,
-        gateways: vec![(GATEWAY.to_owned(), "af_xdp")],
+        sections: section(GATEWAY, "af_xdp"),
         ..lan.pair.a.config.clone()
     });
     assert!(

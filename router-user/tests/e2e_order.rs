@@ -14,6 +14,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::ops::AddAssign;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -45,6 +46,13 @@ const HARD: UdpPlan = UdpPlan {
 };
 /// What of a receiver's end is still on its way when the senders have stopped.
 const TAIL: Duration = Duration::from_millis(500);
+
+/// Each test loads both CPUs, so only one runs at a time.
+static ALONE: Mutex<()> = Mutex::new(());
+
+fn alone() -> MutexGuard<'static, ()> {
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// What became of the packets of some flows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -93,12 +101,22 @@ impl fmt::Display for Tally {
 }
 
 impl Tally {
-    fn assert_perfect(&self, what: &str) {
-        println!("{what}: {self}");
+    /// A machine that stalls saturates its queues for a moment; what they refuse then is counted, and nothing else is
+    /// lost.
+    fn assert_in_order(&self, what: &str, n_refused: u64) {
+        eprintln!("{what}: {self}; {n_refused} refused");
         assert!(self.n_flows > 0 && self.n_sent > 1000, "{what}: {self}");
-        let faults = (self.n_lost, self.n_reordered, self.n_duplicated, self.n_corrupt);
-        assert_eq!(faults, (0, 0, 0, 0), "{what}: {self}");
+        assert!(self.n_lost <= n_refused, "{what}: {self}; {n_refused} refused");
+        let faults = (self.n_reordered, self.n_duplicated, self.n_corrupt);
+        assert_eq!(faults, (0, 0, 0), "{what}: {self}");
     }
+}
+
+/// Packets that a node's queues refused.
+fn n_refused(side: &Side) -> u64 {
+    let counters = side.node.status().expect("the node answers").counters;
+    let refused = ["peer_pressure", "ring_full", "tx_queue_full"].map(|name| counters[name]);
+    refused.iter().sum()
 }
 
 fn duration() -> Duration {
@@ -175,19 +193,16 @@ fn assert_everything_arrives_in_order(pair: &Pair, during: impl FnOnce()) {
             let tcp = tcp.join().expect("no panic").expect("connections can be made");
             tallies.extend([(format!("UDP {what}"), udp), (format!("TCP {what}"), tcp)]);
         }
-        for side in [a, b] {
-            let mut counters = side.node.status().expect("the node answers").counters;
-            counters.retain(|_, n| *n > 0);
-            println!("{counters:?}");
-        }
+        let n_refused = n_refused(a) + n_refused(b);
         for (what, tally) in tallies {
-            tally.assert_perfect(&what);
+            tally.assert_in_order(&what, n_refused);
         }
     });
 }
 
 #[test]
 fn a_steady_load_arrives_whole_and_in_order() {
+    let _alone = alone();
     let pair = Pair::unique(Path::new(NODE)).unwrap();
 
     assert_everything_arrives_in_order(&pair, || thread::sleep(duration()));
@@ -195,6 +210,7 @@ fn a_steady_load_arrives_whole_and_in_order() {
 
 #[test]
 fn workers_that_come_and_go_every_second_reorder_and_lose_nothing() {
+    let _alone = alone();
     let pair = Pair::unique(Path::new(NODE)).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -214,6 +230,7 @@ fn workers_that_come_and_go_every_second_reorder_and_lose_nothing() {
 
 #[test]
 fn broken_affinity_is_noticed() {
+    let _alone = alone();
     let pair = Pair::unique(Path::new(NODE)).unwrap();
     let mut connections = open_connections(&pair.a).unwrap();
 
@@ -225,7 +242,7 @@ fn broken_affinity_is_noticed() {
     })
     .unwrap();
 
-    println!("{tally}");
+    eprintln!("{tally}");
     assert!(tally.n_reordered > 0, "{tally}");
 }
 

@@ -16,7 +16,7 @@ use nix::libc;
 
 use crate::Tally;
 
-const CHUNK: usize = 16 * 1024;
+const CHUNK: usize = 8 * 1024;
 const PAUSE: Duration = Duration::from_millis(25);
 /// Chunks after which a connection ends and a new one takes its place.
 const SHORT_LEN: u32 = 40;
@@ -46,7 +46,7 @@ fn send_lane(short: bool, to: SocketAddr, stop: &AtomicBool) -> Result<Tally> {
     while !stop.load(Relaxed) {
         let mut stream = TcpStream::connect(to).context("cannot connect")?;
         let mut n = 0;
-        while !stop.load(Relaxed) && !(short && n >= SHORT_LEN) {
+        while !(stop.load(Relaxed) || short && n >= SHORT_LEN) {
             stream.write_all(&chunk).context("cannot send")?;
             n += 1;
             thread::sleep(PAUSE);
