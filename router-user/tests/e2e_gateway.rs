@@ -1,8 +1,11 @@
 //! A network behind a gateway: its hosts reach a peer, and the gateway's host keeps what is its own.
 
+#[path = "support/lan.rs"]
+mod lan;
+
 use std::fs;
 use std::io::{Read, Write};
-use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::thread;
 use std::time::Duration;
@@ -11,13 +14,12 @@ use anyhow::{Context, Result};
 use nix::sys::signal::Signal;
 use xtask::lab::probe::{PingPlan, answers, path_mtu};
 use xtask::lab::process::until;
-use xtask::lab::{Namespace, Node, NodeConfig, Pair, PairPlan, ScratchDir, Status, link, unique_device};
+use xtask::lab::{Namespace, Node, NodeConfig, Status, unique_device};
+
+use lan::{GATEWAY, Lan, LanPlan, section};
 
 const NODE: &str = env!("CARGO_BIN_EXE_stream-router");
 const LIMIT: Duration = Duration::from_secs(10);
-const LAN_V4: &str = "192.168.77.0/24";
-const LAN_V6: &str = "fd77::/64";
-const GATEWAY: &str = "lan0";
 /// Each way; a few thousand packets.
 const STREAM_BYTES: usize = 8 * 1024 * 1024;
 
@@ -317,73 +319,9 @@ fn an_interface_has_one_node() {
     assert!(answers(&lan.host, lan.pair.b.v4, LIMIT).unwrap());
 }
 
-struct LanPlan {
-    sink: &'static str,
-    mtu: u32,
-    /// The first node's host has a bridge in the network, which has no driver.
-    bridge: bool,
-    /// Everything is behind the peer.
-    default_route: bool,
-}
-
-impl Default for LanPlan {
-    fn default() -> Self {
-        Self {
-            sink: "ring",
-            mtu: 1420,
-            bridge: false,
-            default_route: false,
-        }
-    }
-}
-
-impl LanPlan {
-    fn gateway(&self) -> &'static str {
-        if self.bridge { "br0" } else { GATEWAY }
-    }
-}
-
-/// A pair of nodes and a host in a network behind the first; that one routes between network and tunnel.
-struct Lan {
-    pair: Pair,
-    host: Namespace,
-}
-
 impl Lan {
-    fn start(plan: &LanPlan) -> Result<Self> {
-        let directory = ScratchDir::unique("gateway")?;
-        let nodes = PairPlan {
-            mtu: plan.mtu,
-            ..PairPlan::unique()
-        };
-        let mut pair = Pair::prepare(Path::new(NODE), &nodes, directory)?;
-        let host = Namespace::unique("lan")?;
-        lay_cable(&host, &pair.a.host, plan)?;
-        pair.a.config.sections = section(plan.gateway(), plan.sink);
-        if plan.default_route {
-            pair.a.config.peers[0].allowed_ips = vec!["0.0.0.0/0".to_owned(), "::/0".to_owned()];
-        }
-        pair.a.node.configure(&pair.a.config)?;
-        let behind = [LAN_V4, LAN_V6].map(str::to_owned);
-        pair.b.config.peers[0].allowed_ips.extend(behind);
-        pair.b.node.configure(&pair.b.config)?;
-        pair.a.host.enter(|| {
-            fs::write("/proc/sys/net/ipv6/conf/all/forwarding", "1")?;
-            Ok(fs::write("/proc/sys/net/ipv4/conf/all/forwarding", "1")?)
-        })?;
-        pair.start_nodes()?;
-        Ok(Self { pair, host })
-    }
-
     fn status(&self) -> Status {
         self.pair.a.node.status().expect("the node answers")
-    }
-
-    fn addresses(&self) -> [IpAddr; 2] {
-        [
-            [192, 168, 77, 2].into(),
-            Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 2).into(),
-        ]
     }
 
     /// From now on what crosses from the network to the peer went past the host.
@@ -413,27 +351,6 @@ impl Lan {
         assert!(!ended.success());
         node.log().expect("the node has a log")
     }
-}
-
-fn lay_cable(host: &Namespace, router: &Namespace, plan: &LanPlan) -> Result<()> {
-    let inside: &[&str] = &["192.168.77.2/24", "fd77::2/64"];
-    let outside: &[&str] = &["192.168.77.1/24", "fd77::1/64"];
-    if plan.bridge {
-        link((host, "eth0", inside), (router, "lan0", &[]))?;
-        router.ip(&["link", "add", "br0", "type", "bridge"])?;
-        router.ip(&["link", "set", "lan0", "master", "br0"])?;
-        for address in outside {
-            let nodad: &[&str] = if address.contains(':') { &["nodad"] } else { &[] };
-            router.ip(&[&["address", "add", address, "dev", "br0"], nodad].concat())?;
-        }
-        router.ip(&["link", "set", "br0", "up"])?;
-        router.wait_device_up("br0")?;
-    } else {
-        link((host, "eth0", inside), (router, "lan0", outside))?;
-    }
-    host.ip(&["route", "add", "default", "via", "192.168.77.1"])?;
-    host.ip(&["-6", "route", "add", "default", "via", "fd77::1"])?;
-    Ok(())
 }
 
 /// Sends a stream each way over one connection and compares what arrives.
@@ -475,8 +392,4 @@ fn receive(mut socket: &TcpStream) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     socket.read_to_end(&mut bytes)?;
     Ok(bytes)
-}
-
-fn section(interface: &str, sink: &str) -> String {
-    format!("\n[[gateway]]\ninterface = {interface:?}\nsink = {sink:?}\n")
 }

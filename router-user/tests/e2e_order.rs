@@ -2,6 +2,8 @@
 //!
 //! `STREAM_ROUTER_ORDER_SECS` sets how long each test sends; 60 is a thorough run.
 
+#[path = "support/lan.rs"]
+mod lan;
 #[path = "order/sequence.rs"]
 mod sequence;
 #[path = "order/tcp.rs"]
@@ -23,12 +25,13 @@ use aya::maps::{HashMap, Map, MapData};
 use router_common::conn::Conn;
 use router_common::flow_key::FlowKey;
 use stream_router::control::set_workers;
-use xtask::lab::{PIN_ROOT, Pair, Side};
+use xtask::lab::{Namespace, PIN_ROOT, Pair, Side};
 
+use lan::{Lan, LanPlan};
 use udp::UdpPlan;
 
 const NODE: &str = env!("CARGO_BIN_EXE_stream-router");
-const DEFAULT_SECS: u64 = 10;
+const DEFAULT_SECS: u64 = 8;
 const UDP_PORT: u16 = 7300;
 const TCP_PORT: u16 = 7400;
 /// In each direction and protocol.
@@ -125,13 +128,18 @@ fn duration() -> Duration {
 }
 
 /// Datagrams from one side to the other for as long as `during` takes.
-fn datagrams(plan: UdpPlan, (from, to): (&Side, &Side), at: IpAddr, during: impl FnOnce()) -> Result<Tally> {
+fn datagrams(
+    plan: UdpPlan,
+    (from, to): (&Namespace, &Namespace),
+    at: IpAddr,
+    during: impl FnOnce(),
+) -> Result<Tally> {
     let at = SocketAddr::new(at, UDP_PORT);
     let (stop_sending, stop_receiving) = (AtomicBool::new(false), AtomicBool::new(false));
-    let receiver = to.host.enter(|| udp::receiver(at))?;
+    let receiver = to.enter(|| udp::receiver(at))?;
     thread::scope(|scope| {
         let received = scope.spawn(|| udp::receive(&receiver, &stop_receiving));
-        let sent = scope.spawn(|| from.host.enter(|| udp::send(plan, at, &stop_sending)));
+        let sent = scope.spawn(|| from.enter(|| udp::send(plan, at, &stop_sending)));
         during();
         stop_sending.store(true, Relaxed);
         let sent = sent.join().expect("the sender does not panic")?;
@@ -145,13 +153,13 @@ fn datagrams(plan: UdpPlan, (from, to): (&Side, &Side), at: IpAddr, during: impl
 }
 
 /// Connections from one side to the other for as long as `during` takes.
-fn connections((from, to): (&Side, &Side), at: IpAddr, during: impl FnOnce()) -> Result<Tally> {
+fn connections((from, to): (&Namespace, &Namespace), at: IpAddr, during: impl FnOnce()) -> Result<Tally> {
     let at = SocketAddr::new(at, TCP_PORT);
     let (stop_sending, stop_receiving) = (AtomicBool::new(false), AtomicBool::new(false));
-    let listener = to.host.enter(|| tcp::listener(at))?;
+    let listener = to.enter(|| tcp::listener(at))?;
     thread::scope(|scope| {
         let received = scope.spawn(|| tcp::receive(&listener, &stop_receiving));
-        let sent = scope.spawn(|| from.host.enter(|| tcp::send(TCP_FLOWS, at, &stop_sending)));
+        let sent = scope.spawn(|| from.enter(|| tcp::send(TCP_FLOWS, at, &stop_sending)));
         during();
         stop_sending.store(true, Relaxed);
         let mut tally = sent.join().expect("the sender does not panic")?;
@@ -161,20 +169,27 @@ fn connections((from, to): (&Side, &Side), at: IpAddr, during: impl FnOnce()) ->
     })
 }
 
+/// Two hosts, and the addresses of each.
+type End<'a> = (&'a Namespace, [IpAddr; 2]);
+
 /// Both protocols over IPv4 and IPv6 in both directions, while `during` runs; every packet has to arrive in order.
-fn assert_everything_arrives_in_order(pair: &Pair, during: impl FnOnce()) {
+fn assert_everything_arrives_in_order(
+    pair: &Pair,
+    (a, at_a): End<'_>,
+    (b, at_b): End<'_>,
+    during: impl FnOnce(),
+) {
     let done = AtomicBool::new(false);
     let until_done = || {
         while !done.load(Relaxed) {
             thread::sleep(Duration::from_millis(10));
         }
     };
-    let (a, b) = (&pair.a, &pair.b);
     let ways = [
-        ("a to b, IPv4", (a, b), b.v4),
-        ("a to b, IPv6", (a, b), b.v6),
-        ("b to a, IPv4", (b, a), a.v4),
-        ("b to a, IPv6", (b, a), a.v6),
+        ("there, IPv4", (a, b), at_b[0]),
+        ("there, IPv6", (a, b), at_b[1]),
+        ("back, IPv4", (b, a), at_a[0]),
+        ("back, IPv6", (b, a), at_a[1]),
     ];
     thread::scope(|scope| {
         let runs: Vec<_> = ways
@@ -193,11 +208,31 @@ fn assert_everything_arrives_in_order(pair: &Pair, during: impl FnOnce()) {
             let tcp = tcp.join().expect("no panic").expect("connections can be made");
             tallies.extend([(format!("UDP {what}"), udp), (format!("TCP {what}"), tcp)]);
         }
-        let n_refused = n_refused(a) + n_refused(b);
+        let n_refused = n_refused(&pair.a) + n_refused(&pair.b);
         for (what, tally) in tallies {
             tally.assert_in_order(&what, n_refused);
         }
     });
+}
+
+fn end(side: &Side) -> End<'_> {
+    (&side.host, [side.v4, side.v6])
+}
+
+/// Scales both nodes up and down every second.
+fn scale_back_and_forth(pair: &Pair) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime can be built");
+    for second in 0..duration().as_secs() {
+        for side in [&pair.a, &pair.b] {
+            let n = if second % 2 == 0 { 32 } else { 4 };
+            let scaled = runtime.block_on(set_workers(&side.node.socket(), n));
+            scaled.expect("the node scales");
+        }
+        thread::sleep(Duration::from_secs(1));
+    }
 }
 
 #[test]
@@ -205,27 +240,53 @@ fn a_steady_load_arrives_whole_and_in_order() {
     let _alone = alone();
     let pair = Pair::unique(Path::new(NODE)).unwrap();
 
-    assert_everything_arrives_in_order(&pair, || thread::sleep(duration()));
+    assert_everything_arrives_in_order(&pair, end(&pair.a), end(&pair.b), || thread::sleep(duration()));
 }
 
 #[test]
 fn workers_that_come_and_go_every_second_reorder_and_lose_nothing() {
     let _alone = alone();
     let pair = Pair::unique(Path::new(NODE)).unwrap();
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
 
-    assert_everything_arrives_in_order(&pair, || {
-        for second in 0..duration().as_secs() {
-            for side in [&pair.a, &pair.b] {
-                let n = if second % 2 == 0 { 32 } else { 4 };
-                runtime.block_on(set_workers(&side.node.socket(), n)).unwrap();
-            }
-            thread::sleep(Duration::from_secs(1));
-        }
+    assert_everything_arrives_in_order(&pair, end(&pair.a), end(&pair.b), || scale_back_and_forth(&pair));
+}
+
+#[test]
+fn workers_come_and_go_behind_a_gateway_with_rings() {
+    behind_a_gateway("ring", "ring buffer");
+}
+
+#[test]
+fn workers_come_and_go_behind_a_gateway_with_sockets() {
+    behind_a_gateway("af_xdp", "AF_XDP");
+}
+
+fn behind_a_gateway(sink: &'static str, shown: &str) {
+    let _alone = alone();
+    let plan = LanPlan {
+        sink,
+        ..LanPlan::default()
+    };
+    let lan = Lan::start(&plan).expect("the network can be made");
+    // Larger packets would go the host's way until the sender has learned the MTU.
+    lan.host
+        .ip(&["link", "set", "eth0", "mtu", &plan.mtu.to_string()])
+        .expect("the MTU can be set");
+    let status = || lan.pair.a.node.status().expect("the node answers");
+    let before = status();
+    assert!(
+        before.gateways[0].sink.starts_with(shown),
+        "{}",
+        before.gateways[0].sink
+    );
+
+    let there = (&lan.host, lan.addresses());
+    assert_everything_arrives_in_order(&lan.pair, there, end(&lan.pair.b), || {
+        scale_back_and_forth(&lan.pair)
     });
+
+    let captured = status().counters["captured"] - before.counters["captured"];
+    assert!(captured > 10_000, "{captured} packets were captured");
 }
 
 #[test]
@@ -234,7 +295,7 @@ fn broken_affinity_is_noticed() {
     let pair = Pair::unique(Path::new(NODE)).unwrap();
     let mut connections = open_connections(&pair.a).unwrap();
 
-    let tally = datagrams(HARD, (&pair.a, &pair.b), pair.b.v4, || {
+    let tally = datagrams(HARD, (&pair.a.host, &pair.b.host), pair.b.v4, || {
         let until = std::time::Instant::now() + duration();
         while std::time::Instant::now() < until {
             move_flows(&mut connections);
