@@ -1,14 +1,19 @@
 //! The connection table: flows stay where they began.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 use router_common::names;
-use router_common::packet::protocol::UDP;
+use router_common::packet::protocol::{TCP, UDP};
 use router_common::slots::SLOT_COUNT;
+use stream_router::engine::slots::SlotChange;
 
 use crate::bench::{Bench, Plan, prefixes};
-use crate::packets::{A4, B4, ipv4_full, key, udp, udp_packet};
+use crate::packets::{A4, B4, ipv4, ipv4_full, key, tcp, udp, udp_packet};
 
 /// Several ticks of the coarse clock.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -60,6 +65,141 @@ fn both_directions_and_both_ports_are_flows_of_their_own() {
     }
 
     assert_eq!(bench.n_flows(), 3);
+}
+
+#[test]
+fn tcp_and_udp_with_equal_ports_are_flows_of_their_own() {
+    let mut bench = Bench::new().unwrap();
+
+    for packet in [udp_packet(28, 40000, 0), ipv4(TCP, &tcp(40000, 53, 0))] {
+        bench.run(&packet).unwrap().captured().unwrap();
+    }
+
+    assert_eq!(bench.n_flows(), 2);
+}
+
+#[test]
+fn two_cpus_that_see_a_new_flow_at_once_agree_whatever_happens_to_the_slots() {
+    const FLOWS: u16 = 5000;
+    let mut bench = Bench::with(Plan {
+        ring_bytes: 2 * 1024 * 1024,
+        ..Plan::default()
+    })
+    .unwrap();
+    let n_running = AtomicU32::new(2);
+
+    thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                for port in 0..FLOWS {
+                    bench.verdict(&udp_packet(40, port, 0)).expect("the program runs");
+                }
+                n_running.fetch_sub(1, Relaxed);
+            });
+        }
+        let mut shift = 0;
+        while n_running.load(Relaxed) > 0 {
+            shift += 1;
+            let changes = (0..SLOT_COUNT).map(|slot| SlotChange {
+                slot,
+                worker: (slot + shift) % Plan::default().n_workers,
+            });
+            bench.kernel.write_slots(changes).unwrap();
+        }
+    });
+
+    let mut workers: BTreeMap<u16, BTreeSet<u32>> = BTreeMap::new();
+    let records = bench.drain();
+    for record in &records {
+        let port = u16::from_be_bytes([record.packet[20], record.packet[21]]);
+        workers.entry(port).or_default().insert(record.worker);
+    }
+    assert_eq!(records.len(), 2 * usize::from(FLOWS));
+    assert_eq!(workers.len(), usize::from(FLOWS));
+    assert!(workers.values().all(|workers| workers.len() == 1));
+}
+
+#[test]
+fn established_flow_stays_in_a_table_flooded_with_flows_of_one_packet() {
+    const FLOOD: u32 = 100_000;
+    const EVERY: u32 = 100;
+    let mut bench = Bench::new().unwrap();
+    let (flow, packet) = (key((A4, B4), UDP, 40000, 53), udp_packet(40, 40000, 1));
+    let begun = bench.run(&packet).unwrap().captured().unwrap();
+    let first_seen_ns = bench.connections.get(&flow, 0).unwrap().first_seen_ns;
+
+    for n in 0..FLOOD {
+        let [_, _, c, d] = n.to_be_bytes();
+        let source = Ipv4Addr::new(10, 8 + (n >> 16) as u8, c, d);
+        let single = ipv4_full((source, B4), 0, (0, false), UDP, &udp(1000, 53, b""));
+        bench.verdict(&single).unwrap();
+        if n % EVERY == 0 {
+            bench.drain();
+            let record = bench.run(&packet).unwrap().captured().unwrap();
+            assert_eq!(record.worker, begun.worker);
+        }
+    }
+
+    let conn = bench.connections.get(&flow, 0).unwrap();
+    assert_eq!(
+        conn.first_seen_ns, first_seen_ns,
+        "the entry is the one it began with"
+    );
+    assert_eq!(conn.packets, u64::from(1 + FLOOD / EVERY));
+    assert!(bench.n_flows() <= 16_384);
+}
+
+#[test]
+fn cleaning_reads_a_bounded_share_and_counts_the_live_flows_of_each_worker() {
+    const FLOWS: u32 = 6000;
+    let mut bench = Bench::new().unwrap();
+    let mut table = bench.kernel.connection_table(Plan::default().conn_ttl).unwrap();
+    make_flows(&mut bench, FLOWS);
+
+    let first = table.step().unwrap();
+    let second = table.step().unwrap().expect("6000 entries are two steps");
+
+    assert_eq!(first, None);
+    let live: Vec<u32> = (0..5).map(|worker| second.n_live(worker)).collect();
+    assert!(live[..4].iter().all(|n| *n > FLOWS / 5), "{live:?}");
+    assert_eq!((live.iter().sum::<u32>(), live[4]), (FLOWS, 0));
+    assert_eq!(bench.n_flows(), FLOWS as usize);
+}
+
+#[test]
+fn cleaning_removes_idle_flows_and_never_a_live_one() {
+    const FLOWS: u32 = 6000;
+    let ttl = Duration::from_millis(200);
+    let mut bench = Bench::new().unwrap();
+    let mut table = bench.kernel.connection_table(ttl).unwrap();
+    let (live, packet) = (key((A4, B4), UDP, 40000, 53), udp_packet(40, 40000, 1));
+    bench.run(&packet).unwrap();
+    let first_seen_ns = bench.connections.get(&live, 0).unwrap().first_seen_ns;
+    make_flows(&mut bench, FLOWS);
+
+    eventually(|| {
+        bench.run(&packet).unwrap();
+        table.step().unwrap();
+        (bench.n_flows() == 1).then_some(())
+    });
+
+    assert_eq!(
+        bench.connections.get(&live, 0).unwrap().first_seen_ns,
+        first_seen_ns
+    );
+}
+
+fn make_flows(bench: &mut Bench, n: u32) {
+    for n in 0..n {
+        let [_, _, c, d] = n.to_be_bytes();
+        let source = Ipv4Addr::new(10, 8, c, d);
+        let packet = ipv4_full((source, B4), 0, (0, false), UDP, &udp(1000, 53, b""));
+        bench.verdict(&packet).expect("the program runs");
+        if n % 1000 == 0 {
+            bench.drain();
+        }
+    }
+    bench.drain();
 }
 
 #[test]
