@@ -42,7 +42,7 @@ pub(crate) fn capture(frame: &Frame) -> Result<u32, Reason> {
     check_route(&parsed.key)?;
     let hop = hop::next_hop(&packet, family)?;
     let settings = SETTINGS.get(0);
-    if !settings.is_some_and(|settings| parsed.total_len <= settings.device_mtu) {
+    if settings.is_none_or(|settings| parsed.total_len > settings.device_mtu) {
         return Err(Reason::PassedTooBig);
     }
     // The frame may be longer: Ethernet pads to 60 bytes.
