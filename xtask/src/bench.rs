@@ -1,10 +1,20 @@
 //! Measurements: figures for people, never a test's verdict.
 
+mod compare;
+mod cpu;
+mod figure;
 mod flood;
+mod measure;
+mod peers;
+mod report;
+mod stats;
+mod underlay;
 
 use std::time::Duration;
 
 use anyhow::Result;
+
+pub(crate) use compare::{Plan, compare};
 
 use crate::command::{cargo, require_root, run};
 use crate::{build, install};
