@@ -4,6 +4,7 @@ mod compare;
 mod cpu;
 mod figure;
 mod flood;
+mod installs;
 mod measure;
 mod peers;
 mod report;

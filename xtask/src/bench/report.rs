@@ -41,7 +41,7 @@ impl Column {
         let failures = peer.as_ref().err().map(|error| format!("not there: {error:#}"));
         Self {
             name,
-            version: peer.as_ref().ok().map(|peer| peer.version.clone()),
+            version: peer.as_ref().ok().map(|peer| peer.version().to_owned()),
             samples: Samples::new(),
             failures: failures.into_iter().collect(),
         }
