@@ -2,10 +2,13 @@
 
 mod compare;
 mod cpu;
+mod datagrams;
+mod delay_line;
 mod figure;
 mod flood;
 mod installs;
 mod measure;
+mod mmsg;
 mod peers;
 mod report;
 mod stats;

@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 use xtask::lab::probe::{IperfReport, IperfServer, PingPlan, PingReport, iperf};
 
 use super::cpu::{busy_seconds, resident_mib};
+use super::datagrams::Datagrams;
 use super::figure::{Figure, Link, Samples};
 use super::peers::Tunnel;
 use super::underlay::Underlay;
@@ -41,10 +42,12 @@ const NEAR: &[(&str, Step)] = &[
     }),
     ("TCP both ways", |site| site.tcp(Figure::TcpBoth, &["--bidir"])),
     ("ping under load", ping_under_load),
+    ("UDP of 64 B", small_datagrams),
+    ("UDP of 1200 B", large_datagrams),
     ("memory", memory),
 ];
 /// Loss belongs where a lost packet is one frame: with offloads it would be up to 64 KiB at once.
-const FRAMES_ONLY: &[(&str, Step)] = &[
+const LOSS: &[(&str, Step)] = &[
     ("TCP with 0.1 % loss", |site| {
         site.tcp_with_loss(Figure::TcpLoss1, 1)
     }),
@@ -78,8 +81,8 @@ impl Site<'_> {
     fn steps(&self) -> Vec<(&'static str, Step)> {
         let of_link: &[&[(&str, Step)]] = match self.link {
             Link::Offloads => &[EVERYWHERE, NEAR],
-            Link::Frames => &[EVERYWHERE, NEAR, FRAMES_ONLY],
-            Link::Far => &[EVERYWHERE],
+            Link::Frames => &[EVERYWHERE, NEAR, LOSS],
+            Link::Far => &[EVERYWHERE, LOSS],
         };
         of_link.concat()
     }
@@ -100,6 +103,15 @@ impl Site<'_> {
         let measured = self.tcp(figure, &[]);
         self.underlay.lose(0)?;
         measured
+    }
+
+    fn datagrams(&self, payload_bytes: usize) -> Datagrams<'_> {
+        Datagrams {
+            hosts: &self.underlay.hosts,
+            to: self.tunnel.to,
+            payload_bytes,
+            duration: self.duration,
+        }
     }
 
     fn ping(&self) -> Result<PingReport> {
@@ -136,6 +148,28 @@ fn ping_under_load(site: &Site<'_>) -> Result<Vec<(Figure, f64)>> {
     });
     load.context("the load")?;
     percentiles(&pings?, Figure::PingLoad50, Figure::PingLoad99)
+}
+
+fn small_datagrams(site: &Site<'_>) -> Result<Vec<(Figure, f64)>> {
+    let datagrams = site.datagrams(64);
+    let best = datagrams.best()?;
+    let overload = datagrams.offer(3.0 * best.received_pps)?;
+    Ok(vec![
+        (Figure::SmallRate, best.received_pps * 1e-3),
+        (Figure::SmallLoss, best.loss_percent()),
+        (Figure::SmallOverload, overload.received_pps * 1e-3),
+        (Figure::SmallOffered, overload.sent_pps / best.received_pps),
+    ])
+}
+
+fn large_datagrams(site: &Site<'_>) -> Result<Vec<(Figure, f64)>> {
+    let datagrams = site.datagrams(1200);
+    let best = datagrams.best()?;
+    let bits_per_packet = 8.0 * datagrams.payload_bytes as f64;
+    Ok(vec![
+        (Figure::LargeRate, best.received_pps * bits_per_packet * 1e-9),
+        (Figure::LargeLoss, best.loss_percent()),
+    ])
 }
 
 fn percentiles(pings: &PingReport, p50: Figure, p99: Figure) -> Result<Vec<(Figure, f64)>> {

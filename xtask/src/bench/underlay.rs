@@ -1,13 +1,13 @@
 //! The link below the tunnels.
 
 use std::net::{IpAddr, Ipv4Addr};
-use std::process::Command;
 use std::time::Duration;
 
 use anyhow::Result;
 use xtask::lab::process::text;
 use xtask::lab::{Namespace, link};
 
+use super::delay_line::DelayLine;
 use super::figure::Link;
 
 /// Outer addresses of the two hosts.
@@ -24,6 +24,7 @@ const LIMIT: Duration = Duration::from_secs(10);
 pub(super) struct Underlay {
     /// The hosts: a sends, b receives, unless a measurement says otherwise.
     pub(super) hosts: [Namespace; 2],
+    _middle: Option<(DelayLine, Namespace)>,
 }
 
 impl Underlay {
@@ -31,13 +32,21 @@ impl Underlay {
     pub(super) fn new(kind: Link) -> Result<Self> {
         let hosts = [Namespace::unique("a")?, Namespace::unique("b")?];
         let [a, b] = &hosts;
-        link((a, DEVICE, &[&prefix(0)]), (b, DEVICE, &[&prefix(1)]))?;
-        if kind == Link::Frames {
+        let middle = if kind == Link::Far {
+            Some(lay_delayed(a, b)?)
+        } else {
+            link((a, DEVICE, &[&prefix(0)]), (b, DEVICE, &[&prefix(1)]))?;
+            None
+        };
+        if kind != Link::Offloads {
             for host in &hosts {
-                carry_frames_only(host, DEVICE)?;
+                switch_off(host, &["tso", "gso", "gro", "tx-udp-segmentation"])?;
             }
         }
-        Ok(Self { hosts })
+        Ok(Self {
+            hosts,
+            _middle: middle,
+        })
     }
 
     /// Drops this share of the packets that reach the second host, at random, instead of the share before.
@@ -57,11 +66,22 @@ fn prefix(side: usize) -> String {
     format!("{}/24", OUTER[side])
 }
 
-/// Takes away what lets a segment larger than the MTU cross the device.
-fn carry_frames_only(host: &Namespace, device: &str) -> Result<()> {
-    let mut command: Command = host.command("ethtool");
-    command.args(["--features", device]);
-    for feature in ["tso", "gso", "gro", "tx-udp-segmentation"] {
+/// Lays two cables with a delay line between them.
+fn lay_delayed(a: &Namespace, b: &Namespace) -> Result<(DelayLine, Namespace)> {
+    let middle = Namespace::unique("middle")?;
+    let devices = ["left", "right"];
+    for (side, (host, device)) in [a, b].into_iter().zip(devices).enumerate() {
+        link((host, DEVICE, &[&prefix(side)]), (&middle, device, &[]))?;
+        // Between two veths a checksum is left to the device, and the delay line would carry a wrong one.
+        switch_off(host, &["tx"])?;
+    }
+    Ok((DelayLine::start(&middle, devices)?, middle))
+}
+
+fn switch_off(host: &Namespace, features: &[&str]) -> Result<()> {
+    let mut command = host.command("ethtool");
+    command.args(["--features", DEVICE]);
+    for feature in features {
         command.args([feature, "off"]);
     }
     text(&mut command, LIMIT)?;

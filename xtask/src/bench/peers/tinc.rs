@@ -18,7 +18,7 @@ const LIMIT: Duration = Duration::from_secs(60);
 
 /// Starts one on each host; everything that is not addresses and names is what it ships with.
 pub(super) fn start(installed: &Installed, underlay: &Underlay, directory: &Path) -> Result<[Daemon; 2]> {
-    let libraries = libraries(&installed.root)?;
+    let libraries = libraries(&installed.root);
     let devices = each_side(|side| prepare(installed, &libraries, directory, side))?;
     for side in 0..2 {
         let (from, to) = (
@@ -70,12 +70,11 @@ fn host_file(directory: &Path, of: usize, on: usize) -> std::path::PathBuf {
 }
 
 /// The directories of shared libraries that were unpacked beside the program.
-fn libraries(root: &Path) -> Result<String> {
-    let place = root.join("usr/lib");
-    let entries = fs::read_dir(&place).with_context(|| format!("cannot read {}", place.display()))?;
-    let directories: Vec<String> = entries
-        .flatten()
+fn libraries(root: &Path) -> String {
+    let places = ["lib", "usr/lib"].map(|place| fs::read_dir(root.join(place)));
+    let directories = places.into_iter().flatten().flatten().flatten();
+    let paths: Vec<String> = directories
         .map(|entry| entry.path().display().to_string())
         .collect();
-    Ok(directories.join(":"))
+    paths.join(":")
 }
