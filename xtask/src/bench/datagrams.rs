@@ -3,7 +3,7 @@
 use std::io::{IoSlice, IoSliceMut};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::fd::AsFd;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -15,17 +15,22 @@ use xtask::lab::Namespace;
 use super::mmsg::{self, BATCH};
 
 /// The search for the best rate begins here, far below what any of them carries.
-const FIRST_RATE_PPS: f64 = 10_000.0;
-const RATE_STEP: f64 = 1.5;
+const FIRST_RATE_PPS: f64 = 20_000.0;
+const RATE_STEP: f64 = 1.6;
+/// A rate that loses no more than this many percent counts as carried.
+const CLEAN_PERCENT: f64 = 1.0;
 /// The search ends when less than this share of what was to be sent is received.
 const SATURATED: f64 = 0.5;
-const MAX_STEPS: usize = 16;
+const MAX_STEPS: usize = 12;
 /// Part of a measurement's time that a step of the search takes.
 const STEP_SHARE: u32 = 5;
+const MIN_STEP: Duration = Duration::from_millis(500);
+/// Counting begins when the queues on the way are as full as they will be: what fits in them is not a rate.
+const WARM_UP: Duration = Duration::from_millis(500);
 /// A sender that was not run for longer than this does not make up for it.
 const MAX_BEHIND: Duration = Duration::from_millis(5);
-/// How long packets may be on their way.
-const GRACE: Duration = Duration::from_millis(200);
+/// How often a receiver without packets looks whether it is done.
+const PATIENCE: Duration = Duration::from_millis(20);
 /// Some 10 ms of a million packets, so that the receiver's sleep is not what is measured.
 const SOCKET_BYTES: usize = 16 << 20;
 const BUFFER_BYTES: usize = 2048;
@@ -46,7 +51,16 @@ impl Offered {
     }
 }
 
-/// Packets of a size from one host to another.
+/// What the search for the best rate found.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Best {
+    /// What came of the rate of which most was received.
+    pub(super) offered: Offered,
+    /// The highest received rate beside which almost nothing was lost, in packets a second.
+    pub(super) clean_pps: f64,
+}
+
+/// Packets of a size from one host to another, from as many senders as there are CPUs.
 #[derive(Debug)]
 pub(super) struct Datagrams<'a> {
     pub(super) hosts: &'a [Namespace; 2],
@@ -56,11 +70,14 @@ pub(super) struct Datagrams<'a> {
 }
 
 impl Datagrams<'_> {
-    /// Offers more and more until most is lost; returns what the best rate gave.
-    pub(super) fn best(&self) -> Result<Offered> {
-        let step = self.duration / STEP_SHARE;
-        let rate = search(|rate_pps| self.offer_for(rate_pps, step))?;
-        self.offer(rate)
+    /// Offers more and more until most is lost.
+    pub(super) fn best(&self) -> Result<Best> {
+        let step = (self.duration / STEP_SHARE).max(MIN_STEP);
+        let (rate, clean_pps) = search(|rate_pps| self.offer_for(rate_pps, step))?;
+        Ok(Best {
+            offered: self.offer(rate)?,
+            clean_pps,
+        })
     }
 
     /// Offers packets at a rate.
@@ -73,19 +90,28 @@ impl Datagrams<'_> {
         let receiver = at.enter(|| {
             let socket = UdpSocket::bind((self.to, 0)).context("cannot receive UDP")?;
             setsockopt(&socket, RcvBufForce, &SOCKET_BYTES)?;
-            socket.set_read_timeout(Some(GRACE / 10))?;
+            socket.set_read_timeout(Some(PATIENCE))?;
             Ok(socket)
         })?;
         let to = receiver.local_addr()?;
-        let stop = AtomicBool::new(false);
-        let (n_received, sent) = thread::scope(|scope| {
-            let receiving = scope.spawn(|| receive(&receiver, &stop));
-            let sent = from.enter(|| send(to, self.payload_bytes, rate_pps, duration));
-            thread::sleep(GRACE);
-            stop.store(true, Relaxed);
-            (receiving.join().expect("the receiver does not panic"), sent)
-        });
-        let (n_sent, seconds) = sent?;
+        let n_senders = thread::available_parallelism()?.get();
+        let share_pps = rate_pps / n_senders as f64;
+        let traffic = Traffic::default();
+        let (n_sent, n_received, seconds) = thread::scope(|scope| {
+            scope.spawn(|| traffic.receive(&receiver));
+            let senders: Vec<_> = (0..n_senders)
+                .map(|_| scope.spawn(|| from.enter(|| traffic.send(to, self.payload_bytes, share_pps))))
+                .collect();
+            thread::sleep(WARM_UP);
+            let (before, started) = (traffic.counts(), Instant::now());
+            thread::sleep(duration);
+            let (after, elapsed) = (traffic.counts(), started.elapsed());
+            traffic.stop.store(true, Relaxed);
+            for sender in senders {
+                sender.join().expect("a sender does not panic")?;
+            }
+            Ok::<_, anyhow::Error>((after.0 - before.0, after.1 - before.1, elapsed.as_secs_f64()))
+        })?;
         ensure!(n_sent > 0, "no packet was sent");
         Ok(Offered {
             sent_pps: n_sent as f64 / seconds,
@@ -94,63 +120,74 @@ impl Datagrams<'_> {
     }
 }
 
-/// The rate whose received rate is the best.
-fn search(mut offer: impl FnMut(f64) -> Result<Offered>) -> Result<f64> {
+/// The rate whose received rate is the best, and the best received rate beside which almost nothing was lost.
+fn search(mut offer: impl FnMut(f64) -> Result<Offered>) -> Result<(f64, f64)> {
     let mut rate = FIRST_RATE_PPS;
-    let (mut best_rate, mut best_received) = (rate, 0.0);
+    let (mut best_rate, mut best_received, mut clean): (f64, f64, f64) = (rate, 0.0, 0.0);
     for _ in 0..MAX_STEPS {
         let offered = offer(rate)?;
         if offered.received_pps > best_received {
             (best_rate, best_received) = (rate, offered.received_pps);
+        }
+        if offered.loss_percent() <= CLEAN_PERCENT {
+            clean = clean.max(offered.received_pps);
         }
         if offered.received_pps < SATURATED * rate {
             break;
         }
         rate *= RATE_STEP;
     }
-    Ok(best_rate)
+    Ok((best_rate, clean))
 }
 
-/// Sends at a rate; returns how many packets went out in how many seconds.
-fn send(to: SocketAddr, payload_bytes: usize, rate_pps: f64, duration: Duration) -> Result<(u64, f64)> {
-    let socket = UdpSocket::bind(("0.0.0.0", 0)).context("cannot send UDP")?;
-    socket.connect(to).context("cannot send UDP")?;
-    let payload = vec![0; payload_bytes];
-    let packets = [IoSlice::new(&payload); BATCH];
-    let max_behind = (rate_pps * MAX_BEHIND.as_secs_f64()).max(BATCH as f64) as u64;
-    let pause = Duration::from_secs_f64(BATCH as f64 / rate_pps / 2.0);
-    let (mut n_done, mut n_sent) = (0, 0);
-    let started = Instant::now();
-    loop {
-        let elapsed = started.elapsed();
-        if elapsed >= duration {
-            return Ok((n_sent, elapsed.as_secs_f64()));
-        }
-        let n_due = (elapsed.as_secs_f64() * rate_pps) as u64;
-        n_done = n_done.max(n_due.saturating_sub(max_behind));
-        let n_packets = n_due.saturating_sub(n_done).min(BATCH as u64);
-        if n_packets == 0 {
-            thread::sleep(pause);
-            continue;
-        }
-        // A packet that the own host refuses was offered, too.
-        let n_gone = mmsg::send(socket.as_fd(), &packets[..n_packets as usize]).unwrap_or(1) as u64;
-        n_done += n_gone;
-        n_sent += n_gone;
-    }
+/// What senders and receiver count until they are to stop.
+#[derive(Debug, Default)]
+struct Traffic {
+    n_sent: AtomicU64,
+    n_received: AtomicU64,
+    stop: AtomicBool,
 }
 
-fn receive(socket: &UdpSocket, stop: &AtomicBool) -> u64 {
-    let mut bytes = vec![[0; BUFFER_BYTES]; BATCH];
-    let mut buffers: Vec<IoSliceMut<'_>> = bytes.iter_mut().map(|one| IoSliceMut::new(one)).collect();
-    let mut n_received = 0;
-    while !stop.load(Relaxed) {
-        // An error is a receive time-out.
-        if let Ok(lengths) = mmsg::receive(socket.as_fd(), &mut buffers, true) {
-            n_received += lengths.count() as u64;
+impl Traffic {
+    fn counts(&self) -> (u64, u64) {
+        (self.n_sent.load(Relaxed), self.n_received.load(Relaxed))
+    }
+
+    fn send(&self, to: SocketAddr, payload_bytes: usize, rate_pps: f64) -> Result<()> {
+        let socket = UdpSocket::bind(("0.0.0.0", 0)).context("cannot send UDP")?;
+        socket.connect(to).context("cannot send UDP")?;
+        let payload = vec![0; payload_bytes];
+        let packets = [IoSlice::new(&payload); BATCH];
+        let max_behind = (rate_pps * MAX_BEHIND.as_secs_f64()).max(BATCH as f64) as u64;
+        let pause = Duration::from_secs_f64(BATCH as f64 / rate_pps / 2.0).min(MAX_BEHIND / 2);
+        let mut n_done = 0;
+        let started = Instant::now();
+        while !self.stop.load(Relaxed) {
+            let n_due = (started.elapsed().as_secs_f64() * rate_pps) as u64;
+            n_done = n_done.max(n_due.saturating_sub(max_behind));
+            let n_packets = n_due.saturating_sub(n_done).min(BATCH as u64);
+            if n_packets == 0 {
+                thread::sleep(pause);
+                continue;
+            }
+            // A packet that the own host refuses was offered, too.
+            let n_gone = mmsg::send(socket.as_fd(), &packets[..n_packets as usize]).unwrap_or(1) as u64;
+            n_done += n_gone;
+            self.n_sent.fetch_add(n_gone, Relaxed);
+        }
+        Ok(())
+    }
+
+    fn receive(&self, socket: &UdpSocket) {
+        let mut bytes = vec![[0; BUFFER_BYTES]; BATCH];
+        let mut buffers: Vec<IoSliceMut<'_>> = bytes.iter_mut().map(|one| IoSliceMut::new(one)).collect();
+        while !self.stop.load(Relaxed) {
+            // An error is a receive time-out.
+            if let Ok(lengths) = mmsg::receive(socket.as_fd(), &mut buffers, true) {
+                self.n_received.fetch_add(lengths.count() as u64, Relaxed);
+            }
         }
     }
-    n_received
 }
 
 #[cfg(test)]
@@ -171,7 +208,7 @@ mod tests {
             })
         });
 
-        assert_eq!((best.unwrap(), n_steps), (50_625.0, 6));
+        assert_eq!((best.unwrap(), n_steps), ((51_200.0, 51_200.0), 4));
     }
 
     #[test]

@@ -26,10 +26,12 @@ pub(super) enum Figure {
     CpuPerGib,
     SmallRate,
     SmallLoss,
+    SmallClean,
     SmallOverload,
     SmallOffered,
     LargeRate,
     LargeLoss,
+    LargeClean,
     PingIdle50,
     PingIdle99,
     PingLoad50,
@@ -66,7 +68,7 @@ impl Link {
 }
 
 impl Figure {
-    pub(super) const ALL: [Self; 20] = [
+    pub(super) const ALL: [Self; 22] = [
         Tcp,
         TcpReverse,
         Tcp4,
@@ -75,10 +77,12 @@ impl Figure {
         CpuPerGib,
         SmallRate,
         SmallLoss,
+        SmallClean,
         SmallOverload,
         SmallOffered,
         LargeRate,
         LargeLoss,
+        LargeClean,
         PingIdle50,
         PingIdle99,
         PingLoad50,
@@ -100,10 +104,12 @@ impl Figure {
             CpuPerGib => "CPU of the whole machine, 1 TCP flow",
             SmallRate => "UDP 64 B, best received rate",
             SmallLoss => "UDP 64 B, loss at that rate",
+            SmallClean => "UDP 64 B, best rate with at most 1 % loss",
             SmallOverload => "UDP 64 B, received when 3 times as much is offered",
             SmallOffered => "UDP 64 B, offered then, times the best rate",
             LargeRate => "UDP 1200 B, best received rate",
             LargeLoss => "UDP 1200 B, loss at that rate",
+            LargeClean => "UDP 1200 B, best rate with at most 1 % loss",
             PingIdle50 => "ping, idle, p50",
             PingIdle99 => "ping, idle, p99",
             PingLoad50 => "ping beside 1 TCP flow, p50",
@@ -118,11 +124,10 @@ impl Figure {
     /// The unit of its values.
     pub(super) fn unit(self) -> &'static str {
         match self {
-            Tcp | TcpReverse | Tcp4 | Tcp4Reverse | TcpBoth | LargeRate | TcpLoss1 | TcpLoss5 | TcpLoss20 => {
-                "Gbit/s"
-            }
+            Tcp | TcpReverse | Tcp4 | Tcp4Reverse | TcpBoth | LargeRate | LargeClean | TcpLoss1
+            | TcpLoss5 | TcpLoss20 => "Gbit/s",
             CpuPerGib => "s/GiB",
-            SmallRate | SmallOverload => "kpps",
+            SmallRate | SmallClean | SmallOverload => "kpps",
             SmallLoss | LargeLoss => "%",
             SmallOffered => "×",
             PingIdle50 | PingIdle99 | PingLoad50 | PingLoad99 => "ms",

@@ -10,6 +10,8 @@ use serde::Serialize;
 
 use crate::command::read;
 
+const CONGESTION_CONTROL: &str = "/proc/sys/net/ipv4/tcp_congestion_control";
+
 /// The machine of a run.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Machine {
@@ -21,6 +23,8 @@ pub(super) struct Machine {
     pub(super) cpu: String,
     /// CPUs that this process may use.
     pub(super) n_cpus: usize,
+    /// How TCP of the traffic, and of VPNs over TCP, finds its rate.
+    pub(super) congestion_control: String,
 }
 
 impl Machine {
@@ -31,6 +35,10 @@ impl Machine {
             date: date.trim().to_owned(),
             kernel: uname()?.release().to_string_lossy().into_owned(),
             cpu: model(&cpus).unwrap_or("an unnamed CPU").to_owned(),
+            congestion_control: fs::read_to_string(CONGESTION_CONTROL)
+                .with_context(|| format!("cannot read {CONGESTION_CONTROL}"))?
+                .trim()
+                .to_owned(),
             n_cpus: thread::available_parallelism()?.get(),
         })
     }

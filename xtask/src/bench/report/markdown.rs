@@ -13,12 +13,13 @@ impl Report {
     pub(super) fn markdown(&self) -> String {
         let machine = &self.machine;
         let mut text = format!(
-            "{}, Linux {}, {} × {}; both ends of every tunnel and the traffic generators share it.\n\
+            "{}, Linux {}, {} × {}, TCP with {}; both ends of every tunnel and the traffic generators share it.\n\
              {} s for each measurement, {}.\n",
             machine.date,
             machine.kernel,
             machine.n_cpus,
             machine.cpu,
+            machine.congestion_control,
             self.secs,
             match self.repeats {
                 1 => "made once".into(),
@@ -138,6 +139,7 @@ mod tests {
                 kernel: "6.18".into(),
                 cpu: "CPU".into(),
                 n_cpus: 2,
+                congestion_control: "cubic".into(),
             },
             secs: 5,
             repeats: 3,
