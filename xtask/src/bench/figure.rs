@@ -57,6 +57,15 @@ impl Link {
         }
     }
 
+    /// A few words for where there is little room.
+    pub(super) fn short_title(self) -> &'static str {
+        match self {
+            Self::Offloads => "veth with offloads",
+            Self::Frames => "frames of 1500 bytes",
+            Self::Far => "frames of 1500 bytes, round trip 20 ms",
+        }
+    }
+
     /// A heading.
     pub(super) fn title(self) -> &'static str {
         match self {

@@ -1,8 +1,9 @@
-//! What was measured, on what, as a table for people and as JSON for programs.
+//! What was measured, on what, as a table and a picture for people and as JSON for programs.
 
 mod json;
 mod machine;
 mod markdown;
+mod plot;
 
 use std::fs;
 use std::path::Path;
@@ -72,6 +73,7 @@ impl Report {
         let markdown = self.markdown();
         write(&directory.join("report.md"), &markdown)?;
         write(&directory.join("report.json"), &self.json()?)?;
+        write(&directory.join("report.svg"), &self.svg()?)?;
         println!("{markdown}");
         eprintln!("written to {}", directory.display());
         Ok(())
@@ -80,4 +82,39 @@ impl Report {
 
 fn write(path: &Path, text: &str) -> Result<()> {
     fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bench::figure::{Figure, Link};
+
+    /// A run of one figure, with a VPN that is there and one that is not.
+    pub(super) fn report() -> Report {
+        let key = (Link::Offloads, Figure::Tcp);
+        let there = Column {
+            name: "veth",
+            version: Some(String::new()),
+            samples: Samples::from([(key, vec![3.0, 1.0, 2.0])]),
+            failures: Vec::new(),
+        };
+        let absent = Column {
+            name: "tinc",
+            version: None,
+            samples: Samples::new(),
+            failures: vec!["not there: no apt-get".into()],
+        };
+        Report {
+            machine: Machine {
+                date: "2000-01-01".into(),
+                kernel: "6.18".into(),
+                cpu: "CPU".into(),
+                n_cpus: 2,
+                congestion_control: "cubic".into(),
+            },
+            secs: 5,
+            repeats: 3,
+            columns: vec![there, absent],
+        }
+    }
 }

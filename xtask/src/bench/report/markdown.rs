@@ -95,7 +95,7 @@ fn cell(column: &Column, link: Link, figure: Figure) -> String {
 }
 
 /// Three digits that say something.
-fn rounded(value: f64) -> String {
+pub(super) fn rounded(value: f64) -> String {
     let decimals = match value.abs() {
         size if size >= 100.0 => 0,
         size if size >= 10.0 => 1,
@@ -108,8 +108,7 @@ fn rounded(value: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bench::figure::Samples;
-    use crate::bench::report::machine::Machine;
+    use crate::bench::report::tests::report;
 
     #[test]
     fn numbers_keep_three_digits() {
@@ -120,33 +119,7 @@ mod tests {
 
     #[test]
     fn a_vpn_that_is_not_there_has_a_column_and_a_reason() {
-        let key = (Link::Offloads, Figure::Tcp);
-        let there = Column {
-            name: "veth",
-            version: Some(String::new()),
-            samples: Samples::from([(key, vec![3.0, 1.0, 2.0])]),
-            failures: Vec::new(),
-        };
-        let absent = Column {
-            name: "tinc",
-            version: None,
-            samples: Samples::new(),
-            failures: vec!["not there: no apt-get".into()],
-        };
-        let report = Report {
-            machine: Machine {
-                date: "2000-01-01".into(),
-                kernel: "6.18".into(),
-                cpu: "CPU".into(),
-                n_cpus: 2,
-                congestion_control: "cubic".into(),
-            },
-            secs: 5,
-            repeats: 3,
-            columns: vec![there, absent],
-        };
-
-        let text = report.markdown();
+        let text = report().markdown();
 
         assert!(
             text.contains("|  | veth | tinc |\n| --- | ---: | ---: |\n"),
