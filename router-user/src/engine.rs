@@ -3,10 +3,15 @@
 pub mod addresses;
 pub mod admission;
 pub mod backoff;
+pub mod batch;
+pub mod codel;
+pub mod ecn;
+pub mod flow_cache;
+pub mod flow_class;
 pub mod framing;
 pub mod host_networks;
 pub mod queue;
 pub mod route_table;
+pub mod scaler;
 pub mod slots;
-pub mod worker_scaler;
 pub mod worker_set;

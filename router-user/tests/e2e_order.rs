@@ -24,8 +24,8 @@ use anyhow::{Context, Result};
 use aya::maps::{HashMap, Map, MapData};
 use router_common::conn::Conn;
 use router_common::flow_key::FlowKey;
-use stream_router::control::set_workers;
-use xtask::lab::{Namespace, PIN_ROOT, Pair, Side};
+use stream_router::control::{set_streams, set_workers};
+use xtask::lab::{Namespace, PIN_ROOT, Pair, PairPlan, ScratchDir, Side, Transport};
 
 use lan::{Lan, LanPlan};
 use udp::UdpPlan;
@@ -118,7 +118,7 @@ impl Tally {
 /// Packets that a node's queues refused.
 fn n_refused(side: &Side) -> u64 {
     let counters = side.node.status().expect("the node answers").counters;
-    let refused = ["peer_pressure", "ring_full", "tx_queue_full"].map(|name| counters[name]);
+    let refused = ["peer_pressure", "ring_full", "tx_queue_full", "tx_aged"].map(|name| counters[name]);
     refused.iter().sum()
 }
 
@@ -219,16 +219,29 @@ fn end(side: &Side) -> End<'_> {
     (&side.host, [side.v4, side.v6])
 }
 
+/// What of a node is scaled, and between which numbers.
+#[derive(Clone, Copy)]
+enum Scaled {
+    Workers,
+    Streams,
+}
+
 /// Scales both nodes up and down every second.
-fn scale_back_and_forth(pair: &Pair) {
+fn scale_back_and_forth(pair: &Pair, what: Scaled) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .expect("a runtime can be built");
     for second in 0..duration().as_secs() {
         for side in [&pair.a, &pair.b] {
-            let n = if second % 2 == 0 { 32 } else { 4 };
-            let scaled = runtime.block_on(set_workers(&side.node.socket(), n));
+            let socket = side.node.socket();
+            let up = second % 2 == 0;
+            let scaled = runtime.block_on(async {
+                match what {
+                    Scaled::Workers => set_workers(&socket, if up { 32 } else { 4 }).await,
+                    Scaled::Streams => set_streams(&socket, if up { 10 } else { 1 }).await,
+                }
+            });
             scaled.expect("the node scales");
         }
         thread::sleep(Duration::from_secs(1));
@@ -248,7 +261,44 @@ fn workers_that_come_and_go_every_second_reorder_and_lose_nothing() {
     let _alone = alone();
     let pair = Pair::unique(Path::new(NODE)).unwrap();
 
-    assert_everything_arrives_in_order(&pair, end(&pair.a), end(&pair.b), || scale_back_and_forth(&pair));
+    assert_everything_arrives_in_order(&pair, end(&pair.a), end(&pair.b), || {
+        scale_back_and_forth(&pair, Scaled::Workers);
+    });
+}
+
+#[test]
+fn streams_that_come_and_go_every_second_reorder_and_lose_nothing_over_tcp() {
+    streams_come_and_go(Transport::Tcp);
+}
+
+#[test]
+fn streams_that_come_and_go_every_second_reorder_and_lose_nothing_over_quic() {
+    streams_come_and_go(Transport::Quic);
+}
+
+/// A pair that forgets flows fast, so that streams close and open again, and scales when it is told only.
+fn forgetful_pair(transport: Transport) -> Result<Pair> {
+    let plan = PairPlan {
+        transport,
+        ..PairPlan::unique()
+    };
+    let mut pair = Pair::prepare(Path::new(NODE), &plan, ScratchDir::unique("order")?)?;
+    for side in [&mut pair.a, &mut pair.b] {
+        side.config.sections =
+            "\n[streams]\nscale_interval = \"1h\"\n[connections]\nttl = \"500ms\"\n".to_owned();
+        side.node.configure(&side.config)?;
+    }
+    pair.start_nodes()?;
+    Ok(pair)
+}
+
+fn streams_come_and_go(transport: Transport) {
+    let _alone = alone();
+    let pair = forgetful_pair(transport).unwrap();
+
+    assert_everything_arrives_in_order(&pair, end(&pair.a), end(&pair.b), || {
+        scale_back_and_forth(&pair, Scaled::Streams);
+    });
 }
 
 #[test]
@@ -282,7 +332,7 @@ fn behind_a_gateway(sink: &'static str, shown: &str) {
 
     let there = (&lan.host, lan.addresses());
     assert_everything_arrives_in_order(&lan.pair, there, end(&lan.pair.b), || {
-        scale_back_and_forth(&lan.pair)
+        scale_back_and_forth(&lan.pair, Scaled::Workers);
     });
 
     let captured = status().counters["captured"] - before.counters["captured"];

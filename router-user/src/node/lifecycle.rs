@@ -2,7 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
@@ -20,11 +20,15 @@ use super::gateways::{Gateways, HostNetworks};
 use super::peers::PeerTable;
 use super::receiver::Receivers;
 use super::status::NodeStatus;
+use super::stream_scaler::StreamScaler;
+use super::streams::Streams;
 use super::worker_pool::{WorkerCounts, WorkerPool};
 use super::{gateways, uncaptured};
 use crate::config::Config;
-use crate::control::ControlServer;
+use crate::control::{ControlServer, Wishes};
 use crate::device::{Device, DeviceError, DeviceSettings, Netlink};
+use crate::engine::flow_cache::FlowCache;
+use crate::engine::route_table::PeerIndex;
 use crate::kernel::{BPFFS, Kernel, KernelConfig};
 use crate::p2p::{Keypair, Network, NetworkConfig, NetworkHandle, PeerConfig, identity};
 
@@ -52,6 +56,7 @@ struct Tasks {
     workers: JoinSet<io::Result<()>>,
     connections: JoinSet<()>,
     network: JoinSet<()>,
+    stream_scaler: JoinSet<()>,
     uncaptured: JoinSet<io::Result<()>>,
     /// Empty without gateways.
     host_networks: JoinSet<io::Result<()>>,
@@ -78,14 +83,16 @@ impl Node {
         };
         let device = Device::create(settings).await?;
         let kernel = load_kernel(config)?;
-        let pressure_of = |index: crate::engine::route_table::PeerIndex| {
-            Box::new(kernel.pressure_switch(index.0)) as super::outbox::PressureSwitch
+        let n_streams = config.streams().scaling().scaler;
+        let streams_of = |index: PeerIndex| {
+            let set_pressure = Box::new(kernel.pressure_switch(index.0));
+            Streams::new(n_streams.max, n_streams.min, set_pressure)
         };
         let prefixes = config
             .peers()
             .iter()
             .map(|peer| (peer.id(), peer.allowed_ips().to_vec()));
-        let peers = Arc::new(PeerTable::new(prefixes, pressure_of));
+        let peers = Arc::new(PeerTable::new(prefixes, streams_of));
         kernel.add_prefixes(
             peers
                 .all()
@@ -106,7 +113,7 @@ impl Node {
             config.workers(),
             config.connections(),
             data_thread.handle().clone(),
-            new_forwarder(&peers, &counters, &device),
+            new_forwarder(config, &peers, &counters, &device),
             worker_counts.clone(),
         )?;
         let (gateways, host_networks) = start_gateways(config, &kernel, &device).await?;
@@ -120,7 +127,12 @@ impl Node {
             worker_counts,
         )
         .with_gateways(gateways.status(), gateways.drops());
-        let (wishes, wished) = mpsc::channel(MAX_WISHES);
+        let (worker_wishes, wished_workers) = mpsc::channel(MAX_WISHES);
+        let (stream_wishes, wished_streams) = mpsc::channel(MAX_WISHES);
+        let wishes = Wishes {
+            workers: worker_wishes,
+            streams: stream_wishes,
+        };
         let control = ControlServer::start(config.node().control(), Arc::new(status), wishes)?;
 
         kernel.attach()?;
@@ -145,6 +157,7 @@ impl Node {
             workers: JoinSet::new(),
             connections: JoinSet::new(),
             network: JoinSet::new(),
+            stream_scaler: JoinSet::new(),
             uncaptured: JoinSet::new(),
             host_networks: JoinSet::new(),
         };
@@ -153,8 +166,12 @@ impl Node {
         }
         tasks.network.spawn_on(network.driver.run(), on);
         tasks.connections.spawn_on(connections.run(network.events), on);
+        let scaler = StreamScaler::new(peers.clone(), config.streams(), config.connections().ttl());
+        tasks.stream_scaler.spawn(scaler.run(wished_streams));
         pool.start(gateways)?;
-        tasks.workers.spawn(pool.run(wished, stop_workers.clone()));
+        tasks
+            .workers
+            .spawn(pool.run(wished_workers, stop_workers.clone()));
         tasks
             .uncaptured
             .spawn_on(uncaptured::run(device.tun().clone(), counters.clone()), on);
@@ -178,6 +195,7 @@ impl Node {
             Some(ended) = self.tasks.uncaptured.join_next() => ended,
             Some(ended) = self.tasks.host_networks.join_next() => ended,
             Some(ended) = self.tasks.connections.join_next() => ended.map(Ok),
+            Some(ended) = self.tasks.stream_scaler.join_next() => ended.map(Ok),
             Some(ended) = self.tasks.network.join_next() => ended.map(Ok),
         };
         let source = match ended {
@@ -215,6 +233,7 @@ impl Node {
         {
             warn!(?STOP_TIMEOUT, "not every connection closed in time");
         }
+        self.tasks.stream_scaler.shutdown().await;
         self.tasks.uncaptured.shutdown().await;
         self.tasks.host_networks.shutdown().await;
         drop(self.data_thread);
@@ -274,12 +293,16 @@ fn load_kernel(config: &Config) -> Result<Arc<Kernel>, NodeError> {
 }
 
 fn new_forwarder(
+    config: &Config,
     peers: &Arc<PeerTable>,
     counters: &Arc<Counters>,
     device: &Device,
 ) -> Box<dyn Fn() -> Forwarder + Send> {
     let (peers, counters, injector) = (peers.clone(), counters.clone(), device.injector());
-    Box::new(move || Forwarder::new(peers.clone(), counters.clone(), injector.clone()))
+    let table = config.connections();
+    let flows = FlowCache::new(table.shards(), table.max_entries(), table.ttl(), Instant::now());
+    let flows = Arc::new(flows);
+    Box::new(move || Forwarder::new(peers.clone(), flows.clone(), counters.clone(), injector.clone()))
 }
 
 async fn start_gateways(
