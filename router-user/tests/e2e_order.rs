@@ -294,7 +294,7 @@ fn forgetful_pair(transport: Transport) -> Result<Pair> {
 
 fn streams_come_and_go(transport: Transport) {
     let _alone = alone();
-    let pair = forgetful_pair(transport).unwrap();
+    let pair = forgetful_pair(transport).expect("the nodes start");
 
     assert_everything_arrives_in_order(&pair, end(&pair.a), end(&pair.b), || {
         scale_back_and_forth(&pair, Scaled::Streams);
