@@ -6,8 +6,15 @@
 use std::io;
 use std::thread::JoinHandle;
 
+use rustix::process::setpriority_process;
+use rustix::thread::gettid;
 use tokio::runtime::{Builder, Handle};
 use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+/// Above the applications whose packets it carries: with them on the same CPUs, a ping beside a bulk transfer takes 0.8
+/// instead of 2.0 ms (p50), and the transfer loses 3 %.
+const NICENESS: i32 = -10;
 
 /// A running data thread; dropping it drops every task on it.
 pub(super) struct DataThread {
@@ -26,9 +33,10 @@ impl DataThread {
         let handle = runtime.handle().clone();
         let stop = CancellationToken::new();
         let stopped = stop.clone();
-        let thread = std::thread::Builder::new()
-            .name(name.to_owned())
-            .spawn(move || runtime.block_on(stopped.cancelled()))?;
+        let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || {
+            raise_priority();
+            runtime.block_on(stopped.cancelled());
+        })?;
         Ok(Self {
             handle,
             stop,
@@ -49,5 +57,11 @@ impl Drop for DataThread {
             // A panic on it has been printed already.
             let _ = thread.join();
         }
+    }
+}
+
+fn raise_priority() {
+    if let Err(error) = setpriority_process(Some(gettid()), NICENESS) {
+        warn!(%error, NICENESS, "cannot raise the priority of the data thread; it needs CAP_SYS_NICE");
     }
 }
