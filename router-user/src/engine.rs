@@ -3,6 +3,7 @@
 pub mod addresses;
 pub mod admission;
 pub mod backoff;
+pub(crate) mod checksum;
 pub mod framing;
 pub mod host_networks;
 pub mod queue;
