@@ -23,11 +23,16 @@ pub enum Refusal {
     SourceNotAllowed,
 }
 
-/// Says whether a frame of `peer` may be injected.
+/// Says whether a frame of `peer` may be injected, and what its headers say.
 ///
 /// # Errors
 /// The first reason why not.
-pub fn admit(routes: &RouteTable, peer: PeerIndex, vnet: &VnetHeader, packet: &[u8]) -> Result<(), Refusal> {
+pub fn admit(
+    routes: &RouteTable,
+    peer: PeerIndex,
+    vnet: &VnetHeader,
+    packet: &[u8],
+) -> Result<Parsed, Refusal> {
     let parsed = parse(packet, packet.len() as u32).map_err(|_reason| Refusal::MalformedPacket)?;
     if parsed.total_len as usize != packet.len() {
         return Err(Refusal::MalformedPacket);
@@ -36,7 +41,7 @@ pub fn admit(routes: &RouteTable, peer: PeerIndex, vnet: &VnetHeader, packet: &[
         return Err(Refusal::BadOffloadHeader);
     }
     if routes.owns(peer, source(&parsed.key)) {
-        Ok(())
+        Ok(parsed)
     } else {
         Err(Refusal::SourceNotAllowed)
     }
@@ -108,6 +113,10 @@ mod tests {
     fn routes() -> RouteTable {
         let nets = [("10.42.0.2/32", 0), ("fd42::2/128", 0), ("10.42.0.3/32", 1)];
         RouteTable::new(nets.map(|(net, peer)| (net.parse().unwrap(), PeerIndex(peer))))
+    }
+
+    fn admit(routes: &RouteTable, peer: PeerIndex, vnet: &VnetHeader, packet: &[u8]) -> Result<(), Refusal> {
+        super::admit(routes, peer, vnet, packet).map(drop)
     }
 
     fn tcp(source: [u8; 4], payload: usize) -> Vec<u8> {

@@ -76,14 +76,17 @@ impl Receivers {
 
     fn inject_frames(&self, peer: &Peer, decoder: &mut Decoder) -> Result<(), FrameError> {
         let (mut n_frames, mut n_bytes) = (0, 0);
-        let outcome = loop {
-            let frame = match decoder.next_frame() {
-                Ok(Some(frame)) => frame,
-                Ok(None) => break Ok(()),
-                Err(error) => break Err(error),
+        let mut outcome = Ok(());
+        for frame in decoder.frames() {
+            let frame = match frame {
+                Ok(frame) => frame,
+                Err(error) => {
+                    outcome = Err(error);
+                    break;
+                }
             };
             match admission::admit(self.peers.routes(), peer.index, &frame.vnet(), frame.packet()) {
-                Ok(()) => match self.injector.inject(frame.vnet_and_packet()) {
+                Ok(_) => match self.injector.inject(frame.vnet_and_packet()) {
                     Ok(()) => {
                         n_frames += 1;
                         n_bytes += frame.wire_len() as u64;
@@ -92,7 +95,7 @@ impl Receivers {
                 },
                 Err(refusal) => self.counters.add(refusal.into(), 1),
             }
-        };
+        }
         peer.traffic.rx_packets.fetch_add(n_frames, Relaxed);
         peer.traffic.rx_bytes.fetch_add(n_bytes, Relaxed);
         outcome
