@@ -4,6 +4,7 @@ pub mod addresses;
 pub mod admission;
 pub mod backoff;
 pub(crate) mod checksum;
+pub mod coalesce;
 pub mod framing;
 pub mod host_networks;
 pub mod queue;

@@ -7,7 +7,7 @@ use router_common::packet::{Parsed, parse, protocol};
 use super::route_table::{PeerIndex, RouteTable};
 
 /// Smallest segment a TCP sends on Linux; a smaller one would have the host make a packet out of every few bytes.
-const MIN_TCP_SEGMENT: usize = 8;
+pub(super) const MIN_TCP_SEGMENT: usize = 8;
 
 /// Most segments of a UDP super-packet (kernel: `UDP_MAX_SEGMENTS`).
 const MAX_UDP_SEGMENTS: usize = 128;
@@ -56,7 +56,7 @@ fn source(key: &FlowKey) -> std::net::IpAddr {
 }
 
 /// The kernel checks such a header against the packet's length only, so its content is checked here.
-fn offload_fits(vnet: &VnetHeader, parsed: &Parsed, len: usize) -> bool {
+pub(super) fn offload_fits(vnet: &VnetHeader, parsed: &Parsed, len: usize) -> bool {
     let needs_csum = vnet.flags == VnetHeader::NEEDS_CSUM;
     let plain = vnet.flags == 0 && vnet.csum_start == 0 && vnet.csum_offset == 0;
     if !(needs_csum || plain) || vnet.num_buffers != 0 {

@@ -17,12 +17,22 @@ impl Sum {
         self
     }
 
-    /// The checksum as it stands in a header.
-    pub(crate) fn finish(self) -> [u8; 2] {
+    /// The sum itself: what a checksum field holds that is still to be finished.
+    pub(crate) fn fold(self) -> [u8; 2] {
         let mut sum = self.0;
         while sum > 0xffff {
             sum = (sum & 0xffff) + (sum >> 16);
         }
-        (!(sum as u16)).to_be_bytes()
+        (sum as u16).to_be_bytes()
+    }
+
+    /// The checksum as it stands in a header.
+    pub(crate) fn finish(self) -> [u8; 2] {
+        self.fold().map(|byte| !byte)
+    }
+
+    /// Whether the bytes added, a finished checksum among them, are as it says.
+    pub(crate) fn is_right(self) -> bool {
+        self.fold() == [0xff; 2]
     }
 }
