@@ -4,6 +4,8 @@ pub mod addresses;
 pub mod admission;
 pub mod backoff;
 pub mod batch;
+pub(crate) mod checksum;
+pub mod coalesce;
 pub mod codel;
 pub mod ecn;
 pub mod flow_cache;
