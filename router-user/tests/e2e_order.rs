@@ -25,7 +25,7 @@ use aya::maps::{HashMap, Map, MapData};
 use router_common::conn::Conn;
 use router_common::flow_key::FlowKey;
 use stream_router::control::{set_streams, set_workers};
-use xtask::lab::{Namespace, PIN_ROOT, Pair, PairPlan, ScratchDir, Side, Transport};
+use xtask::lab::{Namespace, PIN_ROOT, Pair, PairPlan, ScratchDir, Side, Status, Transport};
 
 use lan::{Lan, LanPlan};
 use udp::UdpPlan;
@@ -49,6 +49,9 @@ const HARD: UdpPlan = UdpPlan {
 };
 /// What of a receiver's end is still on its way when the senders have stopped.
 const TAIL: Duration = Duration::from_millis(500);
+
+/// How long losing a connection and making one may take.
+const OUTAGE: Duration = Duration::from_secs(20);
 
 /// Each test loads both CPUs, so only one runs at a time.
 static ALONE: Mutex<()> = Mutex::new(());
@@ -299,6 +302,44 @@ fn streams_come_and_go(transport: Transport) {
     assert_everything_arrives_in_order(&pair, end(&pair.a), end(&pair.b), || {
         scale_back_and_forth(&pair, Scaled::Streams);
     });
+}
+
+#[test]
+fn a_connection_lost_and_made_again_reorders_nothing_over_tcp() {
+    outlives_its_connection(Transport::Tcp);
+}
+
+#[test]
+fn a_connection_lost_and_made_again_reorders_nothing_over_quic() {
+    outlives_its_connection(Transport::Quic);
+}
+
+/// Only datagrams: TCP itself sends again what was lost, and that out of order.
+fn outlives_its_connection(transport: Transport) {
+    let _alone = alone();
+    let pair = forgetful_pair(transport).expect("the nodes start");
+    let set_link = |state: &str| {
+        let set = pair.b.host.ip(&["link", "set", "u0", state]);
+        set.expect("the link can be set");
+    };
+
+    let tally = datagrams(GENTLE, (&pair.a.host, &pair.b.host), pair.b.v4, || {
+        thread::sleep(Duration::from_secs(1));
+        set_link("down");
+        let lost = |status: &Status| !status.is_connected(pair.b.node.peer_id());
+        let waited = pair.a.node.wait_for("the connection is lost", OUTAGE, lost);
+        waited.expect("a dead link is noticed");
+        set_link("up");
+        let waited = pair.a.node.wait_connected(&pair.b.node, OUTAGE);
+        waited.expect("the nodes connect again");
+        thread::sleep(Duration::from_secs(1));
+    })
+    .expect("datagrams can be sent");
+
+    eprintln!("{transport:?}: {tally}");
+    let faults = (tally.n_reordered, tally.n_duplicated, tally.n_corrupt);
+    assert_eq!(faults, (0, 0, 0), "{tally}");
+    assert!(tally.n_lost > 0 && tally.n_sent > tally.n_lost + 1000, "{tally}");
 }
 
 #[test]
