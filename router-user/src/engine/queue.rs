@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::time::Instant;
 
 use super::batch::{BATCH_BYTES, Batch};
-use super::codel::{Codel, TARGET};
+use super::codel::Codel;
 use super::flow_class::{FlowClass, FlowClasses};
 
 /// Batches up to this size are copied into the one waiting before them: a small copy costs less than a write.
@@ -38,8 +38,7 @@ pub struct Aged {
 
 /// Bounded queue of one stream: sparse batches first, then bulk ones by age, and of these CoDel takes its toll.
 ///
-/// `pressed` follows the fill with hysteresis; it also rises when bulk waits for longer than CoDel's target, which is
-/// the smaller queue the slower the stream is.
+/// `pressed` follows the fill with hysteresis.
 #[derive(Debug)]
 pub struct StreamQueue {
     limits: QueueLimits,
@@ -47,8 +46,6 @@ pub struct StreamQueue {
     bulk: VecDeque<Batch>,
     n_bytes: usize,
     pressed: bool,
-    /// Bulk waited for longer than the target when it was last looked at.
-    slow: bool,
     codel: Codel,
     /// Whether the last batch taken was a sparse one; then bulk has its turn.
     sparse_last: bool,
@@ -65,7 +62,6 @@ impl StreamQueue {
             bulk: VecDeque::new(),
             n_bytes: 0,
             pressed: false,
-            slow: false,
             codel: Codel::default(),
             sparse_last: false,
             n_pushed: 0,
@@ -125,8 +121,7 @@ impl StreamQueue {
             }
             self.recycle(batch);
         };
-        let relief_at = if self.slow { 0 } else { self.limits.relief_at };
-        self.pressed &= self.n_bytes > relief_at;
+        self.pressed &= self.n_bytes > self.limits.relief_at;
         (popped, aged)
     }
 
@@ -145,8 +140,6 @@ impl StreamQueue {
     fn thin_out(&mut self, batch: &mut Batch, now: Instant, aged: &mut Aged) {
         let sojourn = batch.waited(now);
         let few = self.n_bytes <= FEW_BYTES;
-        self.slow = sojourn >= TARGET && !few;
-        self.pressed |= self.slow;
         while !batch.is_empty() && self.codel.handle_head(sojourn, few, now) {
             if batch.mark_first() {
                 aged.n_marked += 1;
@@ -167,7 +160,7 @@ impl StreamQueue {
 
     /// Drops everything that waits; returns how many frames that were.
     pub fn clear(&mut self, classes: &FlowClasses) -> u64 {
-        (self.n_bytes, self.pressed, self.slow) = (0, false, false);
+        (self.n_bytes, self.pressed) = (0, false);
         let mut n_frames = 0;
         for (part, class) in [
             (&mut self.sparse, FlowClass::Sparse),
@@ -303,24 +296,6 @@ mod tests {
             pressed.push(bench.queue.pressed());
         }
         assert_eq!(pressed, [false, false, true, true, false, false]);
-    }
-
-    #[test]
-    fn a_slow_stream_raises_pressure_with_less_waiting_and_until_nothing_does() {
-        let mut bench = Bench::new();
-        for tag in 0..4 {
-            bench.push(1, &frame(24_000, 0, tag), 0).1.unwrap();
-        }
-        assert!(!bench.queue.pressed());
-
-        let pressed: Vec<_> = (0..4)
-            .map(|n| {
-                bench.pop(6 + n).0.unwrap();
-                bench.queue.pressed()
-            })
-            .collect();
-
-        assert_eq!(pressed, [true, true, true, false]);
     }
 
     #[test]
