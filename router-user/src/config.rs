@@ -14,6 +14,7 @@
 //! initial = 8
 //! max = 32
 //! queue_size = 1000
+//! threads = 4                                                             # half the CPUs
 //! scale_interval = "5s"
 //! scale_up = 0.75
 //! scale_down = 0.25

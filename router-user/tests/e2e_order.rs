@@ -301,7 +301,8 @@ fn streams_that_come_and_go_every_second_reorder_and_lose_nothing_over_quic() {
     streams_come_and_go(Transport::Quic);
 }
 
-/// A pair that forgets flows fast, so that streams close and open again, and scales when it is told only.
+/// A pair that forgets flows fast, so that streams close and open again, and scales when it is told only. Workers and
+/// streams are on different threads.
 fn forgetful_pair(transport: Transport) -> Result<Pair> {
     let plan = PairPlan {
         transport,
@@ -310,7 +311,8 @@ fn forgetful_pair(transport: Transport) -> Result<Pair> {
     let mut pair = Pair::prepare(Path::new(NODE), &plan, ScratchDir::unique("order")?)?;
     for side in [&mut pair.a, &mut pair.b] {
         side.config.sections =
-            "\n[streams]\nscale_interval = \"1h\"\n[connections]\nttl = \"500ms\"\n".to_owned();
+            "\n[workers]\nthreads = 2\n[streams]\nscale_interval = \"1h\"\n[connections]\nttl = \"500ms\"\n"
+                .to_owned();
         side.node.configure(&side.config)?;
     }
     pair.start_nodes()?;

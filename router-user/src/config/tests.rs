@@ -635,6 +635,7 @@ fn the_readme_has_every_field_with_its_default() {
             ),
         ),
         ("`workers.queue_size`", "1000".to_owned()),
+        ("`workers.threads`", "half the CPUs".to_owned()),
         ("`workers.scale_interval`", seconds(workers_scaling.interval)),
         ("`workers.scale_up`", workers_scaler.scale_up.to_string()),
         ("`workers.scale_down`", workers_scaler.scale_down.to_string()),

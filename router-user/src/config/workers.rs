@@ -26,6 +26,7 @@ const DEFAULT: ScalingConfig = ScalingConfig {
     interval: Duration::from_secs(5),
 };
 
+const MAX_THREADS: u32 = 256;
 const DEFAULT_INITIAL: u32 = 8;
 const DEFAULT_QUEUE_SIZE: u32 = 1000;
 
@@ -41,6 +42,7 @@ pub struct WorkersConfig {
     scaling: ScalingConfig,
     initial: u32,
     queue_size: u32,
+    threads: u32,
 }
 
 impl WorkersConfig {
@@ -59,6 +61,11 @@ impl WorkersConfig {
         (self.queue_size * PACKET_ROOM).next_power_of_two()
     }
 
+    /// Threads that workers, connections and streams are spread over; never more than there are CPUs.
+    pub fn threads(&self) -> u32 {
+        self.threads
+    }
+
     pub(super) fn read(mut table: Table<'_>, problems: &mut Problems) -> Self {
         let scaling = ScalingConfig::read(&mut table, &BOUNDS, DEFAULT, problems);
         let (least, most) = (scaling.scaler.min, scaling.scaler.max);
@@ -71,11 +78,19 @@ impl WorkersConfig {
             problems.add(&initial.place, wrong, "workers.min to workers.max");
         }
         let queue_size = table.integer("queue_size", QUEUE_SIZES, problems);
+        let threads = table.integer("threads", 1..=MAX_THREADS, problems);
         table.finish(problems);
         Self {
             scaling,
             initial: initial.map_or(DEFAULT_INITIAL.max(least).min(most), |found| found.value),
             queue_size: queue_size.map_or(DEFAULT_QUEUE_SIZE, |found| found.value),
+            threads: threads.map_or_else(default_threads, |found| found.value),
         }
     }
+}
+
+/// Half the CPUs: for each packet that these threads carry, the host and its applications have about as much to do.
+fn default_threads() -> u32 {
+    let n_cpus = std::thread::available_parallelism().map_or(1, usize::from) as u32;
+    (n_cpus / 2).clamp(1, MAX_THREADS)
 }

@@ -13,7 +13,7 @@ use tracing::{info, warn};
 
 use super::connections::Connections;
 use super::counters::Counters;
-use super::data_thread::DataThread;
+use super::data_thread::DataThreads;
 use super::error::NodeError;
 use super::forwarder::Forwarder;
 use super::gateways::{Gateways, HostNetworks};
@@ -47,7 +47,7 @@ pub struct Node {
     stop_workers: CancellationToken,
     finish_senders: CancellationToken,
     tasks: Tasks,
-    data_thread: DataThread,
+    data_threads: DataThreads,
     device: Device,
 }
 
@@ -72,10 +72,11 @@ impl Node {
     /// Outside a tokio runtime with I/O and time enabled.
     pub async fn start(config: &Config) -> Result<Self, NodeError> {
         let keypair = identity::load(config.node().key())?;
-        let data_thread = DataThread::start("sr-data-0").map_err(|source| NodeError::System {
-            action: "start the data thread",
-            source,
-        })?;
+        let data_threads =
+            DataThreads::start(config.workers().threads()).map_err(|source| NodeError::System {
+                action: "start the data threads",
+                source,
+            })?;
         let settings = DeviceSettings {
             name: config.device().name(),
             addresses: config.device().addresses(),
@@ -106,13 +107,13 @@ impl Node {
             counters: counters.clone(),
             injector: device.injector(),
         };
-        let network = start_network(config, keypair, receivers, &data_thread)?;
+        let network = start_network(config, keypair, receivers, &data_threads)?;
         let worker_counts = Arc::new(WorkerCounts::default());
         let mut pool = WorkerPool::new(
             kernel.clone(),
             config.workers(),
             config.connections(),
-            data_thread.handle().clone(),
+            data_threads.runtimes(),
             new_forwarder(config, &peers, &counters, &device),
             worker_counts.clone(),
         )?;
@@ -152,7 +153,7 @@ impl Node {
             network.handle.clone(),
             finish_senders.clone(),
         );
-        let on = data_thread.handle();
+        let on = data_threads.first();
         let mut tasks = Tasks {
             workers: JoinSet::new(),
             connections: JoinSet::new(),
@@ -183,7 +184,7 @@ impl Node {
             stop_workers,
             finish_senders,
             tasks,
-            data_thread,
+            data_threads,
             device,
         })
     }
@@ -236,7 +237,7 @@ impl Node {
         self.tasks.stream_scaler.shutdown().await;
         self.tasks.uncaptured.shutdown().await;
         self.tasks.host_networks.shutdown().await;
-        drop(self.data_thread);
+        drop(self.data_threads);
         let removed = self.device.remove().await;
         info!("node is down");
         detached?;
@@ -323,9 +324,9 @@ fn start_network(
     config: &Config,
     keypair: Keypair,
     receivers: Receivers,
-    data_thread: &DataThread,
+    data_threads: &DataThreads,
 ) -> Result<Network, NodeError> {
-    let runtime = data_thread.handle().clone();
+    let (runtimes, known) = (data_threads.runtimes(), receivers.peers.clone());
     let peers = config
         .peers()
         .iter()
@@ -338,10 +339,14 @@ fn start_network(
         keypair,
         listen: config.node().listen().to_vec(),
         peers,
-        placement: Arc::new(move |_peer, _connection| runtime.clone()),
+        // A peer's connections share a thread, and so what of its flows comes and goes.
+        placement: Arc::new(move |peer, _connection| {
+            let index = known.by_id(&peer).map_or(0, |peer| peer.index.0);
+            runtimes.of(index).clone()
+        }),
         inbound: Arc::new(receivers),
     };
     // Listening sockets belong to the runtime they are made in.
-    let _on_data_thread = data_thread.handle().enter();
+    let _on_data_thread = data_threads.first().enter();
     Ok(Network::start(network_config)?)
 }

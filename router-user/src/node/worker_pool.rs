@@ -8,13 +8,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::Duration;
 
-use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
+use super::data_thread::Runtimes;
 use super::error::NodeError;
 use super::forwarder::Forwarder;
 use super::gateways::Gateways;
@@ -56,7 +56,7 @@ pub(super) struct WorkerPool {
     gateways: Gateways,
     running: BTreeMap<u32, Running>,
     tasks: JoinSet<(u32, io::Result<()>)>,
-    data_thread: Handle,
+    runtimes: Runtimes,
     new_forwarder: Box<dyn Fn() -> Forwarder + Send>,
     counts: Arc<WorkerCounts>,
     load: f64,
@@ -72,7 +72,7 @@ impl WorkerPool {
         kernel: Arc<Kernel>,
         workers: &WorkersConfig,
         connections: &ConnectionsConfig,
-        data_thread: Handle,
+        runtimes: Runtimes,
         new_forwarder: Box<dyn Fn() -> Forwarder + Send>,
         counts: Arc<WorkerCounts>,
     ) -> Result<Self, KernelError> {
@@ -89,7 +89,7 @@ impl WorkerPool {
             gateways: Gateways::default(),
             running: BTreeMap::new(),
             tasks: JoinSet::new(),
-            data_thread,
+            runtimes,
             new_forwarder,
             counts,
             load: 0.0,
@@ -167,7 +167,7 @@ impl WorkerPool {
         };
         let work = worker::run(ring, sockets, (self.new_forwarder)(), running.stop.clone());
         self.tasks
-            .spawn_on(async move { (worker, work.await) }, &self.data_thread);
+            .spawn_on(async move { (worker, work.await) }, self.runtimes.of(worker));
         self.running.insert(worker, running);
         Ok(())
     }
