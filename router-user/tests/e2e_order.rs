@@ -141,6 +141,7 @@ fn be_patient(host: &Namespace) -> Result<()> {
 fn n_refused(side: &Side) -> u64 {
     let counters = side.node.status().expect("the node answers").counters;
     let refused = ["peer_pressure", "ring_full", "tx_queue_full", "tx_aged"].map(|name| counters[name]);
+    eprintln!("peer_pressure, ring_full, tx_queue_full, tx_aged: {refused:?}");
     refused.iter().sum()
 }
 
