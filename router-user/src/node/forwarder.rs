@@ -7,7 +7,7 @@ use std::time::Instant;
 use router_common::record::RecordHeader;
 
 use super::counters::{Counter, Counters};
-use super::peers::{Peer, PeerTable};
+use super::peers::PeerTable;
 use super::streams::Lane;
 use crate::device::{Injector, ReplyBuffer, TokenBucket, Unreachable, unreachable};
 use crate::engine::addresses::addresses;
@@ -29,7 +29,7 @@ pub(super) struct Forwarder {
     reply: ReplyBuffer,
     flows: Arc<FlowCache>,
     now: Now,
-    /// By peer and stream.
+    /// By peer and stream, made when a stream is first used.
     batches: Vec<Vec<Batches>>,
     /// Batches that are begun, or were since the last flush.
     touched: Vec<(PeerIndex, StreamIndex)>,
@@ -59,9 +59,8 @@ impl Forwarder {
         counters: Arc<Counters>,
         injector: Injector,
     ) -> Self {
-        let batches_of = |peer: &Arc<Peer>| peer.streams.lanes().iter().map(|_| Batches::default()).collect();
         Self {
-            batches: peers.all().iter().map(batches_of).collect(),
+            batches: peers.all().iter().map(|_| Vec::new()).collect(),
             now: Now::new(Instant::now(), &flows),
             flows,
             peers,
@@ -165,7 +164,12 @@ fn frame_of(record: &[u8]) -> Option<(u32, &[u8], &[u8])> {
 }
 
 fn batches_of(batches: &mut [Vec<Batches>], peer: PeerIndex, stream: StreamIndex) -> Option<&mut Batches> {
-    batches.get_mut(peer.0 as usize)?.get_mut(usize::from(stream.0))
+    let of_peer = batches.get_mut(peer.0 as usize)?;
+    let index = usize::from(stream.0);
+    if index >= of_peer.len() {
+        of_peer.resize_with(index + 1, Batches::default);
+    }
+    of_peer.get_mut(index)
 }
 
 impl Batches {
