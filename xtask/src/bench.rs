@@ -1,10 +1,24 @@
 //! Measurements: figures for people, never a test's verdict.
 
+mod compare;
+mod cpu;
+mod datagrams;
+mod delay_line;
+mod figure;
 mod flood;
+mod installs;
+mod measure;
+mod mmsg;
+mod peers;
+mod report;
+mod stats;
+mod underlay;
 
 use std::time::Duration;
 
 use anyhow::Result;
+
+pub(crate) use compare::{Plan, compare};
 
 use crate::command::{cargo, require_root, run};
 use crate::{build, install};

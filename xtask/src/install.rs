@@ -16,12 +16,28 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("bpftool", "bpftool"),
 ];
 
+/// Programs that only the comparison with other VPNs runs.
+const BENCH_PROGRAMS: &[(&str, &str)] = &[("ethtool", "ethtool"), ("nft", "nftables")];
+
 /// Makes sure that every program a test or the ready network runs is there.
 ///
 /// # Errors
 /// When one is missing and cannot be installed.
 pub(crate) fn programs() -> Result<()> {
-    let missing: Vec<_> = PROGRAMS
+    ensure(PROGRAMS)
+}
+
+/// Makes sure that every program the comparison with other VPNs runs is there.
+///
+/// # Errors
+/// When one is missing and cannot be installed.
+pub(crate) fn bench_programs() -> Result<()> {
+    ensure(PROGRAMS)?;
+    ensure(BENCH_PROGRAMS)
+}
+
+fn ensure(programs: &[(&str, &str)]) -> Result<()> {
+    let missing: Vec<_> = programs
         .iter()
         .filter(|(program, _)| find_program(program).is_none())
         .collect();

@@ -29,3 +29,5 @@ pub use status::{DeviceStatus, GatewayStatus, PeerStatus, Status};
 
 /// Where nodes pin their programs and maps, one directory per device.
 pub const PIN_ROOT: &str = "/sys/fs/bpf/stream-router";
+/// Where user-space WireGuard listens for its configuration, one socket per device.
+pub const WIREGUARD_SOCKETS: &str = "/var/run/wireguard";

@@ -50,15 +50,23 @@ enum Task {
         #[arg(last = true)]
         args: Vec<String>,
     },
-    /// Measure (needs root).
-    #[command(subcommand)]
-    Bench(Bench),
+    /// Measure this build beside other VPNs (needs root).
+    Bench(BenchArgs),
     /// Check format, lints and documentation, then run the whole test suite (needs root).
     Ci,
 }
 
+#[derive(Args)]
+#[command(args_conflicts_with_subcommands = true)]
+struct BenchArgs {
+    #[command(subcommand)]
+    task: Option<BenchTask>,
+    #[command(flatten)]
+    plan: bench::Plan,
+}
+
 #[derive(Subcommand)]
-enum Bench {
+enum BenchTask {
     /// What the egress program costs, and a TCP flow beside a flood of new flows.
     Steering {
         /// Seconds of each TCP flow.
@@ -116,7 +124,10 @@ fn perform(task: Task) -> Result<ExitCode> {
         Task::Run(args) if !args.node.is_empty() => return demo::run_node(&args.node),
         Task::Run(_) => demo::run()?,
         Task::Test { args } => test::run_all(&args)?,
-        Task::Bench(Bench::Steering { secs }) => bench::steering(Duration::from_secs(secs))?,
+        Task::Bench(args) => match args.task {
+            Some(BenchTask::Steering { secs }) => bench::steering(Duration::from_secs(secs))?,
+            None => bench::compare(&args.plan)?,
+        },
         Task::Ci => ci::run_all()?,
     }
     Ok(ExitCode::SUCCESS)

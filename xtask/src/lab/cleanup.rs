@@ -12,9 +12,9 @@ use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::PIN_ROOT;
 use super::identity::{device_maker, maker};
 use super::process::{text, until};
+use super::{PIN_ROOT, WIREGUARD_SOCKETS};
 
 pub(super) const NETNS_ROOT: &str = "/run/netns";
 const LIMIT: Duration = Duration::from_secs(10);
@@ -88,6 +88,11 @@ fn clear(of_maker: impl Fn(u32) -> bool) -> Result<()> {
         .filter(|name| of(device_maker(name)))
         .collect();
     remove_network(&namespaces, &devices)?;
+    for name in names_in(Path::new(WIREGUARD_SOCKETS))? {
+        if of(name.strip_suffix(".sock").and_then(device_maker)) {
+            remove_file(&Path::new(WIREGUARD_SOCKETS).join(name))?;
+        }
+    }
     let temporary = std::env::temp_dir();
     for name in names_in(&temporary)?.iter().filter(|name| of(maker(name))) {
         remove_tree(&temporary.join(name))?;
@@ -146,6 +151,15 @@ fn names_in(directory: &Path) -> Result<BTreeSet<String>> {
 
 fn remove_tree(path: &Path) -> Result<()> {
     match fs::remove_dir_all(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot remove {}", path.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn remove_file(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             Err(error).with_context(|| format!("cannot remove {}", path.display()))
         }

@@ -1,0 +1,177 @@
+//! Two cables with a delay between them, in user space, for kernels without netem.
+
+use std::collections::VecDeque;
+use std::io::{IoSlice, IoSliceMut};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use nix::ifaddrs::getifaddrs;
+use nix::sys::socket::sockopt::{RcvBufForce, SndBufForce};
+use nix::sys::socket::{AddressFamily, LinkAddr, SockFlag, SockProtocol, SockType, bind, setsockopt, socket};
+use xtask::lab::Namespace;
+
+use super::mmsg::{self, BATCH};
+
+/// How often frames are taken and given.
+const TICK: Duration = Duration::from_micros(200);
+/// What a frame waits one way: on average it is seen half a tick late and given half a tick late.
+const DELAY: Duration = Duration::from_micros(10_000 - TICK.as_micros() as u64);
+/// Room for an Ethernet frame of the usual MTU with a VLAN tag.
+const FRAME_BYTES: usize = 1522;
+/// More than 10 Gbit/s of full frames wait in one direction.
+const MAX_WAITING: usize = 16 * 1024;
+/// What the kernel holds for us while this thread does not run, some 10 ms of 10 Gbit/s.
+const SOCKET_BYTES: usize = 32 << 20;
+
+/// A running delay line; it ends on drop.
+#[derive(Debug)]
+pub(super) struct DelayLine {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl DelayLine {
+    /// Carries frames between two devices of a host.
+    pub(super) fn start(host: &Namespace, devices: [&str; 2]) -> Result<Self> {
+        let [left, right] = host.enter(|| Ok([open(devices[0])?, open(devices[1])?]))?;
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let thread = thread::Builder::new().name("bench-delay".into()).spawn(move || {
+            let (mut there, mut back) = (Lane::default(), Lane::default());
+            while !stopped.load(Relaxed) {
+                there.carry(&left, &right);
+                back.carry(&right, &left);
+                thread::sleep(TICK);
+            }
+        })?;
+        Ok(Self {
+            stop,
+            thread: Some(thread),
+        })
+    }
+}
+
+impl Drop for DelayLine {
+    fn drop(&mut self) {
+        self.stop.store(true, Relaxed);
+        if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
+            eprintln!("the delay line panicked");
+        }
+    }
+}
+
+/// One direction.
+#[derive(Default)]
+struct Lane {
+    waiting: VecDeque<Frame>,
+    free: Vec<Vec<u8>>,
+}
+
+struct Frame {
+    due: Instant,
+    length: usize,
+    bytes: Vec<u8>,
+}
+
+impl Lane {
+    fn carry(&mut self, from: &OwnedFd, to: &OwnedFd) {
+        while self.waiting.len() < MAX_WAITING && self.take(from) == BATCH {}
+        while self.give(to) == BATCH {}
+    }
+
+    /// Takes a batch of frames off a device; returns how many there were.
+    fn take(&mut self, from: &OwnedFd) -> usize {
+        let due = Instant::now() + DELAY;
+        self.free
+            .resize_with(self.free.len().max(BATCH), || vec![0; FRAME_BYTES]);
+        let first = self.free.len() - BATCH;
+        let mut batch = self.free.split_off(first);
+        let mut buffers: Vec<IoSliceMut<'_>> = batch.iter_mut().map(|bytes| IoSliceMut::new(bytes)).collect();
+        let Ok(lengths) = mmsg::receive(from.as_fd(), &mut buffers, false) else {
+            self.free.append(&mut batch);
+            return 0;
+        };
+        let mut batch = batch.into_iter();
+        let mut n_taken = 0;
+        for (length, bytes) in lengths.zip(batch.by_ref()) {
+            self.waiting.push_back(Frame { due, length, bytes });
+            n_taken += 1;
+        }
+        self.free.extend(batch);
+        n_taken
+    }
+
+    /// Gives a batch of frames that are due to a device; returns how many. What a device refuses is lost, as on a cable.
+    fn give(&mut self, to: &OwnedFd) -> usize {
+        let now = Instant::now();
+        let due = self.waiting.iter().take(BATCH);
+        let packets: Vec<IoSlice<'_>> = due
+            .take_while(|frame| frame.due <= now)
+            .map(|frame| IoSlice::new(&frame.bytes[..frame.length]))
+            .collect();
+        let mut rest = &packets[..];
+        while !rest.is_empty() {
+            let n_gone = mmsg::send(to.as_fd(), rest).unwrap_or(1);
+            rest = rest.get(n_gone..).unwrap_or_default();
+        }
+        let n_given = packets.len();
+        let given = self.waiting.drain(..n_given);
+        self.free.extend(given.map(|frame| frame.bytes));
+        n_given
+    }
+}
+
+/// A socket for all frames that a device brings; what is sent through it does not come back to it.
+fn open(device: &str) -> Result<OwnedFd> {
+    let socket = socket(
+        AddressFamily::Packet,
+        SockType::Raw,
+        SockFlag::SOCK_CLOEXEC,
+        SockProtocol::EthAll,
+    )
+    .context("cannot open a packet socket")?;
+    setsockopt(&socket, RcvBufForce, &SOCKET_BYTES)?;
+    setsockopt(&socket, SndBufForce, &SOCKET_BYTES)?;
+    bind(socket.as_raw_fd(), &link_address(device)?)
+        .with_context(|| format!("cannot bind a packet socket to {device}"))?;
+    Ok(socket)
+}
+
+fn link_address(device: &str) -> Result<LinkAddr> {
+    getifaddrs()?
+        .filter(|interface| interface.interface_name == device)
+        .find_map(|interface| interface.address?.as_link_addr().copied())
+        .with_context(|| format!("no device {device}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use xtask::lab::link;
+    use xtask::lab::probe::PingPlan;
+
+    use super::*;
+
+    #[test]
+    fn a_round_trip_takes_twenty_milliseconds() {
+        let hosts = ["a", "middle", "b"].map(|label| Namespace::unique(label).unwrap());
+        let [a, middle, b] = &hosts;
+        link((a, "u0", &["192.0.2.1/24"]), (middle, "left", &[])).unwrap();
+        link((b, "u0", &["192.0.2.2/24"]), (middle, "right", &[])).unwrap();
+        let line = DelayLine::start(middle, ["left", "right"]).unwrap();
+        let pings = PingPlan {
+            count: 20,
+            ..PingPlan::new([192, 0, 2, 2].into())
+        };
+
+        let report = pings.run(a).unwrap();
+        drop(line);
+
+        assert_eq!(report.n_lost(), 0);
+        let median = report.percentile_ms(50).unwrap();
+        assert!((19.0..25.0).contains(&median), "{median}");
+    }
+}

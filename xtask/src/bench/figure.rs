@@ -1,0 +1,132 @@
+//! What is measured, one entry a row of the table.
+
+use std::collections::BTreeMap;
+
+use Figure::*;
+
+/// A link that the tunnels cross.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Link {
+    /// A veth pair with its offloads: segments of up to 64 KiB cross it in one piece.
+    Offloads,
+    /// A veth pair that carries nothing above its MTU.
+    Frames,
+    /// The same with a delay line in the middle.
+    Far,
+}
+
+/// A row of the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Figure {
+    Tcp,
+    TcpReverse,
+    Tcp4,
+    Tcp4Reverse,
+    TcpBoth,
+    CpuPerGib,
+    SmallRate,
+    SmallLoss,
+    SmallOverload,
+    SmallOffered,
+    LargeRate,
+    LargeLoss,
+    PingIdle50,
+    PingIdle99,
+    PingLoad50,
+    PingLoad99,
+    Resident,
+    TcpLoss1,
+    TcpLoss5,
+    TcpLoss20,
+}
+
+/// Values of one repeat, or of all repeats, over one link.
+pub(super) type Samples = BTreeMap<(Link, Figure), Vec<f64>>;
+
+impl Link {
+    pub(super) const ALL: [Self; 3] = [Self::Offloads, Self::Frames, Self::Far];
+
+    /// A word for files.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Offloads => "offloads",
+            Self::Frames => "frames",
+            Self::Far => "far",
+        }
+    }
+
+    /// A heading.
+    pub(super) fn title(self) -> &'static str {
+        match self {
+            Self::Offloads => "A veth with its offloads, where segments of 64 KiB cross in one piece",
+            Self::Frames => "A link that carries nothing above 1500 bytes: the veth without offloads",
+            Self::Far => "The link without offloads and a round trip of 20 ms",
+        }
+    }
+}
+
+impl Figure {
+    pub(super) const ALL: [Self; 20] = [
+        Tcp,
+        TcpReverse,
+        Tcp4,
+        Tcp4Reverse,
+        TcpBoth,
+        CpuPerGib,
+        SmallRate,
+        SmallLoss,
+        SmallOverload,
+        SmallOffered,
+        LargeRate,
+        LargeLoss,
+        PingIdle50,
+        PingIdle99,
+        PingLoad50,
+        PingLoad99,
+        Resident,
+        TcpLoss1,
+        TcpLoss5,
+        TcpLoss20,
+    ];
+
+    /// What the row says.
+    pub(super) fn title(self) -> &'static str {
+        match self {
+            Tcp => "TCP, 1 flow",
+            TcpReverse => "TCP, 1 flow, reverse",
+            Tcp4 => "TCP, 4 flows",
+            Tcp4Reverse => "TCP, 4 flows, reverse",
+            TcpBoth => "TCP, both directions at once, sum",
+            CpuPerGib => "CPU of the whole machine, 1 TCP flow",
+            SmallRate => "UDP 64 B, best received rate",
+            SmallLoss => "UDP 64 B, loss at that rate",
+            SmallOverload => "UDP 64 B, received when 3 times as much is offered",
+            SmallOffered => "UDP 64 B, offered then, times the best rate",
+            LargeRate => "UDP 1200 B, best received rate",
+            LargeLoss => "UDP 1200 B, loss at that rate",
+            PingIdle50 => "ping, idle, p50",
+            PingIdle99 => "ping, idle, p99",
+            PingLoad50 => "ping beside 1 TCP flow, p50",
+            PingLoad99 => "ping beside 1 TCP flow, p99",
+            Resident => "resident memory after load, the larger node",
+            TcpLoss1 => "TCP, 1 flow, 0.1 % random loss",
+            TcpLoss5 => "TCP, 1 flow, 0.5 % random loss",
+            TcpLoss20 => "TCP, 1 flow, 2 % random loss",
+        }
+    }
+
+    /// The unit of its values.
+    pub(super) fn unit(self) -> &'static str {
+        match self {
+            Tcp | TcpReverse | Tcp4 | Tcp4Reverse | TcpBoth | LargeRate | TcpLoss1 | TcpLoss5 | TcpLoss20 => {
+                "Gbit/s"
+            }
+            CpuPerGib => "s/GiB",
+            SmallRate | SmallOverload => "kpps",
+            SmallLoss | LargeLoss => "%",
+            SmallOffered => "×",
+            PingIdle50 | PingIdle99 | PingLoad50 | PingLoad99 => "ms",
+            Resident => "MiB",
+        }
+    }
+}

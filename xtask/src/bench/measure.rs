@@ -1,0 +1,187 @@
+//! The measurements of one tunnel over one link.
+
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use xtask::lab::probe::{IperfReport, IperfServer, PingPlan, PingReport, iperf};
+
+use super::cpu::{busy_seconds, resident_mib};
+use super::datagrams::Datagrams;
+use super::figure::{Figure, Link, Samples};
+use super::peers::Tunnel;
+use super::underlay::Underlay;
+
+/// Short enough that the CPUs do not fall into a sleep whose end takes longer than the way of the packet.
+const PING_INTERVAL: Duration = Duration::from_millis(2);
+/// A load begins before the pings beside it, when TCP has found its rate, and ends after them.
+const MARGIN: Duration = Duration::from_secs(1);
+
+/// A tunnel over a link, ready to be measured.
+#[derive(Debug)]
+pub(super) struct Site<'a> {
+    pub(super) underlay: &'a Underlay,
+    pub(super) tunnel: &'a Tunnel,
+    pub(super) link: Link,
+    pub(super) duration: Duration,
+}
+
+type Step = fn(&Site<'_>) -> Result<Vec<(Figure, f64)>>;
+
+const EVERYWHERE: &[(&str, Step)] = &[
+    ("ping", ping_idle),
+    ("TCP", tcp_and_cpu),
+    ("TCP of 4 flows", |site| site.tcp(Figure::Tcp4, &["--parallel=4"])),
+];
+const NEAR: &[(&str, Step)] = &[
+    ("TCP in reverse", |site| {
+        site.tcp(Figure::TcpReverse, &["--reverse"])
+    }),
+    ("TCP of 4 flows in reverse", |site| {
+        site.tcp(Figure::Tcp4Reverse, &["--parallel=4", "--reverse"])
+    }),
+    ("TCP both ways", |site| site.tcp(Figure::TcpBoth, &["--bidir"])),
+    ("ping under load", ping_under_load),
+    ("UDP of 64 B", small_datagrams),
+    ("UDP of 1200 B", large_datagrams),
+    ("memory", memory),
+];
+/// Loss belongs where a lost packet is one frame: with offloads it would be up to 64 KiB at once.
+const LOSS: &[(&str, Step)] = &[
+    ("TCP with 0.1 % loss", |site| {
+        site.tcp_with_loss(Figure::TcpLoss1, 1)
+    }),
+    ("TCP with 0.5 % loss", |site| {
+        site.tcp_with_loss(Figure::TcpLoss5, 5)
+    }),
+    ("TCP with 2 % loss", |site| {
+        site.tcp_with_loss(Figure::TcpLoss20, 20)
+    }),
+];
+
+impl Site<'_> {
+    /// Measures everything that belongs to the link; returns what was measured, and what failed.
+    pub(super) fn measure(&self) -> Result<(Samples, Vec<String>)> {
+        let (mut samples, mut failures) = (Samples::new(), Vec::new());
+        let [_, b] = &self.underlay.hosts;
+        let _server = IperfServer::start(b)?;
+        for (name, step) in self.steps() {
+            match step(self) {
+                Ok(values) => {
+                    for (figure, value) in values {
+                        samples.entry((self.link, figure)).or_default().push(value);
+                    }
+                }
+                Err(error) => failures.push(format!("{name}: {error:#}")),
+            }
+        }
+        Ok((samples, failures))
+    }
+
+    fn steps(&self) -> Vec<(&'static str, Step)> {
+        let of_link: &[&[(&str, Step)]] = match self.link {
+            Link::Offloads => &[EVERYWHERE, NEAR],
+            Link::Frames => &[EVERYWHERE, NEAR, LOSS],
+            Link::Far => &[EVERYWHERE, LOSS],
+        };
+        of_link.concat()
+    }
+
+    fn iperf(&self, duration: Duration, args: &[&str]) -> Result<IperfReport> {
+        let [a, _] = &self.underlay.hosts;
+        iperf(a, self.tunnel.to, duration, args)
+    }
+
+    fn tcp(&self, figure: Figure, args: &[&str]) -> Result<Vec<(Figure, f64)>> {
+        let report = self.iperf(self.duration, args)?;
+        let bits = report.received_bits_per_second + report.reverse_bits_per_second.unwrap_or(0.0);
+        Ok(vec![(figure, bits * 1e-9)])
+    }
+
+    fn tcp_with_loss(&self, figure: Figure, per_mille: u32) -> Result<Vec<(Figure, f64)>> {
+        self.underlay.lose(per_mille)?;
+        let measured = self.tcp(figure, &[]);
+        self.underlay.lose(0)?;
+        measured
+    }
+
+    fn datagrams(&self, payload_bytes: usize) -> Datagrams<'_> {
+        Datagrams {
+            hosts: &self.underlay.hosts,
+            to: self.tunnel.to,
+            payload_bytes,
+            duration: self.duration,
+        }
+    }
+
+    fn ping(&self) -> Result<PingReport> {
+        let [a, _] = &self.underlay.hosts;
+        let count = self.duration.as_millis() / PING_INTERVAL.as_millis();
+        PingPlan {
+            count: count as u32,
+            interval: PING_INTERVAL,
+            ..PingPlan::new(self.tunnel.to)
+        }
+        .run(a)
+    }
+}
+
+fn tcp_and_cpu(site: &Site<'_>) -> Result<Vec<(Figure, f64)>> {
+    let before = busy_seconds()?;
+    let report = site.iperf(site.duration, &[])?;
+    let busy = busy_seconds()? - before;
+    let bits = report.received_bits_per_second;
+    let gib = bits / 8.0 * site.duration.as_secs_f64() / f64::from(1 << 30);
+    Ok(vec![(Figure::Tcp, bits * 1e-9), (Figure::CpuPerGib, busy / gib)])
+}
+
+fn ping_idle(site: &Site<'_>) -> Result<Vec<(Figure, f64)>> {
+    percentiles(&site.ping()?, Figure::PingIdle50, Figure::PingIdle99)
+}
+
+fn ping_under_load(site: &Site<'_>) -> Result<Vec<(Figure, f64)>> {
+    let (load, pings) = thread::scope(|scope| {
+        let load = scope.spawn(|| site.iperf(site.duration + 2 * MARGIN, &[]));
+        thread::sleep(MARGIN);
+        let pings = site.ping();
+        (load.join().expect("the load does not panic"), pings)
+    });
+    load.context("the load")?;
+    percentiles(&pings?, Figure::PingLoad50, Figure::PingLoad99)
+}
+
+fn small_datagrams(site: &Site<'_>) -> Result<Vec<(Figure, f64)>> {
+    let datagrams = site.datagrams(64);
+    let best = datagrams.best()?;
+    let overload = datagrams.offer(3.0 * best.received_pps)?;
+    Ok(vec![
+        (Figure::SmallRate, best.received_pps * 1e-3),
+        (Figure::SmallLoss, best.loss_percent()),
+        (Figure::SmallOverload, overload.received_pps * 1e-3),
+        (Figure::SmallOffered, overload.sent_pps / best.received_pps),
+    ])
+}
+
+fn large_datagrams(site: &Site<'_>) -> Result<Vec<(Figure, f64)>> {
+    let datagrams = site.datagrams(1200);
+    let best = datagrams.best()?;
+    let bits_per_packet = 8.0 * datagrams.payload_bytes as f64;
+    Ok(vec![
+        (Figure::LargeRate, best.received_pps * bits_per_packet * 1e-9),
+        (Figure::LargeLoss, best.loss_percent()),
+    ])
+}
+
+fn percentiles(pings: &PingReport, p50: Figure, p99: Figure) -> Result<Vec<(Figure, f64)>> {
+    let at = |percent| pings.percentile_ms(percent).context("no ping was answered");
+    Ok(vec![(p50, at(50)?), (p99, at(99)?)])
+}
+
+fn memory(site: &Site<'_>) -> Result<Vec<(Figure, f64)>> {
+    let mut largest: Option<f64> = None;
+    for pid in site.tunnel.process_ids() {
+        let size = resident_mib(pid)?;
+        largest = Some(largest.map_or(size, |other| other.max(size)));
+    }
+    Ok(largest.map(|size| (Figure::Resident, size)).into_iter().collect())
+}

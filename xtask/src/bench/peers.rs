@@ -1,0 +1,180 @@
+//! The VPNs that are measured, and how each makes a tunnel.
+
+mod daemon;
+mod nebula;
+mod stream_router;
+mod tinc;
+mod wireguard;
+
+use std::net::IpAddr;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use clap::ValueEnum;
+use xtask::lab::probe::answers;
+use xtask::lab::process::{text, until};
+use xtask::lab::{Node, ScratchDir};
+
+use super::installs::{Installed, Suite, cargo_package, debian_packages};
+use super::underlay::{OUTER, Underlay};
+use crate::build;
+use daemon::Daemon;
+
+/// Inner addresses of the two hosts.
+const INNER: [&str; 2] = ["10.42.0.1", "10.42.0.2"];
+const CONNECT_LIMIT: Duration = Duration::from_secs(20);
+
+/// What is measured, in the order of the table's columns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+pub(crate) enum Vpn {
+    /// This build.
+    StreamRouter,
+    /// WireGuard's own, in Go, with segmentation and receive offload.
+    WireguardGo,
+    /// WireGuard in Rust, of Mullvad.
+    Gotatun,
+    /// WireGuard in Rust, of Cloudflare.
+    Boringtun,
+    /// Slack's mesh, in Go.
+    Nebula,
+    /// The oldest mesh, in C.
+    Tinc,
+    /// No VPN: the ceiling.
+    Veth,
+}
+
+/// A VPN that is there.
+#[derive(Debug)]
+pub(super) struct Peer {
+    /// Which.
+    pub(super) vpn: Vpn,
+    installed: Option<Installed>,
+}
+
+/// A VPN between the two hosts; it ends on drop.
+#[derive(Debug)]
+pub(super) struct Tunnel {
+    /// The address of the second host in it.
+    pub(super) to: IpAddr,
+    ends: Ends,
+    _files: ScratchDir,
+}
+
+#[derive(Debug)]
+enum Ends {
+    Bare,
+    Nodes(Box<[Node; 2]>),
+    Daemons([Daemon; 2]),
+}
+
+impl Vpn {
+    /// The name in the table and on the command line.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::StreamRouter => "stream-router",
+            Self::WireguardGo => "wireguard-go",
+            Self::Gotatun => "gotatun",
+            Self::Boringtun => "boringtun",
+            Self::Nebula => "nebula",
+            Self::Tinc => "tinc",
+            Self::Veth => "veth",
+        }
+    }
+}
+
+impl Peer {
+    /// Builds or installs it.
+    pub(super) fn install(vpn: Vpn) -> Result<Self> {
+        let installed = match vpn {
+            Vpn::StreamRouter => Some(this_build()?),
+            Vpn::WireguardGo => Some(debian_packages(
+                Suite::Sid,
+                &["wireguard-go"],
+                "usr/bin/wireguard-go",
+            )?),
+            Vpn::Gotatun => Some(cargo_package("gotatun-cli", "0.10.2", "gotatun")?),
+            Vpn::Boringtun => Some(cargo_package("boringtun-cli", "0.7.1", "boringtun-cli")?),
+            Vpn::Nebula => Some(debian_packages(Suite::Sid, &["nebula"], "usr/bin/nebula")?),
+            Vpn::Tinc => Some(debian_packages(
+                Suite::Own,
+                &["tinc", "liblzo2-2"],
+                "usr/sbin/tincd",
+            )?),
+            Vpn::Veth => None,
+        };
+        Ok(Self { vpn, installed })
+    }
+
+    /// Its version; the bare link has none.
+    pub(super) fn version(&self) -> &str {
+        self.installed.as_ref().map_or("", |installed| &installed.version)
+    }
+
+    /// Makes a tunnel and waits until it carries packets.
+    pub(super) fn connect(&self, underlay: &Underlay) -> Result<Tunnel> {
+        let files = ScratchDir::unique(self.vpn.name())?;
+        let ends = match &self.installed {
+            Some(installed) => self.start(installed, underlay, files.path())?,
+            None => Ends::Bare,
+        };
+        let to = match ends {
+            Ends::Bare => OUTER[1],
+            _ => INNER[1].parse()?,
+        };
+        let tunnel = Tunnel {
+            to,
+            ends,
+            _files: files,
+        };
+        let [a, _] = &underlay.hosts;
+        until("the tunnel carries packets", CONNECT_LIMIT, || {
+            Ok(answers(a, tunnel.to, Duration::from_secs(1))?.then_some(()))
+        })
+        .with_context(|| format!("{} does not connect", self.vpn.name()))?;
+        Ok(tunnel)
+    }
+
+    fn start(&self, installed: &Installed, underlay: &Underlay, files: &Path) -> Result<Ends> {
+        let wireguard =
+            |arguments: &[&str]| wireguard::start(installed, arguments, underlay, files).map(Ends::Daemons);
+        match self.vpn {
+            Vpn::StreamRouter => {
+                let nodes = stream_router::start(&installed.program, underlay, files)?;
+                Ok(Ends::Nodes(Box::new(nodes)))
+            }
+            Vpn::WireguardGo => wireguard(&["--foreground"]),
+            Vpn::Gotatun | Vpn::Boringtun => wireguard(&["--foreground", "--disable-drop-privileges"]),
+            Vpn::Nebula => nebula::start(installed, underlay, files).map(Ends::Daemons),
+            Vpn::Tinc => tinc::start(installed, underlay, files).map(Ends::Daemons),
+            Vpn::Veth => Ok(Ends::Bare),
+        }
+    }
+}
+
+impl Tunnel {
+    /// The processes that carry its packets.
+    pub(super) fn process_ids(&self) -> Vec<u32> {
+        match &self.ends {
+            Ends::Bare => Vec::new(),
+            Ends::Nodes(nodes) => nodes.iter().filter_map(Node::process_id).collect(),
+            Ends::Daemons(daemons) => daemons.iter().map(Daemon::id).collect(),
+        }
+    }
+}
+
+fn this_build() -> Result<Installed> {
+    let program = build::node()?;
+    let printed = text(Command::new(&program).arg("--version"), CONNECT_LIMIT)?;
+    Ok(Installed {
+        version: printed.split_whitespace().last().unwrap_or_default().to_owned(),
+        root: program.parent().unwrap_or(&program).to_owned(),
+        program,
+    })
+}
+
+/// Makes the same for both sides, 0 and 1.
+fn each_side<T>(mut make: impl FnMut(usize) -> Result<T>) -> Result<[T; 2]> {
+    Ok([make(0)?, make(1)?])
+}

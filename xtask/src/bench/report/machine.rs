@@ -1,0 +1,56 @@
+//! When and on what a run was made.
+
+use std::fs;
+use std::process::Command;
+use std::thread;
+
+use anyhow::{Context, Result};
+use nix::sys::utsname::uname;
+use serde::Serialize;
+
+use crate::command::read;
+
+/// The machine of a run.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Machine {
+    /// The day, in UTC.
+    pub(super) date: String,
+    /// The kernel's release.
+    pub(super) kernel: String,
+    /// What the CPU calls itself.
+    pub(super) cpu: String,
+    /// CPUs that this process may use.
+    pub(super) n_cpus: usize,
+}
+
+impl Machine {
+    pub(super) fn of_this_run() -> Result<Self> {
+        let date = read(Command::new("date").args(["-u", "+%F"]))?;
+        let cpus = fs::read_to_string("/proc/cpuinfo").context("cannot read /proc/cpuinfo")?;
+        Ok(Self {
+            date: date.trim().to_owned(),
+            kernel: uname()?.release().to_string_lossy().into_owned(),
+            cpu: model(&cpus).unwrap_or("an unnamed CPU").to_owned(),
+            n_cpus: thread::available_parallelism()?.get(),
+        })
+    }
+}
+
+fn model(cpuinfo: &str) -> Option<&str> {
+    let line = cpuinfo.lines().find(|line| line.starts_with("model name"))?;
+    Some(line.split_once(": ")?.1.trim())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_model_is_the_first_cpus() {
+        let cpuinfo =
+            "processor\t: 0\nmodel name\t: Some CPU @ 2.00GHz\n\nprocessor\t: 1\nmodel name\t: Other\n";
+
+        assert_eq!(model(cpuinfo), Some("Some CPU @ 2.00GHz"));
+        assert_eq!(model("processor\t: 0\n"), None);
+    }
+}
