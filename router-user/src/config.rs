@@ -14,6 +14,7 @@
 //! initial = 8
 //! max = 32
 //! queue_size = 1000
+//! threads = 4                                                             # half the CPUs
 //! scale_interval = "5s"
 //! scale_up = 0.75
 //! scale_down = 0.25
@@ -21,6 +22,16 @@
 //! ttl = "5s"
 //! cleanup_interval = "5s"
 //! max_entries = 262144
+//! shards = 16
+//! [streams]                                                               # likewise
+//! min_per_peer = 1
+//! max_per_peer = 10
+//! throughput_threshold = 100000
+//! scale_interval = "5s"
+//! scale_up = 0.8
+//! scale_down = 0.3
+//! [transport]                                                             # likewise
+//! prefer = ["tcp", "quic"]
 //! [[gateway]]                                                             # any number, none by default
 //! interface = "lan0"
 //! sink = "ring"                                                           # the default; or "af_xdp", "auto"
@@ -42,8 +53,11 @@ mod node;
 mod peer;
 mod problem;
 mod reader;
+mod scaling;
+mod streams;
 #[cfg(test)]
 mod tests;
+mod transport;
 mod workers;
 
 use std::fs;
@@ -57,6 +71,8 @@ pub use gateway::{GatewayConfig, Sink};
 pub use node::{DEFAULT_CONTROL_SOCKET, DEFAULT_KEY_FILE, NodeConfig};
 pub use peer::PeerConfig;
 pub use problem::{ConfigError, Problem};
+pub use scaling::ScalingConfig;
+pub use streams::StreamsConfig;
 pub use workers::WorkersConfig;
 
 use device::RawDevice;
@@ -64,6 +80,7 @@ use gateway::RawGateway;
 use peer::RawPeer;
 use problem::{Place, Problems};
 use reader::{Lines, Table};
+use transport::Preference;
 
 /// A validated configuration.
 #[derive(Clone, Debug, PartialEq)]
@@ -72,6 +89,7 @@ pub struct Config {
     device: DeviceConfig,
     workers: WorkersConfig,
     connections: ConnectionsConfig,
+    streams: StreamsConfig,
     gateways: Vec<GatewayConfig>,
     peers: Vec<PeerConfig>,
 }
@@ -113,6 +131,8 @@ impl Config {
         let device = RawDevice::read(root.table("device", &mut problems), &mut problems);
         let workers = WorkersConfig::read(root.table("workers", &mut problems), &mut problems);
         let connections = ConnectionsConfig::read(root.table("connections", &mut problems), &mut problems);
+        let streams = StreamsConfig::read(root.table("streams", &mut problems), &mut problems);
+        let preference = Preference::read(root.table("transport", &mut problems), &mut problems);
         let gateways: Vec<RawGateway> = root
             .tables("gateway", &mut problems)
             .into_iter()
@@ -130,12 +150,16 @@ impl Config {
             return Err(problems.into_error());
         }
         let gateways = gateways.into_iter().filter_map(RawGateway::validated).collect();
-        let peers = peers.into_iter().filter_map(RawPeer::validated).collect();
+        let peers = peers
+            .into_iter()
+            .filter_map(|peer| peer.validated(&preference))
+            .collect();
         Ok(Self {
             node,
             device: device.validated(),
             workers,
             connections,
+            streams,
             gateways,
             peers,
         })
@@ -159,6 +183,11 @@ impl Config {
     /// The connection table.
     pub fn connections(&self) -> &ConnectionsConfig {
         &self.connections
+    }
+
+    /// How many streams a peer has.
+    pub fn streams(&self) -> &StreamsConfig {
+        &self.streams
     }
 
     /// The gateways in the order of the file; may be none.

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `GET /v1/status` | 200 and a [`Status`] |
 //! | `PUT /v1/workers` with `{"active": 8}` | 204 once that many workers are active; 422 and a text outside the configured bounds. The next decision of the scaler may change it again. |
+//! | `PUT /v1/streams` with `{"active": 3}` | the same for the streams to each peer |
 
 mod client;
 mod server;
@@ -14,8 +15,8 @@ mod tests;
 use std::io;
 use std::path::PathBuf;
 
-pub use client::{fetch_status, set_workers};
-pub use server::{ControlServer, SetWorkers, StatusSource};
+pub use client::{fetch_status, set_streams, set_workers};
+pub use server::{ControlServer, StatusSource, Wish, Wishes};
 pub use status::{DeviceStatus, GatewayStatus, PeerState, PeerStatus, Status};
 
 /// Path of the status resource.
@@ -24,10 +25,13 @@ const STATUS_PATH: &str = "/v1/status";
 /// Path of the workers resource.
 const WORKERS_PATH: &str = "/v1/workers";
 
-/// What a client sends to [`WORKERS_PATH`].
+/// Path of the streams resource.
+const STREAMS_PATH: &str = "/v1/streams";
+
+/// What a client sends to [`WORKERS_PATH`] and [`STREAMS_PATH`].
 #[derive(Clone, Copy, Debug, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
-struct WorkersBody {
+struct NumberBody {
     active: u32,
 }
 

@@ -9,7 +9,8 @@
 //!    the destination ([`engine::route_table`], [`engine::queue`]).
 //! 4. The peer's sender writes batches to one libp2p stream ([`p2p`]).
 //! 5. The peer's receiver cuts the stream into frames ([`engine::framing`]), admits those that come from the sender's
-//!    own addresses ([`engine::admission`]) and injects them into its device.
+//!    own addresses ([`engine::admission`]), makes super-packets of them ([`engine::coalesce`]) and injects those into
+//!    its device.
 //!
 //! The steps of one flow are sequential; different workers' rings fill in parallel. [`node`] joins the parts,
 //! [`config`], [`control`] and [`cli`] are what an operator sees of it.

@@ -13,6 +13,8 @@ mod peers;
 mod receiver;
 mod sender;
 mod status;
+mod stream_scaler;
+mod streams;
 mod uncaptured;
 mod worker;
 mod worker_pool;

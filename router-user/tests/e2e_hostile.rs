@@ -3,8 +3,10 @@
 #[path = "support/stock_peer.rs"]
 mod stock_peer;
 
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -150,6 +152,38 @@ fn endless_frames_and_a_frame_that_never_ends_stop_nobody_else() {
         })
         .await?;
         scene.assert_honest_frames_arrive(peer).await
+    });
+}
+
+#[test]
+fn a_peer_that_stalls_holds_nobody_up() {
+    let scene = Scene::start();
+    let stop = AtomicBool::new(false);
+    let flood = || {
+        scene.pair.a.host.enter(|| {
+            let socket = UdpSocket::bind((scene.pair.a.v4, 0))?;
+            while !stop.load(Relaxed) {
+                // Refused once the peer's queue is full, as it has to be.
+                let _ = socket.send_to(&[0; 1200], (Ipv4Addr::from(HOSTILE_ADDRESS), 9));
+            }
+            Ok(())
+        })
+    };
+
+    // The peer is there and reads nothing, for as long as the pings take.
+    scene.run(async |_stalled| {
+        thread::scope(|scope| {
+            let flood = scope.spawn(flood);
+            for _ in 0..5 {
+                scene.assert_others_go_on();
+            }
+            stop.store(true, Relaxed);
+            flood.join().expect("no panic")
+        })
+    });
+
+    scene.wait_for("the stalled peer's queue filled up", |status| {
+        status.counters["peer_pressure"] > 1000
     });
 }
 

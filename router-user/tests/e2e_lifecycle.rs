@@ -217,3 +217,20 @@ fn traces(side: &Side) -> Vec<String> {
     );
     traces
 }
+
+#[test]
+fn packets_go_before_the_applications_that_send_them() {
+    let pair = Pair::unique(Path::new(NODE)).unwrap();
+
+    let threads = format!("/proc/{}/task", pair.a.node.process_id().unwrap());
+    let mut niceness = None;
+    for thread in fs::read_dir(threads).unwrap() {
+        let stat = fs::read_to_string(thread.unwrap().path().join("stat")).unwrap();
+        if let Some((_, rest)) = stat.split_once("(sr-data-0) ") {
+            // The 19th field, of which two stand before (proc_pid_stat(5)).
+            niceness = rest.split(' ').nth(16).map(str::to_owned);
+        }
+    }
+
+    assert_eq!(niceness.as_deref(), Some("-10"));
+}

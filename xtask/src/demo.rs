@@ -21,6 +21,7 @@ const DROPS: &[&str] = &[
     "tx_no_route",
     "tx_peer_down",
     "tx_queue_full",
+    "tx_aged",
     "tx_stream_lost",
     "rx_source_not_allowed",
     "rx_malformed_packet",

@@ -8,17 +8,21 @@ use super::reader::Table;
 const DEFAULT_TTL: Duration = Duration::from_secs(5);
 const DEFAULT_CLEANUP_INTERVAL: Duration = Duration::from_secs(5);
 const DEFAULT_MAX_ENTRIES: u32 = 262_144;
+const DEFAULT_SHARDS: u32 = 16;
 
 /// The kernel keeps lists of free entries per CPU; below this a few CPUs would hold them all. Above, an entry costs
 /// about 150 bytes of kernel memory.
 const MAX_ENTRIES: std::ops::RangeInclusive<u32> = 4096..=4_194_304;
 
-/// The connection table.
+const SHARDS: std::ops::RangeInclusive<u32> = 1..=1024;
+
+/// The connection table, and the cache of streams beside it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConnectionsConfig {
     ttl: Duration,
     cleanup_interval: Duration,
     max_entries: u32,
+    shards: u32,
 }
 
 impl ConnectionsConfig {
@@ -37,15 +41,22 @@ impl ConnectionsConfig {
         self.max_entries
     }
 
+    /// Parts of the cache that says which stream a flow has, each with its share of `max_entries`.
+    pub fn shards(&self) -> u32 {
+        self.shards
+    }
+
     pub(super) fn read(mut table: Table<'_>, problems: &mut Problems) -> Self {
         let ttl = table.duration("ttl", problems);
         let cleanup_interval = table.duration("cleanup_interval", problems);
         let max_entries = table.integer("max_entries", MAX_ENTRIES, problems);
+        let shards = table.integer("shards", SHARDS, problems);
         table.finish(problems);
         Self {
             ttl: ttl.unwrap_or(DEFAULT_TTL),
             cleanup_interval: cleanup_interval.unwrap_or(DEFAULT_CLEANUP_INTERVAL),
             max_entries: max_entries.map_or(DEFAULT_MAX_ENTRIES, |found| found.value),
+            shards: shards.map_or(DEFAULT_SHARDS, |found| found.value),
         }
     }
 }

@@ -6,6 +6,7 @@ use libp2p::{Multiaddr, PeerId};
 use super::address::{DIAL_ALLOWED, NETWORK_ALLOWED, dial_address, peer_network};
 use super::problem::{Located, Place, Problems};
 use super::reader::Table;
+use super::transport::Preference;
 
 const ID_ALLOWED: &str = "a peer id as `stream-router id` prints it, such as \"12D3KooW...\"";
 
@@ -23,7 +24,7 @@ impl PeerConfig {
         self.id
     }
 
-    /// Addresses to dial the peer at, without its id; empty when only the peer dials.
+    /// Addresses to dial the peer at, without its id, the preferred transport's first; empty when only the peer dials.
     pub fn addresses(&self) -> &[Multiaddr] {
         &self.addresses
     }
@@ -72,7 +73,8 @@ impl RawPeer {
     }
 
     /// `None` when the section has no valid id, which was reported.
-    pub(super) fn validated(self) -> Option<PeerConfig> {
+    pub(super) fn validated(mut self, preference: &Preference) -> Option<PeerConfig> {
+        preference.sort(&mut self.addresses);
         Some(PeerConfig {
             id: self.id?.value,
             addresses: self.addresses,

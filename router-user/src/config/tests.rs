@@ -123,7 +123,7 @@ fn every_problem_is_reported_in_the_order_of_the_file() {
     assert_eq!(
         problems_of(text),
         [
-            "sr.toml:1: x: unknown field (allowed: node, device, workers, connections, gateway, peer)",
+            "sr.toml:1: x: unknown field (allowed: node, device, workers, connections, streams, transport, gateway, peer)",
             "sr.toml:3: node.key: \"a\" is not the absolute path of a file (allowed: an absolute path)",
             "sr.toml:4: node.listen: expected an array of strings, found a string (allowed: an array, each element \
              /ip4/ADDRESS/tcp/PORT or /ip4/ADDRESS/udp/PORT/quic-v1, or the same with /ip6)",
@@ -615,6 +615,8 @@ proptest! {
 fn the_readme_has_every_field_with_its_default() {
     let config = Config::parse("[device]\naddresses = [\"10.42.0.1/24\"]\n", Path::new("sr.toml")).unwrap();
     let (node, workers, connections) = (config.node(), config.workers(), config.connections());
+    let (workers_scaling, streams) = (workers.scaling(), config.streams());
+    let (workers_scaler, streams_scaler) = (workers_scaling.scaler, streams.scaling().scaler);
     let seconds = |duration: std::time::Duration| format!("`{}s`", duration.as_secs());
     let rows = [
         ("`node.key`", format!("`{}`", node.key().display())),
@@ -625,18 +627,37 @@ fn the_readme_has_every_field_with_its_default() {
         ("`device.mtu`", config.device().mtu().to_string()),
         (
             "`workers.min`, `workers.initial`, `workers.max`",
-            format!("{}, {}, {}", workers.min(), workers.initial(), workers.max()),
+            format!(
+                "{}, {}, {}",
+                workers_scaler.min,
+                workers.initial(),
+                workers_scaler.max
+            ),
         ),
         ("`workers.queue_size`", "1000".to_owned()),
-        ("`workers.scale_interval`", seconds(workers.scale_interval())),
-        ("`workers.scale_up`", workers.scale_up().to_string()),
-        ("`workers.scale_down`", workers.scale_down().to_string()),
+        ("`workers.threads`", "half the CPUs".to_owned()),
+        ("`workers.scale_interval`", seconds(workers_scaling.interval)),
+        ("`workers.scale_up`", workers_scaler.scale_up.to_string()),
+        ("`workers.scale_down`", workers_scaler.scale_down.to_string()),
         ("`connections.ttl`", seconds(connections.ttl())),
         (
             "`connections.cleanup_interval`",
             seconds(connections.cleanup_interval()),
         ),
         ("`connections.max_entries`", connections.max_entries().to_string()),
+        ("`connections.shards`", connections.shards().to_string()),
+        (
+            "`streams.min_per_peer`, `streams.max_per_peer`",
+            format!("{}, {}", streams_scaler.min, streams_scaler.max),
+        ),
+        (
+            "`streams.throughput_threshold`",
+            streams.throughput_threshold().to_string(),
+        ),
+        ("`streams.scale_interval`", seconds(streams.scaling().interval)),
+        ("`streams.scale_up`", streams_scaler.scale_up.to_string()),
+        ("`streams.scale_down`", streams_scaler.scale_down.to_string()),
+        ("`transport.prefer`", "`[\"tcp\", \"quic\"]`".to_owned()),
         ("`peer.id`", "required".to_owned()),
         ("`peer.addresses`", "none".to_owned()),
         ("`peer.allowed_ips`", "required".to_owned()),
@@ -662,7 +683,8 @@ fn numbers_of_workers_that_are_not_written_give_way() {
         let text = format!("[device]\naddresses = [\"10.42.0.1/24\"]\n[workers]\n{text}");
         let config = Config::parse(&text, Path::new("sr.toml")).unwrap();
         let workers = config.workers();
-        (workers.min(), workers.initial(), workers.max())
+        let scaler = workers.scaling().scaler;
+        (scaler.min, workers.initial(), scaler.max)
     };
 
     assert_eq!(parse(""), (4, 8, 32));
@@ -696,4 +718,59 @@ fn durations_and_shares_out_of_range_are_reported() {
         format!("sr.toml:9: connections.cleanup_interval: expected a string, found an integer {allowed}")
     );
     assert!(lines[5].starts_with("sr.toml:10: connections.max_entries: 100 is out of range"));
+}
+
+#[test]
+fn the_preferred_transport_is_dialled_first_and_each_ones_addresses_keep_their_order() {
+    let [a, b] = ["/ip4/192.0.2.2/tcp/4001", "/ip4/192.0.2.3/tcp/4001"];
+    let [c, d] = [
+        "/ip4/192.0.2.2/udp/4001/quic-v1",
+        "/ip4/192.0.2.3/udp/4001/quic-v1",
+    ];
+    let dialled = |transport: &str| {
+        let text = format!(
+            "[device]\naddresses = [\"10.42.0.1/24\"]\n{transport}\n[[peer]]\nid = \"{}\"\n\
+             addresses = [\"{c}\", \"{a}\", \"{b}\", \"{d}\"]\nallowed_ips = [\"10.42.0.2/32\"]\n",
+            A
+        );
+        let config = Config::parse(&text, Path::new("sr.toml")).unwrap();
+        let addresses = config.peers()[0].addresses().iter();
+        addresses.map(ToString::to_string).collect::<Vec<_>>()
+    };
+
+    assert_eq!(dialled(""), [a, b, c, d]);
+    assert_eq!(dialled("[transport]\nprefer = [\"tcp\"]"), [a, b, c, d]);
+    assert_eq!(dialled("[transport]\nprefer = [\"quic\", \"tcp\"]"), [c, d, a, b]);
+}
+
+#[test]
+fn wrong_transports_and_stream_numbers_are_reported() {
+    let text = "[device]\naddresses = [\"10.42.0.1/24\"]\n[transport]\nprefer = [\"udp\", \"tcp\", \"tcp\"]\n\
+                [streams]\nmin_per_peer = 4\nmax_per_peer = 3\nscale_down = 0.9\nthroughput_threshold = 0\n";
+
+    let error = Config::parse(text, Path::new("sr.toml")).unwrap_err();
+
+    let said = error.to_string();
+    let lines: Vec<_> = said.lines().collect();
+    assert_eq!(lines.len(), 5, "{said}");
+    assert!(
+        lines[0].starts_with("sr.toml:4: transport.prefer[0]: \"udp\" is no transport (allowed: "),
+        "{said}"
+    );
+    assert!(
+        lines[1].starts_with("sr.toml:4: transport.prefer[2]: \"tcp\" is listed twice"),
+        "{said}"
+    );
+    assert!(
+        lines[2].starts_with("sr.toml:6: streams.min_per_peer: 4 is more than streams.max_per_peer, 3"),
+        "{said}"
+    );
+    assert!(
+        lines[3].starts_with("sr.toml:8: streams.scale_down: scale_down, 0.9, is not below scale_up, 0.8"),
+        "{said}"
+    );
+    assert!(
+        lines[4].starts_with("sr.toml:9: streams.throughput_threshold: 0 is out of range"),
+        "{said}"
+    );
 }

@@ -13,7 +13,7 @@ use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
-use super::{ControlError, STATUS_PATH, Status, WORKERS_PATH, WorkersBody};
+use super::{ControlError, NumberBody, STATUS_PATH, STREAMS_PATH, Status, WORKERS_PATH};
 
 /// More than 1,000 peers with 16 prefixes each need.
 const MAX_BODY_BYTES: usize = 16 * 1024 * 1024;
@@ -34,8 +34,20 @@ pub async fn fetch_status(socket: &Path) -> Result<Status, ControlError> {
 /// # Errors
 /// Nobody answers within 5 s, or the node refuses.
 pub async fn set_workers(socket: &Path, n: u32) -> Result<(), ControlError> {
-    let body = serde_json::to_vec(&WorkersBody { active: n }).map_err(|error| bad_answer(socket, error))?;
-    let request = Request::put(WORKERS_PATH)
+    set_number(socket, WORKERS_PATH, n).await
+}
+
+/// Has the node at `socket` scale to `n` streams to each peer.
+///
+/// # Errors
+/// Nobody answers within 5 s, or the node refuses.
+pub async fn set_streams(socket: &Path, n: u32) -> Result<(), ControlError> {
+    set_number(socket, STREAMS_PATH, n).await
+}
+
+async fn set_number(socket: &Path, path: &str, n: u32) -> Result<(), ControlError> {
+    let body = serde_json::to_vec(&NumberBody { active: n }).map_err(|error| bad_answer(socket, error))?;
+    let request = Request::put(path)
         .header(CONTENT_TYPE, "application/json")
         .body(Full::from(body));
     ask(socket, request).await.map(drop)

@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
 use tracing::warn;
 
-use super::{ControlError, STATUS_PATH, Status, WORKERS_PATH, WorkersBody};
+use super::{ControlError, NumberBody, STATUS_PATH, STREAMS_PATH, Status, WORKERS_PATH};
 
 /// Where the answers come from.
 pub trait StatusSource: Send + Sync + 'static {
@@ -23,19 +23,28 @@ pub trait StatusSource: Send + Sync + 'static {
     fn status(&self) -> Status;
 }
 
-/// A wish for another number of workers.
+/// A wish for another number of workers, or of streams per peer.
 #[derive(Debug)]
-pub struct SetWorkers {
+pub struct Wish {
     /// How many shall be active.
     pub n_active: u32,
     /// Told once they are, or why not.
     pub reply: oneshot::Sender<Result<(), String>>,
 }
 
+/// Who fulfils wishes.
+#[derive(Clone, Debug)]
+pub struct Wishes {
+    /// For another number of workers.
+    pub workers: mpsc::Sender<Wish>,
+    /// For another number of streams to each peer.
+    pub streams: mpsc::Sender<Wish>,
+}
+
 #[derive(Clone)]
 struct Sources {
     status: Arc<dyn StatusSource>,
-    workers: mpsc::Sender<SetWorkers>,
+    wishes: Wishes,
 }
 
 /// A served control socket; dropping it ends the service and removes the file.
@@ -46,18 +55,14 @@ pub struct ControlServer {
 }
 
 impl ControlServer {
-    /// Serves `status` at `path`, and passes wishes on to `workers`; mode 0600, in place of what a killed node left there.
+    /// Serves `status` at `path`, and passes on `wishes`; mode 0600, in place of what a killed node left there.
     ///
     /// # Errors
     /// A running node serves it, something else stands there, or the system refuses.
     ///
     /// # Panics
     /// Outside a tokio runtime with I/O enabled.
-    pub fn start(
-        path: &Path,
-        status: Arc<dyn StatusSource>,
-        workers: mpsc::Sender<SetWorkers>,
-    ) -> Result<Self, ControlError> {
+    pub fn start(path: &Path, status: Arc<dyn StatusSource>, wishes: Wishes) -> Result<Self, ControlError> {
         let io = |action| {
             move |source| ControlError::Io {
                 action,
@@ -77,7 +82,8 @@ impl ControlServer {
         let app = Router::new()
             .route(STATUS_PATH, get(get_status))
             .route(WORKERS_PATH, put(put_workers))
-            .with_state(Sources { status, workers });
+            .route(STREAMS_PATH, put(put_streams))
+            .with_state(Sources { status, wishes });
         let serving = tokio::spawn(async move {
             if let Err(error) = axum::serve(listener, app).await {
                 warn!(%error, "the control socket failed");
@@ -103,17 +109,24 @@ async fn get_status(State(sources): State<Sources>) -> Json<Status> {
     Json(sources.status.status())
 }
 
-async fn put_workers(
-    State(sources): State<Sources>,
-    Json(body): Json<WorkersBody>,
-) -> Result<StatusCode, (StatusCode, String)> {
+async fn put_workers(State(sources): State<Sources>, Json(body): Json<NumberBody>) -> Answer {
+    fulfil(&sources.wishes.workers, body).await
+}
+
+async fn put_streams(State(sources): State<Sources>, Json(body): Json<NumberBody>) -> Answer {
+    fulfil(&sources.wishes.streams, body).await
+}
+
+type Answer = Result<StatusCode, (StatusCode, String)>;
+
+async fn fulfil(wishes: &mpsc::Sender<Wish>, body: NumberBody) -> Answer {
     let stopping = || (StatusCode::SERVICE_UNAVAILABLE, "the node is stopping".to_owned());
     let (reply, answer) = oneshot::channel();
-    let wish = SetWorkers {
+    let wish = Wish {
         n_active: body.active,
         reply,
     };
-    sources.workers.send(wish).await.map_err(|_closed| stopping())?;
+    wishes.send(wish).await.map_err(|_closed| stopping())?;
     match answer.await {
         Ok(Ok(())) => Ok(StatusCode::NO_CONTENT),
         Ok(Err(reason)) => Err((StatusCode::UNPROCESSABLE_ENTITY, reason)),

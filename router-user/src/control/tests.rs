@@ -52,21 +52,24 @@ fn directory() -> PathBuf {
     directory
 }
 
-/// A server whose wishes are granted up to 32 workers.
+/// A server whose wishes are granted up to 32 workers and 10 streams.
 fn serve(path: &std::path::Path) -> Result<ControlServer, ControlError> {
-    let (wishes, mut wished) = mpsc::channel::<SetWorkers>(1);
-    let server = ControlServer::start(path, Arc::new(Fixed), wishes)?;
+    let wishes = Wishes {
+        workers: granted_up_to(32),
+        streams: granted_up_to(10),
+    };
+    ControlServer::start(path, Arc::new(Fixed), wishes)
+}
+
+fn granted_up_to(most: u32) -> mpsc::Sender<Wish> {
+    let (wishes, mut wished) = mpsc::channel::<Wish>(1);
     tokio::spawn(async move {
-        while let Some(SetWorkers { n_active, reply }) = wished.recv().await {
-            let outcome = if n_active <= 32 {
-                Ok(())
-            } else {
-                Err("too many".to_owned())
-            };
+        while let Some(Wish { n_active, reply }) = wished.recv().await {
+            let outcome = (n_active <= most).then_some(()).ok_or("too many".to_owned());
             let _ = reply.send(outcome);
         }
     });
-    Ok(server)
+    wishes
 }
 
 /// Sends raw bytes and returns the first line of the answer.
@@ -99,12 +102,18 @@ async fn a_wish_is_granted_or_refused_with_the_reason() {
     let _server = serve(&path).unwrap();
 
     set_workers(&path, 32).await.unwrap();
-    let refused = set_workers(&path, 33).await.unwrap_err();
+    set_streams(&path, 10).await.unwrap();
+    let refused = [
+        set_workers(&path, 33).await.unwrap_err(),
+        set_streams(&path, 11).await.unwrap_err(),
+    ];
 
-    assert!(
-        matches!(&refused, ControlError::Refused { reason, .. } if reason == "too many"),
-        "{refused}"
-    );
+    for refused in refused {
+        assert!(
+            matches!(&refused, ControlError::Refused { reason, .. } if reason == "too many"),
+            "{refused}"
+        );
+    }
     fs::remove_dir_all(directory).unwrap();
 }
 

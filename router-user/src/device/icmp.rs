@@ -4,7 +4,6 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use router_common::frame::VnetHeader;
 
-mod checksum;
 #[cfg(test)]
 mod tests;
 mod v4;

@@ -1,5 +1,6 @@
 //! Writes packets into the host through the TUN device.
 
+use std::io::IoSlice;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
@@ -28,22 +29,28 @@ pub enum InjectError {
     /// The device was removed.
     #[error("the device is gone")]
     Gone,
-    /// Any other errno of write(2).
+    /// Any other errno of writev(2).
     #[error("writing to the device gave {0}")]
     Other(Errno),
 }
 
 /// A handle to write packets with; clones share the descriptor, and each keeps the device alive.
 ///
-/// One call is one write(2): any number of threads may inject at once, and no order is promised between them.
+/// One call is one writev(2): any number of threads may inject at once, and no order is promised between them.
 #[derive(Clone, Debug)]
 pub struct Injector {
     fd: Arc<OwnedFd>,
+    udp_offload: bool,
 }
 
 impl Injector {
-    pub(super) fn new(fd: Arc<OwnedFd>) -> Self {
-        Self { fd }
+    pub(super) fn new(fd: Arc<OwnedFd>, udp_offload: bool) -> Self {
+        Self { fd, udp_offload }
+    }
+
+    /// Whether UDP super-packets are taken; false before Linux 6.2.
+    pub fn udp_offload(&self) -> bool {
+        self.udp_offload
     }
 
     /// Injects `[12-byte virtio_net_hdr][packet]`, as it stands in a frame behind the length.
@@ -53,13 +60,21 @@ impl Injector {
     /// # Errors
     /// The packet was not injected.
     pub fn inject(&self, vnet_and_packet: &[u8]) -> Result<(), InjectError> {
-        let len = vnet_and_packet.len();
+        self.inject_parts(&[IoSlice::new(vnet_and_packet)])
+    }
+
+    /// The same, with header and packet in pieces that the kernel joins; at most 1024 (`UIO_MAXIOV`).
+    ///
+    /// # Errors
+    /// As for [`Injector::inject`].
+    pub fn inject_parts(&self, parts: &[IoSlice<'_>]) -> Result<(), InjectError> {
+        let len = parts.iter().map(|part| part.len()).sum();
         if len < VnetHeader::LEN + MIN_PACKET_LEN {
             return Err(InjectError::TooShort { len });
         }
         loop {
             // TUN takes a packet whole or not at all, so the count written says nothing.
-            return match nix::unistd::write(&self.fd, vnet_and_packet) {
+            return match nix::sys::uio::writev(&self.fd, parts) {
                 Ok(_) => Ok(()),
                 Err(Errno::EINTR) => continue,
                 Err(errno) => Err(InjectError::from(errno)),

@@ -1,5 +1,7 @@
 //! Against the kernel, each test in a network namespace of its own; needs root.
 
+mod super_packets;
+
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::time::{Duration, Instant};

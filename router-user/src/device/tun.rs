@@ -115,7 +115,7 @@ impl Tun {
 
     /// A handle that writes packets into the host.
     pub fn injector(&self) -> Injector {
-        Injector::new(Arc::clone(&self.fd))
+        Injector::new(Arc::clone(&self.fd), self.udp_offload)
     }
 
     /// The device on the current runtime's reactor, to wait until a packet can be read.

@@ -7,7 +7,7 @@ use router_common::packet::{Parsed, parse, protocol};
 use super::route_table::{PeerIndex, RouteTable};
 
 /// Smallest segment a TCP sends on Linux; a smaller one would have the host make a packet out of every few bytes.
-const MIN_TCP_SEGMENT: usize = 8;
+pub(super) const MIN_TCP_SEGMENT: usize = 8;
 
 /// Most segments of a UDP super-packet (kernel: `UDP_MAX_SEGMENTS`).
 const MAX_UDP_SEGMENTS: usize = 128;
@@ -23,11 +23,16 @@ pub enum Refusal {
     SourceNotAllowed,
 }
 
-/// Says whether a frame of `peer` may be injected.
+/// Says whether a frame of `peer` may be injected, and what its headers say.
 ///
 /// # Errors
 /// The first reason why not.
-pub fn admit(routes: &RouteTable, peer: PeerIndex, vnet: &VnetHeader, packet: &[u8]) -> Result<(), Refusal> {
+pub fn admit(
+    routes: &RouteTable,
+    peer: PeerIndex,
+    vnet: &VnetHeader,
+    packet: &[u8],
+) -> Result<Parsed, Refusal> {
     let parsed = parse(packet, packet.len() as u32).map_err(|_reason| Refusal::MalformedPacket)?;
     if parsed.total_len as usize != packet.len() {
         return Err(Refusal::MalformedPacket);
@@ -36,7 +41,7 @@ pub fn admit(routes: &RouteTable, peer: PeerIndex, vnet: &VnetHeader, packet: &[
         return Err(Refusal::BadOffloadHeader);
     }
     if routes.owns(peer, source(&parsed.key)) {
-        Ok(())
+        Ok(parsed)
     } else {
         Err(Refusal::SourceNotAllowed)
     }
@@ -51,7 +56,7 @@ fn source(key: &FlowKey) -> std::net::IpAddr {
 }
 
 /// The kernel checks such a header against the packet's length only, so its content is checked here.
-fn offload_fits(vnet: &VnetHeader, parsed: &Parsed, len: usize) -> bool {
+pub(super) fn offload_fits(vnet: &VnetHeader, parsed: &Parsed, len: usize) -> bool {
     let needs_csum = vnet.flags == VnetHeader::NEEDS_CSUM;
     let plain = vnet.flags == 0 && vnet.csum_start == 0 && vnet.csum_offset == 0;
     if !(needs_csum || plain) || vnet.num_buffers != 0 {
@@ -108,6 +113,10 @@ mod tests {
     fn routes() -> RouteTable {
         let nets = [("10.42.0.2/32", 0), ("fd42::2/128", 0), ("10.42.0.3/32", 1)];
         RouteTable::new(nets.map(|(net, peer)| (net.parse().unwrap(), PeerIndex(peer))))
+    }
+
+    fn admit(routes: &RouteTable, peer: PeerIndex, vnet: &VnetHeader, packet: &[u8]) -> Result<(), Refusal> {
+        super::admit(routes, peer, vnet, packet).map(drop)
     }
 
     fn tcp(source: [u8; 4], payload: usize) -> Vec<u8> {

@@ -89,30 +89,43 @@ impl Decoder {
         self.end = (self.end + n).min(self.buffer.len());
     }
 
-    /// Takes the next whole frame; `None` until more bytes come.
-    ///
-    /// # Errors
-    /// [`FrameError`] when the bytes cannot be a frame; the stream is to be reset.
-    pub fn next_frame(&mut self) -> Result<Option<Frame<'_>>, FrameError> {
-        let pending = &self.buffer[self.start..self.end];
-        let Some((len, rest)) = pending.split_first_chunk() else {
-            return Ok(None);
-        };
-        let len = u32::from_le_bytes(*len);
-        let packet_len = len as usize;
-        if !(MIN_PACKET_LEN..=MAX_PACKET_LEN).contains(&packet_len) {
-            return Err(FrameError::Length { len });
+    /// Takes the whole frames that are there, one after the other.
+    pub fn frames(&mut self) -> Frames<'_> {
+        Frames {
+            bytes: &self.buffer[self.start..self.end],
+            start: &mut self.start,
         }
-        let Some(vnet_and_packet) = rest.get(..VnetHeader::LEN + packet_len) else {
-            return Ok(None);
-        };
-        self.start += FrameHeader::LEN + packet_len;
-        Ok(Some(Frame { vnet_and_packet }))
     }
 
     /// Bytes of a frame that has not come whole.
     pub fn pending(&self) -> usize {
         self.end - self.start
+    }
+}
+
+/// The whole frames of a [`Decoder`]; those taken stay readable until it gets the next bytes.
+///
+/// An error means that the bytes cannot be a frame: the stream is to be reset.
+#[derive(Debug)]
+pub struct Frames<'a> {
+    bytes: &'a [u8],
+    start: &'a mut usize,
+}
+
+impl<'a> Iterator for Frames<'a> {
+    type Item = Result<Frame<'a>, FrameError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let (len, behind) = self.bytes.split_first_chunk()?;
+        let len = u32::from_le_bytes(*len);
+        let packet_len = len as usize;
+        if !(MIN_PACKET_LEN..=MAX_PACKET_LEN).contains(&packet_len) {
+            return Some(Err(FrameError::Length { len }));
+        }
+        let (vnet_and_packet, rest) = behind.split_at_checked(VnetHeader::LEN + packet_len)?;
+        self.bytes = rest;
+        *self.start += FrameHeader::LEN + packet_len;
+        Some(Ok(Frame { vnet_and_packet }))
     }
 }
 
@@ -144,7 +157,8 @@ mod tests {
             space[..n].copy_from_slice(&rest[..n]);
             decoder.handle_read(n);
             rest = &rest[n..];
-            while let Some(frame) = decoder.next_frame()? {
+            for frame in decoder.frames() {
+                let frame = frame?;
                 assert_eq!(frame.vnet().csum_start as usize, frame.packet().len() & 0xffff);
                 frames.push(frame.packet().to_vec());
             }
@@ -219,7 +233,7 @@ mod tests {
             let n = bytes.len();
             decoder.space()[..n].copy_from_slice(&bytes);
             decoder.handle_read(n);
-            while let Ok(Some(frame)) = decoder.next_frame() {
+            for frame in decoder.frames().map_while(Result::ok) {
                 prop_assert!((MIN_PACKET_LEN..=MAX_PACKET_LEN).contains(&frame.packet().len()));
             }
         }

@@ -1,4 +1,4 @@
-//! Follows the peers' connections: which stand, and which of them carries the peer's sender.
+//! Follows the peers' connections: which stand, and which of them carries the peer's senders.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -6,28 +6,29 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::counters::{Counter, Counters};
 use super::peers::{Peer, PeerTable};
 use super::sender;
+use crate::engine::flow_cache::StreamIndex;
 use crate::p2p::{ConnectionId, NetworkEvent, NetworkHandle, PeerId};
 
-/// Connections of one peer, oldest first, and the sender that runs on one of them.
+/// Connections of one peer, oldest first, and the senders that run on one of them.
 #[derive(Default)]
-struct Lane {
+struct Link {
     connections: Vec<(ConnectionId, Handle)>,
-    sender: Option<(ConnectionId, JoinHandle<()>)>,
+    senders: Option<(ConnectionId, JoinSet<()>)>,
 }
 
-/// Keeps exactly one sender per connected peer, on its oldest connection.
+/// Keeps exactly one sender for each lane of each connected peer, on the peer's oldest connection.
 pub(super) struct Connections {
     peers: Arc<PeerTable>,
     counters: Arc<Counters>,
     network: NetworkHandle,
     finish: CancellationToken,
-    lanes: HashMap<PeerId, Lane>,
+    links: HashMap<PeerId, Link>,
 }
 
 impl Connections {
@@ -43,7 +44,7 @@ impl Connections {
             counters,
             network,
             finish,
-            lanes: HashMap::new(),
+            links: HashMap::new(),
         }
     }
 
@@ -65,9 +66,9 @@ impl Connections {
                 NetworkEvent::Rtt { .. } | NetworkEvent::Listening { .. } => {}
             }
         }
-        for (_, sender) in self.lanes.into_values().filter_map(|lane| lane.sender) {
+        for (_, mut senders) in self.links.into_values().filter_map(|link| link.senders) {
             // A sender that panicked has said so itself; there is nothing left to wait for.
-            let _ = sender.await;
+            while senders.join_next().await.is_some() {}
         }
     }
 
@@ -75,10 +76,10 @@ impl Connections {
         let Some(peer) = self.peers.by_id(&id).cloned() else {
             return;
         };
-        let lane = self.lanes.entry(id).or_default();
-        lane.connections.push((connection, runtime));
-        if lane.sender.is_none() {
-            self.start_sender(&peer);
+        let link = self.links.entry(id).or_default();
+        link.connections.push((connection, runtime));
+        if link.senders.is_none() {
+            self.start_senders(&peer);
         }
     }
 
@@ -86,37 +87,44 @@ impl Connections {
         let Some(peer) = self.peers.by_id(&id).cloned() else {
             return;
         };
-        let Some(lane) = self.lanes.get_mut(&id) else {
+        let Some(link) = self.links.get_mut(&id) else {
             return;
         };
-        lane.connections.retain(|(other, _)| *other != connection);
-        if let Some((_, sender)) = lane.sender.take_if(|(on, _)| *on == connection) {
-            // Gone before the next one starts, or two could write the same flow.
-            sender.abort();
-            let _ = sender.await;
-            self.start_sender(&peer);
+        link.connections.retain(|(other, _)| *other != connection);
+        if let Some((_, mut senders)) = link.senders.take_if(|(on, _)| *on == connection) {
+            // Gone before the next ones start, or two could write the same flow.
+            senders.shutdown().await;
+            self.start_senders(&peer);
         }
     }
 
-    fn start_sender(&mut self, peer: &Arc<Peer>) {
-        let lane = self.lanes.entry(peer.id).or_default();
-        let Some((connection, runtime)) = lane.connections.first() else {
+    fn start_senders(&mut self, peer: &Arc<Peer>) {
+        let link = self.links.entry(peer.id).or_default();
+        if link.connections.is_empty() {
             peer.connected.store(false, Relaxed);
-            self.counters.add(Counter::TxStreamLost, peer.outbox.clear());
+        }
+        if !peer.connected.load(Relaxed) {
+            // Without a connection nothing waits, but for what a worker queued just as the last one went away.
+            for lane in peer.streams.lanes() {
+                self.counters.add(Counter::TxStreamLost, lane.outbox.clear());
+            }
+        }
+        let Some((connection, runtime)) = link.connections.first() else {
             return;
         };
-        if !peer.connected.load(Relaxed) {
-            // A worker may have queued a batch just as the last connection went away.
-            self.counters.add(Counter::TxStreamLost, peer.outbox.clear());
+        let mut senders = JoinSet::new();
+        for index in 0..peer.streams.lanes().len() {
+            let task = sender::run(
+                peer.clone(),
+                StreamIndex(index as u8),
+                *connection,
+                self.network.clone(),
+                self.counters.clone(),
+                self.finish.clone(),
+            );
+            senders.spawn_on(task, runtime);
         }
-        let task = sender::run(
-            peer.clone(),
-            *connection,
-            self.network.clone(),
-            self.counters.clone(),
-            self.finish.clone(),
-        );
-        lane.sender = Some((*connection, runtime.spawn(task)));
+        link.senders = Some((*connection, senders));
         peer.connected.store(true, Relaxed);
     }
 }

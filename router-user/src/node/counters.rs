@@ -13,6 +13,10 @@ pub(super) enum Counter {
     TxPeerDown,
     /// Captured packet for a peer whose queue is full.
     TxQueueFull,
+    /// Frame dropped because its queue had been long for too long (CoDel).
+    TxAged,
+    /// Frame marked as having met congestion instead (ECN).
+    TxEcnMarked,
     /// Frame that was queued or half written when its stream or connection went away.
     TxStreamLost,
     /// Packet that the egress program left to the device, such as multicast.
@@ -33,10 +37,12 @@ pub(super) enum Counter {
 
 impl Counter {
     /// Every counter, in the order in which it is shown.
-    pub(super) const ALL: [Self; 11] = [
+    pub(super) const ALL: [Self; 13] = [
         Self::TxNoRoute,
         Self::TxPeerDown,
         Self::TxQueueFull,
+        Self::TxAged,
+        Self::TxEcnMarked,
         Self::TxStreamLost,
         Self::TxNotCaptured,
         Self::RxSourceNotAllowed,
@@ -53,6 +59,8 @@ impl Counter {
             Self::TxNoRoute => "tx_no_route",
             Self::TxPeerDown => "tx_peer_down",
             Self::TxQueueFull => "tx_queue_full",
+            Self::TxAged => "tx_aged",
+            Self::TxEcnMarked => "tx_ecn_marked",
             Self::TxStreamLost => "tx_stream_lost",
             Self::TxNotCaptured => "tx_not_captured",
             Self::RxSourceNotAllowed => "rx_source_not_allowed",

@@ -1,16 +1,66 @@
-//! The thread that carries packets: workers, connections, senders and receivers on one single-threaded runtime.
+//! The threads that carry packets: workers, connections, senders and receivers, each on one single-threaded runtime.
 //!
 //! A task that hops between threads costs more than a second core brings: one current-thread runtime moves about
-//! twice the bytes of a multi-threaded one through the same connection.
+//! twice the bytes of a multi-threaded one through the same connection. So tasks are placed and stay.
 
 use std::io;
-use std::thread::JoinHandle;
+use std::thread::{JoinHandle, available_parallelism};
 
+use rustix::process::setpriority_process;
+use rustix::thread::gettid;
 use tokio::runtime::{Builder, Handle};
 use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+/// Above the applications whose packets it carries: with them on the same CPUs, a ping beside a bulk transfer takes 0.8
+/// instead of 2.0 ms (p50), and the transfer loses 3 %.
+const NICENESS: i32 = -10;
+
+/// Data threads, at least one.
+pub(super) struct DataThreads {
+    first: DataThread,
+    others: Vec<DataThread>,
+}
+
+impl DataThreads {
+    /// Starts `n` threads, in the caller's network namespace, but no more than there are CPUs.
+    ///
+    /// # Errors
+    /// The system gives no thread, or no epoll instance.
+    pub(super) fn start(n: u32) -> io::Result<Self> {
+        let n_cpus = available_parallelism()?.get() as u32;
+        let thread = |i| DataThread::start(&format!("sr-data-{i}"));
+        Ok(Self {
+            first: thread(0)?,
+            others: (1..n.min(n_cpus)).map(thread).collect::<io::Result<_>>()?,
+        })
+    }
+
+    /// The first thread, which also has what there is one of.
+    pub(super) fn first(&self) -> &Handle {
+        &self.first.handle
+    }
+
+    /// Runtimes of all threads, the first one's first.
+    pub(super) fn runtimes(&self) -> Runtimes {
+        let others = self.others.iter().map(|thread| thread.handle.clone());
+        Runtimes(std::iter::once(self.first.handle.clone()).chain(others).collect())
+    }
+}
+
+/// Where tasks may be placed.
+#[derive(Clone, Debug)]
+pub(super) struct Runtimes(Vec<Handle>);
+
+impl Runtimes {
+    /// The place of the task with this number, the same each time.
+    pub(super) fn of(&self, number: u32) -> &Handle {
+        &self.0[number as usize % self.0.len()]
+    }
+}
 
 /// A running data thread; dropping it drops every task on it.
-pub(super) struct DataThread {
+struct DataThread {
     handle: Handle,
     stop: CancellationToken,
     thread: Option<JoinHandle<()>>,
@@ -21,24 +71,20 @@ impl DataThread {
     ///
     /// # Errors
     /// The system gives no thread, or no epoll instance.
-    pub(super) fn start(name: &str) -> io::Result<Self> {
+    fn start(name: &str) -> io::Result<Self> {
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let handle = runtime.handle().clone();
         let stop = CancellationToken::new();
         let stopped = stop.clone();
-        let thread = std::thread::Builder::new()
-            .name(name.to_owned())
-            .spawn(move || runtime.block_on(stopped.cancelled()))?;
+        let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || {
+            raise_priority();
+            runtime.block_on(stopped.cancelled());
+        })?;
         Ok(Self {
             handle,
             stop,
             thread: Some(thread),
         })
-    }
-
-    /// Spawns onto the thread.
-    pub(super) fn handle(&self) -> &Handle {
-        &self.handle
     }
 }
 
@@ -49,5 +95,11 @@ impl Drop for DataThread {
             // A panic on it has been printed already.
             let _ = thread.join();
         }
+    }
+}
+
+fn raise_priority() {
+    if let Err(error) = setpriority_process(Some(gettid()), NICENESS) {
+        warn!(%error, NICENESS, "cannot raise the priority of the data thread; it needs CAP_SYS_NICE");
     }
 }

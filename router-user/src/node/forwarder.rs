@@ -7,10 +7,13 @@ use std::time::Instant;
 use router_common::record::RecordHeader;
 
 use super::counters::{Counter, Counters};
-use super::peers::{Peer, PeerTable};
+use super::peers::PeerTable;
+use super::streams::Lane;
 use crate::device::{Injector, ReplyBuffer, TokenBucket, Unreachable, unreachable};
 use crate::engine::addresses::addresses;
-use crate::engine::queue::Batch;
+use crate::engine::batch::Batch;
+use crate::engine::flow_cache::{FlowCache, StreamIndex, Tick};
+use crate::engine::flow_class::{BucketIndex, FlowClass, is_urgent};
 use crate::engine::route_table::PeerIndex;
 
 /// Answers per second and worker, and at once; like Linux, which sends one a second to each host after a burst of 6.
@@ -24,23 +27,47 @@ pub(super) struct Forwarder {
     injector: Injector,
     unreachable_limit: TokenBucket,
     reply: ReplyBuffer,
-    /// One per peer, at its index.
-    batches: Vec<Batch>,
-    touched: Vec<PeerIndex>,
+    flows: Arc<FlowCache>,
+    now: Now,
+    /// By peer and stream, made when a stream is first used.
+    batches: Vec<Vec<Batches>>,
+    /// Batches that are begun, or were since the last flush.
+    touched: Vec<(PeerIndex, StreamIndex)>,
     last_route: Option<(std::net::IpAddr, PeerIndex)>,
+}
+
+/// What of a stream's frames is not handed over yet.
+#[derive(Default)]
+struct Batches {
+    sparse: Batch,
+    bulk: Batch,
+}
+
+/// The time of a turn, in the units of those who ask.
+#[derive(Clone, Copy)]
+struct Now {
+    instant: Instant,
+    tick: Tick,
+    ms: u16,
 }
 
 impl Forwarder {
     /// A forwarder with empty batches.
-    pub(super) fn new(peers: Arc<PeerTable>, counters: Arc<Counters>, injector: Injector) -> Self {
-        let batches = peers.all().iter().map(|_| Batch::default()).collect();
+    pub(super) fn new(
+        peers: Arc<PeerTable>,
+        flows: Arc<FlowCache>,
+        counters: Arc<Counters>,
+        injector: Injector,
+    ) -> Self {
         Self {
+            batches: peers.all().iter().map(|_| Vec::new()).collect(),
+            now: Now::new(Instant::now(), &flows),
+            flows,
             peers,
             counters,
             injector,
             unreachable_limit: TokenBucket::new(UNREACHABLE_PER_SECOND, UNREACHABLE_BURST, Instant::now()),
             reply: ReplyBuffer::default(),
-            batches,
             touched: Vec::new(),
             last_route: None,
         }
@@ -48,7 +75,7 @@ impl Forwarder {
 
     /// Takes one record; it reaches its outbox with the next [`Forwarder::flush`] at the latest.
     pub(super) fn handle_record(&mut self, record: &[u8]) {
-        let Some((frame, packet)) = frame_of(record) else {
+        let Some((flow_hash, frame, packet)) = frame_of(record) else {
             return;
         };
         let Some((_, destination)) = addresses(packet) else {
@@ -70,25 +97,41 @@ impl Forwarder {
             self.refuse(packet, Counter::TxPeerDown, Unreachable::Host);
             return;
         }
-        let Some(batch) = self.batches.get_mut(index.0 as usize) else {
+        let choose = || peer.streams.choose(flow_hash);
+        let stream = self.flows.stream(flow_hash, self.now.tick, choose);
+        let (Some(lane), Some(batches)) = (
+            peer.streams.lane(stream),
+            batches_of(&mut self.batches, index, stream),
+        ) else {
             return;
         };
-        if batch.is_empty() {
-            self.touched.push(index);
+        if batches.sparse.is_empty() && batches.bulk.is_empty() {
+            self.touched.push((index, stream));
         }
-        batch.push(frame);
-        if batch.is_full() {
-            hand_over(peer, batch, &self.counters);
+        let bucket = BucketIndex::of(flow_hash);
+        match lane
+            .outbox
+            .classify(bucket, frame.len(), is_urgent(packet), self.now.ms)
+        {
+            FlowClass::Sparse => batches.sparse.push_sparse(frame),
+            FlowClass::Bulk => batches.bulk.push_bulk(frame, bucket),
+        }
+        if batches.bulk.is_full() {
+            batches.hand_over(lane, self.now.instant, &self.counters);
         }
     }
 
-    /// Hands every begun batch to its peer.
+    /// Begins a turn: flows have their next packets at `now`.
+    pub(super) fn handle_turn(&mut self, now: Instant) {
+        self.now = Now::new(now, &self.flows);
+    }
+
+    /// Hands every begun batch to its stream.
     pub(super) fn flush(&mut self) {
-        for index in self.touched.drain(..) {
-            if let (Some(peer), Some(batch)) = (self.peers.get(index), self.batches.get_mut(index.0 as usize))
-                && !batch.is_empty()
-            {
-                hand_over(peer, batch, &self.counters);
+        for (index, stream) in self.touched.drain(..) {
+            let lane = self.peers.get(index).and_then(|peer| peer.streams.lane(stream));
+            if let (Some(lane), Some(batches)) = (lane, batches_of(&mut self.batches, index, stream)) {
+                batches.hand_over(lane, self.now.instant, &self.counters);
             }
         }
     }
@@ -107,21 +150,52 @@ impl Forwarder {
     }
 }
 
-/// The frame in a ring record, as it goes on a stream, and the packet in it. Behind a short packet the record is padded.
-fn frame_of(record: &[u8]) -> Option<(&[u8], &[u8])> {
+/// The flow hash of a ring record, the frame in it as it goes on a stream, and the packet in that. Behind a short packet
+/// the record is padded.
+fn frame_of(record: &[u8]) -> Option<(u32, &[u8], &[u8])> {
     // A driver puts a frame at any address.
     let header: RecordHeader = bytemuck::pod_read_unaligned(record.get(..RecordHeader::LEN)?);
     let end = RecordHeader::LEN + header.frame.len as usize;
     Some((
+        header.flow_hash,
         record.get(RecordHeader::FRAME_OFFSET..end)?,
         record.get(RecordHeader::LEN..end)?,
     ))
 }
 
-fn hand_over(peer: &Peer, batch: &mut Batch, counters: &Counters) {
-    if peer.outbox.push(batch).is_err() {
-        counters.add(Counter::TxQueueFull, u64::from(batch.n_frames));
-        batch.bytes.clear();
-        batch.n_frames = 0;
+fn batches_of(batches: &mut [Vec<Batches>], peer: PeerIndex, stream: StreamIndex) -> Option<&mut Batches> {
+    let of_peer = batches.get_mut(peer.0 as usize)?;
+    let index = usize::from(stream.0);
+    if index >= of_peer.len() {
+        of_peer.resize_with(index + 1, Batches::default);
+    }
+    of_peer.get_mut(index)
+}
+
+impl Batches {
+    fn hand_over(&mut self, lane: &Lane, now: Instant, counters: &Counters) {
+        for (class, batch) in [
+            (FlowClass::Sparse, &mut self.sparse),
+            (FlowClass::Bulk, &mut self.bulk),
+        ] {
+            if batch.is_empty() {
+                continue;
+            }
+            lane.n_offered.fetch_add(u64::from(batch.n_frames()), Relaxed);
+            let n_refused = lane.outbox.push(batch, class, now);
+            if n_refused > 0 {
+                counters.add(Counter::TxQueueFull, u64::from(n_refused));
+            }
+        }
+    }
+}
+
+impl Now {
+    fn new(instant: Instant, flows: &FlowCache) -> Self {
+        Self {
+            instant,
+            tick: flows.tick(instant),
+            ms: flows.since_start(instant).as_millis() as u16,
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
@@ -13,18 +13,22 @@ use tracing::{info, warn};
 
 use super::connections::Connections;
 use super::counters::Counters;
-use super::data_thread::DataThread;
+use super::data_thread::DataThreads;
 use super::error::NodeError;
 use super::forwarder::Forwarder;
 use super::gateways::{Gateways, HostNetworks};
 use super::peers::PeerTable;
 use super::receiver::Receivers;
 use super::status::NodeStatus;
+use super::stream_scaler::StreamScaler;
+use super::streams::Streams;
 use super::worker_pool::{WorkerCounts, WorkerPool};
 use super::{gateways, uncaptured};
 use crate::config::Config;
-use crate::control::ControlServer;
+use crate::control::{ControlServer, Wishes};
 use crate::device::{Device, DeviceError, DeviceSettings, Netlink};
+use crate::engine::flow_cache::FlowCache;
+use crate::engine::route_table::PeerIndex;
 use crate::kernel::{BPFFS, Kernel, KernelConfig};
 use crate::p2p::{Keypair, Network, NetworkConfig, NetworkHandle, PeerConfig, identity};
 
@@ -43,7 +47,7 @@ pub struct Node {
     stop_workers: CancellationToken,
     finish_senders: CancellationToken,
     tasks: Tasks,
-    data_thread: DataThread,
+    data_threads: DataThreads,
     device: Device,
 }
 
@@ -52,6 +56,7 @@ struct Tasks {
     workers: JoinSet<io::Result<()>>,
     connections: JoinSet<()>,
     network: JoinSet<()>,
+    stream_scaler: JoinSet<()>,
     uncaptured: JoinSet<io::Result<()>>,
     /// Empty without gateways.
     host_networks: JoinSet<io::Result<()>>,
@@ -67,10 +72,11 @@ impl Node {
     /// Outside a tokio runtime with I/O and time enabled.
     pub async fn start(config: &Config) -> Result<Self, NodeError> {
         let keypair = identity::load(config.node().key())?;
-        let data_thread = DataThread::start("sr-data-0").map_err(|source| NodeError::System {
-            action: "start the data thread",
-            source,
-        })?;
+        let data_threads =
+            DataThreads::start(config.workers().threads()).map_err(|source| NodeError::System {
+                action: "start the data threads",
+                source,
+            })?;
         let settings = DeviceSettings {
             name: config.device().name(),
             addresses: config.device().addresses(),
@@ -78,14 +84,16 @@ impl Node {
         };
         let device = Device::create(settings).await?;
         let kernel = load_kernel(config)?;
-        let pressure_of = |index: crate::engine::route_table::PeerIndex| {
-            Box::new(kernel.pressure_switch(index.0)) as super::outbox::PressureSwitch
+        let n_streams = config.streams().scaling().scaler;
+        let streams_of = |index: PeerIndex| {
+            let set_pressure = Box::new(kernel.pressure_switch(index.0));
+            Streams::new(n_streams.max, n_streams.min, set_pressure)
         };
         let prefixes = config
             .peers()
             .iter()
             .map(|peer| (peer.id(), peer.allowed_ips().to_vec()));
-        let peers = Arc::new(PeerTable::new(prefixes, pressure_of));
+        let peers = Arc::new(PeerTable::new(prefixes, streams_of));
         kernel.add_prefixes(
             peers
                 .all()
@@ -99,14 +107,14 @@ impl Node {
             counters: counters.clone(),
             injector: device.injector(),
         };
-        let network = start_network(config, keypair, receivers, &data_thread)?;
+        let network = start_network(config, keypair, receivers, &data_threads)?;
         let worker_counts = Arc::new(WorkerCounts::default());
         let mut pool = WorkerPool::new(
             kernel.clone(),
             config.workers(),
             config.connections(),
-            data_thread.handle().clone(),
-            new_forwarder(&peers, &counters, &device),
+            data_threads.runtimes(),
+            new_forwarder(config, &peers, &counters, &device),
             worker_counts.clone(),
         )?;
         let (gateways, host_networks) = start_gateways(config, &kernel, &device).await?;
@@ -120,7 +128,12 @@ impl Node {
             worker_counts,
         )
         .with_gateways(gateways.status(), gateways.drops());
-        let (wishes, wished) = mpsc::channel(MAX_WISHES);
+        let (worker_wishes, wished_workers) = mpsc::channel(MAX_WISHES);
+        let (stream_wishes, wished_streams) = mpsc::channel(MAX_WISHES);
+        let wishes = Wishes {
+            workers: worker_wishes,
+            streams: stream_wishes,
+        };
         let control = ControlServer::start(config.node().control(), Arc::new(status), wishes)?;
 
         kernel.attach()?;
@@ -140,11 +153,12 @@ impl Node {
             network.handle.clone(),
             finish_senders.clone(),
         );
-        let on = data_thread.handle();
+        let on = data_threads.first();
         let mut tasks = Tasks {
             workers: JoinSet::new(),
             connections: JoinSet::new(),
             network: JoinSet::new(),
+            stream_scaler: JoinSet::new(),
             uncaptured: JoinSet::new(),
             host_networks: JoinSet::new(),
         };
@@ -153,8 +167,12 @@ impl Node {
         }
         tasks.network.spawn_on(network.driver.run(), on);
         tasks.connections.spawn_on(connections.run(network.events), on);
+        let scaler = StreamScaler::new(peers.clone(), config.streams(), config.connections().ttl());
+        tasks.stream_scaler.spawn(scaler.run(wished_streams));
         pool.start(gateways)?;
-        tasks.workers.spawn(pool.run(wished, stop_workers.clone()));
+        tasks
+            .workers
+            .spawn(pool.run(wished_workers, stop_workers.clone()));
         tasks
             .uncaptured
             .spawn_on(uncaptured::run(device.tun().clone(), counters.clone()), on);
@@ -166,7 +184,7 @@ impl Node {
             stop_workers,
             finish_senders,
             tasks,
-            data_thread,
+            data_threads,
             device,
         })
     }
@@ -178,6 +196,7 @@ impl Node {
             Some(ended) = self.tasks.uncaptured.join_next() => ended,
             Some(ended) = self.tasks.host_networks.join_next() => ended,
             Some(ended) = self.tasks.connections.join_next() => ended.map(Ok),
+            Some(ended) = self.tasks.stream_scaler.join_next() => ended.map(Ok),
             Some(ended) = self.tasks.network.join_next() => ended.map(Ok),
         };
         let source = match ended {
@@ -215,9 +234,10 @@ impl Node {
         {
             warn!(?STOP_TIMEOUT, "not every connection closed in time");
         }
+        self.tasks.stream_scaler.shutdown().await;
         self.tasks.uncaptured.shutdown().await;
         self.tasks.host_networks.shutdown().await;
-        drop(self.data_thread);
+        drop(self.data_threads);
         let removed = self.device.remove().await;
         info!("node is down");
         detached?;
@@ -274,12 +294,16 @@ fn load_kernel(config: &Config) -> Result<Arc<Kernel>, NodeError> {
 }
 
 fn new_forwarder(
+    config: &Config,
     peers: &Arc<PeerTable>,
     counters: &Arc<Counters>,
     device: &Device,
 ) -> Box<dyn Fn() -> Forwarder + Send> {
     let (peers, counters, injector) = (peers.clone(), counters.clone(), device.injector());
-    Box::new(move || Forwarder::new(peers.clone(), counters.clone(), injector.clone()))
+    let table = config.connections();
+    let flows = FlowCache::new(table.shards(), table.max_entries(), table.ttl(), Instant::now());
+    let flows = Arc::new(flows);
+    Box::new(move || Forwarder::new(peers.clone(), flows.clone(), counters.clone(), injector.clone()))
 }
 
 async fn start_gateways(
@@ -300,9 +324,9 @@ fn start_network(
     config: &Config,
     keypair: Keypair,
     receivers: Receivers,
-    data_thread: &DataThread,
+    data_threads: &DataThreads,
 ) -> Result<Network, NodeError> {
-    let runtime = data_thread.handle().clone();
+    let (runtimes, known) = (data_threads.runtimes(), receivers.peers.clone());
     let peers = config
         .peers()
         .iter()
@@ -315,10 +339,14 @@ fn start_network(
         keypair,
         listen: config.node().listen().to_vec(),
         peers,
-        placement: Arc::new(move |_peer, _connection| runtime.clone()),
+        // A peer's connections share a thread, and so what of its flows comes and goes.
+        placement: Arc::new(move |peer, _connection| {
+            let index = known.by_id(&peer).map_or(0, |peer| peer.index.0);
+            runtimes.of(index).clone()
+        }),
         inbound: Arc::new(receivers),
     };
     // Listening sockets belong to the runtime they are made in.
-    let _on_data_thread = data_thread.handle().enter();
+    let _on_data_thread = data_threads.first().enter();
     Ok(Network::start(network_config)?)
 }

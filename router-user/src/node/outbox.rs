@@ -1,10 +1,13 @@
-//! What waits for a peer's stream: filled by workers, emptied by the one sender task.
+//! What waits for a stream: filled by workers, emptied by its one sender task.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Instant;
 
 use tokio::sync::Notify;
 
-use crate::engine::queue::{Batch, BatchQueue, QueueFull, QueueLimits};
+use crate::engine::batch::Batch;
+use crate::engine::flow_class::{BucketIndex, FlowClass, FlowClasses};
+use crate::engine::queue::{Aged, QueueLimits, StreamQueue};
 
 /// About 1 ms of queue at 4 Gbit/s: deep enough that the stream never runs dry between two turns of the workers,
 /// short enough that a ping behind it stays quick.
@@ -17,46 +20,87 @@ const LIMITS: QueueLimits = QueueLimits {
 /// Tells the kernel whether packets for the peer are to be held back.
 pub(super) type PressureSwitch = Box<dyn Fn(bool) + Send + Sync>;
 
-/// Bounded queue of batches for one peer. The lock is taken once per batch.
-pub(super) struct Outbox {
-    queue: Mutex<BatchQueue>,
-    ready: Notify,
-    set_pressure: PressureSwitch,
+/// Raised while any outbox of the peer is pressed.
+pub(super) struct Pressure {
+    n_pressed: Mutex<u32>,
+    switch: PressureSwitch,
 }
 
-impl Outbox {
-    /// An empty outbox that reports its pressure through `set_pressure`.
-    pub(super) fn new(set_pressure: PressureSwitch) -> Self {
+impl Pressure {
+    /// Not raised yet.
+    pub(super) fn new(switch: PressureSwitch) -> Self {
         Self {
-            queue: Mutex::new(BatchQueue::new(LIMITS)),
-            ready: Notify::new(),
-            set_pressure,
+            n_pressed: Mutex::new(0),
+            switch,
         }
     }
 
-    /// Queues `batch` and leaves an empty one in its place.
-    ///
-    /// # Errors
-    /// The queue is full; `batch` is as it was.
-    pub(super) fn push(&self, batch: &mut Batch) -> Result<(), QueueFull> {
-        self.with_pressure(|queue| queue.push(batch))?;
-        self.ready.notify_one();
-        Ok(())
+    /// One outbox became pressed, or is so no more.
+    fn handle_change(&self, pressed: bool) {
+        let mut n_pressed = self.n_pressed.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = *n_pressed;
+        *n_pressed = if pressed {
+            before + 1
+        } else {
+            before.saturating_sub(1)
+        };
+        if (before == 0) != (*n_pressed == 0) {
+            (self.switch)(pressed);
+        }
+    }
+}
+
+/// Bounded queue of batches for one stream. The lock is taken once per batch.
+pub(super) struct Outbox {
+    queue: Mutex<StreamQueue>,
+    /// Made when the stream is first used.
+    classes: OnceLock<Box<FlowClasses>>,
+    ready: Notify,
+    pressure: Arc<Pressure>,
+}
+
+impl Outbox {
+    /// An empty outbox that adds to `pressure`.
+    pub(super) fn new(pressure: Arc<Pressure>) -> Self {
+        Self {
+            queue: Mutex::new(StreamQueue::new(LIMITS)),
+            classes: OnceLock::new(),
+            ready: Notify::new(),
+            pressure,
+        }
     }
 
-    /// Gives `written` back for reuse and takes the oldest batch.
-    pub(super) fn swap(&self, written: Option<Batch>) -> Option<Batch> {
+    /// Says in which of two batches a frame of `len` bytes goes, and counts it in.
+    pub(super) fn classify(&self, bucket: BucketIndex, len: usize, urgent: bool, now_ms: u16) -> FlowClass {
+        self.classes().classify(bucket, len, urgent, now_ms)
+    }
+
+    /// Queues `batch` and leaves an empty one in its place; returns how many frames had no room.
+    pub(super) fn push(&self, batch: &mut Batch, class: FlowClass, now: Instant) -> u32 {
+        if self.with_pressure(|queue| queue.push(batch, class, now)).is_err() {
+            let n_refused = batch.n_frames();
+            batch.release(class, self.classes());
+            batch.clear();
+            return n_refused;
+        }
+        self.ready.notify_one();
+        0
+    }
+
+    /// Gives `written` back for reuse and takes the next batch.
+    pub(super) fn swap(&self, written: Option<Batch>) -> (Option<Batch>, Aged) {
+        let now = Instant::now();
         self.with_pressure(|queue| {
             if let Some(batch) = written {
                 queue.recycle(batch);
             }
-            queue.pop()
+            queue.pop(self.classes(), now)
         })
     }
 
     /// Waits until a batch may be there.
     pub(super) async fn ready(&self) {
-        if self.lock().n_bytes() == 0 {
+        if self.is_empty() {
             self.ready.notified().await;
         }
     }
@@ -68,20 +112,28 @@ impl Outbox {
 
     /// Drops everything that waits; returns how many frames that were.
     pub(super) fn clear(&self) -> u64 {
-        self.with_pressure(BatchQueue::clear)
+        match self.classes.get() {
+            Some(classes) => self.with_pressure(|queue| queue.clear(classes)),
+            // Never used.
+            None => 0,
+        }
     }
 
-    fn with_pressure<T>(&self, act: impl FnOnce(&mut BatchQueue) -> T) -> T {
+    fn classes(&self) -> &FlowClasses {
+        self.classes.get_or_init(FlowClasses::new)
+    }
+
+    fn with_pressure<T>(&self, act: impl FnOnce(&mut StreamQueue) -> T) -> T {
         let mut queue = self.lock();
         let before = queue.pressed();
         let result = act(&mut queue);
         if queue.pressed() != before {
-            (self.set_pressure)(queue.pressed());
+            self.pressure.handle_change(queue.pressed());
         }
         result
     }
 
-    fn lock(&self) -> MutexGuard<'_, BatchQueue> {
+    fn lock(&self) -> MutexGuard<'_, StreamQueue> {
         // The queue is whole after each of its calls, whatever a panicking holder did next.
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use ipnet::IpNet;
 use libp2p::PeerId;
 
-use super::outbox::{Outbox, PressureSwitch};
+use super::streams::Streams;
 use crate::engine::route_table::{PeerIndex, RouteTable};
 
 /// One configured peer.
@@ -18,8 +18,8 @@ pub(super) struct Peer {
     pub(super) id: PeerId,
     /// The inner addresses that are its own.
     pub(super) allowed_ips: Vec<IpNet>,
-    /// Frames that wait for its stream.
-    pub(super) outbox: Outbox,
+    /// The ways to it.
+    pub(super) streams: Streams,
     /// Whether a connection stands, so that its frames are worth queueing.
     pub(super) connected: AtomicBool,
     /// What went to and came from it.
@@ -68,7 +68,7 @@ impl PeerTable {
     /// Builds the table; peers get their indices in the given order.
     pub(super) fn new(
         peers: impl IntoIterator<Item = (PeerId, Vec<IpNet>)>,
-        pressure_of: impl Fn(PeerIndex) -> PressureSwitch,
+        streams_of: impl Fn(PeerIndex) -> Streams,
     ) -> Self {
         let peers: Vec<_> = (0u32..)
             .map(PeerIndex)
@@ -78,7 +78,7 @@ impl PeerTable {
                     index,
                     id,
                     allowed_ips,
-                    outbox: Outbox::new(pressure_of(index)),
+                    streams: streams_of(index),
                     connected: AtomicBool::new(false),
                     traffic: Traffic::default(),
                 })

@@ -1,4 +1,4 @@
-//! The receiver: one task per inbound stream that checks its frames and injects them, in order.
+//! The receiver: one task per inbound stream that checks its frames and injects them, each flow's in order.
 
 use std::io;
 use std::sync::Arc;
@@ -12,6 +12,7 @@ use super::counters::{Counter, Counters};
 use super::peers::{OpenStream, Peer, PeerTable};
 use crate::device::Injector;
 use crate::engine::admission;
+use crate::engine::coalesce::{Coalescer, Packet};
 use crate::engine::framing::{Decoder, FrameError};
 use crate::p2p::{ConnectionId, DataStream, InboundStreams, PeerId};
 
@@ -76,23 +77,29 @@ impl Receivers {
 
     fn inject_frames(&self, peer: &Peer, decoder: &mut Decoder) -> Result<(), FrameError> {
         let (mut n_frames, mut n_bytes) = (0, 0);
-        let outcome = loop {
-            let frame = match decoder.next_frame() {
-                Ok(Some(frame)) => frame,
-                Ok(None) => break Ok(()),
-                Err(error) => break Err(error),
+        let mut inject = |packet: Packet<'_>| match self.injector.inject_parts(packet.parts) {
+            Ok(()) => {
+                n_frames += packet.n_frames;
+                n_bytes += packet.wire_len;
+            }
+            Err(_) => self.counters.add(Counter::RxDeviceRefused, packet.n_frames),
+        };
+        let mut coalescer = Coalescer::new(self.injector.udp_offload());
+        let mut outcome = Ok(());
+        for frame in decoder.frames() {
+            let frame = match frame {
+                Ok(frame) => frame,
+                Err(error) => {
+                    outcome = Err(error);
+                    break;
+                }
             };
             match admission::admit(self.peers.routes(), peer.index, &frame.vnet(), frame.packet()) {
-                Ok(()) => match self.injector.inject(frame.vnet_and_packet()) {
-                    Ok(()) => {
-                        n_frames += 1;
-                        n_bytes += frame.wire_len() as u64;
-                    }
-                    Err(_) => self.counters.add(Counter::RxDeviceRefused, 1),
-                },
+                Ok(parsed) => coalescer.push(frame, &parsed, &mut inject),
                 Err(refusal) => self.counters.add(refusal.into(), 1),
             }
-        };
+        }
+        coalescer.flush(&mut inject);
         peer.traffic.rx_packets.fetch_add(n_frames, Relaxed);
         peer.traffic.rx_bytes.fetch_add(n_bytes, Relaxed);
         outcome

@@ -1,8 +1,8 @@
-//! The sender: one task per connected peer that writes its outbox to one stream.
+//! The sender: one task per lane of a connected peer that writes the lane's outbox to one stream.
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use futures::AsyncWriteExt;
@@ -12,29 +12,36 @@ use tracing::debug;
 
 use super::counters::{Counter, Counters};
 use super::peers::{OpenStream, Peer};
+use super::streams::Lane;
 use crate::engine::backoff::Backoff;
-use crate::engine::queue::Batch;
+use crate::engine::batch::Batch;
+use crate::engine::flow_cache::StreamIndex;
+use crate::engine::queue::Aged;
 use crate::p2p::{ConnectionId, DataStream, NetworkHandle, OpenError};
 
 const FIRST_RETRY: Duration = Duration::from_millis(50);
 const LAST_RETRY: Duration = Duration::from_secs(1);
 
-/// Writes `peer`'s outbox to a stream on `connection`, opened when there is something to write and re-opened when it
-/// fails, until the task is dropped or, once `finish` is cancelled, the outbox is empty.
+/// Writes the outbox of `peer`'s lane `stream` to a stream on `connection`, opened when there is something to write and
+/// re-opened when it fails, until the task is dropped or, once `finish` is cancelled, the outbox is empty.
 pub(super) async fn run(
     peer: Arc<Peer>,
+    stream: StreamIndex,
     connection: ConnectionId,
     network: NetworkHandle,
     counters: Arc<Counters>,
     finish: CancellationToken,
 ) {
+    let Some(lane) = peer.streams.lane(stream) else {
+        return;
+    };
     let mut backoff = Backoff::new(FIRST_RETRY, LAST_RETRY);
     loop {
         tokio::select! {
-            () = peer.outbox.ready() => {}
+            () = lane.outbox.ready() => {}
             () = finish.cancelled() => {}
         }
-        if peer.outbox.is_empty() {
+        if lane.outbox.is_empty() {
             if finish.is_cancelled() {
                 return;
             }
@@ -43,8 +50,8 @@ pub(super) async fn run(
         let error: SendError = match network.open_stream(connection).await {
             Ok(stream) => {
                 let written = peer.traffic.tx_bytes.load(Relaxed);
-                match write_until_empty(&peer, stream, &counters, &finish).await {
-                    Ok(()) => return,
+                match write_until_closed(&peer, lane, stream, &counters, &finish).await {
+                    Ok(()) => continue,
                     Err(error) => {
                         if peer.traffic.tx_bytes.load(Relaxed) > written {
                             backoff.handle_success();
@@ -68,23 +75,31 @@ enum SendError {
     Write(#[from] io::Error),
 }
 
-/// Returns once `finish` is cancelled, the outbox is empty and the stream closed.
-async fn write_until_empty(
+/// Returns once the lane is to be closed or `finish` is cancelled, the outbox is empty and the stream closed.
+async fn write_until_closed(
     peer: &Peer,
+    lane: &Lane,
     mut stream: DataStream,
     counters: &Counters,
     finish: &CancellationToken,
 ) -> io::Result<()> {
     let _open = OpenStream::new(&peer.traffic);
+    let _lane_open = OpenLane::new(lane);
     let mut written = None;
     loop {
-        let Some(batch) = peer.outbox.swap(written.take()) else {
+        let (batch, aged) = lane.outbox.swap(written.take());
+        if aged != Aged::default() {
+            counters.add(Counter::TxAged, u64::from(aged.n_dropped));
+            counters.add(Counter::TxEcnMarked, u64::from(aged.n_marked));
+        }
+        let Some(batch) = batch else {
             stream.flush().await?;
             tokio::select! {
-                () = peer.outbox.ready() => continue,
+                () = lane.outbox.ready() => continue,
+                () = lane.close.notified() => {}
                 () = finish.cancelled() => {}
             }
-            if peer.outbox.is_empty() {
+            if lane.outbox.is_empty() {
                 return stream.close().await;
             }
             continue;
@@ -97,6 +112,22 @@ async fn write_until_empty(
     }
 }
 
+/// Marks a lane's stream as open for as long as it lives.
+struct OpenLane<'a>(&'a AtomicBool);
+
+impl<'a> OpenLane<'a> {
+    fn new(lane: &'a Lane) -> Self {
+        lane.open.store(true, Relaxed);
+        Self(&lane.open)
+    }
+}
+
+impl Drop for OpenLane<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Relaxed);
+    }
+}
+
 /// A batch that counts as lost unless it was written whole.
 struct InHand<'a> {
     batch: Option<Batch>,
@@ -106,13 +137,15 @@ struct InHand<'a> {
 impl InHand<'_> {
     async fn write(mut self, stream: &mut DataStream, peer: &Peer) -> io::Result<Batch> {
         if let Some(batch) = &self.batch {
-            stream.write_all(&batch.bytes).await?;
+            stream.write_all(batch.bytes()).await?;
         }
         let batch = self.batch.take().unwrap_or_default();
         peer.traffic
             .tx_packets
-            .fetch_add(u64::from(batch.n_frames), Relaxed);
-        peer.traffic.tx_bytes.fetch_add(batch.bytes.len() as u64, Relaxed);
+            .fetch_add(u64::from(batch.n_frames()), Relaxed);
+        peer.traffic
+            .tx_bytes
+            .fetch_add(batch.bytes().len() as u64, Relaxed);
         Ok(batch)
     }
 }
@@ -121,7 +154,7 @@ impl Drop for InHand<'_> {
     fn drop(&mut self) {
         if let Some(batch) = &self.batch {
             self.counters
-                .add(Counter::TxStreamLost, u64::from(batch.n_frames));
+                .add(Counter::TxStreamLost, u64::from(batch.n_frames()));
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::future::poll_fn;
 use std::io;
 use std::task::Poll;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::io::unix::AsyncFd;
 use tokio_util::sync::CancellationToken;
@@ -33,6 +33,7 @@ pub(super) async fn run(
         .map(SocketConsumer::into_async)
         .collect::<io::Result<Vec<_>>>()?;
     loop {
+        forwarder.handle_turn(Instant::now());
         let mut n_records = ring
             .get_mut()
             .drain(TURN_BYTES, |record| forwarder.handle_record(record));

@@ -8,20 +8,20 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::Duration;
 
-use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
+use super::data_thread::Runtimes;
 use super::error::NodeError;
 use super::forwarder::Forwarder;
 use super::gateways::Gateways;
 use super::worker;
 use crate::config::{ConnectionsConfig, WorkersConfig};
-use crate::control::SetWorkers;
-use crate::engine::worker_scaler::{Scaling, WorkerScalerConfig};
+use crate::control::Wish;
+use crate::engine::scaler::{ScalerConfig, Scaling};
 use crate::engine::worker_set::{Candidate, WorkerSet};
 use crate::kernel::{ConnectionTable, Kernel, KernelError, Reading, RingConsumer, RingGauge, STEP_ENTRIES};
 
@@ -45,7 +45,7 @@ struct Running {
 /// The workers, their rings and slots, and the connection table that says which worker still has flows.
 pub(super) struct WorkerPool {
     kernel: Arc<Kernel>,
-    scaler: WorkerScalerConfig,
+    scaler: ScalerConfig,
     scale_interval: Duration,
     cleanup_interval: Duration,
     step_interval: Duration,
@@ -56,7 +56,7 @@ pub(super) struct WorkerPool {
     gateways: Gateways,
     running: BTreeMap<u32, Running>,
     tasks: JoinSet<(u32, io::Result<()>)>,
-    data_thread: Handle,
+    runtimes: Runtimes,
     new_forwarder: Box<dyn Fn() -> Forwarder + Send>,
     counts: Arc<WorkerCounts>,
     load: f64,
@@ -72,7 +72,7 @@ impl WorkerPool {
         kernel: Arc<Kernel>,
         workers: &WorkersConfig,
         connections: &ConnectionsConfig,
-        data_thread: Handle,
+        runtimes: Runtimes,
         new_forwarder: Box<dyn Fn() -> Forwarder + Send>,
         counts: Arc<WorkerCounts>,
     ) -> Result<Self, KernelError> {
@@ -80,13 +80,8 @@ impl WorkerPool {
         let mut pool = Self {
             table: kernel.connection_table(connections.ttl())?,
             kernel,
-            scaler: WorkerScalerConfig {
-                min: workers.min(),
-                max: workers.max(),
-                scale_up: workers.scale_up(),
-                scale_down: workers.scale_down(),
-            },
-            scale_interval: workers.scale_interval(),
+            scaler: workers.scaling().scaler,
+            scale_interval: workers.scaling().interval,
             cleanup_interval: connections.cleanup_interval(),
             step_interval: connections.cleanup_interval() / n_steps.max(1),
             set: WorkerSet::new(workers.initial()),
@@ -94,7 +89,7 @@ impl WorkerPool {
             gateways: Gateways::default(),
             running: BTreeMap::new(),
             tasks: JoinSet::new(),
-            data_thread,
+            runtimes,
             new_forwarder,
             counts,
             load: 0.0,
@@ -126,7 +121,7 @@ impl WorkerPool {
     /// A worker has failed.
     pub(super) async fn run(
         mut self,
-        mut requests: mpsc::Receiver<SetWorkers>,
+        mut requests: mpsc::Receiver<Wish>,
         stop: CancellationToken,
     ) -> io::Result<()> {
         let mut sample = interval(SAMPLE_INTERVAL);
@@ -172,7 +167,7 @@ impl WorkerPool {
         };
         let work = worker::run(ring, sockets, (self.new_forwarder)(), running.stop.clone());
         self.tasks
-            .spawn_on(async move { (worker, work.await) }, &self.data_thread);
+            .spawn_on(async move { (worker, work.await) }, self.runtimes.of(worker));
         self.running.insert(worker, running);
         Ok(())
     }
@@ -233,7 +228,7 @@ impl WorkerPool {
         self.publish();
     }
 
-    fn handle_request(&mut self, request: SetWorkers) {
+    fn handle_request(&mut self, request: Wish) {
         let (min, max) = (self.scaler.min, self.scaler.max);
         let outcome = if (min..=max).contains(&request.n_active) {
             self.scale_to(request.n_active).map_err(|error| error.to_string())

@@ -19,11 +19,11 @@ pub struct PingPlan {
     pub to: IpAddr,
     /// How many.
     pub count: u32,
-    /// Time between two.
+    /// Time between two, and the least that the last answer may take once there was one.
     pub interval: Duration,
     /// Bytes after the ICMP header.
     pub payload_bytes: u32,
-    /// How long an answer may take.
+    /// How long the first answer may take.
     pub patience: Duration,
 }
 
@@ -44,7 +44,7 @@ impl PingPlan {
         Self {
             to,
             count: 3,
-            interval: Duration::from_millis(10),
+            interval: Duration::from_millis(100),
             payload_bytes: 56,
             patience: Duration::from_secs(2),
         }

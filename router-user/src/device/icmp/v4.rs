@@ -2,8 +2,8 @@
 
 use std::net::Ipv4Addr;
 
-use super::checksum::Sum;
 use super::{NoReply, Unreachable, is_one_host_v4};
+use crate::engine::checksum::Sum;
 
 /// Longest error with its IP header (RFC 1812, 4.3.2.3).
 const MAX_ERROR_LEN: usize = 576;

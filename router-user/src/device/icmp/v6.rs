@@ -2,8 +2,8 @@
 
 use std::net::Ipv6Addr;
 
-use super::checksum::Sum;
 use super::{NoReply, Unreachable, is_one_host_v6};
+use crate::engine::checksum::Sum;
 
 /// Longest error with its IP header: the smallest IPv6 MTU (RFC 4443, 3.1).
 pub(super) const MAX_ERROR_LEN: usize = 1280;

@@ -1,19 +1,19 @@
-//! How many workers a node should have: follows the fill of their rings.
+//! How many workers a node and how many streams a peer should have: follows their load.
 
 /// Bounds and thresholds.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct WorkerScalerConfig {
+pub struct ScalerConfig {
     /// Never fewer.
     pub min: u32,
     /// Never more.
     pub max: u32,
-    /// From this mean utilisation on, one more; a share of the rings, 0 to 1.
+    /// From this mean load on, one more; 1 is what one of them can take.
     pub scale_up: f64,
-    /// Down to this mean utilisation, one less.
+    /// Down to this mean load, one less.
     pub scale_down: f64,
 }
 
-/// What to do with the number of workers.
+/// What to do with their number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scaling {
     /// It is right.
@@ -24,24 +24,21 @@ pub enum Scaling {
     Down,
 }
 
-impl WorkerScalerConfig {
-    /// Decides from how full the rings of the `n_workers` active workers are, all together: 2.5 is two and a half rings.
+impl ScalerConfig {
+    /// Decides from the load of the `n` active ones, all together: 2.5 is what two and a half of them can take.
     ///
-    /// A steady load never goes up and down in turn: a worker goes only if the rest stays below the upper threshold.
-    pub fn decide(&self, n_workers: u32, load: f64) -> Scaling {
-        if n_workers < self.min {
+    /// A steady load never goes up and down in turn: one goes only if the rest stays below the upper threshold.
+    pub fn decide(&self, n: u32, load: f64) -> Scaling {
+        if n < self.min {
             return Scaling::Up;
         }
-        if n_workers > self.max {
+        if n > self.max {
             return Scaling::Down;
         }
         let mean = |n: u32| load / f64::from(n.max(1));
-        if n_workers < self.max && mean(n_workers) >= self.scale_up {
+        if n < self.max && mean(n) >= self.scale_up {
             Scaling::Up
-        } else if n_workers > self.min
-            && mean(n_workers) <= self.scale_down
-            && mean(n_workers - 1) < self.scale_up
-        {
+        } else if n > self.min && mean(n) <= self.scale_down && mean(n - 1) < self.scale_up {
             Scaling::Down
         } else {
             Scaling::Keep
@@ -55,7 +52,7 @@ mod tests {
 
     use super::*;
 
-    const CONFIG: WorkerScalerConfig = WorkerScalerConfig {
+    const CONFIG: ScalerConfig = ScalerConfig {
         min: 4,
         max: 32,
         scale_up: 0.75,
@@ -87,7 +84,7 @@ mod tests {
             scale_up in 0.01..=1.0_f64,
             below in 0.0..1.0_f64,
         ) {
-            let config = WorkerScalerConfig { min, max: 32, scale_up, scale_down: scale_up * below };
+            let config = ScalerConfig { min, max: 32, scale_up, scale_down: scale_up * below };
             let mut n = start;
             let mut moves = Vec::new();
             for _ in 0..80 {

@@ -1,0 +1,269 @@
+//! Which stream each live flow has: fixed memory, no lock, never a wait.
+//!
+//! A set of entries is one cache line, and an entry one atomic word, so that a worker reads and writes it whole. The
+//! memory is untouched, and so not resident, until flows use it.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use bytemuck::Zeroable;
+
+/// Entries of a set.
+const WAYS: usize = 8;
+
+/// Sets are chosen by hash and some get more flows than others: with twice the room 2 % of them are full when as many
+/// flows live as the cache is made for.
+const ROOM: usize = 2;
+
+/// The time to live in ticks, which is the precision of an entry's age.
+const TTL_TICKS: u32 = 32;
+
+/// An entry holds the tick of its last packet in this many bits: a month, at the usual time to live.
+const TICK_BITS: u32 = 24;
+
+/// Index of one of a peer's streams.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct StreamIndex(pub u8);
+
+/// A moment in the time of a [`FlowCache`]; read once per batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tick(u32);
+
+/// Streams of flows by flow hash. Two flows with one hash share an entry, and so a stream, which harms neither.
+///
+/// A flow stays on its stream as long as no pause is longer than the time to live. When its set is full of live flows
+/// the one that was idle for longest makes room, and is placed anew with its next packet.
+#[derive(Debug)]
+pub struct FlowCache {
+    shards: Vec<Box<[Set]>>,
+    start: Instant,
+    tick: Duration,
+}
+
+#[derive(Debug, Zeroable)]
+#[repr(C, align(64))]
+struct Set([AtomicU64; WAYS]);
+
+const _: () = assert!(size_of::<Set>() == 64);
+
+impl FlowCache {
+    /// A cache in `n_shards` parts for `n_flows` flows, each forgotten after `ttl` without a packet.
+    pub fn new(n_shards: u32, n_flows: u32, ttl: Duration, now: Instant) -> Self {
+        let n_shards = n_shards.max(1) as usize;
+        let n_sets = (ROOM * n_flows as usize).div_ceil(WAYS * n_shards).max(1);
+        Self {
+            shards: (0..n_shards)
+                .map(|_| bytemuck::zeroed_slice_box(n_sets))
+                .collect(),
+            start: now,
+            tick: (ttl / TTL_TICKS).max(Duration::from_millis(1)),
+        }
+    }
+
+    /// The tick of `now`.
+    pub fn tick(&self, now: Instant) -> Tick {
+        let ticks = self.since_start(now).as_nanos() / self.tick.as_nanos();
+        Tick(ticks as u32 & ((1 << TICK_BITS) - 1))
+    }
+
+    /// The age of the cache at `now`.
+    pub fn since_start(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.start)
+    }
+
+    /// The stream of the flow, of which a packet is here now; `choose` gives one to a flow that has none.
+    ///
+    /// To be called by one thread at a time for any one flow.
+    pub fn stream(&self, flow_hash: u32, now: Tick, choose: impl FnOnce() -> StreamIndex) -> StreamIndex {
+        let Some(set) = self.set(flow_hash) else {
+            return choose();
+        };
+        let mut victim: Option<(&AtomicU64, u64, u32)> = None;
+        for way in &set.0 {
+            let word = way.load(Relaxed);
+            let entry = Entry::unpack(word);
+            let age = entry.map_or(u32::MAX, |entry| entry.age(now));
+            match entry {
+                Some(entry) if entry.flow_hash == flow_hash && age <= TTL_TICKS => {
+                    if age > 0 {
+                        // Fails only if the entry just made room for another flow.
+                        let _ = way.compare_exchange(word, entry.seen(now).pack(), Relaxed, Relaxed);
+                    }
+                    return entry.stream;
+                }
+                _ if victim.is_none_or(|(.., oldest)| age > oldest) => victim = Some((way, word, age)),
+                _ => {}
+            }
+        }
+        let stream = choose();
+        if let Some((way, word, _)) = victim {
+            let entry = Entry {
+                flow_hash,
+                stream,
+                seen: now.0,
+            };
+            // Fails only if another flow came first: then this one has its entry with its next packet.
+            let _ = way.compare_exchange(word, entry.pack(), Relaxed, Relaxed);
+        }
+        stream
+    }
+
+    fn set(&self, flow_hash: u32) -> Option<&Set> {
+        // Two independent parts of the hash, each scaled to its range.
+        let scaled = |part: u32, n: usize| ((u64::from(part) * n as u64) >> 32) as usize;
+        let shard = self.shards.get(scaled(flow_hash, self.shards.len()))?;
+        shard.get(scaled(flow_hash.wrapping_mul(0x9e37_79b9), shard.len()))
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Entry {
+    flow_hash: u32,
+    stream: StreamIndex,
+    seen: u32,
+}
+
+impl Entry {
+    fn unpack(word: u64) -> Option<Self> {
+        (word != 0).then_some(Self {
+            flow_hash: (word >> 32) as u32,
+            // One more than the index, so that no entry is 0.
+            stream: StreamIndex(((word >> TICK_BITS) as u8).wrapping_sub(1)),
+            seen: word as u32 & ((1 << TICK_BITS) - 1),
+        })
+    }
+
+    fn pack(self) -> u64 {
+        u64::from(self.flow_hash) << 32
+            | u64::from(self.stream.0.wrapping_add(1)) << TICK_BITS
+            | u64::from(self.seen)
+    }
+
+    fn seen(self, now: Tick) -> Self {
+        Self { seen: now.0, ..self }
+    }
+
+    fn age(self, now: Tick) -> u32 {
+        now.0.wrapping_sub(self.seen) & ((1 << TICK_BITS) - 1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+    use std::thread;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const TTL: Duration = Duration::from_secs(5);
+
+    fn fixed(stream: u8) -> impl FnOnce() -> StreamIndex {
+        move || StreamIndex(stream)
+    }
+
+    #[test]
+    fn live_flow_keeps_its_stream_and_an_idle_one_is_placed_anew() {
+        let start = Instant::now();
+        let cache = FlowCache::new(16, 1000, TTL, start);
+        let at = |seconds: f64| cache.tick(start + Duration::from_secs_f64(seconds));
+
+        assert_eq!(cache.stream(7, at(0.0), fixed(3)), StreamIndex(3));
+        assert_eq!(cache.stream(7, at(4.9), fixed(4)), StreamIndex(3));
+        assert_eq!(cache.stream(7, at(9.8), fixed(5)), StreamIndex(3));
+        assert_eq!(cache.stream(7, at(15.1), fixed(6)), StreamIndex(6));
+    }
+
+    #[test]
+    fn flow_of_hash_0_on_stream_0_in_the_first_tick_is_remembered() {
+        let start = Instant::now();
+        let cache = FlowCache::new(1, 10, TTL, start);
+
+        cache.stream(0, cache.tick(start), fixed(0));
+
+        assert_eq!(cache.stream(0, cache.tick(start), fixed(1)), StreamIndex(0));
+    }
+
+    #[test]
+    fn in_a_full_set_the_flow_that_was_idle_for_longest_makes_room() {
+        let start = Instant::now();
+        let cache = FlowCache::new(1, 4, TTL, start);
+        let at = |tenths: u64| cache.tick(start + Duration::from_millis(200 * tenths));
+        for flow in 0..WAYS as u32 {
+            cache.stream(flow, at(u64::from(flow)), fixed(1));
+        }
+
+        cache.stream(100, at(10), fixed(1));
+
+        let forgotten: Vec<_> = (1..WAYS as u32)
+            .chain([100, 0])
+            .filter(|flow| cache.stream(*flow, at(11), fixed(2)) == StreamIndex(2))
+            .collect();
+        assert_eq!(forgotten, [0]);
+    }
+
+    #[test]
+    fn as_many_flows_as_it_is_made_for_stay_but_for_few() {
+        const FLOWS: u32 = 100_000;
+        let start = Instant::now();
+        let cache = FlowCache::new(16, FLOWS, TTL, start);
+        let flows = || (0..FLOWS).map(|n| n.wrapping_mul(0x85eb_ca6b).rotate_left(13));
+        flows().for_each(|flow| {
+            cache.stream(flow, cache.tick(start), fixed(1));
+        });
+
+        let n_kept = flows()
+            .filter(|flow| cache.stream(*flow, cache.tick(start), fixed(2)) == StreamIndex(1))
+            .count();
+
+        assert!(n_kept >= FLOWS as usize * 97 / 100, "{n_kept}");
+    }
+
+    #[test]
+    fn flows_of_two_threads_keep_their_streams() {
+        let start = Instant::now();
+        let cache = FlowCache::new(16, 10_000, TTL, start);
+        thread::scope(|scope| {
+            for thread in 0..2_u32 {
+                let cache = &cache;
+                scope.spawn(move || {
+                    for round in 0..200_u8 {
+                        let now = cache.tick(start + Duration::from_secs(1) * round.into());
+                        for flow in 0..200 {
+                            let stream = cache.stream(flow * 0x0100_0001 + thread, now, fixed(round));
+                            assert_eq!(stream, StreamIndex(0));
+                        }
+                    }
+                });
+            }
+        });
+    }
+
+    proptest! {
+        #[test]
+        fn behaves_as_a_map_with_idle_expiry(
+            steps in prop::collection::vec((0..40_u32, 0..8_u8, 0..3000_u64), 1..300),
+        ) {
+            let start = Instant::now();
+            let cache = FlowCache::new(4, 4096, TTL, start);
+            let mut now = start;
+            let mut model: HashMap<u32, (u8, Instant)> = HashMap::new();
+            for (flow, stream, pause_ms) in steps {
+                now += Duration::from_millis(pause_ms);
+                // Spread as a hash would be.
+                let flow = flow.wrapping_mul(0x9e37_79b9);
+                let found = cache.stream(flow, cache.tick(now), fixed(stream)).0;
+                let tick = TTL / TTL_TICKS;
+                match model.get(&flow) {
+                    Some((expected, seen)) if now - *seen <= TTL => prop_assert_eq!(found, *expected),
+                    Some((expected, seen)) if now - *seen <= TTL + tick => {
+                        prop_assert!(found == *expected || found == stream);
+                    }
+                    _ => prop_assert_eq!(found, stream),
+                }
+                model.insert(flow, (found, now));
+            }
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! The streams to one peer as the data path sees them: what waits for each, and how many take new flows.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+
+use tokio::sync::Notify;
+
+use super::outbox::{Outbox, Pressure, PressureSwitch};
+use crate::engine::flow_cache::StreamIndex;
+
+/// Every stream that the peer may have, open or not. Those below the active number take new flows; one above it keeps
+/// the flows it has, and closes once they are idle.
+pub(super) struct Streams {
+    lanes: Vec<Lane>,
+    n_active: AtomicU32,
+}
+
+/// The way to one stream.
+pub(super) struct Lane {
+    /// Frames that wait for the stream.
+    pub(super) outbox: Outbox,
+    /// Frames handed to the outbox, those that it refused too.
+    pub(super) n_offered: AtomicU64,
+    /// Whether the stream is open.
+    pub(super) open: AtomicBool,
+    /// Tells the sender to close the stream once nothing waits.
+    pub(super) close: Notify,
+}
+
+impl Streams {
+    /// At most `n_most` streams, `n_active` of them active; none is open yet.
+    pub(super) fn new(n_most: u32, n_active: u32, set_pressure: PressureSwitch) -> Self {
+        let pressure = Arc::new(Pressure::new(set_pressure));
+        let lane = |_| Lane {
+            outbox: Outbox::new(pressure.clone()),
+            n_offered: AtomicU64::new(0),
+            open: AtomicBool::new(false),
+            close: Notify::new(),
+        };
+        Self {
+            lanes: (0..n_most).map(lane).collect(),
+            n_active: AtomicU32::new(n_active),
+        }
+    }
+
+    /// Every lane, by index.
+    pub(super) fn lanes(&self) -> &[Lane] {
+        &self.lanes
+    }
+
+    /// The lane of a stream.
+    pub(super) fn lane(&self, stream: StreamIndex) -> Option<&Lane> {
+        self.lanes.get(usize::from(stream.0))
+    }
+
+    /// How many streams take new flows.
+    pub(super) fn n_active(&self) -> u32 {
+        self.n_active.load(Relaxed)
+    }
+
+    /// Has the first `n` streams take new flows.
+    pub(super) fn set_active(&self, n: u32) {
+        self.n_active.store(n.clamp(1, self.lanes.len() as u32), Relaxed);
+    }
+
+    /// The stream of a new flow: each active one gets an equal share of all hashes.
+    pub(super) fn choose(&self, flow_hash: u32) -> StreamIndex {
+        // The kernel chooses the worker by the upper bits: mixed, they say nothing about the stream.
+        let mixed = flow_hash.wrapping_mul(0x85eb_ca6b).rotate_left(15);
+        StreamIndex(((u64::from(mixed) * u64::from(self.n_active())) >> 32) as u8)
+    }
+}
