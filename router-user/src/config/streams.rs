@@ -29,6 +29,8 @@ const DEFAULT: ScalingConfig = ScalingConfig {
     interval: Duration::from_secs(5),
 };
 
+/// About half of what one stream carried with both of its ends, and the senders, on two CPUs: 180,000 to 240,000 frames
+/// of 64 bytes a second.
 const DEFAULT_THROUGHPUT_THRESHOLD: u32 = 100_000;
 
 const THROUGHPUT_THRESHOLDS: std::ops::RangeInclusive<u32> = 1..=100_000_000;
