@@ -90,11 +90,11 @@ fn measure(peer: &Peer, link: Link, plan: &Plan, column: &mut Column) {
 fn over(peer: &Peer, link: Link, duration: Duration) -> Result<(Samples, Vec<String>)> {
     let underlay = Underlay::new(link)?;
     let tunnel = peer.connect(&underlay)?;
-    Site {
+    let site = Site {
         underlay: &underlay,
         tunnel: &tunnel,
         link,
         duration,
-    }
-    .measure()
+    };
+    Ok(site.measure())
 }

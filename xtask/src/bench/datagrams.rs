@@ -23,7 +23,7 @@ const CLEAN_PERCENT: f64 = 1.0;
 const SATURATED: f64 = 0.5;
 const MAX_STEPS: usize = 12;
 /// Part of a measurement's time that a step of the search takes.
-const STEP_SHARE: u32 = 5;
+const STEP_SHARE: u32 = 3;
 const MIN_STEP: Duration = Duration::from_millis(500);
 /// Counting begins when the queues on the way are as full as they will be: what fits in them is not a rate.
 const WARM_UP: Duration = Duration::from_millis(500);
@@ -73,11 +73,7 @@ impl Datagrams<'_> {
     /// Offers more and more until most is lost.
     pub(super) fn best(&self) -> Result<Best> {
         let step = (self.duration / STEP_SHARE).max(MIN_STEP);
-        let (rate, clean_pps) = search(|rate_pps| self.offer_for(rate_pps, step))?;
-        Ok(Best {
-            offered: self.offer(rate)?,
-            clean_pps,
-        })
+        search(|rate_pps| self.offer_for(rate_pps, step))
     }
 
     /// Offers packets at a rate.
@@ -120,24 +116,28 @@ impl Datagrams<'_> {
     }
 }
 
-/// The rate whose received rate is the best, and the best received rate beside which almost nothing was lost.
-fn search(mut offer: impl FnMut(f64) -> Result<Offered>) -> Result<(f64, f64)> {
+/// Offers more and more until most is lost or the senders' limit is far behind.
+fn search(mut offer: impl FnMut(f64) -> Result<Offered>) -> Result<Best> {
     let mut rate = FIRST_RATE_PPS;
-    let (mut best_rate, mut best_received, mut clean): (f64, f64, f64) = (rate, 0.0, 0.0);
-    for _ in 0..MAX_STEPS {
-        let offered = offer(rate)?;
-        if offered.received_pps > best_received {
-            (best_rate, best_received) = (rate, offered.received_pps);
+    let mut best = Best {
+        offered: offer(rate)?,
+        clean_pps: 0.0,
+    };
+    let mut offered = best.offered;
+    for _ in 1..MAX_STEPS {
+        if offered.received_pps > best.offered.received_pps {
+            best.offered = offered;
         }
         if offered.loss_percent() <= CLEAN_PERCENT {
-            clean = clean.max(offered.received_pps);
+            best.clean_pps = best.clean_pps.max(offered.received_pps);
         }
         if offered.received_pps < SATURATED * rate {
             break;
         }
         rate *= RATE_STEP;
+        offered = offer(rate)?;
     }
-    Ok((best_rate, clean))
+    Ok(best)
 }
 
 /// What senders and receiver count until they are to stop.
@@ -208,7 +208,11 @@ mod tests {
             })
         });
 
-        assert_eq!((best.unwrap(), n_steps), ((51_200.0, 51_200.0), 4));
+        let best = best.unwrap();
+        assert_eq!(
+            (best.offered.received_pps, best.clean_pps, n_steps),
+            (51_200.0, 51_200.0, 4)
+        );
     }
 
     #[test]

@@ -143,4 +143,9 @@ impl Figure {
             Resident => "MiB",
         }
     }
+
+    /// True when a small value is a good one.
+    pub(super) fn less_is_better(self) -> bool {
+        matches!(self.unit(), "s/GiB" | "%" | "ms" | "MiB")
+    }
 }

@@ -7,6 +7,11 @@ use crate::bench::figure::{Figure, Link};
 use crate::bench::stats::Summary;
 
 const MISSING: &str = "–";
+const CONDITIONS: &str = "\
+Every VPN runs as it ships, with its own MTU; WireGuard's programs have the 1420 bytes that wg-quick sets. \
+UDP comes from one sender per CPU at rates that rise until most is lost, and is counted when all queues are full. \
+Loss is random and at the receiver, so it meets data and not acknowledgements. \
+Versions with a dash are Debian's.\n";
 
 impl Report {
     /// A line on the run, a table for each link, and what is missing with the reason.
@@ -29,6 +34,8 @@ impl Report {
         for link in Link::ALL {
             self.link_table(link, &mut text);
         }
+        text += "\n";
+        text += CONDITIONS;
         let notes = self.notes();
         if !notes.is_empty() {
             text += "\n";

@@ -26,8 +26,8 @@ const PANELS: [(Link, Figure); 12] = [
 const N_COLUMNS: usize = 3;
 const PANEL_WIDTH: i32 = 440;
 const BAR_HEIGHT: i32 = 20;
-const TITLE_HEIGHT: i32 = 52;
-const NAME_WIDTH: i32 = 110;
+const TITLE_HEIGHT: i32 = 60;
+const NAME_WIDTH: i32 = 120;
 const VALUE_WIDTH: i32 = 60;
 const FONT: &str = "sans-serif";
 const OWN: RGBColor = RGBColor(0x1f, 0x6f, 0xb4);
@@ -69,11 +69,17 @@ impl Report {
     }
 
     fn panel(&self, area: &Area<'_>, link: Link, figure: Figure) -> Result<()> {
-        let title = (FONT, 15).into_font().style(FontStyle::Bold).color(&BLACK);
-        let small = (FONT, 12).into_font().color(&BLACK);
+        let title = (FONT, 18).into_font().style(FontStyle::Bold).color(&BLACK);
+        let small = (FONT, 15).into_font().color(&BLACK);
         let heading = format!("{}, {}", figure.title(), figure.unit());
         area.draw(&Text::new(heading, (10, 8), title)).context("title")?;
-        area.draw(&Text::new(link.short_title(), (10, 27), small.clone()))
+        let hint = if figure.less_is_better() {
+            "; less is better"
+        } else {
+            ""
+        };
+        let subtitle = format!("{}{hint}", link.short_title());
+        area.draw(&Text::new(subtitle, (10, 29), small.clone()))
             .context("link")?;
         let summaries: Vec<Option<Summary>> = self
             .columns
@@ -87,7 +93,7 @@ impl Report {
             .fold(f64::MIN_POSITIVE, f64::max);
         let scale = f64::from(PANEL_WIDTH - NAME_WIDTH - VALUE_WIDTH - 20) / largest;
         for (row, (column, summary)) in self.columns.iter().zip(summaries).enumerate() {
-            let top = TITLE_HEIGHT - 4 + BAR_HEIGHT * row as i32;
+            let top = TITLE_HEIGHT - 10 + BAR_HEIGHT * row as i32;
             let middle = top + BAR_HEIGHT / 2;
             let name = small.clone().pos(Pos::new(HPos::Right, VPos::Center));
             area.draw(&Text::new(column.name, (NAME_WIDTH, middle), name))
