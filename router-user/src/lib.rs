@@ -19,6 +19,7 @@ pub mod cli;
 pub mod config;
 pub mod control;
 pub mod device;
+pub mod discovery;
 pub mod engine;
 pub mod kernel;
 pub mod node;
