@@ -19,7 +19,7 @@ pub mod process;
 mod scratch;
 mod status;
 
-pub use cleanup::{clear_leftovers, remove_network};
+pub use cleanup::{TIME_LIMIT_SECS, clear_leftovers, remove_network};
 pub use identity::{unique_device, unique_name};
 pub use namespace::{End, Namespace, link, mount_bpffs};
 pub use node::{Node, NodeConfig, PeerConfig};

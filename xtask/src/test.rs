@@ -6,6 +6,9 @@ use xtask::lab;
 use crate::command::{cargo, require_root, run};
 use crate::{build, install};
 
+/// Many times what a program of tests takes.
+const PROGRAM_LIMIT_SECS: &str = "1200";
+
 /// Builds the object and runs every test: units, documentation, and real nodes in network namespaces.
 ///
 /// # Errors
@@ -15,7 +18,12 @@ pub(crate) fn run_all(args: &[String]) -> Result<()> {
     install::programs()?;
     lab::clear_leftovers()?;
     build::object()?;
-    let tested = run(cargo().args(["test", "--no-fail-fast"]).args(args));
+    let mut tests = cargo();
+    tests.args(["test", "--no-fail-fast"]).args(args);
+    if std::env::var_os(lab::TIME_LIMIT_SECS).is_none() {
+        tests.env(lab::TIME_LIMIT_SECS, PROGRAM_LIMIT_SECS);
+    }
+    let tested = run(&mut tests);
     lab::clear_leftovers()?;
     tested
 }

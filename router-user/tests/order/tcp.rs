@@ -20,6 +20,8 @@ const CHUNK: usize = 8 * 1024;
 const PAUSE: Duration = Duration::from_millis(25);
 /// Chunks after which a connection ends and a new one takes its place.
 const SHORT_LEN: u32 = 40;
+/// A connection on which nothing moves for so long is stuck, however busy the machine.
+const STUCK: Duration = Duration::from_secs(60);
 const INFO_LEN: usize = 232;
 const SEGS_OUT: usize = 136;
 const DSACK_DUPS: usize = 216;
@@ -44,7 +46,8 @@ fn send_lane(short: bool, to: SocketAddr, stop: &AtomicBool) -> Result<Tally> {
     let chunk: Vec<u8> = (0..CHUNK).map(pattern).collect();
     let mut tally = Tally::default();
     while !stop.load(Relaxed) {
-        let mut stream = TcpStream::connect(to).context("cannot connect")?;
+        let mut stream = TcpStream::connect_timeout(&to, STUCK).context("cannot connect")?;
+        limit_waiting(&stream)?;
         let mut n = 0;
         while !(stop.load(Relaxed) || short && n >= SHORT_LEN) {
             stream.write_all(&chunk).context("cannot send")?;
@@ -53,7 +56,8 @@ fn send_lane(short: bool, to: SocketAddr, stop: &AtomicBool) -> Result<Tally> {
         }
         stream.shutdown(std::net::Shutdown::Write)?;
         // The receiver closes once it has everything.
-        ensure!(stream.read(&mut [0])? == 0, "the receiver sends nothing");
+        let n_read = stream.read(&mut [0]).context("the receiver does not close")?;
+        ensure!(n_read == 0, "the receiver sends nothing");
         let info = tcp_info(&stream)?;
         // On a busy machine TCP sends a tail again that is only late, and is told so by the receiver.
         let (n_again, n_twice) = (word(&info, TOTAL_RETRANS), word(&info, DSACK_DUPS));
@@ -98,6 +102,7 @@ pub(crate) fn receive(listener: &TcpListener, stop: &AtomicBool) -> Result<Tally
 
 fn receive_lane(mut stream: TcpStream) -> Result<Tally> {
     stream.set_nonblocking(false)?;
+    limit_waiting(&stream)?;
     let mut tally = Tally::default();
     let mut buffer = vec![0; CHUNK];
     let mut position = 0;
@@ -112,6 +117,11 @@ fn receive_lane(mut stream: TcpStream) -> Result<Tally> {
     }
     tally.n_reordered = word(&tcp_info(&stream)?, RCV_OOOPACK);
     Ok(tally)
+}
+
+fn limit_waiting(stream: &TcpStream) -> Result<()> {
+    stream.set_read_timeout(Some(STUCK))?;
+    Ok(stream.set_write_timeout(Some(STUCK))?)
 }
 
 fn pattern(position: usize) -> u8 {

@@ -5,9 +5,10 @@ use std::fs;
 use std::path::Path;
 use std::process::{self, Command};
 use std::sync::OnceLock;
+use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -17,6 +18,8 @@ use super::process::{text, until};
 use super::{PIN_ROOT, WIREGUARD_SOCKETS};
 
 pub(super) const NETNS_ROOT: &str = "/run/netns";
+/// Environment variable: seconds after which a program that uses the lab is ended.
+pub const TIME_LIMIT_SECS: &str = "STREAM_ROUTER_LAB_LIMIT_SECS";
 const LIMIT: Duration = Duration::from_secs(10);
 
 /// Removes the namespaces, pins and directories of processes that are gone.
@@ -27,21 +30,36 @@ pub fn clear_leftovers() -> Result<()> {
     clear(|pid| !Path::new("/proc").join(pid.to_string()).exists())
 }
 
-/// Removes this process's namespaces, pins and directories when a signal ends it.
-pub(super) fn on_signal() -> Result<()> {
-    static INSTALLED: OnceLock<Result<(), ctrlc::Error>> = OnceLock::new();
+/// Removes this process's namespaces, pins and directories when a signal ends it, or when its time is over.
+pub(super) fn at_the_end() -> Result<()> {
+    static INSTALLED: OnceLock<Result<(), String>> = OnceLock::new();
     let installed = INSTALLED.get_or_init(|| {
-        ctrlc::set_handler(|| {
-            if let Err(error) = clear(|pid| pid == process::id()) {
-                eprintln!("cannot clean up: {error:#}");
-            }
-            process::exit(130);
-        })
+        ctrlc::set_handler(|| end(130)).map_err(|error| format!("cannot handle signals: {error}"))?;
+        limit_time()
     });
-    match installed {
-        Ok(()) => Ok(()),
-        Err(error) => Err(anyhow::anyhow!("cannot handle signals: {error}")),
+    installed.clone().map_err(|reason| anyhow!(reason))
+}
+
+/// A test that hangs keeps its whole program for ever; somebody may wait for it who cannot interrupt it.
+fn limit_time() -> Result<(), String> {
+    let Some(limit) = std::env::var_os(TIME_LIMIT_SECS) else {
+        return Ok(());
+    };
+    let secs: Option<u64> = limit.to_str().and_then(|secs| secs.parse().ok());
+    let secs = secs.ok_or_else(|| format!("{TIME_LIMIT_SECS} is {limit:?}; it takes a number of seconds"))?;
+    thread::spawn(move || {
+        thread::sleep(Duration::from_secs(secs));
+        eprintln!("this program has run for {secs} s and is ended; a test that has not reported hangs");
+        end(124);
+    });
+    Ok(())
+}
+
+fn end(code: i32) -> ! {
+    if let Err(error) = clear(|pid| pid == process::id()) {
+        eprintln!("cannot clean up: {error:#}");
     }
+    process::exit(code)
 }
 
 /// Ends every process in these namespaces, then removes the namespaces and the pins of these devices.

@@ -34,7 +34,7 @@ impl Namespace {
     /// # Errors
     /// When the kernel refuses, as it does without privilege.
     pub fn unique(label: &str) -> Result<Self> {
-        cleanup::on_signal()?;
+        cleanup::at_the_end()?;
         Self::create(&unique_name(label))
     }
 

@@ -19,7 +19,7 @@ impl ScratchDir {
     /// # Errors
     /// When it cannot be created.
     pub fn unique(label: &str) -> Result<Self> {
-        cleanup::on_signal()?;
+        cleanup::at_the_end()?;
         Self::create(&std::env::temp_dir().join(unique_name(label)))
     }
 
