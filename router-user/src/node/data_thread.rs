@@ -57,6 +57,13 @@ impl Runtimes {
     pub(super) fn of(&self, number: u32) -> &Handle {
         &self.0[number as usize % self.0.len()]
     }
+
+    /// A place that is taken as seldom as any, from that of `number` on.
+    pub(super) fn least_taken(&self, number: u32, taken: &[Handle]) -> &Handle {
+        let n_taken = |place: &&Handle| taken.iter().filter(|other| other.id() == place.id()).count();
+        let places = (0..self.0.len() as u32).map(|i| self.of(number.wrapping_add(i)));
+        places.min_by_key(n_taken).unwrap_or_else(|| self.of(number))
+    }
 }
 
 /// A running data thread; dropping it drops every task on it.

@@ -339,10 +339,10 @@ fn start_network(
         keypair,
         listen: config.node().listen().to_vec(),
         peers,
-        // A peer's connections share a thread, and so what of its flows comes and goes.
-        placement: Arc::new(move |peer, _connection| {
+        // What of a connection's flows comes and goes shares a thread; a peer's connections share as few as can be.
+        placement: Arc::new(move |peer, others| {
             let index = known.by_id(&peer).map_or(0, |peer| peer.index.0);
-            runtimes.of(index).clone()
+            runtimes.least_taken(index, others).clone()
         }),
         inbound: Arc::new(receivers),
     };

@@ -47,8 +47,8 @@ pub trait InboundStreams: Send + Sync {
     fn accept(&self, peer: PeerId, connection: ConnectionId, stream: DataStream);
 }
 
-/// Names the runtime a new connection runs on. It must have I/O and time enabled.
-pub type Placement = Arc<dyn Fn(PeerId, ConnectionId) -> Handle + Send + Sync>;
+/// Names the runtime a new connection of a peer runs on, given those of its others. It must have I/O and time enabled.
+pub type Placement = Arc<dyn Fn(PeerId, &[Handle]) -> Handle + Send + Sync>;
 
 /// Where the next task of the swarm goes, when it is the task of a connection.
 ///
@@ -161,7 +161,7 @@ impl Streams {
     ) -> Result<Handler, ConnectionDenied> {
         self.admit(connection, peer, endpoint)
             .map_err(ConnectionDenied::new)?;
-        let runtime = (self.placement)(peer, connection);
+        let runtime = (self.placement)(peer, &self.connections.runtimes(peer));
         self.next_task.set(runtime.clone());
         let (requests, open_requests) = mpsc::channel(MAX_STREAMS_PER_SIDE);
         let inbound_slots = Arc::new(Semaphore::new(MAX_STREAMS_PER_SIDE));

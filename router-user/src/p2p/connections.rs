@@ -196,6 +196,22 @@ impl Connections {
             .map(|entry| (entry.runtime.clone(), entry.address.clone()))
     }
 
+    /// The runtimes of a peer's connections.
+    pub(super) fn runtimes(&self, peer: PeerId) -> Vec<Handle> {
+        let state = self.state();
+        let of_peer = state.by_id.values().filter(|entry| entry.peer == peer);
+        of_peer.map(|entry| entry.runtime.clone()).collect()
+    }
+
+    /// Where the oldest TCP connection leads that we dialled to a peer.
+    pub(super) fn dialled_over_tcp(&self, peer: PeerId) -> Option<Multiaddr> {
+        let state = self.state();
+        let dialled = state.by_id.values().filter(|entry| {
+            (entry.peer, entry.direction, entry.transport) == (peer, Direction::Outbound, TransportKind::Tcp)
+        });
+        Some(dialled.min_by_key(|entry| entry.since)?.address.clone())
+    }
+
     /// How many connections a peer has, and how many of them we dialled.
     pub(super) fn count(&self, peer: PeerId) -> (usize, usize) {
         let state = self.state();

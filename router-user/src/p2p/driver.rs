@@ -29,6 +29,7 @@ use super::{
     address::transport_kind,
     behaviour::{Refusal, Streams},
     connections::Connections,
+    handle::Request,
     redial::Redial,
 };
 use report::{Occasional, PeerLog, dial_error, with_sources};
@@ -53,7 +54,7 @@ pub(super) struct Driver {
     links: HashMap<ConnectionId, Link>,
     backlog: VecDeque<NetworkEvent>,
     events: mpsc::Sender<NetworkEvent>,
-    to_close: mpsc::Receiver<ConnectionId>,
+    requests: mpsc::Receiver<Request>,
     stop: CancellationToken,
     refusals: Occasional,
     listener_errors: Occasional,
@@ -77,7 +78,7 @@ impl Driver {
         peers: Vec<PeerConfig>,
         connections: Arc<Connections>,
         events: mpsc::Sender<NetworkEvent>,
-        to_close: mpsc::Receiver<ConnectionId>,
+        requests: mpsc::Receiver<Request>,
         stop: CancellationToken,
         now: Instant,
     ) -> Self {
@@ -99,7 +100,7 @@ impl Driver {
             links: HashMap::new(),
             backlog: VecDeque::new(),
             events,
-            to_close,
+            requests,
             stop,
             refusals: Occasional::default(),
             listener_errors: Occasional::default(),
@@ -116,8 +117,9 @@ impl Driver {
                 .min();
             tokio::select! {
                 () = stop.cancelled() => break,
-                connection = self.to_close.recv() => match connection {
-                    Some(connection) => { self.swarm.close_connection(connection); }
+                request = self.requests.recv() => match request {
+                    Some(Request::Close(connection)) => { self.swarm.close_connection(connection); }
+                    Some(Request::DialAnother(peer)) => self.dial_another(peer),
                     // Every handle is gone.
                     None => break,
                 },
@@ -165,13 +167,7 @@ impl Driver {
             let Some(address) = peer.redial.poll_attempt(now, rand::random()) else {
                 continue;
             };
-            let options = DialOpts::peer_id(*id)
-                .condition(PeerCondition::Always)
-                .addresses(vec![address.clone()])
-                // From the listening port two peers that dial each other at once would share one TCP connection,
-                // in which both think they are the dialler.
-                .allocate_new_port()
-                .build();
+            let options = dial_options(*id, &address);
             let connection = options.connection_id();
             self.swarm.behaviour_mut().streams.handle_redial(connection);
             tracing::debug!(peer = %id, %connection, %address, "dialling");
@@ -184,6 +180,18 @@ impl Driver {
                     self.connections.set_dial_error(*id, Some(text));
                 }
             }
+        }
+    }
+
+    fn dial_another(&mut self, peer: PeerId) {
+        let Some(address) = self.connections.dialled_over_tcp(peer) else {
+            return;
+        };
+        let options = dial_options(peer, &address);
+        tracing::debug!(%peer, connection = %options.connection_id(), %address, "dialling another connection");
+        if let Err(error) = self.swarm.dial(options) {
+            self.connections.counters.dial_failures.fetch_add(1, Relaxed);
+            tracing::debug!(%peer, error = dial_error(&error), "cannot dial another connection");
         }
     }
 
@@ -373,4 +381,14 @@ impl Driver {
             None => tracing::debug!(%address, reason, "refused an inbound connection"),
         }
     }
+}
+
+fn dial_options(peer: PeerId, address: &Multiaddr) -> DialOpts {
+    DialOpts::peer_id(peer)
+        .condition(PeerCondition::Always)
+        .addresses(vec![address.clone()])
+        // From the listening port two peers that dial each other at once would share one TCP connection, in which both
+        // think they are the dialler.
+        .allocate_new_port()
+        .build()
 }

@@ -41,8 +41,15 @@ pub enum OpenError {
 #[derive(Clone, Debug)]
 pub struct NetworkHandle {
     pub(super) connections: Arc<Connections>,
-    pub(super) closing: mpsc::Sender<ConnectionId>,
+    pub(super) requests: mpsc::Sender<Request>,
     pub(super) stop: CancellationToken,
+}
+
+/// What the driver is asked to do.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Request {
+    Close(ConnectionId),
+    DialAnother(PeerId),
 }
 
 impl NetworkHandle {
@@ -87,7 +94,15 @@ impl NetworkHandle {
     /// [`NetworkEvent::Disconnected`](super::NetworkEvent::Disconnected) arrives.
     pub async fn close_connection(&self, connection: ConnectionId) {
         // An error says that the network has ended, and all connections with it.
-        let _ended = self.closing.send(connection).await;
+        let _ended = self.requests.send(Request::Close(connection)).await;
+    }
+
+    /// Dials a connected peer once more, at the address of the oldest TCP connection to it that we dialled; without one,
+    /// nothing happens. It is tried once, and [`NetworkEvent::Connected`](super::NetworkEvent::Connected) tells when
+    /// that succeeded.
+    pub async fn dial_another(&self, peer: PeerId) {
+        // As above.
+        let _ended = self.requests.send(Request::DialAnother(peer)).await;
     }
 
     /// The peers, their connections, and what went wrong so far.

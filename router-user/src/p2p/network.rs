@@ -25,8 +25,8 @@ use super::{
 /// Events that may wait for the receiver.
 const EVENT_CAPACITY: usize = 256;
 
-/// Connections that may wait to be closed.
-const CLOSING_CAPACITY: usize = 64;
+/// Requests that may wait for the driver.
+const REQUEST_CAPACITY: usize = 64;
 
 const PING_INTERVAL: Duration = Duration::from_secs(1);
 const PING_TIMEOUT: Duration = Duration::from_secs(4);
@@ -216,21 +216,21 @@ impl Network {
         }
 
         let (event_sender, events) = mpsc::channel(EVENT_CAPACITY);
-        let (closing, to_close) = mpsc::channel(CLOSING_CAPACITY);
+        let (request_sender, requests) = mpsc::channel(REQUEST_CAPACITY);
         let stop = CancellationToken::new();
         let driver = Driver::new(
             swarm,
             peers,
             Arc::clone(&connections),
             event_sender,
-            to_close,
+            requests,
             stop.clone(),
             Instant::now(),
         );
         Ok(Self {
             handle: NetworkHandle {
                 connections,
-                closing,
+                requests: request_sender,
                 stop,
             },
             events,

@@ -3,10 +3,16 @@
 use std::time::Duration;
 
 use futures::{AsyncReadExt, AsyncWriteExt};
-use stream_router::p2p::{Keypair, NetworkEvent};
-use tokio::time::timeout;
+use stream_router::p2p::{Keypair, Multiaddr, NetworkEvent};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream, tcp},
+    time::timeout,
+};
 
-use super::support::{LIMIT, Node, Setup, connected_pair, content, exchange, in_own_network, runtime};
+use super::support::{
+    LIMIT, Node, Setup, address, connected_pair, content, exchange, in_own_network, runtime,
+};
 
 const TCP: &str = "/ip4/127.0.0.1/tcp/0";
 const QUIC: &str = "/ip4/127.0.0.1/udp/0/quic-v1";
@@ -218,9 +224,114 @@ fn connection_and_its_streams_run_where_they_were_placed() {
     }
 }
 
+#[test]
+fn a_peer_is_dialled_once_more_where_it_was_reached() {
+    in_own_network(|| async {
+        let (mut near, mut far, first) = connected_pair(TCP).await;
+        // It did not dial, so it knows no address.
+        far.handle.dial_another(near.id).await;
+        near.handle.dial_another(far.id).await;
+
+        let (peer, second) = near.connected().await;
+        far.connected().await;
+        assert!(peer == far.id && second != first);
+        assert_eq!(far.handle.snapshot().peers[0].connections.len(), 2);
+        let mut arrived = Vec::new();
+        for connection in [first, second] {
+            let mut stream = near.handle.open_stream(connection).await.expect("open");
+            stream.write_all(b"here").await.expect("write");
+            stream.flush().await.expect("flush");
+            let mut arrival = far.arrival().await;
+            let mut bytes = [0; 4];
+            arrival.stream.read_exact(&mut bytes).await.expect("read");
+            assert_eq!(&bytes, b"here");
+            arrived.push(arrival.connection);
+        }
+        assert_ne!(arrived[0], arrived[1]);
+        stop_both(near, far).await;
+    });
+}
+
+#[test]
+fn a_peer_that_sends_byte_by_byte_is_understood_and_holds_nobody_up() {
+    in_own_network(|| async {
+        let (slow, quick) = (Keypair::generate_ed25519(), Keypair::generate_ed25519());
+        let ids = [slow.public().to_peer_id(), quick.public().to_peer_id()];
+        let far = Keypair::generate_ed25519();
+        let mut far = Setup::new(&far)
+            .listen(TCP)
+            .peer(ids[0], &[])
+            .peer(ids[1], &[])
+            .start();
+        let far_address = far.listening().await;
+        let dribble = Dribble::start(&far_address).await;
+        let mut slow = Setup::new(&slow).peer(far.id, &[dribble]).start();
+        let (_, slow_connection) = slow.connected().await;
+        let slow_stream = slow.handle.open_stream(slow_connection).await.expect("open");
+        let slow_arrival = far.arrival().await;
+        let slow_content = [content(11, 20_000), content(12, 20_000)];
+        let slow_exchange = tokio::spawn(async move {
+            tokio::join!(
+                exchange(slow_stream, slow_content[0].clone()),
+                exchange(slow_arrival.stream, slow_content[1].clone())
+            ) == (slow_content[1].clone(), slow_content[0].clone())
+        });
+
+        let mut quick = Setup::new(&quick).peer(far.id, &[far_address]).start();
+        let (_, connection) = quick.connected().await;
+        let stream = quick.handle.open_stream(connection).await.expect("open");
+        let arrival = far.arrival().await;
+        let (to_far, to_near) = (content(13, 1 << 20), content(14, 1 << 20));
+        let (at_near, at_far) = tokio::join!(
+            exchange(stream, to_far.clone()),
+            exchange(arrival.stream, to_near.clone())
+        );
+
+        assert!(at_near == to_near && at_far == to_far, "the quick peer's");
+        assert!(slow_exchange.await.expect("exchange"), "the slow peer's");
+        slow.stop().await;
+        stop_both(quick, far).await;
+    });
+}
+
 async fn stop_both(near: Node, far: Node) {
     near.stop().await;
     far.stop().await;
+}
+
+/// Passes TCP connections on, a byte per segment.
+struct Dribble;
+
+impl Dribble {
+    /// Returns where it listens for connections to `target`.
+    async fn start(target: &Multiaddr) -> Multiaddr {
+        let port = target.to_string().rsplit('/').next().map(str::parse::<u16>);
+        let port = port.expect("a port").expect("a number");
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
+        let at = listener.local_addr().expect("address");
+        tokio::spawn(async move {
+            while let Ok((near, _)) = listener.accept().await {
+                let far = TcpStream::connect(("127.0.0.1", port)).await.expect("connect");
+                for socket in [&near, &far] {
+                    socket.set_nodelay(true).expect("nodelay");
+                }
+                let (near, far) = (near.into_split(), far.into_split());
+                tokio::spawn(Self::pass(near.0, far.1));
+                tokio::spawn(Self::pass(far.0, near.1));
+            }
+        });
+        address(&format!("/ip4/127.0.0.1/tcp/{}", at.port()))
+    }
+
+    /// Ends with either side.
+    async fn pass(mut from: tcp::OwnedReadHalf, mut to: tcp::OwnedWriteHalf) {
+        while let Ok(byte) = from.read_u8().await {
+            if to.write_u8(byte).await.is_err() {
+                return;
+            }
+            tokio::task::yield_now().await;
+        }
+    }
 }
 
 /// A current-thread runtime on a thread of its own, in the namespace of the test.
