@@ -7,6 +7,7 @@ mod delay_line;
 mod figure;
 mod flood;
 mod installs;
+mod isolation;
 mod measure;
 mod mmsg;
 mod peers;
@@ -33,4 +34,14 @@ pub(crate) fn steering(seconds: Duration) -> Result<()> {
     build::object()?;
     run(cargo().args(["bench", "--package=stream-router", "--bench=steering"]))?;
     flood::run(seconds)
+}
+
+/// What a peer that stands still costs another one.
+///
+/// # Errors
+/// When not root, when a build fails, or when a measurement cannot be made.
+pub(crate) fn isolation(repeats: u32) -> Result<()> {
+    require_root("bench")?;
+    install::programs()?;
+    isolation::run(repeats)
 }

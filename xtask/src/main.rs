@@ -73,6 +73,12 @@ enum BenchTask {
         #[arg(long, default_value = "10")]
         secs: u64,
     },
+    /// What a peer whose node is stopped costs another peer.
+    Isolation {
+        /// Windows of each kind.
+        #[arg(long, default_value = "5", value_parser = clap::value_parser!(u32).range(1..))]
+        repeats: u32,
+    },
 }
 
 #[derive(Args)]
@@ -126,6 +132,7 @@ fn perform(task: Task) -> Result<ExitCode> {
         Task::Test { args } => test::run_all(&args)?,
         Task::Bench(args) => match args.task {
             Some(BenchTask::Steering { secs }) => bench::steering(Duration::from_secs(secs))?,
+            Some(BenchTask::Isolation { repeats }) => bench::isolation(repeats)?,
             None => bench::compare(&args.plan)?,
         },
         Task::Ci => ci::run_all()?,
