@@ -73,6 +73,7 @@ pub use peer::PeerConfig;
 pub use problem::{ConfigError, Problem};
 pub use scaling::ScalingConfig;
 pub use streams::StreamsConfig;
+pub use transport::TransportConfig;
 pub use workers::WorkersConfig;
 
 use device::RawDevice;
@@ -80,7 +81,6 @@ use gateway::RawGateway;
 use peer::RawPeer;
 use problem::{Place, Problems};
 use reader::{Lines, Table};
-use transport::Preference;
 
 /// A validated configuration.
 #[derive(Clone, Debug, PartialEq)]
@@ -90,6 +90,7 @@ pub struct Config {
     workers: WorkersConfig,
     connections: ConnectionsConfig,
     streams: StreamsConfig,
+    transport: TransportConfig,
     gateways: Vec<GatewayConfig>,
     peers: Vec<PeerConfig>,
 }
@@ -132,7 +133,7 @@ impl Config {
         let workers = WorkersConfig::read(root.table("workers", &mut problems), &mut problems);
         let connections = ConnectionsConfig::read(root.table("connections", &mut problems), &mut problems);
         let streams = StreamsConfig::read(root.table("streams", &mut problems), &mut problems);
-        let preference = Preference::read(root.table("transport", &mut problems), &mut problems);
+        let transport = TransportConfig::read(root.table("transport", &mut problems), &mut problems);
         let gateways: Vec<RawGateway> = root
             .tables("gateway", &mut problems)
             .into_iter()
@@ -152,7 +153,7 @@ impl Config {
         let gateways = gateways.into_iter().filter_map(RawGateway::validated).collect();
         let peers = peers
             .into_iter()
-            .filter_map(|peer| peer.validated(&preference))
+            .filter_map(|peer| peer.validated(&transport))
             .collect();
         Ok(Self {
             node,
@@ -160,6 +161,7 @@ impl Config {
             workers,
             connections,
             streams,
+            transport,
             gateways,
             peers,
         })
@@ -183,6 +185,11 @@ impl Config {
     /// The connection table.
     pub fn connections(&self) -> &ConnectionsConfig {
         &self.connections
+    }
+
+    /// The connections to a peer.
+    pub fn transport(&self) -> &TransportConfig {
+        &self.transport
     }
 
     /// How many streams a peer has.

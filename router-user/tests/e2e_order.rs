@@ -265,27 +265,35 @@ enum Scaled {
     Streams,
 }
 
-/// Scales both nodes up and down every second.
-fn scale_back_and_forth(pair: &Pair, what: Scaled) {
+/// Scales a node.
+fn scale(side: &Side, what: Scaled, n: u32) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .expect("a runtime can be built");
-    for second in 0..duration().as_secs() {
+    let socket = side.node.socket();
+    let scaled = runtime.block_on(async {
+        match what {
+            Scaled::Workers => set_workers(&socket, n).await,
+            Scaled::Streams => set_streams(&socket, n).await,
+        }
+    });
+    match scaled {
+        // The machine stood still: the client's limit passed before the node had its turn.
+        Err(ControlError::NoNode { source, .. }) if source.kind() == ErrorKind::TimedOut => {}
+        scaled => scaled.expect("the node scales"),
+    }
+}
+
+/// Scales both nodes up and down every second.
+fn scale_back_and_forth(pair: &Pair, what: Scaled) {
+    let bounds = match what {
+        Scaled::Workers => [32, 4],
+        Scaled::Streams => [10, 1],
+    };
+    for n in bounds.into_iter().cycle().take(duration().as_secs() as usize) {
         for side in [&pair.a, &pair.b] {
-            let socket = side.node.socket();
-            let up = second % 2 == 0;
-            let scaled = runtime.block_on(async {
-                match what {
-                    Scaled::Workers => set_workers(&socket, if up { 32 } else { 4 }).await,
-                    Scaled::Streams => set_streams(&socket, if up { 10 } else { 1 }).await,
-                }
-            });
-            match scaled {
-                // The machine stood still: the client's limit passed before the node had its turn.
-                Err(ControlError::NoNode { source, .. }) if source.kind() == ErrorKind::TimedOut => {}
-                scaled => scaled.expect("the node scales"),
-            }
+            scale(side, what, n);
         }
         thread::sleep(Duration::from_secs(1));
     }
@@ -360,6 +368,7 @@ fn a_connection_lost_and_made_again_reorders_nothing_over_quic() {
 fn outlives_its_connection(transport: Transport) {
     let _alone = alone();
     let pair = forgetful_pair(transport).expect("the nodes start");
+    scale(&pair.a, Scaled::Streams, 10);
     let set_link = |state: &str| {
         let set = pair.b.host.ip(&["link", "set", "u0", state]);
         set.expect("the link can be set");

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use stream_router::control::{ControlError, set_streams};
-use xtask::lab::process::until;
+use xtask::lab::process::{text, until};
 use xtask::lab::{Pair, PairPlan, ScratchDir, Side, Transport};
 
 const NODE: &str = env!("CARGO_BIN_EXE_stream-router");
@@ -111,6 +111,43 @@ fn throughput_adds_streams_and_quiet_takes_them_away() {
     })
     .unwrap();
     until("one stream", LIMIT, || Ok((n_streams(&pair)? == 1).then_some(()))).unwrap();
+}
+
+/// TCP connections between the nodes.
+fn n_connections(pair: &Pair) -> Result<usize> {
+    let mut sockets = pair.a.host.command("ss");
+    sockets.args(["-Htn", "state", "established"]);
+    Ok(text(&mut sockets, LIMIT)?.lines().count())
+}
+
+#[test]
+fn streams_beyond_the_first_are_spread_over_more_connections() {
+    let plan = PairPlan::unique();
+    let mut pair = Pair::prepare(Path::new(NODE), &plan, ScratchDir::unique("streams").unwrap()).unwrap();
+    for side in [&mut pair.a, &mut pair.b] {
+        side.config.sections =
+            "\n[streams]\nscale_interval = \"1h\"\n[transport]\nconnections_per_peer = 3\n".to_owned();
+        side.node.configure(&side.config).unwrap();
+    }
+    pair.start_nodes().unwrap();
+    let (socket, _receivers) = (sender(&pair).unwrap(), receivers(&pair).unwrap());
+    // Both may have dialled at once; only one can dial again if not.
+    let n_first = n_connections(&pair).unwrap();
+    assert!((1..=2).contains(&n_first), "{n_first}");
+
+    for side in [&pair.a, &pair.b] {
+        set(side, 10).unwrap();
+    }
+    send(&pair, &socket).unwrap();
+
+    until("ten streams", LIMIT, || {
+        Ok((n_streams(&pair)? == 10).then_some(()))
+    })
+    .unwrap();
+    assert_eq!(n_connections(&pair).unwrap(), 3);
+    let received =
+        || Ok((pair.b.node.status()?.peer(pair.a.node.peer_id())?.rx_packets >= 200).then_some(()));
+    until("all datagrams", LIMIT, received).unwrap();
 }
 
 #[test]

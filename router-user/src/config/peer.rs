@@ -6,7 +6,7 @@ use libp2p::{Multiaddr, PeerId};
 use super::address::{DIAL_ALLOWED, NETWORK_ALLOWED, dial_address, peer_network};
 use super::problem::{Located, Place, Problems};
 use super::reader::Table;
-use super::transport::Preference;
+use super::transport::TransportConfig;
 
 const ID_ALLOWED: &str = "a peer id as `stream-router id` prints it, such as \"12D3KooW...\"";
 
@@ -73,8 +73,8 @@ impl RawPeer {
     }
 
     /// `None` when the section has no valid id, which was reported.
-    pub(super) fn validated(mut self, preference: &Preference) -> Option<PeerConfig> {
-        preference.sort(&mut self.addresses);
+    pub(super) fn validated(mut self, transport: &TransportConfig) -> Option<PeerConfig> {
+        transport.sort(&mut self.addresses);
         Some(PeerConfig {
             id: self.id?.value,
             addresses: self.addresses,

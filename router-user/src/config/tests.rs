@@ -658,6 +658,10 @@ fn the_readme_has_every_field_with_its_default() {
         ("`streams.scale_up`", streams_scaler.scale_up.to_string()),
         ("`streams.scale_down`", streams_scaler.scale_down.to_string()),
         ("`transport.prefer`", "`[\"tcp\", \"quic\"]`".to_owned()),
+        (
+            "`transport.connections_per_peer`",
+            "`workers.threads`, up to 4".to_owned(),
+        ),
         ("`peer.id`", "required".to_owned()),
         ("`peer.addresses`", "none".to_owned()),
         ("`peer.allowed_ips`", "required".to_owned()),
@@ -772,5 +776,25 @@ fn wrong_transports_and_stream_numbers_are_reported() {
     assert!(
         lines[4].starts_with("sr.toml:9: streams.throughput_threshold: 0 is out of range"),
         "{said}"
+    );
+}
+
+#[test]
+fn a_peer_has_as_many_connections_as_there_are_threads_unless_it_is_said() {
+    let parse = |text: &str| {
+        let text = format!("[device]\naddresses = [\"10.42.0.1/24\"]\n[transport]\n{text}");
+        Config::parse(&text, Path::new("sr.toml"))
+    };
+
+    let unsaid = parse("").unwrap();
+    let said = parse("connections_per_peer = 2").unwrap();
+    let wrong = parse("connections_per_peer = 5").unwrap_err();
+
+    let of = |config: &Config| [1, 3, 64].map(|n_threads| config.transport().connections_per_peer(n_threads));
+    assert_eq!(of(&unsaid), [1, 3, 4]);
+    assert_eq!(of(&said), [2, 2, 2]);
+    assert_eq!(
+        wrong.problems()[0].to_string(),
+        "sr.toml:4: transport.connections_per_peer: 5 is out of range (allowed: an integer from 1 to 4)"
     );
 }

@@ -5,16 +5,28 @@ use libp2p::multiaddr::Protocol;
 
 use super::problem::Problems;
 use super::reader::Table;
+use crate::p2p::MAX_CONNECTIONS_PER_PEER;
 
 const ALLOWED: &str = "\"tcp\" and \"quic\", each once, the preferred one first";
 
-/// Which of a peer's addresses are dialled first.
+/// Half of what a peer may have, as both sides may dial at once.
+const MOST_CONNECTIONS: u32 = MAX_CONNECTIONS_PER_PEER as u32 / 2;
+
+/// Which of a peer's addresses are dialled first, and how often.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Preference {
+pub struct TransportConfig {
     quic_first: bool,
+    connections_per_peer: Option<u32>,
 }
 
-impl Preference {
+impl TransportConfig {
+    /// Most connections to a peer that its streams are spread over; unless it is said, as many as there are data threads,
+    /// of which there are `n_threads`.
+    pub fn connections_per_peer(&self, n_threads: u32) -> u32 {
+        self.connections_per_peer
+            .unwrap_or_else(|| n_threads.clamp(1, MOST_CONNECTIONS))
+    }
+
     pub(super) fn read(mut table: Table<'_>, problems: &mut Problems) -> Self {
         let mut names = Vec::new();
         for found in table.strings("prefer", ALLOWED, problems).unwrap_or_default() {
@@ -34,9 +46,11 @@ impl Preference {
                 names.push(found.value);
             }
         }
+        let connections_per_peer = table.integer("connections_per_peer", 1..=MOST_CONNECTIONS, problems);
         table.finish(problems);
         Self {
             quic_first: names.first().is_some_and(|name| name == "quic"),
+            connections_per_peer: connections_per_peer.map(|found| found.value),
         }
     }
 

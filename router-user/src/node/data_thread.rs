@@ -36,6 +36,11 @@ impl DataThreads {
         })
     }
 
+    /// How many there are.
+    pub(super) fn n(&self) -> u32 {
+        1 + self.others.len() as u32
+    }
+
     /// The first thread, which also has what there is one of.
     pub(super) fn first(&self) -> &Handle {
         &self.first.handle

@@ -147,10 +147,12 @@ impl Node {
             .await?;
 
         let (stop_workers, finish_senders) = (CancellationToken::new(), CancellationToken::new());
+        let n_connections = config.transport().connections_per_peer(data_threads.n());
         let connections = Connections::new(
             peers.clone(),
             counters.clone(),
             network.handle.clone(),
+            n_connections,
             finish_senders.clone(),
         );
         let on = data_threads.first();
@@ -167,7 +169,13 @@ impl Node {
         }
         tasks.network.spawn_on(network.driver.run(), on);
         tasks.connections.spawn_on(connections.run(network.events), on);
-        let scaler = StreamScaler::new(peers.clone(), config.streams(), config.connections().ttl());
+        let scaler = StreamScaler::new(
+            peers.clone(),
+            network.handle.clone(),
+            n_connections,
+            config.streams(),
+            config.connections().ttl(),
+        );
         tasks.stream_scaler.spawn(scaler.run(wished_streams));
         pool.start(gateways)?;
         tasks

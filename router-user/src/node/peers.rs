@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use ipnet::IpNet;
 use libp2p::PeerId;
+use tokio::sync::watch;
 
 use super::streams::Streams;
 use crate::engine::route_table::{PeerIndex, RouteTable};
@@ -22,6 +23,8 @@ pub(super) struct Peer {
     pub(super) streams: Streams,
     /// Whether a connection stands, so that its frames are worth queueing.
     pub(super) connected: AtomicBool,
+    /// How many connections its lanes are on.
+    pub(super) n_connections: watch::Sender<u32>,
     /// What went to and came from it.
     pub(super) traffic: Traffic,
 }
@@ -80,6 +83,7 @@ impl PeerTable {
                     allowed_ips,
                     streams: streams_of(index),
                     connected: AtomicBool::new(false),
+                    n_connections: watch::Sender::new(0),
                     traffic: Traffic::default(),
                 })
             })

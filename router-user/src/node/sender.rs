@@ -23,13 +23,15 @@ const FIRST_RETRY: Duration = Duration::from_millis(50);
 const LAST_RETRY: Duration = Duration::from_secs(1);
 
 /// Writes the outbox of `peer`'s lane `stream` to a stream on `connection`, opened when there is something to write and
-/// re-opened when it fails, until the task is dropped or, once `finish` is cancelled, the outbox is empty.
+/// re-opened when it fails, until the task is dropped, or `leave` is cancelled while no stream is open, or, once `finish`
+/// is cancelled, the outbox is empty.
 pub(super) async fn run(
     peer: Arc<Peer>,
     stream: StreamIndex,
     connection: ConnectionId,
     network: NetworkHandle,
     counters: Arc<Counters>,
+    leave: CancellationToken,
     finish: CancellationToken,
 ) {
     let Some(lane) = peer.streams.lane(stream) else {
@@ -39,7 +41,11 @@ pub(super) async fn run(
     loop {
         tokio::select! {
             () = lane.outbox.ready() => {}
+            () = leave.cancelled() => {}
             () = finish.cancelled() => {}
+        }
+        if leave.is_cancelled() {
+            return;
         }
         if lane.outbox.is_empty() {
             if finish.is_cancelled() {

@@ -4,18 +4,26 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
+use futures::future::join_all;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{debug, info};
 
-use super::peers::PeerTable;
+use super::peers::{Peer, PeerTable};
 use crate::config::StreamsConfig;
 use crate::control::Wish;
 use crate::engine::scaler::{ScalerConfig, Scaling};
+use crate::p2p::NetworkHandle;
+
+/// How long more streams wait for more connections; then they share those that stand.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Decides for every peer.
 pub(super) struct StreamScaler {
     peers: Arc<PeerTable>,
+    network: NetworkHandle,
+    /// Most connections to a peer.
+    n_connections: u32,
     scaler: ScalerConfig,
     interval: Duration,
     /// Frames per second that one stream is good for.
@@ -30,10 +38,18 @@ pub(super) struct StreamScaler {
 
 impl StreamScaler {
     /// `flow_ttl` is the time to live of a flow's stream.
-    pub(super) fn new(peers: Arc<PeerTable>, config: &StreamsConfig, flow_ttl: Duration) -> Self {
+    pub(super) fn new(
+        peers: Arc<PeerTable>,
+        network: NetworkHandle,
+        n_connections: u32,
+        config: &StreamsConfig,
+        flow_ttl: Duration,
+    ) -> Self {
         let n_peers = peers.all().len();
         Self {
             peers,
+            network,
+            n_connections,
             scaler: config.scaling().scaler,
             interval: config.scaling().interval,
             threshold: config.throughput_threshold().into(),
@@ -50,10 +66,10 @@ impl StreamScaler {
         let mut next_look = decided + self.idle_after;
         loop {
             tokio::select! {
-                Some(wish) = wishes.recv() => self.handle_wish(wish),
+                Some(wish) = wishes.recv() => self.handle_wish(wish).await,
                 () = sleep_until(decided + self.interval) => {
                     let now = Instant::now();
-                    self.decide(now - decided);
+                    self.decide(now - decided).await;
                     decided = now;
                 }
                 () = sleep_until(next_look) => {
@@ -64,7 +80,8 @@ impl StreamScaler {
         }
     }
 
-    fn decide(&mut self, elapsed: Duration) {
+    async fn decide(&mut self, elapsed: Duration) {
+        let mut changed = Vec::new();
         for (peer, before) in self.peers.all().iter().zip(&mut self.at_decision) {
             let lanes = peer.streams.lanes().iter();
             let offered = lanes.map(|lane| lane.n_offered.load(Relaxed)).sum::<u64>();
@@ -75,9 +92,33 @@ impl StreamScaler {
                 Scaling::Up => n_active + 1,
                 Scaling::Down => n_active - 1,
             };
-            peer.streams.set_active(wanted);
             info!(peer = %peer.id, rate_fps = rate, n_streams = wanted, "streams scaled");
+            changed.push((peer, wanted));
         }
+        join_all(
+            changed
+                .into_iter()
+                .map(|(peer, wanted)| self.set_active(peer, wanted)),
+        )
+        .await;
+    }
+
+    /// Has a peer's first `n` streams take new flows, once there are connections for them: a stream in use stays where
+    /// it is.
+    async fn set_active(&self, peer: &Peer, n: u32) {
+        let mut n_connections = peer.n_connections.subscribe();
+        let (stand, wanted) = (*n_connections.borrow(), n.min(self.n_connections));
+        let mut dialled = false;
+        for _ in stand..wanted {
+            dialled = stand > 0 && self.network.dial_another(peer.id).await;
+        }
+        if dialled {
+            let enough = n_connections.wait_for(|stand| *stand >= wanted);
+            if timeout(CONNECT_TIMEOUT, enough).await.is_err() {
+                debug!(peer = %peer.id, wanted, "more streams share the connections that stand");
+            }
+        }
+        peer.streams.set_active(n);
     }
 
     /// Has the retired streams closed that had no frame since the last look.
@@ -96,12 +137,11 @@ impl StreamScaler {
         }
     }
 
-    fn handle_wish(&self, wish: Wish) {
+    async fn handle_wish(&self, wish: Wish) {
         let (min, max) = (self.scaler.min, self.scaler.max);
         let outcome = if (min..=max).contains(&wish.n_active) {
-            for peer in self.peers.all() {
-                peer.streams.set_active(wish.n_active);
-            }
+            let peers = self.peers.all().iter();
+            join_all(peers.map(|peer| self.set_active(peer, wish.n_active))).await;
             Ok(())
         } else {
             Err(format!(

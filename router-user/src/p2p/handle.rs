@@ -97,12 +97,13 @@ impl NetworkHandle {
         let _ended = self.requests.send(Request::Close(connection)).await;
     }
 
-    /// Dials a connected peer once more, at the address of the oldest TCP connection to it that we dialled; without one,
-    /// nothing happens. It is tried once, and [`NetworkEvent::Connected`](super::NetworkEvent::Connected) tells when
-    /// that succeeded.
-    pub async fn dial_another(&self, peer: PeerId) {
-        // As above.
-        let _ended = self.requests.send(Request::DialAnother(peer)).await;
+    /// Dials a connected peer once more, at the address of the oldest TCP connection to it that we dialled. Returns
+    /// whether there is one; without, nothing happens.
+    ///
+    /// It is tried once, and [`NetworkEvent::Connected`](super::NetworkEvent::Connected) tells when that succeeded.
+    pub async fn dial_another(&self, peer: PeerId) -> bool {
+        let reachable = self.connections.dialled_over_tcp(peer).is_some();
+        reachable && self.requests.send(Request::DialAnother(peer)).await.is_ok()
     }
 
     /// The peers, their connections, and what went wrong so far.

@@ -229,8 +229,8 @@ fn a_peer_is_dialled_once_more_where_it_was_reached() {
     in_own_network(|| async {
         let (mut near, mut far, first) = connected_pair(TCP).await;
         // It did not dial, so it knows no address.
-        far.handle.dial_another(near.id).await;
-        near.handle.dial_another(far.id).await;
+        assert!(!far.handle.dial_another(near.id).await);
+        assert!(near.handle.dial_another(far.id).await);
 
         let (peer, second) = near.connected().await;
         far.connected().await;
