@@ -53,6 +53,7 @@ mod node;
 mod peer;
 mod problem;
 mod reader;
+mod router;
 mod scaling;
 mod streams;
 #[cfg(test)]
@@ -71,6 +72,7 @@ pub use gateway::{GatewayConfig, Sink};
 pub use node::{DEFAULT_CONTROL_SOCKET, DEFAULT_KEY_FILE, NodeConfig};
 pub use peer::PeerConfig;
 pub use problem::{ConfigError, Problem};
+pub use router::{FieldProblem, StreamRouterConfig, StreamRouterConfigBuilder, StreamRouterConfigError};
 pub use scaling::ScalingConfig;
 pub use streams::StreamsConfig;
 pub use workers::WorkersConfig;
@@ -87,9 +89,7 @@ use transport::Preference;
 pub struct Config {
     node: NodeConfig,
     device: DeviceConfig,
-    workers: WorkersConfig,
-    connections: ConnectionsConfig,
-    streams: StreamsConfig,
+    router: StreamRouterConfig,
     gateways: Vec<GatewayConfig>,
     peers: Vec<PeerConfig>,
 }
@@ -129,9 +129,7 @@ impl Config {
         let mut root = Table::root(document.get_ref(), &lines);
         let node = NodeConfig::read(root.table("node", &mut problems), &mut problems);
         let device = RawDevice::read(root.table("device", &mut problems), &mut problems);
-        let workers = WorkersConfig::read(root.table("workers", &mut problems), &mut problems);
-        let connections = ConnectionsConfig::read(root.table("connections", &mut problems), &mut problems);
-        let streams = StreamsConfig::read(root.table("streams", &mut problems), &mut problems);
+        let router = StreamRouterConfig::read(&mut root, &mut problems);
         let preference = Preference::read(root.table("transport", &mut problems), &mut problems);
         let gateways: Vec<RawGateway> = root
             .tables("gateway", &mut problems)
@@ -157,9 +155,7 @@ impl Config {
         Ok(Self {
             node,
             device: device.validated(),
-            workers,
-            connections,
-            streams,
+            router,
             gateways,
             peers,
         })
@@ -175,19 +171,24 @@ impl Config {
         &self.device
     }
 
+    /// Workers, connections and streams: what a router for embedders has as well.
+    pub fn router(&self) -> &StreamRouterConfig {
+        &self.router
+    }
+
     /// How many workers there are.
     pub fn workers(&self) -> &WorkersConfig {
-        &self.workers
+        self.router.workers()
     }
 
     /// The connection table.
     pub fn connections(&self) -> &ConnectionsConfig {
-        &self.connections
+        self.router.connections()
     }
 
     /// How many streams a peer has.
     pub fn streams(&self) -> &StreamsConfig {
-        &self.streams
+        self.router.streams()
     }
 
     /// The gateways in the order of the file; may be none.
