@@ -53,6 +53,7 @@ mod node;
 mod peer;
 mod problem;
 mod reader;
+mod router;
 mod scaling;
 mod streams;
 #[cfg(test)]
@@ -71,6 +72,7 @@ pub use gateway::{GatewayConfig, Sink};
 pub use node::{DEFAULT_CONTROL_SOCKET, DEFAULT_KEY_FILE, NodeConfig};
 pub use peer::PeerConfig;
 pub use problem::{ConfigError, Problem};
+pub use router::{FieldProblem, StreamRouterConfig, StreamRouterConfigBuilder, StreamRouterConfigError};
 pub use scaling::ScalingConfig;
 pub use streams::StreamsConfig;
 pub use transport::TransportConfig;
@@ -87,9 +89,7 @@ use reader::{Lines, Table};
 pub struct Config {
     node: NodeConfig,
     device: DeviceConfig,
-    workers: WorkersConfig,
-    connections: ConnectionsConfig,
-    streams: StreamsConfig,
+    router: StreamRouterConfig,
     transport: TransportConfig,
     gateways: Vec<GatewayConfig>,
     peers: Vec<PeerConfig>,
@@ -130,9 +130,7 @@ impl Config {
         let mut root = Table::root(document.get_ref(), &lines);
         let node = NodeConfig::read(root.table("node", &mut problems), &mut problems);
         let device = RawDevice::read(root.table("device", &mut problems), &mut problems);
-        let workers = WorkersConfig::read(root.table("workers", &mut problems), &mut problems);
-        let connections = ConnectionsConfig::read(root.table("connections", &mut problems), &mut problems);
-        let streams = StreamsConfig::read(root.table("streams", &mut problems), &mut problems);
+        let router = StreamRouterConfig::read(&mut root, &mut problems);
         let transport = TransportConfig::read(root.table("transport", &mut problems), &mut problems);
         let gateways: Vec<RawGateway> = root
             .tables("gateway", &mut problems)
@@ -158,9 +156,7 @@ impl Config {
         Ok(Self {
             node,
             device: device.validated(),
-            workers,
-            connections,
-            streams,
+            router,
             transport,
             gateways,
             peers,
@@ -177,14 +173,19 @@ impl Config {
         &self.device
     }
 
+    /// Workers, connections and streams: what a router for embedders has as well.
+    pub fn router(&self) -> &StreamRouterConfig {
+        &self.router
+    }
+
     /// How many workers there are.
     pub fn workers(&self) -> &WorkersConfig {
-        &self.workers
+        self.router.workers()
     }
 
     /// The connection table.
     pub fn connections(&self) -> &ConnectionsConfig {
-        &self.connections
+        self.router.connections()
     }
 
     /// The connections to a peer.
@@ -194,7 +195,7 @@ impl Config {
 
     /// How many streams a peer has.
     pub fn streams(&self) -> &StreamsConfig {
-        &self.streams
+        self.router.streams()
     }
 
     /// The gateways in the order of the file; may be none.

@@ -24,3 +24,4 @@ pub mod engine;
 pub mod kernel;
 pub mod node;
 pub mod p2p;
+pub mod router;

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::problem::Problems;
 use super::reader::Table;
+use super::router::{Parameter, section};
 
 const DEFAULT_TTL: Duration = Duration::from_secs(5);
 const DEFAULT_CLEANUP_INTERVAL: Duration = Duration::from_secs(5);
@@ -44,6 +45,16 @@ impl ConnectionsConfig {
     /// Parts of the cache that says which stream a flow has, each with its share of `max_entries`.
     pub fn shards(&self) -> u32 {
         self.shards
+    }
+
+    /// The section as it stands in a file.
+    pub(super) fn to_table(&self) -> toml::Table {
+        section([
+            ("ttl", self.ttl.to_value()),
+            ("cleanup_interval", self.cleanup_interval.to_value()),
+            ("max_entries", self.max_entries.to_value()),
+            ("shards", self.shards.to_value()),
+        ])
     }
 
     pub(super) fn read(mut table: Table<'_>, problems: &mut Problems) -> Self {

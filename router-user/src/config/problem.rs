@@ -160,8 +160,15 @@ impl Problems {
         self.found.is_empty()
     }
 
-    pub(super) fn into_error(mut self) -> ConfigError {
+    pub(super) fn into_error(self) -> ConfigError {
+        ConfigError::Invalid {
+            problems: self.into_found(),
+        }
+    }
+
+    /// Every problem, in the order of the file.
+    pub(super) fn into_found(mut self) -> Vec<Problem> {
         self.found.sort_by_key(Problem::line);
-        ConfigError::Invalid { problems: self.found }
+        self.found
     }
 }

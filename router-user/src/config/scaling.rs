@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::problem::Problems;
 use super::reader::Table;
+use super::router::{Parameter, section};
 use crate::engine::scaler::ScalerConfig;
 
 /// How often a number is decided upon, and how.
@@ -24,6 +25,17 @@ pub(super) struct Bounds {
 }
 
 impl ScalingConfig {
+    /// What of a section is about scaling, as it stands in a file.
+    pub(super) fn to_table(self, bounds: &Bounds) -> toml::Table {
+        section([
+            (bounds.min, self.scaler.min.to_value()),
+            (bounds.max, self.scaler.max.to_value()),
+            ("scale_interval", self.interval.to_value()),
+            ("scale_up", self.scaler.scale_up.to_value()),
+            ("scale_down", self.scaler.scale_down.to_value()),
+        ])
+    }
+
     pub(super) fn read(
         table: &mut Table<'_>,
         bounds: &Bounds,

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::problem::Problems;
 use super::reader::Table;
+use super::router::{Parameter, section};
 use super::scaling::{Bounds, ScalingConfig};
 use crate::engine::scaler::ScalerConfig;
 use crate::p2p::MAX_STREAMS_PER_SIDE;
@@ -51,6 +52,16 @@ impl StreamsConfig {
     /// Frames per second that one stream is good for; a super-packet is one frame.
     pub fn throughput_threshold(&self) -> u32 {
         self.throughput_threshold
+    }
+
+    /// The section as it stands in a file.
+    pub(super) fn to_table(&self) -> toml::Table {
+        let mut table = self.scaling.to_table(&BOUNDS);
+        table.extend(section([(
+            "throughput_threshold",
+            self.throughput_threshold.to_value(),
+        )]));
+        table
     }
 
     pub(super) fn read(mut table: Table<'_>, problems: &mut Problems) -> Self {

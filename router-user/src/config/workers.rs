@@ -6,6 +6,7 @@ use router_common::slots::MAX_WORKERS;
 
 use super::problem::Problems;
 use super::reader::Table;
+use super::router::{Parameter, section};
 use super::scaling::{Bounds, ScalingConfig};
 use crate::engine::scaler::ScalerConfig;
 
@@ -56,6 +57,11 @@ impl WorkersConfig {
         self.initial
     }
 
+    /// Packets that may wait for a worker.
+    pub fn queue_size(&self) -> u32 {
+        self.queue_size
+    }
+
     /// Size of a worker's ring in bytes, a power of two with room for `queue_size` packets of 2 KiB.
     pub fn ring_bytes(&self) -> u32 {
         (self.queue_size * PACKET_ROOM).next_power_of_two()
@@ -64,6 +70,17 @@ impl WorkersConfig {
     /// Threads that workers, connections and streams are spread over; never more than there are CPUs.
     pub fn threads(&self) -> u32 {
         self.threads
+    }
+
+    /// The section as it stands in a file.
+    pub(super) fn to_table(&self) -> toml::Table {
+        let mut table = self.scaling.to_table(&BOUNDS);
+        table.extend(section([
+            ("initial", self.initial.to_value()),
+            ("queue_size", self.queue_size.to_value()),
+            ("threads", self.threads.to_value()),
+        ]));
+        table
     }
 
     pub(super) fn read(mut table: Table<'_>, problems: &mut Problems) -> Self {
