@@ -112,6 +112,11 @@ impl Streams {
         }
     }
 
+    /// Admits connections of these peers from now on.
+    pub(super) fn set_peers(&mut self, peers: HashSet<PeerId>) {
+        self.peers = peers;
+    }
+
     /// Marks a dial that is wanted only as long as we have not reached the peer otherwise.
     pub(super) fn handle_redial(&mut self, connection: ConnectionId) {
         self.redials.insert(connection);

@@ -1,7 +1,7 @@
 //! What is connected: shared by the behaviour, which fills it, and the handle, which reads it.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -173,6 +173,15 @@ impl Connections {
 
     pub(super) fn set_listening(&self, listening: Vec<Multiaddr>) {
         self.state().listening = listening;
+    }
+
+    pub(super) fn set_peers(&self, peers: impl IntoIterator<Item = PeerId>) {
+        let mut state = self.state();
+        let mut errors: HashMap<_, _> = std::mem::take(&mut state.peers).into_iter().collect();
+        state.peers = peers
+            .into_iter()
+            .map(|peer| (peer, errors.remove(&peer).flatten()))
+            .collect();
     }
 
     pub(super) fn set_dial_error(&self, peer: PeerId, error: Option<String>) {

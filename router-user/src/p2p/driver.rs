@@ -3,7 +3,7 @@
 mod report;
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{BTreeMap, HashMap, HashSet, VecDeque, btree_map},
     sync::{Arc, atomic::Ordering::Relaxed},
     time::Duration,
 };
@@ -65,6 +65,15 @@ struct Peer {
     log: PeerLog,
 }
 
+impl Peer {
+    fn new(local_peer: PeerId, PeerConfig { peer, addresses }: PeerConfig, now: Instant) -> Self {
+        Self {
+            redial: Redial::new(addresses, local_peer > peer, now),
+            log: PeerLog::default(),
+        }
+    }
+}
+
 /// An established connection.
 struct Link {
     peer: PeerId,
@@ -83,16 +92,9 @@ impl Driver {
         now: Instant,
     ) -> Self {
         let local_peer = *swarm.local_peer_id();
-        let peers = peers.into_iter().map(|PeerConfig { peer, addresses }| {
-            let redial = Redial::new(addresses, local_peer > peer, now);
-            (
-                peer,
-                Peer {
-                    redial,
-                    log: PeerLog::default(),
-                },
-            )
-        });
+        let peers = peers
+            .into_iter()
+            .map(|peer| (peer.peer, Peer::new(local_peer, peer, now)));
         Self {
             peers: peers.collect(),
             swarm,
@@ -120,6 +122,11 @@ impl Driver {
                 request = self.requests.recv() => match request {
                     Some(Request::Close(connection)) => { self.swarm.close_connection(connection); }
                     Some(Request::DialAnother(peer)) => self.dial_another(peer),
+                    Some(Request::SetPeers(peers, done)) => {
+                        self.set_peers(peers, Instant::now());
+                        // Whoever asked may have gone.
+                        let _ = done.send(());
+                    }
                     // Every handle is gone.
                     None => break,
                 },
@@ -181,6 +188,41 @@ impl Driver {
                 }
             }
         }
+    }
+
+    fn set_peers(&mut self, peers: Vec<PeerConfig>, now: Instant) {
+        let known: HashSet<_> = peers.iter().map(|peer| peer.peer).collect();
+        self.connections.set_peers(peers.iter().map(|peer| peer.peer));
+        let gone: Vec<_> = self.peers.extract_if(.., |id, _| !known.contains(id)).collect();
+        self.swarm.behaviour_mut().streams.set_peers(known);
+        for (id, _) in gone {
+            let of_peer = self.links.iter().filter(|(_, link)| link.peer == id);
+            for connection in of_peer.map(|(connection, _)| *connection).collect::<Vec<_>>() {
+                self.handle_down(connection, "the peer is configured no more".to_owned(), now);
+            }
+            // An error says that it was not connected; attempts to dial it are given up all the same.
+            let _not_connected = self.swarm.disconnect_peer_id(id);
+        }
+        let local_peer = *self.swarm.local_peer_id();
+        for config in peers {
+            let id = config.peer;
+            let present = self.is_present(id);
+            match self.peers.entry(id) {
+                btree_map::Entry::Occupied(known) => {
+                    known
+                        .into_mut()
+                        .redial
+                        .set_addresses(config.addresses, present, now);
+                }
+                btree_map::Entry::Vacant(new) => {
+                    new.insert(Peer::new(local_peer, config, now));
+                }
+            }
+        }
+    }
+
+    fn is_present(&self, peer: PeerId) -> bool {
+        self.links.values().any(|link| link.peer == peer && link.live)
     }
 
     fn dial_another(&mut self, peer: PeerId) {
@@ -278,6 +320,11 @@ impl Driver {
             self.swarm.close_connection(connection);
             return;
         };
+        if !self.peers.contains_key(&peer) {
+            tracing::debug!(%peer, %connection, "a peer that is configured no more is disconnected");
+            self.swarm.close_connection(connection);
+            return;
+        }
         let direction = Direction::from(endpoint.to_endpoint());
         let transport = transport_kind(&address);
         tracing::info!(%peer, %connection, %address, ?direction, ?took, "connected");
@@ -312,8 +359,9 @@ impl Driver {
             connection,
             cause,
         });
-        let absent = !self.links.values().any(|link| link.peer == id && link.live);
-        if absent && let Some(peer) = self.peers.get_mut(&id) {
+        if !self.is_present(id)
+            && let Some(peer) = self.peers.get_mut(&id)
+        {
             peer.redial.handle_absent(now);
         }
     }

@@ -10,8 +10,9 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    DataStream, MAX_STREAMS_PER_SIDE, OPEN_TIMEOUT, Snapshot,
+    DataStream, MAX_STREAMS_PER_SIDE, OPEN_TIMEOUT, PeerConfig, Snapshot, StartError,
     connections::{Connections, OpenRequest},
+    network::check_peers,
 };
 
 /// Why a stream could not be opened.
@@ -46,10 +47,11 @@ pub struct NetworkHandle {
 }
 
 /// What the driver is asked to do.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(super) enum Request {
     Close(ConnectionId),
     DialAnother(PeerId),
+    SetPeers(Vec<PeerConfig>, oneshot::Sender<()>),
 }
 
 impl NetworkHandle {
@@ -104,6 +106,23 @@ impl NetworkHandle {
     pub async fn dial_another(&self, peer: PeerId) -> bool {
         let reachable = self.connections.dialled_over_tcp(peer).is_some();
         reachable && self.requests.send(Request::DialAnother(peer)).await.is_ok()
+    }
+
+    /// Has these peers from now on, and no others. One that is new is dialled, one that is not among them is
+    /// disconnected; one that stays keeps its connections, whatever its addresses are now.
+    ///
+    /// Returns when that is decided; the events follow.
+    ///
+    /// # Errors
+    /// The peers contradict themselves; nothing has changed then.
+    pub async fn set_peers(&self, peers: Vec<PeerConfig>) -> Result<(), StartError> {
+        check_peers(self.local_peer(), &peers)?;
+        let (reply, done) = oneshot::channel();
+        if self.requests.send(Request::SetPeers(peers, reply)).await.is_ok() {
+            // An error says that the network has ended, and has no peers any more.
+            let _ended = done.await;
+        }
+        Ok(())
     }
 
     /// The peers, their connections, and what went wrong so far.

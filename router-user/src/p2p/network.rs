@@ -177,7 +177,10 @@ impl Network {
             inbound,
         } = config;
         let local_peer = keypair.public().to_peer_id();
-        let known = check(local_peer, &listen, &peers)?;
+        for address in &listen {
+            check_address(address, None)?;
+        }
+        let known = check_peers(local_peer, &peers)?;
 
         let connections = Arc::new(Connections::new(local_peer, peers.iter().map(|peer| peer.peer)));
         let next_task = NextTask::default();
@@ -239,14 +242,8 @@ impl Network {
     }
 }
 
-fn check(
-    local_peer: PeerId,
-    listen: &[Multiaddr],
-    peers: &[PeerConfig],
-) -> Result<HashSet<PeerId>, StartError> {
-    for address in listen {
-        check_address(address, None)?;
-    }
+/// Says whether these can be the peers of `local_peer`, and who they are.
+pub(super) fn check_peers(local_peer: PeerId, peers: &[PeerConfig]) -> Result<HashSet<PeerId>, StartError> {
     let mut known = HashSet::new();
     for PeerConfig { peer, addresses } in peers {
         if *peer == local_peer {

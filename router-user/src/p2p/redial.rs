@@ -58,6 +58,18 @@ impl Redial {
         self.due = (!self.addresses.is_empty()).then(|| now + wait);
     }
 
+    /// Dials these addresses from now on.
+    pub(super) fn set_addresses(&mut self, addresses: Vec<Multiaddr>, present: bool, now: Instant) {
+        if self.addresses != addresses {
+            self.addresses = addresses;
+            if present {
+                self.next = 0;
+            } else {
+                self.handle_absent(now);
+            }
+        }
+    }
+
     pub(super) fn handle_attempt(&mut self, attempt: ConnectionId) {
         self.attempts.insert(attempt);
     }
@@ -168,6 +180,22 @@ mod tests {
         let start = Instant::now();
         let redial = Redial::new(addresses(1), true, start);
         assert_eq!(redial.poll_due(), Some(start + HEAD_START));
+    }
+
+    #[test]
+    fn new_addresses_are_dialled_at_once_if_the_peer_is_absent() {
+        let start = Instant::now();
+        let mut redial = Redial::new(Vec::new(), false, start);
+
+        redial.set_addresses(addresses(2), false, start);
+        assert_eq!(redial.poll_attempt(start, 0.0), Some(addresses(2)[0].clone()));
+        redial.set_addresses(addresses(2), false, start);
+        assert_eq!(redial.poll_attempt(start, 0.0), None, "nothing has changed");
+        redial.handle_present();
+        redial.set_addresses(addresses(1), true, start);
+        assert_eq!(redial.poll_due(), None);
+        redial.handle_absent(start);
+        assert_eq!(redial.poll_attempt(start, 0.0), Some(addresses(1)[0].clone()));
     }
 
     #[test]

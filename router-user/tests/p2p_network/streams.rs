@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures::{AsyncReadExt, AsyncWriteExt};
-use stream_router::p2p::{Keypair, Multiaddr, NetworkEvent};
+use stream_router::p2p::{Keypair, Multiaddr, NetworkEvent, PeerConfig};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream, tcp},
@@ -248,6 +248,49 @@ fn a_peer_is_dialled_once_more_where_it_was_reached() {
             arrived.push(arrival.connection);
         }
         assert_ne!(arrived[0], arrived[1]);
+        stop_both(near, far).await;
+    });
+}
+
+#[test]
+fn peers_come_and_go_and_the_others_stay_connected() {
+    in_own_network(|| async {
+        let (mut near, mut far, connection) = connected_pair(TCP).await;
+        let third = Keypair::generate_ed25519();
+        let mut third = Setup::new(&third).listen(TCP).peer(near.id, &[]).start();
+        let third_address = third.listening().await;
+        let config = |peer, addresses: &[&Multiaddr]| PeerConfig {
+            peer,
+            addresses: addresses.iter().copied().cloned().collect(),
+        };
+
+        let both = vec![config(far.id, &[]), config(third.id, &[&third_address])];
+        near.handle.set_peers(both).await.expect("valid peers");
+        let (peer, second) = near.connected().await;
+        assert_eq!(peer, third.id);
+        third.connected().await;
+        let mut stream = near
+            .handle
+            .open_stream(connection)
+            .await
+            .expect("still connected");
+        stream.write_all(b"here").await.expect("write");
+        stream.flush().await.expect("flush");
+        assert_eq!(
+            far.arrival().await.connection,
+            far.handle.snapshot().peers[0].connections[0].connection
+        );
+
+        let twice = vec![config(far.id, &[]), config(far.id, &[])];
+        near.handle.set_peers(twice).await.expect_err("listed twice");
+        let first_only = vec![config(far.id, &[])];
+        near.handle.set_peers(first_only).await.expect("valid peers");
+        assert_eq!(near.disconnected().await, second);
+        third.disconnected().await;
+        let snapshot = near.handle.snapshot();
+        assert_eq!(snapshot.peers.len(), 1);
+        assert_eq!(snapshot.peers[0].connections[0].connection, connection);
+        third.stop().await;
         stop_both(near, far).await;
     });
 }
