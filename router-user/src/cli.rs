@@ -1,16 +1,28 @@
 //! The command line: one file per command.
 
+mod ask;
 mod check;
+mod counters;
+mod flows;
 mod id;
 mod keygen;
+mod peers;
+mod routes;
 mod run;
 mod status;
+mod streams;
+mod table;
+mod units;
+mod workers;
 
 use std::error::Error;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+
+use ask::Asked;
+use flows::FlowArguments;
 
 use crate::config::ConfigError;
 
@@ -51,15 +63,31 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
     },
-    /// Show what a running node is doing
-    Status {
-        /// Control socket of the node
-        #[arg(long, value_name = "PATH", default_value = crate::config::DEFAULT_CONTROL_SOCKET)]
-        socket: PathBuf,
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
+    /// Show a running node as a whole
+    Status(Asked),
+    /// Show the peers: state, address, round trip, last handshake, traffic
+    Peers(Asked),
+    /// Show the flows that the node captures, those with most bytes first
+    Flows {
+        #[command(flatten)]
+        asked: Asked,
+        #[command(flatten)]
+        which: FlowArguments,
     },
+    /// Show the workers and how full their rings are
+    Workers(Asked),
+    /// Show the streams on which the node sends, and what waits for them
+    Streams(Asked),
+    /// Show what was counted, drops by reason
+    Counters {
+        #[command(flatten)]
+        asked: Asked,
+        /// Show counters at 0 too, as JSON does
+        #[arg(long)]
+        all: bool,
+    },
+    /// Show the kernel's prefix table
+    Routes(Asked),
 }
 
 /// Runs the command that the process was called with; its exit code is 0, 1 for a failure, 2 for wrong usage or
@@ -70,7 +98,13 @@ pub fn main() -> ExitCode {
         Command::Id { key } => id::id(&key),
         Command::Check { config } => check::check(&config),
         Command::Run { config } => run::run(&config),
-        Command::Status { socket, json } => status::status(&socket, json),
+        Command::Status(asked) => asked.show("", status::lines),
+        Command::Peers(asked) => asked.show("", peers::lines),
+        Command::Flows { asked, which } => asked.show(&which.query(), flows::lines),
+        Command::Workers(asked) => asked.show("", workers::lines),
+        Command::Streams(asked) => asked.show("", streams::lines),
+        Command::Counters { asked, all } => asked.show("", |counters| counters::lines(counters, all)),
+        Command::Routes(asked) => asked.show("", routes::lines),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,38 +1,39 @@
 //! The control socket: HTTP and JSON over a Unix socket.
-//!
-//! | request | answer |
-//! |---|---|
-//! | `GET /v1/status` | 200 and a [`Status`] |
-//! | `PUT /v1/workers` with `{"active": 8}` | 204 once that many workers are active; 422 and a text outside the configured bounds. The next decision of the scaler may change it again. |
-//! | `PUT /v1/streams` with `{"active": 3}` | the same for the streams to each peer |
+#![doc = include_str!("control/API.md")]
 
 mod client;
+mod model;
+mod reply;
 mod server;
-mod status;
+mod source;
 #[cfg(test)]
 mod tests;
 
 use std::io;
 use std::path::PathBuf;
 
-pub use client::{fetch_status, set_streams, set_workers};
-pub use server::{ControlServer, StatusSource, Wish, Wishes};
-pub use status::{DeviceStatus, GatewayStatus, PeerState, PeerStatus, Status};
+pub use client::{fetch, fetch_text, set_streams, set_workers};
+pub use model::{
+    CounterKind, CounterOrigin, CounterStatus, Counters, DEFAULT_FLOWS, DeviceStatus, Direction, Feature,
+    Flow, FlowQuery, FlowSort, Flows, GatewayStatus, IpProtocol, KernelStatus, MAX_FLOWS, PeerState,
+    PeerStatus, Peers, Resource, RouteSource, RouteStatus, Routes, Status, StreamState, StreamStatus,
+    Streams, Transport, UnknownProtocol, WorkerState, WorkerStatus, Workers,
+};
+pub(crate) use model::{parse_limit, parse_prefix};
+pub use server::ControlServer;
+pub use source::{Source, SourceError, Wish, Wishes};
 
-/// Path of the status resource.
-const STATUS_PATH: &str = "/v1/status";
-
-/// Path of the workers resource.
-const WORKERS_PATH: &str = "/v1/workers";
-
-/// Path of the streams resource.
-const STREAMS_PATH: &str = "/v1/streams";
-
-/// What a client sends to [`WORKERS_PATH`] and [`STREAMS_PATH`].
+/// What a client sends with `PUT`.
 #[derive(Clone, Copy, Debug, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 struct NumberBody {
     active: u32,
+}
+
+/// What a node answers when it refuses.
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
+struct ErrorBody {
+    error: String,
 }
 
 /// Why the control socket cannot be served or asked.
@@ -50,8 +51,16 @@ pub enum ControlError {
         /// The path.
         path: PathBuf,
     },
+    /// The socket may not be opened.
+    #[error("no permission for {}; ask as root, such as with sudo", path.display())]
+    NoPermission {
+        /// The socket.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
     /// Nobody answers.
-    #[error("no node answers at {}; is it running, and is this its node.control?", path.display())]
+    #[error("no node answers at {}; is it running, and is this its node.control? (--socket names another)", path.display())]
     NoNode {
         /// The socket.
         path: PathBuf,

@@ -4,6 +4,7 @@ mod attach;
 mod bpf;
 mod connection_table;
 mod error;
+mod flow_reader;
 mod gateway;
 mod host_prefixes;
 mod mapped;
@@ -15,6 +16,7 @@ mod xsk;
 
 pub use connection_table::{ConnectionTable, Reading, STEP_ENTRIES};
 pub use error::KernelError;
+pub use flow_reader::FlowReader;
 pub use gateway::{AttachedGateway, GatewayInterface, GatewayMode};
 pub use object::{Kernel, KernelConfig};
 pub use pins::BPFFS;

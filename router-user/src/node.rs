@@ -1,6 +1,7 @@
 //! A node: joins kernel, device and network into the path of a packet.
 
 mod connections;
+mod counter_meanings;
 pub mod counters;
 mod data_thread;
 mod error;

@@ -244,7 +244,10 @@ fn help_and_version_are_there() {
     let version = stream_router(&["--version"]);
 
     assert_eq!((code(&help), code(&version)), (0, 0));
-    for command in ["keygen", "id", "check", "run", "status"] {
+    for command in [
+        "keygen", "id", "check", "run", "status", "peers", "flows", "workers", "streams", "counters",
+        "routes",
+    ] {
         assert!(stdout(&help).contains(command), "{command}");
     }
     assert_eq!(

@@ -89,7 +89,7 @@ fn new_flows_open_the_streams_that_are_active_and_idle_ones_close_over_both_tran
         send(&pair, &socket).unwrap();
 
         let received =
-            || Ok((pair.b.node.status()?.peer(pair.a.node.peer_id())?.rx_packets >= 600).then_some(()));
+            || Ok((pair.b.node.status()?.peer(pair.a.node.peer_id())?.rx_frames >= 600).then_some(()));
         until("all datagrams", LIMIT, received).unwrap();
         assert_eq!(n_streams(&pair).unwrap(), 1, "{transport:?}");
     }
@@ -146,7 +146,7 @@ fn streams_beyond_the_first_are_spread_over_more_connections() {
     .unwrap();
     assert_eq!(n_connections(&pair).unwrap(), 3);
     let received =
-        || Ok((pair.b.node.status()?.peer(pair.a.node.peer_id())?.rx_packets >= 200).then_some(()));
+        || Ok((pair.b.node.status()?.peer(pair.a.node.peer_id())?.rx_frames >= 200).then_some(()));
     until("all datagrams", LIMIT, received).unwrap();
 }
 

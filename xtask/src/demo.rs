@@ -101,14 +101,8 @@ fn progress(last: &Status, now: &Status) -> String {
         "{:.0} s, {} | a to b {} | b to a {} | dropped {drops} | rtt {rtt}",
         now.uptime_seconds,
         peer.state,
-        direction(
-            peer.tx_bytes - before.tx_bytes,
-            peer.tx_packets - before.tx_packets
-        ),
-        direction(
-            peer.rx_bytes - before.rx_bytes,
-            peer.rx_packets - before.rx_packets
-        ),
+        direction(peer.tx_bytes - before.tx_bytes, peer.tx_frames - before.tx_frames),
+        direction(peer.rx_bytes - before.rx_bytes, peer.rx_frames - before.rx_frames),
     )
 }
 

@@ -6,27 +6,35 @@ use std::time::Duration;
 
 use axum::body::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
+use hyper::Request;
 use hyper::client::conn::http1;
 use hyper::header::{CONTENT_TYPE, HOST, HeaderValue};
-use hyper::{Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
-use super::{ControlError, NumberBody, STATUS_PATH, STREAMS_PATH, Status, WORKERS_PATH};
+use super::{ControlError, ErrorBody, NumberBody, Resource, Streams, Workers};
 
-/// More than 1,000 peers with 16 prefixes each need.
+/// More than 10,000 flows, or 1,000 peers with 16 prefixes each, need.
 const MAX_BODY_BYTES: usize = 16 * 1024 * 1024;
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Asks the node at `socket` for its status.
+/// Asks the node at `socket` for a resource; `query` is empty or what stands behind the `?`.
 ///
 /// # Errors
-/// Nobody answers within 5 s, or the answer is not a status.
-pub async fn fetch_status(socket: &Path) -> Result<Status, ControlError> {
-    let request = Request::get(STATUS_PATH).body(Full::default());
-    let answer = ask(socket, request).await?;
+/// Nobody answers within 5 s, the node refuses, or its answer is not of this version.
+pub async fn fetch<R: Resource>(socket: &Path, query: &str) -> Result<R, ControlError> {
+    let answer = get(socket, R::PATH, query).await?;
     serde_json::from_slice(&answer).map_err(|error| bad_answer(socket, error))
+}
+
+/// Asks the node at `socket` for a resource, and returns the JSON as the node wrote it.
+///
+/// # Errors
+/// Nobody answers within 5 s, the node refuses, or its answer is no text.
+pub async fn fetch_text<R: Resource>(socket: &Path, query: &str) -> Result<String, ControlError> {
+    let answer = get(socket, R::PATH, query).await?;
+    String::from_utf8(answer.into()).map_err(|error| bad_answer(socket, error))
 }
 
 /// Has the node at `socket` scale to `n` workers; returns once they are active.
@@ -34,7 +42,7 @@ pub async fn fetch_status(socket: &Path) -> Result<Status, ControlError> {
 /// # Errors
 /// Nobody answers within 5 s, or the node refuses.
 pub async fn set_workers(socket: &Path, n: u32) -> Result<(), ControlError> {
-    set_number(socket, WORKERS_PATH, n).await
+    set_number(socket, Workers::PATH, n).await
 }
 
 /// Has the node at `socket` scale to `n` streams to each peer.
@@ -42,7 +50,16 @@ pub async fn set_workers(socket: &Path, n: u32) -> Result<(), ControlError> {
 /// # Errors
 /// Nobody answers within 5 s, or the node refuses.
 pub async fn set_streams(socket: &Path, n: u32) -> Result<(), ControlError> {
-    set_number(socket, STREAMS_PATH, n).await
+    set_number(socket, Streams::PATH, n).await
+}
+
+async fn get(socket: &Path, path: &str, query: &str) -> Result<Bytes, ControlError> {
+    let request = if query.is_empty() {
+        Request::get(path)
+    } else {
+        Request::get(format!("{path}?{query}"))
+    };
+    ask(socket, request.body(Full::default())).await
 }
 
 async fn set_number(socket: &Path, path: &str, n: u32) -> Result<(), ControlError> {
@@ -69,12 +86,13 @@ async fn ask(
 }
 
 async fn exchange(socket: &Path, mut request: Request<Full<Bytes>>) -> Result<Bytes, ControlError> {
-    let stream = UnixStream::connect(socket)
-        .await
-        .map_err(|source| ControlError::NoNode {
-            path: socket.to_owned(),
-            source,
-        })?;
+    let stream = UnixStream::connect(socket).await.map_err(|source| {
+        let path = socket.to_owned();
+        match source.kind() {
+            io::ErrorKind::PermissionDenied => ControlError::NoPermission { path, source },
+            _ => ControlError::NoNode { path, source },
+        }
+    })?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
         .await
         .map_err(|error| bad_answer(socket, error))?;
@@ -89,16 +107,16 @@ async fn exchange(socket: &Path, mut request: Request<Full<Bytes>>) -> Result<By
         let status = response.status();
         let body = Limited::new(response.into_body(), MAX_BODY_BYTES).collect().await;
         let body = body.map_err(|error| bad_answer(socket, error))?.to_bytes();
-        match status {
-            _ if status.is_success() => Ok(body),
-            StatusCode::UNPROCESSABLE_ENTITY | StatusCode::SERVICE_UNAVAILABLE => {
-                Err(ControlError::Refused {
-                    path: socket.to_owned(),
-                    reason: String::from_utf8_lossy(&body).into_owned(),
-                })
-            }
-            _ => Err(bad_answer(socket, status)),
+        if status.is_success() {
+            return Ok(body);
         }
+        Err(match serde_json::from_slice::<ErrorBody>(&body) {
+            Ok(ErrorBody { error: reason }) => ControlError::Refused {
+                path: socket.to_owned(),
+                reason,
+            },
+            Err(_no_answer_of_ours) => bad_answer(socket, status),
+        })
     };
     tokio::pin!(exchange);
     tokio::select! {

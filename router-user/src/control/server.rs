@@ -6,45 +6,31 @@ use std::os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use axum::extract::State;
-use axum::http::StatusCode;
-use axum::routing::{get, put};
+use axum::extract::rejection::JsonRejection;
+use axum::extract::{DefaultBodyLimit, RawQuery, State};
+use axum::http::{Method, StatusCode, Uri};
+use axum::routing::get;
 use axum::{Json, Router};
 use tokio::net::UnixListener;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::AbortHandle;
 use tracing::warn;
 
-use super::{ControlError, NumberBody, STATUS_PATH, STREAMS_PATH, Status, WORKERS_PATH};
+use super::reply::{NoQuery, Pretty, Refusal};
+use super::{
+    ControlError, Counters, FlowQuery, Flows, NumberBody, Peers, Resource, Routes, Source, SourceError,
+    Status, Streams, Wish, Wishes, Workers,
+};
 
-/// Where the answers come from.
-pub trait StatusSource: Send + Sync + 'static {
-    /// The state right now.
-    fn status(&self) -> Status;
-}
-
-/// A wish for another number of workers, or of streams per peer.
-#[derive(Debug)]
-pub struct Wish {
-    /// How many shall be active.
-    pub n_active: u32,
-    /// Told once they are, or why not.
-    pub reply: oneshot::Sender<Result<(), String>>,
-}
-
-/// Who fulfils wishes.
-#[derive(Clone, Debug)]
-pub struct Wishes {
-    /// For another number of workers.
-    pub workers: mpsc::Sender<Wish>,
-    /// For another number of streams to each peer.
-    pub streams: mpsc::Sender<Wish>,
-}
+/// Of a request; the longest that makes sense has 30.
+const MAX_BODY_BYTES: usize = 4096;
 
 #[derive(Clone)]
-struct Sources {
-    status: Arc<dyn StatusSource>,
+struct Shared {
+    source: Arc<dyn Source>,
     wishes: Wishes,
+    /// Held while a table of the kernel is read.
+    reading: Arc<Semaphore>,
 }
 
 /// A served control socket; dropping it ends the service and removes the file.
@@ -55,14 +41,14 @@ pub struct ControlServer {
 }
 
 impl ControlServer {
-    /// Serves `status` at `path`, and passes on `wishes`; mode 0600, in place of what a killed node left there.
+    /// Serves `source` at `path`, and passes on `wishes`; mode 0600, in place of what a killed node left there.
     ///
     /// # Errors
     /// A running node serves it, something else stands there, or the system refuses.
     ///
     /// # Panics
     /// Outside a tokio runtime with I/O enabled.
-    pub fn start(path: &Path, status: Arc<dyn StatusSource>, wishes: Wishes) -> Result<Self, ControlError> {
+    pub fn start(path: &Path, source: Arc<dyn Source>, wishes: Wishes) -> Result<Self, ControlError> {
         let io = |action| {
             move |source| ControlError::Io {
                 action,
@@ -79,11 +65,12 @@ impl ControlServer {
         }
         remove_stale(path)?;
         let listener = bind_private(path).map_err(io("listen on"))?;
-        let app = Router::new()
-            .route(STATUS_PATH, get(get_status))
-            .route(WORKERS_PATH, put(put_workers))
-            .route(STREAMS_PATH, put(put_streams))
-            .with_state(Sources { status, wishes });
+        let shared = Shared {
+            source,
+            wishes,
+            reading: Arc::new(Semaphore::new(1)),
+        };
+        let app = app(shared);
         let serving = tokio::spawn(async move {
             if let Err(error) = axum::serve(listener, app).await {
                 warn!(%error, "the control socket failed");
@@ -105,32 +92,121 @@ impl Drop for ControlServer {
     }
 }
 
-async fn get_status(State(sources): State<Sources>) -> Json<Status> {
-    Json(sources.status.status())
+fn app(shared: Shared) -> Router {
+    Router::new()
+        .route(Status::PATH, get(get_status))
+        .route(Peers::PATH, get(get_peers))
+        .route(Flows::PATH, get(get_flows))
+        .route(Workers::PATH, get(get_workers).put(put_workers))
+        .route(Streams::PATH, get(get_streams).put(put_streams))
+        .route(Counters::PATH, get(get_counters))
+        .route(Routes::PATH, get(get_routes))
+        .fallback(unknown_path)
+        .method_not_allowed_fallback(unknown_method)
+        .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
+        .with_state(shared)
 }
 
-async fn put_workers(State(sources): State<Sources>, Json(body): Json<NumberBody>) -> Answer {
-    fulfil(&sources.wishes.workers, body).await
+async fn get_status(State(shared): State<Shared>, _: NoQuery) -> Pretty<Status> {
+    Pretty(shared.source.status())
 }
 
-async fn put_streams(State(sources): State<Sources>, Json(body): Json<NumberBody>) -> Answer {
-    fulfil(&sources.wishes.streams, body).await
+async fn get_peers(State(shared): State<Shared>, _: NoQuery) -> Pretty<Peers> {
+    Pretty(shared.source.peers())
 }
 
-type Answer = Result<StatusCode, (StatusCode, String)>;
+async fn get_flows(
+    State(shared): State<Shared>,
+    RawQuery(query): RawQuery,
+) -> Result<Pretty<Flows>, Refusal> {
+    let query = FlowQuery::parse(query.as_deref().unwrap_or_default()).map_err(Refusal::query)?;
+    shared.read(move |source| source.flows(&query)).await
+}
 
-async fn fulfil(wishes: &mpsc::Sender<Wish>, body: NumberBody) -> Answer {
-    let stopping = || (StatusCode::SERVICE_UNAVAILABLE, "the node is stopping".to_owned());
+async fn get_workers(State(shared): State<Shared>, _: NoQuery) -> Pretty<Workers> {
+    Pretty(shared.source.workers())
+}
+
+async fn get_streams(State(shared): State<Shared>, _: NoQuery) -> Pretty<Streams> {
+    Pretty(shared.source.streams())
+}
+
+async fn get_counters(State(shared): State<Shared>, _: NoQuery) -> Result<Pretty<Counters>, Refusal> {
+    Ok(Pretty(shared.source.counters()?))
+}
+
+async fn get_routes(State(shared): State<Shared>, _: NoQuery) -> Result<Pretty<Routes>, Refusal> {
+    shared.read(|source| source.routes()).await
+}
+
+async fn put_workers(
+    State(shared): State<Shared>,
+    _: NoQuery,
+    body: Result<Json<NumberBody>, JsonRejection>,
+) -> Result<StatusCode, Refusal> {
+    fulfil(&shared.wishes.workers, body?.0).await
+}
+
+async fn put_streams(
+    State(shared): State<Shared>,
+    _: NoQuery,
+    body: Result<Json<NumberBody>, JsonRejection>,
+) -> Result<StatusCode, Refusal> {
+    fulfil(&shared.wishes.streams, body?.0).await
+}
+
+async fn unknown_path(uri: Uri) -> Refusal {
+    let paths = [
+        Status::PATH,
+        Peers::PATH,
+        Flows::PATH,
+        Workers::PATH,
+        Streams::PATH,
+        Counters::PATH,
+        Routes::PATH,
+    ];
+    let error = format!("there is no {}; there are {}", uri.path(), paths.join(", "));
+    Refusal::new(StatusCode::NOT_FOUND, error)
+}
+
+async fn unknown_method(method: Method, uri: Uri) -> Refusal {
+    let error = format!(
+        "{} takes no {method}; the header Allow says what it takes",
+        uri.path()
+    );
+    Refusal::new(StatusCode::METHOD_NOT_ALLOWED, error)
+}
+
+impl Shared {
+    /// Reads a table of the kernel: on a thread of its own, as it takes long, and one at a time.
+    async fn read<R: Send + 'static>(
+        self,
+        read: impl FnOnce(&dyn Source) -> Result<R, SourceError> + Send + 'static,
+    ) -> Result<Pretty<R>, Refusal> {
+        let turn = self.reading.acquire_owned().await;
+        let turn = turn.map_err(|_closed| Refusal::stopping())?;
+        let source = self.source;
+        let answer = tokio::task::spawn_blocking(move || {
+            let _turn = turn;
+            read(source.as_ref())
+        });
+        Ok(Pretty(
+            answer.await.map_err(|_stopping_or_panic| Refusal::stopping())??,
+        ))
+    }
+}
+
+async fn fulfil(wishes: &mpsc::Sender<Wish>, body: NumberBody) -> Result<StatusCode, Refusal> {
     let (reply, answer) = oneshot::channel();
     let wish = Wish {
         n_active: body.active,
         reply,
     };
-    wishes.send(wish).await.map_err(|_closed| stopping())?;
+    wishes.send(wish).await.map_err(|_closed| Refusal::stopping())?;
     match answer.await {
         Ok(Ok(())) => Ok(StatusCode::NO_CONTENT),
-        Ok(Err(reason)) => Err((StatusCode::UNPROCESSABLE_ENTITY, reason)),
-        Err(_closed) => Err(stopping()),
+        Ok(Err(reason)) => Err(Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, reason)),
+        Err(_closed) => Err(Refusal::stopping()),
     }
 }
 

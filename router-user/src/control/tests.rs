@@ -1,6 +1,8 @@
 //! Server and client over a real socket.
 
-use std::collections::BTreeMap;
+mod documentation;
+mod example;
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
@@ -12,37 +14,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::mpsc;
 
 use super::*;
-
-struct Fixed;
-
-impl StatusSource for Fixed {
-    fn status(&self) -> Status {
-        status()
-    }
-}
-
-fn status() -> Status {
-    Status {
-        version: "1.2.3".to_owned(),
-        uptime_seconds: 1.5,
-        peer_id: "12D3KooWExample".to_owned(),
-        device: DeviceStatus {
-            name: "sr0".to_owned(),
-            index: 7,
-            mtu: 1420,
-            addresses: vec!["10.42.0.1/24".to_owned()],
-        },
-        listen: Vec::new(),
-        hook: "clsact egress".to_owned(),
-        sink: "ring buffer".to_owned(),
-        pins: None,
-        workers: 8,
-        retired_workers: 1,
-        gateways: Vec::new(),
-        peers: Vec::new(),
-        counters: BTreeMap::from([("captured".to_owned(), 9)]),
-    }
-}
+use example::Example;
 
 fn directory() -> PathBuf {
     static NEXT: AtomicU32 = AtomicU32::new(0);
@@ -58,7 +30,7 @@ fn serve(path: &std::path::Path) -> Result<ControlServer, ControlError> {
         workers: granted_up_to(32),
         streams: granted_up_to(10),
     };
-    ControlServer::start(path, Arc::new(Fixed), wishes)
+    ControlServer::start(path, Arc::new(Example), wishes)
 }
 
 fn granted_up_to(most: u32) -> mpsc::Sender<Wish> {
@@ -72,13 +44,13 @@ fn granted_up_to(most: u32) -> mpsc::Sender<Wish> {
     wishes
 }
 
-/// Sends raw bytes and returns the first line of the answer.
+/// Sends raw bytes and returns the answer.
 async fn raw(path: &std::path::Path, request: &str) -> String {
     let mut stream = UnixStream::connect(path).await.unwrap();
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.unwrap();
-    answer.lines().next().unwrap_or_default().to_owned()
+    answer
 }
 
 #[tokio::test]
@@ -88,7 +60,7 @@ async fn status_crosses_the_socket_whole_and_the_socket_is_private() {
 
     let server = serve(&path).unwrap();
 
-    assert_eq!(fetch_status(&path).await.unwrap(), status());
+    assert_eq!(fetch::<Status>(&path, "").await.unwrap(), Example.status());
     assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o600);
     drop(server);
     assert!(!path.exists());
@@ -118,7 +90,60 @@ async fn a_wish_is_granted_or_refused_with_the_reason() {
 }
 
 #[tokio::test]
-async fn requests_that_make_no_sense_are_answered_as_http_says() {
+async fn every_resource_crosses_the_socket_whole_and_as_lines() {
+    async fn check<R: Resource + PartialEq + std::fmt::Debug>(path: &std::path::Path, expected: R) {
+        let text = fetch_text::<R>(path, "").await.unwrap();
+
+        assert_eq!(fetch::<R>(path, "").await.unwrap(), expected);
+        assert_eq!(text, serde_json::to_string_pretty(&expected).unwrap() + "\n");
+    }
+    let directory = directory();
+    let path = directory.join("control.sock");
+    let _server = serve(&path).unwrap();
+
+    check(&path, Example.status()).await;
+    check(&path, Example.peers()).await;
+    check(&path, Example.flows(&FlowQuery::default()).unwrap()).await;
+    check(&path, Example.workers()).await;
+    check(&path, Example.streams()).await;
+    check(&path, Example.counters().unwrap()).await;
+    check(&path, Example.routes().unwrap()).await;
+    fs::remove_dir_all(directory).unwrap();
+}
+
+#[tokio::test]
+async fn a_query_reaches_the_source_and_what_it_says_comes_back() {
+    let directory = directory();
+    let path = directory.join("control.sock");
+    let _server = serve(&path).unwrap();
+    let query = |peer: &str| FlowQuery {
+        peer: Some(peer.to_owned()),
+        ..FlowQuery::default()
+    };
+
+    let nobody = fetch::<Flows>(&path, &query("nobody").query()).await.unwrap_err();
+    let broken = fetch::<Flows>(&path, &query("broken").query()).await.unwrap_err();
+    let limited = FlowQuery {
+        limit: 1,
+        ..FlowQuery::default()
+    };
+
+    assert!(
+        nobody
+            .to_string()
+            .ends_with("refused: no peer's id ends with nobody"),
+        "{nobody}"
+    );
+    assert!(broken.to_string().ends_with("refused: outer: inner"), "{broken}");
+    assert_eq!(
+        fetch::<Flows>(&path, &limited.query()).await.unwrap().flows.len(),
+        1
+    );
+    fs::remove_dir_all(directory).unwrap();
+}
+
+#[tokio::test]
+async fn requests_that_make_no_sense_are_refused_with_a_code_and_what_is_allowed() {
     let directory = directory();
     let path = directory.join("control.sock");
     let _server = serve(&path).unwrap();
@@ -129,28 +154,71 @@ async fn requests_that_make_no_sense_are_answered_as_http_says() {
             body.len()
         )
     };
+    let get = |path: &str| format!("GET {path} HTTP/1.1\r\n{tail}\r\n");
 
-    for (request, code) in [
-        (format!("GET /v1/nothing HTTP/1.1\r\n{tail}\r\n"), "404"),
+    for (request, code, said) in [
+        (
+            get("/v1/nothing"),
+            "404",
+            "there is no /v1/nothing; there are /v1/status, /v1/peers, ",
+        ),
+        (get("/"), "404", "/v1/routes"),
+        (get("/v1/flows/1"), "404", "there is no /v1/flows/1"),
+        (
+            get("/v1/status?verbose=1"),
+            "400",
+            "/v1/status takes no parameters",
+        ),
+        (
+            get("/v1/routes?sort=peer"),
+            "400",
+            "/v1/routes takes no parameters",
+        ),
+        (
+            get("/v1/flows?colour=red"),
+            "400",
+            "there are peer, address, port, protocol, sort, limit",
+        ),
+        (get("/v1/flows?limit=-1"), "400", "a number from 1 to 10000"),
         (
             format!("POST /v1/status HTTP/1.1\r\n{tail}content-length: 0\r\n\r\n"),
             "405",
+            "/v1/status takes no POST",
+        ),
+        (
+            format!("DELETE /v1/workers HTTP/1.1\r\n{tail}content-length: 0\r\n\r\n"),
+            "405",
+            "/v1/workers takes no DELETE",
         ),
         (
             format!("PUT /v1/workers HTTP/1.1\r\n{tail}content-length: 0\r\n\r\n"),
             "415",
+            "application/json",
         ),
-        (json("{"), "400"),
-        (json("{\"active\": -1}"), "422"),
-        (json("{\"active\": 4, \"idle\": 4}"), "422"),
-        ("what is this?\r\n\r\n".to_owned(), "400"),
+        (json("{"), "400", "EOF while parsing"),
+        (json("{\"active\": -1}"), "422", "-1"),
+        (
+            json("{\"active\": 4, \"idle\": 4}"),
+            "422",
+            "unknown field `idle`",
+        ),
+        (json("{\"active\": 33}"), "422", "too many"),
     ] {
-        let line = raw(&path, &request).await;
+        let answer = raw(&path, &request).await;
+
         assert!(
-            line.starts_with(&format!("HTTP/1.1 {code} ")),
-            "{request:?}: {line:?}"
+            answer.starts_with(&format!("HTTP/1.1 {code} ")),
+            "{request:?}: {answer:?}"
         );
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        let ErrorBody { error } = serde_json::from_str(body).unwrap();
+        assert!(error.contains(said), "{request:?}: {error:?}");
+        if code == "405" {
+            assert!(head.to_lowercase().contains("\r\nallow: get"), "{head:?}");
+        }
     }
+    let answer = raw(&path, "what is this?\r\n\r\n").await;
+    assert!(answer.starts_with("HTTP/1.1 400 "), "{answer:?}");
     fs::remove_dir_all(directory).unwrap();
 }
 
@@ -162,9 +230,9 @@ async fn a_request_that_never_ends_holds_up_nobody() {
     let mut slow = UnixStream::connect(&path).await.unwrap();
     slow.write_all(b"GET /v1/status HT").await.unwrap();
 
-    let answer = tokio::time::timeout(Duration::from_secs(5), fetch_status(&path)).await;
+    let answer = tokio::time::timeout(Duration::from_secs(5), fetch::<Status>(&path, "")).await;
 
-    assert_eq!(answer.unwrap().unwrap(), status());
+    assert_eq!(answer.unwrap().unwrap(), Example.status());
     fs::remove_dir_all(directory).unwrap();
 }
 
@@ -178,7 +246,7 @@ async fn only_a_socket_that_nobody_serves_is_replaced() {
     let server = serve(&path).unwrap();
 
     assert!(matches!(serve(&path), Err(ControlError::InUse { .. })));
-    assert_eq!(fetch_status(&path).await.unwrap(), status());
+    assert_eq!(fetch::<Status>(&path, "").await.unwrap(), Example.status());
     drop(server);
     fs::write(&path, "mine").unwrap();
     assert!(matches!(serve(&path), Err(ControlError::NotASocket { .. })));
@@ -190,7 +258,7 @@ async fn only_a_socket_that_nobody_serves_is_replaced() {
 async fn a_server_that_is_no_node_is_told_from_none() {
     let directory = directory();
     let path = directory.join("control.sock");
-    let none = fetch_status(&path).await.unwrap_err();
+    let none = fetch::<Status>(&path, "").await.unwrap_err();
     let listener = UnixListener::bind(&path).unwrap();
     tokio::spawn(async move {
         let (mut stream, _) = listener.accept().await.unwrap();
@@ -202,7 +270,7 @@ async fn a_server_that_is_no_node_is_told_from_none() {
             .unwrap();
     });
 
-    let other = fetch_status(&path).await.unwrap_err();
+    let other = fetch::<Status>(&path, "").await.unwrap_err();
 
     assert!(matches!(none, ControlError::NoNode { .. }), "{none}");
     assert!(matches!(other, ControlError::BadAnswer { .. }), "{other}");

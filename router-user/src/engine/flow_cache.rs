@@ -108,6 +108,17 @@ impl FlowCache {
         stream
     }
 
+    /// The stream of the flow, if it has one; changes nothing.
+    pub fn peek(&self, flow_hash: u32, now: Tick) -> Option<StreamIndex> {
+        let mut entries = self
+            .set(flow_hash)?
+            .0
+            .iter()
+            .filter_map(|way| Entry::unpack(way.load(Relaxed)));
+        let found = entries.find(|entry| entry.flow_hash == flow_hash && entry.age(now) <= TTL_TICKS);
+        found.map(|entry| entry.stream)
+    }
+
     fn set(&self, flow_hash: u32) -> Option<&Set> {
         // Two independent parts of the hash, each scaled to its range.
         let scaled = |part: u32, n: usize| ((u64::from(part) * n as u64) >> 32) as usize;
@@ -169,9 +180,12 @@ mod tests {
         let cache = FlowCache::new(16, 1000, TTL, start);
         let at = |seconds: f64| cache.tick(start + Duration::from_secs_f64(seconds));
 
+        assert_eq!(cache.peek(7, at(0.0)), None);
         assert_eq!(cache.stream(7, at(0.0), fixed(3)), StreamIndex(3));
+        assert_eq!(cache.peek(7, at(4.9)), Some(StreamIndex(3)));
         assert_eq!(cache.stream(7, at(4.9), fixed(4)), StreamIndex(3));
         assert_eq!(cache.stream(7, at(9.8), fixed(5)), StreamIndex(3));
+        assert_eq!(cache.peek(7, at(15.1)), None);
         assert_eq!(cache.stream(7, at(15.1), fixed(6)), StreamIndex(6));
     }
 

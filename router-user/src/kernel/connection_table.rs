@@ -89,9 +89,7 @@ impl ConnectionTable {
         let fd = self.map.fd().as_fd();
         let batch =
             bpf::lookup_batch(fd, self.next, &mut self.keys, &mut self.values).map_err(failed("read"))?;
-        let now =
-            clock_gettime(ClockId::CLOCK_MONOTONIC_COARSE).map_err(|error| failed("read")(error.into()))?;
-        let now_ns = u64::try_from(Duration::from(now).as_nanos()).unwrap_or(u64::MAX);
+        let now_ns = coarse_now_ns().map_err(failed("read"))?;
         let ttl_ns = u64::try_from(self.ttl.as_nanos()).unwrap_or(u64::MAX);
         self.gone.clear();
         for (key, conn) in self.keys.iter().zip(&self.values).take(batch.len) {
@@ -104,4 +102,10 @@ impl ConnectionTable {
         bpf::delete_batch(fd, &self.gone).map_err(failed("clean"))?;
         Ok(batch.next)
     }
+}
+
+/// The clock of the entries' times.
+pub(super) fn coarse_now_ns() -> std::io::Result<u64> {
+    let now = clock_gettime(ClockId::CLOCK_MONOTONIC_COARSE)?;
+    Ok(u64::try_from(Duration::from(now).as_nanos()).unwrap_or(u64::MAX))
 }

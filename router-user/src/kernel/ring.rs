@@ -149,6 +149,11 @@ pub struct RingGauge {
 }
 
 impl RingGauge {
+    /// Size of the ring in bytes.
+    pub fn capacity_bytes(&self) -> usize {
+        self.capacity
+    }
+
     /// Share of the ring that holds records not yet released, 0 to 1.
     pub fn fill(&self) -> f64 {
         let position = |mapped: &Mapped| mapped.word(0).map_or(0, |word| word.load(Acquire));

@@ -1,5 +1,6 @@
 //! What user space reads and writes of the programs' maps.
 
+use std::net::Ipv6Addr;
 use std::os::fd::AsFd;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -14,6 +15,7 @@ use router_common::reason::Reason;
 use super::bpf;
 use super::connection_table::ConnectionTable;
 use super::error::KernelError;
+use super::flow_reader::FlowReader;
 use super::object::Kernel;
 use super::ring::RingConsumer;
 use crate::engine::slots::SlotChange;
@@ -97,23 +99,47 @@ impl Kernel {
     /// # Errors
     /// Its descriptor cannot be duplicated.
     pub fn connection_table(&self, ttl: Duration) -> Result<ConnectionTable, KernelError> {
+        Ok(ConnectionTable::new(self.connections()?, ttl))
+    }
+
+    /// The live flows now, to be read in whole by whoever asks.
+    ///
+    /// # Errors
+    /// The table's descriptor cannot be duplicated.
+    pub fn flows(&self, ttl: Duration) -> Result<FlowReader, KernelError> {
+        Ok(FlowReader::new(self.connections()?, ttl))
+    }
+
+    /// The prefix table: each prefix with the index of its peer, or [`router_common::peer::NO_PEER`]. Takes a few
+    /// microseconds for each prefix.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn prefixes(&self) -> Result<Vec<(IpNet, u32)>, KernelError> {
+        let data = {
+            let ebpf = self.lock();
+            let Some(Map::LpmTrie(prefixes)) = ebpf.map(names::PEERS) else {
+                return Err(KernelError::Missing { name: names::PEERS });
+            };
+            share(prefixes, names::PEERS)?
+        };
+        let table: LpmTrie<_, [u8; 16], u32> =
+            LpmTrie::try_from(Map::LpmTrie(data)).map_err(map_failed("open", names::PEERS))?;
+        let entry = |entry: Result<(Key<[u8; 16]>, u32), MapError>| {
+            let (key, peer) = entry.map_err(map_failed("read", names::PEERS))?;
+            Ok(prefix_of(&key).map(|prefix| (prefix, peer)))
+        };
+        table.iter().map(entry).filter_map(Result::transpose).collect()
+    }
+
+    fn connections(&self) -> Result<MapData, KernelError> {
         let ebpf = self.lock();
         let Some(Map::LruHashMap(connections)) = ebpf.map(names::CONNECTIONS) else {
             return Err(KernelError::Missing {
                 name: names::CONNECTIONS,
             });
         };
-        let failed = |source| KernelError::Map {
-            action: "open",
-            map: names::CONNECTIONS,
-            source,
-        };
-        let fd = connections.fd().as_fd().try_clone_to_owned();
-        let map = MapData::from_fd(fd.map_err(|error| failed(error.into()))?);
-        Ok(ConnectionTable::new(
-            map.map_err(|error| failed(error.into()))?,
-            ttl,
-        ))
+        share(connections, names::CONNECTIONS)
     }
 
     /// A switch that tells the programs whether to hold back packets for `peer`.
@@ -150,6 +176,27 @@ pub(super) fn prefix_key(prefix: IpNet) -> Key<[u8; 16]> {
     Key::new(u32::from(len), address.octets())
 }
 
+/// The inverse of [`prefix_key`]; none for lengths that no prefix has.
+fn prefix_of(key: &Key<[u8; 16]>) -> Option<IpNet> {
+    let (address, len) = (Ipv6Addr::from(key.data()), u8::try_from(key.prefix_len()).ok()?);
+    match address.to_ipv4_mapped() {
+        Some(address) if len >= 96 => IpNet::new(address.into(), len - 96).ok(),
+        _ => IpNet::new(address.into(), len).ok(),
+    }
+}
+
+/// The same map behind a descriptor of its own.
+fn share(data: &MapData, name: &'static str) -> Result<MapData, KernelError> {
+    let failed = |source| KernelError::Map {
+        action: "open",
+        map: name,
+        source,
+    };
+    let fd = data.fd().as_fd().try_clone_to_owned();
+    let fd = fd.map_err(|error| failed(error.into()))?;
+    MapData::from_fd(fd).map_err(|error| failed(error.into()))
+}
+
 pub(super) fn map<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut Map, KernelError> {
     ebpf.map_mut(name).ok_or(KernelError::Missing { name })
 }
@@ -159,5 +206,25 @@ pub(super) fn map_failed(action: &'static str, map: &'static str) -> impl Fn(Map
         action,
         map,
         source: Box::new(source),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prefixes_are_read_back_from_their_keys() {
+        for prefix in [
+            "0.0.0.0/0",
+            "10.42.0.0/24",
+            "10.42.0.2/32",
+            "::/0",
+            "fd42::/64",
+            "fd42::2/128",
+        ] {
+            let prefix: IpNet = prefix.parse().unwrap();
+            assert_eq!(prefix_of(&prefix_key(prefix)), Some(prefix));
+        }
     }
 }

@@ -29,7 +29,7 @@ impl DataThreads {
     /// The system gives no thread, or no epoll instance.
     pub(super) fn start(n: u32) -> io::Result<Self> {
         let n_cpus = available_parallelism()?.get() as u32;
-        let thread = |i| DataThread::start(&format!("sr-data-{i}"));
+        let thread = |i| DataThread::start(&thread_name(i));
         Ok(Self {
             first: thread(0)?,
             others: (1..n.min(n_cpus)).map(thread).collect::<io::Result<_>>()?,
@@ -69,6 +69,20 @@ impl Runtimes {
         let places = (0..self.0.len() as u32).map(|i| self.of(number.wrapping_add(i)));
         places.min_by_key(n_taken).unwrap_or_else(|| self.of(number))
     }
+
+    /// Names of the threads, in order.
+    pub(super) fn names(&self) -> impl Iterator<Item = String> {
+        (0..self.0.len() as u32).map(thread_name)
+    }
+
+    /// Name of the thread that [`Runtimes::of`] is on.
+    pub(super) fn name_of(&self, number: u32) -> String {
+        thread_name(number % self.0.len() as u32)
+    }
+}
+
+fn thread_name(index: u32) -> String {
+    format!("sr-data-{index}")
 }
 
 /// A running data thread; dropping it drops every task on it.

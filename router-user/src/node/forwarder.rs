@@ -184,6 +184,7 @@ impl Batches {
             lane.n_offered.fetch_add(u64::from(batch.n_frames()), Relaxed);
             let n_refused = lane.outbox.push(batch, class, now);
             if n_refused > 0 {
+                lane.n_refused.fetch_add(u64::from(n_refused), Relaxed);
                 counters.add(Counter::TxQueueFull, u64::from(n_refused));
             }
         }

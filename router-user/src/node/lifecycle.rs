@@ -19,10 +19,10 @@ use super::forwarder::Forwarder;
 use super::gateways::{Gateways, HostNetworks};
 use super::peers::PeerTable;
 use super::receiver::Receivers;
-use super::status::NodeStatus;
+use super::status::{NodeStatus, Parts};
 use super::stream_scaler::StreamScaler;
 use super::streams::Streams;
-use super::worker_pool::{WorkerCounts, WorkerPool};
+use super::worker_pool::{WorkerBoard, WorkerPool};
 use super::{gateways, uncaptured};
 use crate::config::Config;
 use crate::control::{ControlServer, Wishes};
@@ -108,26 +108,32 @@ impl Node {
             injector: device.injector(),
         };
         let network = start_network(config, keypair, receivers, &data_threads)?;
-        let worker_counts = Arc::new(WorkerCounts::default());
+        let workers = Arc::new(WorkerBoard::default());
+        let flows = flow_cache(config);
         let mut pool = WorkerPool::new(
             kernel.clone(),
             config.workers(),
             config.connections(),
             data_threads.runtimes(),
-            new_forwarder(config, &peers, &counters, &device),
-            worker_counts.clone(),
+            new_forwarder(&flows, &peers, &counters, &device),
+            workers.clone(),
         )?;
         let (gateways, host_networks) = start_gateways(config, &kernel, &device).await?;
         let status = NodeStatus::new(
             config,
-            device.index(),
-            kernel.clone(),
-            peers.clone(),
-            counters.clone(),
-            network.handle.clone(),
-            worker_counts,
-        )
-        .with_gateways(gateways.status(), gateways.drops());
+            Parts {
+                device_index: device.index(),
+                kernel: kernel.clone(),
+                peers: peers.clone(),
+                counters: counters.clone(),
+                flows,
+                network: network.handle.clone(),
+                workers,
+                runtimes: data_threads.runtimes(),
+                gateways: gateways.status(),
+                socket_drops: Box::new(gateways.drops()),
+            },
+        );
         let (worker_wishes, wished_workers) = mpsc::channel(MAX_WISHES);
         let (stream_wishes, wished_streams) = mpsc::channel(MAX_WISHES);
         let wishes = Wishes {
@@ -301,16 +307,20 @@ fn load_kernel(config: &Config) -> Result<Arc<Kernel>, NodeError> {
     Ok(Arc::new(Kernel::load(&kernel_config)?))
 }
 
+fn flow_cache(config: &Config) -> Arc<FlowCache> {
+    let table = config.connections();
+    let flows = FlowCache::new(table.shards(), table.max_entries(), table.ttl(), Instant::now());
+    Arc::new(flows)
+}
+
 fn new_forwarder(
-    config: &Config,
+    flows: &Arc<FlowCache>,
     peers: &Arc<PeerTable>,
     counters: &Arc<Counters>,
     device: &Device,
 ) -> Box<dyn Fn() -> Forwarder + Send> {
     let (peers, counters, injector) = (peers.clone(), counters.clone(), device.injector());
-    let table = config.connections();
-    let flows = FlowCache::new(table.shards(), table.max_entries(), table.ttl(), Instant::now());
-    let flows = Arc::new(flows);
+    let flows = flows.clone();
     Box::new(move || Forwarder::new(peers.clone(), flows.clone(), counters.clone(), injector.clone()))
 }
 

@@ -110,6 +110,12 @@ impl Outbox {
         self.lock().n_bytes() == 0
     }
 
+    /// Bytes that wait, and whether senders are held back for it.
+    pub(super) fn fill(&self) -> (usize, bool) {
+        let queue = self.lock();
+        (queue.n_bytes(), queue.pressed())
+    }
+
     /// Drops everything that waits; returns how many frames that were.
     pub(super) fn clear(&self) -> u64 {
         match self.classes.get() {

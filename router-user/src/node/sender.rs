@@ -95,6 +95,8 @@ async fn write_until_closed(
     loop {
         let (batch, aged) = lane.outbox.swap(written.take());
         if aged != Aged::default() {
+            lane.n_aged.fetch_add(u64::from(aged.n_dropped), Relaxed);
+            lane.n_marked.fetch_add(u64::from(aged.n_marked), Relaxed);
             counters.add(Counter::TxAged, u64::from(aged.n_dropped));
             counters.add(Counter::TxEcnMarked, u64::from(aged.n_marked));
         }

@@ -1,166 +1,318 @@
-//! What `status` shows, gathered from every part of the node.
+//! What an operator sees, gathered from every part of the node.
 
-use std::collections::BTreeMap;
+mod flow_list;
+mod kernel_features;
+
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Instant;
+use std::time::{Duration, Instant, SystemTime};
 
 use ipnet::IpNet;
-use tracing::warn;
+use router_common::peer::NO_PEER;
 
+use super::counter_meanings::meaning;
 use super::counters::Counters;
+use super::data_thread::Runtimes;
 use super::peers::{Peer, PeerTable};
-use super::worker_pool::WorkerCounts;
+use super::worker_pool::WorkerBoard;
 use crate::config::Config;
-use crate::control::{DeviceStatus, GatewayStatus, PeerState, PeerStatus, Status, StatusSource};
-use crate::kernel::{Kernel, SocketDrops};
-use crate::p2p::{NetworkHandle, PeerSnapshot, Snapshot};
+use crate::control::{
+    self, CounterKind, CounterOrigin, CounterStatus, DeviceStatus, FlowQuery, Flows, GatewayStatus,
+    PeerState, PeerStatus, Peers, RouteSource, RouteStatus, Routes, Source, SourceError, Status, StreamState,
+    StreamStatus, Streams, WorkerState, WorkerStatus, Workers,
+};
+use crate::engine::flow_cache::FlowCache;
+use crate::engine::route_table::PeerIndex;
+use crate::kernel::{Kernel, KernelError, SocketDrops};
+use crate::p2p::{ConnectionSnapshot, Direction, NetworkHandle, Snapshot, TransportKind};
 
-/// Everything `status` reads.
+const HOOK: &str = "clsact egress";
+const HOOK_REASON: &str =
+    "the one hook that sees what is routed to the device, and can refuse it so that TCP holds back";
+const SINK: &str = "ring buffer";
+const SINK_REASON: &str = "AF_XDP sockets are for gateways: a TUN device has no receive queue";
+
+/// The parts that are asked.
+pub(super) struct Parts {
+    pub(super) device_index: u32,
+    pub(super) kernel: Arc<Kernel>,
+    pub(super) peers: Arc<PeerTable>,
+    pub(super) counters: Arc<Counters>,
+    pub(super) flows: Arc<FlowCache>,
+    pub(super) network: NetworkHandle,
+    pub(super) workers: Arc<WorkerBoard>,
+    pub(super) runtimes: Runtimes,
+    pub(super) gateways: Vec<GatewayStatus>,
+    pub(super) socket_drops: Box<dyn Fn() -> SocketDrops + Send + Sync>,
+}
+
+/// Answers for the node.
 pub(super) struct NodeStatus {
+    parts: Parts,
     started: Instant,
     device_name: String,
-    device_index: u32,
     device_mtu: u32,
     device_addresses: Vec<IpNet>,
-    kernel: Arc<Kernel>,
-    peers: Arc<PeerTable>,
+    max_flows: u32,
+    flow_ttl: Duration,
     /// Whether the configuration says where to dial each peer, by index.
     dialled: Vec<bool>,
-    counters: Arc<Counters>,
-    network: NetworkHandle,
-    workers: Arc<WorkerCounts>,
-    gateways: Vec<GatewayStatus>,
-    socket_drops: Box<dyn Fn() -> SocketDrops + Send + Sync>,
 }
 
 impl NodeStatus {
-    pub(super) fn new(
-        config: &Config,
-        device_index: u32,
-        kernel: Arc<Kernel>,
-        peers: Arc<PeerTable>,
-        counters: Arc<Counters>,
-        network: NetworkHandle,
-        workers: Arc<WorkerCounts>,
-    ) -> Self {
+    pub(super) fn new(config: &Config, parts: Parts) -> Self {
         Self {
+            parts,
             started: Instant::now(),
             device_name: config.device().name().to_owned(),
-            device_index,
             device_mtu: config.device().mtu(),
             device_addresses: config.device().addresses().to_vec(),
-            kernel,
-            peers,
+            max_flows: config.connections().max_entries(),
+            flow_ttl: config.connections().ttl(),
             dialled: config
                 .peers()
                 .iter()
                 .map(|peer| !peer.addresses().is_empty())
                 .collect(),
-            counters,
-            network,
-            workers,
-            gateways: Vec::new(),
-            socket_drops: Box::new(SocketDrops::default),
-        }
-    }
-
-    /// The same with the gateways that were attached, and what their sockets drop.
-    pub(super) fn with_gateways(
-        self,
-        gateways: Vec<GatewayStatus>,
-        socket_drops: impl Fn() -> SocketDrops + Send + Sync + 'static,
-    ) -> Self {
-        Self {
-            gateways,
-            socket_drops: Box::new(socket_drops),
-            ..self
         }
     }
 
     fn peer(&self, peer: &Peer, snapshot: &Snapshot) -> PeerStatus {
         let network = snapshot.peers.iter().find(|other| other.peer == peer.id);
-        let connection = network.and_then(|network: &PeerSnapshot| network.connections.first());
+        let connections = network.map_or(&[][..], |network| &network.connections);
+        let oldest = connections.first();
+        let newest = connections.iter().map(|connection| connection.since).max();
         let dialled = self.dialled.get(peer.index.0 as usize).copied().unwrap_or(false);
-        let state = match connection {
+        let state = match oldest {
             Some(_) => PeerState::Connected,
             None if dialled => PeerState::Connecting,
             None => PeerState::Disconnected,
         };
+        // A clock that was set back says 0.
+        let age = |since: SystemTime| since.elapsed().unwrap_or_default().as_secs_f64();
         PeerStatus {
             id: peer.id.to_string(),
             state,
-            address: connection.map(|connection| connection.address.to_string()),
-            rtt_ms: connection
+            address: oldest.map(|connection| connection.address.to_string()),
+            transport: oldest.map(transport),
+            direction: oldest.map(direction),
+            rtt_ms: oldest
                 .and_then(|connection| connection.rtt)
                 .map(|rtt| rtt.as_secs_f64() * 1e3),
+            handshake_age_seconds: newest.map(age),
+            connections: connections.len() as u32,
             streams: peer.traffic.n_streams.load(Relaxed),
             allowed_ips: peer.allowed_ips.iter().map(ToString::to_string).collect(),
-            tx_packets: peer.traffic.tx_packets.load(Relaxed),
+            tx_frames: peer.traffic.tx_packets.load(Relaxed),
             tx_bytes: peer.traffic.tx_bytes.load(Relaxed),
-            rx_packets: peer.traffic.rx_packets.load(Relaxed),
+            rx_frames: peer.traffic.rx_packets.load(Relaxed),
             rx_bytes: peer.traffic.rx_bytes.load(Relaxed),
+            last_dial_error: network.and_then(|network| network.last_dial_error.clone()),
         }
     }
 
-    fn counters(&self, snapshot: &Snapshot) -> BTreeMap<String, u64> {
-        let kernel = self.kernel.counters().unwrap_or_else(|error| {
-            warn!(%error, "cannot read the kernel's counters");
-            Vec::new()
-        });
-        let network = &snapshot.counters;
-        let network = [
-            ("unknown_peers_refused", network.unknown_peers_refused),
-            ("connections_refused", network.connections_refused),
-            ("handshakes_refused", network.handshakes_refused),
-            ("inbound_failures", network.inbound_failures),
-            ("dial_failures", network.dial_failures),
-            ("streams_refused", network.streams_refused),
-        ];
-        let dropped = (self.socket_drops)();
-        let sockets = [
-            ("socket_full", dropped.ring_full),
-            ("socket_no_memory", dropped.no_memory),
-            ("socket_dropped", dropped.other),
-        ];
-        let kernel = kernel.into_iter().map(|(reason, n)| (reason.name(), n));
-        let named = kernel
-            .chain(sockets)
-            .chain(self.counters.snapshot())
-            .chain(network);
-        named.map(|(name, n)| (name.to_owned(), n)).collect()
+    fn streams_of<'a>(
+        &self,
+        peer: &'a Peer,
+        snapshot: &Snapshot,
+    ) -> impl Iterator<Item = StreamStatus> + use<'a> {
+        let network = snapshot.peers.iter().find(|other| other.peer == peer.id);
+        let transport = network
+            .and_then(|network| network.connections.first())
+            .map(transport);
+        let n_active = peer.streams.n_active();
+        (0..).zip(peer.streams.lanes()).filter_map(move |(index, lane)| {
+            let (open, active) = (lane.open.load(Relaxed), index < n_active);
+            let (queued_bytes, pressed) = lane.outbox.fill();
+            (active || open || queued_bytes > 0).then(|| StreamStatus {
+                peer: peer.id.to_string(),
+                index,
+                state: if active {
+                    StreamState::Active
+                } else {
+                    StreamState::Retired
+                },
+                open,
+                transport: transport.filter(|_| open),
+                frames: lane.n_offered.load(Relaxed),
+                queued_bytes: queued_bytes as u64,
+                pressed,
+                refused: lane.n_refused.load(Relaxed),
+                dropped: lane.n_aged.load(Relaxed),
+                marked: lane.n_marked.load(Relaxed),
+            })
+        })
+    }
+
+    fn peer_id(&self, index: u32) -> Option<String> {
+        let peer = self.parts.peers.get(PeerIndex(index));
+        peer.map(|peer| peer.id.to_string())
     }
 }
 
-impl StatusSource for NodeStatus {
+impl Source for NodeStatus {
     fn status(&self) -> Status {
-        let snapshot = self.network.snapshot();
+        let snapshot = self.parts.network.snapshot();
+        let views = self.parts.workers.views();
+        let n_active = views.values().filter(|view| view.active).count();
+        let connected = snapshot.peers.iter().filter(|peer| !peer.connections.is_empty());
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             uptime_seconds: self.started.elapsed().as_secs_f64(),
             peer_id: snapshot.local_peer.to_string(),
             device: DeviceStatus {
                 name: self.device_name.clone(),
-                index: self.device_index,
+                index: self.parts.device_index,
                 mtu: self.device_mtu,
                 addresses: self.device_addresses.iter().map(ToString::to_string).collect(),
             },
             listen: snapshot.listening.iter().map(ToString::to_string).collect(),
-            hook: "clsact egress".to_owned(),
-            sink: "ring buffer".to_owned(),
-            pins: self.kernel.pin_directory().map(|path| path.display().to_string()),
-            workers: self.workers.n_active.load(Relaxed),
-            retired_workers: self.workers.n_retired.load(Relaxed),
-            gateways: self.gateways.clone(),
-            peers: self
-                .peers
-                .all()
-                .iter()
-                .map(|peer| self.peer(peer, &snapshot))
-                .collect(),
-            counters: self.counters(&snapshot),
+            hook: HOOK.to_owned(),
+            hook_reason: HOOK_REASON.to_owned(),
+            sink: SINK.to_owned(),
+            sink_reason: SINK_REASON.to_owned(),
+            pins: self
+                .parts
+                .kernel
+                .pin_directory()
+                .map(|path| path.display().to_string()),
+            workers: n_active as u32,
+            retired_workers: (views.len() - n_active) as u32,
+            data_threads: self.parts.runtimes.names().collect(),
+            configured_peers: self.parts.peers.all().len() as u32,
+            connected_peers: connected.count() as u32,
+            gateways: self.parts.gateways.clone(),
+            kernel: kernel_features::look(self.parts.kernel.pin_directory(), &self.parts.gateways),
         }
     }
+
+    fn peers(&self) -> Peers {
+        let snapshot = self.parts.network.snapshot();
+        let peers = self.parts.peers.all().iter();
+        Peers {
+            peers: peers.map(|peer| self.peer(peer, &snapshot)).collect(),
+        }
+    }
+
+    fn flows(&self, query: &FlowQuery) -> Result<Flows, SourceError> {
+        flow_list::read(self, query)
+    }
+
+    fn workers(&self) -> Workers {
+        let worker = |(id, view): (u32, super::worker_pool::WorkerView)| WorkerStatus {
+            id,
+            state: if view.active {
+                WorkerState::Active
+            } else {
+                WorkerState::Retired
+            },
+            thread: self.parts.runtimes.name_of(id),
+            ring_bytes: view.gauge.capacity_bytes() as u64,
+            fill: view.gauge.fill(),
+            sockets: view.n_sockets,
+            flows: view.n_flows,
+            packets: view.meter.n_packets.load(Relaxed),
+            bytes: view.meter.n_bytes.load(Relaxed),
+            wakeups: view.meter.n_wakeups.load(Relaxed),
+        };
+        Workers {
+            workers: self.parts.workers.views().into_iter().map(worker).collect(),
+        }
+    }
+
+    fn streams(&self) -> Streams {
+        let snapshot = self.parts.network.snapshot();
+        let peers = self.parts.peers.all().iter();
+        Streams {
+            streams: peers.flat_map(|peer| self.streams_of(peer, &snapshot)).collect(),
+        }
+    }
+
+    fn counters(&self) -> Result<control::Counters, SourceError> {
+        let kernel = self.parts.kernel.counters().map_err(failed)?;
+        let kernel = kernel.into_iter().map(|(reason, n)| (reason.name(), n));
+        let groups = [
+            (CounterOrigin::Kernel, kernel.collect::<Vec<_>>()),
+            (
+                CounterOrigin::Socket,
+                socket_counters((self.parts.socket_drops)()),
+            ),
+            (CounterOrigin::User, self.parts.counters.snapshot().collect()),
+            (
+                CounterOrigin::Network,
+                network_counters(&self.parts.network.snapshot()),
+            ),
+        ];
+        let counters = groups.into_iter().flat_map(|(origin, group)| {
+            group.into_iter().map(move |(name, value)| {
+                let (kind, meaning) = meaning(name).unwrap_or((CounterKind::Event, ""));
+                CounterStatus {
+                    name: name.to_owned(),
+                    value,
+                    origin,
+                    kind,
+                    meaning: meaning.to_owned(),
+                }
+            })
+        });
+        Ok(control::Counters {
+            counters: counters.collect(),
+        })
+    }
+
+    fn routes(&self) -> Result<Routes, SourceError> {
+        let prefixes = self.parts.kernel.prefixes().map_err(failed)?;
+        let route = |(prefix, peer): (IpNet, u32)| RouteStatus {
+            prefix,
+            peer: self.peer_id(peer),
+            source: if peer == NO_PEER {
+                RouteSource::Host
+            } else {
+                RouteSource::AllowedIps
+            },
+        };
+        let mut routes: Vec<_> = prefixes.into_iter().map(route).collect();
+        routes.sort_by_key(|route| route.prefix);
+        Ok(Routes { routes })
+    }
+}
+
+fn failed(error: KernelError) -> SourceError {
+    SourceError::Failed(Box::new(error))
+}
+
+fn transport(connection: &ConnectionSnapshot) -> control::Transport {
+    match connection.transport {
+        TransportKind::Tcp => control::Transport::Tcp,
+        TransportKind::Quic => control::Transport::Quic,
+    }
+}
+
+fn direction(connection: &ConnectionSnapshot) -> control::Direction {
+    match connection.direction {
+        Direction::Inbound => control::Direction::Inbound,
+        Direction::Outbound => control::Direction::Outbound,
+    }
+}
+
+fn socket_counters(dropped: SocketDrops) -> Vec<(&'static str, u64)> {
+    vec![
+        ("socket_full", dropped.ring_full),
+        ("socket_no_memory", dropped.no_memory),
+        ("socket_dropped", dropped.other),
+    ]
+}
+
+fn network_counters(snapshot: &Snapshot) -> Vec<(&'static str, u64)> {
+    let network = &snapshot.counters;
+    vec![
+        ("unknown_peers_refused", network.unknown_peers_refused),
+        ("connections_refused", network.connections_refused),
+        ("handshakes_refused", network.handshakes_refused),
+        ("inbound_failures", network.inbound_failures),
+        ("dial_failures", network.dial_failures),
+        ("streams_refused", network.streams_refused),
+    ]
 }
 
 #[cfg(test)]
@@ -170,19 +322,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_readme_explains_every_counter_of_packets() {
-        let readme = include_str!("../../../README.md");
+    fn every_counter_has_a_meaning() {
         let counters = Counters::default();
-        let names = Reason::ALL.into_iter().map(Reason::name);
-        let sockets = ["socket_full", "socket_no_memory", "socket_dropped"];
-        for name in names
-            .chain(sockets)
-            .chain(counters.snapshot().map(|(name, _)| name))
-        {
-            assert!(
-                readme.contains(&format!("\n| `{name}` | ")),
-                "{name} is not in the table"
-            );
+        let kernel = Reason::ALL.into_iter().map(Reason::name);
+        let user = counters.snapshot().map(|(name, _)| name);
+        let sockets = socket_counters(SocketDrops::default());
+        for name in kernel.chain(user).chain(sockets.iter().map(|(name, _)| *name)) {
+            assert!(meaning(name).is_some(), "{name} has no meaning");
         }
     }
 }

@@ -21,6 +21,12 @@ pub(super) struct Lane {
     pub(super) outbox: Outbox,
     /// Frames handed to the outbox, those that it refused too.
     pub(super) n_offered: AtomicU64,
+    /// Those that it refused.
+    pub(super) n_refused: AtomicU64,
+    /// Frames dropped because they had waited too long.
+    pub(super) n_aged: AtomicU64,
+    /// Frames marked instead.
+    pub(super) n_marked: AtomicU64,
     /// Whether the stream is open.
     pub(super) open: AtomicBool,
     /// Tells the sender to close the stream once nothing waits.
@@ -34,6 +40,9 @@ impl Streams {
         let lane = |_| Lane {
             outbox: Outbox::new(pressure.clone()),
             n_offered: AtomicU64::new(0),
+            n_refused: AtomicU64::new(0),
+            n_aged: AtomicU64::new(0),
+            n_marked: AtomicU64::new(0),
             open: AtomicBool::new(false),
             close: Notify::new(),
         };

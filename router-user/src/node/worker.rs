@@ -2,6 +2,8 @@
 
 use std::future::poll_fn;
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
@@ -17,6 +19,17 @@ const TURN_BYTES: usize = 256 * 1024;
 /// A wake-up that the kernel side and we both missed would cost no more than this.
 const SAFETY_TIMEOUT: Duration = Duration::from_millis(100);
 
+/// What a worker has done, from its start.
+#[derive(Debug, Default)]
+pub(super) struct Meter {
+    /// Records drained.
+    pub(super) n_packets: AtomicU64,
+    /// Their bytes, headers included.
+    pub(super) n_bytes: AtomicU64,
+    /// Times it slept and was woken by its ring or a socket.
+    pub(super) n_wakeups: AtomicU64,
+}
+
 /// Drains `ring` and `sockets` into `forwarder` until `stop`, then drains what is left.
 ///
 /// # Errors
@@ -25,6 +38,7 @@ pub(super) async fn run(
     ring: RingConsumer,
     sockets: Vec<SocketConsumer>,
     mut forwarder: Forwarder,
+    meter: Arc<Meter>,
     stop: CancellationToken,
 ) -> io::Result<()> {
     let mut ring = ring.into_async()?;
@@ -34,22 +48,32 @@ pub(super) async fn run(
         .collect::<io::Result<Vec<_>>>()?;
     loop {
         forwarder.handle_turn(Instant::now());
-        let mut n_records = ring
-            .get_mut()
-            .drain(TURN_BYTES, |record| forwarder.handle_record(record));
+        let mut n_bytes = 0;
+        let mut handle = |record: &[u8]| {
+            n_bytes += record.len();
+            forwarder.handle_record(record);
+        };
+        let mut n_records = ring.get_mut().drain(TURN_BYTES, &mut handle);
         for socket in &mut sockets {
-            let socket = socket.get_mut();
-            n_records += socket.drain(TURN_BYTES, |record| forwarder.handle_record(record));
+            n_records += socket.get_mut().drain(TURN_BYTES, &mut handle);
         }
         forwarder.flush();
         if n_records > 0 {
+            meter.n_packets.fetch_add(n_records as u64, Relaxed);
+            meter.n_bytes.fetch_add(n_bytes as u64, Relaxed);
             tokio::task::yield_now().await;
         } else if stop.is_cancelled() {
             return Ok(());
         } else if ring.get_mut().prepare_sleep() {
             tokio::select! {
-                guard = ring.readable() => guard?.clear_ready(),
-                ready = any_readable(&sockets), if !sockets.is_empty() => ready?,
+                guard = ring.readable() => {
+                    guard?.clear_ready();
+                    meter.n_wakeups.fetch_add(1, Relaxed);
+                }
+                ready = any_readable(&sockets), if !sockets.is_empty() => {
+                    ready?;
+                    meter.n_wakeups.fetch_add(1, Relaxed);
+                }
                 () = tokio::time::sleep(SAFETY_TIMEOUT) => {}
                 () = stop.cancelled() => {}
             }

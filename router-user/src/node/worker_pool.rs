@@ -2,10 +2,9 @@
 //!
 //! Everything that changes slots happens in one task, between two steps through the connection table.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -18,7 +17,7 @@ use super::data_thread::Runtimes;
 use super::error::NodeError;
 use super::forwarder::Forwarder;
 use super::gateways::Gateways;
-use super::worker;
+use super::worker::{self, Meter};
 use crate::config::{ConnectionsConfig, WorkersConfig};
 use crate::control::Wish;
 use crate::engine::scaler::{ScalerConfig, Scaling};
@@ -28,18 +27,42 @@ use crate::kernel::{ConnectionTable, Kernel, KernelError, Reading, RingConsumer,
 /// How often the fill of the rings is looked at.
 const SAMPLE_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Numbers for `status`.
+/// What there is to see of the workers that have a ring, by number.
 #[derive(Debug, Default)]
-pub(super) struct WorkerCounts {
-    /// Workers that take new flows.
-    pub(super) n_active: AtomicU32,
-    /// Workers that only keep the flows they have.
-    pub(super) n_retired: AtomicU32,
+pub(super) struct WorkerBoard(Mutex<BTreeMap<u32, WorkerView>>);
+
+/// One worker as others see it.
+#[derive(Clone, Debug)]
+pub(super) struct WorkerView {
+    /// Whether it takes new flows.
+    pub(super) active: bool,
+    /// How full its ring is.
+    pub(super) gauge: RingGauge,
+    /// What it has done.
+    pub(super) meter: Arc<Meter>,
+    /// Sockets that it drains.
+    pub(super) n_sockets: u32,
+    /// Live flows of it when the connection table was last read.
+    pub(super) n_flows: u32,
+}
+
+impl WorkerBoard {
+    /// Every worker that has a ring, by number.
+    pub(super) fn views(&self) -> BTreeMap<u32, WorkerView> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn replace(&self, views: BTreeMap<u32, WorkerView>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = views;
+    }
 }
 
 struct Running {
     stop: CancellationToken,
     gauge: RingGauge,
+    meter: Arc<Meter>,
+    n_sockets: u32,
+    n_flows: u32,
 }
 
 /// The workers, their rings and slots, and the connection table that says which worker still has flows.
@@ -58,7 +81,7 @@ pub(super) struct WorkerPool {
     tasks: JoinSet<(u32, io::Result<()>)>,
     runtimes: Runtimes,
     new_forwarder: Box<dyn Fn() -> Forwarder + Send>,
-    counts: Arc<WorkerCounts>,
+    board: Arc<WorkerBoard>,
     load: f64,
     n_samples: u32,
 }
@@ -74,7 +97,7 @@ impl WorkerPool {
         connections: &ConnectionsConfig,
         runtimes: Runtimes,
         new_forwarder: Box<dyn Fn() -> Forwarder + Send>,
-        counts: Arc<WorkerCounts>,
+        board: Arc<WorkerBoard>,
     ) -> Result<Self, KernelError> {
         let n_steps = connections.max_entries().div_ceil(STEP_ENTRIES as u32);
         let mut pool = Self {
@@ -91,7 +114,7 @@ impl WorkerPool {
             tasks: JoinSet::new(),
             runtimes,
             new_forwarder,
-            counts,
+            board,
             load: 0.0,
             n_samples: 0,
         };
@@ -99,7 +122,6 @@ impl WorkerPool {
             pool.rings.push((worker, pool.kernel.open_ring(worker)?));
         }
         pool.kernel.write_slots(pool.set.slots().iter())?;
-        pool.publish();
         Ok(pool)
     }
 
@@ -112,6 +134,7 @@ impl WorkerPool {
         for (worker, ring) in std::mem::take(&mut self.rings) {
             self.spawn(worker, ring)?;
         }
+        self.publish();
         Ok(())
     }
 
@@ -164,8 +187,12 @@ impl WorkerPool {
         let running = Running {
             stop: CancellationToken::new(),
             gauge: ring.gauge(),
+            meter: Arc::default(),
+            n_sockets: sockets.len() as u32,
+            n_flows: 0,
         };
-        let work = worker::run(ring, sockets, (self.new_forwarder)(), running.stop.clone());
+        let (meter, stop) = (running.meter.clone(), running.stop.clone());
+        let work = worker::run(ring, sockets, (self.new_forwarder)(), meter, stop);
         self.tasks
             .spawn_on(async move { (worker, work.await) }, self.runtimes.of(worker));
         self.running.insert(worker, running);
@@ -284,6 +311,9 @@ impl WorkerPool {
             }
             debug!(worker, "worker is gone");
         }
+        for (worker, running) in &mut self.running {
+            running.n_flows = reading.n_live(*worker);
+        }
         self.publish();
     }
 
@@ -297,11 +327,17 @@ impl WorkerPool {
     }
 
     fn publish(&self) {
-        self.counts
-            .n_active
-            .store(self.set.active().count() as u32, Relaxed);
-        self.counts
-            .n_retired
-            .store(self.set.retired().count() as u32, Relaxed);
+        let active: BTreeSet<_> = self.set.active().collect();
+        let view = |(worker, running): (&u32, &Running)| {
+            let view = WorkerView {
+                active: active.contains(worker),
+                gauge: running.gauge.clone(),
+                meter: running.meter.clone(),
+                n_sockets: running.n_sockets,
+                n_flows: running.n_flows,
+            };
+            (*worker, view)
+        };
+        self.board.replace(self.running.iter().map(view).collect());
     }
 }

@@ -8,9 +8,11 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::Signal;
+use serde::de::DeserializeOwned;
 
 use super::enter::confine;
 use super::process::{self, text, until};
+use super::status::{Counters, Peers};
 use super::{Namespace, Status};
 
 /// A node has to answer within this time after its start; a debug build on a busy machine loads its programs in 1 s.
@@ -191,15 +193,26 @@ impl Node {
         }
     }
 
-    /// Asks the node for its status, with the command that users have.
+    /// Asks the node for its status, peers and counters, with the commands that users have.
     ///
     /// # Errors
     /// When it does not answer.
     pub fn status(&self) -> Result<Status> {
+        let mut status: Status = self.ask("status")?;
+        status.peers = self.ask::<Peers>("peers")?.peers;
+        let counters = self.ask::<Counters>("counters")?.counters;
+        status.counters = counters
+            .into_iter()
+            .map(|counter| (counter.name, counter.value))
+            .collect();
+        Ok(status)
+    }
+
+    fn ask<T: DeserializeOwned>(&self, name: &str) -> Result<T> {
         let mut command = Command::new(&self.binary);
-        command.args(["status", "--json", "--socket"]).arg(self.socket());
+        command.args([name, "--json", "--socket"]).arg(self.socket());
         let json = text(&mut command, COMMAND_LIMIT)?;
-        serde_json::from_str(&json).with_context(|| format!("status --json printed {json}"))
+        serde_json::from_str(&json).with_context(|| format!("{name} --json printed {json}"))
     }
 
     /// Waits until the status satisfies a condition; returns it with the time that took.

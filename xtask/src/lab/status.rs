@@ -1,4 +1,4 @@
-//! What `stream-router status --json` prints.
+//! What `status`, `peers` and `counters` of `stream-router` print with `--json`, in one.
 
 use std::collections::BTreeMap;
 
@@ -30,9 +30,11 @@ pub struct Status {
     pub retired_workers: u32,
     /// Gateway interfaces.
     pub gateways: Vec<GatewayStatus>,
-    /// The configured peers.
+    /// The configured peers; from `peers`.
+    #[serde(default)]
     pub peers: Vec<PeerStatus>,
-    /// Every counter by name, of kernel and user space.
+    /// Every counter by name, of kernel and user space; from `counters`.
+    #[serde(default)]
     pub counters: BTreeMap<String, u64>,
 }
 
@@ -79,14 +81,33 @@ pub struct PeerStatus {
     pub streams: u32,
     /// Prefixes that belong to the peer.
     pub allowed_ips: Vec<String>,
-    /// Packets sent to the peer.
-    pub tx_packets: u64,
-    /// Bytes of packets sent to the peer.
+    /// Frames sent to the peer; a super-packet is one.
+    pub tx_frames: u64,
+    /// Their bytes, frame headers included.
     pub tx_bytes: u64,
-    /// Packets received from the peer.
-    pub rx_packets: u64,
-    /// Bytes of packets received from the peer.
+    /// Frames received from the peer.
+    pub rx_frames: u64,
+    /// Their bytes, frame headers included.
     pub rx_bytes: u64,
+}
+
+/// What `peers` prints.
+#[derive(Debug, Deserialize)]
+pub(super) struct Peers {
+    pub(super) peers: Vec<PeerStatus>,
+}
+
+/// What `counters` prints.
+#[derive(Debug, Deserialize)]
+pub(super) struct Counters {
+    pub(super) counters: Vec<Counter>,
+}
+
+/// One counter.
+#[derive(Debug, Deserialize)]
+pub(super) struct Counter {
+    pub(super) name: String,
+    pub(super) value: u64,
 }
 
 impl Status {

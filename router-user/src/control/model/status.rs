@@ -1,10 +1,10 @@
-//! What `GET /v1/status` answers.
-
-use std::collections::BTreeMap;
+//! `GET /v1/status`
 
 use serde::{Deserialize, Serialize};
 
-/// State of a node.
+use super::Resource;
+
+/// The node as a whole.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
 pub struct Status {
     /// Version of the program.
@@ -19,24 +19,32 @@ pub struct Status {
     pub listen: Vec<String>,
     /// Where packets are captured.
     pub hook: String,
+    /// Why there.
+    pub hook_reason: String,
     /// How captured packets reach the workers.
     pub sink: String,
+    /// Why so.
+    pub sink_reason: String,
     /// Directory of the pinned programs and maps, if there is one.
     pub pins: Option<String>,
     /// Workers that take new flows.
     pub workers: u32,
     /// Workers that only keep the flows they have.
     pub retired_workers: u32,
+    /// Threads that workers and peers' connections are spread over.
+    pub data_threads: Vec<String>,
+    /// Configured peers.
+    pub configured_peers: u32,
+    /// Those with a connection.
+    pub connected_peers: u32,
     /// Interfaces at which packets are captured before the host forwards them.
     pub gateways: Vec<GatewayStatus>,
-    /// Every configured peer, in the order of the configuration.
-    pub peers: Vec<PeerStatus>,
-    /// Packets by reason, from the start: the egress program's, then those of user space.
-    pub counters: BTreeMap<String, u64>,
+    /// What the kernel is and can do.
+    pub kernel: KernelStatus,
 }
 
 /// The TUN device of a node.
-#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
 pub struct DeviceStatus {
     /// Name.
     pub name: String,
@@ -63,39 +71,26 @@ pub struct GatewayStatus {
     pub sink_reason: Option<String>,
 }
 
-/// Whether a peer can be reached.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize, PartialEq, Eq)]
-#[serde(rename_all = "snake_case")]
-pub enum PeerState {
-    /// A connection stands.
-    Connected,
-    /// None does, and this node keeps dialling.
-    Connecting,
-    /// None does, and the peer has to dial.
-    Disconnected,
+/// The running kernel.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
+pub struct KernelStatus {
+    /// Its release, as `uname -r` says.
+    pub release: String,
+    /// What was found by trying; what nothing asked for is not in it.
+    pub features: Vec<Feature>,
 }
 
-/// One peer.
-#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
-pub struct PeerStatus {
-    /// Its id.
-    pub id: String,
-    /// Whether it can be reached.
-    pub state: PeerState,
-    /// Its address on the oldest connection.
-    pub address: Option<String>,
-    /// Last measured round trip in milliseconds.
-    pub rtt_ms: Option<f64>,
-    /// Open streams in both directions.
-    pub streams: u32,
-    /// Its inner prefixes.
-    pub allowed_ips: Vec<String>,
-    /// Frames written to its stream; a super-packet is one.
-    pub tx_packets: u64,
-    /// Their bytes, frame headers included.
-    pub tx_bytes: u64,
-    /// Frames from it that were injected.
-    pub rx_packets: u64,
-    /// Their bytes, frame headers included.
-    pub rx_bytes: u64,
+/// A feature of the kernel, or of a gateway's driver.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
+pub struct Feature {
+    /// Name.
+    pub name: String,
+    /// Whether it is there.
+    pub available: bool,
+    /// Where it was tried and what was said, or what it is good for.
+    pub detail: String,
+}
+
+impl Resource for Status {
+    const PATH: &'static str = "/v1/status";
 }

@@ -1,0 +1,94 @@
+//! `stream-router flows`
+
+use std::net::{IpAddr, SocketAddr};
+
+use clap::Args;
+use ipnet::IpNet;
+
+use super::ask::or_dash;
+use super::table::{Side, Table};
+use super::units::{bytes, seconds, short_id};
+use crate::control::{DEFAULT_FLOWS, FlowQuery, FlowSort, Flows, IpProtocol, parse_limit, parse_prefix};
+
+/// Which flows.
+#[derive(Debug, Args)]
+pub(super) struct FlowArguments {
+    /// Only flows to the peer whose id is this, or ends so
+    #[arg(long, value_name = "ID", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    peer: Option<String>,
+    /// Only flows from or to this address or prefix
+    #[arg(long, value_name = "ADDRESS", value_parser = parse_prefix)]
+    address: Option<IpNet>,
+    /// Only flows from or to this port
+    #[arg(long)]
+    port: Option<u16>,
+    /// Only flows of this protocol, by name or number
+    #[arg(long)]
+    protocol: Option<IpProtocol>,
+    /// What has most comes first: bytes, packets, age or idle
+    #[arg(long, value_name = "BY", default_value_t)]
+    sort: FlowSort,
+    /// So many flows at most, up to 10000
+    #[arg(long, value_name = "N", default_value_t = DEFAULT_FLOWS, value_parser = parse_limit)]
+    top: u32,
+}
+
+impl FlowArguments {
+    /// The query of them.
+    pub(super) fn query(self) -> String {
+        let query = FlowQuery {
+            peer: self.peer,
+            address: self.address,
+            port: self.port,
+            protocol: self.protocol,
+            sort: self.sort,
+            limit: self.top,
+        };
+        query.query()
+    }
+}
+
+/// A row for each flow.
+pub(super) fn lines(flows: &Flows) -> String {
+    let mut table = Table::new([
+        ("proto", Side::Left),
+        ("source", Side::Left),
+        ("destination", Side::Left),
+        ("peer", Side::Left),
+        ("stream", Side::Right),
+        ("worker", Side::Right),
+        ("age", Side::Right),
+        ("idle", Side::Right),
+        ("packets", Side::Right),
+        ("bytes", Side::Right),
+    ]);
+    for flow in &flows.flows {
+        table.push([
+            flow.protocol.to_string(),
+            endpoint(flow.source, flow.source_port),
+            endpoint(flow.destination, flow.destination_port),
+            or_dash(flow.peer.as_deref().map(short_id)),
+            or_dash(flow.stream),
+            flow.worker.to_string(),
+            seconds(flow.age_seconds),
+            seconds(flow.idle_seconds),
+            flow.packets.to_string(),
+            bytes(flow.bytes),
+        ]);
+    }
+    format!(
+        "{}\n{} shown, {} match, {} live, room for {}",
+        table.text(),
+        flows.flows.len(),
+        flows.matched,
+        flows.live,
+        flows.max_entries
+    )
+}
+
+fn endpoint(address: IpAddr, port: u16) -> String {
+    match port {
+        0 => address.to_string(),
+        _ => SocketAddr::new(address, port).to_string(),
+    }
+}

@@ -1,0 +1,70 @@
+//! Aligned columns.
+
+/// Which side of a column its text stands at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Side {
+    /// Text.
+    Left,
+    /// Numbers.
+    Right,
+}
+
+/// Rows under a heading.
+#[derive(Debug)]
+pub(super) struct Table<const N: usize> {
+    sides: [Side; N],
+    rows: Vec<[String; N]>,
+}
+
+impl<const N: usize> Table<N> {
+    /// A table with this heading.
+    pub(super) fn new(columns: [(&str, Side); N]) -> Self {
+        Self {
+            sides: columns.map(|(_, side)| side),
+            rows: vec![columns.map(|(name, _)| name.to_uppercase())],
+        }
+    }
+
+    /// Adds a row.
+    pub(super) fn push(&mut self, row: [String; N]) {
+        self.rows.push(row);
+    }
+
+    /// The lines, without spaces at their ends.
+    pub(super) fn text(&self) -> String {
+        let mut widths = [0; N];
+        for row in &self.rows {
+            for (width, cell) in widths.iter_mut().zip(row) {
+                *width = cell.chars().count().max(*width);
+            }
+        }
+        let mut text = String::new();
+        for row in &self.rows {
+            let cells = row.iter().zip(widths).zip(self.sides);
+            let cells = cells.map(|((cell, width), side)| match side {
+                Side::Left => format!("{cell:<width$}"),
+                Side::Right => format!("{cell:>width$}"),
+            });
+            text += cells.collect::<Vec<_>>().join("  ").trim_end();
+            text.push('\n');
+        }
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_as_wide_as_their_widest_cell() {
+        let mut table = Table::new([("name", Side::Left), ("n", Side::Right), ("why", Side::Left)]);
+        table.push(["a".to_owned(), "1000".to_owned(), String::new()]);
+        table.push(["longer".to_owned(), "1".to_owned(), "so".to_owned()]);
+
+        assert_eq!(
+            table.text(),
+            "NAME       N  WHY\na       1000\nlonger     1  so\n"
+        );
+    }
+}

@@ -1,0 +1,55 @@
+//! Numbers for people.
+
+/// Bytes in binary units, three digits or so.
+pub(super) fn bytes(n: u64) -> String {
+    const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+    let mut value = n as f64;
+    if value < 1024.0 {
+        return format!("{n} B");
+    }
+    let mut unit = "B";
+    for next in UNITS {
+        if value < 1024.0 {
+            break;
+        }
+        (value, unit) = (value / 1024.0, next);
+    }
+    format!("{value:.1} {unit}")
+}
+
+/// Seconds, in at most two units.
+pub(super) fn seconds(seconds: f64) -> String {
+    let whole = seconds as u64;
+    match whole {
+        0..60 => format!("{seconds:.1}s"),
+        60..3600 => format!("{}m {:02}s", whole / 60, whole % 60),
+        3600..86_400 => format!("{}h {:02}m", whole / 3600, whole % 3600 / 60),
+        _ => format!("{}d {:02}h", whole / 86_400, whole % 86_400 / 3600),
+    }
+}
+
+/// The end of a peer's id, which tells peers apart.
+pub(super) fn short_id(id: &str) -> &str {
+    let start = id.len().saturating_sub(8);
+    id.get(start..).unwrap_or(id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_keep_their_order_of_magnitude() {
+        assert_eq!(bytes(0), "0 B");
+        assert_eq!(bytes(1023), "1023 B");
+        assert_eq!(bytes(1024), "1.0 KiB");
+        assert_eq!(bytes(5 << 30), "5.0 GiB");
+        assert_eq!(bytes(u64::MAX), "16.0 EiB");
+        assert_eq!(seconds(0.25), "0.2s");
+        assert_eq!(seconds(61.0), "1m 01s");
+        assert_eq!(seconds(7260.0), "2h 01m");
+        assert_eq!(seconds(90_000.0), "1d 01h");
+        assert_eq!(short_id("12D3KooWabcdefgh"), "abcdefgh");
+        assert_eq!(short_id("ab"), "ab");
+    }
+}

@@ -1,0 +1,87 @@
+//! `GET /v1/counters`
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::Resource;
+
+/// Every counter, in the order of a packet's way.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq, Eq)]
+pub struct Counters {
+    /// The counters.
+    pub counters: Vec<CounterStatus>,
+}
+
+/// One counter.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
+pub struct CounterStatus {
+    /// Its name, which no other has.
+    pub name: String,
+    /// The count from the start of the node.
+    pub value: u64,
+    /// Who counts.
+    pub origin: CounterOrigin,
+    /// Whether what it counts is lost.
+    pub kind: CounterKind,
+    /// What it counts.
+    pub meaning: String,
+}
+
+/// Who counts.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum CounterOrigin {
+    /// The eBPF programs.
+    Kernel,
+    /// The AF_XDP sockets of gateways.
+    Socket,
+    /// The node's data path.
+    User,
+    /// The node's connections.
+    Network,
+}
+
+/// Whether what a counter counts is lost.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum CounterKind {
+    /// A packet that goes no further.
+    Drop,
+    /// Anything else.
+    Event,
+}
+
+impl Counters {
+    /// The value of the counter called `name`.
+    pub fn value(&self, name: &str) -> Option<u64> {
+        self.counters
+            .iter()
+            .find(|counter| counter.name == name)
+            .map(|counter| counter.value)
+    }
+}
+
+impl fmt::Display for CounterOrigin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Kernel => "kernel",
+            Self::Socket => "socket",
+            Self::User => "user",
+            Self::Network => "network",
+        })
+    }
+}
+
+impl fmt::Display for CounterKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Drop => "drop",
+            Self::Event => "event",
+        })
+    }
+}
+
+impl Resource for Counters {
+    const PATH: &'static str = "/v1/counters";
+}

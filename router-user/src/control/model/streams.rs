@@ -1,0 +1,65 @@
+//! `GET /v1/streams`
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Resource, Transport};
+
+/// The streams on which this node sends, by peer and index: those that take new flows, and those that are open still.
+/// The peers' own streams to this node are theirs to show.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq)]
+pub struct Streams {
+    /// The streams.
+    pub streams: Vec<StreamStatus>,
+}
+
+/// One stream.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
+pub struct StreamStatus {
+    /// Id of its peer.
+    pub peer: String,
+    /// Its index among the peer's.
+    pub index: u32,
+    /// Whether it takes new flows.
+    pub state: StreamState,
+    /// Whether it is open; a stream opens with its first frame.
+    pub open: bool,
+    /// What carries it while it is open.
+    pub transport: Option<Transport>,
+    /// Frames given to it from the start, those it refused too; a super-packet is one.
+    pub frames: u64,
+    /// Bytes that wait for it.
+    pub queued_bytes: u64,
+    /// Whether so much waits that senders are held back.
+    pub pressed: bool,
+    /// Frames refused because its queue was full; `tx_queue_full` by stream.
+    pub refused: u64,
+    /// Frames dropped because they had waited too long; `tx_aged` by stream.
+    pub dropped: u64,
+    /// Frames marked instead; `tx_ecn_marked` by stream.
+    pub marked: u64,
+}
+
+/// Whether a stream takes new flows.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum StreamState {
+    /// It does.
+    Active,
+    /// It only keeps the flows it has.
+    Retired,
+}
+
+impl fmt::Display for StreamState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Active => "active",
+            Self::Retired => "retired",
+        })
+    }
+}
+
+impl Resource for Streams {
+    const PATH: &'static str = "/v1/streams";
+}

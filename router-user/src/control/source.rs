@@ -1,0 +1,69 @@
+//! Who answers: what the control socket, and whoever else shows the node, asks.
+
+use std::error::Error;
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::{Counters, FlowQuery, Flows, Peers, Routes, Status, Streams, Workers};
+
+/// Where the answers come from.
+pub trait Source: Send + Sync + 'static {
+    /// The node as a whole.
+    fn status(&self) -> Status;
+
+    /// Every peer.
+    fn peers(&self) -> Peers;
+
+    /// The flows of a query. Reads the kernel's whole table: to be called where blocking is allowed.
+    ///
+    /// # Errors
+    /// The query asks for a peer that is not there, or the table cannot be read.
+    fn flows(&self, query: &FlowQuery) -> Result<Flows, SourceError>;
+
+    /// Every worker.
+    fn workers(&self) -> Workers;
+
+    /// Every stream on which the node sends.
+    fn streams(&self) -> Streams;
+
+    /// Every counter.
+    ///
+    /// # Errors
+    /// The kernel's cannot be read.
+    fn counters(&self) -> Result<Counters, SourceError>;
+
+    /// The kernel's prefix table. To be called where blocking is allowed.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    fn routes(&self) -> Result<Routes, SourceError>;
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum SourceError {
+    /// It makes no sense here.
+    #[error("{0}")]
+    Query(String),
+    /// It cannot be had.
+    #[error("cannot be read")]
+    Failed(#[from] Box<dyn Error + Send + Sync>),
+}
+
+/// A wish for another number of workers, or of streams per peer.
+#[derive(Debug)]
+pub struct Wish {
+    /// How many shall be active.
+    pub n_active: u32,
+    /// Told once they are, or why not.
+    pub reply: oneshot::Sender<Result<(), String>>,
+}
+
+/// Who fulfils wishes.
+#[derive(Clone, Debug)]
+pub struct Wishes {
+    /// For another number of workers.
+    pub workers: mpsc::Sender<Wish>,
+    /// For another number of streams to each peer.
+    pub streams: mpsc::Sender<Wish>,
+}

@@ -1,0 +1,158 @@
+//! A source whose every field has a value.
+
+use super::super::*;
+
+pub(super) struct Example;
+
+impl Source for Example {
+    fn status(&self) -> Status {
+        Status {
+            version: "1.2.3".to_owned(),
+            uptime_seconds: 1.5,
+            peer_id: "12D3KooWExample".to_owned(),
+            device: DeviceStatus {
+                name: "sr0".to_owned(),
+                index: 7,
+                mtu: 1420,
+                addresses: vec!["10.42.0.1/24".to_owned()],
+            },
+            listen: vec!["/ip4/192.0.2.1/tcp/4001".to_owned()],
+            hook: "clsact egress".to_owned(),
+            hook_reason: "there".to_owned(),
+            sink: "ring buffer".to_owned(),
+            sink_reason: "so".to_owned(),
+            pins: Some("/sys/fs/bpf/stream-router/sr0".to_owned()),
+            workers: 8,
+            retired_workers: 1,
+            data_threads: vec!["sr-data-0".to_owned()],
+            configured_peers: 2,
+            connected_peers: 1,
+            gateways: vec![GatewayStatus {
+                interface: "lan0".to_owned(),
+                mode: "generic".to_owned(),
+                reason: Some("no driver".to_owned()),
+                sink: "AF_XDP, copy mode".to_owned(),
+                sink_reason: Some("no zero-copy".to_owned()),
+            }],
+            kernel: KernelStatus {
+                release: "6.18.0".to_owned(),
+                features: vec![Feature {
+                    name: "btf".to_owned(),
+                    available: true,
+                    detail: "types".to_owned(),
+                }],
+            },
+        }
+    }
+
+    fn peers(&self) -> Peers {
+        let peer = PeerStatus {
+            id: "12D3KooWPeer".to_owned(),
+            state: PeerState::Connected,
+            address: Some("/ip4/192.0.2.2/tcp/4001".to_owned()),
+            transport: Some(Transport::Quic),
+            direction: Some(Direction::Inbound),
+            rtt_ms: Some(0.25),
+            handshake_age_seconds: Some(3.5),
+            connections: 1,
+            streams: 2,
+            allowed_ips: vec!["10.42.0.2/32".to_owned()],
+            tx_frames: 1,
+            tx_bytes: 2,
+            rx_frames: 3,
+            rx_bytes: 4,
+            last_dial_error: Some("refused".to_owned()),
+        };
+        Peers { peers: vec![peer] }
+    }
+
+    fn flows(&self, query: &FlowQuery) -> Result<Flows, SourceError> {
+        let flow = Flow {
+            protocol: IpProtocol(6),
+            source: [10, 42, 0, 1].into(),
+            source_port: 40_000,
+            destination: [10, 42, 0, 2].into(),
+            destination_port: 443,
+            worker: 3,
+            peer: Some("12D3KooWPeer".to_owned()),
+            stream: Some(0),
+            age_seconds: 2.5,
+            idle_seconds: 0.5,
+            packets: 10,
+            bytes: 15_000,
+        };
+        match query.peer.as_deref() {
+            Some("broken") => Err(SourceError::Failed(Box::new(Outer(io::Error::other("inner"))))),
+            Some(other) => Err(SourceError::Query(format!("no peer's id ends with {other}"))),
+            None => Ok(Flows {
+                live: 9,
+                matched: 2,
+                max_entries: 4096,
+                flows: vec![flow; query.limit.min(2) as usize],
+            }),
+        }
+    }
+
+    fn workers(&self) -> Workers {
+        let worker = WorkerStatus {
+            id: 0,
+            state: WorkerState::Retired,
+            thread: "sr-data-0".to_owned(),
+            ring_bytes: 1 << 21,
+            fill: 0.5,
+            sockets: 1,
+            flows: 4,
+            packets: 5,
+            bytes: 6,
+            wakeups: 7,
+        };
+        Workers {
+            workers: vec![worker],
+        }
+    }
+
+    fn streams(&self) -> Streams {
+        let stream = StreamStatus {
+            peer: "12D3KooWPeer".to_owned(),
+            index: 1,
+            state: StreamState::Active,
+            open: true,
+            transport: Some(Transport::Tcp),
+            frames: 1,
+            queued_bytes: 2,
+            pressed: true,
+            refused: 4,
+            dropped: 5,
+            marked: 6,
+        };
+        Streams {
+            streams: vec![stream],
+        }
+    }
+
+    fn counters(&self) -> Result<Counters, SourceError> {
+        let counter = CounterStatus {
+            name: "captured".to_owned(),
+            value: 9,
+            origin: CounterOrigin::Kernel,
+            kind: CounterKind::Event,
+            meaning: "packets given to a worker".to_owned(),
+        };
+        Ok(Counters {
+            counters: vec![counter],
+        })
+    }
+
+    fn routes(&self) -> Result<Routes, SourceError> {
+        let route = RouteStatus {
+            prefix: "10.42.0.2/32".parse().expect("a prefix"),
+            peer: Some("12D3KooWPeer".to_owned()),
+            source: RouteSource::AllowedIps,
+        };
+        Ok(Routes { routes: vec![route] })
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("outer")]
+struct Outer(#[source] io::Error);
