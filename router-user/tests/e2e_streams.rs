@@ -145,8 +145,7 @@ fn streams_beyond_the_first_are_spread_over_more_connections() {
     })
     .unwrap();
     assert_eq!(n_connections(&pair).unwrap(), 3);
-    let received =
-        || Ok((pair.b.node.status()?.peer(pair.a.node.peer_id())?.rx_frames >= 200).then_some(()));
+    let received = || Ok((pair.b.node.status()?.peer(pair.a.node.peer_id())?.rx_frames >= 200).then_some(()));
     until("all datagrams", LIMIT, received).unwrap();
 }
 
