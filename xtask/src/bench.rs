@@ -24,6 +24,15 @@ pub(crate) use compare::{Plan, compare};
 use crate::command::{cargo, require_root, run};
 use crate::{build, install};
 
+/// Packets per second through the router that programs embed, beside a naive one.
+///
+/// # Errors
+/// When the build fails, or when a packet that was taken was not written.
+pub(crate) fn dispatch() -> Result<()> {
+    build::object()?;
+    run(cargo().args(["bench", "--package=stream-router", "--bench=dispatch"]))
+}
+
 /// What the steering of flows costs: the program alone, then an established flow beside a flood of new ones.
 ///
 /// # Errors

@@ -67,6 +67,8 @@ struct BenchArgs {
 
 #[derive(Subcommand)]
 enum BenchTask {
+    /// Packets per second through the router that programs embed, beside a naive one.
+    Dispatch,
     /// What the egress program costs, and a TCP flow beside a flood of new flows.
     Steering {
         /// Seconds of each TCP flow.
@@ -131,6 +133,7 @@ fn perform(task: Task) -> Result<ExitCode> {
         Task::Run(_) => demo::run()?,
         Task::Test { args } => test::run_all(&args)?,
         Task::Bench(args) => match args.task {
+            Some(BenchTask::Dispatch) => bench::dispatch()?,
             Some(BenchTask::Steering { secs }) => bench::steering(Duration::from_secs(secs))?,
             Some(BenchTask::Isolation { repeats }) => bench::isolation(repeats)?,
             None => bench::compare(&args.plan)?,

@@ -21,6 +21,9 @@ const TTL_TICKS: u32 = 32;
 /// An entry holds the tick of its last packet in this many bits: a month, at the usual time to live.
 const TICK_BITS: u32 = 24;
 
+/// Looks at a set for one packet. A look is lost when another packet comes first, so many in a row are not.
+const MAX_TRIES: usize = 64;
+
 /// Index of one of a peer's streams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct StreamIndex(pub u8);
@@ -28,6 +31,18 @@ pub struct StreamIndex(pub u8);
 /// A moment in the time of a [`FlowCache`]; read once per batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tick(u32);
+
+impl Tick {
+    /// The number of a tick, to be kept in an atomic.
+    pub(crate) fn to_bits(self) -> u32 {
+        self.0
+    }
+
+    /// The tick of this number.
+    pub(crate) fn from_bits(bits: u32) -> Self {
+        Self(bits)
+    }
+}
 
 /// Streams of flows by flow hash. Two flows with one hash share an entry, and so a stream, which harms neither.
 ///
@@ -66,6 +81,11 @@ impl FlowCache {
         Tick(ticks as u32 & ((1 << TICK_BITS) - 1))
     }
 
+    /// How long a tick is.
+    pub(crate) fn tick_len(&self) -> Duration {
+        self.tick
+    }
+
     /// The age of the cache at `now`.
     pub fn since_start(&self, now: Instant) -> Duration {
         now.saturating_duration_since(self.start)
@@ -73,39 +93,66 @@ impl FlowCache {
 
     /// The stream of the flow, of which a packet is here now; `choose` gives one to a flow that has none.
     ///
-    /// To be called by one thread at a time for any one flow.
-    pub fn stream(&self, flow_hash: u32, now: Tick, choose: impl FnOnce() -> StreamIndex) -> StreamIndex {
+    /// Threads that ask for one flow at a time get one answer.
+    pub fn stream(&self, flow_hash: u32, now: Tick, choose: impl Fn() -> StreamIndex) -> StreamIndex {
         let Some(set) = self.set(flow_hash) else {
             return choose();
         };
-        let mut victim: Option<(&AtomicU64, u64, u32)> = None;
-        for way in &set.0 {
-            let word = way.load(Relaxed);
-            let entry = Entry::unpack(word);
-            let age = entry.map_or(u32::MAX, |entry| entry.age(now));
-            match entry {
-                Some(entry) if entry.flow_hash == flow_hash && age <= TTL_TICKS => {
-                    if age > 0 {
-                        // Fails only if the entry just made room for another flow.
-                        let _ = way.compare_exchange(word, entry.seen(now).pack(), Relaxed, Relaxed);
+        // Another flow, or another thread with this one, may come first; then there is something new to look at.
+        for _ in 0..MAX_TRIES {
+            match set.find(flow_hash, now) {
+                Found::Entry(entry) => return entry.stream,
+                Found::Room { way, word } => {
+                    let entry = Entry {
+                        flow_hash,
+                        stream: choose(),
+                        seen: now.0,
+                    };
+                    if way.compare_exchange(word, entry.pack(), Relaxed, Relaxed).is_ok() {
+                        return entry.stream;
                     }
-                    return entry.stream;
                 }
-                _ if victim.is_none_or(|(.., oldest)| age > oldest) => victim = Some((way, word, age)),
-                _ => {}
             }
         }
-        let stream = choose();
-        if let Some((way, word, _)) = victim {
-            let entry = Entry {
-                flow_hash,
-                stream,
-                seen: now.0,
-            };
-            // Fails only if another flow came first: then this one has its entry with its next packet.
-            let _ = way.compare_exchange(word, entry.pack(), Relaxed, Relaxed);
+        choose()
+    }
+
+    /// Forgets that the flow has this stream.
+    pub fn forget(&self, flow_hash: u32, stream: StreamIndex) {
+        for way in self.set(flow_hash).iter().flat_map(|set| &set.0) {
+            let word = way.load(Relaxed);
+            if Entry::unpack(word).is_some_and(|entry| entry.flow_hash == flow_hash && entry.stream == stream)
+            {
+                // Fails only if somebody else wrote the entry meanwhile, and knew better.
+                let _ = way.compare_exchange(word, 0, Relaxed, Relaxed);
+            }
         }
-        stream
+    }
+
+    /// How many shards there are.
+    pub fn n_shards(&self) -> usize {
+        self.shards.len()
+    }
+
+    /// Reads a shard and cleans it: forgets flows that have expired, and calls `live` with the stream of each other.
+    pub fn clean_shard(&self, shard: usize, now: Tick, mut live: impl FnMut(StreamIndex)) {
+        for way in self
+            .shards
+            .get(shard)
+            .into_iter()
+            .flatten()
+            .flat_map(|set| &set.0)
+        {
+            let word = way.load(Relaxed);
+            match Entry::unpack(word) {
+                Some(entry) if entry.age(now) <= TTL_TICKS => live(entry.stream),
+                Some(_) => {
+                    // Fails only if the flow has just come back.
+                    let _ = way.compare_exchange(word, 0, Relaxed, Relaxed);
+                }
+                None => {}
+            }
+        }
     }
 
     /// The stream of the flow, if it has one; changes nothing.
@@ -124,6 +171,44 @@ impl FlowCache {
         let scaled = |part: u32, n: usize| ((u64::from(part) * n as u64) >> 32) as usize;
         let shard = self.shards.get(scaled(flow_hash, self.shards.len()))?;
         shard.get(scaled(flow_hash.wrapping_mul(0x9e37_79b9), shard.len()))
+    }
+}
+
+enum Found<'a> {
+    Entry(Entry),
+    /// The entry that goes first, and what it holds.
+    Room {
+        way: &'a AtomicU64,
+        word: u64,
+    },
+}
+
+impl Set {
+    fn find(&self, flow_hash: u32, now: Tick) -> Found<'_> {
+        let [first, ..] = &self.0;
+        let (mut room, mut room_word, mut oldest) = (first, 0, None);
+        for way in &self.0 {
+            let word = way.load(Relaxed);
+            let entry = Entry::unpack(word);
+            let age = entry.map_or(u32::MAX, |entry| entry.age(now));
+            match entry {
+                Some(entry) if entry.flow_hash == flow_hash && age <= TTL_TICKS => {
+                    if age > 0 {
+                        // Fails only if the entry just made room for another flow, or somebody else did this.
+                        let _ = way.compare_exchange(word, entry.seen(now).pack(), Relaxed, Relaxed);
+                    }
+                    return Found::Entry(entry);
+                }
+                _ if oldest.is_none_or(|oldest| age > oldest) => {
+                    (room, room_word, oldest) = (way, word, Some(age));
+                }
+                _ => {}
+            }
+        }
+        Found::Room {
+            way: room,
+            word: room_word,
+        }
     }
 }
 
@@ -170,7 +255,7 @@ mod tests {
 
     const TTL: Duration = Duration::from_secs(5);
 
-    fn fixed(stream: u8) -> impl FnOnce() -> StreamIndex {
+    fn fixed(stream: u8) -> impl Fn() -> StreamIndex {
         move || StreamIndex(stream)
     }
 
@@ -252,6 +337,70 @@ mod tests {
                 });
             }
         });
+    }
+
+    #[test]
+    fn threads_that_ask_for_one_new_flow_at_a_time_get_one_answer() {
+        let start = Instant::now();
+        // One set, so that the flows fight for its entries.
+        let cache = FlowCache::new(1, 1, TTL, start);
+        for round in 0..500_u32 {
+            let barrier = std::sync::Barrier::new(3);
+            let now = cache.tick(start + TTL * 2 * round);
+            let answers: Vec<_> = thread::scope(|scope| {
+                let threads: Vec<_> = (0..3_u8)
+                    .map(|thread| {
+                        let (cache, barrier) = (&cache, &barrier);
+                        scope.spawn(move || {
+                            barrier.wait();
+                            (
+                                cache.stream(7, now, fixed(thread)),
+                                cache.stream(7, now, fixed(9)),
+                            )
+                        })
+                    })
+                    .collect();
+                threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+            });
+            let (first, _) = answers[0];
+            assert!(answers.iter().all(|both| *both == (first, first)), "{answers:?}");
+        }
+    }
+
+    #[test]
+    fn a_step_for_each_shard_shows_the_live_flows_and_forgets_the_expired_ones() {
+        let start = Instant::now();
+        let cache = FlowCache::new(4, 4096, TTL, start);
+        let at = |seconds: u64| cache.tick(start + Duration::from_secs(seconds));
+        for flow in 0..100_u32 {
+            cache.stream(flow.wrapping_mul(0x9e37_79b9), at(0), fixed(1));
+            cache.stream(flow.wrapping_mul(0x85eb_ca6b), at(4), fixed(2));
+        }
+        let live = |seconds| {
+            let mut n = [0; 3];
+            for shard in 0..cache.n_shards() {
+                cache.clean_shard(shard, at(seconds), |stream| n[usize::from(stream.0)] += 1);
+            }
+            n
+        };
+
+        // The flow of hash 0 is of both.
+        assert_eq!(live(5), [0, 100, 99]);
+        assert_eq!(live(6), [0, 1, 99]);
+        assert_eq!(live(5), [0, 1, 99]);
+    }
+
+    #[test]
+    fn a_flow_is_forgotten_only_with_the_stream_it_has() {
+        let start = Instant::now();
+        let cache = FlowCache::new(4, 4096, TTL, start);
+        let now = cache.tick(start);
+        cache.stream(7, now, fixed(1));
+
+        cache.forget(7, StreamIndex(2));
+        assert_eq!(cache.stream(7, now, fixed(3)), StreamIndex(1));
+        cache.forget(7, StreamIndex(1));
+        assert_eq!(cache.stream(7, now, fixed(3)), StreamIndex(3));
     }
 
     proptest! {

@@ -25,6 +25,8 @@ pub struct QueueLimits {
     pub relief_at: usize,
     /// A bulk batch that would pass this is refused.
     pub full_at: usize,
+    /// Whether CoDel marks and drops frames of a standing queue.
+    pub ages: bool,
 }
 
 /// What [`StreamQueue::pop`] did to packets that had waited for too long.
@@ -112,7 +114,7 @@ impl StreamQueue {
             };
             let Some(mut batch) = next else { break None };
             self.n_bytes -= batch.n_bytes();
-            if class == FlowClass::Bulk {
+            if class == FlowClass::Bulk && self.limits.ages {
                 self.thin_out(&mut batch, now, &mut aged);
             }
             batch.release(class, classes);
@@ -204,6 +206,7 @@ mod tests {
         pressure_at: 100_000,
         relief_at: 50_000,
         full_at: 200_000,
+        ages: true,
     };
 
     const MS: Duration = Duration::from_millis(1);

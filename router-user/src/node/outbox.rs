@@ -11,24 +11,25 @@ use crate::engine::queue::{Aged, QueueLimits, StreamQueue};
 
 /// About 1 ms of queue at 4 Gbit/s: deep enough that the stream never runs dry between two turns of the workers,
 /// short enough that a ping behind it stays quick.
-const LIMITS: QueueLimits = QueueLimits {
+pub(crate) const LIMITS: QueueLimits = QueueLimits {
     pressure_at: 512 * 1024,
     relief_at: 256 * 1024,
     full_at: 4 * 1024 * 1024,
+    ages: true,
 };
 
 /// Tells the kernel whether packets for the peer are to be held back.
-pub(super) type PressureSwitch = Box<dyn Fn(bool) + Send + Sync>;
+pub(crate) type PressureSwitch = Box<dyn Fn(bool) + Send + Sync>;
 
 /// Raised while any outbox of the peer is pressed.
-pub(super) struct Pressure {
+pub(crate) struct Pressure {
     n_pressed: Mutex<u32>,
     switch: PressureSwitch,
 }
 
 impl Pressure {
     /// Not raised yet.
-    pub(super) fn new(switch: PressureSwitch) -> Self {
+    pub(crate) fn new(switch: PressureSwitch) -> Self {
         Self {
             n_pressed: Mutex::new(0),
             switch,
@@ -51,7 +52,7 @@ impl Pressure {
 }
 
 /// Bounded queue of batches for one stream. The lock is taken once per batch.
-pub(super) struct Outbox {
+pub(crate) struct Outbox {
     queue: Mutex<StreamQueue>,
     /// Made when the stream is first used.
     classes: OnceLock<Box<FlowClasses>>,
@@ -61,9 +62,9 @@ pub(super) struct Outbox {
 
 impl Outbox {
     /// An empty outbox that adds to `pressure`.
-    pub(super) fn new(pressure: Arc<Pressure>) -> Self {
+    pub(crate) fn new(pressure: Arc<Pressure>, limits: QueueLimits) -> Self {
         Self {
-            queue: Mutex::new(StreamQueue::new(LIMITS)),
+            queue: Mutex::new(StreamQueue::new(limits)),
             classes: OnceLock::new(),
             ready: Notify::new(),
             pressure,
@@ -71,12 +72,12 @@ impl Outbox {
     }
 
     /// Says in which of two batches a frame of `len` bytes goes, and counts it in.
-    pub(super) fn classify(&self, bucket: BucketIndex, len: usize, urgent: bool, now_ms: u16) -> FlowClass {
+    pub(crate) fn classify(&self, bucket: BucketIndex, len: usize, urgent: bool, now_ms: u16) -> FlowClass {
         self.classes().classify(bucket, len, urgent, now_ms)
     }
 
     /// Queues `batch` and leaves an empty one in its place; returns how many frames had no room.
-    pub(super) fn push(&self, batch: &mut Batch, class: FlowClass, now: Instant) -> u32 {
+    pub(crate) fn push(&self, batch: &mut Batch, class: FlowClass, now: Instant) -> u32 {
         if self.with_pressure(|queue| queue.push(batch, class, now)).is_err() {
             let n_refused = batch.n_frames();
             batch.release(class, self.classes());
@@ -88,7 +89,7 @@ impl Outbox {
     }
 
     /// Gives `written` back for reuse and takes the next batch.
-    pub(super) fn swap(&self, written: Option<Batch>) -> (Option<Batch>, Aged) {
+    pub(crate) fn swap(&self, written: Option<Batch>) -> (Option<Batch>, Aged) {
         let now = Instant::now();
         self.with_pressure(|queue| {
             if let Some(batch) = written {
@@ -99,14 +100,14 @@ impl Outbox {
     }
 
     /// Waits until a batch may be there.
-    pub(super) async fn ready(&self) {
+    pub(crate) async fn ready(&self) {
         if self.is_empty() {
             self.ready.notified().await;
         }
     }
 
     /// Says whether nothing waits.
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.lock().n_bytes() == 0
     }
 
@@ -117,7 +118,7 @@ impl Outbox {
     }
 
     /// Drops everything that waits; returns how many frames that were.
-    pub(super) fn clear(&self) -> u64 {
+    pub(crate) fn clear(&self) -> u64 {
         match self.classes.get() {
             Some(classes) => self.with_pressure(|queue| queue.clear(classes)),
             // Never used.

@@ -5,22 +5,23 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use tokio::sync::Notify;
 
-use super::outbox::{Outbox, Pressure, PressureSwitch};
+use super::outbox::{LIMITS, Outbox, Pressure, PressureSwitch};
 use crate::engine::flow_cache::StreamIndex;
+use crate::engine::queue::QueueLimits;
 
 /// Every stream that the peer may have, open or not. Those below the active number take new flows; one above it keeps
 /// the flows it has, and closes once they are idle.
-pub(super) struct Streams {
+pub(crate) struct Streams {
     lanes: Vec<Lane>,
     n_active: AtomicU32,
 }
 
 /// The way to one stream.
-pub(super) struct Lane {
+pub(crate) struct Lane {
     /// Frames that wait for the stream.
-    pub(super) outbox: Outbox,
+    pub(crate) outbox: Outbox,
     /// Frames handed to the outbox, those that it refused too.
-    pub(super) n_offered: AtomicU64,
+    pub(crate) n_offered: AtomicU64,
     /// Those that it refused.
     pub(super) n_refused: AtomicU64,
     /// Frames dropped because they had waited too long.
@@ -28,17 +29,27 @@ pub(super) struct Lane {
     /// Frames marked instead.
     pub(super) n_marked: AtomicU64,
     /// Whether the stream is open.
-    pub(super) open: AtomicBool,
+    pub(crate) open: AtomicBool,
     /// Tells the sender to close the stream once nothing waits.
-    pub(super) close: Notify,
+    pub(crate) close: Notify,
 }
 
 impl Streams {
     /// At most `n_most` streams, `n_active` of them active; none is open yet.
-    pub(super) fn new(n_most: u32, n_active: u32, set_pressure: PressureSwitch) -> Self {
+    pub(crate) fn new(n_most: u32, n_active: u32, set_pressure: PressureSwitch) -> Self {
+        Self::with_limits(n_most, n_active, LIMITS, set_pressure)
+    }
+
+    /// Likewise, with `limits` for what may wait for each.
+    pub(crate) fn with_limits(
+        n_most: u32,
+        n_active: u32,
+        limits: QueueLimits,
+        set_pressure: PressureSwitch,
+    ) -> Self {
         let pressure = Arc::new(Pressure::new(set_pressure));
         let lane = |_| Lane {
-            outbox: Outbox::new(pressure.clone()),
+            outbox: Outbox::new(pressure.clone(), limits),
             n_offered: AtomicU64::new(0),
             n_refused: AtomicU64::new(0),
             n_aged: AtomicU64::new(0),
@@ -53,27 +64,27 @@ impl Streams {
     }
 
     /// Every lane, by index.
-    pub(super) fn lanes(&self) -> &[Lane] {
+    pub(crate) fn lanes(&self) -> &[Lane] {
         &self.lanes
     }
 
     /// The lane of a stream.
-    pub(super) fn lane(&self, stream: StreamIndex) -> Option<&Lane> {
+    pub(crate) fn lane(&self, stream: StreamIndex) -> Option<&Lane> {
         self.lanes.get(usize::from(stream.0))
     }
 
     /// How many streams take new flows.
-    pub(super) fn n_active(&self) -> u32 {
+    pub(crate) fn n_active(&self) -> u32 {
         self.n_active.load(Relaxed)
     }
 
     /// Has the first `n` streams take new flows.
-    pub(super) fn set_active(&self, n: u32) {
+    pub(crate) fn set_active(&self, n: u32) {
         self.n_active.store(n.clamp(1, self.lanes.len() as u32), Relaxed);
     }
 
     /// The stream of a new flow: each active one gets an equal share of all hashes.
-    pub(super) fn choose(&self, flow_hash: u32) -> StreamIndex {
+    pub(crate) fn choose(&self, flow_hash: u32) -> StreamIndex {
         // The kernel chooses the worker by the upper bits: mixed, they say nothing about the stream.
         let mixed = flow_hash.wrapping_mul(0x85eb_ca6b).rotate_left(15);
         StreamIndex(((u64::from(mixed) * u64::from(self.n_active())) >> 32) as u8)

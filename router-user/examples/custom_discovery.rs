@@ -1,0 +1,81 @@
+//! A discovery of one's own, a directory that answers slowly: `cargo run -p stream-router --example custom_discovery`.
+#![expect(clippy::print_stdout, reason = "an example shows what it does")]
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use etherparse::PacketBuilder;
+use futures::future::BoxFuture;
+use stream_router::discovery::{DiscoveryError, PeerDiscovery};
+use stream_router::p2p::PeerId;
+use stream_router::router::{DispatchError, PoolError, StreamPool, StreamRouter, StreamRouterConfig};
+
+/// Who has which /24. A real one would ask a server here.
+struct Directory(BTreeMap<[u8; 3], PeerId>);
+
+impl PeerDiscovery for Directory {
+    fn find_peer(&self, destination: IpAddr) -> BoxFuture<'_, Result<Option<PeerId>, DiscoveryError>> {
+        Box::pin(async move {
+            println!("the directory is asked for {destination}");
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            match destination {
+                IpAddr::V4(address) => {
+                    let [a, b, c, _] = address.octets();
+                    Ok(self.0.get(&[a, b, c]).copied())
+                }
+                IpAddr::V6(_) => Err(DiscoveryError::new("the directory knows IPv4 only")),
+            }
+        })
+    }
+}
+
+struct Sink;
+
+impl StreamPool for Sink {
+    type Stream = futures::io::Sink;
+
+    fn open(&self, peer: PeerId) -> BoxFuture<'_, Result<Self::Stream, PoolError>> {
+        println!("opening a stream to {peer}");
+        Box::pin(async { Ok(futures::io::sink()) })
+    }
+
+    fn list(&self, _: PeerId) -> Vec<String> {
+        Vec::new()
+    }
+}
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    let directory = BTreeMap::from([([10, 0, 1], PeerId::random()), ([10, 0, 2], PeerId::random())]);
+    let router = StreamRouter::new(StreamRouterConfig::default(), Sink, Directory(directory));
+
+    for destination in [[10, 0, 1, 7], [10, 0, 2, 7], [10, 0, 2, 7], [10, 0, 3, 7]] {
+        let mut packet = Vec::new();
+        PacketBuilder::ipv4([10, 0, 0, 1], destination, 64)
+            .udp(4000, 9)
+            .write(&mut packet, b"hello")?;
+        // It never waits for the directory: what is not known yet is an error.
+        let mut result = router.dispatch_packet(&packet);
+        if let Err(error @ DispatchError::Resolving { destination }) = result {
+            println!("{error}");
+            let _owner = router.resolve(destination).await;
+            result = router.dispatch_packet(&packet);
+        }
+        match result {
+            Ok(()) => println!("{}: taken", Ipv4Addr::from(destination)),
+            Err(error) => println!("{error}"),
+        }
+    }
+
+    let stats = router.stats();
+    let report = router.shutdown(Duration::from_secs(10)).await;
+    println!(
+        "{} lookups, {} packets written",
+        stats.n_lookups, report.n_written
+    );
+    ensure!((stats.n_lookups, report.n_written) == (3, 3), "one lookup each");
+    ensure!(stats.refused.unknown_peer == 1, "10.0.3.7 is nobody's");
+    Ok(())
+}
