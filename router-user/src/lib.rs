@@ -15,6 +15,7 @@
 //! The steps of one flow are sequential; different workers' rings fill in parallel. [`node`] joins the parts,
 //! [`config`], [`control`] and [`cli`] are what an operator sees of it.
 
+mod causes;
 pub mod cli;
 pub mod config;
 pub mod control;
