@@ -10,7 +10,9 @@ mod host_prefixes;
 mod mapped;
 mod object;
 mod pins;
+mod prefixes;
 mod ring;
+mod settings;
 mod tables;
 mod xsk;
 
