@@ -32,6 +32,9 @@
 //! scale_down = 0.3
 //! [transport]                                                             # likewise
 //! prefer = ["tcp", "quic"]
+//! [log]                                                                   # likewise
+//! level = "info"
+//! format = "auto"                                                         # or "human", "json", "journald"
 //! [[gateway]]                                                             # any number, none by default
 //! interface = "lan0"
 //! sink = "ring"                                                           # the default; or "af_xdp", "auto"
@@ -46,9 +49,11 @@
 
 mod address;
 mod between;
+mod changes;
 mod connections;
 mod device;
 mod gateway;
+mod log;
 mod node;
 mod peer;
 mod problem;
@@ -66,14 +71,17 @@ use std::path::Path;
 
 use toml::de::DeTable;
 
+pub use changes::Changes;
 pub use connections::ConnectionsConfig;
 pub use device::DeviceConfig;
 pub use gateway::{GatewayConfig, Sink};
+pub use log::{LogConfig, LogFormat};
 pub use node::{DEFAULT_CONTROL_SOCKET, DEFAULT_KEY_FILE, NodeConfig};
 pub use peer::PeerConfig;
 pub use problem::{ConfigError, Problem};
 pub use router::{FieldProblem, StreamRouterConfig, StreamRouterConfigBuilder, StreamRouterConfigError};
 pub use scaling::ScalingConfig;
+pub(crate) use streams::MAX_STREAMS_PER_PEER;
 pub use streams::StreamsConfig;
 pub use transport::TransportConfig;
 pub use workers::WorkersConfig;
@@ -91,6 +99,7 @@ pub struct Config {
     device: DeviceConfig,
     router: StreamRouterConfig,
     transport: TransportConfig,
+    log: LogConfig,
     gateways: Vec<GatewayConfig>,
     peers: Vec<PeerConfig>,
 }
@@ -132,6 +141,7 @@ impl Config {
         let device = RawDevice::read(root.table("device", &mut problems), &mut problems);
         let router = StreamRouterConfig::read(&mut root, &mut problems);
         let transport = TransportConfig::read(root.table("transport", &mut problems), &mut problems);
+        let log = LogConfig::read(root.table("log", &mut problems), &mut problems);
         let gateways: Vec<RawGateway> = root
             .tables("gateway", &mut problems)
             .into_iter()
@@ -158,6 +168,7 @@ impl Config {
             device: device.validated(),
             router,
             transport,
+            log,
             gateways,
             peers,
         })
@@ -196,6 +207,11 @@ impl Config {
     /// How many streams a peer has.
     pub fn streams(&self) -> &StreamsConfig {
         self.router.streams()
+    }
+
+    /// What is logged, and how.
+    pub fn log(&self) -> &LogConfig {
+        &self.log
     }
 
     /// The gateways in the order of the file; may be none.

@@ -6,7 +6,6 @@ mod connection_table;
 mod error;
 mod flow_reader;
 mod gateway;
-mod host_prefixes;
 mod mapped;
 mod object;
 mod pins;

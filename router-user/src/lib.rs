@@ -23,6 +23,7 @@ pub mod device;
 pub mod discovery;
 pub mod engine;
 pub mod kernel;
+mod logs;
 pub mod node;
 pub mod p2p;
 pub mod router;
