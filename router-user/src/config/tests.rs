@@ -662,6 +662,8 @@ fn the_readme_has_every_field_with_its_default() {
             "`transport.connections_per_peer`",
             "`workers.threads`, up to 4".to_owned(),
         ),
+        ("`metrics.listen`", "none".to_owned()),
+        ("`metrics.hosts`", "none".to_owned()),
         ("`peer.id`", "required".to_owned()),
         ("`peer.addresses`", "none".to_owned()),
         ("`peer.allowed_ips`", "required".to_owned()),

@@ -91,14 +91,20 @@ mod tests {
             ("alive".to_owned(), alive.handle().clone()),
             ("still".to_owned(), still.handle().clone()),
         ]);
-        std::thread::sleep(Duration::from_millis(2));
-        alive.block_on(tokio::task::yield_now());
-
         let soon = beats.start + SILENT_AFTER;
-        assert_eq!(beats.silent(soon).count(), 0);
         let late = soon + Duration::from_millis(1);
-        let silent: Vec<_> = beats.silent(late).map(|(thread, _)| thread).collect();
-        assert_eq!(silent, ["still"]);
+        let silent = || beats.silent(late).map(|(thread, _)| thread).collect::<Vec<_>>();
+        alive.block_on(async {
+            for _ in 0..1000 {
+                if silent().len() < 2 {
+                    break;
+                }
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        });
+
+        assert_eq!(beats.silent(soon).count(), 0);
+        assert_eq!(silent(), ["still"]);
         assert_eq!(beats.n_threads(), 2);
     }
 }

@@ -140,3 +140,63 @@ impl State {
         Check::new("peers", state, format!("{connected} of {configured} connected"))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::tests::example::Example;
+
+    fn state(device: &str) -> State {
+        State {
+            phase: AtomicU8::new(STARTING),
+            failure: OnceLock::new(),
+            threads: Heartbeats::start([]),
+            device: device.to_owned(),
+            source: Arc::new(Example),
+        }
+    }
+
+    fn said(state: &State) -> Vec<(String, CheckState, String)> {
+        let checks = state.health(Instant::now()).checks.into_iter();
+        checks
+            .map(|check| (check.name, check.status, check.detail))
+            .collect()
+    }
+
+    #[test]
+    fn a_node_is_healthy_from_start_to_stop_unless_a_part_fails() {
+        let state = state("lo");
+        let node = || said(&state)[0].clone();
+
+        let starting = node();
+        state.phase.store(RUNNING, Relaxed);
+        let running = node();
+        state.phase.store(STOPPING, Relaxed);
+        let stopping = node();
+        state.failure.set("a task ended".to_owned()).unwrap();
+
+        let expected = |status, detail: &str| ("node".to_owned(), status, detail.to_owned());
+        assert_eq!(starting, expected(CheckState::Failing, "starting"));
+        assert_eq!(running, expected(CheckState::Ok, "running"));
+        assert_eq!(stopping, expected(CheckState::Failing, "stopping"));
+        assert_eq!(node(), expected(CheckState::Failing, "failed: a task ended"));
+    }
+
+    #[test]
+    fn a_device_that_is_gone_fails_and_an_absent_peer_does_not() {
+        let state = state("no-such-device");
+        state.phase.store(RUNNING, Relaxed);
+
+        let [.., device, peers] = &said(&state)[..] else {
+            panic!("no checks");
+        };
+
+        assert_eq!((device.0.as_str(), device.1), ("device", CheckState::Failing));
+        assert_eq!(device.2, "no-such-device is gone; restart the node");
+        assert_eq!(
+            (peers.1, peers.2.as_str()),
+            (CheckState::Degraded, "1 of 2 connected")
+        );
+        assert_eq!(state.health(Instant::now()).status, CheckState::Failing);
+    }
+}

@@ -12,7 +12,7 @@ fn rows(heading: &str) -> Vec<Vec<&'static str>> {
     let tables = parts.filter(|part| part.trim_start().starts_with(heading));
     let lines = tables.flat_map(|table| table.trim().lines().skip(2));
     lines
-        .map(|line| line.trim_matches('|').split(" | ").map(str::trim).collect())
+        .map(|line| line.trim_matches('|').split('|').map(str::trim).collect())
         .collect()
 }
 
