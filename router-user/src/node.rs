@@ -9,6 +9,7 @@ mod forwarder;
 mod gateway_sink;
 mod gateways;
 mod heartbeat;
+pub(crate) mod in_hand;
 mod lifecycle;
 mod observed;
 pub(crate) mod outbox;
