@@ -218,11 +218,9 @@ fn page(pair: &mut Pair) -> Result<()> {
     assert_eq!(browser.evaluate(&n_rows("workers"))?, n_workers);
     assert!(browser.evaluate(&n_rows("streams"))?.as_u64() >= Some(1));
     assert!(browser.evaluate(&n_rows("events"))?.as_u64() >= Some(1));
-    // The policy lets the page's own style and script work.
-    let width = "getComputedStyle(document.querySelector('main')).maxWidth";
-    assert_eq!(browser.evaluate(width)?, "1280px");
-    let fits = "document.documentElement.scrollWidth <= innerWidth";
-    assert_eq!(browser.evaluate(fits)?, true);
+    looks(&mut browser)?;
+    controls(&mut browser)?;
+    nothing_becomes_markup(&mut browser)?;
     assert_eq!(browser.problems(), [] as [Value; 0]);
 
     pair.b.node.stop(Signal::SIGTERM)?;
@@ -243,5 +241,57 @@ fn page(pair: &mut Pair) -> Result<()> {
     pair.a.node.stop(Signal::SIGTERM)?;
     browser.wait_for("document.getElementById('health-text').textContent === 'no answer'")?;
     assert!(get(&pair.a.host, INSIDE, INSIDE, "/health").is_err());
+    Ok(())
+}
+
+/// The policy lets the page's own style work, for every window and both colour schemes.
+fn looks(browser: &mut Browser) -> Result<()> {
+    let ground = "getComputedStyle(document.body).backgroundColor";
+    let mut grounds = Vec::new();
+    for (width, scheme) in [(390, "light"), (1280, "dark")] {
+        browser.show_as(width, scheme)?;
+        let fits = browser.evaluate("document.documentElement.scrollWidth <= innerWidth")?;
+        assert_eq!(fits, true, "{width}");
+        grounds.push(browser.evaluate(ground)?);
+    }
+    assert_eq!(grounds, ["rgb(244, 246, 248)", "rgb(13, 17, 23)"]);
+    Ok(())
+}
+
+fn controls(browser: &mut Browser) -> Result<()> {
+    let pause = "(() => { const button = document.getElementById('pause'); button.click(); return button.ariaPressed; })()";
+    assert_eq!(browser.evaluate(pause)?, "true");
+    assert_eq!(browser.evaluate(pause)?, "false");
+    browser.evaluate(
+        "(() => { const shown = document.getElementById('window'); shown.value = '60'; shown.dispatchEvent(new Event('change')); \
+         const plot = document.getElementById('plot-throughput'), at = plot.getBoundingClientRect(); \
+         plot.dispatchEvent(new PointerEvent('pointermove', { clientX: at.right - 20, clientY: at.top + 20 })); })()",
+    )?;
+    browser.wait_for(
+        "document.querySelector('#plot-throughput .axis:last-of-type').textContent.endsWith(' s')",
+    )?;
+    browser.wait_for("document.querySelector('#plot-throughput .cursor') !== null")?;
+    Ok(())
+}
+
+/// Whatever a node says is text in the page.
+fn nothing_becomes_markup(browser: &mut Browser) -> Result<()> {
+    browser.evaluate(
+        "window.asked = window.fetch; window.hostile = '<img src=x onerror=\"window.struck = true\"><b>bold</b>'; \
+         window.fetch = async (path, options) => { \
+           const answer = await window.asked(path, options); \
+           if (path !== 'v1/peers') return answer; \
+           const told = await answer.json(); \
+           told.peers.forEach((peer) => { peer.id = peer.address = peer.last_dial_error = window.hostile; }); \
+           return new Response(JSON.stringify(told)); \
+         }; 0",
+    )?;
+    browser.wait_for("document.getElementById('peers').innerText.includes('<b>bold</b>')")?;
+    assert_eq!(
+        browser.evaluate("document.querySelector('#peers img, #peers b')")?,
+        Value::Null
+    );
+    assert_eq!(browser.evaluate("window.struck === undefined")?, true);
+    browser.evaluate("window.fetch = window.asked; 0")?;
     Ok(())
 }

@@ -66,7 +66,7 @@ impl From<SourceError> for Refusal {
             SourceError::Failed(cause) => {
                 warn!(
                     error = cause.as_ref() as &dyn std::error::Error,
-                    "cannot answer at the control socket"
+                    "cannot answer a request"
                 );
                 let mut text = cause.to_string();
                 let mut source = cause.source();

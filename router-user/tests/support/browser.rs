@@ -94,6 +94,18 @@ impl Browser {
         Ok(answer["result"]["value"].clone())
     }
 
+    /// Makes the window so wide, and lets the reader prefer `light` or `dark`.
+    ///
+    /// # Errors
+    /// When there is no answer in time.
+    pub(crate) fn show_as(&mut self, width: u32, scheme: &str) -> Result<()> {
+        let size = json!({"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": false});
+        self.call("Emulation.setDeviceMetricsOverride", size)?;
+        let preference = json!({"name": "prefers-color-scheme", "value": scheme});
+        self.call("Emulation.setEmulatedMedia", json!({"features": [preference]}))?;
+        Ok(())
+    }
+
     /// Waits until an expression yields `true`.
     ///
     /// # Errors
