@@ -35,6 +35,8 @@
 //! [log]                                                                   # likewise
 //! level = "info"
 //! format = "auto"                                                         # or "human", "json", "journald"
+//! [metrics]                                                               # nothing is served without
+//! listen = "127.0.0.1:9464"
 //! [[gateway]]                                                             # any number, none by default
 //! interface = "lan0"
 //! sink = "ring"                                                           # the default; or "af_xdp", "auto"
@@ -54,6 +56,7 @@ mod connections;
 mod device;
 mod gateway;
 mod log;
+mod metrics;
 mod node;
 mod peer;
 mod problem;
@@ -76,6 +79,7 @@ pub use connections::ConnectionsConfig;
 pub use device::DeviceConfig;
 pub use gateway::{GatewayConfig, Sink};
 pub use log::{LogConfig, LogFormat};
+pub use metrics::MetricsConfig;
 pub use node::{DEFAULT_CONTROL_SOCKET, DEFAULT_KEY_FILE, NodeConfig};
 pub use peer::PeerConfig;
 pub use problem::{ConfigError, Problem};
@@ -100,6 +104,7 @@ pub struct Config {
     router: StreamRouterConfig,
     transport: TransportConfig,
     log: LogConfig,
+    metrics: MetricsConfig,
     gateways: Vec<GatewayConfig>,
     peers: Vec<PeerConfig>,
 }
@@ -142,6 +147,7 @@ impl Config {
         let router = StreamRouterConfig::read(&mut root, &mut problems);
         let transport = TransportConfig::read(root.table("transport", &mut problems), &mut problems);
         let log = LogConfig::read(root.table("log", &mut problems), &mut problems);
+        let metrics = MetricsConfig::read(root.table("metrics", &mut problems), &mut problems);
         let gateways: Vec<RawGateway> = root
             .tables("gateway", &mut problems)
             .into_iter()
@@ -169,6 +175,7 @@ impl Config {
             router,
             transport,
             log,
+            metrics,
             gateways,
             peers,
         })
@@ -212,6 +219,11 @@ impl Config {
     /// What is logged, and how.
     pub fn log(&self) -> &LogConfig {
         &self.log
+    }
+
+    /// Metrics, health and the status page.
+    pub fn metrics(&self) -> &MetricsConfig {
+        &self.metrics
     }
 
     /// The gateways in the order of the file; may be none.

@@ -39,6 +39,7 @@ impl Config {
             router,
             transport,
             log,
+            metrics,
             gateways,
             peers: _,
         } = self;
@@ -63,6 +64,8 @@ impl Config {
             &new.transport.n_connections(),
         );
         restart.compare("log.format", &log.format(), &new.log.format());
+        restart.compare("metrics.listen", &metrics.listen(), &new.metrics.listen());
+        restart.compare("metrics.hosts", metrics.hosts(), new.metrics.hosts());
         restart.compare("gateway", gateways, &new.gateways);
         compare_routers(router, &new.router, &mut changes);
         changes
@@ -81,6 +84,7 @@ impl Config {
             },
             transport: self.transport.with_preference_of(&new.transport),
             log: self.log.with_level_of(&new.log),
+            metrics: self.metrics.clone(),
             gateways: self.gateways.clone(),
             peers: new.peers.clone(),
         }
@@ -229,7 +233,7 @@ mod tests {
     }
 
     /// One value other than the default for every field of the file, and whether a running node takes it.
-    const FIELDS: [(&str, &str, &str, bool); 31] = [
+    const FIELDS: [(&str, &str, &str, bool); 33] = [
         ("node", "key", "'/k'", false),
         ("node", "listen", "[]", false),
         ("node", "control", "'/c'", false),
@@ -258,6 +262,8 @@ mod tests {
         ("transport", "connections_per_peer", "3", false),
         ("log", "level", "'debug'", true),
         ("log", "format", "'json'", false),
+        ("metrics", "listen", "'127.0.0.1:9464'", false),
+        ("metrics", "hosts", "['node']", false),
         ("gateway", "interface", "'lan0'", false),
         ("gateway", "sink", "'auto'", false),
         ("peer", "id", "", true),
@@ -280,6 +286,7 @@ mod tests {
             "streams",
             "transport",
             "log",
+            "metrics",
         ] {
             text += &format!("[{section}]\n");
             for (_, field, value, _) in FIELDS.iter().filter(|(other, ..)| *other == section) {
