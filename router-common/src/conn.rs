@@ -15,12 +15,12 @@ pub struct Conn {
     pub bytes: u64,
     /// The worker of the flow.
     pub worker: u32,
-    /// The peer of the destination when the flow began, or [`crate::peer::NO_PEER`].
+    /// The peer of the destination, or [`crate::peer::NO_PEER`], by the prefix table of `peers_version`.
     pub peer: u32,
     /// Keyed hash of the flow.
     pub flow_hash: u32,
-    /// Always 0.
-    pub padding: u32,
+    /// Version of the prefix table that `peer` is from; once it is old, the flow's next packet looks the peer up anew.
+    pub peers_version: u32,
 }
 
 impl Conn {

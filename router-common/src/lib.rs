@@ -20,4 +20,4 @@ pub mod slots;
 pub mod wake;
 
 /// Version of every layout in this crate; the object carries it and user space refuses another.
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u32 = 3;

@@ -12,7 +12,7 @@ use crate::frame::FrameHeader;
 pub struct RecordHeader {
     /// Keyed hash of the packet's flow, the same for every packet of the flow.
     pub flow_hash: u32,
-    /// Index of the peer whose prefix held the destination when the flow began, or [`crate::peer::NO_PEER`].
+    /// Index of the peer whose prefix holds the destination, as the flow's entry says, or [`crate::peer::NO_PEER`].
     pub peer: u32,
     /// Length and offload header, as on the stream.
     pub frame: FrameHeader,

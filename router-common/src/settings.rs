@@ -1,4 +1,4 @@
-//! What user space sets before it attaches the programs.
+//! What user space sets before it attaches the programs; time to live and version it may change while they run.
 
 use crate::flow_hash::HashKey;
 
@@ -13,6 +13,10 @@ pub struct Settings {
     pub conn_ttl_ns: u64,
     /// MTU of the TUN device in bytes.
     pub device_mtu: u32,
-    /// Always 0.
-    pub padding: u32,
+    /// Version of the prefix table; see [`crate::conn::Conn::peers_version`].
+    pub peers_version: u32,
 }
+
+// What changes is written in place, word by word.
+const _: () = assert!(core::mem::offset_of!(Settings, conn_ttl_ns).is_multiple_of(8));
+const _: () = assert!(core::mem::offset_of!(Settings, peers_version).is_multiple_of(4));

@@ -26,7 +26,9 @@ pub(crate) fn lane(key: &FlowKey, len: u32) -> Option<Lane> {
     // SAFETY: the helper takes nothing and gives a number.
     let now_ns = unsafe { bpf_ktime_get_coarse_ns() };
     let settings = SETTINGS.get(0)?;
-    if let Some(lane) = touch(key, len, now_ns, settings.conn_ttl_ns) {
+    // Read before any peer is looked up: user space raises it once the table is as it is to be.
+    let peers_version = settings.peers_version;
+    if let Some(lane) = touch(key, len, now_ns, settings.conn_ttl_ns, peers_version) {
         return Some(lane);
     }
     let hash = flow_hash(&settings.hash_key, key);
@@ -36,16 +38,13 @@ pub(crate) fn lane(key: &FlowKey, len: u32) -> Option<Lane> {
         packets: 1,
         bytes: u64::from(len),
         worker: *SLOTS.get(slot(hash))?,
-        peer: PEERS
-            .get(&Key::new(128, key.destination))
-            .copied()
-            .unwrap_or(NO_PEER),
+        peer: peer_of(key),
         flow_hash: hash,
-        padding: 0,
+        peers_version,
     };
     if CONNECTIONS.insert(key, fresh, BPF_NOEXIST.into()).is_err() {
         // Another CPU was first: its entry counts. Only a table without room leaves us without one.
-        if let Some(lane) = touch(key, len, now_ns, u64::MAX) {
+        if let Some(lane) = touch(key, len, now_ns, u64::MAX, peers_version) {
             return Some(lane);
         }
     }
@@ -57,7 +56,15 @@ pub(crate) fn lane(key: &FlowKey, len: u32) -> Option<Lane> {
 }
 
 #[inline(always)]
-fn touch(key: &FlowKey, len: u32, now_ns: u64, ttl_ns: u64) -> Option<Lane> {
+fn peer_of(key: &FlowKey) -> u32 {
+    PEERS
+        .get(&Key::new(128, key.destination))
+        .copied()
+        .unwrap_or(NO_PEER)
+}
+
+#[inline(always)]
+fn touch(key: &FlowKey, len: u32, now_ns: u64, ttl_ns: u64, peers_version: u32) -> Option<Lane> {
     let conn = CONNECTIONS.get_ptr_mut(key)?;
     // SAFETY: entries of an LRU map stay readable and writable for the run of the program; two CPUs may count at
     // once and lose a count, never more.
@@ -65,6 +72,11 @@ fn touch(key: &FlowKey, len: u32, now_ns: u64, ttl_ns: u64) -> Option<Lane> {
     if conn.expired(now_ns, ttl_ns) {
         let _ = CONNECTIONS.remove(key);
         return None;
+    }
+    if conn.peers_version != peers_version {
+        // In place, and not by a new entry: the flow keeps its worker.
+        conn.peer = peer_of(key);
+        conn.peers_version = peers_version;
     }
     conn.last_seen_ns = now_ns;
     conn.packets += 1;

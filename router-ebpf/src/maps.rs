@@ -40,7 +40,7 @@ pub(crate) static WAKE: Array<WakeFlag, { MAX_WORKERS as usize }, { BPF_F_MMAPAB
 pub(crate) static COUNTERS: PerCpuArray<u64, { Reason::COUNT as usize }> = PerCpuArray::new();
 
 #[btf_map]
-pub(crate) static SETTINGS: Array<Settings, 1> = Array::new();
+pub(crate) static SETTINGS: Array<Settings, 1, { BPF_F_MMAPABLE as usize }> = Array::new();
 
 #[btf_map]
 pub(crate) static GATEWAYS: HashMap<u32, Gateway, { MAX_GATEWAYS as usize }> = HashMap::new();

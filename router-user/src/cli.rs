@@ -7,6 +7,7 @@ mod flows;
 mod id;
 mod keygen;
 mod peers;
+mod reload;
 mod routes;
 mod run;
 mod status;
@@ -25,6 +26,7 @@ use ask::Asked;
 use flows::FlowArguments;
 
 use crate::config::ConfigError;
+use crate::control::ControlError;
 
 /// Wrong usage or configuration; also clap's own code.
 const EXIT_USAGE: u8 = 2;
@@ -63,6 +65,8 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
     },
+    /// Have the running node read its configuration file again: peers, prefixes, limits, log level
+    Reload(Asked),
     /// Show a running node as a whole
     Status(Asked),
     /// Show the peers: state, address, round trip, last handshake, traffic
@@ -98,6 +102,7 @@ pub fn main() -> ExitCode {
         Command::Id { key } => id::id(&key),
         Command::Check { config } => check::check(&config),
         Command::Run { config } => run::run(&config),
+        Command::Reload(asked) => reload::reload(&asked),
         Command::Status(asked) => asked.show("", status::lines),
         Command::Peers(asked) => asked.show("", peers::lines),
         Command::Flows { asked, which } => asked.show(&which.query(), flows::lines),
@@ -110,13 +115,18 @@ pub fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             report(error.as_ref());
-            if error.is::<ConfigError>() {
+            if is_bad_configuration(error.as_ref()) {
                 ExitCode::from(EXIT_USAGE)
             } else {
                 ExitCode::FAILURE
             }
         }
     }
+}
+
+fn is_bad_configuration(error: &(dyn Error + 'static)) -> bool {
+    let of_a_node = error.downcast_ref::<ControlError>();
+    error.is::<ConfigError>() || matches!(of_a_node, Some(ControlError::BadConfiguration { .. }))
 }
 
 type Outcome = Result<(), Box<dyn Error>>;

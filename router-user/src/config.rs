@@ -32,6 +32,9 @@
 //! scale_down = 0.3
 //! [transport]                                                             # likewise
 //! prefer = ["tcp", "quic"]
+//! [log]                                                                   # likewise
+//! level = "info"
+//! format = "auto"                                                         # or "human", "json", "journald"
 //! [metrics]                                                               # nothing is served without
 //! listen = "127.0.0.1:9464"
 //! [[gateway]]                                                             # any number, none by default
@@ -48,9 +51,11 @@
 
 mod address;
 mod between;
+mod changes;
 mod connections;
 mod device;
 mod gateway;
+mod log;
 mod metrics;
 mod node;
 mod peer;
@@ -69,15 +74,18 @@ use std::path::Path;
 
 use toml::de::DeTable;
 
+pub use changes::Changes;
 pub use connections::ConnectionsConfig;
 pub use device::DeviceConfig;
 pub use gateway::{GatewayConfig, Sink};
+pub use log::{LogConfig, LogFormat};
 pub use metrics::MetricsConfig;
 pub use node::{DEFAULT_CONTROL_SOCKET, DEFAULT_KEY_FILE, NodeConfig};
 pub use peer::PeerConfig;
 pub use problem::{ConfigError, Problem};
 pub use router::{FieldProblem, StreamRouterConfig, StreamRouterConfigBuilder, StreamRouterConfigError};
 pub use scaling::ScalingConfig;
+pub(crate) use streams::MAX_STREAMS_PER_PEER;
 pub use streams::StreamsConfig;
 pub use transport::TransportConfig;
 pub use workers::WorkersConfig;
@@ -95,6 +103,7 @@ pub struct Config {
     device: DeviceConfig,
     router: StreamRouterConfig,
     transport: TransportConfig,
+    log: LogConfig,
     metrics: MetricsConfig,
     gateways: Vec<GatewayConfig>,
     peers: Vec<PeerConfig>,
@@ -137,6 +146,7 @@ impl Config {
         let device = RawDevice::read(root.table("device", &mut problems), &mut problems);
         let router = StreamRouterConfig::read(&mut root, &mut problems);
         let transport = TransportConfig::read(root.table("transport", &mut problems), &mut problems);
+        let log = LogConfig::read(root.table("log", &mut problems), &mut problems);
         let metrics = MetricsConfig::read(root.table("metrics", &mut problems), &mut problems);
         let gateways: Vec<RawGateway> = root
             .tables("gateway", &mut problems)
@@ -164,6 +174,7 @@ impl Config {
             device: device.validated(),
             router,
             transport,
+            log,
             metrics,
             gateways,
             peers,
@@ -203,6 +214,11 @@ impl Config {
     /// How many streams a peer has.
     pub fn streams(&self) -> &StreamsConfig {
         self.router.streams()
+    }
+
+    /// What is logged, and how.
+    pub fn log(&self) -> &LogConfig {
+        &self.log
     }
 
     /// Metrics, health and the status page.

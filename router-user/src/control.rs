@@ -3,6 +3,7 @@
 
 mod client;
 mod model;
+mod reload;
 mod reply;
 mod server;
 mod source;
@@ -12,14 +13,15 @@ pub(crate) mod tests;
 use std::io;
 use std::path::PathBuf;
 
-pub use client::{fetch, fetch_text, set_streams, set_workers};
+pub use client::{fetch, fetch_text, reload, set_streams, set_workers};
 pub use model::{
-    CounterKind, CounterOrigin, CounterStatus, Counters, DEFAULT_FLOWS, DeviceStatus, Direction, Feature,
-    Flow, FlowQuery, FlowSort, Flows, GatewayStatus, IpProtocol, KernelStatus, MAX_FLOWS, PeerState,
-    PeerStatus, Peers, Resource, RouteSource, RouteStatus, Routes, Status, StreamState, StreamStatus,
-    Streams, Transport, UnknownProtocol, WorkerState, WorkerStatus, Workers,
+    ConfigProblem, CounterKind, CounterOrigin, CounterStatus, Counters, DEFAULT_FLOWS, DeviceStatus,
+    Direction, Feature, Flow, FlowQuery, FlowSort, Flows, GatewayStatus, IpProtocol, KernelStatus, MAX_FLOWS,
+    PeerState, PeerStatus, Peers, Reload, ReloadProblems, Resource, RouteSource, RouteStatus, Routes, Status,
+    StreamState, StreamStatus, Streams, Transport, UnknownProtocol, WorkerState, WorkerStatus, Workers,
 };
 pub(crate) use model::{parse_limit, parse_prefix};
+pub use reload::{ReloadRefusal, ReloadWish};
 pub(crate) use reply::{NoQuery, Pretty, Refusal};
 pub use server::ControlServer;
 pub use source::{Source, SourceError, Wish, Wishes};
@@ -83,6 +85,12 @@ pub enum ControlError {
         path: PathBuf,
         /// What it said.
         reason: String,
+    },
+    /// The node was to read its configuration file again, and the file is wrong.
+    #[error("{}", problems.error)]
+    BadConfiguration {
+        /// Everything that is wrong with it.
+        problems: ReloadProblems,
     },
     /// The system refused an operation.
     #[error("cannot {action} {}", path.display())]

@@ -12,6 +12,8 @@ pub mod flow_cache;
 pub mod flow_class;
 pub mod framing;
 pub mod host_networks;
+pub mod occasional;
+pub mod prefix_steps;
 pub mod queue;
 pub mod route_table;
 pub mod scaler;

@@ -6,11 +6,12 @@ mod connection_table;
 mod error;
 mod flow_reader;
 mod gateway;
-mod host_prefixes;
 mod mapped;
 mod object;
 mod pins;
+mod prefixes;
 mod ring;
+mod settings;
 mod tables;
 mod xsk;
 

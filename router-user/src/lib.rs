@@ -15,6 +15,7 @@
 //! The steps of one flow are sequential; different workers' rings fill in parallel. [`node`] joins the parts,
 //! [`config`], [`control`], [`metrics`] and [`cli`] are what an operator sees of it.
 
+mod causes;
 pub mod cli;
 pub mod config;
 pub mod control;
@@ -22,6 +23,7 @@ pub mod device;
 pub mod discovery;
 pub mod engine;
 pub mod kernel;
+mod logs;
 pub mod metrics;
 pub mod node;
 pub mod p2p;

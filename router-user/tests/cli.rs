@@ -153,6 +153,27 @@ fn check_and_run_report_every_problem_with_its_line() {
 }
 
 #[test]
+fn log_directives_that_are_none_are_reported_with_their_line() {
+    let scratch = Scratch::new();
+    let file = scratch.file(
+        "sr.toml",
+        "[device]\naddresses = [\"10.42.0.1/24\"]\n[log]\nlevel = \"info,stream_router=loud\"\nformat = \"xml\"\n",
+    );
+
+    let output = stream_router(&["check", "--config", text(&file)]);
+
+    let said = stderr(&output);
+    assert_eq!(code(&output), 2, "{said}");
+    for (line, field, wrong) in [
+        (4, "log.level", "is no log filter"),
+        (5, "log.format", "\"xml\" is no format"),
+    ] {
+        let place = format!("{}:{line}: {field}: ", file.display());
+        assert!(said.contains(&place) && said.contains(wrong), "{said}");
+    }
+}
+
+#[test]
 fn a_configuration_that_cannot_be_read_is_named() {
     let scratch = Scratch::new();
     let file = scratch.path("none.toml");
@@ -212,6 +233,7 @@ fn status_without_a_node_says_what_to_look_at() {
     for arguments in [
         &["status", "--socket", text(&socket)][..],
         &["status", "--json", "--socket", text(&socket)],
+        &["reload", "--socket", text(&socket)],
     ] {
         let output = stream_router(arguments);
 
@@ -245,8 +267,8 @@ fn help_and_version_are_there() {
 
     assert_eq!((code(&help), code(&version)), (0, 0));
     for command in [
-        "keygen", "id", "check", "run", "status", "peers", "flows", "workers", "streams", "counters",
-        "routes",
+        "keygen", "id", "check", "run", "reload", "status", "peers", "flows", "workers", "streams",
+        "counters", "routes",
     ] {
         assert!(stdout(&help).contains(command), "{command}");
     }

@@ -2,20 +2,22 @@
 //!
 //! `STREAM_ROUTER_ORDER_SECS` sets how long each test sends; 60 is a thorough run.
 
+#[path = "order/datagrams.rs"]
+mod datagrams;
 #[path = "support/lan.rs"]
 mod lan;
 #[path = "order/sequence.rs"]
 mod sequence;
+#[path = "order/tally.rs"]
+mod tally;
 #[path = "order/tcp.rs"]
 mod tcp;
 #[path = "order/udp.rs"]
 mod udp;
 
-use std::fmt;
 use std::fs;
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr};
-use std::ops::AddAssign;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -29,12 +31,13 @@ use router_common::flow_key::FlowKey;
 use stream_router::control::{ControlError, set_streams, set_workers};
 use xtask::lab::{Namespace, PIN_ROOT, Pair, PairPlan, ScratchDir, Side, Status, Transport};
 
+use datagrams::{SetOnDrop, datagrams};
 use lan::{Lan, LanPlan};
+use tally::Tally;
 use udp::UdpPlan;
 
 const NODE: &str = env!("CARGO_BIN_EXE_stream-router");
 const DEFAULT_SECS: u64 = 8;
-const UDP_PORT: u16 = 7300;
 const TCP_PORT: u16 = 7400;
 /// In each direction and protocol.
 const TCP_FLOWS: usize = 12;
@@ -49,8 +52,6 @@ const HARD: UdpPlan = UdpPlan {
     short_len: 1000,
     rate: 40_000,
 };
-/// What of a receiver's end is still on its way when the senders have stopped.
-const TAIL: Duration = Duration::from_millis(500);
 
 /// How long losing a connection and making one may take.
 const OUTAGE: Duration = Duration::from_secs(20);
@@ -60,52 +61,6 @@ static ALONE: Mutex<()> = Mutex::new(());
 
 fn alone() -> MutexGuard<'static, ()> {
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// What became of the packets of some flows.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Tally {
-    /// Flows.
-    pub(crate) n_flows: u64,
-    /// Packets that the senders' host took.
-    pub(crate) n_sent: u64,
-    /// Packets that never arrived; of TCP, segments sent again.
-    pub(crate) n_lost: u64,
-    /// Packets that arrived after a later one of their flow.
-    pub(crate) n_reordered: u64,
-    /// Packets that arrived again.
-    pub(crate) n_duplicated: u64,
-    /// Datagrams, or bytes of TCP, that are not what was sent.
-    pub(crate) n_corrupt: u64,
-}
-
-impl AddAssign for Tally {
-    fn add_assign(&mut self, other: Self) {
-        self.n_flows += other.n_flows;
-        self.n_sent += other.n_sent;
-        self.n_lost += other.n_lost;
-        self.n_reordered += other.n_reordered;
-        self.n_duplicated += other.n_duplicated;
-        self.n_corrupt += other.n_corrupt;
-    }
-}
-
-impl fmt::Display for Tally {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            n_flows,
-            n_sent,
-            n_lost,
-            n_reordered,
-            n_duplicated,
-            n_corrupt,
-        } = self;
-        write!(
-            f,
-            "{n_flows} flows, {n_sent} packets: {n_lost} lost, {n_reordered} reordered, {n_duplicated} duplicated, \
-             {n_corrupt} corrupt"
-        )
-    }
 }
 
 impl Tally {
@@ -146,44 +101,9 @@ fn n_refused(side: &Side) -> u64 {
     refused.iter().sum()
 }
 
-/// Sets a flag when it goes out of scope, also by a panic, so that nobody waits for it for ever.
-struct SetOnDrop<'a>(&'a AtomicBool);
-
-impl Drop for SetOnDrop<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Relaxed);
-    }
-}
-
 fn duration() -> Duration {
     let secs = std::env::var("STREAM_ROUTER_ORDER_SECS").ok();
     Duration::from_secs(secs.and_then(|secs| secs.parse().ok()).unwrap_or(DEFAULT_SECS))
-}
-
-/// Datagrams from one side to the other for as long as `during` takes.
-fn datagrams(
-    plan: UdpPlan,
-    (from, to): (&Namespace, &Namespace),
-    at: IpAddr,
-    during: impl FnOnce(),
-) -> Result<Tally> {
-    let at = SocketAddr::new(at, UDP_PORT);
-    let (stop_sending, stop_receiving) = (AtomicBool::new(false), AtomicBool::new(false));
-    let receiver = to.enter(|| udp::receiver(at))?;
-    thread::scope(|scope| {
-        let received = scope.spawn(|| udp::receive(&receiver, &stop_receiving));
-        let sent = scope.spawn(|| from.enter(|| udp::send(plan, at, &stop_sending)));
-        let (stop_sending, stop_receiving) = (SetOnDrop(&stop_sending), SetOnDrop(&stop_receiving));
-        during();
-        drop(stop_sending);
-        let sent = sent.join().expect("the sender does not panic")?;
-        thread::sleep(TAIL);
-        drop(stop_receiving);
-        Ok(udp::tally(
-            &sent,
-            received.join().expect("the receiver does not panic")?,
-        ))
-    })
 }
 
 /// Connections from one side to the other for as long as `during` takes.

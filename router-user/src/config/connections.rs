@@ -47,6 +47,15 @@ impl ConnectionsConfig {
         self.shards
     }
 
+    /// `self` with the times of `new`.
+    pub(super) fn with_times_of(&self, new: &Self) -> Self {
+        Self {
+            ttl: new.ttl,
+            cleanup_interval: new.cleanup_interval,
+            ..*self
+        }
+    }
+
     /// The section as it stands in a file.
     pub(super) fn to_table(&self) -> toml::Table {
         section([

@@ -60,9 +60,9 @@ use super::{ConnectionsConfig, StreamsConfig, WorkersConfig};
 /// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct StreamRouterConfig {
-    workers: WorkersConfig,
-    connections: ConnectionsConfig,
-    streams: StreamsConfig,
+    pub(super) workers: WorkersConfig,
+    pub(super) connections: ConnectionsConfig,
+    pub(super) streams: StreamsConfig,
 }
 
 impl StreamRouterConfig {

@@ -17,7 +17,7 @@ const BOUNDS: Bounds = Bounds {
 };
 
 /// A connection carries that many and a few more, so that one can close while another opens.
-const MAX_STREAMS_PER_PEER: u32 = 16;
+pub(crate) const MAX_STREAMS_PER_PEER: u32 = 16;
 const _: () = assert!(2 * MAX_STREAMS_PER_PEER as usize <= MAX_STREAMS_PER_SIDE);
 
 const DEFAULT: ScalingConfig = ScalingConfig {

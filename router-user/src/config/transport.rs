@@ -27,6 +27,24 @@ impl TransportConfig {
             .unwrap_or_else(|| n_threads.clamp(1, MOST_CONNECTIONS))
     }
 
+    /// Whether QUIC addresses are dialled first.
+    pub(super) fn quic_first(&self) -> bool {
+        self.quic_first
+    }
+
+    /// How many connections to a peer the file says, if it does.
+    pub(super) fn n_connections(&self) -> Option<u32> {
+        self.connections_per_peer
+    }
+
+    /// `self` with the preference of `new`.
+    pub(super) fn with_preference_of(&self, new: &Self) -> Self {
+        Self {
+            quic_first: new.quic_first,
+            ..*self
+        }
+    }
+
     pub(super) fn read(mut table: Table<'_>, problems: &mut Problems) -> Self {
         let mut names = Vec::new();
         for found in table.strings("prefer", ALLOWED, problems).unwrap_or_default() {

@@ -72,6 +72,14 @@ impl WorkersConfig {
         self.threads
     }
 
+    /// `self` with another scaling.
+    pub(super) fn with_scaling(&self, scaling: ScalingConfig) -> Self {
+        Self {
+            scaling,
+            ..self.clone()
+        }
+    }
+
     /// The section as it stands in a file.
     pub(super) fn to_table(&self) -> toml::Table {
         let mut table = self.scaling.to_table(&BOUNDS);

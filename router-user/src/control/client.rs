@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use axum::body::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::Request;
 use hyper::client::conn::http1;
 use hyper::header::{CONTENT_TYPE, HOST, HeaderValue};
+use hyper::{Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
-use super::{ControlError, ErrorBody, NumberBody, Resource, Streams, Workers};
+use super::{ControlError, ErrorBody, NumberBody, Reload, ReloadProblems, Resource, Streams, Workers};
 
 /// More than 10,000 flows, or 1,000 peers with 16 prefixes each, need.
 const MAX_BODY_BYTES: usize = 16 * 1024 * 1024;
@@ -53,6 +53,24 @@ pub async fn set_streams(socket: &Path, n: u32) -> Result<(), ControlError> {
     set_number(socket, Streams::PATH, n).await
 }
 
+/// Has the node at `socket` read its configuration file again; returns the JSON of what came of it.
+///
+/// # Errors
+/// Nobody answers within 5 s, the file is wrong, or the node cannot take what it says.
+pub async fn reload(socket: &Path) -> Result<(Reload, String), ControlError> {
+    let request = Request::post(Reload::PATH).body(Full::default());
+    let (status, body) = send(socket, request).await?;
+    if status == StatusCode::UNPROCESSABLE_ENTITY
+        && let Ok(problems) = serde_json::from_slice::<ReloadProblems>(&body)
+    {
+        return Err(ControlError::BadConfiguration { problems });
+    }
+    let body = accepted(socket, status, body)?;
+    let reload = serde_json::from_slice(&body).map_err(|error| bad_answer(socket, error))?;
+    let text = String::from_utf8(body.into()).map_err(|error| bad_answer(socket, error))?;
+    Ok((reload, text))
+}
+
 async fn get(socket: &Path, path: &str, query: &str) -> Result<Bytes, ControlError> {
     let request = if query.is_empty() {
         Request::get(path)
@@ -74,6 +92,27 @@ async fn ask(
     socket: &Path,
     request: Result<Request<Full<Bytes>>, hyper::http::Error>,
 ) -> Result<Bytes, ControlError> {
+    let (status, body) = send(socket, request).await?;
+    accepted(socket, status, body)
+}
+
+fn accepted(socket: &Path, status: StatusCode, body: Bytes) -> Result<Bytes, ControlError> {
+    if status.is_success() {
+        return Ok(body);
+    }
+    Err(match serde_json::from_slice::<ErrorBody>(&body) {
+        Ok(ErrorBody { error: reason }) => ControlError::Refused {
+            path: socket.to_owned(),
+            reason,
+        },
+        Err(_no_answer_of_ours) => bad_answer(socket, status),
+    })
+}
+
+async fn send(
+    socket: &Path,
+    request: Result<Request<Full<Bytes>>, hyper::http::Error>,
+) -> Result<(StatusCode, Bytes), ControlError> {
     let request = request.map_err(|error| bad_answer(socket, error))?;
     timeout(TIMEOUT, exchange(socket, request))
         .await
@@ -85,7 +124,10 @@ async fn ask(
         })
 }
 
-async fn exchange(socket: &Path, mut request: Request<Full<Bytes>>) -> Result<Bytes, ControlError> {
+async fn exchange(
+    socket: &Path,
+    mut request: Request<Full<Bytes>>,
+) -> Result<(StatusCode, Bytes), ControlError> {
     let stream = UnixStream::connect(socket).await.map_err(|source| {
         let path = socket.to_owned();
         match source.kind() {
@@ -107,16 +149,7 @@ async fn exchange(socket: &Path, mut request: Request<Full<Bytes>>) -> Result<By
         let status = response.status();
         let body = Limited::new(response.into_body(), MAX_BODY_BYTES).collect().await;
         let body = body.map_err(|error| bad_answer(socket, error))?.to_bytes();
-        if status.is_success() {
-            return Ok(body);
-        }
-        Err(match serde_json::from_slice::<ErrorBody>(&body) {
-            Ok(ErrorBody { error: reason }) => ControlError::Refused {
-                path: socket.to_owned(),
-                reason,
-            },
-            Err(_no_answer_of_ours) => bad_answer(socket, status),
-        })
+        Ok((status, body))
     };
     tokio::pin!(exchange);
     tokio::select! {

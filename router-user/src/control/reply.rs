@@ -9,6 +9,7 @@ use serde::Serialize;
 use tracing::warn;
 
 use super::{ErrorBody, SourceError};
+use crate::causes::with_sources;
 
 /// JSON for people too: a line for each field.
 pub(crate) struct Pretty<T>(pub(crate) T);
@@ -68,13 +69,7 @@ impl From<SourceError> for Refusal {
                     error = cause.as_ref() as &dyn std::error::Error,
                     "cannot answer a request"
                 );
-                let mut text = cause.to_string();
-                let mut source = cause.source();
-                while let Some(error) = source {
-                    text = format!("{text}: {error}");
-                    source = error.source();
-                }
-                Self::new(StatusCode::INTERNAL_SERVER_ERROR, text)
+                Self::new(StatusCode::INTERNAL_SERVER_ERROR, with_sources(cause.as_ref()))
             }
         }
     }

@@ -9,17 +9,18 @@ use std::sync::Arc;
 use axum::extract::rejection::JsonRejection;
 use axum::extract::{DefaultBodyLimit, RawQuery, State};
 use axum::http::{Method, StatusCode, Uri};
-use axum::routing::get;
+use axum::routing::{get, post};
 use axum::{Json, Router};
 use tokio::net::UnixListener;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::AbortHandle;
 use tracing::warn;
 
+use super::reload::post_reload;
 use super::reply::{NoQuery, Pretty, Refusal};
 use super::{
-    ControlError, Counters, FlowQuery, Flows, NumberBody, Peers, Resource, Routes, Source, SourceError,
-    Status, Streams, Wish, Wishes, Workers,
+    ControlError, Counters, FlowQuery, Flows, NumberBody, Peers, Reload, Resource, Routes, Source,
+    SourceError, Status, Streams, Wish, Wishes, Workers,
 };
 
 /// Of a request; the longest that makes sense has 30.
@@ -101,6 +102,10 @@ fn app(shared: Shared) -> Router {
         .route(Streams::PATH, get(get_streams).put(put_streams))
         .route(Counters::PATH, get(get_counters))
         .route(Routes::PATH, get(get_routes))
+        .route(
+            Reload::PATH,
+            post(post_reload).with_state(shared.wishes.reload.clone()),
+        )
         .fallback(unknown_path)
         .method_not_allowed_fallback(unknown_method)
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
@@ -164,6 +169,7 @@ async fn unknown_path(uri: Uri) -> Refusal {
         Streams::PATH,
         Counters::PATH,
         Routes::PATH,
+        Reload::PATH,
     ];
     let error = format!("there is no {}; there are {}", uri.path(), paths.join(", "));
     Refusal::new(StatusCode::NOT_FOUND, error)

@@ -4,7 +4,7 @@ use std::error::Error;
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Counters, FlowQuery, Flows, Peers, Routes, Status, Streams, Workers};
+use super::{Counters, FlowQuery, Flows, Peers, ReloadWish, Routes, Status, Streams, Workers};
 
 /// Where the answers come from.
 pub trait Source: Send + Sync + 'static {
@@ -66,4 +66,6 @@ pub struct Wishes {
     pub workers: mpsc::Sender<Wish>,
     /// For another number of streams to each peer.
     pub streams: mpsc::Sender<Wish>,
+    /// To read the configuration file again, if there is one.
+    pub reload: Option<mpsc::Sender<ReloadWish>>,
 }

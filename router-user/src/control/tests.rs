@@ -2,6 +2,7 @@
 
 mod documentation;
 pub(crate) mod example;
+mod reload;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -15,6 +16,7 @@ use tokio::sync::mpsc;
 
 use super::*;
 use example::Example;
+use reload::reloads;
 
 fn directory() -> PathBuf {
     static NEXT: AtomicU32 = AtomicU32::new(0);
@@ -29,6 +31,7 @@ fn serve(path: &std::path::Path) -> Result<ControlServer, ControlError> {
     let wishes = Wishes {
         workers: granted_up_to(32),
         streams: granted_up_to(10),
+        reload: Some(reloads()),
     };
     ControlServer::start(path, Arc::new(Example), wishes)
 }
@@ -190,6 +193,12 @@ async fn requests_that_make_no_sense_are_refused_with_a_code_and_what_is_allowed
             "405",
             "/v1/workers takes no DELETE",
         ),
+        (get("/v1/reload"), "405", "/v1/reload takes no GET"),
+        (
+            format!("POST /v1/reload?file=x HTTP/1.1\r\n{tail}content-length: 0\r\n\r\n"),
+            "400",
+            "/v1/reload takes no parameters",
+        ),
         (
             format!("PUT /v1/workers HTTP/1.1\r\n{tail}content-length: 0\r\n\r\n"),
             "415",
@@ -214,7 +223,13 @@ async fn requests_that_make_no_sense_are_refused_with_a_code_and_what_is_allowed
         let ErrorBody { error } = serde_json::from_str(body).unwrap();
         assert!(error.contains(said), "{request:?}: {error:?}");
         if code == "405" {
-            assert!(head.to_lowercase().contains("\r\nallow: get"), "{head:?}");
+            let takes = if request.contains("/reload") {
+                "post"
+            } else {
+                "get"
+            };
+            let allow = format!("\r\nallow: {takes}");
+            assert!(head.to_lowercase().contains(&allow), "{head:?}");
         }
     }
     let answer = raw(&path, "what is this?\r\n\r\n").await;

@@ -3,7 +3,7 @@
 //! A set of entries is one cache line, and an entry one atomic word, so that a worker reads and writes it whole. The
 //! memory is untouched, and so not resident, until flows use it.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use bytemuck::Zeroable;
@@ -15,7 +15,7 @@ const WAYS: usize = 8;
 /// flows live as the cache is made for.
 const ROOM: usize = 2;
 
-/// The time to live in ticks, which is the precision of an entry's age.
+/// The time to live at the start in ticks, which are the precision of an entry's age.
 const TTL_TICKS: u32 = 32;
 
 /// An entry holds the tick of its last packet in this many bits: a month, at the usual time to live.
@@ -53,6 +53,7 @@ pub struct FlowCache {
     shards: Vec<Box<[Set]>>,
     start: Instant,
     tick: Duration,
+    ttl_ticks: AtomicU32,
 }
 
 #[derive(Debug, Zeroable)]
@@ -72,7 +73,21 @@ impl FlowCache {
                 .collect(),
             start: now,
             tick: (ttl / TTL_TICKS).max(Duration::from_millis(1)),
+            ttl_ticks: AtomicU32::new(TTL_TICKS),
         }
+    }
+
+    /// Forgets a flow after `ttl` without a packet from now on, rounded up to the ticks of the cache.
+    pub fn set_ttl(&self, ttl: Duration) {
+        let ticks = ttl.as_nanos().div_ceil(self.tick.as_nanos());
+        let most = (1 << TICK_BITS) - 1;
+        self.ttl_ticks
+            .store(u32::try_from(ticks).unwrap_or(most).clamp(1, most), Relaxed);
+    }
+
+    /// Time without a packet after which a flow is forgotten for certain: a little more than the time to live.
+    pub fn forgets_within(&self) -> Duration {
+        self.tick * (self.ttl_ticks.load(Relaxed) + TTL_TICKS / 8)
     }
 
     /// The tick of `now`.
@@ -98,9 +113,10 @@ impl FlowCache {
         let Some(set) = self.set(flow_hash) else {
             return choose();
         };
+        let ttl_ticks = self.ttl_ticks.load(Relaxed);
         // Another flow, or another thread with this one, may come first; then there is something new to look at.
         for _ in 0..MAX_TRIES {
-            match set.find(flow_hash, now) {
+            match set.find(flow_hash, now, ttl_ticks) {
                 Found::Entry(entry) => return entry.stream,
                 Found::Room { way, word } => {
                     let entry = Entry {
@@ -136,6 +152,7 @@ impl FlowCache {
 
     /// Reads a shard and cleans it: forgets flows that have expired, and calls `live` with the stream of each other.
     pub fn clean_shard(&self, shard: usize, now: Tick, mut live: impl FnMut(StreamIndex)) {
+        let ttl_ticks = self.ttl_ticks.load(Relaxed);
         for way in self
             .shards
             .get(shard)
@@ -145,7 +162,7 @@ impl FlowCache {
         {
             let word = way.load(Relaxed);
             match Entry::unpack(word) {
-                Some(entry) if entry.age(now) <= TTL_TICKS => live(entry.stream),
+                Some(entry) if entry.age(now) <= ttl_ticks => live(entry.stream),
                 Some(_) => {
                     // Fails only if the flow has just come back.
                     let _ = way.compare_exchange(word, 0, Relaxed, Relaxed);
@@ -157,12 +174,13 @@ impl FlowCache {
 
     /// The stream of the flow, if it has one; changes nothing.
     pub fn peek(&self, flow_hash: u32, now: Tick) -> Option<StreamIndex> {
+        let ttl_ticks = self.ttl_ticks.load(Relaxed);
         let mut entries = self
             .set(flow_hash)?
             .0
             .iter()
             .filter_map(|way| Entry::unpack(way.load(Relaxed)));
-        let found = entries.find(|entry| entry.flow_hash == flow_hash && entry.age(now) <= TTL_TICKS);
+        let found = entries.find(|entry| entry.flow_hash == flow_hash && entry.age(now) <= ttl_ticks);
         found.map(|entry| entry.stream)
     }
 
@@ -184,7 +202,7 @@ enum Found<'a> {
 }
 
 impl Set {
-    fn find(&self, flow_hash: u32, now: Tick) -> Found<'_> {
+    fn find(&self, flow_hash: u32, now: Tick, ttl_ticks: u32) -> Found<'_> {
         let [first, ..] = &self.0;
         let (mut room, mut room_word, mut oldest) = (first, 0, None);
         for way in &self.0 {
@@ -192,7 +210,7 @@ impl Set {
             let entry = Entry::unpack(word);
             let age = entry.map_or(u32::MAX, |entry| entry.age(now));
             match entry {
-                Some(entry) if entry.flow_hash == flow_hash && age <= TTL_TICKS => {
+                Some(entry) if entry.flow_hash == flow_hash && age <= ttl_ticks => {
                     if age > 0 {
                         // Fails only if the entry just made room for another flow, or somebody else did this.
                         let _ = way.compare_exchange(word, entry.seen(now).pack(), Relaxed, Relaxed);
@@ -272,6 +290,23 @@ mod tests {
         assert_eq!(cache.stream(7, at(9.8), fixed(5)), StreamIndex(3));
         assert_eq!(cache.peek(7, at(15.1)), None);
         assert_eq!(cache.stream(7, at(15.1), fixed(6)), StreamIndex(6));
+    }
+
+    #[test]
+    fn a_new_time_to_live_counts_for_the_flows_there_are() {
+        let start = Instant::now();
+        let cache = FlowCache::new(16, 1000, TTL, start);
+        let at = |seconds: f64| cache.tick(start + Duration::from_secs_f64(seconds));
+        cache.stream(7, at(0.0), fixed(3));
+
+        cache.set_ttl(Duration::from_secs(30));
+        assert_eq!(cache.stream(7, at(29.9), fixed(4)), StreamIndex(3));
+        assert!(cache.forgets_within() > Duration::from_secs(30));
+
+        cache.set_ttl(Duration::from_millis(100));
+        assert_eq!(cache.peek(7, at(30.0)), Some(StreamIndex(3)));
+        assert_eq!(cache.peek(7, at(30.5)), None);
+        assert!(cache.forgets_within() < Duration::from_secs(1));
     }
 
     #[test]

@@ -59,6 +59,11 @@ impl ConnectionTable {
         }
     }
 
+    /// Flows idle for longer than `ttl` are gone from now on.
+    pub fn set_ttl(&mut self, ttl: Duration) {
+        self.ttl = ttl;
+    }
+
     /// Reads the next [`STEP_ENTRIES`] entries at most and removes those idle for longer than the time to live. Returns
     /// what the reading found once it has come to the end of the table.
     ///

@@ -51,6 +51,7 @@ pub struct Kernel {
     pub(super) counters: PerCpuArray<MapData, u64>,
     pub(super) pressure: Arc<Mapped>,
     pub(super) wake: Arc<Mapped>,
+    pub(super) settings: Mapped,
     pub(super) ring_bytes: u32,
     pins: Option<Pins>,
     device: String,
@@ -86,6 +87,7 @@ impl Kernel {
             names::PRESSURE,
             MAX_PEERS as usize * PRESSURE_STRIDE,
         )?);
+        let settings = map_memory(&mut ebpf, names::SETTINGS, size_of::<Settings>())?;
         let counters = PerCpuArray::try_from(take(&mut ebpf, names::COUNTERS)?)
             .map_err(|error| map_failed("open", names::COUNTERS)(error))?;
         Ok(Self {
@@ -94,6 +96,7 @@ impl Kernel {
             counters,
             pressure,
             wake,
+            settings,
             ring_bytes: config.ring_bytes,
             pins,
             device: config.device.clone(),
@@ -190,7 +193,7 @@ fn write_settings(ebpf: &mut Ebpf, config: &KernelConfig) -> Result<(), KernelEr
         },
         conn_ttl_ns: u64::try_from(config.conn_ttl.as_nanos()).unwrap_or(u64::MAX),
         device_mtu: config.device_mtu,
-        padding: 0,
+        peers_version: 0,
     };
     Array::try_from(map(ebpf, names::SETTINGS)?)
         .and_then(|mut map| map.set(0, settings, 0))

@@ -1,6 +1,7 @@
 //! Follows the peers' connections: which stand, and which of them carries which of the peer's senders.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -10,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::counters::{Counter, Counters};
-use super::peers::{Peer, PeerTable};
+use super::peers::{LivePeers, Peer};
 use super::sender;
 use crate::engine::flow_cache::StreamIndex;
 use crate::p2p::{ConnectionId, NetworkEvent, NetworkHandle, PeerId};
@@ -19,8 +20,9 @@ use crate::p2p::{ConnectionId, NetworkEvent, NetworkHandle, PeerId};
 const LEAVERS_CAPACITY: usize = 64;
 
 /// Connections of one peer, oldest first, and the sender of each lane; none without a connection.
-#[derive(Default)]
 struct Link {
+    /// The peer, which may be configured no more.
+    peer: Arc<Peer>,
     connections: Vec<(ConnectionId, Handle)>,
     senders: Vec<LaneSender>,
 }
@@ -43,7 +45,7 @@ impl Link {
 /// Keeps exactly one sender for each lane of each connected peer. The lanes take turns at the peer's oldest connections;
 /// a lane changes its connection while it has no stream, so that no flow has frames on two.
 pub(super) struct Connections {
-    peers: Arc<PeerTable>,
+    peers: Arc<LivePeers>,
     counters: Arc<Counters>,
     network: NetworkHandle,
     n_most: usize,
@@ -56,7 +58,7 @@ pub(super) struct Connections {
 impl Connections {
     /// Uses `n_most` connections to a peer. Senders stop, with their outboxes empty, once `finish` is cancelled.
     pub(super) fn new(
-        peers: Arc<PeerTable>,
+        peers: Arc<LivePeers>,
         counters: Arc<Counters>,
         network: NetworkHandle,
         n_most: u32,
@@ -104,12 +106,10 @@ impl Connections {
                 runtime,
                 ..
             } => {
-                self.links
-                    .entry(peer)
-                    .or_default()
-                    .connections
-                    .push((connection, runtime));
-                self.place_senders(peer, None).await;
+                if let Some(link) = self.link(peer) {
+                    link.connections.push((connection, runtime));
+                    self.place_senders(peer, None).await;
+                }
             }
             NetworkEvent::Disconnected { peer, connection, .. } => {
                 if let Some(link) = self.links.get_mut(&peer) {
@@ -121,11 +121,21 @@ impl Connections {
         }
     }
 
+    /// The link of a peer; none if it was configured when it connected, and now is no more.
+    fn link(&mut self, id: PeerId) -> Option<&mut Link> {
+        match self.links.entry(id) {
+            Entry::Occupied(link) => Some(link.into_mut()),
+            Entry::Vacant(place) => Some(place.insert(Link {
+                peer: self.peers.load().by_id(&id)?.clone(),
+                connections: Vec::new(),
+                senders: Vec::new(),
+            })),
+        }
+    }
+
     /// A sender has left its connection, so that its lane can have one on another.
     fn handle_left(&mut self, id: PeerId, stream: StreamIndex) {
-        let (Some(peer), Some(link)) = (self.peers.by_id(&id), self.links.get(&id)) else {
-            return;
-        };
+        let Some(link) = self.links.get(&id) else { return };
         let lane = usize::from(stream.0);
         // Its connection may have been lost meanwhile, and a new one started.
         if link
@@ -134,7 +144,7 @@ impl Connections {
             .is_some_and(|sender| sender.task.is_finished())
             && let Some((on, runtime)) = link.home(lane, self.n_most)
         {
-            let sender = self.start_sender(peer, stream, *on, runtime);
+            let sender = self.start_sender(&link.peer, stream, *on, runtime);
             if let Some(link) = self.links.get_mut(&id) {
                 link.senders[lane] = sender;
             }
@@ -143,10 +153,10 @@ impl Connections {
 
     /// Gives every lane that lacks one a sender where it belongs, and has the others move there when they can.
     async fn place_senders(&mut self, id: PeerId, lost: Option<ConnectionId>) {
-        let Some(peer) = self.peers.by_id(&id).cloned() else {
+        let Some(mut link) = self.links.remove(&id) else {
             return;
         };
-        let mut link = self.links.remove(&id).unwrap_or_default();
+        let peer = link.peer.clone();
         let mut senders = std::mem::take(&mut link.senders).into_iter();
         if link.connections.is_empty() {
             peer.connected.store(false, Relaxed);
@@ -175,7 +185,9 @@ impl Connections {
         let n_used = link.connections.len().min(self.n_most);
         peer.connected.store(n_used > 0, Relaxed);
         peer.n_connections.send_replace(n_used as u32);
-        self.links.insert(id, link);
+        if n_used > 0 {
+            self.links.insert(id, link);
+        }
     }
 
     fn start_sender(

@@ -36,6 +36,9 @@ pub enum NodeError {
         /// Its name.
         interface: String,
     },
+    /// More peers than a node can have.
+    #[error(transparent)]
+    NoRoom(#[from] super::peer_registry::NoRoom),
     /// Listening for peers.
     #[error("cannot start the network")]
     Network(#[from] crate::p2p::StartError),

@@ -7,7 +7,7 @@ use std::time::Instant;
 use router_common::record::RecordHeader;
 
 use super::counters::{Counter, Counters};
-use super::peers::PeerTable;
+use super::peers::{LivePeers, PeerTable};
 use super::streams::Lane;
 use crate::device::{Injector, ReplyBuffer, TokenBucket, Unreachable, unreachable};
 use crate::engine::addresses::addresses;
@@ -22,6 +22,8 @@ const UNREACHABLE_BURST: u32 = 20;
 
 /// Sorts captured packets by peer, in order, and answers for those that nobody takes.
 pub(super) struct Forwarder {
+    live_peers: Arc<LivePeers>,
+    /// Those of this turn.
     peers: Arc<PeerTable>,
     counters: Arc<Counters>,
     injector: Injector,
@@ -54,16 +56,17 @@ struct Now {
 impl Forwarder {
     /// A forwarder with empty batches.
     pub(super) fn new(
-        peers: Arc<PeerTable>,
+        peers: Arc<LivePeers>,
         flows: Arc<FlowCache>,
         counters: Arc<Counters>,
         injector: Injector,
     ) -> Self {
         Self {
-            batches: peers.all().iter().map(|_| Vec::new()).collect(),
+            batches: Vec::new(),
             now: Now::new(Instant::now(), &flows),
             flows,
-            peers,
+            peers: peers.load_full(),
+            live_peers: peers,
             counters,
             injector,
             unreachable_limit: TokenBucket::new(UNREACHABLE_PER_SECOND, UNREACHABLE_BURST, Instant::now()),
@@ -121,8 +124,13 @@ impl Forwarder {
         }
     }
 
-    /// Begins a turn: flows have their next packets at `now`.
+    /// Begins a turn: flows have their next packets at `now`, and go to the peers that are configured then.
     pub(super) fn handle_turn(&mut self, now: Instant) {
+        let peers = self.live_peers.load();
+        if !Arc::ptr_eq(&peers, &self.peers) {
+            self.peers = Arc::clone(&peers);
+            self.last_route = None;
+        }
         self.now = Now::new(now, &self.flows);
     }
 
@@ -163,13 +171,16 @@ fn frame_of(record: &[u8]) -> Option<(u32, &[u8], &[u8])> {
     ))
 }
 
-fn batches_of(batches: &mut [Vec<Batches>], peer: PeerIndex, stream: StreamIndex) -> Option<&mut Batches> {
-    let of_peer = batches.get_mut(peer.0 as usize)?;
-    let index = usize::from(stream.0);
-    if index >= of_peer.len() {
-        of_peer.resize_with(index + 1, Batches::default);
+fn batches_of(batches: &mut Vec<Vec<Batches>>, peer: PeerIndex, stream: StreamIndex) -> Option<&mut Batches> {
+    at(at(batches, peer.0 as usize)?, usize::from(stream.0))
+}
+
+/// The element at `index`, with those up to it made if need be.
+fn at<T: Default>(elements: &mut Vec<T>, index: usize) -> Option<&mut T> {
+    if index >= elements.len() {
+        elements.resize_with(index + 1, T::default);
     }
-    of_peer.get_mut(index)
+    elements.get_mut(index)
 }
 
 impl Batches {

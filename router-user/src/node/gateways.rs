@@ -1,20 +1,18 @@
 //! Gateway interfaces: attached at the start, and kept from taking what the host itself routes.
 
-use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
 
-use ipnet::IpNet;
 use router_common::gateway::MAX_QUEUES;
 use router_common::slots::MAX_WORKERS;
 use tracing::{debug, info, warn};
 
 use super::error::NodeError;
 use super::gateway_sink::GatewaySink;
+use super::prefixes::PrefixTable;
 use crate::config::Config;
 use crate::control::GatewayStatus;
 use crate::device::{DeviceError, Netlink, RouteChanges};
-use crate::engine::host_networks::inside_peers;
 use crate::kernel::{AttachedGateway, GatewayInterface, Kernel, KernelError, SocketConsumer, SocketDrops};
 
 /// The attached gateways, in the order of the configuration. Dropping it detaches them; sockets stay with their workers.
@@ -170,12 +168,10 @@ pub(super) async fn interfaces(
 
 /// Keeps the host's own networks in the kernel's prefix table.
 pub(super) struct HostNetworks {
-    kernel: Arc<Kernel>,
+    prefixes: Arc<PrefixTable>,
     netlink: Netlink,
     changes: RouteChanges,
     device: u32,
-    peers: BTreeSet<IpNet>,
-    written: BTreeSet<IpNet>,
 }
 
 impl HostNetworks {
@@ -184,19 +180,15 @@ impl HostNetworks {
     /// # Errors
     /// Routes cannot be listed, or the table cannot be written.
     pub(super) async fn start(
-        config: &Config,
-        kernel: Arc<Kernel>,
+        prefixes: Arc<PrefixTable>,
         netlink: Netlink,
         device: u32,
     ) -> Result<Self, NodeError> {
-        let peers = config.peers().iter().flat_map(|peer| peer.allowed_ips());
-        let mut networks = Self {
-            kernel,
+        let networks = Self {
+            prefixes,
             netlink,
             changes: RouteChanges::open().map_err(DeviceError::from)?,
             device,
-            peers: peers.copied().collect(),
-            written: BTreeSet::new(),
         };
         networks.update().await?;
         Ok(networks)
@@ -206,24 +198,22 @@ impl HostNetworks {
     ///
     /// # Errors
     /// They cannot be any more.
-    pub(super) async fn run(mut self) -> io::Result<()> {
+    pub(super) async fn run(self) -> io::Result<()> {
         loop {
             self.changes.wait().await;
             self.update().await.map_err(io::Error::other)?;
         }
     }
 
-    async fn update(&mut self) -> Result<(), NodeError> {
+    async fn update(&self) -> Result<(), NodeError> {
         let host = self
             .netlink
             .networks_elsewhere(self.device)
             .await
             .map_err(DeviceError::from)?;
-        let now = inside_peers(&host, &self.peers);
-        if now != self.written {
-            debug!(n_networks = now.len(), "the host's own networks changed");
-            self.kernel.replace_host_prefixes(&self.written, &now)?;
-            self.written = now;
+        let n_networks = host.len();
+        if self.prefixes.set_host(host)? {
+            debug!(n_networks, "the host's own networks changed");
         }
         Ok(())
     }

@@ -1,11 +1,12 @@
 //! A node from start to stop, and the order of both.
 
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -18,20 +19,24 @@ use super::error::NodeError;
 use super::forwarder::Forwarder;
 use super::gateways::{Gateways, HostNetworks};
 use super::observed::Observed;
-use super::peers::PeerTable;
+use super::peer_registry::PeerRegistry;
+use super::peers::LivePeers;
+use super::prefixes::PrefixTable;
 use super::receiver::Receivers;
+use super::reload::{ConfigFile, Live, ReloadError, Reloaded, network_peers};
 use super::status::{NodeStatus, Parts};
 use super::stream_scaler::StreamScaler;
 use super::streams::Streams;
 use super::worker_pool::{WorkerBoard, WorkerPool};
 use super::{gateways, uncaptured};
-use crate::config::Config;
-use crate::control::{ControlServer, Wishes};
+use crate::config::{Config, MAX_STREAMS_PER_PEER};
+use crate::control::{ControlServer, ReloadWish, Wishes};
 use crate::device::{Device, DeviceError, DeviceSettings, Netlink};
 use crate::engine::flow_cache::FlowCache;
 use crate::engine::route_table::PeerIndex;
 use crate::kernel::{BPFFS, Kernel, KernelConfig};
-use crate::p2p::{Keypair, Network, NetworkConfig, NetworkHandle, PeerConfig, identity};
+use crate::logs::Logs;
+use crate::p2p::{Keypair, Network, NetworkConfig, NetworkHandle, identity};
 
 /// Wishes for another number of workers that may wait.
 const MAX_WISHES: usize = 4;
@@ -46,6 +51,7 @@ pub struct Node {
     _control: ControlServer,
     kernel: Arc<Kernel>,
     network: NetworkHandle,
+    live: Live,
     stop_workers: CancellationToken,
     finish_senders: CancellationToken,
     tasks: Tasks,
@@ -73,6 +79,13 @@ impl Node {
     /// # Panics
     /// Outside a tokio runtime with I/O and time enabled.
     pub async fn start(config: &Config) -> Result<Self, NodeError> {
+        Self::start_with(config, None).await
+    }
+
+    async fn start_with(
+        config: &Config,
+        reload: Option<mpsc::Sender<ReloadWish>>,
+    ) -> Result<Self, NodeError> {
         let keypair = identity::load(config.node().key())?;
         let data_threads =
             DataThreads::start(config.workers().threads()).map_err(|source| NodeError::System {
@@ -86,22 +99,11 @@ impl Node {
         };
         let device = Device::create(settings).await?;
         let kernel = load_kernel(config)?;
-        let n_streams = config.streams().scaling().scaler;
-        let streams_of = |index: PeerIndex| {
-            let set_pressure = Box::new(kernel.pressure_switch(index.0));
-            Streams::new(n_streams.max, n_streams.min, set_pressure)
-        };
-        let prefixes = config
-            .peers()
-            .iter()
-            .map(|peer| (peer.id(), peer.allowed_ips().to_vec()));
-        let peers = Arc::new(PeerTable::new(prefixes, streams_of));
-        kernel.add_prefixes(
-            peers
-                .all()
-                .iter()
-                .flat_map(|peer| peer.allowed_ips.iter().map(|net| (*net, peer.index.0))),
-        )?;
+        let mut registry = peer_registry(&kernel);
+        let table = registry.table(config.peers(), config.streams().scaling().scaler.min)?;
+        let prefixes = Arc::new(PrefixTable::new(kernel.clone()));
+        prefixes.set_peers(&table)?;
+        let peers = Arc::new(LivePeers::from_pointee(table));
         let counters = Arc::new(Counters::default());
 
         let receivers = Receivers {
@@ -120,7 +122,7 @@ impl Node {
             new_forwarder(&flows, &peers, &counters, &device),
             workers.clone(),
         )?;
-        let (gateways, host_networks) = start_gateways(config, &kernel, &device).await?;
+        let (gateways, host_networks) = start_gateways(config, &kernel, &prefixes, &device).await?;
         let status = NodeStatus::new(
             config,
             Parts {
@@ -128,7 +130,7 @@ impl Node {
                 kernel: kernel.clone(),
                 peers: peers.clone(),
                 counters: counters.clone(),
-                flows,
+                flows: flows.clone(),
                 network: network.handle.clone(),
                 workers,
                 runtimes: data_threads.runtimes(),
@@ -141,6 +143,7 @@ impl Node {
         let wishes = Wishes {
             workers: worker_wishes,
             streams: stream_wishes,
+            reload,
         };
         let status = Arc::new(status);
         let control = ControlServer::start(config.node().control(), status.clone(), wishes)?;
@@ -187,15 +190,18 @@ impl Node {
         let scaler = StreamScaler::new(
             peers.clone(),
             network.handle.clone(),
+            flows.clone(),
             n_connections,
             config.streams(),
-            config.connections().ttl(),
         );
-        tasks.stream_scaler.spawn(scaler.run(wished_streams));
+        let (limits, _) = watch::channel(config.router().clone());
+        tasks
+            .stream_scaler
+            .spawn(scaler.run(wished_streams, limits.subscribe()));
         pool.start(gateways)?;
         tasks
             .workers
-            .spawn(pool.run(wished_workers, stop_workers.clone()));
+            .spawn(pool.run(wished_workers, limits.subscribe(), stop_workers.clone()));
         tasks
             .uncaptured
             .spawn_on(uncaptured::run(device.tun().clone(), counters.clone()), on);
@@ -203,17 +209,42 @@ impl Node {
             observed.up();
         }
         info!(peer_id = %network.handle.local_peer(), device = device.name(), "node is up");
+        let live = Live {
+            running: config.clone(),
+            registry,
+            peers,
+            prefixes,
+            kernel: kernel.clone(),
+            flows,
+            network: network.handle.clone(),
+            limits,
+        };
         Ok(Self {
             observed,
             _control: control,
             kernel,
             network: network.handle,
+            live,
             stop_workers,
             finish_senders,
             tasks,
             data_threads,
             device,
         })
+    }
+
+    /// What the node runs with.
+    pub fn config(&self) -> &Config {
+        &self.live.running
+    }
+
+    /// Takes what of `new` a running node can take: peers, their prefixes and addresses, limits. Flows of peers that stay
+    /// see nothing of it. What needs a restart is named, and stays as it is.
+    ///
+    /// # Errors
+    /// The node cannot take it; nothing has changed then.
+    pub async fn reload(&mut self, new: &Config) -> Result<Reloaded, ReloadError> {
+        self.live.apply(&self.device, new).await
     }
 
     /// Waits until a part of the node fails that it cannot do without; for ever, if none does.
@@ -278,11 +309,12 @@ impl Node {
     }
 }
 
-/// Runs a node until SIGINT or SIGTERM, or until it fails.
+/// Runs a node until SIGINT or SIGTERM, or until it fails. SIGHUP, or a request at the control socket, has it read
+/// `file` again.
 ///
 /// # Errors
 /// What kept it from starting, running or stopping in order.
-pub fn run(config: &Config) -> Result<(), NodeError> {
+pub(crate) fn run(config: &Config, file: &Path, logs: &Logs) -> Result<(), NodeError> {
     let system = |action| move |source| NodeError::System { action, source };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -291,23 +323,39 @@ pub fn run(config: &Config) -> Result<(), NodeError> {
     runtime.block_on(async {
         let mut interrupt = signal(SignalKind::interrupt()).map_err(system("handle SIGINT"))?;
         let mut terminate = signal(SignalKind::terminate()).map_err(system("handle SIGTERM"))?;
+        let mut hangup = signal(SignalKind::hangup()).map_err(system("handle SIGHUP"))?;
         let mut stopped = std::pin::pin!(async {
             tokio::select! {
                 _ = interrupt.recv() => "SIGINT",
                 _ = terminate.recv() => "SIGTERM",
             }
         });
+        let file = ConfigFile {
+            path: file.to_owned(),
+            logs,
+        };
+        let (reload, mut reloads) = mpsc::channel::<ReloadWish>(MAX_WISHES);
+        let mut repeats = std::pin::pin!(logs.report_repeats());
         let mut node = tokio::select! {
-            node = Node::start(config) => node?,
+            node = Node::start_with(config, Some(reload)) => node?,
             // What has been made so far is taken down as it is dropped.
             _ = &mut stopped => return Ok(()),
         };
-        let failure = tokio::select! {
-            signal = &mut stopped => {
-                info!(signal, "stopping");
-                Ok(())
+        let failure = loop {
+            tokio::select! {
+                signal = &mut stopped => {
+                    info!(signal, "stopping");
+                    break Ok(());
+                }
+                failure = node.failed() => break Err(failure),
+                // The log has what comes of it.
+                Some(()) = hangup.recv() => drop(file.reload(&mut node).await),
+                Some(wish) = reloads.recv() => {
+                    // Whoever asked may have gone.
+                    let _ = wish.reply.send(file.reload(&mut node).await);
+                }
+                () = &mut repeats => {}
             }
-            failure = node.failed() => Err(failure),
         };
         let down = node.stop().await;
         failure.and(down)
@@ -326,6 +374,17 @@ fn load_kernel(config: &Config) -> Result<Arc<Kernel>, NodeError> {
     Ok(Arc::new(Kernel::load(&kernel_config)?))
 }
 
+fn peer_registry(kernel: &Arc<Kernel>) -> PeerRegistry {
+    let kernel = kernel.clone();
+    PeerRegistry::new(move |index: PeerIndex, n_active| {
+        let set_pressure = kernel.pressure_switch(index.0);
+        // Another peer may have had the index.
+        set_pressure(false);
+        // A reload may allow more streams than there are at the start.
+        Streams::new(MAX_STREAMS_PER_PEER, n_active, Box::new(set_pressure))
+    })
+}
+
 fn flow_cache(config: &Config) -> Arc<FlowCache> {
     let table = config.connections();
     let flows = FlowCache::new(table.shards(), table.max_entries(), table.ttl(), Instant::now());
@@ -334,7 +393,7 @@ fn flow_cache(config: &Config) -> Arc<FlowCache> {
 
 fn new_forwarder(
     flows: &Arc<FlowCache>,
-    peers: &Arc<PeerTable>,
+    peers: &Arc<LivePeers>,
     counters: &Arc<Counters>,
     device: &Device,
 ) -> Box<dyn Fn() -> Forwarder + Send> {
@@ -346,6 +405,7 @@ fn new_forwarder(
 async fn start_gateways(
     config: &Config,
     kernel: &Arc<Kernel>,
+    prefixes: &Arc<PrefixTable>,
     device: &Device,
 ) -> Result<(Gateways, Option<HostNetworks>), NodeError> {
     if config.gateways().is_empty() {
@@ -353,7 +413,7 @@ async fn start_gateways(
     }
     let netlink = Netlink::open().map_err(DeviceError::from)?;
     let interfaces = gateways::interfaces(config, &netlink).await?;
-    let host_networks = HostNetworks::start(config, kernel.clone(), netlink, device.index()).await?;
+    let host_networks = HostNetworks::start(prefixes.clone(), netlink, device.index()).await?;
     Ok((Gateways::attach(config, kernel, interfaces)?, Some(host_networks)))
 }
 
@@ -364,21 +424,13 @@ fn start_network(
     data_threads: &DataThreads,
 ) -> Result<Network, NodeError> {
     let (runtimes, known) = (data_threads.runtimes(), receivers.peers.clone());
-    let peers = config
-        .peers()
-        .iter()
-        .map(|peer| PeerConfig {
-            peer: peer.id(),
-            addresses: peer.addresses().to_vec(),
-        })
-        .collect();
     let network_config = NetworkConfig {
         keypair,
         listen: config.node().listen().to_vec(),
-        peers,
+        peers: network_peers(config),
         // What of a connection's flows comes and goes shares a thread; a peer's connections share as few as can be.
         placement: Arc::new(move |peer, others| {
-            let index = known.by_id(&peer).map_or(0, |peer| peer.index.0);
+            let index = known.load().by_id(&peer).map_or(0, |peer| peer.index.0);
             runtimes.least_taken(index, others).clone()
         }),
         inbound: Arc::new(receivers),

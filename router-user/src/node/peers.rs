@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 
+use arc_swap::ArcSwap;
 use ipnet::IpNet;
 use libp2p::PeerId;
 use tokio::sync::watch;
@@ -11,14 +12,15 @@ use tokio::sync::watch;
 use super::streams::Streams;
 use crate::engine::route_table::{PeerIndex, RouteTable};
 
-/// One configured peer.
+/// The table of now. Whoever works with it loads it once for a batch or a turn, and sees one configuration then.
+pub(super) type LivePeers = ArcSwap<PeerTable>;
+
+/// A peer that is configured, or was: it is the same for as long as anything of it is under way.
 pub(super) struct Peer {
     /// Its index in every table.
     pub(super) index: PeerIndex,
     /// Its identity.
     pub(super) id: PeerId,
-    /// The inner addresses that are its own.
-    pub(super) allowed_ips: Vec<IpNet>,
     /// The ways to it.
     pub(super) streams: Streams,
     /// Whether a connection stands, so that its frames are worth queueing.
@@ -27,6 +29,20 @@ pub(super) struct Peer {
     pub(super) n_connections: watch::Sender<u32>,
     /// What went to and came from it.
     pub(super) traffic: Traffic,
+}
+
+impl Peer {
+    /// A peer without a connection.
+    pub(super) fn new(index: PeerIndex, id: PeerId, streams: Streams) -> Self {
+        Self {
+            index,
+            id,
+            streams,
+            connected: AtomicBool::new(false),
+            n_connections: watch::Sender::new(0),
+            traffic: Traffic::default(),
+        }
+    }
 }
 
 /// Frames (a super-packet counts once) and packet bytes in both directions, and the streams open now.
@@ -60,57 +76,66 @@ impl Drop for OpenStream<'_> {
     }
 }
 
+/// A peer with what the configuration says of it.
+pub(super) struct ConfiguredPeer {
+    /// The peer.
+    pub(super) peer: Arc<Peer>,
+    /// The inner addresses that are its own.
+    pub(super) allowed_ips: Vec<IpNet>,
+    /// Whether the configuration says where to dial it.
+    pub(super) dialled: bool,
+}
+
 /// Every configured peer, found by index, by identity or by inner address.
 pub(super) struct PeerTable {
     routes: RouteTable,
-    peers: Vec<Arc<Peer>>,
-    by_id: HashMap<PeerId, PeerIndex>,
+    /// In the order of the configuration.
+    peers: Vec<ConfiguredPeer>,
+    /// Asked for each packet.
+    by_index: Vec<Option<Arc<Peer>>>,
+    by_id: HashMap<PeerId, usize>,
 }
 
 impl PeerTable {
-    /// Builds the table; peers get their indices in the given order.
-    pub(super) fn new(
-        peers: impl IntoIterator<Item = (PeerId, Vec<IpNet>)>,
-        streams_of: impl Fn(PeerIndex) -> Streams,
-    ) -> Self {
-        let peers: Vec<_> = (0u32..)
-            .map(PeerIndex)
-            .zip(peers)
-            .map(|(index, (id, allowed_ips))| {
-                Arc::new(Peer {
-                    index,
-                    id,
-                    allowed_ips,
-                    streams: streams_of(index),
-                    connected: AtomicBool::new(false),
-                    n_connections: watch::Sender::new(0),
-                    traffic: Traffic::default(),
-                })
-            })
-            .collect();
-        let prefixes = peers
+    /// A table of these peers, in the order of the configuration.
+    pub(super) fn new(peers: Vec<ConfiguredPeer>) -> Self {
+        let prefixes = peers.iter().flat_map(|configured| {
+            let index = configured.peer.index;
+            configured.allowed_ips.iter().map(move |prefix| (*prefix, index))
+        });
+        let n_indices = peers
             .iter()
-            .flat_map(|peer| peer.allowed_ips.iter().map(|prefix| (*prefix, peer.index)));
+            .map(|configured| configured.peer.index.0 as usize + 1)
+            .max();
+        let mut by_index = vec![None; n_indices.unwrap_or(0)];
+        for ConfiguredPeer { peer, .. } in &peers {
+            if let Some(place) = by_index.get_mut(peer.index.0 as usize) {
+                *place = Some(peer.clone());
+            }
+        }
+        let ids = peers.iter().map(|configured| configured.peer.id);
         Self {
             routes: RouteTable::new(prefixes),
-            by_id: peers.iter().map(|peer| (peer.id, peer.index)).collect(),
+            by_id: ids.zip(0..).collect(),
+            by_index,
             peers,
         }
     }
 
-    /// Every peer, by index.
-    pub(super) fn all(&self) -> &[Arc<Peer>] {
+    /// Every peer, in the order of the configuration.
+    pub(super) fn all(&self) -> &[ConfiguredPeer] {
         &self.peers
     }
 
     /// The peer at `index`.
     pub(super) fn get(&self, index: PeerIndex) -> Option<&Arc<Peer>> {
-        self.peers.get(index.0 as usize)
+        self.by_index.get(index.0 as usize)?.as_ref()
     }
 
     /// The peer with this identity.
     pub(super) fn by_id(&self, id: &PeerId) -> Option<&Arc<Peer>> {
-        self.get(*self.by_id.get(id)?)
+        let configured = self.peers.get(*self.by_id.get(id)?)?;
+        Some(&configured.peer)
     }
 
     /// Which inner address belongs to which peer.

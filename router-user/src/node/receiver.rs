@@ -9,7 +9,7 @@ use thiserror::Error;
 use tracing::debug;
 
 use super::counters::{Counter, Counters};
-use super::peers::{OpenStream, Peer, PeerTable};
+use super::peers::{LivePeers, OpenStream, Peer};
 use crate::device::Injector;
 use crate::engine::admission;
 use crate::engine::coalesce::{Coalescer, Packet};
@@ -20,7 +20,7 @@ use crate::p2p::{ConnectionId, DataStream, InboundStreams, PeerId};
 #[derive(Clone)]
 pub(super) struct Receivers {
     /// Who may send what.
-    pub(super) peers: Arc<PeerTable>,
+    pub(super) peers: Arc<LivePeers>,
     /// Where refused frames are counted.
     pub(super) counters: Arc<Counters>,
     /// Where admitted packets go.
@@ -29,7 +29,7 @@ pub(super) struct Receivers {
 
 impl InboundStreams for Receivers {
     fn accept(&self, peer: PeerId, connection: ConnectionId, stream: DataStream) {
-        let Some(peer) = self.peers.by_id(&peer).cloned() else {
+        let Some(peer) = self.peers.load().by_id(&peer).cloned() else {
             return;
         };
         let receiver = self.clone();
@@ -84,6 +84,8 @@ impl Receivers {
             }
             Err(_) => self.counters.add(Counter::RxDeviceRefused, packet.n_frames),
         };
+        // A peer that is configured no more owns no address in it.
+        let peers = self.peers.load();
         let mut coalescer = Coalescer::new(self.injector.udp_offload());
         let mut outcome = Ok(());
         for frame in decoder.frames() {
@@ -94,7 +96,7 @@ impl Receivers {
                     break;
                 }
             };
-            match admission::admit(self.peers.routes(), peer.index, &frame.vnet(), frame.packet()) {
+            match admission::admit(peers.routes(), peer.index, &frame.vnet(), frame.packet()) {
                 Ok(parsed) => coalescer.push(frame, &parsed, &mut inject),
                 Err(refusal) => self.counters.add(refusal.into(), 1),
             }

@@ -5,7 +5,7 @@ mod kernel_features;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
 use ipnet::IpNet;
 use router_common::peer::NO_PEER;
@@ -13,7 +13,7 @@ use router_common::peer::NO_PEER;
 use super::counter_meanings::meaning;
 use super::counters::Counters;
 use super::data_thread::Runtimes;
-use super::peers::{Peer, PeerTable};
+use super::peers::{ConfiguredPeer, LivePeers, Peer};
 use super::worker_pool::WorkerBoard;
 use crate::config::Config;
 use crate::control::{
@@ -36,7 +36,7 @@ const SINK_REASON: &str = "AF_XDP sockets are for gateways: a TUN device has no 
 pub(super) struct Parts {
     pub(super) device_index: u32,
     pub(super) kernel: Arc<Kernel>,
-    pub(super) peers: Arc<PeerTable>,
+    pub(super) peers: Arc<LivePeers>,
     pub(super) counters: Arc<Counters>,
     pub(super) flows: Arc<FlowCache>,
     pub(super) network: NetworkHandle,
@@ -54,9 +54,6 @@ pub(super) struct NodeStatus {
     device_mtu: u32,
     device_addresses: Vec<IpNet>,
     max_flows: u32,
-    flow_ttl: Duration,
-    /// Whether the configuration says where to dial each peer, by index.
-    dialled: Vec<bool>,
 }
 
 impl NodeStatus {
@@ -68,24 +65,18 @@ impl NodeStatus {
             device_mtu: config.device().mtu(),
             device_addresses: config.device().addresses().to_vec(),
             max_flows: config.connections().max_entries(),
-            flow_ttl: config.connections().ttl(),
-            dialled: config
-                .peers()
-                .iter()
-                .map(|peer| !peer.addresses().is_empty())
-                .collect(),
         }
     }
 
-    fn peer(&self, peer: &Peer, snapshot: &Snapshot) -> PeerStatus {
+    fn peer(&self, configured: &ConfiguredPeer, snapshot: &Snapshot) -> PeerStatus {
+        let peer = &configured.peer;
         let network = snapshot.peers.iter().find(|other| other.peer == peer.id);
         let connections = network.map_or(&[][..], |network| &network.connections);
         let oldest = connections.first();
         let newest = connections.iter().map(|connection| connection.since).max();
-        let dialled = self.dialled.get(peer.index.0 as usize).copied().unwrap_or(false);
         let state = match oldest {
             Some(_) => PeerState::Connected,
-            None if dialled => PeerState::Connecting,
+            None if configured.dialled => PeerState::Connecting,
             None => PeerState::Disconnected,
         };
         // A clock that was set back says 0.
@@ -102,7 +93,7 @@ impl NodeStatus {
             handshake_age_seconds: newest.map(age),
             connections: connections.len() as u32,
             streams: peer.traffic.n_streams.load(Relaxed),
-            allowed_ips: peer.allowed_ips.iter().map(ToString::to_string).collect(),
+            allowed_ips: configured.allowed_ips.iter().map(ToString::to_string).collect(),
             tx_frames: peer.traffic.tx_packets.load(Relaxed),
             tx_bytes: peer.traffic.tx_bytes.load(Relaxed),
             rx_frames: peer.traffic.rx_packets.load(Relaxed),
@@ -145,8 +136,8 @@ impl NodeStatus {
     }
 
     fn peer_id(&self, index: u32) -> Option<String> {
-        let peer = self.parts.peers.get(PeerIndex(index));
-        peer.map(|peer| peer.id.to_string())
+        let peers = self.parts.peers.load();
+        peers.get(PeerIndex(index)).map(|peer| peer.id.to_string())
     }
 }
 
@@ -179,7 +170,7 @@ impl Source for NodeStatus {
             workers: n_active as u32,
             retired_workers: (views.len() - n_active) as u32,
             data_threads: self.parts.runtimes.names().collect(),
-            configured_peers: self.parts.peers.all().len() as u32,
+            configured_peers: self.parts.peers.load().all().len() as u32,
             connected_peers: connected.count() as u32,
             gateways: self.parts.gateways.clone(),
             kernel: kernel_features::look(self.parts.kernel.pin_directory(), &self.parts.gateways),
@@ -188,9 +179,13 @@ impl Source for NodeStatus {
 
     fn peers(&self) -> Peers {
         let snapshot = self.parts.network.snapshot();
-        let peers = self.parts.peers.all().iter();
+        let peers = self.parts.peers.load();
         Peers {
-            peers: peers.map(|peer| self.peer(peer, &snapshot)).collect(),
+            peers: peers
+                .all()
+                .iter()
+                .map(|peer| self.peer(peer, &snapshot))
+                .collect(),
         }
     }
 
@@ -222,7 +217,8 @@ impl Source for NodeStatus {
 
     fn streams(&self) -> Streams {
         let snapshot = self.parts.network.snapshot();
-        let peers = self.parts.peers.all().iter();
+        let peers = self.parts.peers.load();
+        let peers = peers.all().iter().map(|configured| &configured.peer);
         Streams {
             streams: peers.flat_map(|peer| self.streams_of(peer, &snapshot)).collect(),
         }

@@ -1,17 +1,20 @@
 //! Adds and retires the streams to each peer as its throughput asks.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use futures::future::join_all;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{debug, info};
 
-use super::peers::{Peer, PeerTable};
-use crate::config::StreamsConfig;
+use super::peers::{LivePeers, Peer};
+use crate::config::{StreamRouterConfig, StreamsConfig};
 use crate::control::Wish;
+use crate::engine::flow_cache::FlowCache;
+use crate::engine::route_table::PeerIndex;
 use crate::engine::scaler::{ScalerConfig, Scaling};
 use crate::p2p::NetworkHandle;
 
@@ -20,53 +23,58 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Decides for every peer.
 pub(super) struct StreamScaler {
-    peers: Arc<PeerTable>,
+    peers: Arc<LivePeers>,
     network: NetworkHandle,
+    flows: Arc<FlowCache>,
     /// Most connections to a peer.
     n_connections: u32,
     scaler: ScalerConfig,
     interval: Duration,
     /// Frames per second that one stream is good for.
     threshold: f64,
-    /// A stream without a frame for so long has no live flow.
-    idle_after: Duration,
     /// What each peer's lanes had been offered, at the last decision.
-    at_decision: Vec<u64>,
+    at_decision: HashMap<PeerIndex, u64>,
     /// What each lane had been offered, at the last look for idle ones.
-    at_look: Vec<Vec<u64>>,
+    at_look: HashMap<PeerIndex, Vec<u64>>,
 }
 
 impl StreamScaler {
-    /// `flow_ttl` is the time to live of a flow's stream.
+    /// `flows` says how long a flow keeps its stream.
     pub(super) fn new(
-        peers: Arc<PeerTable>,
+        peers: Arc<LivePeers>,
         network: NetworkHandle,
+        flows: Arc<FlowCache>,
         n_connections: u32,
         config: &StreamsConfig,
-        flow_ttl: Duration,
     ) -> Self {
-        let n_peers = peers.all().len();
         Self {
             peers,
             network,
+            flows,
             n_connections,
             scaler: config.scaling().scaler,
             interval: config.scaling().interval,
             threshold: config.throughput_threshold().into(),
-            // The flow cache forgets a little late.
-            idle_after: flow_ttl + flow_ttl / 8,
-            at_decision: vec![0; n_peers],
-            at_look: vec![Vec::new(); n_peers],
+            at_decision: HashMap::new(),
+            at_look: HashMap::new(),
         }
     }
 
-    /// Runs for ever.
-    pub(super) async fn run(mut self, mut wishes: mpsc::Receiver<Wish>) {
+    /// Runs for ever, by `limits` as they change.
+    pub(super) async fn run(
+        mut self,
+        mut wishes: mpsc::Receiver<Wish>,
+        mut limits: watch::Receiver<StreamRouterConfig>,
+    ) {
         let mut decided = Instant::now();
-        let mut next_look = decided + self.idle_after;
+        let mut next_look = decided + self.flows.forgets_within();
         loop {
             tokio::select! {
                 Some(wish) = wishes.recv() => self.handle_wish(wish).await,
+                Ok(()) = limits.changed() => {
+                    let config = limits.borrow_and_update().streams().clone();
+                    self.set_limits(&config).await;
+                }
                 () = sleep_until(decided + self.interval) => {
                     let now = Instant::now();
                     self.decide(now - decided).await;
@@ -74,18 +82,37 @@ impl StreamScaler {
                 }
                 () = sleep_until(next_look) => {
                     self.close_idle();
-                    next_look = Instant::now() + self.idle_after;
+                    next_look = Instant::now() + self.flows.forgets_within();
                 }
             }
         }
     }
 
+    /// Decides by these limits from now on, and has every peer keep to them at once.
+    async fn set_limits(&mut self, config: &StreamsConfig) {
+        self.scaler = config.scaling().scaler;
+        self.interval = config.scaling().interval;
+        self.threshold = config.throughput_threshold().into();
+        let peers = self.peers.load_full();
+        let outside = peers.all().iter().filter_map(|configured| {
+            let n_active = configured.peer.streams.n_active();
+            let wanted = n_active.clamp(self.scaler.min, self.scaler.max);
+            (wanted != n_active).then(|| self.set_active(&configured.peer, wanted))
+        });
+        join_all(outside).await;
+    }
+
     async fn decide(&mut self, elapsed: Duration) {
+        let peers = self.peers.load_full();
+        let before = std::mem::take(&mut self.at_decision);
         let mut changed = Vec::new();
-        for (peer, before) in self.peers.all().iter().zip(&mut self.at_decision) {
+        for peer in peers.all().iter().map(|configured| &configured.peer) {
             let lanes = peer.streams.lanes().iter();
             let offered = lanes.map(|lane| lane.n_offered.load(Relaxed)).sum::<u64>();
-            let rate = (offered - std::mem::replace(before, offered)) as f64 / elapsed.as_secs_f64();
+            self.at_decision.insert(peer.index, offered);
+            // A new peer had nothing before; one that has the index of another may have had more.
+            let before = before.get(&peer.index).copied().unwrap_or(0);
+            let rate = offered.saturating_sub(before) as f64 / elapsed.as_secs_f64();
             let n_active = peer.streams.n_active();
             let wanted = match self.scaler.decide(n_active, rate / self.threshold) {
                 Scaling::Keep => continue,
@@ -123,7 +150,10 @@ impl StreamScaler {
 
     /// Has the retired streams closed that had no frame since the last look.
     fn close_idle(&mut self) {
-        for (peer, before) in self.peers.all().iter().zip(&mut self.at_look) {
+        let peers = self.peers.load_full();
+        let before = std::mem::take(&mut self.at_look);
+        for peer in peers.all().iter().map(|configured| &configured.peer) {
+            let before = before.get(&peer.index).map_or(&[][..], Vec::as_slice);
             let n_active = peer.streams.n_active() as usize;
             let lanes = peer.streams.lanes();
             let offered: Vec<_> = lanes.iter().map(|lane| lane.n_offered.load(Relaxed)).collect();
@@ -133,14 +163,15 @@ impl StreamScaler {
                     lane.close.notify_one();
                 }
             }
-            *before = offered;
+            self.at_look.insert(peer.index, offered);
         }
     }
 
     async fn handle_wish(&self, wish: Wish) {
         let (min, max) = (self.scaler.min, self.scaler.max);
         let outcome = if (min..=max).contains(&wish.n_active) {
-            let peers = self.peers.all().iter();
+            let peers = self.peers.load_full();
+            let peers = peers.all().iter().map(|configured| &configured.peer);
             join_all(peers.map(|peer| self.set_active(peer, wish.n_active))).await;
             Ok(())
         } else {

@@ -7,7 +7,7 @@ use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -18,7 +18,7 @@ use super::error::NodeError;
 use super::forwarder::Forwarder;
 use super::gateways::Gateways;
 use super::worker::{self, Meter};
-use crate::config::{ConnectionsConfig, WorkersConfig};
+use crate::config::{ConnectionsConfig, StreamRouterConfig, WorkersConfig};
 use crate::control::Wish;
 use crate::engine::scaler::{ScalerConfig, Scaling};
 use crate::engine::worker_set::{Candidate, WorkerSet};
@@ -99,14 +99,13 @@ impl WorkerPool {
         new_forwarder: Box<dyn Fn() -> Forwarder + Send>,
         board: Arc<WorkerBoard>,
     ) -> Result<Self, KernelError> {
-        let n_steps = connections.max_entries().div_ceil(STEP_ENTRIES as u32);
         let mut pool = Self {
             table: kernel.connection_table(connections.ttl())?,
             kernel,
             scaler: workers.scaling().scaler,
             scale_interval: workers.scaling().interval,
             cleanup_interval: connections.cleanup_interval(),
-            step_interval: connections.cleanup_interval() / n_steps.max(1),
+            step_interval: step_interval(connections),
             set: WorkerSet::new(workers.initial()),
             rings: Vec::new(),
             gateways: Gateways::default(),
@@ -138,13 +137,14 @@ impl WorkerPool {
         Ok(())
     }
 
-    /// Scales and cleans until `stop`, then drains every ring to its end.
+    /// Scales and cleans until `stop`, by `limits` as they change, then drains every ring to its end.
     ///
     /// # Errors
     /// A worker has failed.
     pub(super) async fn run(
         mut self,
         mut requests: mpsc::Receiver<Wish>,
+        mut limits: watch::Receiver<StreamRouterConfig>,
         stop: CancellationToken,
     ) -> io::Result<()> {
         let mut sample = interval(SAMPLE_INTERVAL);
@@ -156,6 +156,14 @@ impl WorkerPool {
             tokio::select! {
                 () = stop.cancelled() => break,
                 Some(request) = requests.recv() => self.handle_request(request),
+                Ok(()) = limits.changed() => {
+                    let config = limits.borrow_and_update().clone();
+                    self.set_limits(&config);
+                    let now = Instant::now();
+                    next_decision = next_decision.min(now + self.scale_interval);
+                    next_reading = next_reading.min(now + self.cleanup_interval);
+                    next_step = next_step.min(next_reading);
+                }
                 _ = sample.tick() => self.sample(),
                 () = sleep_until(next_decision) => {
                     self.decide();
@@ -180,6 +188,26 @@ impl WorkerPool {
             ended.map_err(io::Error::other)?.1?;
         }
         Ok(())
+    }
+
+    /// Scales and cleans by these limits from now on, and keeps to them at once.
+    fn set_limits(&mut self, config: &StreamRouterConfig) {
+        let (workers, connections) = (config.workers(), config.connections());
+        self.scaler = workers.scaling().scaler;
+        self.scale_interval = workers.scaling().interval;
+        self.cleanup_interval = connections.cleanup_interval();
+        // The size of the table stays what it was made with.
+        self.step_interval = step_interval(connections);
+        self.table.set_ttl(connections.ttl());
+        let n_active = self.set.active().count() as u32;
+        let outcome = self.scale_to(n_active.clamp(self.scaler.min, self.scaler.max));
+        if let Err(error) = outcome {
+            warn!(
+                error = &error as &dyn std::error::Error,
+                "cannot scale the workers to their new bounds"
+            );
+        }
+        self.publish();
     }
 
     fn spawn(&mut self, worker: u32, ring: RingConsumer) -> Result<(), NodeError> {
@@ -340,4 +368,10 @@ impl WorkerPool {
         };
         self.board.replace(self.running.iter().map(view).collect());
     }
+}
+
+/// Time between two steps, so that the whole table is read once in its interval.
+fn step_interval(connections: &ConnectionsConfig) -> Duration {
+    let n_steps = connections.max_entries().div_ceil(STEP_ENTRIES as u32);
+    connections.cleanup_interval() / n_steps.max(1)
 }

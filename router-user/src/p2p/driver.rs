@@ -33,7 +33,8 @@ use super::{
     handle::Request,
     redial::Redial,
 };
-use report::{Occasional, PeerLog, dial_error, with_sources};
+use crate::{causes::with_sources, engine::occasional::Occasional};
+use report::{PeerLog, REPORT_INTERVAL, dial_error};
 
 /// Events that may wait here for room in the channel before the swarm has to wait too.
 const MAX_BACKLOG: usize = 256;
@@ -301,7 +302,7 @@ impl Driver {
                     .set_listening(self.swarm.listeners().cloned().collect());
             }
             SwarmEvent::ListenerError { error, .. } => {
-                let n_before = self.listener_errors.due(now);
+                let n_before = self.listener_errors.due(now.into_std(), REPORT_INTERVAL);
                 if let Some(suppressed) = n_before {
                     tracing::warn!(error = with_sources(&error), suppressed, "a listener has trouble");
                 }
@@ -439,7 +440,7 @@ impl Driver {
         let reason = cause
             .downcast_ref::<Refusal>()
             .map_or_else(|| with_sources(cause), ToString::to_string);
-        match self.refusals.due(now) {
+        match self.refusals.due(now.into_std(), REPORT_INTERVAL) {
             Some(suppressed) => tracing::warn!(%address, reason, suppressed, "refused an inbound connection"),
             None => tracing::debug!(%address, reason, "refused an inbound connection"),
         }

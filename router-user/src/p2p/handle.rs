@@ -108,6 +108,14 @@ impl NetworkHandle {
         reachable && self.requests.send(Request::DialAnother(peer)).await.is_ok()
     }
 
+    /// Says whether [`NetworkHandle::set_peers`] would take these peers.
+    ///
+    /// # Errors
+    /// The peers contradict themselves.
+    pub fn check_peers(&self, peers: &[PeerConfig]) -> Result<(), StartError> {
+        check_peers(self.local_peer(), peers).map(drop)
+    }
+
     /// Has these peers from now on, and no others. One that is new is dialled, one that is not among them is
     /// disconnected; one that stays keeps its connections, whatever its addresses are now.
     ///

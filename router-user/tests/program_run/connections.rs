@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 use ipnet::IpNet;
 use router_common::names;
 use router_common::packet::protocol::{TCP, UDP};
+use router_common::settings::Settings;
 use router_common::slots::SLOT_COUNT;
+use stream_router::engine::prefix_steps::PrefixStep;
 
 use crate::bench::{Bench, Plan, prefixes};
 use crate::packets::{A4, B4, ipv4, ipv4_full, key, tcp, udp, udp_packet};
@@ -225,6 +227,79 @@ fn running_flow_keeps_its_worker_and_peer_when_the_tables_change() {
 
     assert_eq!((running.worker, running.header.peer), (before.worker, 0));
     assert_eq!((fresh.worker, fresh.header.peer), (other_worker, 9));
+}
+
+#[test]
+fn running_flow_looks_its_peer_up_anew_once_the_peers_are_renewed_and_keeps_its_worker() {
+    let mut bench = Bench::new().unwrap();
+    let (flow, packet) = (key((A4, B4), UDP, 40000, 53), udp_packet(40, 40000, 1));
+    let before = bench.run(&packet).unwrap().captured().unwrap();
+    let mut slots = bench.array::<u32>(names::SLOTS).unwrap();
+    for slot in 0..SLOT_COUNT {
+        slots.set(slot, (before.worker + 1) % 4, 0).unwrap();
+    }
+    let begun = bench.connections.get(&flow, 0).unwrap();
+    let [(net, owner)] = host_of_peer_9()[..] else {
+        panic!("one prefix");
+    };
+
+    for (steps, peer) in [
+        (vec![PrefixStep::Write(net, owner)], owner),
+        (vec![PrefixStep::Remove(net)], before.header.peer),
+    ] {
+        bench.kernel.change_prefixes(steps).unwrap();
+        bench.kernel.renew_peers();
+        let after = bench.run(&packet).unwrap().captured().unwrap();
+        let conn = bench.connections.get(&flow, 0).unwrap();
+
+        assert_eq!((after.worker, after.header.peer), (before.worker, peer));
+        assert_eq!(
+            (conn.peer, conn.peers_version),
+            (peer, bench.kernel.peers_version())
+        );
+        assert_eq!(conn.first_seen_ns, begun.first_seen_ns);
+    }
+    assert_eq!(bench.n_flows(), 1);
+}
+
+#[test]
+fn pressure_of_a_flow_is_that_of_its_new_peer() {
+    let mut bench = Bench::new().unwrap();
+    let packet = udp_packet(1000, 40000, 1);
+    bench.run(&packet).unwrap().captured().unwrap();
+    bench.kernel.add_prefixes(host_of_peer_9()).unwrap();
+    bench.kernel.renew_peers();
+    bench.kernel.pressure_switch(0)(true);
+
+    bench.run(&packet).unwrap().captured().unwrap();
+    bench.kernel.pressure_switch(0)(false);
+    bench.kernel.pressure_switch(9)(true);
+
+    assert!(bench.run(&packet).unwrap().captured().is_err());
+}
+
+#[test]
+fn another_time_to_live_counts_from_the_next_packet_on() {
+    let mut bench = Bench::new().unwrap();
+    let (flow, packet) = (key((A4, B4), UDP, 40000, 53), udp_packet(40, 40000, 1));
+    bench.run(&packet).unwrap();
+    let begun = bench.connections.get(&flow, 0).unwrap();
+    let hash_key = bench.settings.hash_key;
+
+    bench.kernel.set_conn_ttl(Duration::ZERO);
+
+    eventually(|| {
+        bench.run(&packet).unwrap();
+        let conn = bench.connections.get(&flow, 0).unwrap();
+        (conn.first_seen_ns != begun.first_seen_ns).then_some(())
+    });
+    let settings = bench
+        .array::<Settings>(names::SETTINGS)
+        .unwrap()
+        .get(&0, 0)
+        .unwrap();
+    assert_eq!((settings.conn_ttl_ns, settings.hash_key), (0, hash_key));
+    assert_eq!(bench.kernel.conn_ttl(), Duration::ZERO);
 }
 
 #[test]

@@ -1,6 +1,5 @@
 //! Tables of frames for the gateway program: for each the verdict, the one counter that moves, and the record.
 
-use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use anyhow::{Context, Result, ensure};
@@ -10,9 +9,11 @@ use router_common::flow_key::FlowKey;
 use router_common::frame::{FrameHeader, VnetHeader};
 use router_common::packet::ethernet::{IPV4, IPV6, QINQ, VLAN};
 use router_common::packet::protocol::{DESTINATION_OPTIONS, FRAGMENT, HOP_BY_HOP, ICMP, ICMPV6, TCP, UDP};
+use router_common::peer::NO_PEER;
 use router_common::reason::Reason;
 use router_common::record::RecordHeader;
 use router_common::slots::{slot, worker};
+use stream_router::engine::prefix_steps::PrefixStep;
 
 use crate::bench::{Bench, MTU, Outcome, Plan, Record, STOLEN};
 use crate::gateway_bench::*;
@@ -348,9 +349,7 @@ fn frames_cut_anywhere_in_their_headers_pass() {
 #[test]
 fn the_hosts_own_networks_inside_a_peers_prefix_are_the_hosts() {
     let mut gateway = GatewayBench::new().unwrap();
-    let nets =
-        |texts: &[&str]| -> BTreeSet<IpNet> { texts.iter().map(|text| text.parse().unwrap()).collect() };
-    let own = nets(&["10.1.7.0/24"]);
+    let own: IpNet = "10.1.7.0/24".parse().unwrap();
     let packet = |source: Ipv4Addr, to: Ipv4Addr| {
         let packet = ipv4_full((source, to), 0, WHOLE, UDP, &udp(1, 2, b"x"));
         tagged(&[], &with_hops(packet, 64))
@@ -366,13 +365,13 @@ fn the_hosts_own_networks_inside_a_peers_prefix_are_the_hosts() {
     gateway
         .bench
         .kernel
-        .replace_host_prefixes(&nets(&[]), &own)
+        .change_prefixes([PrefixStep::Write(own, NO_PEER)])
         .unwrap();
     let with = reasons(&mut gateway);
     gateway
         .bench
         .kernel
-        .replace_host_prefixes(&own, &nets(&[]))
+        .change_prefixes([PrefixStep::Remove(own)])
         .unwrap();
 
     assert_eq!(before, [Reason::Captured, Reason::PassedSource]);

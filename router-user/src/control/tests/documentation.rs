@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::super::*;
 use super::example::Example;
+use super::reload::{problems, reload};
 
 const API: &str = include_str!("../API.md");
 
@@ -72,6 +73,20 @@ fn every_field_of_every_answer_is_documented_and_no_other() {
     check(&Example.streams());
     check(&Example.counters().unwrap());
     check(&Example.routes().unwrap());
+}
+
+#[test]
+fn every_field_of_a_reload_is_documented_and_no_other() {
+    let mut expected = BTreeSet::new();
+    for example in [
+        serde_json::to_value(reload()).unwrap(),
+        serde_json::to_value(problems()).unwrap(),
+    ] {
+        fields(&example, "", &mut expected);
+    }
+
+    assert_eq!(named(section(Reload::PATH), "| field |"), expected);
+    assert!(API.contains(&format!("| `POST {}` |", Reload::PATH)));
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use router_common::conn::Conn;
 use router_common::flow_key::{FAMILY_V4, FlowKey};
+use router_common::peer::NO_PEER;
 
 use super::{NodeStatus, failed};
 use crate::control::{Flow, FlowQuery, FlowSort, Flows, IpProtocol, SourceError};
@@ -18,18 +19,28 @@ pub(super) fn read(node: &NodeStatus, query: &FlowQuery) -> Result<Flows, Source
         .as_deref()
         .map(|end| find_peer(node, end))
         .transpose()?;
-    let reader = node.parts.kernel.flows(node.flow_ttl).map_err(failed)?;
+    let reader = node
+        .parts
+        .kernel
+        .flows(node.parts.kernel.conn_ttl())
+        .map_err(failed)?;
     let limit = query.limit.max(1) as usize;
+    let (peers, version) = (node.parts.peers.load(), node.parts.kernel.peers_version());
     let (mut live, mut matched) = (0, 0);
     let mut found = Vec::new();
     let outcome = reader.read(node.max_flows, |key, conn, age, idle| {
         live += 1;
-        let row = Row {
+        let mut row = Row {
             key: *key,
             conn: *conn,
             age,
             idle,
         };
+        if conn.peers_version != version {
+            // As the flow's next packet will find it.
+            let owner = peers.routes().lookup(row.addresses().1);
+            row.conn.peer = owner.map_or(NO_PEER, |peer| peer.0);
+        }
         if row.matches(query, peer) {
             matched += 1;
             found.push(row);
@@ -53,7 +64,8 @@ pub(super) fn read(node: &NodeStatus, query: &FlowQuery) -> Result<Flows, Source
 
 /// The index of the one peer whose id ends so.
 fn find_peer(node: &NodeStatus, end: &str) -> Result<u32, SourceError> {
-    let peers = node.parts.peers.all().iter();
+    let peers = node.parts.peers.load();
+    let peers = peers.all().iter().map(|configured| &configured.peer);
     match peers
         .filter(|peer| peer.id.to_string().ends_with(end))
         .collect::<Vec<_>>()[..]

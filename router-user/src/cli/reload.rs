@@ -1,0 +1,80 @@
+//! `stream-router reload`
+
+use std::fmt::Write as _;
+
+use super::ask::{Asked, wait};
+use super::{Outcome, print};
+use crate::control::{ControlError, Reload, reload as ask_reload};
+
+/// Has the node read its configuration file again, and prints what came of it.
+pub(super) fn reload(asked: &Asked) -> Outcome {
+    let outcome = wait(ask_reload(&asked.socket));
+    match outcome {
+        Ok((_, json)) if asked.json => print(json.trim_end()),
+        Ok((reload, _)) => print(lines(&reload).trim_end()),
+        Err(error) => {
+            if asked.json
+                && let Some(ControlError::BadConfiguration { problems }) = error.downcast_ref()
+            {
+                print(serde_json::to_string_pretty(problems)?)?;
+            }
+            Err(error)
+        }
+    }
+}
+
+fn lines(reload: &Reload) -> String {
+    let mut text = String::new();
+    let peers = [
+        ("added", &reload.peers_added),
+        ("removed", &reload.peers_removed),
+        ("changed", &reload.peers_changed),
+    ];
+    for (what, peers) in peers {
+        for peer in peers {
+            // Writing to a string does not fail.
+            let _ = writeln!(text, "peer {what}: {peer}");
+        }
+    }
+    for (what, fields) in [
+        ("applied", &reload.applied),
+        ("needs a restart", &reload.needs_restart),
+    ] {
+        if !fields.is_empty() {
+            let _ = writeln!(text, "{what}: {}", fields.join(", "));
+        }
+    }
+    for note in &reload.notes {
+        let _ = writeln!(text, "note: {note}");
+    }
+    if text.is_empty() {
+        let _ = writeln!(text, "{}: nothing has changed", reload.file);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_change_is_named_and_so_is_none() {
+        let mut reload = Reload {
+            file: "/etc/stream-router.toml".to_owned(),
+            ..Reload::default()
+        };
+        assert_eq!(lines(&reload), "/etc/stream-router.toml: nothing has changed\n");
+
+        reload.peers_added = vec!["a".to_owned()];
+        reload.peers_removed = vec!["b".to_owned()];
+        reload.peers_changed = vec!["c".to_owned()];
+        reload.applied = vec!["workers.max".to_owned(), "log.level".to_owned()];
+        reload.needs_restart = vec!["device.mtu".to_owned()];
+        reload.notes = vec!["RUST_LOG".to_owned()];
+        assert_eq!(
+            lines(&reload),
+            "peer added: a\npeer removed: b\npeer changed: c\napplied: workers.max, log.level\nneeds a restart: \
+             device.mtu\nnote: RUST_LOG\n"
+        );
+    }
+}

@@ -1,0 +1,61 @@
+//! Lets one of many reports of a kind through.
+
+use std::time::{Duration, Instant};
+
+/// Lets one through in each interval, and counts the others.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Occasional {
+    last: Option<Instant>,
+    n_suppressed: u64,
+}
+
+impl Occasional {
+    /// When `interval` has passed since the last one that went through: how many were left out since.
+    pub fn due(&mut self, now: Instant, interval: Duration) -> Option<u64> {
+        if self.is_recent(now, interval) {
+            self.n_suppressed += 1;
+            return None;
+        }
+        self.last = Some(now);
+        Some(self.take_suppressed())
+    }
+
+    /// Says whether one went through within `interval`.
+    pub fn is_recent(&self, now: Instant, interval: Duration) -> bool {
+        self.last
+            .is_some_and(|last| now.saturating_duration_since(last) < interval)
+    }
+
+    /// How many were left out, which nobody has been told yet.
+    pub fn take_suppressed(&mut self) -> u64 {
+        std::mem::take(&mut self.n_suppressed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn one_report_an_interval_says_how_many_were_left_out() {
+        let start = Instant::now();
+        let mut occasional = Occasional::default();
+        assert_eq!(occasional.due(start, MINUTE), Some(0));
+        assert_eq!(occasional.due(start + Duration::from_secs(1), MINUTE), None);
+        assert_eq!(occasional.due(start + Duration::from_secs(59), MINUTE), None);
+        assert_eq!(occasional.due(start + MINUTE, MINUTE), Some(2));
+        assert_eq!(occasional.due(start + MINUTE, MINUTE), None);
+    }
+
+    #[test]
+    fn what_was_told_is_not_told_again() {
+        let start = Instant::now();
+        let mut occasional = Occasional::default();
+        occasional.due(start, MINUTE);
+        occasional.due(start, MINUTE);
+        assert_eq!(occasional.take_suppressed(), 1);
+        assert_eq!(occasional.due(start + MINUTE, MINUTE), Some(0));
+    }
+}

@@ -1,0 +1,120 @@
+//! The log of a running node: where it goes, how it looks, and what of it repeats too often.
+
+mod journal;
+mod json;
+mod repeats;
+
+use std::io::{IsTerminal, stderr};
+use std::sync::Arc;
+use std::{env, fmt};
+
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer, Registry, reload};
+
+use crate::config::{LogConfig, LogFormat};
+use journal::JournalFormat;
+use json::JsonFormat;
+use repeats::Repeats;
+
+/// Why there is no log.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LogError {
+    /// The variable is set, and is no filter.
+    #[error(
+        "{}={text} is no log filter: {reason}; such as \"info\" or \"stream_router=debug\"",
+        EnvFilter::DEFAULT_ENV
+    )]
+    Variable { text: String, reason: String },
+    /// A log is there already.
+    #[error("cannot begin to log: {0}")]
+    Begun(String),
+}
+
+/// The log of this process.
+pub(crate) struct Logs {
+    filter: reload::Handle<EnvFilter, Registry>,
+    repeats: Arc<Repeats>,
+    /// The environment says what is logged, whatever the configuration does.
+    overridden: bool,
+}
+
+impl Logs {
+    /// Logs to standard error from now on.
+    ///
+    /// # Errors
+    /// `RUST_LOG` is wrong, or something else logs in this process.
+    pub(crate) fn begin(config: &LogConfig) -> Result<Self, LogError> {
+        let variable = variable()?;
+        let overridden = variable.is_some();
+        let (filter, handle) = reload::Layer::new(variable.unwrap_or_else(|| config.filter()));
+        let repeats = Arc::new(Repeats::default());
+        let lines = tracing_subscriber::fmt::layer().with_writer(stderr);
+        let lines = match shown(config.format()) {
+            LogFormat::Json => lines.event_format(JsonFormat).boxed(),
+            LogFormat::Journald => lines
+                .with_ansi(false)
+                .event_format(JournalFormat::default())
+                .boxed(),
+            LogFormat::Human | LogFormat::Auto => lines.with_ansi(stderr().is_terminal()).boxed(),
+        };
+        tracing_subscriber::registry()
+            .with(filter)
+            .with(lines)
+            .with(repeats::Layer(repeats.clone()))
+            .try_init()
+            .map_err(|error| LogError::Begun(error.to_string()))?;
+        Ok(Self {
+            filter: handle,
+            repeats,
+            overridden,
+        })
+    }
+
+    /// Logs what `config` says from now on; returns why not, if not.
+    pub(crate) fn set_level(&self, config: &LogConfig) -> Result<(), String> {
+        if self.overridden {
+            return Err(format!("{} says what is logged", EnvFilter::DEFAULT_ENV));
+        }
+        self.filter
+            .reload(config.filter())
+            .map_err(|error| error.to_string())
+    }
+
+    /// Says for ever, once in a while, how many repeats were left out.
+    pub(crate) async fn report_repeats(&self) {
+        self.repeats.report().await;
+    }
+}
+
+impl fmt::Debug for Logs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Logs")
+            .field("overridden", &self.overridden)
+            .finish_non_exhaustive()
+    }
+}
+
+fn variable() -> Result<Option<EnvFilter>, LogError> {
+    let wrong = |text: String, reason: String| LogError::Variable { text, reason };
+    match env::var(EnvFilter::DEFAULT_ENV) {
+        Ok(text) => match EnvFilter::try_new(&text) {
+            Ok(filter) => Ok(Some(filter)),
+            Err(error) => Err(wrong(text, error.to_string())),
+        },
+        Err(env::VarError::NotPresent) => Ok(None),
+        Err(env::VarError::NotUnicode(text)) => Err(wrong(
+            text.to_string_lossy().into_owned(),
+            "it is no text".to_owned(),
+        )),
+    }
+}
+
+/// What [`LogFormat::Auto`] is here.
+fn shown(format: LogFormat) -> LogFormat {
+    match format {
+        LogFormat::Auto if journal::is_journal(&stderr()) => LogFormat::Journald,
+        LogFormat::Auto => LogFormat::Human,
+        format => format,
+    }
+}
