@@ -32,6 +32,10 @@
 //! scale_down = 0.3
 //! [transport]                                                             # likewise
 //! prefer = ["tcp", "quic"]
+//! [discovery]                                                             # likewise
+//! mdns = false
+//! dht = false
+//! announce = []
 //! [[gateway]]                                                             # any number, none by default
 //! interface = "lan0"
 //! sink = "ring"                                                           # the default; or "af_xdp", "auto"
@@ -48,6 +52,7 @@ mod address;
 mod between;
 mod connections;
 mod device;
+mod discovery;
 mod gateway;
 mod node;
 mod peer;
@@ -68,6 +73,7 @@ use toml::de::DeTable;
 
 pub use connections::ConnectionsConfig;
 pub use device::DeviceConfig;
+pub use discovery::DiscoveryConfig;
 pub use gateway::{GatewayConfig, Sink};
 pub use node::{DEFAULT_CONTROL_SOCKET, DEFAULT_KEY_FILE, NodeConfig};
 pub use peer::PeerConfig;
@@ -91,6 +97,7 @@ pub struct Config {
     device: DeviceConfig,
     router: StreamRouterConfig,
     transport: TransportConfig,
+    discovery: DiscoveryConfig,
     gateways: Vec<GatewayConfig>,
     peers: Vec<PeerConfig>,
 }
@@ -132,6 +139,7 @@ impl Config {
         let device = RawDevice::read(root.table("device", &mut problems), &mut problems);
         let router = StreamRouterConfig::read(&mut root, &mut problems);
         let transport = TransportConfig::read(root.table("transport", &mut problems), &mut problems);
+        let discovery = DiscoveryConfig::read(root.table("discovery", &mut problems), &mut problems);
         let gateways: Vec<RawGateway> = root
             .tables("gateway", &mut problems)
             .into_iter()
@@ -143,7 +151,7 @@ impl Config {
             .map(|section| RawPeer::read(section, &mut problems))
             .collect();
         root.finish(&mut problems);
-        between::check(&node, &device, &peers, &mut problems);
+        between::check(&node, &discovery, &device, &peers, &mut problems);
         gateway::check(&gateways, &device, &mut problems);
         if !problems.is_empty() {
             return Err(problems.into_error());
@@ -158,6 +166,7 @@ impl Config {
             device: device.validated(),
             router,
             transport,
+            discovery,
             gateways,
             peers,
         })
@@ -191,6 +200,11 @@ impl Config {
     /// The connections to a peer.
     pub fn transport(&self) -> &TransportConfig {
         &self.transport
+    }
+
+    /// How peers are found.
+    pub fn discovery(&self) -> &DiscoveryConfig {
+        &self.discovery
     }
 
     /// How many streams a peer has.

@@ -11,8 +11,8 @@ use super::Outcome;
 use crate::config::Config;
 use crate::node;
 
-/// The swarm's own INFO repeats ours.
-const DEFAULT_FILTER: &str = "info,libp2p_swarm=warn";
+/// The INFO of swarm and mDNS repeats ours, and tells of every stranger on the local network.
+const DEFAULT_FILTER: &str = "info,libp2p_swarm=warn,libp2p_mdns=warn";
 
 /// Runs a node in the foreground.
 pub(super) fn run(file: &Path) -> Outcome {
