@@ -11,8 +11,9 @@ use super::Outcome;
 use crate::config::Config;
 use crate::node;
 
-/// The INFO of swarm and mDNS repeats ours, and tells of every stranger on the local network.
-const DEFAULT_FILTER: &str = "info,libp2p_swarm=warn,libp2p_mdns=warn";
+/// The INFO of swarm and mDNS repeats ours, and tells of every stranger on the local network. The DHT warns that it
+/// knows nobody yet when it starts.
+const DEFAULT_FILTER: &str = "info,libp2p_swarm=warn,libp2p_mdns=warn,libp2p_kad=error";
 
 /// Runs a node in the foreground.
 pub(super) fn run(file: &Path) -> Outcome {

@@ -20,6 +20,7 @@ pub(super) fn settings(config: &Config) -> DiscoveryConfig {
         .map(IpNet::trunc)
         .collect();
     DiscoveryConfig {
+        prefer: config.transport().preferred(),
         mdns: discovery.mdns(),
         dht: discovery.dht().then(|| DhtConfig {
             networks: own.iter().map(|address| IpNet::from(address.addr())).collect(),

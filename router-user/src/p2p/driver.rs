@@ -36,9 +36,9 @@ use super::{
     found::Found,
     handle::Request,
     local_network::LocalNetwork,
-    network::IsInner,
     redial::Redial,
 };
+pub(super) use finding::Finding;
 use report::{Occasional, PeerLog, dial_error, with_sources};
 
 /// Events that may wait here for room in the channel before the swarm has to wait too.
@@ -61,8 +61,7 @@ pub(super) struct Driver {
     connections: Arc<Connections>,
     peers: BTreeMap<PeerId, Peer>,
     links: HashMap<ConnectionId, Link>,
-    dht: Option<Dht>,
-    is_inner: IsInner,
+    finding: Finding,
     backlog: VecDeque<NetworkEvent>,
     events: mpsc::Sender<NetworkEvent>,
     requests: mpsc::Receiver<Request>,
@@ -99,7 +98,7 @@ impl Driver {
         swarm: Swarm<Behaviour>,
         peers: Vec<PeerConfig>,
         connections: Arc<Connections>,
-        (dht, is_inner): (Option<Dht>, IsInner),
+        finding: Finding,
         events: mpsc::Sender<NetworkEvent>,
         requests: mpsc::Receiver<Request>,
         stop: CancellationToken,
@@ -114,8 +113,7 @@ impl Driver {
             swarm,
             connections,
             links: HashMap::new(),
-            dht,
-            is_inner,
+            finding,
             backlog: VecDeque::new(),
             events,
             requests,
@@ -129,7 +127,9 @@ impl Driver {
         let (stop, events) = (self.stop.clone(), self.events.clone());
         loop {
             let redials = self.peers.values().filter_map(|peer| peer.redial.poll_due());
-            let due = redials.chain(self.dht.as_ref().and_then(Dht::poll_due)).min();
+            let due = redials
+                .chain(self.finding.dht.as_ref().and_then(Dht::poll_due))
+                .min();
             tokio::select! {
                 () = stop.cancelled() => break,
                 request = self.requests.recv() => match request {

@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use libp2p::Multiaddr;
 
-use super::{Announcement, MAX_ANNOUNCED_ADDRESSES};
+use super::{Announcement, MAX_ANNOUNCED_ADDRESSES, TransportKind, address::transport_kind};
 
 /// Most addresses of one peer that are remembered from the local network, where anybody can claim any number.
 const MAX_LOCAL: usize = 8;
@@ -77,8 +77,8 @@ impl Found {
         expired
     }
 
-    /// Every address once, the nearest first.
-    pub(super) fn all(&self) -> Vec<FoundAddress> {
+    /// Every address once, those of the local network first, and of these and the others those that `prefer` carries.
+    pub(super) fn all(&self, prefer: TransportKind) -> Vec<FoundAddress> {
         let of = |by: FoundBy| {
             move |address: &Multiaddr| FoundAddress {
                 address: address.clone(),
@@ -90,7 +90,9 @@ impl Found {
             .iter()
             .filter(|address| !self.local.contains(address));
         let local = self.local.iter().map(of(FoundBy::Mdns));
-        local.chain(elsewhere.map(of(FoundBy::Dht))).collect()
+        let mut all: Vec<_> = local.chain(elsewhere.map(of(FoundBy::Dht))).collect();
+        all.sort_by_key(|found| (found.by == FoundBy::Dht, transport_kind(&found.address) != prefer));
+        all
     }
 }
 
@@ -117,7 +119,7 @@ mod tests {
     }
 
     fn ports(found: &Found) -> Vec<String> {
-        let all = found.all().into_iter();
+        let all = found.all(TransportKind::Tcp).into_iter();
         all.map(|found| format!("{:?} {}", found.by, found.address))
             .collect()
     }
@@ -142,6 +144,30 @@ mod tests {
     }
 
     #[test]
+    fn the_preferred_transport_comes_first_near_and_far() {
+        let mut found = Found::default();
+        let quic = |port: u16| -> Multiaddr {
+            let text = format!("/ip4/192.0.2.1/udp/{port}/quic-v1");
+            text.parse().expect("an address")
+        };
+        let mut said = announcement(&[2], UNIX_EPOCH);
+        said.addresses.push(quic(2));
+        found.handle_announced(&said, |_| true);
+        found.handle_seen(quic(1));
+        found.handle_seen(address(1));
+
+        let order = |prefer| {
+            let all = found.all(prefer).into_iter();
+            all.map(|found| found.address).collect::<Vec<_>>()
+        };
+
+        let tcp_first = [address(1), quic(1), address(2), quic(2)];
+        assert_eq!(order(TransportKind::Tcp), tcp_first);
+        let quic_first = [quic(1), address(1), quic(2), address(2)];
+        assert_eq!(order(TransportKind::Quic), quic_first);
+    }
+
+    #[test]
     fn what_was_announced_goes_when_it_expires_or_something_newer_is_said() {
         let mut found = Found::default();
         let until = UNIX_EPOCH + Duration::from_secs(10);
@@ -152,7 +178,7 @@ mod tests {
         assert!(!found.expire(until - Duration::from_secs(1)));
         assert!(found.expire(until));
 
-        assert_eq!(found.all(), []);
+        assert_eq!(found.all(TransportKind::Tcp), []);
         assert!(!found.expire(until));
     }
 
@@ -162,8 +188,11 @@ mod tests {
 
         let n_new = (0..1000).filter(|port| found.handle_seen(address(*port))).count();
 
-        assert_eq!((n_new, found.all().len()), (MAX_LOCAL, MAX_LOCAL));
+        assert_eq!(
+            (n_new, found.all(TransportKind::Tcp).len()),
+            (MAX_LOCAL, MAX_LOCAL)
+        );
         found.forget_local();
-        assert_eq!(found.all(), []);
+        assert_eq!(found.all(TransportKind::Tcp), []);
     }
 }

@@ -18,7 +18,7 @@ use super::{
     behaviour::{NextTask, Streams},
     connections::Connections,
     dht::{self, Dht},
-    driver::{Behaviour, Driver},
+    driver::{Behaviour, Driver, Finding},
     local_network::LocalNetwork,
     port::check_free,
     transport,
@@ -34,9 +34,6 @@ const PING_INTERVAL: Duration = Duration::from_secs(1);
 const PING_TIMEOUT: Duration = Duration::from_secs(4);
 
 pub use super::dht::DhtConfig;
-
-/// Says of an IP address that it is inside the tunnel.
-pub(super) type IsInner = Arc<dyn Fn(IpAddr) -> bool + Send + Sync>;
 
 /// What a network needs to know.
 #[derive(Clone)]
@@ -65,6 +62,8 @@ pub struct DiscoveryConfig {
     pub mdns: bool,
     /// In a DHT among the peers.
     pub dht: Option<DhtConfig>,
+    /// Which of a peer's found addresses are dialled first.
+    pub prefer: TransportKind,
     /// Says of an IP address that it is inside the tunnel: then it is neither dialled nor announced.
     pub is_inner: Arc<dyn Fn(IpAddr) -> bool + Send + Sync>,
 }
@@ -74,6 +73,7 @@ impl Default for DiscoveryConfig {
         Self {
             mdns: false,
             dht: None,
+            prefer: TransportKind::Tcp,
             is_inner: Arc::new(|_| false),
         }
     }
@@ -84,6 +84,7 @@ impl fmt::Debug for DiscoveryConfig {
         f.debug_struct("DiscoveryConfig")
             .field("mdns", &self.mdns)
             .field("dht", &self.dht)
+            .field("prefer", &self.prefer)
             .finish_non_exhaustive()
     }
 }
@@ -270,12 +271,16 @@ impl Network {
         let (event_sender, events) = mpsc::channel(EVENT_CAPACITY);
         let (request_sender, requests) = mpsc::channel(REQUEST_CAPACITY);
         let stop = CancellationToken::new();
-        let dht = discovery.dht.map(|config| Dht::new(keypair, config));
+        let finding = Finding {
+            dht: discovery.dht.map(|config| Dht::new(keypair, config)),
+            prefer: discovery.prefer,
+            is_inner: discovery.is_inner,
+        };
         let driver = Driver::new(
             swarm,
             peers,
             Arc::clone(&connections),
-            (dht, discovery.is_inner),
+            finding,
             event_sender,
             requests,
             stop.clone(),

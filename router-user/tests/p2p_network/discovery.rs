@@ -2,7 +2,7 @@
 
 use std::{
     io::ErrorKind,
-    net::{IpAddr, Ipv4Addr, TcpListener},
+    net::{IpAddr, Ipv4Addr, TcpListener, UdpSocket},
     time::{Duration, SystemTime},
 };
 
@@ -69,7 +69,7 @@ fn is_connected(node: &Node, peer: PeerId) -> bool {
     known.is_some_and(|known| !known.connections.is_empty())
 }
 
-async fn until(what: &str, condition: impl Fn() -> bool) {
+async fn until(what: &str, mut condition: impl FnMut() -> bool) {
     let waiting = async {
         while !condition() {
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -291,6 +291,69 @@ fn peers_on_the_local_network_are_found_unless_their_address_is_inside_the_tunne
         first.stop().await;
         second.stop().await;
     });
+}
+
+#[test]
+fn a_local_network_that_claims_too_much_is_forgotten() {
+    in_own_network(|| async {
+        with_addresses([1, 9]).await;
+        let victim = PeerId::random();
+        let discovery = DiscoveryConfig {
+            mdns: true,
+            ..DiscoveryConfig::default()
+        };
+        let setup = Setup::new(&Keypair::generate_ed25519()).listen(&listen_at(1));
+        let node = setup.discovery(discovery).peer(victim, &[]).start();
+        let found = || node.handle.snapshot().peers[0].found.clone();
+        let socket = UdpSocket::bind((host(9), 0)).expect("bind");
+        let claim = |peer: PeerId, ports: std::ops::Range<u16>| {
+            let texts = ports.map(|port| format!("dnsaddr=/ip4/192.0.2.9/tcp/{port}/p2p/{peer}"));
+            let sent = socket.send_to(&mdns_answer(texts), ("224.0.0.251", 5353));
+            sent.expect("send");
+        };
+
+        until("some of the claimed addresses are found", || {
+            claim(victim, 1000..1020);
+            !found().is_empty()
+        })
+        .await;
+        assert_eq!(found().len(), 8, "not all of them");
+        let mut n_claimed = 0;
+        until("everything is forgotten", || {
+            n_claimed += 1;
+            claim(PeerId::random(), 1000..1020);
+            found().is_empty()
+        })
+        .await;
+
+        assert!(n_claimed * 20 > 900, "{n_claimed} answers");
+        node.stop().await;
+    });
+}
+
+/// An answer to the question for libp2p nodes on the local network.
+fn mdns_answer(texts: impl Iterator<Item = String>) -> Vec<u8> {
+    fn name(labels: &[&str]) -> Vec<u8> {
+        let labels = labels.iter().flat_map(|label| {
+            let length = [label.len() as u8];
+            length.into_iter().chain(label.bytes()).collect::<Vec<_>>()
+        });
+        labels.chain([0]).collect()
+    }
+    fn record(name: &[u8], kind: u8, data: &[u8]) -> Vec<u8> {
+        let ttl_s = [0, 0, 0, 120];
+        let length = (data.len() as u16).to_be_bytes();
+        [name, &[0, kind, 0, 1], &ttl_s, &length, data].concat()
+    }
+    let (service, node) = (
+        name(&["_p2p", "_udp", "local"]),
+        name(&["node", "_p2p", "_udp", "local"]),
+    );
+    let texts: Vec<_> = texts
+        .map(|text| record(&node, 16, &[&[text.len() as u8], text.as_bytes()].concat()))
+        .collect();
+    let header = [0, 0, 0x84, 0, 0, 0, 0, 1, 0, 0, 0, texts.len() as u8];
+    [&header[..], &record(&service, 12, &node), &texts.concat()].concat()
 }
 
 /// Where a peer's record is in the DHT, on the wire.

@@ -1,6 +1,11 @@
 //! Finding configured peers: what the local network and the DHT say, and what of it is used.
 
-use std::{sync::atomic::Ordering::Relaxed, time::SystemTime};
+use std::{
+    collections::BTreeMap,
+    net::IpAddr,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::SystemTime,
+};
 
 use libp2p::{
     Multiaddr, PeerId,
@@ -10,7 +15,7 @@ use tokio::time::Instant;
 
 use super::{Driver, report::with_sources};
 use crate::p2p::{
-    Announcement, LookupError,
+    Announcement, LookupError, TransportKind,
     address::reachable,
     announcement::{key_of, peer_of},
     dht::{Dht, Reply, record},
@@ -18,23 +23,32 @@ use crate::p2p::{
     local_network::LocalEvent,
 };
 
+/// What finding peers needs.
+pub(in crate::p2p) struct Finding {
+    pub(in crate::p2p) dht: Option<Dht>,
+    pub(in crate::p2p) prefer: TransportKind,
+    pub(in crate::p2p) is_inner: Arc<dyn Fn(IpAddr) -> bool + Send + Sync>,
+}
+
 impl Driver {
     pub(super) fn handle_local(&mut self, event: LocalEvent, now: Instant) {
         match event {
             LocalEvent::Seen(seen) => {
-                for (peer, address) in seen {
-                    if let Some(address) = self.usable(&address, peer) {
-                        self.change_found(peer, now, |found| {
+                for (peer, addresses) in self.usable_by_peer(seen) {
+                    self.change_found(peer, now, |found| {
+                        for address in addresses {
                             found.handle_seen(address);
-                        });
-                    }
+                        }
+                    });
                 }
             }
             LocalEvent::Unseen(unseen) => {
-                for (peer, address) in unseen {
-                    if let Some(address) = self.usable(&address, peer) {
-                        self.change_found(peer, now, |found| found.handle_unseen(&address));
-                    }
+                for (peer, addresses) in self.usable_by_peer(unseen) {
+                    self.change_found(peer, now, |found| {
+                        for address in &addresses {
+                            found.handle_unseen(address);
+                        }
+                    });
                 }
             }
             LocalEvent::Forgotten => {
@@ -60,7 +74,7 @@ impl Driver {
 
     /// These are configured no more.
     pub(super) fn forget_peer(&mut self, peer: PeerId) {
-        if let Some(dht) = &mut self.dht {
+        if let Some(dht) = &mut self.finding.dht {
             dht.handle_forgotten(peer);
         }
         if let Some(kad) = self.swarm.behaviour_mut().kad.as_mut() {
@@ -70,7 +84,7 @@ impl Driver {
 
     /// The first connection to a peer is up.
     pub(super) fn handle_neighbour(&mut self, peer: PeerId, address: &Multiaddr, now: Instant) {
-        if let Some(dht) = &mut self.dht {
+        if let Some(dht) = &mut self.finding.dht {
             dht.handle_neighbour(now);
         }
         if let Some(kad) = self.swarm.behaviour_mut().kad.as_mut() {
@@ -89,7 +103,7 @@ impl Driver {
 
     /// The addresses that we listen on have changed.
     pub(super) fn announce_change(&mut self, now: Instant) {
-        if let Some(dht) = &mut self.dht
+        if let Some(dht) = &mut self.finding.dht
             && self.links.values().any(|link| link.live)
         {
             dht.handle_change(now);
@@ -97,7 +111,7 @@ impl Driver {
     }
 
     fn look_for_absent(&mut self, now: Instant) {
-        if let Some(dht) = &mut self.dht
+        if let Some(dht) = &mut self.finding.dht
             && self.links.values().any(|link| link.live)
         {
             dht.handle_absent(now);
@@ -107,6 +121,7 @@ impl Driver {
     /// Does what is due in the DHT.
     pub(super) fn run_dht(&mut self, now: Instant) {
         if self
+            .finding
             .dht
             .as_ref()
             .and_then(Dht::poll_due)
@@ -122,10 +137,10 @@ impl Driver {
             .collect();
         let listening = self.swarm.listeners().filter_map(|address| {
             let (address, ip) = reachable(address, None)?;
-            (!(self.is_inner)(ip)).then_some(address)
+            (!(self.finding.is_inner)(ip)).then_some(address)
         });
         let listening: Vec<_> = listening.collect();
-        let (Some(dht), Some(kad)) = (&mut self.dht, self.swarm.behaviour_mut().kad.as_mut()) else {
+        let (Some(dht), Some(kad)) = (&mut self.finding.dht, self.swarm.behaviour_mut().kad.as_mut()) else {
             return;
         };
         if let Some(record) = dht.poll_publish(now, listening)
@@ -148,7 +163,7 @@ impl Driver {
     /// Asks for what a peer says of itself.
     pub(super) fn find_announcement(&mut self, peer: PeerId, reply: Reply) {
         let alone = !self.links.values().any(|link| link.live);
-        let refusal = match (&mut self.dht, self.swarm.behaviour_mut().kad.as_mut()) {
+        let refusal = match (&mut self.finding.dht, self.swarm.behaviour_mut().kad.as_mut()) {
             (Some(_), Some(_)) if alone => LookupError::Alone,
             (Some(dht), Some(_)) if !dht.has_room() => LookupError::Busy,
             (Some(dht), Some(kad)) => {
@@ -187,13 +202,13 @@ impl Driver {
                     }
                     QueryResult::PutRecord(Err(error)) => {
                         tracing::debug!(%error, "no peer keeps what this node says of itself");
-                        if let Some(dht) = &mut self.dht {
+                        if let Some(dht) = &mut self.finding.dht {
                             dht.handle_not_published(now);
                         }
                     }
                     _ => {}
                 }
-                if let Some(dht) = self.dht.as_mut().filter(|_| step.last) {
+                if let Some(dht) = self.finding.dht.as_mut().filter(|_| step.last) {
                     dht.handle_finished(id, timed_out);
                 }
             }
@@ -218,7 +233,7 @@ impl Driver {
     }
 
     fn handle_answer(&mut self, query: kad::QueryId, found: &kad::PeerRecord, now: Instant) {
-        let Some(peer) = self.dht.as_ref().and_then(|dht| dht.asked_for(query)) else {
+        let Some(peer) = self.finding.dht.as_ref().and_then(|dht| dht.asked_for(query)) else {
             return;
         };
         match Dht::verify(&found.record.value, peer) {
@@ -226,7 +241,7 @@ impl Driver {
                 if self.peers.contains_key(&peer) {
                     self.learn(&announcement, now);
                 }
-                if let Some(dht) = &mut self.dht {
+                if let Some(dht) = &mut self.finding.dht {
                     dht.handle_answer(query, announcement);
                 }
             }
@@ -240,7 +255,12 @@ impl Driver {
     /// Uses what a configured peer says of itself. False if it is nothing new.
     fn learn(&mut self, announcement: &Announcement, now: Instant) -> bool {
         let peer = announcement.peer;
-        if !self.dht.as_mut().is_some_and(|dht| dht.is_news(announcement)) {
+        if !self
+            .finding
+            .dht
+            .as_mut()
+            .is_some_and(|dht| dht.is_news(announcement))
+        {
             return false;
         }
         let usable: Vec<_> = announcement
@@ -260,10 +280,23 @@ impl Driver {
         tracing::debug!(peer = %source, reason, "refused a record of the DHT");
     }
 
+    /// The addresses of configured peers among these, those of each together.
+    fn usable_by_peer(&self, pairs: Vec<(PeerId, Multiaddr)>) -> BTreeMap<PeerId, Vec<Multiaddr>> {
+        let mut by_peer: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        for (peer, address) in pairs {
+            if self.peers.contains_key(&peer)
+                && let Some(address) = self.usable(&address, peer)
+            {
+                by_peer.entry(peer).or_default().push(address);
+            }
+        }
+        by_peer
+    }
+
     /// An address to dial a peer at, without its id; `None` if it leads nowhere or into the tunnel.
     fn usable(&self, address: &Multiaddr, peer: PeerId) -> Option<Multiaddr> {
         let (address, ip) = reachable(address, Some(peer))?;
-        (!(self.is_inner)(ip)).then_some(address)
+        (!(self.finding.is_inner)(ip)).then_some(address)
     }
 
     /// Changes what was found of a configured peer, and dials accordingly.
@@ -272,14 +305,16 @@ impl Driver {
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
-        let before = peer.found.all();
+        let prefer = self.finding.prefer;
+        let before = peer.found.all(prefer);
         change(&mut peer.found);
-        let found = peer.found.all();
+        let found = peer.found.all(prefer);
         if found == before {
             return;
         }
         let addresses: Vec<_> = found.iter().map(|found| found.address.clone()).collect();
-        tracing::info!(peer = %id, ?addresses, "found addresses of a peer");
+        // Whoever is on the local network can provoke it.
+        tracing::debug!(peer = %id, ?addresses, "found addresses of a peer");
         peer.redial.set_found(addresses, present, now);
         self.connections.set_found(id, found);
     }
