@@ -36,6 +36,8 @@
 //! mdns = false
 //! dht = false
 //! announce = []
+//! [metrics]                                                               # nothing is served without
+//! listen = "127.0.0.1:9464"
 //! [[gateway]]                                                             # any number, none by default
 //! interface = "lan0"
 //! sink = "ring"                                                           # the default; or "af_xdp", "auto"
@@ -54,6 +56,7 @@ mod connections;
 mod device;
 mod discovery;
 mod gateway;
+mod metrics;
 mod node;
 mod peer;
 mod problem;
@@ -75,6 +78,7 @@ pub use connections::ConnectionsConfig;
 pub use device::DeviceConfig;
 pub use discovery::DiscoveryConfig;
 pub use gateway::{GatewayConfig, Sink};
+pub use metrics::MetricsConfig;
 pub use node::{DEFAULT_CONTROL_SOCKET, DEFAULT_KEY_FILE, NodeConfig};
 pub use peer::PeerConfig;
 pub use problem::{ConfigError, Problem};
@@ -98,6 +102,7 @@ pub struct Config {
     router: StreamRouterConfig,
     transport: TransportConfig,
     discovery: DiscoveryConfig,
+    metrics: MetricsConfig,
     gateways: Vec<GatewayConfig>,
     peers: Vec<PeerConfig>,
 }
@@ -140,6 +145,7 @@ impl Config {
         let router = StreamRouterConfig::read(&mut root, &mut problems);
         let transport = TransportConfig::read(root.table("transport", &mut problems), &mut problems);
         let discovery = DiscoveryConfig::read(root.table("discovery", &mut problems), &mut problems);
+        let metrics = MetricsConfig::read(root.table("metrics", &mut problems), &mut problems);
         let gateways: Vec<RawGateway> = root
             .tables("gateway", &mut problems)
             .into_iter()
@@ -167,6 +173,7 @@ impl Config {
             router,
             transport,
             discovery,
+            metrics,
             gateways,
             peers,
         })
@@ -210,6 +217,11 @@ impl Config {
     /// How many streams a peer has.
     pub fn streams(&self) -> &StreamsConfig {
         self.router.streams()
+    }
+
+    /// Metrics, health and the status page.
+    pub fn metrics(&self) -> &MetricsConfig {
+        &self.metrics
     }
 
     /// The gateways in the order of the file; may be none.

@@ -14,6 +14,7 @@ use libp2p::{
     Multiaddr, PeerId, Swarm,
     core::ConnectedPoint,
     kad::{self, store::MemoryStore},
+    metrics::{Metrics, Recorder, Registry},
     ping,
     swarm::{
         ConnectionError, ConnectionId, DialError, ListenError, NetworkBehaviour, SwarmEvent,
@@ -68,6 +69,8 @@ pub(super) struct Driver {
     stop: CancellationToken,
     refusals: Occasional,
     listener_errors: Occasional,
+    metrics: Metrics,
+    registry: Registry,
 }
 
 struct Peer {
@@ -105,6 +108,8 @@ impl Driver {
     ) -> Self {
         let now = Instant::now();
         let local_peer = *swarm.local_peer_id();
+        let mut registry = Registry::default();
+        let metrics = Metrics::new(&mut registry);
         let peers = peers
             .into_iter()
             .map(|peer| (peer.peer, Peer::new(local_peer, peer, now)));
@@ -120,7 +125,13 @@ impl Driver {
             stop,
             refusals: Occasional::default(),
             listener_errors: Occasional::default(),
+            metrics,
+            registry,
         }
+    }
+
+    pub(super) fn take_metrics(&mut self) -> Registry {
+        std::mem::take(&mut self.registry)
     }
 
     pub(super) async fn run(mut self) {
@@ -263,10 +274,17 @@ impl Driver {
     }
 
     fn handle_event(&mut self, event: SwarmEvent<BehaviourEvent>, now: Instant) {
+        self.metrics.record(&event);
         match event {
-            SwarmEvent::Behaviour(BehaviourEvent::Ping(ping)) => self.handle_ping(ping, now),
+            SwarmEvent::Behaviour(BehaviourEvent::Ping(ping)) => {
+                self.metrics.record(&ping);
+                self.handle_ping(ping, now);
+            }
             SwarmEvent::Behaviour(BehaviourEvent::LocalNetwork(event)) => self.handle_local(event, now),
-            SwarmEvent::Behaviour(BehaviourEvent::Kad(event)) => self.handle_kad(event, now),
+            SwarmEvent::Behaviour(BehaviourEvent::Kad(event)) => {
+                self.metrics.record(&event);
+                self.handle_kad(event, now);
+            }
             SwarmEvent::ConnectionEstablished {
                 peer_id,
                 connection_id,
