@@ -1,4 +1,4 @@
-//! A discovery of one's own, a directory that answers slowly: `cargo run -p stream-router --example custom_discovery`.
+//! A discovery of one's own, a directory that answers slowly, behind one that ships: `cargo run -p stream-router --example custom_discovery`.
 #![expect(clippy::print_stdout, reason = "an example shows what it does")]
 
 use std::collections::BTreeMap;
@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use etherparse::PacketBuilder;
 use futures::future::BoxFuture;
-use stream_router::discovery::{DiscoveryError, PeerDiscovery};
+use stream_router::discovery::{ChainDiscovery, DiscoveryError, PeerDiscovery, StaticDiscovery};
 use stream_router::p2p::PeerId;
 use stream_router::router::{DispatchError, PoolError, StreamPool, StreamRouter, StreamRouterConfig};
 
@@ -48,10 +48,19 @@ impl StreamPool for Sink {
 
 #[tokio::main]
 async fn main() -> Result<()> {
+    let known = StaticDiscovery::new([("10.0.0.0/24".parse()?, PeerId::random())]);
     let directory = BTreeMap::from([([10, 0, 1], PeerId::random()), ([10, 0, 2], PeerId::random())]);
-    let router = StreamRouter::new(StreamRouterConfig::default(), Sink, Directory(directory));
+    // What is known without asking comes first.
+    let discovery = ChainDiscovery::new().then(known).then(Directory(directory));
+    let router = StreamRouter::new(StreamRouterConfig::default(), Sink, discovery);
 
-    for destination in [[10, 0, 1, 7], [10, 0, 2, 7], [10, 0, 2, 7], [10, 0, 3, 7]] {
+    for destination in [
+        [10, 0, 0, 7],
+        [10, 0, 1, 7],
+        [10, 0, 2, 7],
+        [10, 0, 2, 7],
+        [10, 0, 3, 7],
+    ] {
         let mut packet = Vec::new();
         PacketBuilder::ipv4([10, 0, 0, 1], destination, 64)
             .udp(4000, 9)
@@ -75,7 +84,7 @@ async fn main() -> Result<()> {
         "{} lookups, {} packets written",
         stats.n_lookups, report.n_written
     );
-    ensure!((stats.n_lookups, report.n_written) == (3, 3), "one lookup each");
+    ensure!((stats.n_lookups, report.n_written) == (4, 4), "one lookup each");
     ensure!(stats.refused.unknown_peer == 1, "10.0.3.7 is nobody's");
     Ok(())
 }

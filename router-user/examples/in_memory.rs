@@ -2,7 +2,6 @@
 #![expect(clippy::print_stdout, reason = "an example shows what it does")]
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
@@ -13,7 +12,7 @@ use anyhow::{Result, ensure};
 use etherparse::PacketBuilder;
 use futures::AsyncWrite;
 use futures::future::BoxFuture;
-use stream_router::discovery::{DiscoveryError, PeerDiscovery};
+use stream_router::discovery::StaticDiscovery;
 use stream_router::p2p::PeerId;
 use stream_router::router::{PoolError, StreamPool, StreamRouter, StreamRouterConfig};
 
@@ -56,20 +55,12 @@ impl AsyncWrite for MemoryStream {
     }
 }
 
-/// Everything is one peer's.
-struct OnePeer(PeerId);
-
-impl PeerDiscovery for OnePeer {
-    fn find_peer(&self, _: IpAddr) -> BoxFuture<'_, Result<Option<PeerId>, DiscoveryError>> {
-        Box::pin(future::ready(Ok(Some(self.0))))
-    }
-}
-
 #[tokio::main]
 async fn main() -> Result<()> {
     let memory = Memory::default();
     let peer = PeerId::random();
-    let router = StreamRouter::new(StreamRouterConfig::default(), memory.clone(), OnePeer(peer));
+    let discovery = StaticDiscovery::new([("0.0.0.0/0".parse()?, peer)]);
+    let router = StreamRouter::new(StreamRouterConfig::default(), memory.clone(), discovery);
 
     router.resolve([10, 0, 0, 2].into()).await?;
     for port in 1..=100 {

@@ -2,19 +2,17 @@
 //! `cargo run -p stream-router --example two_routers`.
 #![expect(clippy::print_stdout, reason = "an example shows what it does")]
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use etherparse::PacketBuilder;
 use futures::AsyncReadExt;
-use futures::future::BoxFuture;
-use stream_router::discovery::{DiscoveryError, PeerDiscovery};
+use stream_router::discovery::StaticDiscovery;
 use stream_router::engine::framing::Decoder;
 use stream_router::p2p::{
-    ConnectionId, DataStream, InboundStreams, Keypair, Multiaddr, Network, NetworkConfig, NetworkEvent,
-    NetworkHandle, PeerConfig, PeerId,
+    ConnectionId, DataStream, DiscoveryConfig, InboundStreams, Keypair, Multiaddr, Network, NetworkConfig,
+    NetworkEvent, NetworkHandle, PeerConfig, PeerId,
 };
 use stream_router::router::{StreamRouter, StreamRouterConfig};
 use tokio::runtime::Handle;
@@ -43,15 +41,6 @@ impl InboundStreams for Receiver {
     }
 }
 
-/// Everything is the other one's.
-struct Other(PeerId);
-
-impl PeerDiscovery for Other {
-    fn find_peer(&self, _: IpAddr) -> BoxFuture<'_, Result<Option<PeerId>, DiscoveryError>> {
-        Box::pin(async { Ok(Some(self.0)) })
-    }
-}
-
 /// One side: its network, its router, and the counts of what arrives.
 struct Side {
     network: NetworkHandle,
@@ -69,9 +58,12 @@ fn start(keypair: Keypair, listen: Vec<Multiaddr>, peer: PeerId, addresses: Vec<
         peers: vec![PeerConfig { peer, addresses }],
         placement: Arc::new(move |_, _| runtime.clone()),
         inbound: Arc::new(Receiver(counted)),
+        discovery: DiscoveryConfig::default(),
     })?;
     tokio::spawn(network.driver.run());
-    let router = StreamRouter::new(StreamRouterConfig::default(), network.handle.clone(), Other(peer));
+    // Everything is the other one's.
+    let discovery = StaticDiscovery::new([("0.0.0.0/0".parse()?, peer)]);
+    let router = StreamRouter::new(StreamRouterConfig::default(), network.handle.clone(), discovery);
     Ok(Side {
         network: network.handle,
         router,

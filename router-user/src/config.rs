@@ -35,6 +35,10 @@
 //! [log]                                                                   # likewise
 //! level = "info"
 //! format = "auto"                                                         # or "human", "json", "journald"
+//! [discovery]                                                             # likewise
+//! mdns = false
+//! dht = false
+//! announce = []
 //! [metrics]                                                               # nothing is served without
 //! listen = "127.0.0.1:9464"
 //! [[gateway]]                                                             # any number, none by default
@@ -54,6 +58,7 @@ mod between;
 mod changes;
 mod connections;
 mod device;
+mod discovery;
 mod gateway;
 mod log;
 mod metrics;
@@ -77,6 +82,7 @@ use toml::de::DeTable;
 pub use changes::Changes;
 pub use connections::ConnectionsConfig;
 pub use device::DeviceConfig;
+pub use discovery::DiscoveryConfig;
 pub use gateway::{GatewayConfig, Sink};
 pub use log::{LogConfig, LogFormat};
 pub use metrics::MetricsConfig;
@@ -104,6 +110,7 @@ pub struct Config {
     router: StreamRouterConfig,
     transport: TransportConfig,
     log: LogConfig,
+    discovery: DiscoveryConfig,
     metrics: MetricsConfig,
     gateways: Vec<GatewayConfig>,
     peers: Vec<PeerConfig>,
@@ -147,6 +154,7 @@ impl Config {
         let router = StreamRouterConfig::read(&mut root, &mut problems);
         let transport = TransportConfig::read(root.table("transport", &mut problems), &mut problems);
         let log = LogConfig::read(root.table("log", &mut problems), &mut problems);
+        let discovery = DiscoveryConfig::read(root.table("discovery", &mut problems), &mut problems);
         let metrics = MetricsConfig::read(root.table("metrics", &mut problems), &mut problems);
         let gateways: Vec<RawGateway> = root
             .tables("gateway", &mut problems)
@@ -159,7 +167,7 @@ impl Config {
             .map(|section| RawPeer::read(section, &mut problems))
             .collect();
         root.finish(&mut problems);
-        between::check(&node, &device, &peers, &mut problems);
+        between::check(&node, &discovery, &device, &peers, &mut problems);
         gateway::check(&gateways, &device, &mut problems);
         if !problems.is_empty() {
             return Err(problems.into_error());
@@ -175,6 +183,7 @@ impl Config {
             router,
             transport,
             log,
+            discovery,
             metrics,
             gateways,
             peers,
@@ -209,6 +218,11 @@ impl Config {
     /// The connections to a peer.
     pub fn transport(&self) -> &TransportConfig {
         &self.transport
+    }
+
+    /// How peers are found.
+    pub fn discovery(&self) -> &DiscoveryConfig {
+        &self.discovery
     }
 
     /// How many streams a peer has.

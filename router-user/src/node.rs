@@ -4,6 +4,7 @@ mod connections;
 mod counter_meanings;
 pub mod counters;
 mod data_thread;
+mod discovery;
 mod error;
 mod forwarder;
 mod gateway_sink;

@@ -3,7 +3,8 @@
 //! # How to embed it
 //! 1. Say where streams come from: a [`StreamPool`]. The node's own network is one
 //!    ([`NetworkHandle`](crate::p2p::NetworkHandle)); any reliable byte stream will do.
-//! 2. Say whose an address is: a [`PeerDiscovery`].
+//! 2. Say whose an address is: a [`PeerDiscovery`]. Those that [ship](crate::discovery) can be chained with your own; a
+//!    node's configuration is a [`StaticDiscovery`](crate::discovery::StaticDiscovery).
 //! 3. Make a [`StreamRouterConfig`], a [`StreamRouter`] in a tokio runtime, and call
 //!    [`StreamRouter::dispatch_packet`] with each IP packet, from as many tasks and threads as you like.
 //! 4. On the other side read each stream's frames with [`framing`](crate::engine::framing::Decoder), and check with
@@ -95,11 +96,9 @@ const MAX_WISHES: usize = 16;
 /// Routes packets to peers. Cheap to clone; all clones are one router, which ends when the last one is dropped.
 ///
 /// ```
-/// use std::net::IpAddr;
-///
 /// use futures::future::BoxFuture;
 /// use libp2p::PeerId;
-/// use stream_router::discovery::{DiscoveryError, PeerDiscovery};
+/// use stream_router::discovery::StaticDiscovery;
 /// use stream_router::router::{DispatchError, PoolError, StreamPool, StreamRouter, StreamRouterConfig};
 ///
 /// struct Sink;
@@ -116,18 +115,12 @@ const MAX_WISHES: usize = 16;
 ///     }
 /// }
 ///
-/// struct Nobody;
-///
-/// impl PeerDiscovery for Nobody {
-///     fn find_peer(&self, _: IpAddr) -> BoxFuture<'_, Result<Option<PeerId>, DiscoveryError>> {
-///         Box::pin(async { Ok(None) })
-///     }
-/// }
-///
 /// # #[tokio::main(flavor = "current_thread")]
-/// # async fn main() {
-/// let router = StreamRouter::new(StreamRouterConfig::default(), Sink, Nobody);
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let discovery = StaticDiscovery::new([("10.0.0.0/8".parse()?, PeerId::random())]);
+/// let router = StreamRouter::new(StreamRouterConfig::default(), Sink, discovery);
 /// assert!(matches!(router.dispatch_packet(b"hello"), Err(DispatchError::Malformed { .. })));
+/// # Ok(())
 /// # }
 /// ```
 #[derive(Clone)]

@@ -7,16 +7,23 @@ use libp2p::PeerId;
 use router_common::peer::{MAX_PEERS, MAX_PREFIXES};
 
 use super::device::{MAX_MTU, MIN_MTU_V6, RawDevice};
+use super::discovery::DiscoveryConfig;
 use super::node::NodeConfig;
 use super::peer::RawPeer;
 use super::problem::{Place, Problems};
 
 /// Checks the peers against each other, the device and the node.
-pub(super) fn check(node: &NodeConfig, device: &RawDevice, peers: &[RawPeer], problems: &mut Problems) {
+pub(super) fn check(
+    node: &NodeConfig,
+    discovery: &DiscoveryConfig,
+    device: &RawDevice,
+    peers: &[RawPeer],
+    problems: &mut Problems,
+) {
     limits(peers, problems);
     ids(peers, problems);
     networks(device, peers, problems);
-    reachability(node, peers, problems);
+    reachability(node, discovery, peers, problems);
     mtu(device, peers, problems);
 }
 
@@ -92,8 +99,8 @@ fn networks(device: &RawDevice, peers: &[RawPeer], problems: &mut Problems) {
     }
 }
 
-fn reachability(node: &NodeConfig, peers: &[RawPeer], problems: &mut Problems) {
-    if !node.listen().is_empty() {
+fn reachability(node: &NodeConfig, discovery: &DiscoveryConfig, peers: &[RawPeer], problems: &mut Problems) {
+    if !node.listen().is_empty() || discovery.mdns() || discovery.dht() {
         return;
     }
     for peer in peers.iter().filter(|peer| peer.n_addresses_listed == 0) {

@@ -39,6 +39,7 @@ impl Config {
             router,
             transport,
             log,
+            discovery,
             metrics,
             gateways,
             peers: _,
@@ -64,6 +65,13 @@ impl Config {
             &new.transport.n_connections(),
         );
         restart.compare("log.format", &log.format(), &new.log.format());
+        restart.compare("discovery.mdns", &discovery.mdns(), &new.discovery.mdns());
+        restart.compare("discovery.dht", &discovery.dht(), &new.discovery.dht());
+        restart.compare(
+            "discovery.announce",
+            discovery.announce(),
+            new.discovery.announce(),
+        );
         restart.compare("metrics.listen", &metrics.listen(), &new.metrics.listen());
         restart.compare("metrics.hosts", metrics.hosts(), new.metrics.hosts());
         restart.compare("gateway", gateways, &new.gateways);
@@ -84,6 +92,7 @@ impl Config {
             },
             transport: self.transport.with_preference_of(&new.transport),
             log: self.log.with_level_of(&new.log),
+            discovery: self.discovery.clone(),
             metrics: self.metrics.clone(),
             gateways: self.gateways.clone(),
             peers: new.peers.clone(),
@@ -233,7 +242,7 @@ mod tests {
     }
 
     /// One value other than the default for every field of the file, and whether a running node takes it.
-    const FIELDS: [(&str, &str, &str, bool); 33] = [
+    const FIELDS: [(&str, &str, &str, bool); 36] = [
         ("node", "key", "'/k'", false),
         ("node", "listen", "[]", false),
         ("node", "control", "'/c'", false),
@@ -262,6 +271,9 @@ mod tests {
         ("transport", "connections_per_peer", "3", false),
         ("log", "level", "'debug'", true),
         ("log", "format", "'json'", false),
+        ("discovery", "mdns", "true", false),
+        ("discovery", "dht", "true", false),
+        ("discovery", "announce", "['/ip4/192.0.2.9/tcp/4001']", false),
         ("metrics", "listen", "'127.0.0.1:9464'", false),
         ("metrics", "hosts", "['node']", false),
         ("gateway", "interface", "'lan0'", false),
@@ -286,6 +298,7 @@ mod tests {
             "streams",
             "transport",
             "log",
+            "discovery",
             "metrics",
         ] {
             text += &format!("[{section}]\n");

@@ -7,8 +7,9 @@ use super::reader::Table;
 
 const DEFAULT_LEVEL: &str = "info";
 
-/// What of the swarm's INFO there is to say, we say.
-const QUIET_TARGET: &str = "libp2p_swarm";
+/// The INFO of swarm and mDNS repeats ours, and tells of every stranger on the local network. The DHT warns that it
+/// knows nobody yet when it starts.
+const QUIET_TARGETS: &str = "libp2p_swarm=warn,libp2p_mdns=warn,libp2p_kad=error";
 
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 const LEVEL_ALLOWED: &str = "off, error, warn, info, debug or trace, and TARGET=LEVEL for parts, such as \
@@ -50,7 +51,7 @@ impl LogConfig {
     /// The filter that the directives make.
     pub fn filter(&self) -> EnvFilter {
         // Of two directives for one target the later counts.
-        EnvFilter::new(format!("{QUIET_TARGET}=warn,{}", self.level))
+        EnvFilter::new(format!("{QUIET_TARGETS},{}", self.level))
     }
 
     /// `self` with the level of `new`.

@@ -218,6 +218,16 @@ impl<'a> Table<'a> {
         }
     }
 
+    /// The boolean `name`, if present.
+    pub(super) fn boolean(&mut self, name: &'static str, problems: &mut Problems) -> Option<bool> {
+        let (place, value) = self.take(name)?;
+        let boolean = value.as_bool();
+        if boolean.is_none() {
+            expected(&place, "a boolean", value, "true or false", problems);
+        }
+        boolean
+    }
+
     /// The duration `name`, a string such as "5s", if present and in [`DURATIONS`].
     pub(super) fn duration(&mut self, name: &'static str, problems: &mut Problems) -> Option<Duration> {
         const ALLOWED: &str = "a duration from \"100ms\" to \"1h\", such as \"5s\"";

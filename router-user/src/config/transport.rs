@@ -5,7 +5,7 @@ use libp2p::multiaddr::Protocol;
 
 use super::problem::Problems;
 use super::reader::Table;
-use crate::p2p::MAX_CONNECTIONS_PER_PEER;
+use crate::p2p::{MAX_CONNECTIONS_PER_PEER, TransportKind};
 
 const ALLOWED: &str = "\"tcp\" and \"quic\", each once, the preferred one first";
 
@@ -69,6 +69,14 @@ impl TransportConfig {
         Self {
             quic_first: names.first().is_some_and(|name| name == "quic"),
             connections_per_peer: connections_per_peer.map(|found| found.value),
+        }
+    }
+
+    /// The transport whose addresses are dialled first.
+    pub fn preferred(&self) -> TransportKind {
+        match self.quic_first {
+            true => TransportKind::Quic,
+            false => TransportKind::Tcp,
         }
     }
 

@@ -45,6 +45,7 @@ const MEANINGS: &[(&str, CounterKind, &str)] = &[
     ("inbound_failures", Event, "inbound connections that failed before they were ready"),
     ("dial_failures", Event, "dials that failed"),
     ("streams_refused", Event, "streams beyond what a peer may have"),
+    ("records_refused", Event, "records of the DHT that were neither believed nor kept: forged, expired, too large, or of a peer that is not configured"),
 ];
 
 /// Kind and meaning of the counter called `name`.

@@ -28,7 +28,7 @@ use super::status::{NodeStatus, Parts};
 use super::stream_scaler::StreamScaler;
 use super::streams::Streams;
 use super::worker_pool::{WorkerBoard, WorkerPool};
-use super::{gateways, uncaptured};
+use super::{discovery, gateways, uncaptured};
 use crate::config::{Config, MAX_STREAMS_PER_PEER};
 use crate::control::{ControlServer, ReloadWish, Wishes};
 use crate::device::{Device, DeviceError, DeviceSettings, Netlink};
@@ -434,6 +434,7 @@ fn start_network(
             runtimes.least_taken(index, others).clone()
         }),
         inbound: Arc::new(receivers),
+        discovery: discovery::settings(config),
     };
     // Listening sockets belong to the runtime they are made in.
     let _on_data_thread = data_threads.first().enter();

@@ -308,6 +308,7 @@ fn network_counters(snapshot: &Snapshot) -> Vec<(&'static str, u64)> {
         ("inbound_failures", network.inbound_failures),
         ("dial_failures", network.dial_failures),
         ("streams_refused", network.streams_refused),
+        ("records_refused", network.records_refused),
     ]
 }
 

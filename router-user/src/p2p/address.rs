@@ -1,6 +1,6 @@
 //! Which addresses the node can listen on and dial.
 
-use std::fmt;
+use std::{fmt, net::IpAddr};
 
 use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
 
@@ -81,6 +81,31 @@ pub fn check_address(address: &Multiaddr, peer: Option<PeerId>) -> Result<Transp
     Ok(kind)
 }
 
+/// The address without the id of `peer`, which it may end in, and its IP address; `None` if another host cannot reach it
+/// or it is of another transport or peer.
+pub(super) fn reachable(address: &Multiaddr, peer: Option<PeerId>) -> Option<(Multiaddr, IpAddr)> {
+    check_address(address, peer).ok()?;
+    let (mut plain, mut ip) = (Multiaddr::empty(), None);
+    for protocol in address.iter() {
+        match protocol {
+            Protocol::Ip4(v4) => ip = Some(IpAddr::V4(v4)),
+            Protocol::Ip6(v6) => ip = Some(IpAddr::V6(v6)),
+            Protocol::Tcp(0) | Protocol::Udp(0) => return None,
+            Protocol::P2p(_) => continue,
+            _ => {}
+        }
+        plain.push(protocol);
+    }
+    let ip = ip?;
+    let only_here = match ip {
+        IpAddr::V4(v4) => v4.is_broadcast() || v4.is_link_local(),
+        // Without the interface a link-local address says nothing.
+        IpAddr::V6(v6) => v6.is_unicast_link_local() || v6.to_ipv4_mapped().is_some(),
+    };
+    let usable = !(only_here || ip.is_unspecified() || ip.is_loopback() || ip.is_multicast());
+    usable.then_some((plain, ip))
+}
+
 /// What carries a connection with this remote address.
 pub(super) fn transport_kind(address: &Multiaddr) -> TransportKind {
     let quic = address.iter().any(|protocol| protocol == Protocol::QuicV1);
@@ -141,6 +166,38 @@ mod tests {
             check_address(&named, None),
             Err(AddressError::Unsupported { .. })
         ));
+    }
+
+    #[test]
+    fn only_what_another_host_can_dial_is_reachable() {
+        let peer = PeerId::random();
+        for (text, port) in [("/ip4/192.0.2.1/tcp/1", 1), ("/ip6/2001:db8::1/udp/2/quic-v1", 2)] {
+            let plain = address(text);
+            let named = plain.clone().with(Protocol::P2p(peer));
+            for address in [&plain, &named] {
+                let (reached, ip) = reachable(address, Some(peer)).expect("reachable");
+                assert_eq!(reached, plain);
+                assert_eq!(ip.is_ipv4(), port == 1);
+            }
+            assert!(
+                reachable(&named, Some(PeerId::random())).is_none(),
+                "another peer's"
+            );
+        }
+        for text in [
+            "/ip4/192.0.2.1/tcp/0",
+            "/ip4/0.0.0.0/tcp/1",
+            "/ip4/127.0.0.1/tcp/1",
+            "/ip4/169.254.1.1/tcp/1",
+            "/ip4/224.0.0.1/tcp/1",
+            "/ip4/255.255.255.255/tcp/1",
+            "/ip6/::1/tcp/1",
+            "/ip6/fe80::1/tcp/1",
+            "/ip6/::ffff:192.0.2.1/tcp/1",
+            "/ip4/192.0.2.1/tcp/1/ws",
+        ] {
+            assert!(reachable(&address(text), Some(peer)).is_none(), "{text}");
+        }
     }
 
     fn address(text: &str) -> Multiaddr {

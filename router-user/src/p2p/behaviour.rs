@@ -77,6 +77,8 @@ pub(super) enum Refusal {
     TooManyHandshakes,
     #[error("an earlier attempt to reach the peer succeeded")]
     Superseded,
+    #[error("nobody but the node's own dialling opens connections")]
+    NotOurDial,
 }
 
 /// Admits connections of configured peers and gives each a [`Handler`].
@@ -89,6 +91,7 @@ pub(super) struct Streams {
     placement: Placement,
     next_task: NextTask,
     handshakes: HashMap<ConnectionId, Option<IpAddr>>,
+    dials: HashSet<ConnectionId>,
     redials: HashSet<ConnectionId>,
 }
 
@@ -100,21 +103,26 @@ impl Streams {
         placement: Placement,
         next_task: NextTask,
     ) -> Self {
-        let (handshakes, redials) = (HashMap::new(), HashSet::new());
         Self {
             peers,
             connections,
             inbound,
             placement,
             next_task,
-            handshakes,
-            redials,
+            handshakes: HashMap::new(),
+            dials: HashSet::new(),
+            redials: HashSet::new(),
         }
     }
 
     /// Admits connections of these peers from now on.
     pub(super) fn set_peers(&mut self, peers: HashSet<PeerId>) {
         self.peers = peers;
+    }
+
+    /// Lets this dial begin. No other may: the DHT would dial whomever its nodes name, wherever they say.
+    pub(super) fn handle_dial(&mut self, connection: ConnectionId) {
+        self.dials.insert(connection);
     }
 
     /// Marks a dial that is wanted only as long as we have not reached the peer otherwise.
@@ -210,6 +218,20 @@ impl NetworkBehaviour for Streams {
             .map_err(ConnectionDenied::new)
     }
 
+    fn handle_pending_outbound_connection(
+        &mut self,
+        connection: ConnectionId,
+        _peer: Option<PeerId>,
+        _addresses: &[Multiaddr],
+        _role: Endpoint,
+    ) -> Result<Vec<Multiaddr>, ConnectionDenied> {
+        if self.dials.remove(&connection) {
+            Ok(Vec::new())
+        } else {
+            Err(ConnectionDenied::new(Refusal::NotOurDial))
+        }
+    }
+
     fn handle_established_inbound_connection(
         &mut self,
         connection: ConnectionId,
@@ -238,6 +260,7 @@ impl NetworkBehaviour for Streams {
                 self.handshakes.remove(&failure.connection_id);
             }
             FromSwarm::DialFailure(failure) => {
+                self.dials.remove(&failure.connection_id);
                 self.redials.remove(&failure.connection_id);
             }
             FromSwarm::ConnectionClosed(closed) => {

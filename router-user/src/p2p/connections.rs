@@ -15,7 +15,7 @@ use tokio::{
     sync::{Semaphore, mpsc, oneshot},
 };
 
-use super::{MAX_STREAMS_PER_SIDE, OpenError, TransportKind, stream::DataStream};
+use super::{FoundAddress, MAX_STREAMS_PER_SIDE, OpenError, TransportKind, stream::DataStream};
 
 /// Who opened a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +48,8 @@ pub struct PeerSnapshot {
     pub connections: Vec<ConnectionSnapshot>,
     /// Why the last attempt to dial it failed, if none succeeded since.
     pub last_dial_error: Option<String>,
+    /// Addresses that were found and not configured, the nearest first.
+    pub found: Vec<FoundAddress>,
 }
 
 /// A connection at one moment.
@@ -86,6 +88,8 @@ pub struct Counters {
     pub dial_failures: u64,
     /// Inbound streams beyond what one connection may have.
     pub streams_refused: u64,
+    /// Records of the DHT that were neither believed nor kept.
+    pub records_refused: u64,
 }
 
 /// [`Counters`] as they count.
@@ -97,6 +101,7 @@ pub(super) struct LiveCounters {
     pub(super) inbound_failures: AtomicU64,
     pub(super) dial_failures: AtomicU64,
     pub(super) streams_refused: AtomicU64,
+    pub(super) records_refused: AtomicU64,
 }
 
 /// The established connections of all peers.
@@ -112,6 +117,7 @@ struct State {
     by_id: BTreeMap<ConnectionId, Entry>,
     listening: Vec<Multiaddr>,
     peers: Vec<(PeerId, Option<String>)>,
+    found: HashMap<PeerId, Vec<FoundAddress>>,
 }
 
 /// A connection as it was established.
@@ -182,6 +188,12 @@ impl Connections {
             .into_iter()
             .map(|peer| (peer, errors.remove(&peer).flatten()))
             .collect();
+        let State { peers, found, .. } = &mut *state;
+        found.retain(|peer, _| peers.iter().any(|known| known.0 == *peer));
+    }
+
+    pub(super) fn set_found(&self, peer: PeerId, found: Vec<FoundAddress>) {
+        self.state().found.insert(peer, found);
     }
 
     pub(super) fn set_dial_error(&self, peer: PeerId, error: Option<String>) {
@@ -243,6 +255,7 @@ impl Connections {
                 peer: *peer,
                 connections,
                 last_dial_error: error.clone(),
+                found: state.found.get(peer).cloned().unwrap_or_default(),
             }
         };
         Snapshot {
@@ -283,6 +296,7 @@ impl LiveCounters {
             inbound_failures: self.inbound_failures.load(Relaxed),
             dial_failures: self.dial_failures.load(Relaxed),
             streams_refused: self.streams_refused.load(Relaxed),
+            records_refused: self.records_refused.load(Relaxed),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The task that drives the swarm: dials absent peers, watches present ones, reports what changes.
 
+mod finding;
 mod report;
 
 use std::{
@@ -12,10 +13,12 @@ use futures::StreamExt;
 use libp2p::{
     Multiaddr, PeerId, Swarm,
     core::ConnectedPoint,
+    kad::{self, store::MemoryStore},
     metrics::{Metrics, Recorder, Registry},
     ping,
     swarm::{
         ConnectionError, ConnectionId, DialError, ListenError, NetworkBehaviour, SwarmEvent,
+        behaviour::toggle::Toggle,
         dial_opts::{DialOpts, PeerCondition},
     },
 };
@@ -30,10 +33,14 @@ use super::{
     address::transport_kind,
     behaviour::{Refusal, Streams},
     connections::Connections,
+    dht::Dht,
+    found::Found,
     handle::Request,
+    local_network::LocalNetwork,
     redial::Redial,
 };
 use crate::{causes::with_sources, engine::occasional::Occasional};
+pub(super) use finding::Finding;
 use report::{PeerLog, REPORT_INTERVAL, dial_error};
 
 /// Events that may wait here for room in the channel before the swarm has to wait too.
@@ -46,6 +53,8 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 #[derive(NetworkBehaviour)]
 pub(super) struct Behaviour {
     pub(super) ping: ping::Behaviour,
+    pub(super) local_network: Toggle<LocalNetwork>,
+    pub(super) kad: Toggle<kad::Behaviour<MemoryStore>>,
     pub(super) streams: Streams,
 }
 
@@ -54,6 +63,7 @@ pub(super) struct Driver {
     connections: Arc<Connections>,
     peers: BTreeMap<PeerId, Peer>,
     links: HashMap<ConnectionId, Link>,
+    finding: Finding,
     backlog: VecDeque<NetworkEvent>,
     events: mpsc::Sender<NetworkEvent>,
     requests: mpsc::Receiver<Request>,
@@ -66,6 +76,7 @@ pub(super) struct Driver {
 
 struct Peer {
     redial: Redial,
+    found: Found,
     log: PeerLog,
 }
 
@@ -73,6 +84,7 @@ impl Peer {
     fn new(local_peer: PeerId, PeerConfig { peer, addresses }: PeerConfig, now: Instant) -> Self {
         Self {
             redial: Redial::new(addresses, local_peer > peer, now),
+            found: Found::default(),
             log: PeerLog::default(),
         }
     }
@@ -90,11 +102,12 @@ impl Driver {
         swarm: Swarm<Behaviour>,
         peers: Vec<PeerConfig>,
         connections: Arc<Connections>,
+        finding: Finding,
         events: mpsc::Sender<NetworkEvent>,
         requests: mpsc::Receiver<Request>,
         stop: CancellationToken,
-        now: Instant,
     ) -> Self {
+        let now = Instant::now();
         let local_peer = *swarm.local_peer_id();
         let mut registry = Registry::default();
         let metrics = Metrics::new(&mut registry);
@@ -106,6 +119,7 @@ impl Driver {
             swarm,
             connections,
             links: HashMap::new(),
+            finding,
             backlog: VecDeque::new(),
             events,
             requests,
@@ -124,16 +138,16 @@ impl Driver {
     pub(super) async fn run(mut self) {
         let (stop, events) = (self.stop.clone(), self.events.clone());
         loop {
-            let due = self
-                .peers
-                .values()
-                .filter_map(|peer| peer.redial.poll_due())
+            let redials = self.peers.values().filter_map(|peer| peer.redial.poll_due());
+            let due = redials
+                .chain(self.finding.dht.as_ref().and_then(Dht::poll_due))
                 .min();
             tokio::select! {
                 () = stop.cancelled() => break,
                 request = self.requests.recv() => match request {
                     Some(Request::Close(connection)) => { self.swarm.close_connection(connection); }
                     Some(Request::DialAnother(peer)) => self.dial_another(peer),
+                    Some(Request::FindAnnouncement(peer, reply)) => self.find_announcement(peer, reply),
                     Some(Request::SetPeers(peers, done)) => {
                         self.set_peers(peers, Instant::now());
                         // Whoever asked may have gone.
@@ -149,7 +163,10 @@ impl Driver {
                 event = self.swarm.select_next_some(), if self.backlog.len() < MAX_BACKLOG => {
                     self.handle_event(event, Instant::now());
                 }
-                () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => self.dial(Instant::now()),
+                () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
+                    self.dial(Instant::now());
+                    self.run_dht(Instant::now());
+                }
             }
         }
         self.close_all().await;
@@ -188,7 +205,9 @@ impl Driver {
             };
             let options = dial_options(*id, &address);
             let connection = options.connection_id();
-            self.swarm.behaviour_mut().streams.handle_redial(connection);
+            let streams = &mut self.swarm.behaviour_mut().streams;
+            streams.handle_dial(connection);
+            streams.handle_redial(connection);
             tracing::debug!(peer = %id, %connection, %address, "dialling");
             match self.swarm.dial(options) {
                 Ok(()) => peer.redial.handle_attempt(connection),
@@ -214,8 +233,10 @@ impl Driver {
             }
             // An error says that it was not connected; attempts to dial it are given up all the same.
             let _not_connected = self.swarm.disconnect_peer_id(id);
+            self.forget_peer(id);
         }
         let local_peer = *self.swarm.local_peer_id();
+        let mut new_peers = Vec::new();
         for config in peers {
             let id = config.peer;
             let present = self.is_present(id);
@@ -228,9 +249,11 @@ impl Driver {
                 }
                 btree_map::Entry::Vacant(new) => {
                     new.insert(Peer::new(local_peer, config, now));
+                    new_peers.push(id);
                 }
             }
         }
+        self.find_new_peers(&new_peers, now);
     }
 
     fn is_present(&self, peer: PeerId) -> bool {
@@ -242,7 +265,9 @@ impl Driver {
             return;
         };
         let options = dial_options(peer, &address);
-        tracing::debug!(%peer, connection = %options.connection_id(), %address, "dialling another connection");
+        let connection = options.connection_id();
+        self.swarm.behaviour_mut().streams.handle_dial(connection);
+        tracing::debug!(%peer, %connection, %address, "dialling another connection");
         if let Err(error) = self.swarm.dial(options) {
             self.connections.counters.dial_failures.fetch_add(1, Relaxed);
             tracing::debug!(%peer, error = dial_error(&error), "cannot dial another connection");
@@ -256,6 +281,11 @@ impl Driver {
                 self.metrics.record(&ping);
                 self.handle_ping(ping, now);
             }
+            SwarmEvent::Behaviour(BehaviourEvent::LocalNetwork(event)) => self.handle_local(event, now),
+            SwarmEvent::Behaviour(BehaviourEvent::Kad(event)) => {
+                self.metrics.record(&event);
+                self.handle_kad(event, now);
+            }
             SwarmEvent::ConnectionEstablished {
                 peer_id,
                 connection_id,
@@ -263,7 +293,7 @@ impl Driver {
                 established_in,
                 ..
             } => {
-                self.handle_established(peer_id, connection_id, &endpoint, established_in);
+                self.handle_established(peer_id, connection_id, &endpoint, established_in, now);
             }
             SwarmEvent::ConnectionClosed {
                 connection_id, cause, ..
@@ -295,11 +325,13 @@ impl Driver {
                 self.connections
                     .set_listening(self.swarm.listeners().cloned().collect());
                 self.backlog.push_back(NetworkEvent::Listening { address });
+                self.announce_change(now);
             }
             SwarmEvent::ExpiredListenAddr { address, .. } => {
                 tracing::info!(%address, "no longer listening");
                 self.connections
                     .set_listening(self.swarm.listeners().cloned().collect());
+                self.announce_change(now);
             }
             SwarmEvent::ListenerError { error, .. } => {
                 let n_before = self.listener_errors.due(now.into_std(), REPORT_INTERVAL);
@@ -330,6 +362,7 @@ impl Driver {
         connection: ConnectionId,
         endpoint: &ConnectedPoint,
         took: Duration,
+        now: Instant,
     ) {
         let Some((runtime, address)) = self.connections.place(connection) else {
             tracing::error!(%peer, %connection, "an unknown connection is closed");
@@ -350,6 +383,9 @@ impl Driver {
             peer.log.connected();
         }
         self.connections.set_dial_error(peer, None);
+        if !self.is_present(peer) {
+            self.handle_neighbour(peer, &address, now);
+        }
         self.links.insert(connection, Link { peer, live: true });
         self.backlog.push_back(NetworkEvent::Connected {
             peer,
@@ -375,10 +411,11 @@ impl Driver {
             connection,
             cause,
         });
-        if !self.is_present(id)
-            && let Some(peer) = self.peers.get_mut(&id)
-        {
-            peer.redial.handle_absent(now);
+        if !self.is_present(id) {
+            if let Some(peer) = self.peers.get_mut(&id) {
+                peer.redial.handle_absent(now);
+            }
+            self.handle_neighbour_gone(id, now);
         }
     }
 

@@ -10,8 +10,9 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    DataStream, MAX_STREAMS_PER_SIDE, OPEN_TIMEOUT, PeerConfig, Snapshot, StartError,
+    Announcement, DataStream, MAX_STREAMS_PER_SIDE, OPEN_TIMEOUT, PeerConfig, Snapshot, StartError,
     connections::{Connections, OpenRequest},
+    dht::{LOOKUP_TIMEOUT, MAX_LOOKUPS},
     network::check_peers,
 };
 
@@ -38,6 +39,26 @@ pub enum OpenError {
     Io(#[source] io::Error),
 }
 
+/// Why the DHT could not be asked.
+#[derive(Debug, thiserror::Error)]
+pub enum LookupError {
+    /// The network was started without it.
+    #[error("the DHT is off; start the network with it, as `[discovery] dht = true` does")]
+    Off,
+    /// As many questions are open as may be.
+    #[error("{MAX_LOOKUPS} questions to the DHT are open already")]
+    Busy,
+    /// No peer is connected that could be asked.
+    #[error("no peer is connected that could be asked")]
+    Alone,
+    /// Not every node that was asked answered in time, and none had a record.
+    #[error("the DHT did not answer within {LOOKUP_TIMEOUT:?}")]
+    TimedOut,
+    /// The network was shut down.
+    #[error("the network has ended")]
+    Ended,
+}
+
 /// A handle on a running network. Cheap to clone; when the last one is dropped the network shuts down.
 #[derive(Clone, Debug)]
 pub struct NetworkHandle {
@@ -52,6 +73,7 @@ pub(super) enum Request {
     Close(ConnectionId),
     DialAnother(PeerId),
     SetPeers(Vec<PeerConfig>, oneshot::Sender<()>),
+    FindAnnouncement(PeerId, oneshot::Sender<Result<Option<Announcement>, LookupError>>),
 }
 
 impl NetworkHandle {
@@ -131,6 +153,21 @@ impl NetworkHandle {
             let _ended = done.await;
         }
         Ok(())
+    }
+
+    /// Asks the DHT for what a peer says of itself. The answer is verified to be that peer's; `None` if no node that was
+    /// asked has one.
+    ///
+    /// # Errors
+    /// Nobody could be asked, or nobody answered in time.
+    pub async fn find_announcement(&self, peer: PeerId) -> Result<Option<Announcement>, LookupError> {
+        let (reply, answer) = oneshot::channel();
+        let request = Request::FindAnnouncement(peer, reply);
+        self.requests
+            .send(request)
+            .await
+            .map_err(|_ended| LookupError::Ended)?;
+        answer.await.unwrap_or(Err(LookupError::Ended))
     }
 
     /// The peers, their connections, and what went wrong so far.

@@ -1,6 +1,6 @@
 //! Starting the network, and what it reports.
 
-use std::{collections::HashSet, io, sync::Arc, time::Duration};
+use std::{collections::HashSet, fmt, io, net::IpAddr, sync::Arc, time::Duration};
 
 use libp2p::{
     Multiaddr, PeerId, Swarm,
@@ -9,7 +9,7 @@ use libp2p::{
     ping,
     swarm::{self, ConnectionId},
 };
-use tokio::{runtime::Handle, sync::mpsc, time::Instant};
+use tokio::{runtime::Handle, sync::mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -18,7 +18,9 @@ use super::{
     address::check_address,
     behaviour::{NextTask, Streams},
     connections::Connections,
-    driver::{Behaviour, Driver},
+    dht::{self, Dht},
+    driver::{Behaviour, Driver, Finding},
+    local_network::LocalNetwork,
     port::check_free,
     transport,
 };
@@ -31,6 +33,8 @@ const REQUEST_CAPACITY: usize = 64;
 
 const PING_INTERVAL: Duration = Duration::from_secs(1);
 const PING_TIMEOUT: Duration = Duration::from_secs(4);
+
+pub use super::dht::DhtConfig;
 
 /// What a network needs to know.
 #[derive(Clone)]
@@ -45,6 +49,45 @@ pub struct NetworkConfig {
     pub placement: Placement,
     /// Who receives the streams peers open.
     pub inbound: Arc<dyn InboundStreams>,
+    /// How peers' addresses are found beyond those configured.
+    pub discovery: DiscoveryConfig,
+}
+
+/// How addresses of configured peers are found; by default not at all.
+///
+/// What is found is dialled after the configured addresses, and who answers has to prove that it is the peer. Nobody
+/// else gets a connection.
+#[derive(Clone)]
+pub struct DiscoveryConfig {
+    /// By mDNS, among those on the local network (IPv4).
+    pub mdns: bool,
+    /// In a DHT among the peers.
+    pub dht: Option<DhtConfig>,
+    /// Which of a peer's found addresses are dialled first.
+    pub prefer: TransportKind,
+    /// Says of an IP address that it is inside the tunnel: then it is neither dialled nor announced.
+    pub is_inner: Arc<dyn Fn(IpAddr) -> bool + Send + Sync>,
+}
+
+impl Default for DiscoveryConfig {
+    fn default() -> Self {
+        Self {
+            mdns: false,
+            dht: None,
+            prefer: TransportKind::Tcp,
+            is_inner: Arc::new(|_| false),
+        }
+    }
+}
+
+impl fmt::Debug for DiscoveryConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DiscoveryConfig")
+            .field("mdns", &self.mdns)
+            .field("dht", &self.dht)
+            .field("prefer", &self.prefer)
+            .finish_non_exhaustive()
+    }
 }
 
 /// A peer and where it is found.
@@ -120,6 +163,9 @@ pub enum StartError {
         /// The peer.
         peer: PeerId,
     },
+    /// The system's interfaces cannot be watched.
+    #[error("cannot start mDNS; `mdns = false` in [discovery] does without")]
+    Mdns(#[source] io::Error),
     /// An address cannot be listened on.
     #[error("cannot listen on {address}")]
     Listen {
@@ -156,8 +202,8 @@ impl NetworkDriver {
     }
 }
 
-impl std::fmt::Debug for NetworkDriver {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for NetworkDriver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("NetworkDriver").finish_non_exhaustive()
     }
 }
@@ -181,6 +227,7 @@ impl Network {
             peers,
             placement,
             inbound,
+            discovery,
         } = config;
         let local_peer = keypair.public().to_peer_id();
         for address in &listen {
@@ -190,7 +237,10 @@ impl Network {
 
         let connections = Arc::new(Connections::new(local_peer, peers.iter().map(|peer| peer.peer)));
         let next_task = NextTask::default();
+        let local_network = discovery.mdns.then(|| LocalNetwork::new(local_peer));
         let behaviour = Behaviour {
+            local_network: local_network.transpose().map_err(StartError::Mdns)?.into(),
+            kad: discovery.dht.as_ref().map(|_| dht::behaviour(local_peer)).into(),
             ping: ping::Behaviour::new(
                 ping::Config::new()
                     .with_interval(PING_INTERVAL)
@@ -227,14 +277,19 @@ impl Network {
         let (event_sender, events) = mpsc::channel(EVENT_CAPACITY);
         let (request_sender, requests) = mpsc::channel(REQUEST_CAPACITY);
         let stop = CancellationToken::new();
+        let finding = Finding {
+            dht: discovery.dht.map(|config| Dht::new(keypair, config)),
+            prefer: discovery.prefer,
+            is_inner: discovery.is_inner,
+        };
         let driver = Driver::new(
             swarm,
             peers,
             Arc::clone(&connections),
+            finding,
             event_sender,
             requests,
             stop.clone(),
-            Instant::now(),
         );
         Ok(Self {
             handle: NetworkHandle {

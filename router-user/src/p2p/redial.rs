@@ -26,7 +26,10 @@ const MAX_ATTEMPTS_PER_ADDRESS: usize = 5;
 /// Dialling of one peer.
 #[derive(Debug)]
 pub(super) struct Redial {
+    /// Those that were given, then those that were found.
     addresses: Vec<Multiaddr>,
+    given: Vec<Multiaddr>,
+    found: Vec<Multiaddr>,
     yields: bool,
     attempts: BTreeSet<ConnectionId>,
     next: usize,
@@ -38,7 +41,9 @@ impl Redial {
     /// The peer is absent at `now`. With `yields`, it is left to the peer to dial first.
     pub(super) fn new(addresses: Vec<Multiaddr>, yields: bool, now: Instant) -> Self {
         let mut redial = Self {
+            given: addresses.clone(),
             addresses,
+            found: Vec::new(),
             yields,
             attempts: BTreeSet::new(),
             next: 0,
@@ -60,14 +65,34 @@ impl Redial {
 
     /// Dials these addresses from now on.
     pub(super) fn set_addresses(&mut self, addresses: Vec<Multiaddr>, present: bool, now: Instant) {
-        if self.addresses != addresses {
-            self.addresses = addresses;
+        if self.given != addresses {
+            self.given = addresses;
+            self.addresses = self.merged();
             if present {
                 self.next = 0;
             } else {
                 self.handle_absent(now);
             }
         }
+    }
+
+    /// Dials these, too, after those that were given. The round goes on; a peer that had no address is dialled at once.
+    pub(super) fn set_found(&mut self, found: Vec<Multiaddr>, present: bool, now: Instant) {
+        self.found = found;
+        self.addresses = self.merged();
+        if self.next >= self.addresses.len() {
+            self.next = 0;
+        }
+        if self.addresses.is_empty() {
+            self.due = None;
+        } else if self.due.is_none() && !present {
+            self.handle_absent(now);
+        }
+    }
+
+    fn merged(&self) -> Vec<Multiaddr> {
+        let found = self.found.iter().filter(|address| !self.given.contains(address));
+        self.given.iter().chain(found).cloned().collect()
     }
 
     pub(super) fn handle_attempt(&mut self, attempt: ConnectionId) {
@@ -196,6 +221,33 @@ mod tests {
         assert_eq!(redial.poll_due(), None);
         redial.handle_absent(start);
         assert_eq!(redial.poll_attempt(start, 0.0), Some(addresses(1)[0].clone()));
+    }
+
+    #[test]
+    fn found_addresses_are_dialled_after_the_given_ones() {
+        let start = Instant::now();
+        let mut redial = Redial::new(addresses(2)[..1].to_vec(), false, start);
+
+        redial.set_found(addresses(2), false, start);
+
+        let dialled = run(&mut redial, start, ROUND, |_| {});
+        let order: Vec<_> = dialled.into_iter().map(|(_, address)| address).collect();
+        assert_eq!(order[..2], addresses(2));
+    }
+
+    #[test]
+    fn peer_without_addresses_is_dialled_as_soon_as_one_is_found_and_no_more_when_it_is_gone() {
+        let start = Instant::now();
+        let mut redial = Redial::new(Vec::new(), false, start);
+
+        redial.set_found(addresses(1), false, start);
+        assert_eq!(redial.poll_attempt(start, 0.0), Some(addresses(1)[0].clone()));
+        redial.set_found(Vec::new(), false, start);
+        assert_eq!(redial.poll_due(), None);
+
+        redial.handle_present();
+        redial.set_found(addresses(1), true, start);
+        assert_eq!(redial.poll_due(), None, "it is there");
     }
 
     #[test]

@@ -6,8 +6,8 @@ use futures::{AsyncReadExt, AsyncWriteExt};
 use nix::sched::{CloneFlags, unshare};
 use rtnetlink::LinkUnspec;
 use stream_router::p2p::{
-    ConnectionId, DataStream, InboundStreams, Keypair, Multiaddr, Network, NetworkConfig, NetworkEvent,
-    NetworkHandle, PeerConfig, PeerId, StartError,
+    ConnectionId, DataStream, DiscoveryConfig, InboundStreams, Keypair, Multiaddr, Network, NetworkConfig,
+    NetworkEvent, NetworkHandle, PeerConfig, PeerId, StartError,
 };
 use tokio::{
     runtime::{Handle, Runtime},
@@ -97,6 +97,7 @@ pub(crate) struct Setup {
     pub(crate) listen: Vec<Multiaddr>,
     pub(crate) peers: Vec<PeerConfig>,
     pub(crate) data_runtime: Option<Handle>,
+    pub(crate) discovery: DiscoveryConfig,
 }
 
 impl Setup {
@@ -106,6 +107,7 @@ impl Setup {
             listen: Vec::new(),
             peers: Vec::new(),
             data_runtime: None,
+            discovery: DiscoveryConfig::default(),
         }
     }
 
@@ -127,6 +129,11 @@ impl Setup {
         self
     }
 
+    pub(crate) fn discovery(mut self, discovery: DiscoveryConfig) -> Self {
+        self.discovery = discovery;
+        self
+    }
+
     pub(crate) fn start(self) -> Node {
         self.try_start().expect("the network starts")
     }
@@ -145,6 +152,7 @@ impl Setup {
             peers: self.peers,
             placement: Arc::new(move |_, _| data_runtime.clone()),
             inbound: Arc::new(Inbox(sender)),
+            discovery: self.discovery,
         })?;
         Ok(Node {
             id,

@@ -1,0 +1,211 @@
+//! Several discoveries, one after another.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use libp2p::PeerId;
+use tokio::time::timeout;
+
+use super::{DiscoveryError, PeerDiscovery};
+
+/// How long one may take before the next is asked. Two that are silent leave a third its time within the 5 s that a
+/// [`StreamRouter`](crate::router::StreamRouter) waits.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Asks its discoveries in order; the first that knows a peer has answered.
+///
+/// One that fails, or is silent for 2 s, is passed over. That nobody owns an address is the answer only if all say so:
+/// if one has failed, it might have known, and so the chain fails too.
+///
+/// ```
+/// use stream_router::discovery::{ChainDiscovery, PeerDiscovery, StaticDiscovery};
+/// use stream_router::p2p::PeerId;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let (site, elsewhere) = (PeerId::random(), PeerId::random());
+/// let chain = ChainDiscovery::new()
+///     .then(StaticDiscovery::new([("10.1.0.0/16".parse()?, site)]))
+///     .then(StaticDiscovery::new([("0.0.0.0/0".parse()?, elsewhere)]));
+///
+/// assert_eq!(chain.find_peer([10, 1, 0, 1].into()).await?, Some(site));
+/// assert_eq!(chain.find_peer([192, 0, 2, 1].into()).await?, Some(elsewhere));
+/// # Ok(())
+/// # }
+/// ```
+pub struct ChainDiscovery {
+    links: Vec<Box<dyn PeerDiscovery>>,
+    patience: Duration,
+}
+
+impl Default for ChainDiscovery {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl ChainDiscovery {
+    /// A chain that knows nobody yet.
+    pub fn new() -> Self {
+        Self {
+            links: Vec::new(),
+            patience: PATIENCE,
+        }
+    }
+
+    /// Passes over one that is silent for so long, instead of 2 s.
+    #[must_use]
+    pub fn with_patience(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
+    }
+
+    /// The chain with another one at its end.
+    #[must_use]
+    pub fn then(mut self, next: impl PeerDiscovery) -> Self {
+        self.links.push(Box::new(next));
+        self
+    }
+}
+
+impl fmt::Debug for ChainDiscovery {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ChainDiscovery of {}", self.links.len())
+    }
+}
+
+impl PeerDiscovery for ChainDiscovery {
+    fn find_peer(&self, destination: IpAddr) -> BoxFuture<'_, Result<Option<PeerId>, DiscoveryError>> {
+        Box::pin(async move {
+            let mut errors = Vec::new();
+            for (index, link) in self.links.iter().enumerate() {
+                match timeout(self.patience, link.find_peer(destination)).await {
+                    Ok(Ok(Some(peer))) => return Ok(Some(peer)),
+                    Ok(Ok(None)) => {}
+                    Ok(Err(error)) => errors.push((index, error)),
+                    Err(elapsed) => errors.push((index, DiscoveryError::new(elapsed))),
+                }
+            }
+            if errors.is_empty() {
+                Ok(None)
+            } else {
+                Err(DiscoveryError::new(ChainError { errors }))
+            }
+        })
+    }
+}
+
+/// Why a [`ChainDiscovery`] cannot answer: these of it failed, and no other knew.
+#[derive(Debug)]
+pub struct ChainError {
+    errors: Vec<(usize, DiscoveryError)>,
+}
+
+impl ChainError {
+    /// Which failed, counted from 0, and why.
+    pub fn errors(&self) -> impl Iterator<Item = (usize, &DiscoveryError)> {
+        self.errors.iter().map(|(index, error)| (*index, error))
+    }
+}
+
+impl fmt::Display for ChainError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("nobody knows it, and not all could be asked")?;
+        for (index, error) in &self.errors {
+            write!(f, "; discovery {}", index + 1)?;
+            let mut cause: Option<&dyn std::error::Error> = std::error::Error::source(error);
+            while let Some(error) = cause {
+                write!(f, ": {error}")?;
+                cause = error.source();
+            }
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for ChainError {}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+
+    use super::*;
+
+    enum Script {
+        Knows(PeerId),
+        Nobody,
+        Fails(&'static str),
+        Hangs,
+    }
+
+    struct Scripted(Script, Arc<AtomicU32>);
+
+    impl PeerDiscovery for Scripted {
+        fn find_peer(&self, _: IpAddr) -> BoxFuture<'_, Result<Option<PeerId>, DiscoveryError>> {
+            Box::pin(async {
+                self.1.fetch_add(1, Relaxed);
+                match &self.0 {
+                    Script::Knows(peer) => Ok(Some(*peer)),
+                    Script::Nobody => Ok(None),
+                    Script::Fails(why) => Err(DiscoveryError::new(*why)),
+                    Script::Hangs => std::future::pending().await,
+                }
+            })
+        }
+    }
+
+    /// The answer, and how many were asked.
+    async fn ask(scripts: impl IntoIterator<Item = Script>) -> (Result<Option<PeerId>, String>, u32) {
+        let n_asked = Arc::new(AtomicU32::new(0));
+        let chain = ChainDiscovery::new().with_patience(Duration::from_millis(50));
+        let chain = scripts.into_iter().fold(chain, |chain, script| {
+            chain.then(Scripted(script, n_asked.clone()))
+        });
+        let answer = chain.find_peer([10, 0, 0, 1].into()).await;
+        let answer = answer.map_err(|error| {
+            let cause = std::error::Error::source(&error).expect("a cause");
+            cause.to_string()
+        });
+        (answer, n_asked.load(Relaxed))
+    }
+
+    #[tokio::test]
+    async fn the_first_that_knows_wins_and_those_after_it_are_not_asked() {
+        use Script::{Fails, Knows, Nobody};
+        let (first, second) = (PeerId::random(), PeerId::random());
+
+        assert_eq!(ask([Knows(first), Knows(second)]).await, (Ok(Some(first)), 1));
+        assert_eq!(
+            ask([Nobody, Knows(second), Knows(first)]).await,
+            (Ok(Some(second)), 2)
+        );
+        assert_eq!(ask([Fails("down"), Knows(second)]).await, (Ok(Some(second)), 2));
+    }
+
+    #[tokio::test]
+    async fn nobody_owns_it_only_if_all_say_so() {
+        use Script::{Fails, Nobody};
+
+        assert_eq!(ask([]).await, (Ok(None), 0));
+        assert_eq!(ask([Nobody, Nobody]).await, (Ok(None), 2));
+        let (answer, n_asked) = ask([Nobody, Fails("is down"), Nobody, Fails("is away")]).await;
+        assert_eq!(n_asked, 4);
+        assert_eq!(
+            answer.unwrap_err(),
+            "nobody knows it, and not all could be asked; discovery 2: is down; discovery 4: is away"
+        );
+    }
+
+    #[tokio::test]
+    async fn one_that_is_silent_is_passed_over() {
+        use Script::{Hangs, Knows, Nobody};
+        let peer = PeerId::random();
+
+        assert_eq!(ask([Hangs, Knows(peer)]).await, (Ok(Some(peer)), 2));
+        let (answer, _) = ask([Hangs, Nobody]).await;
+        assert!(answer.unwrap_err().contains("discovery 1: deadline has elapsed"));
+    }
+}
