@@ -7,18 +7,13 @@ use ipnet::IpNet;
 use crate::config::Config;
 use crate::p2p::{DhtConfig, DiscoveryConfig};
 
-/// What the network has to know of it.
-pub(super) fn settings(config: &Config) -> DiscoveryConfig {
+/// What the network has to know of it. `allowed_ips` are those that peers have now, whenever it is asked.
+pub(super) fn settings(
+    config: &Config,
+    allowed_ips: impl Fn(&mut dyn FnMut(&IpNet)) + Send + Sync + 'static,
+) -> DiscoveryConfig {
     let discovery = config.discovery();
-    let own = config.device().addresses();
-    // Dialling a peer at an address that is routed to the tunnel would need the connection that is to be made. With a
-    // default route that would be every address; whoever has one has routes for the peers' own addresses.
-    let behind_peers = config.peers().iter().flat_map(|peer| peer.allowed_ips());
-    let inner: Vec<IpNet> = behind_peers
-        .filter(|net| net.prefix_len() > 0)
-        .chain(own)
-        .map(IpNet::trunc)
-        .collect();
+    let own = config.device().addresses().to_vec();
     DiscoveryConfig {
         prefer: config.transport().preferred(),
         mdns: discovery.mdns(),
@@ -26,7 +21,13 @@ pub(super) fn settings(config: &Config) -> DiscoveryConfig {
             networks: own.iter().map(|address| IpNet::from(address.addr())).collect(),
             announce: discovery.announce().to_vec(),
         }),
-        is_inner: Arc::new(move |address| inner.iter().any(|net| net.contains(&address))),
+        // Dialling a peer at an address that is routed to the tunnel would need the connection that is to be made. With
+        // a default route that would be every address; whoever has one has routes for the peers' own addresses.
+        is_inner: Arc::new(move |address| {
+            let mut inner = own.iter().any(|net| net.contains(&address));
+            allowed_ips(&mut |net| inner |= net.prefix_len() > 0 && net.contains(&address));
+            inner
+        }),
     }
 }
 
@@ -48,7 +49,8 @@ mod tests {
         );
         let config = Config::parse(&text, Path::new("sr.toml")).unwrap();
 
-        let settings = settings(&config);
+        let nets = config.peers()[0].allowed_ips().to_vec();
+        let settings = settings(&config, move |look| nets.iter().for_each(look));
 
         let is_inner = |text: &str| (settings.is_inner)(text.parse::<IpAddr>().unwrap());
         for inner in ["10.42.0.1", "10.42.0.77", "fd42::2", "192.168.7.1"] {

@@ -424,6 +424,7 @@ fn start_network(
     data_threads: &DataThreads,
 ) -> Result<Network, NodeError> {
     let (runtimes, known) = (data_threads.runtimes(), receivers.peers.clone());
+    let found = receivers.peers.clone();
     let network_config = NetworkConfig {
         keypair,
         listen: config.node().listen().to_vec(),
@@ -434,7 +435,14 @@ fn start_network(
             runtimes.least_taken(index, others).clone()
         }),
         inbound: Arc::new(receivers),
-        discovery: discovery::settings(config),
+        discovery: discovery::settings(config, move |look| {
+            let table = found.load();
+            table
+                .all()
+                .iter()
+                .flat_map(|peer| &peer.allowed_ips)
+                .for_each(look);
+        }),
     };
     // Listening sockets belong to the runtime they are made in.
     let _on_data_thread = data_threads.first().enter();
