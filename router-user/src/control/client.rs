@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use axum::body::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::Request;
-use hyper::client::conn::http1;
+use hyper::body::Incoming;
+use hyper::client::conn::http1::{self, SendRequest};
 use hyper::header::{CONTENT_TYPE, HOST, HeaderValue};
+use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
 use tokio::time::timeout;
@@ -75,17 +76,26 @@ async fn ask(
     request: Result<Request<Full<Bytes>>, hyper::http::Error>,
 ) -> Result<Bytes, ControlError> {
     let request = request.map_err(|error| bad_answer(socket, error))?;
-    timeout(TIMEOUT, exchange(socket, request))
-        .await
-        .unwrap_or_else(|_elapsed| {
-            Err(ControlError::NoNode {
-                path: socket.to_owned(),
-                source: io::ErrorKind::TimedOut.into(),
-            })
-        })
+    within_limit(socket, exchange(socket, request)).await
 }
 
-async fn exchange(socket: &Path, mut request: Request<Full<Bytes>>) -> Result<Bytes, ControlError> {
+/// Waits for an answer, but not for ever.
+pub(super) async fn within_limit<T>(
+    socket: &Path,
+    answer: impl Future<Output = Result<T, ControlError>>,
+) -> Result<T, ControlError> {
+    timeout(TIMEOUT, answer).await.unwrap_or_else(|_elapsed| {
+        Err(ControlError::NoNode {
+            path: socket.to_owned(),
+            source: io::ErrorKind::TimedOut.into(),
+        })
+    })
+}
+
+/// Connects to the node at `socket`.
+pub(super) async fn connect(
+    socket: &Path,
+) -> Result<(Requests, impl Future<Output = Result<(), hyper::Error>> + use<>), ControlError> {
     let stream = UnixStream::connect(socket).await.map_err(|source| {
         let path = socket.to_owned();
         match source.kind() {
@@ -93,30 +103,56 @@ async fn exchange(socket: &Path, mut request: Request<Full<Bytes>>) -> Result<By
             _ => ControlError::NoNode { path, source },
         }
     })?;
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
+    let (sender, connection) = http1::handshake(TokioIo::new(stream))
         .await
         .map_err(|error| bad_answer(socket, error))?;
-    request
-        .headers_mut()
-        .insert(HOST, HeaderValue::from_static("stream-router"));
+    Ok((Requests(sender), connection))
+}
+
+/// Sends requests on a connection.
+pub(super) struct Requests(SendRequest<Full<Bytes>>);
+
+impl Requests {
+    /// Sends a request, and waits for the head of the answer.
+    pub(super) async fn send_request(
+        &mut self,
+        mut request: Request<Full<Bytes>>,
+    ) -> hyper::Result<Response<Incoming>> {
+        request
+            .headers_mut()
+            .insert(HOST, HeaderValue::from_static("stream-router"));
+        self.0.send_request(request).await
+    }
+}
+
+/// What an answer that is a refusal says.
+pub(super) async fn refused(socket: &Path, status: StatusCode, body: Incoming) -> ControlError {
+    let body = match Limited::new(body, MAX_BODY_BYTES).collect().await {
+        Ok(body) => body.to_bytes(),
+        Err(error) => return bad_answer(socket, error),
+    };
+    match serde_json::from_slice::<ErrorBody>(&body) {
+        Ok(ErrorBody { error: reason }) => ControlError::Refused {
+            path: socket.to_owned(),
+            reason,
+        },
+        Err(_no_answer_of_ours) => bad_answer(socket, status),
+    }
+}
+
+async fn exchange(socket: &Path, request: Request<Full<Bytes>>) -> Result<Bytes, ControlError> {
+    let (mut sender, connection) = connect(socket).await?;
     let exchange = async {
         let response = sender
             .send_request(request)
             .await
             .map_err(|error| bad_answer(socket, error))?;
         let status = response.status();
-        let body = Limited::new(response.into_body(), MAX_BODY_BYTES).collect().await;
-        let body = body.map_err(|error| bad_answer(socket, error))?.to_bytes();
-        if status.is_success() {
-            return Ok(body);
+        if !status.is_success() {
+            return Err(refused(socket, status, response.into_body()).await);
         }
-        Err(match serde_json::from_slice::<ErrorBody>(&body) {
-            Ok(ErrorBody { error: reason }) => ControlError::Refused {
-                path: socket.to_owned(),
-                reason,
-            },
-            Err(_no_answer_of_ours) => bad_answer(socket, status),
-        })
+        let body = Limited::new(response.into_body(), MAX_BODY_BYTES).collect().await;
+        Ok(body.map_err(|error| bad_answer(socket, error))?.to_bytes())
     };
     tokio::pin!(exchange);
     tokio::select! {
@@ -126,7 +162,7 @@ async fn exchange(socket: &Path, mut request: Request<Full<Bytes>>) -> Result<By
     }
 }
 
-fn bad_answer(socket: &Path, reason: impl std::fmt::Display) -> ControlError {
+pub(super) fn bad_answer(socket: &Path, reason: impl std::fmt::Display) -> ControlError {
     ControlError::BadAnswer {
         path: socket.to_owned(),
         reason: reason.to_string(),

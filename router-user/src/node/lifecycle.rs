@@ -11,6 +11,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use super::capture::Taps;
 use super::connections::Connections;
 use super::counters::Counters;
 use super::data_thread::DataThreads;
@@ -42,6 +43,7 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(3);
 pub struct Node {
     // Dropped in this order: the way in, the tasks with their descriptors of the device, the device itself.
     _control: ControlServer,
+    taps: Arc<Taps>,
     kernel: Arc<Kernel>,
     network: NetworkHandle,
     stop_workers: CancellationToken,
@@ -101,11 +103,13 @@ impl Node {
                 .flat_map(|peer| peer.allowed_ips.iter().map(|net| (*net, peer.index.0))),
         )?;
         let counters = Arc::new(Counters::default());
+        let taps = Arc::new(Taps::default());
 
         let receivers = Receivers {
             peers: peers.clone(),
             counters: counters.clone(),
             injector: device.injector(),
+            taps: taps.clone(),
         };
         let network = start_network(config, keypair, receivers, &data_threads)?;
         let workers = Arc::new(WorkerBoard::default());
@@ -115,7 +119,7 @@ impl Node {
             config.workers(),
             config.connections(),
             data_threads.runtimes(),
-            new_forwarder(&flows, &peers, &counters, &device),
+            new_forwarder(&flows, &peers, &counters, &device, &taps),
             workers.clone(),
         )?;
         let (gateways, host_networks) = start_gateways(config, &kernel, &device).await?;
@@ -132,6 +136,7 @@ impl Node {
                 runtimes: data_threads.runtimes(),
                 gateways: gateways.status(),
                 socket_drops: Box::new(gateways.drops()),
+                taps: taps.clone(),
             },
         );
         let (worker_wishes, wished_workers) = mpsc::channel(MAX_WISHES);
@@ -193,6 +198,7 @@ impl Node {
         info!(peer_id = %network.handle.local_peer(), device = device.name(), "node is up");
         Ok(Self {
             _control: control,
+            taps,
             kernel,
             network: network.handle,
             stop_workers,
@@ -239,6 +245,7 @@ impl Node {
         if drained.await.is_err() {
             warn!(?STOP_TIMEOUT, "not everything could be delivered in time");
         }
+        self.taps.end().await;
         self.network.shutdown();
         if timeout(STOP_TIMEOUT, async {
             while self.tasks.network.join_next().await.is_some() {}
@@ -318,10 +325,19 @@ fn new_forwarder(
     peers: &Arc<PeerTable>,
     counters: &Arc<Counters>,
     device: &Device,
+    taps: &Arc<Taps>,
 ) -> Box<dyn Fn() -> Forwarder + Send> {
     let (peers, counters, injector) = (peers.clone(), counters.clone(), device.injector());
-    let flows = flows.clone();
-    Box::new(move || Forwarder::new(peers.clone(), flows.clone(), counters.clone(), injector.clone()))
+    let (flows, taps) = (flows.clone(), taps.clone());
+    Box::new(move || {
+        Forwarder::new(
+            peers.clone(),
+            flows.clone(),
+            counters.clone(),
+            injector.clone(),
+            taps.clone(),
+        )
+    })
 }
 
 async fn start_gateways(

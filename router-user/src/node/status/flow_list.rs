@@ -52,7 +52,7 @@ pub(super) fn read(node: &NodeStatus, query: &FlowQuery) -> Result<Flows, Source
 }
 
 /// The index of the one peer whose id ends so.
-fn find_peer(node: &NodeStatus, end: &str) -> Result<u32, SourceError> {
+pub(super) fn find_peer(node: &NodeStatus, end: &str) -> Result<u32, SourceError> {
     let peers = node.parts.peers.all().iter();
     match peers
         .filter(|peer| peer.id.to_string().ends_with(end))
