@@ -132,6 +132,8 @@ async fn run(
     });
     let mut reader = CaptureReader::open(&asked.socket, query).await?;
     let mut output = Output::open(arguments.target(asked.json), query.snaplen).await?;
+    // Whoever reads pcap from a pipe waits for its header.
+    output.flush().await?;
     eprintln!(
         "capturing {}, {} bytes of each packet; Ctrl-C ends it",
         match query.directions {
@@ -170,7 +172,6 @@ async fn run(
             break;
         }
     }
-    output.finish().await?;
     Ok(ended)
 }
 

@@ -92,8 +92,8 @@ impl Output {
         }
     }
 
-    /// Writes what there is before the first packet, if none has come.
-    pub(super) async fn finish(&mut self) -> io::Result<()> {
+    /// Writes what there is.
+    pub(super) async fn flush(&mut self) -> io::Result<()> {
         self.write(std::pin::pin!(std::future::pending())).await.map(drop)
     }
 }
