@@ -215,9 +215,9 @@ fn files(scene: &Scene) -> Result<()> {
 
 fn interfaces(scene: &Scene) -> Result<()> {
     let host = &scene.pair.a.host;
-    host.ip(&["link", "add", &scene.pair.a.config.device, "type", "dummy"])?;
+    host.ip(&["link", "add", &scene.pair.a.config.device, "type", "veth"])?;
     scene.mended("device", "", "problem")?;
-    scene.sh("ethtool -K u0 tso off gso off gro off")?;
+    scene.sh("ethtool -K u0 tso off gso off")?;
     scene.mended("offloads", "u0", "warning")?;
     host.ip(&["link", "set", "u0", "mtu", "1240"])?;
     scene.mended("mtu", "u0", "problem")?;

@@ -123,16 +123,14 @@ impl Ruleset {
             if !is_on_the_way || !(chain.family == family || chain.family == "inet") {
                 continue;
             }
-            let end = match self.follow(&chain.family, &chain.table, &chain.name, packet, 0) {
-                (End::Return, unsure) => {
-                    let policy = match chain.policy.as_deref() {
-                        Some("drop") => End::Drop,
-                        _ => End::Accept,
-                    };
-                    settle(policy, &unsure)
-                }
-                (end, unsure) => settle(end, &unsure),
+            let policy = match chain.policy.as_deref() {
+                Some("drop") => End::Drop,
+                _ => End::Accept,
             };
+            let (end, unsure) = self.follow(&chain.family, &chain.table, &chain.name, packet, 0);
+            let with_policy = |end| if end == End::Return { policy } else { end };
+            let is_sure = unsure.into_iter().all(|one| with_policy(one) == with_policy(end));
+            let end = if is_sure { with_policy(end) } else { End::Unclear };
             match end {
                 End::Drop => return Fate::Dropped(chain.chain_name()),
                 End::Unclear => fate = Fate::Unclear(chain.chain_name()),
@@ -179,17 +177,24 @@ impl Ruleset {
                     "jump" | "goto" => {
                         let target = value["target"].as_str().unwrap_or_default();
                         let (end, inner) = self.follow(family, table, target, packet, depth + 1);
-                        if matched == Match::Yes {
-                            unsure.extend(inner);
-                        } else {
-                            unsure.extend(inner.into_iter().filter(|end| *end != End::Return));
-                        }
+                        // Where it may come back, this chain may go on.
+                        unsure.extend(inner.into_iter().map(|end| match end {
+                            End::Return => End::Unclear,
+                            end => end,
+                        }));
                         // A jump comes back.
                         if end == End::Return && name == "jump" {
                             break;
                         }
                         end
                     }
+                    "vmap" => match mapped(value, packet) {
+                        Some(end) => end,
+                        None => break,
+                    },
+                    // Of the tools for iptables: what it does is not said.
+                    "xt" if value["type"] != "match" => End::Unclear,
+                    "queue" => End::Unclear,
                     "counter" | "log" | "mangle" | "notrack" => continue,
                     _ => {
                         matched = Match::Maybe;
@@ -217,31 +222,47 @@ impl Chain {
     }
 }
 
-/// An end that may have come before matters only if it is another one.
-fn settle(end: End, unsure: &[End]) -> End {
-    if unsure
-        .iter()
-        .all(|one| *one == end || *one == End::Return && end == End::Accept)
-    {
-        end
-    } else {
-        End::Unclear
-    }
-}
-
 fn matches(value: &Value, packet: Arriving) -> Match {
-    let (left, right) = (&value["left"], &value["right"]);
-    let is_same = match left.as_object().and_then(|left| left.iter().next()) {
-        Some((kind, what)) if kind == "payload" => payload(what, right, packet),
-        Some((kind, what)) if kind == "meta" => meta(what["key"].as_str().unwrap_or_default(), right, packet),
-        // A packet that begins a connection.
-        Some((kind, what)) if kind == "ct" && what["key"] == "state" => holds_word(right, "new"),
-        _ => Match::Maybe,
-    };
+    let is_same = compare(&value["left"], &value["right"], packet);
     match (value["op"].as_str(), is_same) {
         (Some("==" | "in"), is_same) => is_same,
         (Some("!="), Match::Yes) => Match::No,
         (Some("!="), Match::No) => Match::Yes,
+        _ => Match::Maybe,
+    }
+}
+
+/// What a map says for the packet; `None` if nothing.
+fn mapped(value: &Value, packet: Arriving) -> Option<End> {
+    let Some(pairs) = value["data"]["set"].as_array() else {
+        return Some(End::Unclear);
+    };
+    let mut found = None;
+    for pair in pairs {
+        match compare(&value["key"], &pair[0], packet) {
+            Match::No => {}
+            Match::Maybe => found = Some(End::Unclear),
+            Match::Yes => {
+                let verdict = pair[1].as_object().and_then(|verdict| verdict.keys().next());
+                return Some(match verdict.map(String::as_str) {
+                    Some("accept") => End::Accept,
+                    Some("drop") => End::Drop,
+                    Some("return") => End::Return,
+                    _ => End::Unclear,
+                });
+            }
+        }
+    }
+    found
+}
+
+/// Whether the packet has a value, or one of a set of them, where `left` says.
+fn compare(left: &Value, right: &Value, packet: Arriving) -> Match {
+    match left.as_object().and_then(|left| left.iter().next()) {
+        Some((kind, what)) if kind == "payload" => payload(what, right, packet),
+        Some((kind, what)) if kind == "meta" => meta(what["key"].as_str().unwrap_or_default(), right, packet),
+        // A packet that begins a connection.
+        Some((kind, what)) if kind == "ct" && what["key"] == "state" => holds_word(right, "new"),
         _ => Match::Maybe,
     }
 }
@@ -426,6 +447,27 @@ mod tests {
     }
 
     #[test]
+    fn a_map_is_looked_up_and_what_is_not_said_is_unclear() {
+        let map = |key: Value, data: Value| json!([{"vmap": {"key": key, "data": {"set": data}}}]);
+        let state = map(
+            json!({"ct": {"key": "state"}}),
+            json!([["established", {"accept": null}], ["invalid", {"drop": null}]]),
+        );
+        let dport = json!({"payload": {"protocol": "tcp", "field": "dport"}});
+        let ports = map(dport, json!([[22, {"accept": null}], [4001, {"drop": null}]]));
+        let sources = map(
+            json!({"payload": {"protocol": "ip", "field": "saddr"}}),
+            json!([["192.0.2.2", {"drop": null}]]),
+        );
+        let xt = json!([{"xt": {"type": "target", "name": "REJECT"}}]);
+
+        assert_eq!(fate("accept", &[state], &[]), Fate::Passed);
+        assert_eq!(fate("accept", &[ports], &[]), Fate::Dropped(chain()));
+        assert_eq!(fate("accept", &[sources], &[]), Fate::Unclear(chain()));
+        assert_eq!(fate("accept", &[xt], &[]), Fate::Unclear(chain()));
+    }
+
+    #[test]
     fn a_jump_comes_back_and_a_goto_does_not() {
         let jump = json!([{"jump": {"target": "called"}}]);
         let goto = json!([{"goto": {"target": "called"}}]);
@@ -439,6 +481,12 @@ mod tests {
         assert_eq!(fate("drop", &[goto, accept], &[]), Fate::Dropped(chain()));
         let endless = fate("accept", std::slice::from_ref(&jump), std::slice::from_ref(&jump));
         assert_eq!(endless, Fate::Unclear(chain()));
+        let returns = [
+            json!([from("192.0.2.2"), {"return": null}]),
+            json!([{"accept": null}]),
+        ];
+        assert_eq!(fate("drop", &[jump], &returns), Fate::Unclear(chain()));
+        assert_eq!(fate("accept", &returns, &[]), Fate::Passed);
     }
 
     #[test]
