@@ -9,6 +9,7 @@ mod error;
 mod forwarder;
 mod gateway_sink;
 mod gateways;
+pub(crate) mod in_hand;
 mod lifecycle;
 pub(crate) mod outbox;
 mod peers;
