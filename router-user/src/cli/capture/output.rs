@@ -33,38 +33,51 @@ pub(super) enum Target<'a> {
 #[derive(Debug)]
 pub(super) struct Output {
     file: File,
+    name: String,
     add: fn(&mut Vec<u8>, &CapturedPacket<'_>),
     pending: Vec<u8>,
 }
 
 /// The file cannot be written.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot write {what}")]
-struct WriteError {
-    what: String,
+#[error("cannot write {name}")]
+pub(super) struct WriteError {
+    name: String,
     source: io::Error,
 }
 
 impl Output {
     /// Opens the target; a file is private, and what was in it is gone.
+    ///
+    /// # Errors
+    /// It cannot be opened.
     pub(super) async fn open(target: Target<'_>, snaplen: u32) -> Result<Self, Box<dyn std::error::Error>> {
-        let file = match target {
+        let (file, name) = match target {
             Target::PcapFile(path) => {
+                let name = path.display().to_string();
                 let mut options = OpenOptions::new();
                 options.write(true).create(true).truncate(true).mode(0o600);
-                options.open(path).await.map_err(|source| WriteError {
-                    what: path.display().to_string(),
-                    source,
-                })?
+                match options.open(path).await {
+                    Ok(file) => (file, name),
+                    Err(source) => return Err(Box::new(WriteError { name, source })),
+                }
             }
-            _ => File::from_std(io::stdout().as_fd().try_clone_to_owned()?.into()),
+            _ => {
+                let stdout = io::stdout().as_fd().try_clone_to_owned()?;
+                (File::from_std(stdout.into()), "to standard output".to_owned())
+            }
         };
         let (add, pending): (fn(&mut Vec<u8>, &CapturedPacket<'_>), _) = match target {
             Target::Lines => (line::put_line, Vec::new()),
             Target::Json => (line::put_json, Vec::new()),
             Target::PcapStdout | Target::PcapFile(_) => (pcap::put_packet, pcap::header(snaplen)),
         };
-        Ok(Self { file, add, pending })
+        Ok(Self {
+            file,
+            name,
+            add,
+            pending,
+        })
     }
 
     /// Takes a packet.
@@ -73,7 +86,13 @@ impl Output {
     }
 
     /// Writes what was taken; false when `stopped` came before it was done, or nobody reads any more.
-    pub(super) async fn write(&mut self, stopped: Pin<&mut impl Future<Output = ()>>) -> io::Result<bool> {
+    ///
+    /// # Errors
+    /// The system refuses to write.
+    pub(super) async fn write(
+        &mut self,
+        stopped: Pin<&mut impl Future<Output = ()>>,
+    ) -> Result<bool, WriteError> {
         let pending = std::mem::take(&mut self.pending);
         let file = &mut self.file;
         let mut writing = std::pin::pin!(async move {
@@ -88,12 +107,18 @@ impl Output {
         match written {
             // As when the reader of a pipe has seen enough.
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
-            written => written,
+            written => written.map_err(|source| WriteError {
+                name: self.name.clone(),
+                source,
+            }),
         }
     }
 
     /// Writes what there is.
-    pub(super) async fn flush(&mut self) -> io::Result<()> {
+    ///
+    /// # Errors
+    /// The system refuses to write.
+    pub(super) async fn flush(&mut self) -> Result<(), WriteError> {
         self.write(std::pin::pin!(std::future::pending())).await.map(drop)
     }
 }

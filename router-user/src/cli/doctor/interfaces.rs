@@ -208,6 +208,10 @@ fn judge_gateway(name: &str, seen: &Seen, status: Option<&GatewayStatus>, runnin
             ),
         )
         .mend(format!("ethtool -K {name} rx-udp-gro-forwarding off")),
+        (Some(_), None) if seen.has_xdp && matches!(running, Running::Unknown) => Finding::unknown(
+            CHECK,
+            "an XDP program is attached; whether a node's cannot be told, as it may not be asked",
+        ),
         (Some(_), None) if seen.has_xdp => Finding::problem(
             CHECK,
             "another XDP program is attached, and a node cannot attach its own",
