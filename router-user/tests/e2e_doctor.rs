@@ -143,7 +143,7 @@ fn what_is_broken_is_found_and_mended_by_the_command_that_is_printed() {
 }
 
 fn a_host_in_order_has_no_problem(scene: &Scene) {
-    let report = scene.report().unwrap();
+    let report = scene.report().expect("a report");
 
     assert_eq!(
         (&report.json["problems"], report.exit),
