@@ -19,6 +19,7 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("sysctl", "procps"),
     ("ethtool", "ethtool"),
     ("nft", "nftables"),
+    ("chromium", "chromium"),
 ];
 
 /// Makes sure that every one of these programs is there.
