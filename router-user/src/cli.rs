@@ -1,8 +1,10 @@
 //! The command line: one file per command.
 
 mod ask;
+mod capture;
 mod check;
 mod counters;
+mod doctor;
 mod flows;
 mod id;
 mod keygen;
@@ -23,10 +25,13 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use ask::Asked;
+use capture::{CaptureArguments, UsageError};
+use doctor::DoctorArguments;
 use flows::FlowArguments;
 
 use crate::config::ConfigError;
 use crate::control::ControlError;
+use crate::engine::capture_filter::FilterError;
 
 /// Wrong usage or configuration; also clap's own code.
 const EXIT_USAGE: u8 = 2;
@@ -92,6 +97,15 @@ enum Command {
     },
     /// Show the kernel's prefix table
     Routes(Asked),
+    /// Show packets as they go to peers and come from them, or write them as pcap
+    Capture {
+        #[command(flatten)]
+        asked: Asked,
+        #[command(flatten)]
+        what: CaptureArguments,
+    },
+    /// Check what a node needs, and say what mends what is wrong: exit 0, or 1 with a problem
+    Doctor(DoctorArguments),
 }
 
 /// Runs the command that the process was called with; its exit code is 0, 1 for a failure, 2 for wrong usage or
@@ -110,12 +124,14 @@ pub fn main() -> ExitCode {
         Command::Streams(asked) => asked.show("", streams::lines),
         Command::Counters { asked, all } => asked.show("", |counters| counters::lines(counters, all)),
         Command::Routes(asked) => asked.show("", routes::lines),
+        Command::Capture { asked, what } => capture::capture(&asked, &what),
+        Command::Doctor(arguments) => doctor::doctor(&arguments),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             report(error.as_ref());
-            if is_bad_configuration(error.as_ref()) {
+            if is_usage(error.as_ref()) {
                 ExitCode::from(EXIT_USAGE)
             } else {
                 ExitCode::FAILURE
@@ -124,9 +140,12 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn is_bad_configuration(error: &(dyn Error + 'static)) -> bool {
+fn is_usage(error: &(dyn Error + 'static)) -> bool {
     let of_a_node = error.downcast_ref::<ControlError>();
-    error.is::<ConfigError>() || matches!(of_a_node, Some(ControlError::BadConfiguration { .. }))
+    error.is::<ConfigError>()
+        || error.is::<FilterError>()
+        || error.is::<UsageError>()
+        || matches!(of_a_node, Some(ControlError::BadConfiguration { .. }))
 }
 
 type Outcome = Result<(), Box<dyn Error>>;

@@ -1,6 +1,7 @@
 //! The control socket: HTTP and JSON over a Unix socket.
 #![doc = include_str!("control/API.md")]
 
+mod capture;
 mod client;
 mod model;
 mod reload;
@@ -13,6 +14,11 @@ pub(crate) mod tests;
 use std::io;
 use std::path::PathBuf;
 
+pub use capture::{
+    CAPTURE_CONTENT_TYPE, CAPTURE_PATH, CaptureDirection, CaptureDirections, CaptureQuery, CaptureReader,
+    CaptureRecord, CaptureRecords, CaptureStream, CapturedPacket, MAX_CAPTURE_RECORD_LEN, MAX_SNAPLEN,
+};
+pub(crate) use capture::{parse_snaplen, put_dropped, put_end, put_packet};
 pub use client::{fetch, fetch_text, reload, set_streams, set_workers};
 pub use model::{
     ConfigProblem, CounterKind, CounterOrigin, CounterStatus, Counters, DEFAULT_FLOWS, DeviceStatus,

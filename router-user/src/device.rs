@@ -1,5 +1,6 @@
 //! The TUN device: made, addressed, routed to, written to, removed.
 
+mod ethtool;
 mod host_networks;
 mod icmp;
 mod inject;
@@ -16,6 +17,7 @@ use thiserror::Error;
 use tokio::time::sleep;
 use tracing::warn;
 
+pub use ethtool::{Offload, driver, has_offload};
 pub use host_networks::RouteChanges;
 pub use icmp::{MAX_REPLY_LEN, NoReply, ReplyBuffer, Unreachable, unreachable};
 pub use inject::{InjectError, Injector};

@@ -4,6 +4,7 @@ pub mod addresses;
 pub mod admission;
 pub mod backoff;
 pub mod batch;
+pub mod capture_filter;
 pub(crate) mod checksum;
 pub mod coalesce;
 pub mod codel;

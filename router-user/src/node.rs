@@ -1,5 +1,6 @@
 //! A node: joins kernel, device and network into the path of a packet.
 
+mod capture;
 mod connections;
 mod counter_meanings;
 pub mod counters;

@@ -7,34 +7,27 @@ use anyhow::{Context, Result, bail};
 
 use crate::command::{find_program, is_root, run};
 
-/// Programs that the ready network and the end-to-end tests run, with the Debian package of each.
+/// Programs that the ready network, the end-to-end tests and the comparison with other VPNs run, with the Debian package
+/// of each.
 const PROGRAMS: &[(&str, &str)] = &[
     ("ip", "iproute2"),
     ("ping", "iputils-ping"),
     ("tracepath", "iputils-tracepath"),
     ("iperf3", "iperf3"),
     ("bpftool", "bpftool"),
+    ("tcpdump", "tcpdump"),
+    ("sysctl", "procps"),
+    ("ethtool", "ethtool"),
+    ("nft", "nftables"),
     ("chromium", "chromium"),
 ];
 
-/// Programs that only the comparison with other VPNs runs.
-const BENCH_PROGRAMS: &[(&str, &str)] = &[("ethtool", "ethtool"), ("nft", "nftables")];
-
-/// Makes sure that every program a test or the ready network runs is there.
+/// Makes sure that every one of these programs is there.
 ///
 /// # Errors
 /// When one is missing and cannot be installed.
 pub(crate) fn programs() -> Result<()> {
     ensure(PROGRAMS)
-}
-
-/// Makes sure that every program the comparison with other VPNs runs is there.
-///
-/// # Errors
-/// When one is missing and cannot be installed.
-pub(crate) fn bench_programs() -> Result<()> {
-    ensure(PROGRAMS)?;
-    ensure(BENCH_PROGRAMS)
 }
 
 fn ensure(programs: &[(&str, &str)]) -> Result<()> {

@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use axum::body::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::client::conn::http1;
+use hyper::body::Incoming;
+use hyper::client::conn::http1::{self, SendRequest};
 use hyper::header::{CONTENT_TYPE, HOST, HeaderValue};
-use hyper::{Request, StatusCode};
+use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
 use tokio::time::timeout;
@@ -96,6 +97,7 @@ async fn ask(
     accepted(socket, status, body)
 }
 
+/// The body of an answer, or the error that it says.
 fn accepted(socket: &Path, status: StatusCode, body: Bytes) -> Result<Bytes, ControlError> {
     if status.is_success() {
         return Ok(body);
@@ -109,25 +111,36 @@ fn accepted(socket: &Path, status: StatusCode, body: Bytes) -> Result<Bytes, Con
     })
 }
 
+async fn read(socket: &Path, body: Incoming) -> Result<Bytes, ControlError> {
+    let body = Limited::new(body, MAX_BODY_BYTES).collect().await;
+    Ok(body.map_err(|error| bad_answer(socket, error))?.to_bytes())
+}
+
 async fn send(
     socket: &Path,
     request: Result<Request<Full<Bytes>>, hyper::http::Error>,
 ) -> Result<(StatusCode, Bytes), ControlError> {
     let request = request.map_err(|error| bad_answer(socket, error))?;
-    timeout(TIMEOUT, exchange(socket, request))
-        .await
-        .unwrap_or_else(|_elapsed| {
-            Err(ControlError::NoNode {
-                path: socket.to_owned(),
-                source: io::ErrorKind::TimedOut.into(),
-            })
-        })
+    within_limit(socket, exchange(socket, request)).await
 }
 
-async fn exchange(
+/// Waits for an answer, but not for ever.
+pub(super) async fn within_limit<T>(
     socket: &Path,
-    mut request: Request<Full<Bytes>>,
-) -> Result<(StatusCode, Bytes), ControlError> {
+    answer: impl Future<Output = Result<T, ControlError>>,
+) -> Result<T, ControlError> {
+    timeout(TIMEOUT, answer).await.unwrap_or_else(|_elapsed| {
+        Err(ControlError::NoNode {
+            path: socket.to_owned(),
+            source: io::ErrorKind::TimedOut.into(),
+        })
+    })
+}
+
+/// Connects to the node at `socket`.
+pub(super) async fn connect(
+    socket: &Path,
+) -> Result<(Requests, impl Future<Output = Result<(), hyper::Error>> + use<>), ControlError> {
     let stream = UnixStream::connect(socket).await.map_err(|source| {
         let path = socket.to_owned();
         match source.kind() {
@@ -135,21 +148,45 @@ async fn exchange(
             _ => ControlError::NoNode { path, source },
         }
     })?;
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
+    let (sender, connection) = http1::handshake(TokioIo::new(stream))
         .await
         .map_err(|error| bad_answer(socket, error))?;
-    request
-        .headers_mut()
-        .insert(HOST, HeaderValue::from_static("stream-router"));
+    Ok((Requests(sender), connection))
+}
+
+/// Sends requests on a connection.
+pub(super) struct Requests(SendRequest<Full<Bytes>>);
+
+impl Requests {
+    /// Sends a request, and waits for the head of the answer.
+    pub(super) async fn send_request(
+        &mut self,
+        mut request: Request<Full<Bytes>>,
+    ) -> hyper::Result<Response<Incoming>> {
+        request
+            .headers_mut()
+            .insert(HOST, HeaderValue::from_static("stream-router"));
+        self.0.send_request(request).await
+    }
+}
+
+/// What an answer that is a refusal says.
+pub(super) async fn refused(socket: &Path, status: StatusCode, body: Incoming) -> ControlError {
+    let said = read(socket, body)
+        .await
+        .and_then(|body| accepted(socket, status, body));
+    said.err().unwrap_or_else(|| bad_answer(socket, status))
+}
+
+async fn exchange(socket: &Path, request: Request<Full<Bytes>>) -> Result<(StatusCode, Bytes), ControlError> {
+    let (mut sender, connection) = connect(socket).await?;
     let exchange = async {
         let response = sender
             .send_request(request)
             .await
             .map_err(|error| bad_answer(socket, error))?;
         let status = response.status();
-        let body = Limited::new(response.into_body(), MAX_BODY_BYTES).collect().await;
-        let body = body.map_err(|error| bad_answer(socket, error))?.to_bytes();
-        Ok((status, body))
+        Ok((status, read(socket, response.into_body()).await?))
     };
     tokio::pin!(exchange);
     tokio::select! {
@@ -159,7 +196,7 @@ async fn exchange(
     }
 }
 
-fn bad_answer(socket: &Path, reason: impl std::fmt::Display) -> ControlError {
+pub(super) fn bad_answer(socket: &Path, reason: impl std::fmt::Display) -> ControlError {
     ControlError::BadAnswer {
         path: socket.to_owned(),
         reason: reason.to_string(),

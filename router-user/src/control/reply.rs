@@ -64,6 +64,7 @@ impl From<SourceError> for Refusal {
     fn from(error: SourceError) -> Self {
         match error {
             SourceError::Query(wrong) => Self::query(wrong),
+            SourceError::Busy(why) => Self::new(StatusCode::TOO_MANY_REQUESTS, why),
             SourceError::Failed(cause) => {
                 warn!(
                     error = cause.as_ref() as &dyn std::error::Error,

@@ -1,16 +1,20 @@
 //! Serves the control socket.
 
+use std::convert::Infallible;
 use std::fs::{self, DirBuilder, Permissions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use axum::body::Body;
 use axum::extract::rejection::JsonRejection;
 use axum::extract::{DefaultBodyLimit, RawQuery, State};
-use axum::http::{Method, StatusCode, Uri};
+use axum::http::{Method, StatusCode, Uri, header};
+use axum::response::IntoResponse;
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use futures::StreamExt;
 use tokio::net::UnixListener;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::AbortHandle;
@@ -19,8 +23,8 @@ use tracing::warn;
 use super::reload::post_reload;
 use super::reply::{NoQuery, Pretty, Refusal};
 use super::{
-    ControlError, Counters, FlowQuery, Flows, NumberBody, Peers, Reload, Resource, Routes, Source,
-    SourceError, Status, Streams, Wish, Wishes, Workers,
+    CAPTURE_CONTENT_TYPE, CAPTURE_PATH, CaptureQuery, ControlError, Counters, FlowQuery, Flows, NumberBody,
+    Peers, Reload, Resource, Routes, Source, SourceError, Status, Streams, Wish, Wishes, Workers,
 };
 
 /// Of a request; the longest that makes sense has 30.
@@ -106,6 +110,7 @@ fn app(shared: Shared) -> Router {
             Reload::PATH,
             post(post_reload).with_state(shared.wishes.reload.clone()),
         )
+        .route(CAPTURE_PATH, get(get_capture))
         .fallback(unknown_path)
         .method_not_allowed_fallback(unknown_method)
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
@@ -144,6 +149,16 @@ async fn get_routes(State(shared): State<Shared>, _: NoQuery) -> Result<Pretty<R
     shared.read(|source| source.routes()).await
 }
 
+async fn get_capture(
+    State(shared): State<Shared>,
+    RawQuery(query): RawQuery,
+) -> Result<impl IntoResponse, Refusal> {
+    let query = CaptureQuery::parse(query.as_deref().unwrap_or_default()).map_err(Refusal::query)?;
+    let records = shared.source.capture(&query)?;
+    let body = Body::from_stream(records.map(Ok::<_, Infallible>));
+    Ok(([(header::CONTENT_TYPE, CAPTURE_CONTENT_TYPE)], body))
+}
+
 async fn put_workers(
     State(shared): State<Shared>,
     _: NoQuery,
@@ -170,6 +185,7 @@ async fn unknown_path(uri: Uri) -> Refusal {
         Counters::PATH,
         Routes::PATH,
         Reload::PATH,
+        CAPTURE_PATH,
     ];
     let error = format!("there is no {}; there are {}", uri.path(), paths.join(", "));
     Refusal::new(StatusCode::NOT_FOUND, error)

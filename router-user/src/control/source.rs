@@ -4,7 +4,10 @@ use std::error::Error;
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Counters, FlowQuery, Flows, Peers, ReloadWish, Routes, Status, Streams, Workers};
+use super::{
+    CaptureQuery, CaptureStream, Counters, FlowQuery, Flows, Peers, ReloadWish, Routes, Status, Streams,
+    Workers,
+};
 
 /// Where the answers come from.
 pub trait Source: Send + Sync + 'static {
@@ -37,6 +40,15 @@ pub trait Source: Send + Sync + 'static {
     /// # Errors
     /// It cannot be read.
     fn routes(&self) -> Result<Routes, SourceError>;
+
+    /// Begins a capture; its packets are taken from now on.
+    ///
+    /// # Errors
+    /// The query asks for a peer that is not there, so many captures run that no more may, or there is nothing to capture.
+    fn capture(&self, query: &CaptureQuery) -> Result<CaptureStream, SourceError> {
+        let _ = query;
+        Err(SourceError::Query("no packets pass here".to_owned()))
+    }
 }
 
 /// Why there is no answer.
@@ -45,6 +57,9 @@ pub enum SourceError {
     /// It makes no sense here.
     #[error("{0}")]
     Query(String),
+    /// Too many ask for the same at once.
+    #[error("{0}")]
+    Busy(String),
     /// It cannot be had.
     #[error("cannot be read")]
     Failed(#[from] Box<dyn Error + Send + Sync>),

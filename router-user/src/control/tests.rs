@@ -146,6 +146,34 @@ async fn a_query_reaches_the_source_and_what_it_says_comes_back() {
 }
 
 #[tokio::test]
+async fn a_capture_crosses_the_socket_to_its_end() {
+    let directory = directory();
+    let path = directory.join("control.sock");
+    let _server = serve(&path).unwrap();
+    let query = CaptureQuery {
+        filter: "not (tcp || udp)".to_owned(),
+        snaplen: 96,
+        ..CaptureQuery::default()
+    };
+    let mut reader = CaptureReader::open(&path, &query).await.unwrap();
+    let mut records = CaptureRecords::default();
+    while let Some(bytes) = reader.next_bytes().await.unwrap() {
+        records.handle_bytes(&bytes);
+    }
+
+    assert_eq!(records.next_record(), Ok(Some(CaptureRecord::Dropped(96))));
+    let end = CaptureRecord::End {
+        dropped: 7,
+        reason: "not (tcp || udp)",
+    };
+    assert_eq!(records.next_record(), Ok(Some(end)));
+    let busy = CaptureQuery { snaplen: 1, ..query };
+    let refused = CaptureReader::open(&path, &busy).await.unwrap_err();
+    assert!(refused.to_string().ends_with("refused: too many"), "{refused}");
+    fs::remove_dir_all(directory).unwrap();
+}
+
+#[tokio::test]
 async fn requests_that_make_no_sense_are_refused_with_a_code_and_what_is_allowed() {
     let directory = directory();
     let path = directory.join("control.sock");
@@ -182,6 +210,17 @@ async fn requests_that_make_no_sense_are_refused_with_a_code_and_what_is_allowed
             "400",
             "there are peer, address, port, protocol, sort, limit",
         ),
+        (
+            get("/v1/capture?filter=tcp+and"),
+            "400",
+            "the filter is wrong at character 8",
+        ),
+        (
+            get("/v1/capture?count=1"),
+            "400",
+            "there are filter, snaplen, direction",
+        ),
+        (get("/v1/capture?snaplen=1"), "429", "too many"),
         (get("/v1/flows?limit=-1"), "400", "a number from 1 to 10000"),
         (
             format!("POST /v1/status HTTP/1.1\r\n{tail}content-length: 0\r\n\r\n"),

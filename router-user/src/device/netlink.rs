@@ -10,7 +10,8 @@ use ipnet::IpNet;
 use nix::errno::Errno;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressHeaderFlags};
 use rtnetlink::packet_route::link::{
-    AfSpecInet6, AfSpecUnspec, In6AddrGenMode, LinkAttribute, LinkFlags, LinkLayerType, LinkMessage,
+    AfSpecInet6, AfSpecUnspec, In6AddrGenMode, LinkAttribute, LinkFlags, LinkLayerType, LinkMessage, LinkXdp,
+    XdpAttached,
 };
 use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteScope};
 use rtnetlink::{Handle, LinkUnspec, RouteMessageBuilder};
@@ -114,6 +115,23 @@ impl Netlink {
         let links = self.handle.link().get().match_index(index).execute();
         self.one_link(links, || format!("look up the interface with index {index}"))
             .await
+    }
+
+    /// Whether an XDP program is attached to an interface.
+    ///
+    /// # Errors
+    /// The kernel refuses to say.
+    pub async fn has_xdp(&self, index: u32) -> Result<bool, NetlinkError> {
+        let mut links = std::pin::pin!(self.handle.link().get().match_index(index).execute());
+        let action = || format!("look up the interface with index {index}");
+        let message = links.try_next().await.map_err(|error| refused(action(), error))?;
+        let mut attributes = message.into_iter().flat_map(|message| message.attributes);
+        Ok(attributes.any(|attribute| match attribute {
+            LinkAttribute::Xdp(xdp) => xdp
+                .iter()
+                .any(|xdp| matches!(xdp, LinkXdp::Attached(attached) if *attached != XdpAttached::None)),
+            _ => false,
+        }))
     }
 
     async fn one_link(

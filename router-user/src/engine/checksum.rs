@@ -36,3 +36,56 @@ impl Sum {
         self.fold() == [0xff; 2]
     }
 }
+
+/// Finishes the checksum of a packet whose field holds the sum of the pseudo-header. What stands from `start` on is
+/// summed; the field is `offset` behind it. Nothing is done where that is outside the packet.
+pub(crate) fn finish_partial(packet: &mut [u8], start: usize, offset: usize) {
+    let Some(summed) = packet.get_mut(start..) else {
+        return;
+    };
+    let finished = match Sum::default().add(summed).finish() {
+        // A UDP checksum of 0 says that there is none (RFC 768); to others both are the same.
+        [0, 0] => [0xff; 2],
+        finished => finished,
+    };
+    if let Some(field) = summed.get_mut(offset..offset + 2) {
+        field.copy_from_slice(&finished);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_partial_checksum_is_finished_as_the_sender_would_have() {
+        for payload in [0, 1, 7, 1400] {
+            let mut packet = Vec::new();
+            etherparse::PacketBuilder::ipv4([10, 42, 0, 1], [10, 42, 0, 2], 64)
+                .udp(40_000, 443)
+                .write(&mut packet, &vec![7; payload])
+                .unwrap();
+            let mut partial = packet.clone();
+            let len = (packet.len() - 20) as u16;
+            let pseudo = Sum::default()
+                .add(&packet[12..20])
+                .add(&[0, 17])
+                .add(&len.to_be_bytes());
+            partial[26..28].copy_from_slice(&pseudo.fold());
+            assert_ne!(partial, packet);
+
+            finish_partial(&mut partial, 20, 6);
+
+            assert_eq!(partial, packet);
+        }
+    }
+
+    #[test]
+    fn offsets_outside_the_packet_change_nothing() {
+        for (start, offset) in [(5, 0), (0, 4), (0, 3), (4, 0), (0, usize::MAX - 2)] {
+            let mut packet = [1; 4];
+            finish_partial(&mut packet, start, offset);
+            assert_eq!(packet, [1; 4]);
+        }
+    }
+}

@@ -73,6 +73,14 @@ struct Dropped {
 }
 
 impl SocketPool {
+    /// Opens a socket and closes it again.
+    ///
+    /// # Errors
+    /// The kernel has none, or does not give it to this process.
+    pub fn try_socket() -> io::Result<()> {
+        system::open().map(drop)
+    }
+
     /// Binds an anchor to each receive queue of `interface`, at most `max_queues`.
     ///
     /// Waits a moment where a queue is still being released by a process that has just ended.

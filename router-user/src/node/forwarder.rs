@@ -4,11 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
+use router_common::frame::{FrameHeader, VnetHeader};
 use router_common::record::RecordHeader;
 
+use super::capture::{Passing, Taps, Turn};
 use super::counters::{Counter, Counters};
 use super::peers::{LivePeers, PeerTable};
 use super::streams::Lane;
+use crate::control::CaptureDirection;
 use crate::device::{Injector, ReplyBuffer, TokenBucket, Unreachable, unreachable};
 use crate::engine::addresses::addresses;
 use crate::engine::batch::Batch;
@@ -36,6 +39,9 @@ pub(super) struct Forwarder {
     /// Batches that are begun, or were since the last flush.
     touched: Vec<(PeerIndex, StreamIndex)>,
     last_route: Option<(std::net::IpAddr, PeerIndex)>,
+    taps: Arc<Taps>,
+    /// While somebody captures.
+    captured: Option<Turn>,
 }
 
 /// What of a stream's frames is not handed over yet.
@@ -60,6 +66,7 @@ impl Forwarder {
         flows: Arc<FlowCache>,
         counters: Arc<Counters>,
         injector: Injector,
+        taps: Arc<Taps>,
     ) -> Self {
         Self {
             batches: Vec::new(),
@@ -73,6 +80,8 @@ impl Forwarder {
             reply: ReplyBuffer::default(),
             touched: Vec::new(),
             last_route: None,
+            taps,
+            captured: None,
         }
     }
 
@@ -84,6 +93,16 @@ impl Forwarder {
         let Some((_, destination)) = addresses(packet) else {
             return;
         };
+        if let Some(captured) = &mut self.captured {
+            let peer = self.peers.routes().lookup(destination);
+            let peer = peer.and_then(|index| self.peers.get(index));
+            captured.take(Passing {
+                direction: CaptureDirection::Out,
+                peer: peer.map(|peer| &peer.id),
+                vnet: frame_vnet(frame),
+                packet,
+            });
+        }
         let index = match self.last_route {
             Some((last, index)) if last == destination => index,
             _ => {
@@ -132,10 +151,12 @@ impl Forwarder {
             self.last_route = None;
         }
         self.now = Now::new(now, &self.flows);
+        self.captured = self.taps.begin_turn();
     }
 
     /// Hands every begun batch to its stream.
     pub(super) fn flush(&mut self) {
+        self.captured = None;
         for (index, stream) in self.touched.drain(..) {
             let lane = self.peers.get(index).and_then(|peer| peer.streams.lane(stream));
             if let (Some(lane), Some(batches)) = (lane, batches_of(&mut self.batches, index, stream)) {
@@ -169,6 +190,11 @@ fn frame_of(record: &[u8]) -> Option<(u32, &[u8], &[u8])> {
         record.get(RecordHeader::FRAME_OFFSET..end)?,
         record.get(RecordHeader::LEN..end)?,
     ))
+}
+
+/// The offload header of a frame that [`frame_of`] gave.
+fn frame_vnet(frame: &[u8]) -> VnetHeader {
+    bytemuck::pod_read_unaligned(&frame[size_of::<u32>()..FrameHeader::LEN])
 }
 
 fn batches_of(batches: &mut Vec<Vec<Batches>>, peer: PeerIndex, stream: StreamIndex) -> Option<&mut Batches> {

@@ -12,6 +12,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use super::capture::Taps;
 use super::connections::Connections;
 use super::counters::Counters;
 use super::data_thread::DataThreads;
@@ -49,6 +50,7 @@ pub struct Node {
     // Dropped in this order: the way in, the tasks with their descriptors of the device, the device itself.
     observed: Option<Observed>,
     _control: ControlServer,
+    taps: Arc<Taps>,
     kernel: Arc<Kernel>,
     network: NetworkHandle,
     live: Live,
@@ -105,11 +107,13 @@ impl Node {
         prefixes.set_peers(&table)?;
         let peers = Arc::new(LivePeers::from_pointee(table));
         let counters = Arc::new(Counters::default());
+        let taps = Arc::new(Taps::default());
 
         let receivers = Receivers {
             peers: peers.clone(),
             counters: counters.clone(),
             injector: device.injector(),
+            taps: taps.clone(),
         };
         let mut network = start_network(config, keypair, receivers, &data_threads)?;
         let workers = Arc::new(WorkerBoard::default());
@@ -119,7 +123,7 @@ impl Node {
             config.workers(),
             config.connections(),
             data_threads.runtimes(),
-            new_forwarder(&flows, &peers, &counters, &device),
+            new_forwarder(&flows, &peers, &counters, &device, &taps),
             workers.clone(),
         )?;
         let (gateways, host_networks) = start_gateways(config, &kernel, &prefixes, &device).await?;
@@ -136,6 +140,7 @@ impl Node {
                 runtimes: data_threads.runtimes(),
                 gateways: gateways.status(),
                 socket_drops: Box::new(gateways.drops()),
+                taps: taps.clone(),
             },
         );
         let (worker_wishes, wished_workers) = mpsc::channel(MAX_WISHES);
@@ -222,6 +227,7 @@ impl Node {
         Ok(Self {
             observed,
             _control: control,
+            taps,
             kernel,
             network: network.handle,
             live,
@@ -289,6 +295,7 @@ impl Node {
         if drained.await.is_err() {
             warn!(?STOP_TIMEOUT, "not everything could be delivered in time");
         }
+        self.taps.end().await;
         self.network.shutdown();
         if timeout(STOP_TIMEOUT, async {
             while self.tasks.network.join_next().await.is_some() {}
@@ -396,10 +403,19 @@ fn new_forwarder(
     peers: &Arc<LivePeers>,
     counters: &Arc<Counters>,
     device: &Device,
+    taps: &Arc<Taps>,
 ) -> Box<dyn Fn() -> Forwarder + Send> {
     let (peers, counters, injector) = (peers.clone(), counters.clone(), device.injector());
-    let flows = flows.clone();
-    Box::new(move || Forwarder::new(peers.clone(), flows.clone(), counters.clone(), injector.clone()))
+    let (flows, taps) = (flows.clone(), taps.clone());
+    Box::new(move || {
+        Forwarder::new(
+            peers.clone(),
+            flows.clone(),
+            counters.clone(),
+            injector.clone(),
+            taps.clone(),
+        )
+    })
 }
 
 async fn start_gateways(

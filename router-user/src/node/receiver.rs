@@ -8,8 +8,10 @@ use futures::AsyncReadExt;
 use thiserror::Error;
 use tracing::debug;
 
+use super::capture::{Passing, Taps};
 use super::counters::{Counter, Counters};
 use super::peers::{LivePeers, OpenStream, Peer};
+use crate::control::CaptureDirection;
 use crate::device::Injector;
 use crate::engine::admission;
 use crate::engine::coalesce::{Coalescer, Packet};
@@ -25,6 +27,8 @@ pub(super) struct Receivers {
     pub(super) counters: Arc<Counters>,
     /// Where admitted packets go.
     pub(super) injector: Injector,
+    /// Who captures them.
+    pub(super) taps: Arc<Taps>,
 }
 
 impl InboundStreams for Receivers {
@@ -87,6 +91,7 @@ impl Receivers {
         // A peer that is configured no more owns no address in it.
         let peers = self.peers.load();
         let mut coalescer = Coalescer::new(self.injector.udp_offload());
+        let mut captured = self.taps.begin_turn();
         let mut outcome = Ok(());
         for frame in decoder.frames() {
             let frame = match frame {
@@ -97,7 +102,18 @@ impl Receivers {
                 }
             };
             match admission::admit(peers.routes(), peer.index, &frame.vnet(), frame.packet()) {
-                Ok(parsed) => coalescer.push(frame, &parsed, &mut inject),
+                Ok(parsed) => {
+                    if let Some(captured) = &mut captured {
+                        let passing = Passing {
+                            direction: CaptureDirection::In,
+                            peer: Some(&peer.id),
+                            vnet: frame.vnet(),
+                            packet: frame.packet(),
+                        };
+                        captured.take_parsed(passing, Some(&parsed));
+                    }
+                    coalescer.push(frame, &parsed, &mut inject);
+                }
                 Err(refusal) => self.counters.add(refusal.into(), 1),
             }
         }

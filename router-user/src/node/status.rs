@@ -10,6 +10,7 @@ use std::time::{Instant, SystemTime};
 use ipnet::IpNet;
 use router_common::peer::NO_PEER;
 
+use super::capture::{Taps, TooMany};
 use super::counter_meanings::meaning;
 use super::counters::Counters;
 use super::data_thread::Runtimes;
@@ -17,10 +18,11 @@ use super::peers::{ConfiguredPeer, LivePeers, Peer};
 use super::worker_pool::WorkerBoard;
 use crate::config::Config;
 use crate::control::{
-    self, CounterKind, CounterOrigin, CounterStatus, DeviceStatus, FlowQuery, Flows, GatewayStatus,
-    PeerState, PeerStatus, Peers, RouteSource, RouteStatus, Routes, Source, SourceError, Status, StreamState,
-    StreamStatus, Streams, WorkerState, WorkerStatus, Workers,
+    self, CaptureQuery, CaptureStream, CounterKind, CounterOrigin, CounterStatus, DeviceStatus, FlowQuery,
+    Flows, GatewayStatus, PeerState, PeerStatus, Peers, RouteSource, RouteStatus, Routes, Source,
+    SourceError, Status, StreamState, StreamStatus, Streams, WorkerState, WorkerStatus, Workers,
 };
+use crate::engine::capture_filter::CaptureFilter;
 use crate::engine::flow_cache::FlowCache;
 use crate::engine::route_table::PeerIndex;
 use crate::kernel::{Kernel, KernelError, SocketDrops};
@@ -44,6 +46,7 @@ pub(super) struct Parts {
     pub(super) runtimes: Runtimes,
     pub(super) gateways: Vec<GatewayStatus>,
     pub(super) socket_drops: Box<dyn Fn() -> SocketDrops + Send + Sync>,
+    pub(super) taps: Arc<Taps>,
 }
 
 /// Answers for the node.
@@ -270,6 +273,22 @@ impl Source for NodeStatus {
         let mut routes: Vec<_> = prefixes.into_iter().map(route).collect();
         routes.sort_by_key(|route| route.prefix);
         Ok(Routes { routes })
+    }
+
+    fn capture(&self, query: &CaptureQuery) -> Result<CaptureStream, SourceError> {
+        let filter = CaptureFilter::parse(&query.filter);
+        let filter = filter.map_err(|error| SourceError::Query(error.to_string()))?;
+        let peer = |end: &String| {
+            let index = PeerIndex(flow_list::find_peer(self, end)?);
+            let peer = self.parts.peers.get(index);
+            peer.map(|peer| peer.id)
+                .ok_or_else(|| SourceError::Query(format!("the peer {end} is gone")))
+        };
+        let filter = filter.map(|filter| filter.resolve(peer)).transpose()?;
+        let opened = self.parts.taps.open(query, filter);
+        opened.map_err(|TooMany| {
+            SourceError::Busy("as many captures run as may; one of them has to end first".to_owned())
+        })
     }
 }
 

@@ -7,6 +7,7 @@ use serde_json::Value;
 use super::super::*;
 use super::example::Example;
 use super::reload::{problems, reload};
+use crate::engine::capture_filter::{MAX_FILTER_BYTES, MAX_FILTER_DEPTH};
 
 const API: &str = include_str!("../API.md");
 
@@ -96,6 +97,25 @@ fn every_parameter_is_documented_and_no_other() {
     let (_, known) = refused.split_once("; there are ").unwrap();
 
     assert_eq!(documented, known.split(", ").map(str::to_owned).collect());
+}
+
+#[test]
+fn every_parameter_of_a_capture_is_documented_and_no_other() {
+    let documented = named(section(CAPTURE_PATH), "| parameter |");
+    let refused = CaptureQuery::parse("x=1").unwrap_err();
+    let (_, known) = refused.split_once("; there are ").unwrap();
+
+    assert_eq!(
+        documented,
+        known.split(", ").map(str::to_owned).collect::<BTreeSet<_>>()
+    );
+    assert!(API.contains(&format!("| `GET {CAPTURE_PATH}` |")));
+    assert!(section(CAPTURE_PATH).contains(&format!("| 1 to {MAX_SNAPLEN}; {MAX_SNAPLEN} by default |")));
+    assert!(section(CAPTURE_PATH).contains(&format!("an expression of up to {MAX_FILTER_BYTES} bytes")));
+    assert!(section(CAPTURE_PATH).contains(&format!(
+        "parentheses, up to {MAX_FILTER_DEPTH} inside each other"
+    )));
+    assert!(section(CAPTURE_PATH).contains(CAPTURE_CONTENT_TYPE));
 }
 
 #[test]

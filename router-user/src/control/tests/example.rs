@@ -151,6 +151,18 @@ impl Source for Example {
         };
         Ok(Routes { routes: vec![route] })
     }
+
+    fn capture(&self, query: &CaptureQuery) -> Result<CaptureStream, SourceError> {
+        if query.snaplen == 1 {
+            return Err(SourceError::Busy("too many".to_owned()));
+        }
+        let mut records = Vec::new();
+        put_dropped(&mut records, query.snaplen.into());
+        put_end(&mut records, 7, &query.filter);
+        let (first, last) = records.split_at(10);
+        let pieces = [first.to_vec().into(), last.to_vec().into()];
+        Ok(Box::pin(futures::stream::iter(pieces)))
+    }
 }
 
 #[derive(Debug, thiserror::Error)]

@@ -63,7 +63,7 @@ pub(super) fn read(node: &NodeStatus, query: &FlowQuery) -> Result<Flows, Source
 }
 
 /// The index of the one peer whose id ends so.
-fn find_peer(node: &NodeStatus, end: &str) -> Result<u32, SourceError> {
+pub(super) fn find_peer(node: &NodeStatus, end: &str) -> Result<u32, SourceError> {
     let peers = node.parts.peers.load();
     let peers = peers.all().iter().map(|configured| &configured.peer);
     match peers

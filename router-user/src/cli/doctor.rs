@@ -1,0 +1,184 @@
+//! `stream-router doctor`: what keeps a node from running, or from running well, and the command that mends it.
+//!
+//! With `--json` one object: `findings`, each with `check` (a name that stays), `subject` (the interface, address or file
+//! that it is about, or null), `verdict` (`ok`, `warning`, `problem` or `unknown`), `detail` and `mend` (a command, or
+//! null); and the numbers of `problems`, `warnings` and `unknown`.
+//!
+//! Each group is a file: probes look, and pure functions judge what they saw.
+
+mod capabilities;
+mod clock;
+mod files;
+mod finding;
+mod firewall;
+mod forwarding;
+mod interfaces;
+mod kernel;
+mod node;
+mod ports;
+mod routes;
+mod sysctl;
+mod trial;
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use serde::Serialize;
+
+use super::{Outcome, print};
+use crate::config::{Config, ConfigError};
+use finding::{Finding, Verdict};
+use node::Running;
+
+/// What a node would be without a configuration: the defaults, and an address because there has to be one.
+const DEFAULTS: &str = "[device]\naddresses = [\"10.42.0.1/24\"]\n";
+
+/// What to look at.
+#[derive(Debug, Args)]
+pub(super) struct DoctorArguments {
+    /// Configuration of the node; the defaults, unless it is said
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Something is wrong; the findings have been printed.
+#[derive(Debug, thiserror::Error)]
+#[error("{n} of the checks found a problem")]
+struct Ill {
+    n: usize,
+}
+
+#[derive(Debug, Serialize)]
+struct Report {
+    problems: usize,
+    warnings: usize,
+    unknown: usize,
+    findings: Vec<Finding>,
+}
+
+/// What every group looks at.
+struct Scene {
+    config: Config,
+    /// The file of `config`; without it, it is made of defaults.
+    file: Option<PathBuf>,
+    running: Running,
+}
+
+/// Looks at everything, and prints what was found.
+pub(super) fn doctor(arguments: &DoctorArguments) -> Outcome {
+    let report = Report::of(examine(arguments.config.as_deref())?);
+    if arguments.json {
+        print(serde_json::to_string_pretty(&report)?)?;
+    } else {
+        print(report.text())?;
+    }
+    match report.problems {
+        0 => Ok(()),
+        n => Err(Box::new(Ill { n })),
+    }
+}
+
+fn examine(file: Option<&Path>) -> Result<Vec<Finding>, Box<dyn std::error::Error>> {
+    let loaded = file.map(Config::load);
+    let mut findings = vec![files::configuration(file, loaded.as_ref())];
+    // With a file that is wrong, the rest is looked at as without one.
+    let (config, file) = match loaded {
+        Some(Ok(config)) => (config, file),
+        _ => (defaults()?, None),
+    };
+    let (running, control) = node::look(config.node().control())?;
+    let scene = Scene {
+        config,
+        file: file.map(Path::to_owned),
+        running,
+    };
+    findings.push(control);
+    findings.extend(files::key(&scene));
+    findings.extend(capabilities::check(&scene));
+    findings.extend(kernel::check());
+    findings.extend(trial::check(&scene));
+    findings.extend(sysctl::check(&scene));
+    findings.extend(forwarding::check(&scene));
+    let (routes, underlays) = routes::check(&scene);
+    findings.extend(routes);
+    findings.extend(interfaces::check(&scene, &underlays)?);
+    findings.extend(ports::check(&scene));
+    findings.extend(firewall::check(&scene));
+    findings.extend(clock::check());
+    Ok(findings)
+}
+
+fn defaults() -> Result<Config, ConfigError> {
+    Config::parse(DEFAULTS, Path::new("the defaults"))
+}
+
+impl Report {
+    fn of(findings: Vec<Finding>) -> Self {
+        let n = |verdict| {
+            findings
+                .iter()
+                .filter(|finding| finding.verdict == verdict)
+                .count()
+        };
+        Self {
+            problems: n(Verdict::Problem),
+            warnings: n(Verdict::Warning),
+            unknown: n(Verdict::Unknown),
+            findings,
+        }
+    }
+
+    fn text(&self) -> String {
+        let lines = self.findings.iter().map(Finding::text);
+        format!(
+            "{}{} problems, {} warnings, {} could not be checked",
+            lines.collect::<String>(),
+            self.problems,
+            self.warnings,
+            self.unknown
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_a_configuration() {
+        let config = defaults().unwrap();
+        assert_eq!(config.device().name(), "sr0");
+        assert!(config.peers().is_empty());
+    }
+
+    #[test]
+    fn a_report_counts_by_verdict_and_has_a_line_for_each_finding() {
+        let report = Report::of(vec![
+            Finding::ok("clock", "synchronised"),
+            Finding::warning("rp_filter", "strict").mend("sysctl -w a=2"),
+            Finding::problem("key", "missing"),
+            Finding::unknown("firewall", "not root").about("tcp/4001"),
+        ]);
+
+        assert_eq!((report.problems, report.warnings, report.unknown), (1, 1, 1));
+        assert_eq!(
+            report.text(),
+            "ok       clock              synchronised\n\
+             warning  rp_filter          strict\n\
+             \u{20}                           sysctl -w a=2\n\
+             problem  key                missing\n\
+             unknown  firewall           tcp/4001: not root\n\
+             1 problems, 1 warnings, 1 could not be checked"
+        );
+        let json = serde_json::to_value(&report).unwrap();
+        assert_eq!(
+            json["findings"][1],
+            serde_json::json!({
+                "check": "rp_filter", "subject": null, "verdict": "warning", "detail": "strict", "mend": "sysctl -w a=2",
+            })
+        );
+    }
+}

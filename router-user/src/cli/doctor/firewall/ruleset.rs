@@ -1,0 +1,508 @@
+//! What `nft -j list ruleset` prints (libnftables-json(5)), followed for one packet.
+
+use std::fmt;
+
+use serde::Deserialize;
+use serde_json::Value;
+
+/// Chains that call each other deeper than the kernel allows (`NFT_JUMP_STACK_SIZE`).
+const MAX_DEPTH: u32 = 16;
+
+/// A new packet from a peer to a port of this host.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Arriving {
+    pub(super) is_v4: bool,
+    pub(super) is_tcp: bool,
+    pub(super) port: u16,
+}
+
+/// What becomes of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// No chain drops it.
+    Passed,
+    /// This chain drops it.
+    Dropped(ChainName),
+    /// This chain may drop it.
+    Unclear(ChainName),
+}
+
+/// Family, table and name, as the command line of nft has them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct ChainName {
+    family: String,
+    table: String,
+    name: String,
+}
+
+impl fmt::Display for ChainName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} {}", self.family, self.table, self.name)
+    }
+}
+
+/// The rules of a host.
+#[derive(Debug, Default)]
+pub(super) struct Ruleset {
+    chains: Vec<Chain>,
+    rules: Vec<Rule>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Chain {
+    family: String,
+    table: String,
+    name: String,
+    #[serde(rename = "type")]
+    kind: Option<String>,
+    hook: Option<String>,
+    policy: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Rule {
+    family: String,
+    table: String,
+    chain: String,
+    #[serde(default)]
+    expr: Vec<Value>,
+}
+
+/// How a chain ends for a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    Accept,
+    Drop,
+    /// Not decided: the chain that called it goes on.
+    Return,
+    Unclear,
+}
+
+/// Whether a packet is like what a rule asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Match {
+    Yes,
+    No,
+    Maybe,
+}
+
+impl Ruleset {
+    /// Reads what nft printed.
+    ///
+    /// # Errors
+    /// It makes no sense.
+    pub(super) fn parse(json: &[u8]) -> Result<Self, String> {
+        #[derive(Deserialize)]
+        struct Listing {
+            nftables: Vec<Value>,
+        }
+        let wrong = |error| format!("what nft prints makes no sense: {error}");
+        let listing: Listing = serde_json::from_slice(json).map_err(wrong)?;
+        let mut ruleset = Self::default();
+        for mut item in listing.nftables {
+            if let Some(chain) = item.get_mut("chain") {
+                ruleset
+                    .chains
+                    .push(serde_json::from_value(chain.take()).map_err(wrong)?);
+            } else if let Some(rule) = item.get_mut("rule") {
+                ruleset
+                    .rules
+                    .push(serde_json::from_value(rule.take()).map_err(wrong)?);
+            }
+        }
+        Ok(ruleset)
+    }
+
+    /// Follows every chain that the packet passes on its way in.
+    pub(super) fn fate(&self, packet: Arriving) -> Fate {
+        let family = if packet.is_v4 { "ip" } else { "ip6" };
+        let mut fate = Fate::Passed;
+        for chain in &self.chains {
+            let is_on_the_way = chain.kind.as_deref() == Some("filter")
+                && matches!(chain.hook.as_deref(), Some("input" | "prerouting"));
+            if !is_on_the_way || !(chain.family == family || chain.family == "inet") {
+                continue;
+            }
+            let policy = match chain.policy.as_deref() {
+                Some("drop") => End::Drop,
+                _ => End::Accept,
+            };
+            let (end, unsure) = self.follow(&chain.family, &chain.table, &chain.name, packet, 0);
+            let with_policy = |end| if end == End::Return { policy } else { end };
+            let is_sure = unsure.into_iter().all(|one| with_policy(one) == with_policy(end));
+            let end = if is_sure { with_policy(end) } else { End::Unclear };
+            match end {
+                End::Drop => return Fate::Dropped(chain.chain_name()),
+                End::Unclear => fate = Fate::Unclear(chain.chain_name()),
+                End::Accept | End::Return => {}
+            }
+        }
+        fate
+    }
+
+    /// How the chain ends, and how it may have ended before that.
+    fn follow(
+        &self,
+        family: &str,
+        table: &str,
+        chain: &str,
+        packet: Arriving,
+        depth: u32,
+    ) -> (End, Vec<End>) {
+        let mut unsure = Vec::new();
+        if depth > MAX_DEPTH {
+            return (End::Unclear, unsure);
+        }
+        let of_chain = |rule: &&Rule| rule.family == family && rule.table == table && rule.chain == chain;
+        for rule in self.rules.iter().filter(of_chain) {
+            let mut matched = Match::Yes;
+            for expression in &rule.expr {
+                let Some((name, value)) = expression.as_object().and_then(|object| object.iter().next())
+                else {
+                    matched = Match::Maybe;
+                    continue;
+                };
+                let end = match name.as_str() {
+                    "match" => match matches(value, packet) {
+                        Match::Yes => continue,
+                        Match::No => break,
+                        Match::Maybe => {
+                            matched = Match::Maybe;
+                            continue;
+                        }
+                    },
+                    "accept" => End::Accept,
+                    "drop" | "reject" => End::Drop,
+                    "return" => End::Return,
+                    "jump" | "goto" => {
+                        let target = value["target"].as_str().unwrap_or_default();
+                        let (end, inner) = self.follow(family, table, target, packet, depth + 1);
+                        // Where it may come back, this chain may go on.
+                        unsure.extend(inner.into_iter().map(|end| match end {
+                            End::Return => End::Unclear,
+                            end => end,
+                        }));
+                        // A jump comes back.
+                        if end == End::Return && name == "jump" {
+                            break;
+                        }
+                        end
+                    }
+                    "vmap" => match mapped(value, packet) {
+                        Some(end) => end,
+                        None => break,
+                    },
+                    // Of the tools for iptables: what it does is not said.
+                    "xt" if value["type"] != "match" => End::Unclear,
+                    "queue" => End::Unclear,
+                    "counter" | "log" | "mangle" | "notrack" => continue,
+                    _ => {
+                        matched = Match::Maybe;
+                        continue;
+                    }
+                };
+                if matched == Match::Yes {
+                    return (end, unsure);
+                }
+                unsure.push(end);
+                break;
+            }
+        }
+        (End::Return, unsure)
+    }
+}
+
+impl Chain {
+    fn chain_name(&self) -> ChainName {
+        ChainName {
+            family: self.family.clone(),
+            table: self.table.clone(),
+            name: self.name.clone(),
+        }
+    }
+}
+
+fn matches(value: &Value, packet: Arriving) -> Match {
+    let is_same = compare(&value["left"], &value["right"], packet);
+    match (value["op"].as_str(), is_same) {
+        (Some("==" | "in"), is_same) => is_same,
+        (Some("!="), Match::Yes) => Match::No,
+        (Some("!="), Match::No) => Match::Yes,
+        _ => Match::Maybe,
+    }
+}
+
+/// What a map says for the packet; `None` if nothing.
+fn mapped(value: &Value, packet: Arriving) -> Option<End> {
+    let Some(pairs) = value["data"]["set"].as_array() else {
+        return Some(End::Unclear);
+    };
+    let mut found = None;
+    for pair in pairs {
+        match compare(&value["key"], &pair[0], packet) {
+            Match::No => {}
+            Match::Maybe => found = Some(End::Unclear),
+            Match::Yes => {
+                let verdict = pair[1].as_object().and_then(|verdict| verdict.keys().next());
+                return Some(match verdict.map(String::as_str) {
+                    Some("accept") => End::Accept,
+                    Some("drop") => End::Drop,
+                    Some("return") => End::Return,
+                    _ => End::Unclear,
+                });
+            }
+        }
+    }
+    found
+}
+
+/// Whether the packet has a value, or one of a set of them, where `left` says.
+fn compare(left: &Value, right: &Value, packet: Arriving) -> Match {
+    match left.as_object().and_then(|left| left.iter().next()) {
+        Some((kind, what)) if kind == "payload" => payload(what, right, packet),
+        Some((kind, what)) if kind == "meta" => meta(what["key"].as_str().unwrap_or_default(), right, packet),
+        // A packet that begins a connection.
+        Some((kind, what)) if kind == "ct" && what["key"] == "state" => holds_word(right, "new"),
+        _ => Match::Maybe,
+    }
+}
+
+fn payload(what: &Value, right: &Value, packet: Arriving) -> Match {
+    let own = if packet.is_tcp { "tcp" } else { "udp" };
+    match (
+        what["protocol"].as_str().unwrap_or_default(),
+        what["field"].as_str().unwrap_or_default(),
+    ) {
+        (protocol, "dport") if protocol == own || protocol == "th" => holds_number(right, packet.port),
+        (protocol, _) if protocol == own || protocol == "th" => Match::Maybe,
+        ("tcp" | "udp" | "icmp" | "icmpv6" | "sctp" | "dccp" | "esp" | "ah" | "udplite", _) => Match::No,
+        ("ip", "protocol") | ("ip6", "nexthdr") => holds_word(right, own),
+        ("ip", _) if !packet.is_v4 => Match::No,
+        ("ip6", _) if packet.is_v4 => Match::No,
+        _ => Match::Maybe,
+    }
+}
+
+fn meta(key: &str, right: &Value, packet: Arriving) -> Match {
+    match key {
+        "l4proto" => holds_word(right, if packet.is_tcp { "tcp" } else { "udp" }),
+        "nfproto" => holds_word(right, if packet.is_v4 { "ipv4" } else { "ipv6" }),
+        "protocol" => holds_word(right, if packet.is_v4 { "ip" } else { "ip6" }),
+        // Peers are on other hosts.
+        "iif" | "iifname" if right == "lo" => Match::No,
+        _ => Match::Maybe,
+    }
+}
+
+/// Whether a value, or the set that it is, holds a word.
+fn holds_word(right: &Value, word: &str) -> Match {
+    match right {
+        Value::String(name) if name.starts_with('@') => Match::Maybe,
+        Value::String(text) => Match::from(text == word),
+        Value::Array(all) => any(all.iter().map(|one| holds_word(one, word))),
+        Value::Object(object) => match object.get("set") {
+            Some(set) => holds_word(set, word),
+            None => Match::Maybe,
+        },
+        _ => Match::Maybe,
+    }
+}
+
+/// Whether a value, or the set or range that it is, holds a number.
+fn holds_number(right: &Value, number: u16) -> Match {
+    match right {
+        Value::Number(own) => Match::from(own.as_u64() == Some(number.into())),
+        Value::Array(all) => any(all.iter().map(|one| holds_number(one, number))),
+        Value::Object(object) => match (object.get("set"), object.get("range").and_then(Value::as_array)) {
+            (Some(set), _) => holds_number(set, number),
+            (None, Some(ends)) => match (
+                ends.first().and_then(Value::as_u64),
+                ends.last().and_then(Value::as_u64),
+            ) {
+                (Some(first), Some(last)) => Match::from((first..=last).contains(&number.into())),
+                _ => Match::Maybe,
+            },
+            (None, None) => Match::Maybe,
+        },
+        _ => Match::Maybe,
+    }
+}
+
+fn any(all: impl Iterator<Item = Match>) -> Match {
+    let mut found = Match::No;
+    for one in all {
+        match one {
+            Match::Yes => return Match::Yes,
+            Match::Maybe => found = Match::Maybe,
+            Match::No => {}
+        }
+    }
+    found
+}
+
+impl From<bool> for Match {
+    fn from(is: bool) -> Self {
+        if is { Self::Yes } else { Self::No }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// A base chain with this policy and these rules, and one that can be jumped to.
+    fn ruleset(policy: &str, rules: &[Value], called: &[Value]) -> Ruleset {
+        let rule = |chain: &str, expr: &Value| json!({"rule": {"family": "inet", "table": "t", "chain": chain, "handle": 1, "expr": expr}});
+        let mut items = vec![
+            json!({"metainfo": {"version": "1.1"}}),
+            json!({"table": {"family": "inet", "name": "t"}}),
+            json!({"chain": {"family": "inet", "table": "t", "name": "in", "type": "filter", "hook": "input",
+                             "prio": 0, "policy": policy}}),
+            json!({"chain": {"family": "inet", "table": "t", "name": "called"}}),
+        ];
+        items.extend(rules.iter().map(|expr| rule("in", expr)));
+        items.extend(called.iter().map(|expr| rule("called", expr)));
+        Ruleset::parse(&serde_json::to_vec(&json!({"nftables": items})).unwrap()).unwrap()
+    }
+
+    fn fate(policy: &str, rules: &[Value], called: &[Value]) -> Fate {
+        ruleset(policy, rules, called).fate(Arriving {
+            is_v4: true,
+            is_tcp: true,
+            port: 4001,
+        })
+    }
+
+    fn chain() -> ChainName {
+        ChainName {
+            family: "inet".to_owned(),
+            table: "t".to_owned(),
+            name: "in".to_owned(),
+        }
+    }
+
+    fn port(protocol: &str, right: Value) -> Value {
+        json!({"match": {"op": "==", "left": {"payload": {"protocol": protocol, "field": "dport"}}, "right": right}})
+    }
+
+    fn from(address: &str) -> Value {
+        json!({"match": {"op": "==", "left": {"payload": {"protocol": "ip", "field": "saddr"}}, "right": address}})
+    }
+
+    #[test]
+    fn the_policy_decides_what_no_rule_does() {
+        assert_eq!(fate("accept", &[], &[]), Fate::Passed);
+        assert_eq!(fate("drop", &[], &[]), Fate::Dropped(chain()));
+        let usual = [
+            json!([{"match": {"op": "in", "left": {"ct": {"key": "state"}}, "right": ["established", "related"]}},
+                   {"accept": null}]),
+            json!([{"match": {"op": "==", "left": {"meta": {"key": "iifname"}}, "right": "lo"}}, {"accept": null}]),
+            json!([port("tcp", json!(22)), {"counter": {"packets": 1, "bytes": 2}}, {"accept": null}]),
+            json!([port("udp", json!(4001)), {"accept": null}]),
+        ];
+        assert_eq!(fate("drop", &usual, &[]), Fate::Dropped(chain()));
+    }
+
+    #[test]
+    fn a_rule_for_the_port_decides_in_every_form() {
+        for right in [
+            json!(4001),
+            json!({"set": [22, 4001]}),
+            json!({"range": [4000, 4010]}),
+            json!({"set": [22, {"range": [4000, 4010]}]}),
+        ] {
+            for protocol in ["tcp", "th"] {
+                let rule = json!([port(protocol, right.clone()), {"accept": null}]);
+                assert_eq!(fate("drop", &[rule], &[]), Fate::Passed, "{right}");
+            }
+        }
+        let reject = json!([port("tcp", json!(4001)), {"reject": {"type": "tcp reset"}}]);
+        assert_eq!(fate("accept", &[reject], &[]), Fate::Dropped(chain()));
+        let negated = json!([{"match": {"op": "!=", "left": {"payload": {"protocol": "tcp", "field": "dport"}},
+                                        "right": 22}}, {"drop": null}]);
+        assert_eq!(fate("accept", &[negated], &[]), Fate::Dropped(chain()));
+    }
+
+    #[test]
+    fn what_depends_on_the_sender_is_unclear_only_if_it_matters() {
+        let accept = json!([from("192.0.2.2"), {"accept": null}]);
+        let drop = json!([from("192.0.2.2"), {"drop": null}]);
+        let of_set = json!([port("tcp", json!("@ports")), {"accept": null}]);
+
+        assert_eq!(
+            fate("drop", std::slice::from_ref(&accept), &[]),
+            Fate::Unclear(chain())
+        );
+        assert_eq!(fate("accept", &[accept], &[]), Fate::Passed);
+        assert_eq!(
+            fate("accept", std::slice::from_ref(&drop), &[]),
+            Fate::Unclear(chain())
+        );
+        assert_eq!(fate("drop", &[drop], &[]), Fate::Dropped(chain()));
+        assert_eq!(fate("drop", &[of_set], &[]), Fate::Unclear(chain()));
+        let limited = json!([port("tcp", json!(4001)), {"limit": {"rate": 1}}, {"accept": null}]);
+        assert_eq!(fate("drop", &[limited], &[]), Fate::Unclear(chain()));
+    }
+
+    #[test]
+    fn a_map_is_looked_up_and_what_is_not_said_is_unclear() {
+        let map = |key: Value, data: Value| json!([{"vmap": {"key": key, "data": {"set": data}}}]);
+        let state = map(
+            json!({"ct": {"key": "state"}}),
+            json!([["established", {"accept": null}], ["invalid", {"drop": null}]]),
+        );
+        let dport = json!({"payload": {"protocol": "tcp", "field": "dport"}});
+        let ports = map(dport, json!([[22, {"accept": null}], [4001, {"drop": null}]]));
+        let sources = map(
+            json!({"payload": {"protocol": "ip", "field": "saddr"}}),
+            json!([["192.0.2.2", {"drop": null}]]),
+        );
+        let xt = json!([{"xt": {"type": "target", "name": "REJECT"}}]);
+
+        assert_eq!(fate("accept", &[state], &[]), Fate::Passed);
+        assert_eq!(fate("accept", &[ports], &[]), Fate::Dropped(chain()));
+        assert_eq!(fate("accept", &[sources], &[]), Fate::Unclear(chain()));
+        assert_eq!(fate("accept", &[xt], &[]), Fate::Unclear(chain()));
+    }
+
+    #[test]
+    fn a_jump_comes_back_and_a_goto_does_not() {
+        let jump = json!([{"jump": {"target": "called"}}]);
+        let goto = json!([{"goto": {"target": "called"}}]);
+        let accept = json!([port("tcp", json!(4001)), {"accept": null}]);
+
+        assert_eq!(
+            fate("drop", std::slice::from_ref(&jump), std::slice::from_ref(&accept)),
+            Fate::Passed
+        );
+        assert_eq!(fate("drop", &[jump.clone(), accept.clone()], &[]), Fate::Passed);
+        assert_eq!(fate("drop", &[goto, accept], &[]), Fate::Dropped(chain()));
+        let endless = fate("accept", std::slice::from_ref(&jump), std::slice::from_ref(&jump));
+        assert_eq!(endless, Fate::Unclear(chain()));
+        let returns = [
+            json!([from("192.0.2.2"), {"return": null}]),
+            json!([{"accept": null}]),
+        ];
+        assert_eq!(fate("drop", &[jump], &returns), Fate::Unclear(chain()));
+        assert_eq!(fate("accept", &returns, &[]), Fate::Passed);
+    }
+
+    #[test]
+    fn a_chain_of_the_other_family_does_not_count() {
+        let json =
+            br#"{"nftables": [{"chain": {"family": "ip6", "table": "t", "name": "in", "type": "filter",
+            "hook": "input", "policy": "drop"}}]}"#;
+        let ruleset = Ruleset::parse(json).unwrap();
+        let arriving = |is_v4| Arriving {
+            is_v4,
+            is_tcp: false,
+            port: 4001,
+        };
+
+        assert_eq!(ruleset.fate(arriving(true)), Fate::Passed);
+        assert!(matches!(ruleset.fate(arriving(false)), Fate::Dropped(_)));
+        assert!(Ruleset::parse(b"nothing").is_err());
+    }
+}

@@ -1,0 +1,138 @@
+//! Whether a node runs here already.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::FileTypeExt;
+use std::path::Path;
+
+use super::finding::Finding;
+use crate::cli::ask::wait;
+use crate::cli::units::seconds;
+use crate::control::{ControlError, Status, fetch};
+
+/// Who answers at the control socket.
+#[derive(Debug)]
+pub(super) enum Running {
+    /// A node.
+    Yes(Box<Status>),
+    /// Nobody.
+    No,
+    /// It may not be asked.
+    Unknown,
+}
+
+impl Running {
+    /// What the running node says of itself.
+    pub(super) fn status(&self) -> Option<&Status> {
+        match self {
+            Self::Yes(status) => Some(status),
+            Self::No | Self::Unknown => None,
+        }
+    }
+}
+
+/// What stands in the place of the control socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    Nothing,
+    Socket,
+    Other,
+}
+
+/// Asks whoever is at `socket`.
+///
+/// # Errors
+/// The system gives no runtime.
+pub(super) fn look(socket: &Path) -> Result<(Running, Finding), Box<dyn std::error::Error>> {
+    let place = match fs::symlink_metadata(socket) {
+        Ok(metadata) if metadata.file_type().is_socket() => Place::Socket,
+        Ok(_) => Place::Other,
+        // No permission for the directory shows when it is asked.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Place::Socket,
+        Err(_) => Place::Nothing,
+    };
+    let answer = wait(async { Ok(fetch::<Status>(socket, "").await) })?;
+    Ok(judge(socket, place, answer))
+}
+
+fn judge(socket: &Path, place: Place, answer: Result<Status, ControlError>) -> (Running, Finding) {
+    const CHECK: &str = "node";
+    let shown = socket.display();
+    let finding = match (answer, place) {
+        (Ok(status), _) => {
+            let detail = format!(
+                "{} runs, version {}, for {}; {} of {} peers connected",
+                status.device.name,
+                status.version,
+                seconds(status.uptime_seconds),
+                status.connected_peers,
+                status.configured_peers
+            );
+            return (Running::Yes(Box::new(status)), Finding::ok(CHECK, detail));
+        }
+        (Err(ControlError::NoPermission { .. }), _) => {
+            let finding = Finding::unknown(CHECK, format!("no permission for {shown}; run doctor as root"));
+            return (Running::Unknown, finding);
+        }
+        (Err(_), Place::Nothing) => Finding::ok(CHECK, format!("none runs with {shown}")),
+        (Err(_), Place::Other) => Finding::problem(
+            CHECK,
+            format!("{shown} is no socket; a node does not start over it"),
+        )
+        .mend(format!("rm {shown}")),
+        (Err(ControlError::NoNode { source, .. }), Place::Socket)
+            if source.kind() == io::ErrorKind::ConnectionRefused =>
+        {
+            Finding::ok(
+                CHECK,
+                format!("none runs; {shown} is left from one that was killed, the next takes its place"),
+            )
+        }
+        (Err(error), Place::Socket) => {
+            Finding::problem(CHECK, error.to_string()).mend(format!("ss -xlp src {shown}"))
+        }
+    };
+    (Running::No, finding)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::finding::Verdict;
+    use super::*;
+
+    #[test]
+    fn a_socket_is_judged_by_who_answers_and_what_stands_there() {
+        let path = Path::new("/run/x.sock");
+        let silent = |kind: io::ErrorKind| {
+            Err(ControlError::NoNode {
+                path: path.to_owned(),
+                source: kind.into(),
+            })
+        };
+        let denied = Err(ControlError::NoPermission {
+            path: path.to_owned(),
+            source: io::ErrorKind::PermissionDenied.into(),
+        });
+        let verdict = |place, answer| judge(path, place, answer).1.verdict;
+
+        assert_eq!(
+            verdict(Place::Nothing, silent(io::ErrorKind::NotFound)),
+            Verdict::Ok
+        );
+        assert_eq!(
+            verdict(Place::Socket, silent(io::ErrorKind::ConnectionRefused)),
+            Verdict::Ok
+        );
+        assert_eq!(
+            verdict(Place::Socket, silent(io::ErrorKind::TimedOut)),
+            Verdict::Problem
+        );
+        assert_eq!(
+            verdict(Place::Other, silent(io::ErrorKind::ConnectionRefused)),
+            Verdict::Problem
+        );
+        let (running, finding) = judge(path, Place::Socket, denied);
+        assert!(matches!(running, Running::Unknown));
+        assert_eq!(finding.verdict, Verdict::Unknown);
+    }
+}

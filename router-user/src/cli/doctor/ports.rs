@@ -1,0 +1,156 @@
+//! The addresses to listen on: free, or served by the node that runs.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
+
+use libp2p::Multiaddr;
+use libp2p::multiaddr::Protocol;
+
+use super::Scene;
+use super::finding::Finding;
+use super::node::Running;
+
+/// An address to listen on, apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Listen {
+    pub(super) is_tcp: bool,
+    pub(super) at: SocketAddr,
+}
+
+impl Listen {
+    /// Reads a multiaddress of ours.
+    pub(super) fn of(address: &Multiaddr) -> Option<Self> {
+        let mut parts = address.iter();
+        let ip: IpAddr = match parts.next()? {
+            Protocol::Ip4(ip) => ip.into(),
+            Protocol::Ip6(ip) => ip.into(),
+            _ => return None,
+        };
+        let (is_tcp, port) = match parts.next()? {
+            Protocol::Tcp(port) => (true, port),
+            Protocol::Udp(port) => (false, port),
+            _ => return None,
+        };
+        Some(Self {
+            is_tcp,
+            at: SocketAddr::new(ip, port),
+        })
+    }
+
+    /// The protocol's name.
+    pub(super) fn protocol(self) -> &'static str {
+        if self.is_tcp { "tcp" } else { "udp" }
+    }
+
+    /// Takes the address for a moment.
+    fn try_bind(self) -> io::Result<()> {
+        if self.is_tcp {
+            TcpListener::bind(self.at).map(drop)
+        } else {
+            UdpSocket::bind(self.at).map(drop)
+        }
+    }
+}
+
+/// Looks at every address of the configuration.
+pub(super) fn check(scene: &Scene) -> Vec<Finding> {
+    let served: Vec<_> = scene
+        .running
+        .status()
+        .into_iter()
+        .flat_map(|status| &status.listen)
+        .filter_map(|address| Listen::of(&address.parse().ok()?))
+        .collect();
+    let mut findings = Vec::new();
+    for address in scene.config.node().listen() {
+        let Some(listen) = Listen::of(address) else {
+            continue;
+        };
+        let is_served = served
+            .iter()
+            .any(|one| one.is_tcp == listen.is_tcp && one.at.port() == listen.at.port());
+        let finding = if is_served {
+            Finding::ok("listen", "served by the running node")
+        } else {
+            judge(listen, listen.try_bind(), &scene.running)
+        };
+        findings.push(finding.about(address.to_string()));
+    }
+    findings
+}
+
+fn judge(listen: Listen, bound: io::Result<()>, running: &Running) -> Finding {
+    const CHECK: &str = "listen";
+    let Err(error) = bound else {
+        return Finding::ok(CHECK, "free");
+    };
+    let flags = if listen.is_tcp { "-ltnp" } else { "-lunp" };
+    let who = format!("ss {flags} 'sport = :{}'", listen.at.port());
+    match error.kind() {
+        io::ErrorKind::AddrInUse if matches!(running, Running::Unknown) => Finding::unknown(
+            CHECK,
+            "taken; whether by the node cannot be told, as it may not be asked",
+        )
+        .mend(who),
+        io::ErrorKind::AddrInUse => Finding::problem(CHECK, "taken by another program").mend(who),
+        io::ErrorKind::AddrNotAvailable => {
+            Finding::problem(CHECK, format!("{} is no address of this host", listen.at.ip()))
+                .mend("ip address show")
+        }
+        io::ErrorKind::PermissionDenied => {
+            Finding::problem(CHECK, "no permission for a port so low").mend(format!(
+                "sysctl -w net.ipv4.ip_unprivileged_port_start={}",
+                listen.at.port()
+            ))
+        }
+        _ => Finding::problem(CHECK, format!("cannot listen: {error}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::finding::Verdict;
+    use super::*;
+
+    fn listen(address: &str) -> Listen {
+        Listen::of(&address.parse().unwrap()).unwrap()
+    }
+
+    #[test]
+    fn an_address_is_taken_apart() {
+        let quic = listen("/ip6/::/udp/4001/quic-v1");
+        assert_eq!(
+            (quic.protocol(), quic.at.to_string()),
+            ("udp", "[::]:4001".to_owned())
+        );
+        assert_eq!(listen("/ip4/127.0.0.1/tcp/80").protocol(), "tcp");
+    }
+
+    #[test]
+    fn a_port_that_is_taken_is_told_from_a_free_one() {
+        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = taken.local_addr().unwrap().port();
+        let listen = listen(&format!("/ip4/127.0.0.1/tcp/{port}"));
+
+        let finding = judge(listen, listen.try_bind(), &Running::No);
+
+        assert_eq!(finding.verdict, Verdict::Problem);
+        assert_eq!(finding.mend, Some(format!("ss -ltnp 'sport = :{port}'")));
+        let unsure = judge(listen, listen.try_bind(), &Running::Unknown);
+        assert_eq!(unsure.verdict, Verdict::Unknown);
+        drop(taken);
+        assert_eq!(
+            judge(listen, listen.try_bind(), &Running::No).verdict,
+            Verdict::Ok
+        );
+    }
+
+    #[test]
+    fn an_address_of_another_host_is_a_problem() {
+        let other = listen("/ip4/203.0.113.1/udp/4001/quic-v1");
+        assert_eq!(
+            judge(other, other.try_bind(), &Running::No).detail,
+            "203.0.113.1 is no address of this host"
+        );
+    }
+}

@@ -1,0 +1,152 @@
+//! The ways to the peers: for each address that is dialled a route, and not through the tunnel itself.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+
+use libp2p::Multiaddr;
+use libp2p::multiaddr::Protocol;
+use nix::errno::Errno;
+use nix::ifaddrs::getifaddrs;
+
+use super::Scene;
+use super::finding::Finding;
+
+/// Nobody's (RFC 5737): where it would go is where the default route leads.
+const ANYWHERE: IpAddr = IpAddr::V4(Ipv4Addr::new(203, 0, 113, 1));
+const ANY_PORT: u16 = 9;
+
+/// How packets to an address leave the host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Way {
+    source: IpAddr,
+    /// The interface that has the source address.
+    interface: Option<String>,
+}
+
+/// Looks at every address; returns also the interfaces that the peers are reached through, or the one of the default
+/// route for a node that dials nobody.
+pub(super) fn check(scene: &Scene) -> (Vec<Finding>, BTreeSet<String>) {
+    let device = scene.config.device().name();
+    let mut underlays = BTreeSet::new();
+    let mut findings = Vec::new();
+    for address in scene.config.peers().iter().flat_map(|peer| peer.addresses()) {
+        let Some(ip) = ip_of(address) else { continue };
+        let way = way_to(ip);
+        if let Ok(Way {
+            interface: Some(interface),
+            ..
+        }) = &way
+            && interface != device
+        {
+            underlays.insert(interface.clone());
+        }
+        findings.push(judge(&address.to_string(), ip, way, device));
+    }
+    if findings.is_empty()
+        && let Ok(way) = way_to(ANYWHERE)
+    {
+        underlays.extend(way.interface.filter(|interface| interface != device));
+    }
+    (findings, underlays)
+}
+
+fn ip_of(address: &Multiaddr) -> Option<IpAddr> {
+    address.iter().find_map(|part| match part {
+        Protocol::Ip4(ip) => Some(ip.into()),
+        Protocol::Ip6(ip) => Some(ip.into()),
+        _ => None,
+    })
+}
+
+/// Connecting a datagram socket looks the route up and sends nothing.
+fn way_to(ip: IpAddr) -> io::Result<Way> {
+    let any: IpAddr = match ip {
+        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let socket = UdpSocket::bind(SocketAddr::new(any, 0))?;
+    socket.connect(SocketAddr::new(ip, ANY_PORT))?;
+    let source = socket.local_addr()?.ip();
+    Ok(Way {
+        interface: interface_with(source),
+        source,
+    })
+}
+
+fn interface_with(address: IpAddr) -> Option<String> {
+    getifaddrs().ok()?.find_map(|interface| {
+        let own = interface.address?;
+        let v4 = own.as_sockaddr_in().map(|own| IpAddr::from(own.ip()));
+        let own = v4.or_else(|| own.as_sockaddr_in6().map(|own| own.ip().into()));
+        (own == Some(address)).then_some(interface.interface_name)
+    })
+}
+
+fn judge(address: &str, ip: IpAddr, way: io::Result<Way>, device: &str) -> Finding {
+    const CHECK: &str = "peer_route";
+    let finding = match way {
+        Ok(Way {
+            interface: Some(interface),
+            ..
+        }) if interface == device => Finding::problem(
+            CHECK,
+            format!("leads through {device}, the tunnel itself; the peer's address needs a route outside it"),
+        )
+        .mend(format!("ip route add {ip} via GATEWAY")),
+        Ok(Way { source, interface }) => Finding::ok(
+            CHECK,
+            format!(
+                "through {} from {source}",
+                interface.unwrap_or_else(|| "an interface".to_owned())
+            ),
+        ),
+        Err(error) => {
+            let no_route = [
+                Errno::ENETUNREACH,
+                Errno::EHOSTUNREACH,
+                Errno::EADDRNOTAVAIL,
+                Errno::EAFNOSUPPORT,
+            ];
+            let errno = error.raw_os_error().map(Errno::from_raw);
+            if errno.is_some_and(|errno| no_route.contains(&errno)) {
+                Finding::problem(CHECK, "no route to it").mend(format!("ip route add {ip} via GATEWAY"))
+            } else {
+                Finding::problem(CHECK, format!("the kernel refuses the way there: {error}"))
+                    .mend(format!("ip route get {ip}"))
+            }
+        }
+    };
+    finding.about(address)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::finding::Verdict;
+    use super::*;
+
+    #[test]
+    fn a_way_is_judged_by_where_it_leads() {
+        let ip = IpAddr::from([192, 0, 2, 2]);
+        let through = |name: &str| {
+            Ok(Way {
+                source: [192, 0, 2, 1].into(),
+                interface: Some(name.to_owned()),
+            })
+        };
+        let verdict = |way| judge("/ip4/192.0.2.2/tcp/4001", ip, way, "sr0").verdict;
+
+        assert_eq!(verdict(through("eth0")), Verdict::Ok);
+        assert_eq!(verdict(through("sr0")), Verdict::Problem);
+        assert_eq!(
+            verdict(Err(io::Error::from_raw_os_error(Errno::ENETUNREACH as i32))),
+            Verdict::Problem
+        );
+    }
+
+    #[test]
+    fn the_own_host_is_reached_through_loopback() {
+        let way = way_to(Ipv4Addr::LOCALHOST.into()).unwrap();
+        assert_eq!(way.interface.as_deref(), Some("lo"));
+    }
+}

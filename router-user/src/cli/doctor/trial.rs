@@ -1,0 +1,219 @@
+//! What can only be told by trying: device, programs and hook, made in a network namespace that ends with the trial.
+
+use std::error::Error;
+use std::time::Duration;
+
+use nix::sched::{CloneFlags, unshare};
+
+use super::Scene;
+use super::finding::Finding;
+use crate::config::Sink;
+use crate::device::{Device, DeviceError, DeviceSettings, TunError};
+use crate::kernel::{Kernel, KernelConfig, KernelError, SocketPool};
+
+const DEVICE: &str = "sr-doctor";
+const MTU: u32 = 1420;
+/// As small as may be: it is memory for nothing.
+const MAX_CONNECTIONS: u32 = 4096;
+const RING_BYTES: u32 = 1 << 20;
+
+/// What trying gave; `None` for what was not tried.
+#[derive(Debug, Default)]
+struct Trial {
+    /// Why no namespace could be made.
+    not_isolated: Option<String>,
+    device: Option<Result<(), DeviceError>>,
+    programs: Option<Result<(), KernelError>>,
+    hook: Option<Result<(), KernelError>>,
+    gateway: Option<Result<(), KernelError>>,
+    sockets: Option<std::io::Result<()>>,
+}
+
+/// Tries, and takes everything down again.
+pub(super) fn check(scene: &Scene) -> Vec<Finding> {
+    let gateways = scene.config.gateways();
+    let with_gateway = !gateways.is_empty();
+    let with_sockets = gateways.iter().any(|gateway| gateway.sink() != Sink::Ring);
+    // A thread of its own: the namespace is the thread's, and goes with it.
+    let trial = std::thread::spawn(move || Trial::run(with_gateway, with_sockets)).join();
+    match trial {
+        Ok(Ok(trial)) => trial.judge(),
+        Ok(Err(error)) => vec![Finding::unknown("programs", format!("cannot be tried: {error}"))],
+        Err(_panic) => vec![Finding::unknown(
+            "programs",
+            "cannot be tried: a defect of doctor",
+        )],
+    }
+}
+
+impl Trial {
+    fn run(with_gateway: bool, with_sockets: bool) -> std::io::Result<Self> {
+        let mut trial = Self::default();
+        if let Err(errno) = unshare(CloneFlags::CLONE_NEWNET) {
+            trial.not_isolated = Some(errno.desc().to_owned());
+        }
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        // Without a namespace nothing is made that others could see.
+        let device = trial.not_isolated.is_none().then(|| {
+            runtime.block_on(Device::create(DeviceSettings {
+                name: DEVICE,
+                addresses: &[],
+                mtu: MTU,
+            }))
+        });
+        let kernel = Kernel::load(&KernelConfig {
+            device: DEVICE.to_owned(),
+            ring_bytes: RING_BYTES,
+            device_mtu: MTU,
+            conn_ttl: Duration::from_secs(5),
+            max_connections: MAX_CONNECTIONS,
+            // No BPF file system, so nothing is pinned.
+            bpffs: "/proc".into(),
+        });
+        if let Ok(kernel) = &kernel {
+            trial.hook = matches!(device, Some(Ok(_))).then(|| kernel.attach());
+            trial.gateway = with_gateway.then(|| kernel.load_gateway());
+        }
+        trial.sockets = with_sockets.then(SocketPool::try_socket);
+        trial.programs = Some(kernel.and_then(|kernel| kernel.open_ring(0).map(drop)));
+        trial.device = device.map(|device| device.map(drop));
+        Ok(trial)
+    }
+
+    fn judge(self) -> Vec<Finding> {
+        let mut findings = Vec::new();
+        match (&self.not_isolated, self.device) {
+            (Some(why), _) => findings.push(Finding::unknown(
+                "tun",
+                format!("not tried: no network namespace to try it in ({why}); run doctor as root"),
+            )),
+            (None, Some(Err(error))) => findings.push(judge_device(&error)),
+            (None, _) => findings.push(Finding::ok("tun", "a TUN device with offloads can be made")),
+        }
+        let tried = [
+            (
+                "programs",
+                "the verifier takes the egress program, and a worker's ring can be made",
+                self.programs,
+            ),
+            ("hook", "the egress program can be attached", self.hook),
+            (
+                "gateway_program",
+                "the verifier takes the gateway program",
+                self.gateway,
+            ),
+        ];
+        for (check, fine, outcome) in tried {
+            match outcome {
+                Some(Ok(())) => findings.push(Finding::ok(check, fine)),
+                Some(Err(error)) => findings.push(judge_refusal(check, &error)),
+                None => {}
+            }
+        }
+        match self.sockets {
+            Some(Ok(())) => findings.push(Finding::ok("af_xdp", "AF_XDP sockets can be opened")),
+            Some(Err(error)) => findings.push(Finding::problem(
+                "af_xdp",
+                format!("no AF_XDP socket: {error}; the kernel needs CONFIG_XDP_SOCKETS, or a gateway sink = \"ring\""),
+            )),
+            None => {}
+        }
+        findings
+    }
+}
+
+fn judge_device(error: &DeviceError) -> Finding {
+    let finding = Finding::problem("tun", chain(error));
+    match error {
+        DeviceError::Tun(TunError::NoDriver(_)) => finding.mend("modprobe tun"),
+        _ => finding,
+    }
+}
+
+fn judge_refusal(check: &'static str, error: &KernelError) -> Finding {
+    match error {
+        KernelError::NotPermitted(_) => {
+            Finding::problem(check, error.to_string()).mend("sudo stream-router doctor")
+        }
+        KernelError::Attach { .. } => {
+            Finding::problem(check, chain(error)).mend("modprobe -a sch_ingress cls_bpf")
+        }
+        _ => Finding::problem(check, chain(error)),
+    }
+}
+
+/// An error with its causes; the verifier's last word is enough of what it says.
+fn chain(error: &(dyn Error + 'static)) -> String {
+    const MAX_CHARS: usize = 400;
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    if line.chars().count() <= MAX_CHARS {
+        return line;
+    }
+    format!("{}...", line.chars().take(MAX_CHARS).collect::<String>())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::super::finding::Verdict;
+    use super::*;
+
+    #[test]
+    fn what_was_not_tried_is_not_called_good() {
+        let findings = Trial {
+            not_isolated: Some("EPERM".to_owned()),
+            programs: Some(Err(KernelError::NotPermitted("EPERM".into()))),
+            ..Trial::default()
+        }
+        .judge();
+
+        let verdicts: Vec<_> = findings.iter().map(|one| (one.check, one.verdict)).collect();
+        assert_eq!(
+            verdicts,
+            [("tun", Verdict::Unknown), ("programs", Verdict::Problem)]
+        );
+    }
+
+    #[test]
+    fn a_refusal_is_named_with_what_mends_it() {
+        let no_driver = DeviceError::Tun(TunError::NoDriver(io::ErrorKind::NotFound.into()));
+        let attach = KernelError::Attach {
+            device: DEVICE.to_owned(),
+            source: "no such file".into(),
+        };
+        let trial = Trial {
+            device: Some(Err(no_driver)),
+            programs: Some(Ok(())),
+            hook: Some(Err(attach)),
+            gateway: Some(Ok(())),
+            sockets: Some(Err(io::ErrorKind::Unsupported.into())),
+            ..Trial::default()
+        };
+
+        let findings = trial.judge();
+        let mends: Vec<_> = findings
+            .iter()
+            .map(|one| (one.check, one.mend.as_deref()))
+            .collect();
+        assert_eq!(
+            mends,
+            [
+                ("tun", Some("modprobe tun")),
+                ("programs", None),
+                ("hook", Some("modprobe -a sch_ingress cls_bpf")),
+                ("gateway_program", None),
+                ("af_xdp", None),
+            ]
+        );
+        assert_eq!(findings[4].verdict, Verdict::Problem);
+    }
+}
