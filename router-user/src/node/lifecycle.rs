@@ -19,11 +19,12 @@ use super::forwarder::Forwarder;
 use super::gateways::{Gateways, HostNetworks};
 use super::peers::PeerTable;
 use super::receiver::Receivers;
+use super::service::Service;
 use super::status::{NodeStatus, Parts};
 use super::stream_scaler::StreamScaler;
 use super::streams::Streams;
 use super::worker_pool::{WorkerBoard, WorkerPool};
-use super::{gateways, uncaptured};
+use super::{gateways, privileges, uncaptured};
 use crate::config::Config;
 use crate::control::{ControlServer, Wishes};
 use crate::device::{Device, DeviceError, DeviceSettings, Netlink};
@@ -72,6 +73,7 @@ impl Node {
     /// Outside a tokio runtime with I/O and time enabled.
     pub async fn start(config: &Config) -> Result<Self, NodeError> {
         let keypair = identity::load(config.node().key())?;
+        privileges::check(config)?;
         let data_threads =
             DataThreads::start(config.workers().threads()).map_err(|source| NodeError::System {
                 action: "start the data threads",
@@ -283,6 +285,7 @@ pub fn run(config: &Config) -> Result<(), NodeError> {
             // What has been made so far is taken down as it is dropped.
             _ = &mut stopped => return Ok(()),
         };
+        let service = Service::ready(&node.data_threads.runtimes(), node.network.clone());
         let failure = tokio::select! {
             signal = &mut stopped => {
                 info!(signal, "stopping");
@@ -290,6 +293,7 @@ pub fn run(config: &Config) -> Result<(), NodeError> {
             }
             failure = node.failed() => Err(failure),
         };
+        service.stopping();
         let down = node.stop().await;
         failure.and(down)
     })

@@ -1,0 +1,80 @@
+//! What a node tells the service manager that started it.
+
+#[path = "support/service_manager.rs"]
+mod service_manager;
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use nix::sys::ptrace;
+use nix::sys::signal::Signal;
+use nix::sys::wait::{WaitPidFlag, waitpid};
+use nix::unistd::Pid;
+use xtask::lab::process::{signal, wait};
+use xtask::lab::{Pair, PairPlan, ScratchDir};
+
+use service_manager::ServiceManager;
+
+const NODE: &str = env!("CARGO_BIN_EXE_stream-router");
+const LIMIT: Duration = Duration::from_secs(20);
+/// The node says that it is alive three times within it.
+const WATCHDOG: Duration = Duration::from_millis(600);
+
+#[test]
+fn a_node_is_ready_alive_while_its_threads_are_and_stopping() {
+    let directory = ScratchDir::unique("service").unwrap();
+    let manager = ServiceManager::listen(&directory.path().join("notify")).unwrap();
+    let mut pair = Pair::prepare(
+        Path::new(NODE),
+        &PairPlan::unique(),
+        ScratchDir::unique("pair").unwrap(),
+    )
+    .unwrap();
+    pair.b.node.start().unwrap();
+    let mut node = pair
+        .a
+        .host
+        .command(NODE)
+        .args(["run", "--config"])
+        .arg(pair.a.node.config())
+        .env("NOTIFY_SOCKET", directory.path().join("notify"))
+        .env("WATCHDOG_USEC", WATCHDOG.as_micros().to_string())
+        .spawn()
+        .unwrap();
+
+    let ready = manager.wait_for("READY=1", LIMIT).unwrap();
+    assert!(ready.contains("STATUS="), "{ready}");
+    assert!(pair.a.node.status().is_ok(), "a node that is ready answers");
+    manager.wait_for("WATCHDOG=1", LIMIT).unwrap();
+    manager.wait_for("STATUS=1 of 1 peers connected", LIMIT).unwrap();
+
+    let data_thread = thread(node.id(), "sr-data-0");
+    ptrace::seize(data_thread, ptrace::Options::empty()).unwrap();
+    ptrace::interrupt(data_thread).unwrap();
+    waitpid(data_thread, Some(WaitPidFlag::__WALL)).unwrap();
+    // The one that was asked before may be on its way.
+    while manager.message(WATCHDOG).unwrap().is_some() {}
+    assert_eq!(
+        manager.message(WATCHDOG).unwrap(),
+        None,
+        "a node whose data thread hangs is not alive"
+    );
+    ptrace::detach(data_thread, None).unwrap();
+    manager.wait_for("WATCHDOG=1", LIMIT).unwrap();
+
+    signal(&node, Signal::SIGTERM).unwrap();
+    manager.wait_for("STOPPING=1", LIMIT).unwrap();
+    assert!(wait(&mut node, LIMIT).unwrap().success());
+}
+
+/// The thread of a process that has this name.
+fn thread(process: u32, name: &str) -> Pid {
+    for task in fs::read_dir(format!("/proc/{process}/task")).unwrap() {
+        let task = task.unwrap();
+        if fs::read_to_string(task.path().join("comm")).unwrap().trim() == name {
+            return Pid::from_raw(task.file_name().to_str().unwrap().parse().unwrap());
+        }
+    }
+    panic!("process {process} has no thread {name}")
+}
