@@ -4,6 +4,7 @@ mod ask;
 mod check;
 mod counters;
 mod flows;
+mod generate;
 mod id;
 mod keygen;
 mod peers;
@@ -88,6 +89,15 @@ enum Command {
     },
     /// Show the kernel's prefix table
     Routes(Asked),
+    /// Write the manual pages or shell completions of a package
+    #[command(hide = true)]
+    Generate {
+        /// What to write
+        what: generate::What,
+        /// Directory to write into
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+    },
 }
 
 /// Runs the command that the process was called with; its exit code is 0, 1 for a failure, 2 for wrong usage or
@@ -105,6 +115,7 @@ pub fn main() -> ExitCode {
         Command::Streams(asked) => asked.show("", streams::lines),
         Command::Counters { asked, all } => asked.show("", |counters| counters::lines(counters, all)),
         Command::Routes(asked) => asked.show("", routes::lines),
+        Command::Generate { what, out } => generate::generate(what, &out),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
