@@ -16,6 +16,17 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("bpftool", "bpftool"),
 ];
 
+/// Programs that make packages, and the one that runs a node with the privileges of a unit.
+const PACKAGE_PROGRAMS: &[(&str, &str)] = &[
+    ("dpkg", "dpkg"),
+    ("dpkg-deb", "dpkg"),
+    ("dpkg-shlibdeps", "dpkg-dev"),
+    ("strip", "binutils"),
+    ("tar", "tar"),
+    ("gzip", "gzip"),
+    ("setpriv", "util-linux"),
+];
+
 /// Programs that only the comparison with other VPNs runs.
 const BENCH_PROGRAMS: &[(&str, &str)] = &[("ethtool", "ethtool"), ("nft", "nftables")];
 
@@ -25,6 +36,14 @@ const BENCH_PROGRAMS: &[(&str, &str)] = &[("ethtool", "ethtool"), ("nft", "nftab
 /// When one is missing and cannot be installed.
 pub(crate) fn programs() -> Result<()> {
     ensure(PROGRAMS)
+}
+
+/// Makes sure that every program that makes packages, or that their test runs, is there.
+///
+/// # Errors
+/// When one is missing and cannot be installed.
+pub(crate) fn package_programs() -> Result<()> {
+    ensure(PACKAGE_PROGRAMS)
 }
 
 /// Makes sure that every program the comparison with other VPNs runs is there.

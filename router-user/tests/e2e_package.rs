@@ -1,0 +1,258 @@
+//! The package on a system that has nothing else: it installs, its service carries packets without root, and it goes.
+
+#[path = "support/service_manager.rs"]
+mod service_manager;
+#[path = "support/unit.rs"]
+mod unit;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use serde_json::Value;
+use xtask::dist::{self, Packages, Packing, Plan, Version};
+use xtask::lab::probe::PingPlan;
+use xtask::lab::process::{output, signal, text, wait};
+use xtask::lab::{CleanRoot, Namespace, ScratchDir, link};
+
+use service_manager::ServiceManager;
+use unit::Unit;
+
+const NODE: &str = env!("CARGO_BIN_EXE_stream-router");
+const LIMIT: Duration = Duration::from_secs(30);
+const CONFIG: &str = "etc/stream-router.toml";
+/// What dpkg and the programs that make users keep of what was.
+const KEPT: &[&str] = &[
+    "var/lib/dpkg/",
+    "var/log/",
+    "etc/passwd-",
+    "etc/group-",
+    "etc/shadow",
+    "etc/gshadow",
+    "etc/subuid",
+    "etc/subgid",
+];
+
+#[test]
+fn an_installed_package_runs_as_its_unit_says_and_leaves_nothing() {
+    let scratch = ScratchDir::unique("package").unwrap();
+    let packages = package(&scratch.path().join("dist"));
+    let root = CleanRoot::for_package(&packages.deb).unwrap();
+    let before = Traces::of(&root);
+
+    install(&root, &packages.deb);
+    let unit = Unit::installed(&root).unwrap();
+    assert_wrong_configuration_is_final(&root, &unit);
+    let roots = [root.twin().unwrap(), root];
+    let peer_ids = roots.each_ref().map(|root| {
+        let printed = root.run(&["stream-router", "keygen"]).unwrap();
+        printed.trim().to_owned()
+    });
+    configure(&roots[0], 1, &peer_ids[1]);
+    configure(&roots[1], 2, &peer_ids[0]);
+    let hosts = [Namespace::unique("a").unwrap(), Namespace::unique("b").unwrap()];
+    link(
+        (&hosts[0], "u0", &["192.0.2.1/24"]),
+        (&hosts[1], "u0", &["192.0.2.2/24"]),
+    )
+    .unwrap();
+    let mut nodes = [0, 1].map(|side: usize| {
+        let log = scratch.path().join(format!("{side}.log"));
+        Running::start(&unit, &roots[side], &hosts[side], log)
+    });
+
+    for node in &nodes {
+        node.hear("STATUS=1 of 1 peers connected");
+    }
+    for (host, peer) in [(&hosts[0], "10.42.0.2"), (&hosts[1], "fd42::1")] {
+        let ping = PingPlan::new(peer.parse().unwrap()).run(host).unwrap();
+        assert_eq!(ping.n_lost(), 0, "{peer}");
+    }
+    assert_no_more_privileges_than(&unit, &nodes[0].process);
+    let status = roots[0].run(&["stream-router", "status", "--json"]).unwrap();
+    let status: Value = serde_json::from_str(&status).unwrap();
+    assert_eq!(status["pins"], "/sys/fs/bpf/stream-router/sr0", "{status}");
+    for node in &mut nodes {
+        signal(&node.process, Signal::SIGTERM).unwrap();
+        node.hear("STOPPING=1");
+        assert!(wait(&mut node.process, LIMIT).unwrap().success());
+    }
+
+    // What the service manager makes, the service manager removes.
+    let runtime = roots[1].path().join("run");
+    fs::remove_file(runtime.join("notify")).unwrap();
+    fs::remove_dir(runtime.join("stream-router")).unwrap();
+    roots[1].run(&["dpkg", "--purge", "stream-router"]).unwrap();
+    assert_eq!(Traces::of(&roots[1]), before);
+}
+
+#[test]
+fn packages_are_the_same_each_time_and_have_the_same_files() {
+    let scratch = ScratchDir::unique("packages").unwrap();
+    let [first, second] = ["first", "second"].map(|name| package(&scratch.path().join(name)));
+
+    for (one, other) in [(&first.deb, &second.deb), (&first.tarball, &second.tarball)] {
+        assert_eq!(one.file_name(), other.file_name());
+        assert!(
+            fs::read(one).unwrap() == fs::read(other).unwrap(),
+            "{}",
+            one.display()
+        );
+    }
+    let of_deb = text(Command::new("dpkg-deb").arg("--contents").arg(&first.deb), LIMIT).unwrap();
+    let of_deb: BTreeSet<&str> = of_deb
+        .lines()
+        .filter_map(|line| line.split_once("./"))
+        .map(|(_, path)| path)
+        .collect();
+    let of_tarball = text(Command::new("tar").arg("-tzf").arg(&first.tarball), LIMIT).unwrap();
+    let of_tarball = of_tarball
+        .lines()
+        .filter_map(|line| line.split_once('/'))
+        .map(|(_, path)| path);
+    let mut of_tarball: BTreeSet<&str> = of_tarball.collect();
+    for licence in ["LICENSE-APACHE", "LICENSE-MIT"] {
+        let place = format!("usr/share/doc/stream-router/{licence}");
+        assert!(of_tarball.remove(&*place), "{licence}");
+    }
+    assert_eq!(of_tarball, of_deb);
+    for file in [
+        "etc/stream-router.toml",
+        "usr/bin/stream-router",
+        "usr/lib/systemd/system/stream-router.service",
+        "usr/lib/sysusers.d/stream-router.conf",
+        "usr/lib/tmpfiles.d/stream-router.conf",
+        "usr/share/bash-completion/completions/stream-router",
+        "usr/share/doc/stream-router/THIRD-PARTY.gz",
+        "usr/share/doc/stream-router/copyright",
+        "usr/share/man/man1/stream-router-run.1.gz",
+        "usr/share/man/man1/stream-router.1.gz",
+        "usr/share/man/man5/stream-router.toml.5.gz",
+    ] {
+        assert!(of_deb.contains(file), "{file} is not among {of_deb:?}");
+    }
+}
+
+fn package(out: &Path) -> Packages {
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    dist::package(&Plan {
+        workspace,
+        binary: Path::new(NODE),
+        out,
+        version: &Version::new("0.1.0+test", 1_790_000_000),
+        packing: Packing::Fast,
+    })
+    .unwrap()
+}
+
+fn install(root: &CleanRoot, deb: &Path) {
+    let inside = root.path().join("tmp/stream-router.deb");
+    fs::copy(deb, &inside).unwrap();
+    root.run(&["dpkg", "--install", "/tmp/stream-router.deb"])
+        .unwrap();
+    fs::remove_file(inside).unwrap();
+}
+
+/// The configuration that was installed, with another address and one peer.
+fn configure(root: &CleanRoot, number: u8, peer_id: &str) {
+    let path = root.path().join(CONFIG);
+    let installed = fs::read_to_string(&path).unwrap();
+    let addresses = r#"addresses = ["10.42.0.1/24", "fd42::1/64"]"#;
+    assert!(installed.contains(addresses), "{installed}");
+    let own = format!(r#"addresses = ["10.42.0.{number}/24", "fd42::{number}/64"]"#);
+    let other = 3 - number;
+    let peer = format!(
+        "\n[[peer]]\nid = {peer_id:?}\naddresses = [\"/ip4/192.0.2.{other}/tcp/4001\"]\n\
+         allowed_ips = [\"10.42.0.{other}/32\", \"fd42::{other}/128\"]\n"
+    );
+    fs::remove_file(&path).unwrap();
+    fs::write(&path, installed.replace(addresses, &own) + &peer).unwrap();
+    root.run(&["stream-router", "check", "--config", "/etc/stream-router.toml"])
+        .unwrap();
+}
+
+/// A node that cannot start for its configuration is not started again and again.
+fn assert_wrong_configuration_is_final(root: &CleanRoot, unit: &Unit) {
+    let wrong = root.path().join("tmp/wrong.toml");
+    fs::write(&wrong, "[device]\naddresses = 7\n").unwrap();
+    let mut command = Command::new("chroot");
+    command.arg(root.path());
+    command.args(["stream-router", "run", "--config", "/tmp/wrong.toml"]);
+    let ended = output(&mut command, LIMIT).unwrap().status;
+    fs::remove_file(wrong).unwrap();
+
+    let code = ended.code().unwrap().to_string();
+    assert_eq!(unit.value("RestartPreventExitStatus").unwrap(), code);
+}
+
+fn assert_no_more_privileges_than(unit: &Unit, process: &Child) {
+    let status = fs::read_to_string(format!("/proc/{}/status", process.id())).unwrap();
+    let field = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        line.unwrap().trim().to_owned()
+    };
+    assert!(
+        !field("Uid:").split_whitespace().any(|uid| uid == "0"),
+        "{status}"
+    );
+    let capabilities = u64::from_str_radix(&field("CapEff:"), 16).unwrap();
+    let given = unit.value("AmbientCapabilities").unwrap().split_whitespace();
+    assert_eq!(capabilities.count_ones() as usize, given.count(), "{status}");
+    assert_eq!(field("CapBnd:"), field("CapEff:"));
+}
+
+/// A node that runs as the unit says.
+struct Running {
+    process: Child,
+    manager: ServiceManager,
+    log: PathBuf,
+}
+
+impl Running {
+    fn start(unit: &Unit, root: &CleanRoot, host: &Namespace, log: PathBuf) -> Self {
+        unit.make_directories(root).unwrap();
+        let manager = ServiceManager::listen(&root.path().join("run/notify")).unwrap();
+        let process = unit.start(root, host, &log).unwrap();
+        Self {
+            process,
+            manager,
+            log,
+        }
+    }
+
+    fn hear(&self, line: &str) {
+        if let Err(error) = self.manager.wait_for(line, LIMIT) {
+            panic!("{error:#}; log:\n{}", fs::read_to_string(&self.log).unwrap());
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It has ended, unless the test failed.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// What a package may leave: files, users.
+#[derive(Debug, PartialEq, Eq)]
+struct Traces {
+    files: BTreeSet<String>,
+    users: [String; 2],
+}
+
+impl Traces {
+    fn of(root: &CleanRoot) -> Self {
+        let kept = |path: &String| KEPT.iter().any(|prefix| path.starts_with(prefix));
+        let files = root.files().unwrap().into_iter().filter(|path| !kept(path));
+        let users = ["etc/passwd", "etc/group"];
+        Self {
+            files: files.collect(),
+            users: users.map(|file| fs::read_to_string(root.path().join(file)).unwrap()),
+        }
+    }
+}
