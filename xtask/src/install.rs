@@ -14,6 +14,7 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("tracepath", "iputils-tracepath"),
     ("iperf3", "iperf3"),
     ("bpftool", "bpftool"),
+    ("chromium", "chromium"),
 ];
 
 /// Programs that make packages, and the one that runs a node with the privileges of a unit.
