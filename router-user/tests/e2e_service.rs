@@ -11,7 +11,7 @@ use nix::sys::ptrace;
 use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
-use xtask::lab::process::{signal, wait};
+use xtask::lab::process::{signal, until, wait};
 use xtask::lab::{Pair, PairPlan, ScratchDir};
 
 use service_manager::ServiceManager;
@@ -56,8 +56,11 @@ fn a_node_is_ready_alive_while_its_threads_are_and_stopping() {
     ptrace::seize(data_thread, ptrace::Options::empty()).unwrap();
     ptrace::interrupt(data_thread).unwrap();
     waitpid(data_thread, Some(WaitPidFlag::__WALL)).unwrap();
-    // The one that was asked before may be on its way.
-    while manager.message(WATCHDOG).unwrap().is_some() {}
+    // It may have shown a sign of life just before.
+    until("the node is silent", LIMIT, || {
+        Ok(manager.message(WATCHDOG)?.is_none().then_some(()))
+    })
+    .unwrap();
     assert_eq!(
         manager.message(WATCHDOG).unwrap(),
         None,

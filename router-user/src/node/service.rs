@@ -2,15 +2,15 @@
 //!
 //! A node is alive while the main thread and every data thread take up new work.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sd_notify::NotifyState;
-use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
+use tokio::time::{MissedTickBehavior, interval};
 use tracing::warn;
 
 use super::data_thread::Runtimes;
+use super::heartbeat::Heartbeats;
 use crate::p2p::NetworkHandle;
 
 /// Between two looks at the node, if the watchdog does not ask for more.
@@ -35,14 +35,14 @@ impl Service {
         tell(&[NotifyState::Ready, NotifyState::Status(&summary)]);
         let watchdog = sd_notify::watchdog_enabled();
         let managed = watchdog.is_some() || std::env::var_os("NOTIFY_SOCKET").is_some();
-        let reporter = Reporter {
+        let reporter = managed.then(|| Reporter {
             watchdog,
-            threads: Threads::new(runtimes),
+            threads: Heartbeats::start(runtimes.named()),
             network,
             said: summary,
-        };
+        });
         Self {
-            reporter: managed.then(|| tokio::spawn(reporter.run())),
+            reporter: reporter.map(|reporter| tokio::spawn(reporter.run())),
         }
     }
 
@@ -60,24 +60,22 @@ impl Drop for Service {
     }
 }
 
+/// Runs on the main thread: if that hangs, nothing is said.
 struct Reporter {
     watchdog: Option<Duration>,
-    threads: Threads,
+    threads: Heartbeats,
     network: NetworkHandle,
     said: String,
 }
 
 impl Reporter {
     async fn run(mut self) {
-        // A period of 0 would panic; a watchdog of less than a few microseconds is met by nobody.
-        let period = self.watchdog.map_or(PERIOD, |limit| limit / N_SIGNS);
-        let period = period.clamp(Duration::from_millis(1), PERIOD);
-        let mut ticks = interval(period);
+        let mut ticks = interval(period(self.watchdog));
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
             if self.watchdog.is_some() {
-                let silent = self.threads.silent(Instant::now() + period).await;
+                let silent: Vec<_> = self.threads.silent(Instant::now()).collect();
                 if silent.is_empty() {
                     tell(&[NotifyState::Watchdog]);
                 } else {
@@ -93,50 +91,16 @@ impl Reporter {
     }
 }
 
+/// Not 0, which no interval can be.
+fn period(watchdog: Option<Duration>) -> Duration {
+    let wanted = watchdog.map_or(PERIOD, |limit| limit / N_SIGNS);
+    wanted.clamp(Duration::from_millis(1), PERIOD)
+}
+
 fn summary(network: &NetworkHandle) -> String {
     let peers = network.snapshot().peers;
     let n_connected = peers.iter().filter(|peer| !peer.connections.is_empty()).count();
     format!("{n_connected} of {} peers connected", peers.len())
-}
-
-/// Asks the data threads for a sign of life. One that has not answered is asked nothing more.
-struct Threads(Vec<Thread>);
-
-struct Thread {
-    name: String,
-    handle: Handle,
-    question: Option<JoinHandle<()>>,
-}
-
-impl Threads {
-    fn new(runtimes: &Runtimes) -> Self {
-        let thread = |(number, name)| Thread {
-            name,
-            handle: runtimes.of(number).clone(),
-            question: None,
-        };
-        Self((0..).zip(runtimes.names()).map(thread).collect())
-    }
-
-    /// The threads that do not answer before `deadline`.
-    async fn silent(&mut self, deadline: Instant) -> Vec<&str> {
-        for thread in &mut self.0 {
-            let handle = &thread.handle;
-            thread.question.get_or_insert_with(|| handle.spawn(async {}));
-        }
-        let mut silent = Vec::new();
-        for thread in &mut self.0 {
-            let Some(question) = &mut thread.question else {
-                continue;
-            };
-            match timeout_at(deadline, question).await {
-                Ok(Ok(())) => thread.question = None,
-                // One that was cancelled is a thread that has ended; both are no sign of life.
-                Ok(Err(_)) | Err(_) => silent.push(thread.name.as_str()),
-            }
-        }
-        silent
-    }
 }
 
 fn tell(states: &[NotifyState<'_>]) {
@@ -148,41 +112,15 @@ fn tell(states: &[NotifyState<'_>]) {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::mpsc::sync_channel;
-
     use super::*;
-    use crate::node::data_thread::DataThreads;
 
-    const SOON: Duration = Duration::from_millis(50);
-    const LIMIT: Duration = Duration::from_secs(10);
+    #[test]
+    fn signs_of_life_come_in_time_and_never_without_pause() {
+        let seconds = Duration::from_secs;
 
-    #[tokio::test]
-    async fn a_thread_that_is_stuck_is_named_until_it_goes_on() {
-        let data_threads = DataThreads::start(1).unwrap();
-        let mut threads = Threads::new(&data_threads.runtimes());
-        assert!(threads.silent(Instant::now() + LIMIT).await.is_empty());
-        let (release, held) = sync_channel::<()>(0);
-        let (stuck, is_stuck) = tokio::sync::oneshot::channel();
-        data_threads.first().spawn(async move {
-            stuck.send(()).unwrap();
-            let _released = held.recv();
-        });
-        is_stuck.await.unwrap();
-
-        let first = threads.silent(Instant::now() + SOON).await.join(" ");
-        let second = threads.silent(Instant::now() + SOON).await.join(" ");
-        drop(release);
-        let third = threads.silent(Instant::now() + LIMIT).await.join(" ");
-
-        assert_eq!([&*first, &*second, &*third], ["sr-data-0", "sr-data-0", ""]);
-    }
-
-    #[tokio::test]
-    async fn a_thread_that_has_ended_gives_no_sign_of_life() {
-        let data_threads = DataThreads::start(1).unwrap();
-        let mut threads = Threads::new(&data_threads.runtimes());
-        drop(data_threads);
-
-        assert_eq!(threads.silent(Instant::now() + LIMIT).await, ["sr-data-0"]);
+        assert_eq!(period(Some(seconds(15))), seconds(5));
+        assert_eq!(period(Some(seconds(3600))), PERIOD);
+        assert_eq!(period(None), PERIOD);
+        assert!(period(Some(Duration::ZERO)) > Duration::ZERO);
     }
 }
