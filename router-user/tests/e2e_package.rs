@@ -132,6 +132,8 @@ fn packages_are_the_same_each_time_and_have_the_same_files() {
         "usr/share/man/man1/stream-router-run.1.gz",
         "usr/share/man/man1/stream-router.1.gz",
         "usr/share/man/man5/stream-router.toml.5.gz",
+        "usr/share/stream-router/alerts.yml",
+        "usr/share/stream-router/grafana-dashboard.json",
     ] {
         assert!(of_deb.contains(file), "{file} is not among {of_deb:?}");
     }

@@ -82,6 +82,7 @@ impl Tree {
         for (file, place) in [
             ("README.md", "README.md"),
             ("router-user/src/control/API.md", "API.md"),
+            ("router-user/src/metrics/METRICS.md", "METRICS.md"),
         ] {
             self.copy(&workspace.join(file), &format!("{DOC}/{place}"))?;
         }
