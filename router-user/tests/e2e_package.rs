@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::time::Duration;
 
+use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use xtask::dist::{self, Packages, Packing, Plan, Version};
@@ -41,20 +42,24 @@ const KEPT: &[&str] = &[
 #[test]
 fn an_installed_package_runs_as_its_unit_says_and_leaves_nothing() {
     let scratch = ScratchDir::unique("package").unwrap();
-    let packages = package(&scratch.path().join("dist"));
+    let packages = package(&scratch.path().join("dist")).unwrap();
     let root = CleanRoot::for_package(&packages.deb).unwrap();
-    let before = Traces::of(&root);
+    let before = Traces::of(&root).unwrap();
 
-    install(&root, &packages.deb);
+    install(&root, &packages.deb).unwrap();
     let unit = Unit::installed(&root).unwrap();
-    assert_wrong_configuration_is_final(&root, &unit);
+    assert_eq!(
+        unit.value("RestartPreventExitStatus").unwrap(),
+        code_of_wrong_configuration(&root).unwrap(),
+        "a node with a wrong configuration is not started again and again"
+    );
     let roots = [root.twin().unwrap(), root];
     let peer_ids = roots.each_ref().map(|root| {
         let printed = root.run(&["stream-router", "keygen"]).unwrap();
         printed.trim().to_owned()
     });
-    configure(&roots[0], 1, &peer_ids[1]);
-    configure(&roots[1], 2, &peer_ids[0]);
+    configure(&roots[0], 1, &peer_ids[1]).unwrap();
+    configure(&roots[1], 2, &peer_ids[0]).unwrap();
     let hosts = [Namespace::unique("a").unwrap(), Namespace::unique("b").unwrap()];
     link(
         (&hosts[0], "u0", &["192.0.2.1/24"]),
@@ -63,28 +68,39 @@ fn an_installed_package_runs_as_its_unit_says_and_leaves_nothing() {
     .unwrap();
     let mut nodes = [0, 1].map(|side: usize| {
         let log = scratch.path().join(format!("{side}.log"));
-        Running::start(&unit, &roots[side], &hosts[side], log)
+        Running::start(&unit, &roots[side], &hosts[side], log).unwrap()
     });
 
     for node in &nodes {
-        node.hear("STATUS=1 of 1 peers connected");
+        node.hear("STATUS=1 of 1 peers connected").unwrap();
     }
     for (host, peer) in [(&hosts[0], "10.42.0.2"), (&hosts[1], "fd42::1")] {
         let ping = PingPlan::new(peer.parse().unwrap()).run(host).unwrap();
         assert_eq!(ping.n_lost(), 0, "{peer}");
     }
-    assert_no_more_privileges_than(&unit, &nodes[0].process);
+    let given = unit.value("AmbientCapabilities").unwrap();
+    let held = Privileges::of(&nodes[0].process).unwrap();
+    assert!(
+        !held.uids.split_whitespace().any(|uid| uid == "0"),
+        "{}",
+        held.uids
+    );
+    assert_eq!(held.effective, held.bounding);
+    assert_eq!(
+        held.effective.count_ones() as usize,
+        given.split_whitespace().count()
+    );
     let status = roots[0].run(&["stream-router", "status", "--json"]).unwrap();
     let status: Value = serde_json::from_str(&status).unwrap();
     assert_eq!(status["pins"], "/sys/fs/bpf/stream-router/sr0", "{status}");
     for node in &mut nodes {
         signal(&node.process, Signal::SIGTERM).unwrap();
-        node.hear("STOPPING=1");
+        node.hear("STOPPING=1").unwrap();
         assert!(wait(&mut node.process, LIMIT).unwrap().success());
     }
 
     roots[1].run(&["dpkg", "--purge", "stream-router"]).unwrap();
-    let after = Traces::of(&roots[1]);
+    let after = Traces::of(&roots[1]).unwrap();
     let left: Vec<_> = after.files.difference(&before.files).collect();
     assert_eq!(left, Vec::<&String>::new());
     assert_eq!(after.users, before.users);
@@ -93,7 +109,7 @@ fn an_installed_package_runs_as_its_unit_says_and_leaves_nothing() {
 #[test]
 fn packages_are_the_same_each_time_and_have_the_same_files() {
     let scratch = ScratchDir::unique("packages").unwrap();
-    let [first, second] = ["first", "second"].map(|name| package(&scratch.path().join(name)));
+    let [first, second] = ["first", "second"].map(|name| package(&scratch.path().join(name)).unwrap());
 
     for (one, other) in [(&first.deb, &second.deb), (&first.tarball, &second.tarball)] {
         assert_eq!(one.file_name(), other.file_name());
@@ -139,72 +155,75 @@ fn packages_are_the_same_each_time_and_have_the_same_files() {
     }
 }
 
-fn package(out: &Path) -> Packages {
-    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+fn package(out: &Path) -> Result<Packages> {
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent();
     dist::package(&Plan {
-        workspace,
+        workspace: workspace.context("the package is in a workspace")?,
         binary: Path::new(NODE),
         out,
         version: &Version::new("0.1.0+test", 1_790_000_000),
         packing: Packing::Fast,
     })
-    .unwrap()
 }
 
-fn install(root: &CleanRoot, deb: &Path) {
+fn install(root: &CleanRoot, deb: &Path) -> Result<()> {
     let inside = root.path().join("tmp/stream-router.deb");
-    fs::copy(deb, &inside).unwrap();
-    root.run(&["dpkg", "--install", "/tmp/stream-router.deb"])
-        .unwrap();
-    fs::remove_file(inside).unwrap();
+    fs::copy(deb, &inside)?;
+    root.run(&["dpkg", "--install", "/tmp/stream-router.deb"])?;
+    Ok(fs::remove_file(inside)?)
 }
 
 /// The configuration that was installed, with another address and one peer.
-fn configure(root: &CleanRoot, number: u8, peer_id: &str) {
+fn configure(root: &CleanRoot, number: u8, peer_id: &str) -> Result<()> {
     let path = root.path().join(CONFIG);
-    let installed = fs::read_to_string(&path).unwrap();
+    let installed = fs::read_to_string(&path)?;
     let addresses = r#"addresses = ["10.42.0.1/24", "fd42::1/64"]"#;
-    assert!(installed.contains(addresses), "{installed}");
+    ensure!(installed.contains(addresses), "{installed}");
     let own = format!(r#"addresses = ["10.42.0.{number}/24", "fd42::{number}/64"]"#);
     let other = 3 - number;
     let peer = format!(
         "\n[[peer]]\nid = {peer_id:?}\naddresses = [\"/ip4/192.0.2.{other}/tcp/4001\"]\n\
          allowed_ips = [\"10.42.0.{other}/32\", \"fd42::{other}/128\"]\n"
     );
-    fs::remove_file(&path).unwrap();
-    fs::write(&path, installed.replace(addresses, &own) + &peer).unwrap();
-    root.run(&["stream-router", "check", "--config", "/etc/stream-router.toml"])
-        .unwrap();
+    fs::remove_file(&path)?;
+    fs::write(&path, installed.replace(addresses, &own) + &peer)?;
+    root.run(&["stream-router", "check", "--config", "/etc/stream-router.toml"])?;
+    Ok(())
 }
 
-/// A node that cannot start for its configuration is not started again and again.
-fn assert_wrong_configuration_is_final(root: &CleanRoot, unit: &Unit) {
+/// The exit code of a node that cannot start for its configuration.
+fn code_of_wrong_configuration(root: &CleanRoot) -> Result<String> {
     let wrong = root.path().join("tmp/wrong.toml");
-    fs::write(&wrong, "[device]\naddresses = 7\n").unwrap();
+    fs::write(&wrong, "[device]\naddresses = 7\n")?;
     let mut command = Command::new("chroot");
     command.arg(root.path());
     command.args(["stream-router", "run", "--config", "/tmp/wrong.toml"]);
-    let ended = output(&mut command, LIMIT).unwrap().status;
-    fs::remove_file(wrong).unwrap();
-
-    let code = ended.code().unwrap().to_string();
-    assert_eq!(unit.value("RestartPreventExitStatus").unwrap(), code);
+    let ended = output(&mut command, LIMIT)?.status;
+    fs::remove_file(wrong)?;
+    Ok(ended.code().context("it ended by itself")?.to_string())
 }
 
-fn assert_no_more_privileges_than(unit: &Unit, process: &Child) {
-    let status = fs::read_to_string(format!("/proc/{}/status", process.id())).unwrap();
-    let field = |name: &str| {
-        let line = status.lines().find_map(|line| line.strip_prefix(name));
-        line.unwrap().trim().to_owned()
-    };
-    assert!(
-        !field("Uid:").split_whitespace().any(|uid| uid == "0"),
-        "{status}"
-    );
-    let capabilities = u64::from_str_radix(&field("CapEff:"), 16).unwrap();
-    let given = unit.value("AmbientCapabilities").unwrap().split_whitespace();
-    assert_eq!(capabilities.count_ones() as usize, given.count(), "{status}");
-    assert_eq!(field("CapBnd:"), field("CapEff:"));
+/// Fields of the kernel's view of a process.
+struct Privileges {
+    uids: String,
+    effective: u64,
+    bounding: u64,
+}
+
+impl Privileges {
+    fn of(process: &Child) -> Result<Self> {
+        let status = fs::read_to_string(format!("/proc/{}/status", process.id()))?;
+        let field = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name));
+            line.map(|value| value.trim().to_owned())
+                .with_context(|| format!("no {name} in {status}"))
+        };
+        Ok(Self {
+            uids: field("Uid:")?,
+            effective: u64::from_str_radix(&field("CapEff:")?, 16)?,
+            bounding: u64::from_str_radix(&field("CapBnd:")?, 16)?,
+        })
+    }
 }
 
 /// A node that runs as the unit says.
@@ -215,21 +234,20 @@ struct Running {
 }
 
 impl Running {
-    fn start(unit: &Unit, root: &CleanRoot, host: &Namespace, log: PathBuf) -> Self {
-        unit.make_directories(root).unwrap();
-        let manager = ServiceManager::listen(&root.path().join("run/notify")).unwrap();
-        let process = unit.start(root, host, &log).unwrap();
-        Self {
+    fn start(unit: &Unit, root: &CleanRoot, host: &Namespace, log: PathBuf) -> Result<Self> {
+        unit.make_directories(root)?;
+        let manager = ServiceManager::listen(&root.path().join("run/notify"))?;
+        let process = unit.start(root, host, &log)?;
+        Ok(Self {
             process,
             manager,
             log,
-        }
+        })
     }
 
-    fn hear(&self, line: &str) {
-        if let Err(error) = self.manager.wait_for(line, LIMIT) {
-            panic!("{error:#}; log:\n{}", fs::read_to_string(&self.log).unwrap());
-        }
+    fn hear(&self, line: &str) -> Result<String> {
+        let heard = self.manager.wait_for(line, LIMIT);
+        heard.with_context(|| fs::read_to_string(&self.log).unwrap_or_default())
     }
 }
 
@@ -248,13 +266,13 @@ struct Traces {
 }
 
 impl Traces {
-    fn of(root: &CleanRoot) -> Self {
+    fn of(root: &CleanRoot) -> Result<Self> {
         let kept = |path: &String| KEPT.iter().any(|prefix| path.starts_with(prefix));
-        let files = root.files().unwrap().into_iter().filter(|path| !kept(path));
-        let users = ["etc/passwd", "etc/group"];
-        Self {
+        let files = root.files()?.into_iter().filter(|path| !kept(path));
+        let read = |file: &str| fs::read_to_string(root.path().join(file));
+        Ok(Self {
             files: files.collect(),
-            users: users.map(|file| fs::read_to_string(root.path().join(file)).unwrap()),
-        }
+            users: [read("etc/passwd")?, read("etc/group")?],
+        })
     }
 }

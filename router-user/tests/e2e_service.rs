@@ -7,6 +7,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
+use anyhow::{Result, bail};
 use nix::sys::ptrace;
 use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitPidFlag, waitpid};
@@ -52,7 +53,7 @@ fn a_node_is_ready_alive_while_its_threads_are_and_stopping() {
     }
     manager.wait_for("WATCHDOG=1", LIMIT).unwrap();
 
-    let data_thread = thread(node.id(), "sr-data-0");
+    let data_thread = thread(node.id(), "sr-data-0").unwrap();
     ptrace::seize(data_thread, ptrace::Options::empty()).unwrap();
     ptrace::interrupt(data_thread).unwrap();
     waitpid(data_thread, Some(WaitPidFlag::__WALL)).unwrap();
@@ -75,12 +76,13 @@ fn a_node_is_ready_alive_while_its_threads_are_and_stopping() {
 }
 
 /// The thread of a process that has this name.
-fn thread(process: u32, name: &str) -> Pid {
-    for task in fs::read_dir(format!("/proc/{process}/task")).unwrap() {
-        let task = task.unwrap();
-        if fs::read_to_string(task.path().join("comm")).unwrap().trim() == name {
-            return Pid::from_raw(task.file_name().to_str().unwrap().parse().unwrap());
+fn thread(process: u32, name: &str) -> Result<Pid> {
+    for task in fs::read_dir(format!("/proc/{process}/task"))? {
+        let task = task?;
+        if fs::read_to_string(task.path().join("comm"))?.trim() == name {
+            let id = task.file_name().to_string_lossy().parse()?;
+            return Ok(Pid::from_raw(id));
         }
     }
-    panic!("process {process} has no thread {name}")
+    bail!("process {process} has no thread {name}")
 }
