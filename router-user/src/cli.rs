@@ -6,6 +6,7 @@ mod check;
 mod counters;
 mod doctor;
 mod flows;
+mod generate;
 mod id;
 mod keygen;
 mod peers;
@@ -106,6 +107,15 @@ enum Command {
     },
     /// Check what a node needs, and say what mends what is wrong: exit 0, or 1 with a problem
     Doctor(DoctorArguments),
+    /// Write the manual pages or shell completions of a package
+    #[command(hide = true)]
+    Generate {
+        /// What to write
+        what: generate::What,
+        /// Directory to write into
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+    },
 }
 
 /// Runs the command that the process was called with; its exit code is 0, 1 for a failure, 2 for wrong usage or
@@ -126,6 +136,7 @@ pub fn main() -> ExitCode {
         Command::Routes(asked) => asked.show("", routes::lines),
         Command::Capture { asked, what } => capture::capture(&asked, &what),
         Command::Doctor(arguments) => doctor::doctor(&arguments),
+        Command::Generate { what, out } => generate::generate(what, &out),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -277,3 +277,71 @@ fn help_and_version_are_there() {
         concat!("stream-router ", env!("CARGO_PKG_VERSION"), "\n")
     );
 }
+
+#[test]
+fn the_example_configuration_is_valid_as_it_is_and_with_everything_in_it() {
+    let example = include_str!("../dist/stream-router.toml");
+    // Comments have a space behind their sign, fields have none.
+    let field = |line: &str| match line.strip_prefix('#') {
+        Some(field) if field.starts_with(|first: char| first == '[' || first.is_ascii_lowercase()) => {
+            field.to_owned()
+        }
+        _ => line.to_owned(),
+    };
+    let whole: Vec<String> = example.lines().map(field).collect();
+    assert!(whole.iter().any(|line| line == "[[peer]]"));
+    let scratch = Scratch::new();
+
+    for (name, text_of_it) in [("example.toml", example), ("whole.toml", &whole.join("\n"))] {
+        let file = scratch.file(name, text_of_it);
+        let output = stream_router(&["check", "--config", text(&file)]);
+
+        assert_eq!((code(&output), stderr(&output).as_str()), (0, ""), "{name}");
+    }
+}
+
+#[test]
+fn generate_describes_every_command_and_not_itself() {
+    let scratch = Scratch::new();
+    for what in ["man", "completions"] {
+        let output = stream_router(&["generate", what, "--out", text(scratch.0.path())]);
+        assert_eq!((code(&output), stderr(&output).as_str()), (0, ""), "{what}");
+    }
+    let read = |name: &str| fs::read_to_string(scratch.path(name)).unwrap();
+
+    let help = stdout(&stream_router(&["--help"]));
+    let commands = help.lines().skip_while(|line| *line != "Commands:").skip(1);
+    let commands: Vec<&str> = commands
+        .take_while(|line| !line.is_empty())
+        .filter_map(|line| line.split_whitespace().next())
+        .filter(|command| *command != "help")
+        .collect();
+    assert!(
+        commands.contains(&"run") && !commands.contains(&"generate"),
+        "{help}"
+    );
+    for command in commands {
+        assert!(
+            scratch.path(&format!("stream-router-{command}.1")).exists(),
+            "{command}"
+        );
+        for completion in ["stream-router.bash", "stream-router.fish", "_stream-router"] {
+            assert!(read(completion).contains(command), "{command} in {completion}");
+        }
+    }
+    assert!(!scratch.path("stream-router-generate.1").exists());
+    assert!(!read("stream-router.bash").contains("generate"));
+    assert!(read("stream-router.1").contains("EXIT STATUS"));
+}
+
+#[test]
+fn generate_names_a_directory_that_is_not_there() {
+    let output = stream_router(&["generate", "man", "--out", "/nonexistent/man"]);
+
+    assert_eq!(code(&output), 1);
+    assert!(
+        stderr(&output).contains("/nonexistent/man"),
+        "{}",
+        stderr(&output)
+    );
+}

@@ -91,19 +91,17 @@ pub(crate) fn workspace(profile: &Profile) -> Result<PathBuf> {
     Ok(dirs::target()?.join(profile.directory()).join("stream-router"))
 }
 
-/// Builds the object and the node as users run it, and returns the path of its binary.
+/// Builds the object and the node, and returns the path of its binary.
 ///
 /// # Errors
 /// When a build fails.
-pub(crate) fn node() -> Result<PathBuf> {
+pub(crate) fn node(profile: &Profile) -> Result<PathBuf> {
     object()?;
-    run(cargo().args([
-        "build",
-        "--release",
-        "--package=stream-router",
-        "--bin=stream-router",
-    ]))?;
-    Ok(dirs::target()?.join("release/stream-router"))
+    run(cargo()
+        .arg("build")
+        .arg(format!("--profile={}", profile.0))
+        .args(["--package=stream-router", "--bin=stream-router"]))?;
+    Ok(dirs::target()?.join(profile.directory()).join("stream-router"))
 }
 
 /// Replaces the object only when it differs, so that nothing that embeds it is built again.

@@ -63,7 +63,7 @@ pub(crate) fn run() -> Result<()> {
 /// # Errors
 /// When the build fails or the node cannot be started; on success it does not return.
 pub(crate) fn run_node(args: &[String]) -> Result<ExitCode> {
-    let binary = build::node()?;
+    let binary = build::node(&build::Profile::release())?;
     let error = Command::new(&binary).arg("run").args(args).exec();
     Err(error).with_context(|| format!("cannot start {}", binary.display()))
 }

@@ -22,12 +22,31 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("chromium", "chromium"),
 ];
 
+/// Programs that make packages, and the one that runs a node with the privileges of a unit.
+const PACKAGE_PROGRAMS: &[(&str, &str)] = &[
+    ("dpkg", "dpkg"),
+    ("dpkg-deb", "dpkg"),
+    ("dpkg-shlibdeps", "dpkg-dev"),
+    ("strip", "binutils"),
+    ("tar", "tar"),
+    ("gzip", "gzip"),
+    ("setpriv", "util-linux"),
+];
+
 /// Makes sure that every one of these programs is there.
 ///
 /// # Errors
 /// When one is missing and cannot be installed.
 pub(crate) fn programs() -> Result<()> {
     ensure(PROGRAMS)
+}
+
+/// Makes sure that every program that makes packages, or that their test runs, is there.
+///
+/// # Errors
+/// When one is missing and cannot be installed.
+pub(crate) fn package_programs() -> Result<()> {
+    ensure(PACKAGE_PROGRAMS)
 }
 
 fn ensure(programs: &[(&str, &str)]) -> Result<()> {

@@ -8,6 +8,7 @@
 //! Everything is removed on drop and when a signal ends the process. What a killed process left behind carries its
 //! process id in its name, and [`clear_leftovers`] removes it.
 
+mod clean_root;
 mod cleanup;
 mod enter;
 mod identity;
@@ -19,6 +20,7 @@ pub mod process;
 mod scratch;
 mod status;
 
+pub use clean_root::CleanRoot;
 pub use cleanup::{TIME_LIMIT_SECS, clear_leftovers, remove_network};
 pub use identity::{unique_device, unique_name};
 pub use namespace::{End, Namespace, link, mount_bpffs};

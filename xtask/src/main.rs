@@ -15,6 +15,7 @@ mod demo;
 mod dirs;
 mod install;
 mod ready;
+mod release;
 mod smoke;
 mod test;
 mod toolchain;
@@ -49,6 +50,12 @@ enum Task {
         /// Arguments for `cargo test`, after `--`.
         #[arg(last = true)]
         args: Vec<String>,
+    },
+    /// Make a .deb and a .tar.gz of the node in target/dist.
+    Dist {
+        /// Cargo profile of the node.
+        #[arg(long, default_value = "release")]
+        profile: String,
     },
     /// Measure this build beside other VPNs (needs root).
     Bench(BenchArgs),
@@ -132,6 +139,11 @@ fn perform(task: Task) -> Result<ExitCode> {
         Task::Run(args) if !args.node.is_empty() => return demo::run_node(&args.node),
         Task::Run(_) => demo::run()?,
         Task::Test { args } => test::run_all(&args)?,
+        Task::Dist { profile } => {
+            let packages = release::package(&Profile::named(profile))?;
+            println!("made {}", packages.deb.display());
+            println!("made {}", packages.tarball.display());
+        }
         Task::Bench(args) => match args.task {
             Some(BenchTask::Dispatch) => bench::dispatch()?,
             Some(BenchTask::Steering { secs }) => bench::steering(Duration::from_secs(secs))?,

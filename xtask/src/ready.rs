@@ -41,7 +41,7 @@ impl ReadyNetwork {
         require_root("run")?;
         let claim = claim()?;
         install::programs()?;
-        let binary = build::node()?;
+        let binary = build::node(&build::Profile::release())?;
         lab::remove_network(&HOSTS, &[])?;
         let mut pair = Pair::prepare(&binary, &plan(), directory()?)?;
         pair.start_nodes()?;

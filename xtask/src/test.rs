@@ -16,6 +16,7 @@ const PROGRAM_LIMIT_SECS: &str = "1200";
 pub(crate) fn run_all(args: &[String]) -> Result<()> {
     require_root("test")?;
     install::programs()?;
+    install::package_programs()?;
     lab::clear_leftovers()?;
     build::object()?;
     let mut tests = cargo();

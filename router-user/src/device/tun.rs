@@ -42,7 +42,9 @@ pub enum TunError {
     #[error("/dev/net/tun cannot be opened; load the tun module (modprobe tun)")]
     NoDriver(#[source] io::Error),
     /// Not root.
-    #[error("no permission to create the device {name}; run as root or with CAP_NET_ADMIN")]
+    #[error(
+        "no permission to create the device {name}; run as root, or with CAP_NET_ADMIN as a user who may open /dev/net/tun"
+    )]
     Permission {
         /// Name of the device.
         name: String,

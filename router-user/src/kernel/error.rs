@@ -82,7 +82,10 @@ pub enum KernelError {
         source: Box<dyn Error + Send + Sync>,
     },
     /// The sockets of a gateway interface could not be opened.
-    #[error("cannot receive from {interface} by AF_XDP sockets; sink = \"ring\" does without them")]
+    #[error(
+        "cannot receive from {interface} by AF_XDP sockets, which need 8 MiB of locked memory for each receive queue \
+         (`ulimit -l`, LimitMEMLOCK=); sink = \"ring\" does without them"
+    )]
     Sockets {
         /// Which interface.
         interface: String,

@@ -2,11 +2,12 @@
 
 use std::fs::{self, DirBuilder, File};
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
+use nix::unistd::geteuid;
 use tracing::warn;
 
 use super::error::KernelError;
@@ -33,7 +34,9 @@ impl Pins {
     /// # Errors
     /// It cannot be made, locked or cleared.
     pub(super) fn take(bpffs: &Path, device: &str) -> Result<Option<Self>, KernelError> {
-        if !statfs(bpffs).is_ok_and(|found| found.filesystem_type() == BPF_FS_MAGIC) {
+        let is_bpffs = |path: &Path| statfs(path).is_ok_and(|found| found.filesystem_type() == BPF_FS_MAGIC);
+        // The service sees nothing of the BPF file system but our directory.
+        if !is_bpffs(bpffs) && !is_bpffs(&bpffs.join(ROOT)) {
             warn!(
                 path = %bpffs.display(),
                 "no BPF file system here: going on without pins; `mount -t bpf bpf {}` gives one", bpffs.display()
@@ -87,8 +90,10 @@ impl Drop for Pins {
         if let Err(error) = removed {
             warn!(path = %self.directory.display(), %error, "cannot remove the pins");
         }
-        // The parent stays while another node has pins below it.
-        if let Some(root) = self.directory.parent() {
+        // The parent stays while another node has pins below it, or if it was made for the service's user.
+        if let Some(root) = self.directory.parent()
+            && fs::metadata(root).is_ok_and(|root| root.uid() == geteuid().as_raw())
+        {
             let _ = fs::remove_dir(root);
         }
     }

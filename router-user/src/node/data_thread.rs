@@ -131,6 +131,6 @@ impl Drop for DataThread {
 
 fn raise_priority() {
     if let Err(error) = setpriority_process(Some(gettid()), NICENESS) {
-        warn!(%error, NICENESS, "cannot raise the priority of the data thread; it needs CAP_SYS_NICE");
+        warn!(%error, NICENESS, "cannot raise the priority of the data thread; it needs CAP_SYS_NICE or LimitNICE=-10");
     }
 }

@@ -16,6 +16,14 @@ pub enum NodeError {
         /// The id.
         id: libp2p::PeerId,
     },
+    /// The process lacks capabilities.
+    #[error(
+        "this process lacks {missing}; run it as root, or as the service stream-router, whose unit gives what it needs"
+    )]
+    Privileges {
+        /// Which, and what for.
+        missing: String,
+    },
     /// The TUN device, its addresses or its routes.
     #[error("cannot set up the device")]
     Device(#[from] crate::device::DeviceError),

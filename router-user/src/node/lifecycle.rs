@@ -25,11 +25,12 @@ use super::peers::LivePeers;
 use super::prefixes::PrefixTable;
 use super::receiver::Receivers;
 use super::reload::{ConfigFile, Live, ReloadError, Reloaded, network_peers};
+use super::service::Service;
 use super::status::{NodeStatus, Parts};
 use super::stream_scaler::StreamScaler;
 use super::streams::Streams;
 use super::worker_pool::{WorkerBoard, WorkerPool};
-use super::{discovery, gateways, uncaptured};
+use super::{discovery, gateways, privileges, uncaptured};
 use crate::config::{Config, MAX_STREAMS_PER_PEER};
 use crate::control::{ControlServer, ReloadWish, Wishes};
 use crate::device::{Device, DeviceError, DeviceSettings, Netlink};
@@ -89,6 +90,7 @@ impl Node {
         reload: Option<mpsc::Sender<ReloadWish>>,
     ) -> Result<Self, NodeError> {
         let keypair = identity::load(config.node().key())?;
+        privileges::check(config)?;
         let data_threads =
             DataThreads::start(config.workers().threads()).map_err(|source| NodeError::System {
                 action: "start the data threads",
@@ -348,6 +350,7 @@ pub(crate) fn run(config: &Config, file: &Path, logs: &Logs) -> Result<(), NodeE
             // What has been made so far is taken down as it is dropped.
             _ = &mut stopped => return Ok(()),
         };
+        let service = Service::ready(&node.data_threads.runtimes(), node.network.clone());
         let failure = loop {
             tokio::select! {
                 signal = &mut stopped => {
@@ -364,6 +367,7 @@ pub(crate) fn run(config: &Config, file: &Path, logs: &Logs) -> Result<(), NodeE
                 () = &mut repeats => {}
             }
         };
+        service.stopping();
         let down = node.stop().await;
         failure.and(down)
     })

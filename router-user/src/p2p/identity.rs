@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Read, Write},
-    os::unix::fs::{MetadataExt, OpenOptionsExt},
+    os::unix::fs::{MetadataExt, OpenOptionsExt, fchown},
     path::{Path, PathBuf},
 };
 
@@ -64,7 +64,8 @@ pub enum IdentityError {
 
 /// Makes a new identity and writes it to `path` with mode 0600.
 ///
-/// The file appears whole or not at all.
+/// The file appears whole or not at all. It belongs to us, or, if we are root, to the owner of its directory: a node that
+/// runs as a user of its own can read what an administrator has made for it.
 ///
 /// # Errors
 ///
@@ -113,6 +114,10 @@ pub fn generate(path: &Path) -> Result<Keypair, IdentityError> {
     file.write_all(line.as_bytes())
         .and_then(|()| file.sync_all())
         .map_err(io("write"))?;
+    if nix::unistd::geteuid().is_root() {
+        let owner = fs::metadata(directory).map_err(io("look at the directory of"))?;
+        fchown(&file, Some(owner.uid()), Some(owner.gid())).map_err(io("give away"))?;
+    }
     // Unlike a rename, a link never replaces a file that appeared in the meantime.
     fs::hard_link(&draft.0, path).map_err(|source| match source.kind() {
         io::ErrorKind::AlreadyExists => IdentityError::Exists {
@@ -214,6 +219,21 @@ mod tests {
             1,
             "no temporary file is left"
         );
+    }
+
+    /// Needs root, as only root can give a directory away.
+    #[test]
+    fn key_that_root_makes_belongs_to_the_owner_of_its_directory() {
+        const NOBODY: u32 = 65_534;
+        let directory = Directory::new();
+        std::os::unix::fs::chown(&directory.0, Some(NOBODY), Some(NOBODY)).expect("chown");
+        let path = directory.0.join("identity.key");
+
+        generate(&path).expect("generate");
+
+        let metadata = fs::metadata(&path).expect("metadata");
+        assert_eq!((metadata.uid(), metadata.gid()), (NOBODY, NOBODY));
+        assert_eq!(metadata.mode() & 0o7777, 0o600);
     }
 
     #[test]

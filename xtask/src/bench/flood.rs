@@ -25,7 +25,7 @@ const MARGIN: Duration = Duration::from_secs(1);
 
 /// Prints the throughput of the TCP flow in both cases, and the memory of the node.
 pub(super) fn run(duration: Duration) -> Result<()> {
-    let pair = Pair::unique(&build::node()?)?;
+    let pair = Pair::unique(&build::node(&build::Profile::release())?)?;
     let server = IperfServer::start(&pair.b.host)?;
     println!("\nbeside {RATE} UDP packets/s of 64 B   | TCP Gbit/s | flows begun | node's memory MiB");
     let mut rates = Vec::new();

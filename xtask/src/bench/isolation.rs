@@ -44,7 +44,7 @@ struct Scene {
 
 /// Prints throughput and round trip of one peer in windows that take turns: the other peer's node running, and stopped.
 pub(super) fn run(repeats: u32) -> Result<()> {
-    let scene = Scene::start(&build::node()?)?;
+    let scene = Scene::start(&build::node(&build::Profile::release())?)?;
     let (mut running, mut stopped) = (Vec::new(), Vec::new());
     for _ in 0..repeats {
         running.push(scene.window()?);

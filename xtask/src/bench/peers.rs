@@ -165,7 +165,7 @@ impl Tunnel {
 }
 
 fn this_build() -> Result<Installed> {
-    let program = build::node()?;
+    let program = build::node(&build::Profile::release())?;
     let printed = text(Command::new(&program).arg("--version"), CONNECT_LIMIT)?;
     Ok(Installed {
         version: printed.split_whitespace().last().unwrap_or_default().to_owned(),

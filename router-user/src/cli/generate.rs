@@ -1,0 +1,74 @@
+//! `stream-router generate`: what a package has beside the program.
+
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::path::Path;
+
+use clap::{Command, CommandFactory, ValueEnum};
+use clap_complete::Shell;
+
+use super::{Arguments, Outcome};
+
+/// Sections of stream-router(1) that the command line does not know of.
+const MANUAL: &str = r#".SH "EXIT STATUS"
+0: done. 1: failed. 2: wrong usage or configuration.
+.SH ENVIRONMENT
+.TP
+\fBRUST_LOG\fR
+Level of the log, such as \fIinfo\fR, which is the default, or \fIstream_router=debug\fR.
+.SH FILES
+.TP
+\fI/etc/stream\-router.toml\fR
+Configuration of the service, see \fBstream\-router.toml\fR(5).
+.TP
+\fI/var/lib/stream\-router/identity.key\fR
+Identity of the node.
+.TP
+\fI/run/stream\-router/control.sock\fR
+Control socket of a running node.
+.TP
+\fI/sys/fs/bpf/stream\-router/\fR
+Pinned programs and maps of running nodes.
+.SH "SEE ALSO"
+\fBstream\-router.toml\fR(5), \fBbpftool\fR(8), \fBsystemctl\fR(1)
+"#;
+
+/// What to write.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(super) enum What {
+    /// A manual page for each command.
+    Man,
+    /// Completions for bash, fish and zsh.
+    Completions,
+}
+
+/// Writes files that describe the command line into the directory `out`.
+pub(super) fn generate(what: What, out: &Path) -> Outcome {
+    let failed = |error| format!("cannot write into {}: {error}", out.display());
+    match what {
+        What::Man => manual(out).map_err(failed)?,
+        What::Completions => completions(out).map_err(failed)?,
+    }
+    Ok(())
+}
+
+fn manual(out: &Path) -> std::io::Result<()> {
+    clap_mangen::generate_to(Arguments::command(), out)?;
+    let mut page = OpenOptions::new()
+        .append(true)
+        .open(out.join("stream-router.1"))?;
+    page.write_all(MANUAL.as_bytes())
+}
+
+fn completions(out: &Path) -> std::io::Result<()> {
+    // The shells are offered what the help shows.
+    let all = Arguments::command();
+    let shown = all.get_subcommands().filter(|command| !command.is_hide_set());
+    let mut command = Command::new("stream-router")
+        .version(env!("CARGO_PKG_VERSION"))
+        .subcommands(shown.cloned());
+    for shell in [Shell::Bash, Shell::Fish, Shell::Zsh] {
+        clap_complete::generate_to(shell, &mut command, "stream-router", out)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,257 @@
+//! The files of a package, as they will stand below `/`.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use super::{LIMIT, Plan, Version, notices, reference};
+use crate::lab::process::text;
+
+/// Where documentation is.
+pub(super) const DOC: &str = "usr/share/doc/stream-router";
+/// Where everything of `router-user/dist` is that has no place of its own.
+const SHARE: &str = "usr/share/stream-router";
+/// What a package has beside the program and its documentation.
+const DIST: &str = "router-user/dist";
+const MAN: &str = "usr/share/man";
+const PROGRAM: &str = "usr/bin/stream-router";
+
+/// Files with places of their own, by name in [`DIST`].
+const PLACES: &[(&str, &str)] = &[
+    (
+        "stream-router.service",
+        "usr/lib/systemd/system/stream-router.service",
+    ),
+    ("sysusers.conf", "usr/lib/sysusers.d/stream-router.conf"),
+    ("tmpfiles.conf", "usr/lib/tmpfiles.d/stream-router.conf"),
+    ("stream-router.toml", CONFIG),
+];
+
+/// The configuration, which upgrades do not overwrite.
+pub(super) const CONFIG: &str = "etc/stream-router.toml";
+
+/// Completions, as the program names them and as the shells look for them.
+const COMPLETIONS: &[(&str, &str)] = &[
+    (
+        "stream-router.bash",
+        "usr/share/bash-completion/completions/stream-router",
+    ),
+    (
+        "stream-router.fish",
+        "usr/share/fish/vendor_completions.d/stream-router.fish",
+    ),
+    (
+        "_stream-router",
+        "usr/share/zsh/vendor-completions/_stream-router",
+    ),
+];
+
+/// A directory that stands for `/`.
+#[derive(Debug)]
+pub(super) struct Tree(PathBuf);
+
+impl Tree {
+    /// An empty one.
+    pub(super) fn new(root: PathBuf) -> Result<Self> {
+        fs::create_dir_all(&root).with_context(|| format!("cannot create {}", root.display()))?;
+        Ok(Self(root))
+    }
+
+    /// Where it is.
+    pub(super) fn root(&self) -> &Path {
+        &self.0
+    }
+
+    /// Lays everything out that is the same in every package.
+    pub(super) fn fill(&self, plan: &Plan<'_>) -> Result<()> {
+        let workspace = plan.workspace;
+        self.program(plan.binary)?;
+        self.manual(plan)?;
+        self.completions(plan)?;
+        for entry in entries(&workspace.join(DIST))? {
+            let name = entry.file_name().unwrap_or_default().to_string_lossy();
+            if entry.is_file() {
+                let place = PLACES.iter().find(|(file, _)| *file == name);
+                let place = place.map_or_else(|| format!("{SHARE}/{name}"), |(_, place)| (*place).to_owned());
+                self.copy(&entry, &place)?;
+            }
+        }
+        for (file, place) in [
+            ("README.md", "README.md"),
+            ("router-user/src/control/API.md", "API.md"),
+            ("router-user/src/metrics/METRICS.md", "METRICS.md"),
+        ] {
+            self.copy(&workspace.join(file), &format!("{DOC}/{place}"))?;
+        }
+        self.write(&format!("{DOC}/copyright"), &copyright(workspace)?)?;
+        self.write(&format!("{DOC}/changelog"), &changelog(plan.version)?)?;
+        self.write(&format!("{DOC}/THIRD-PARTY"), &notices::text_of(workspace)?)?;
+        self.gzip(&[format!("{DOC}/changelog"), format!("{DOC}/THIRD-PARTY")])
+    }
+
+    /// Gives every file and directory the mode it is to have, whatever our umask is.
+    pub(super) fn settle(&self) -> Result<()> {
+        for path in self.walk()? {
+            let executable = path.is_dir() || path == self.0.join(PROGRAM);
+            let mode = if executable { 0o755 } else { 0o644 };
+            set_mode(&path, mode)?;
+        }
+        set_mode(&self.0, 0o755)
+    }
+
+    /// Every file and directory, in order.
+    pub(super) fn walk(&self) -> Result<Vec<PathBuf>> {
+        let mut found = Vec::new();
+        let mut waiting = vec![self.0.clone()];
+        while let Some(directory) = waiting.pop() {
+            for entry in entries(&directory)? {
+                if entry.is_dir() {
+                    waiting.push(entry.clone());
+                }
+                found.push(entry);
+            }
+        }
+        found.sort();
+        Ok(found)
+    }
+
+    /// Copies a file to a place in the tree.
+    pub(super) fn copy(&self, from: &Path, place: &str) -> Result<()> {
+        let to = self.place(place)?;
+        fs::copy(from, &to).with_context(|| format!("cannot copy {} to {}", from.display(), to.display()))?;
+        Ok(())
+    }
+
+    /// Writes a file at a place in the tree.
+    pub(super) fn write(&self, place: &str, content: &str) -> Result<()> {
+        let path = self.place(place)?;
+        fs::write(&path, content).with_context(|| format!("cannot write {}", path.display()))
+    }
+
+    fn place(&self, place: &str) -> Result<PathBuf> {
+        let path = self.0.join(place);
+        let parent = path.parent().context("a place is in a directory")?;
+        fs::create_dir_all(parent).with_context(|| format!("cannot create {}", parent.display()))?;
+        Ok(path)
+    }
+
+    fn program(&self, binary: &Path) -> Result<()> {
+        if !binary.is_file() {
+            bail!("there is no {}; build it first", binary.display());
+        }
+        let to = self.place(PROGRAM)?;
+        let mut strip = Command::new("strip");
+        strip.args([
+            "--strip-unneeded",
+            "--remove-section=.comment",
+            "--remove-section=.note",
+        ]);
+        text(strip.arg("-o").arg(&to).arg(binary), LIMIT)?;
+        Ok(())
+    }
+
+    fn manual(&self, plan: &Plan<'_>) -> Result<()> {
+        let first = self.place(&format!("{MAN}/man1/stream-router.1"))?;
+        let directory = first.parent().context("a page is in a directory")?;
+        generate(plan.binary, "man", directory)?;
+        let readme = plan.workspace.join("README.md");
+        let readme =
+            fs::read_to_string(&readme).with_context(|| format!("cannot read {}", readme.display()))?;
+        self.write(
+            &format!("{MAN}/man5/stream-router.toml.5"),
+            &reference::page(&readme)?,
+        )?;
+        let names = entries(directory)?;
+        let names = names.iter().filter_map(|page| page.file_name());
+        let mut pages: Vec<_> = names
+            .map(|name| format!("{MAN}/man1/{}", name.to_string_lossy()))
+            .collect();
+        pages.push(format!("{MAN}/man5/stream-router.toml.5"));
+        self.gzip(&pages)
+    }
+
+    fn completions(&self, plan: &Plan<'_>) -> Result<()> {
+        let scratch = self.place("completions/scratch")?;
+        let directory = scratch.parent().context("a file is in a directory")?;
+        generate(plan.binary, "completions", directory)?;
+        for (file, place) in COMPLETIONS {
+            self.copy(&directory.join(file), place)?;
+        }
+        fs::remove_dir_all(directory).with_context(|| format!("cannot remove {}", directory.display()))
+    }
+
+    fn gzip(&self, places: &[String]) -> Result<()> {
+        let mut gzip = Command::new("gzip");
+        gzip.args(["--no-name", "-9"]);
+        text(gzip.args(places.iter().map(|place| self.0.join(place))), LIMIT)?;
+        Ok(())
+    }
+}
+
+fn generate(binary: &Path, what: &str, out: &Path) -> Result<()> {
+    text(
+        Command::new(binary).args(["generate", what, "--out"]).arg(out),
+        LIMIT,
+    )?;
+    Ok(())
+}
+
+fn entries(directory: &Path) -> Result<Vec<PathBuf>> {
+    let failed = || format!("cannot read {}", directory.display());
+    let entries = fs::read_dir(directory).with_context(failed)?;
+    let mut paths = entries
+        .map(|entry| entry.map(|entry| entry.path()))
+        .collect::<Result<Vec<_>, _>>()
+        .with_context(failed)?;
+    paths.sort();
+    Ok(paths)
+}
+
+fn set_mode(path: &Path, mode: u32) -> Result<()> {
+    fs::set_permissions(path, Permissions::from_mode(mode))
+        .with_context(|| format!("cannot set the mode of {}", path.display()))
+}
+
+/// In the format of <https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/>.
+fn copyright(workspace: &Path) -> Result<String> {
+    let path = workspace.join("LICENSE-MIT");
+    let mit = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    let holder = mit
+        .lines()
+        .find_map(|line| line.strip_prefix("Copyright (c) "))
+        .context("LICENSE-MIT names nobody")?;
+    let permission = mit
+        .lines()
+        .skip_while(|line| !line.starts_with("Permission"))
+        .map(|line| match line {
+            "" => " .\n".to_owned(),
+            line => format!(" {line}\n"),
+        });
+    Ok(format!(
+        "Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/\n\
+         Upstream-Name: stream-router\n\n\
+         Files: *\nCopyright: {holder}\nLicense: Expat or Apache-2.0\n\
+         Comment: The licences of the libraries inside the program are in THIRD-PARTY.gz.\n\n\
+         License: Expat\n{}\n\
+         License: Apache-2.0\n On Debian systems, its text is in /usr/share/common-licenses/Apache-2.0.\n",
+        permission.collect::<String>()
+    ))
+}
+
+fn changelog(version: &Version) -> Result<String> {
+    let epoch = format!("@{}", version.epoch_secs());
+    let date = text(
+        Command::new("date")
+            .args(["--utc", "--rfc-email", "--date", &epoch])
+            .env("LC_ALL", "C"),
+        LIMIT,
+    )?;
+    Ok(format!(
+        "stream-router ({}) unstable; urgency=medium\n\n  * Built from source.\n\n -- {}  {date}",
+        version.text(),
+        super::deb::MAINTAINER,
+    ))
+}
