@@ -5,6 +5,8 @@ mod check;
 mod counters;
 mod flows;
 mod id;
+mod invite;
+mod join;
 mod keygen;
 mod peers;
 mod routes;
@@ -12,6 +14,7 @@ mod run;
 mod status;
 mod streams;
 mod table;
+mod top;
 mod units;
 mod workers;
 
@@ -23,8 +26,11 @@ use clap::{Parser, Subcommand};
 
 use ask::Asked;
 use flows::FlowArguments;
+use invite::InviteArguments;
+use join::{JoinArguments, JoinError};
+use top::TopArguments;
 
-use crate::config::ConfigError;
+use crate::config::{ConfigError, InviteError};
 
 /// Wrong usage or configuration; also clap's own code.
 const EXIT_USAGE: u8 = 2;
@@ -63,6 +69,18 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
     },
+    /// Print an invite to this node: one string with its id, addresses and prefixes, for `join` on another node
+    ///
+    /// The invite is no secret and authenticates nothing by itself: whoever can change it on its way can put another
+    /// peer in. Send it over a channel that you trust.
+    Invite(InviteArguments),
+    /// Add the node that an invite names to the peers of a configuration file
+    ///
+    /// The file is replaced whole or not at all, and only if it is valid with the new peer; what is in it stays. An
+    /// invite authenticates nothing by itself: take it from a channel that you trust.
+    Join(JoinArguments),
+    /// Watch a running node live: throughput, peers, workers, streams, flows and drops
+    Top(TopArguments),
     /// Show a running node as a whole
     Status(Asked),
     /// Show the peers: state, address, round trip, last handshake, traffic
@@ -98,6 +116,9 @@ pub fn main() -> ExitCode {
         Command::Id { key } => id::id(&key),
         Command::Check { config } => check::check(&config),
         Command::Run { config } => run::run(&config),
+        Command::Invite(arguments) => invite::invite(arguments),
+        Command::Join(arguments) => join::join(arguments),
+        Command::Top(arguments) => top::top(&arguments),
         Command::Status(asked) => asked.show("", status::lines),
         Command::Peers(asked) => asked.show("", peers::lines),
         Command::Flows { asked, which } => asked.show(&which.query(), flows::lines),
@@ -110,13 +131,17 @@ pub fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             report(error.as_ref());
-            if error.is::<ConfigError>() {
+            if is_usage(error.as_ref()) {
                 ExitCode::from(EXIT_USAGE)
             } else {
                 ExitCode::FAILURE
             }
         }
     }
+}
+
+fn is_usage(error: &(dyn Error + 'static)) -> bool {
+    error.is::<ConfigError>() || error.is::<InviteError>() || error.is::<JoinError>()
 }
 
 type Outcome = Result<(), Box<dyn Error>>;

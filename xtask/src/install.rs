@@ -14,6 +14,7 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("tracepath", "iputils-tracepath"),
     ("iperf3", "iperf3"),
     ("bpftool", "bpftool"),
+    ("tmux", "tmux"),
 ];
 
 /// Programs that only the comparison with other VPNs runs.
