@@ -403,7 +403,7 @@ fn what_cannot_be_joined_changes_nothing() {
             &of_c,
             &["--allowed-ips", "10.42.0.0/24"],
             format!(
-                "{name}:13: peer[1].allowed_ips[0]: overlapping allowed_ips: 10.42.0.0/24 is also peer[0]"
+                "{name}:14: peer[1].allowed_ips[0]: overlapping allowed_ips: 10.42.0.0/24 is also peer[0]"
             ),
         ),
         (

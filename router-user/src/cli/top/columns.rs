@@ -255,7 +255,7 @@ mod tests {
             let wanted: Vec<u16> = columns.iter().map(|(.., wanted)| *wanted).collect();
             let columns: Vec<Column> = columns
                 .iter()
-                .map(|(rank, flexible, _)| Column { flexible: *flexible, ..Column::text("x", *rank) })
+                .map(|(rank, least, _)| Column { least: *least, ..Column::text("x", *rank) })
                 .collect();
 
             let fitting = fit(&columns, &wanted, width);

@@ -33,7 +33,7 @@ const PEERS: [Column; 11] = [
     Column::flexible("ADDRESS", 3, 24),
     Column::number("TX FRAMES", 6),
     Column::number("RX FRAMES", 6),
-    Column::flexible("ALLOWED", 7, 14),
+    Column::flexible("ALLOWED", 4, 14),
 ];
 const WORKERS: [Column; 9] = [
     Column::number("WORKER", 0),
