@@ -137,10 +137,12 @@ fn listened_at(config: &Config, id: PeerId) -> Result<Vec<Multiaddr>, Box<dyn st
         Err(error) => return Err(error),
     };
     let inner: Vec<IpAddr> = config.device().addresses().iter().map(IpNet::addr).collect();
-    let listen: Vec<Multiaddr> = listen
+    let mut listen: Vec<Multiaddr> = listen
         .into_iter()
         .filter(|address| is_for_others(address, &inner))
         .collect();
+    // The swarm has them in no order.
+    listen.sort_by_key(ToString::to_string);
     if listen.is_empty() {
         return Err(Box::new(AddressesError::None));
     }

@@ -7,6 +7,9 @@ use crate::cli::table::Side;
 /// Between two columns.
 pub(super) const SPACING: u16 = 1;
 
+/// A column with less than this shows nothing that can be read.
+const MIN_WIDTH: u16 = 6;
+
 /// A column of a pane.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Column {
@@ -168,7 +171,9 @@ pub(super) fn fit(columns: &[Column], wanted: &[u16], width: u16) -> Vec<(usize,
         let least = column.least.map_or(**wanted, |least| least.min(**wanted));
         let space = if chosen.is_empty() { 0 } else { SPACING };
         let room = left.saturating_sub(space);
-        if room == 0 || (least > room && column.rank > 0) {
+        let is_cut = least > room;
+        let is_of_use = column.rank == 0 && (room >= MIN_WIDTH || chosen.is_empty());
+        if room == 0 || (is_cut && !is_of_use) {
             continue;
         }
         let given = least.min(room);

@@ -202,7 +202,7 @@ fn peer(peer: &Rated<PeerStatus, PeerRates>) -> Row {
     };
     // While there is no connection, why there is none.
     let address = match (&now.address, &now.last_dial_error) {
-        (Some(address), _) => Cell::text(address),
+        (Some(address), _) => Cell::text(without_id(address)),
         (None, Some(error)) => Cell::text(error).with_tone(Tone::Warning),
         (None, None) => Cell::text("-").with_tone(Tone::Dim),
     };
@@ -311,6 +311,13 @@ fn warned(cell: Cell, rate: Option<f64>, all: u64) -> Cell {
         _ => Tone::Plain,
     };
     cell.with_tone(tone)
+}
+
+/// The id behind an address is the peer's, which has a column.
+fn without_id(address: &str) -> &str {
+    address
+        .split_once("/p2p/")
+        .map_or(address, |(address, _)| address)
 }
 
 fn via(transport: Option<Transport>) -> Cell {

@@ -84,7 +84,7 @@ fn peer(id: &str, number: u32, n: u64) -> PeerStatus {
     PeerStatus {
         id: id.to_owned(),
         state: PeerState::Connected,
-        address: Some(format!("/ip4/192.0.2.{number}/tcp/4001")),
+        address: Some(format!("/ip4/192.0.2.{number}/tcp/4001/p2p/{id}")),
         transport: Some(Transport::Tcp),
         direction: Some(Direction::Outbound),
         rtt_ms: Some(0.25),

@@ -104,6 +104,11 @@ fn aligned(text: &str, side: Side) -> Text<'static> {
 
 fn place(snapshot: &Snapshot, pane: Pane, first: usize, n_shown: usize, n_rows: usize) -> String {
     let what = pane.title().to_lowercase();
+    let what = if n_rows == 1 {
+        what.trim_end_matches('s')
+    } else {
+        &what
+    };
     let place = if n_shown < n_rows {
         format!("{}-{} of {n_rows} {what}", first + 1, first + n_shown)
     } else {
