@@ -14,7 +14,6 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, Clear, Paragraph};
 
 use super::columns::Tone;
-use super::history::Point;
 use super::model::{Model, Snapshot};
 use super::panes::Pane;
 use super::view::View;
@@ -165,10 +164,24 @@ fn draw_graphs(frame: &mut Frame<'_>, model: &Model, view: &View, area: Rect, no
         _ => now,
     };
     let [left, right] = Layout::horizontal([Constraint::Fill(1); 2]).areas(area);
-    let (tx, rx): (fn(&Point) -> f64, fn(&Point) -> f64) =
-        (|point| point.tx_bits_per_second, |point| point.rx_bits_per_second);
-    graph::draw(frame, model, "sent", Color::Cyan, tx, left, now);
-    graph::draw(frame, model, "received", Color::Magenta, rx, right, now);
+    graph::draw(
+        frame,
+        model,
+        "sent",
+        Color::Cyan,
+        |point| point.tx_bits_per_second,
+        left,
+        now,
+    );
+    graph::draw(
+        frame,
+        model,
+        "received",
+        Color::Magenta,
+        |point| point.rx_bits_per_second,
+        right,
+        now,
+    );
 }
 
 fn draw_tabs(frame: &mut Frame<'_>, view: &View, untold: &Untold, area: Rect) {
