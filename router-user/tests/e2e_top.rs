@@ -148,6 +148,9 @@ fn panes(scene: &Scene) -> Result<()> {
     terminal.press("?")?;
     scene.shows(&["sort by the next column"])?;
     terminal.press("Escape")?;
+    // An Escape with a key right behind it is that key with Alt.
+    let is_gone = |screen: &str| !screen.contains("sort by the next column");
+    terminal.wait_for("the help is gone", is_gone)?;
     terminal.press("1")?;
     terminal.press("s")?;
     terminal.press("r")?;
