@@ -32,6 +32,8 @@
 //! scale_down = 0.3
 //! [transport]                                                             # likewise
 //! prefer = ["tcp", "quic"]
+//! [metrics]                                                               # nothing is served without
+//! listen = "127.0.0.1:9464"
 //! [[gateway]]                                                             # any number, none by default
 //! interface = "lan0"
 //! sink = "ring"                                                           # the default; or "af_xdp", "auto"
@@ -50,6 +52,7 @@ mod connections;
 mod device;
 mod gateway;
 mod invite;
+mod metrics;
 mod node;
 mod peer;
 mod problem;
@@ -72,6 +75,7 @@ pub use device::DeviceConfig;
 pub use gateway::{GatewayConfig, Sink};
 pub(crate) use invite::parse_network;
 pub use invite::{Invite, InviteError};
+pub use metrics::MetricsConfig;
 pub use node::{DEFAULT_CONTROL_SOCKET, DEFAULT_KEY_FILE, NodeConfig};
 pub use peer::PeerConfig;
 pub use problem::{ConfigError, Problem};
@@ -94,6 +98,7 @@ pub struct Config {
     device: DeviceConfig,
     router: StreamRouterConfig,
     transport: TransportConfig,
+    metrics: MetricsConfig,
     gateways: Vec<GatewayConfig>,
     peers: Vec<PeerConfig>,
 }
@@ -135,6 +140,7 @@ impl Config {
         let device = RawDevice::read(root.table("device", &mut problems), &mut problems);
         let router = StreamRouterConfig::read(&mut root, &mut problems);
         let transport = TransportConfig::read(root.table("transport", &mut problems), &mut problems);
+        let metrics = MetricsConfig::read(root.table("metrics", &mut problems), &mut problems);
         let gateways: Vec<RawGateway> = root
             .tables("gateway", &mut problems)
             .into_iter()
@@ -161,6 +167,7 @@ impl Config {
             device: device.validated(),
             router,
             transport,
+            metrics,
             gateways,
             peers,
         })
@@ -199,6 +206,11 @@ impl Config {
     /// How many streams a peer has.
     pub fn streams(&self) -> &StreamsConfig {
         self.router.streams()
+    }
+
+    /// Metrics, health and the status page.
+    pub fn metrics(&self) -> &MetricsConfig {
+        &self.metrics
     }
 
     /// The gateways in the order of the file; may be none.

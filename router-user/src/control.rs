@@ -7,7 +7,7 @@ mod reply;
 mod server;
 mod source;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::io;
 use std::path::PathBuf;
@@ -20,6 +20,7 @@ pub use model::{
     Streams, Transport, UnknownProtocol, WorkerState, WorkerStatus, Workers,
 };
 pub(crate) use model::{parse_limit, parse_prefix};
+pub(crate) use reply::{NoQuery, Pretty, Refusal};
 pub use server::ControlServer;
 pub use source::{Source, SourceError, Wish, Wishes};
 

@@ -13,7 +13,7 @@
 //!    its device.
 //!
 //! The steps of one flow are sequential; different workers' rings fill in parallel. [`node`] joins the parts,
-//! [`config`], [`control`] and [`cli`] are what an operator sees of it.
+//! [`config`], [`control`], [`metrics`] and [`cli`] are what an operator sees of it.
 
 pub mod cli;
 pub mod config;
@@ -22,6 +22,7 @@ pub mod device;
 pub mod discovery;
 pub mod engine;
 pub mod kernel;
+pub mod metrics;
 pub mod node;
 pub mod p2p;
 pub mod router;

@@ -15,6 +15,7 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("iperf3", "iperf3"),
     ("bpftool", "bpftool"),
     ("tmux", "tmux"),
+    ("chromium", "chromium"),
 ];
 
 /// Programs that only the comparison with other VPNs runs.

@@ -123,7 +123,7 @@ fn every_problem_is_reported_in_the_order_of_the_file() {
     assert_eq!(
         problems_of(text),
         [
-            "sr.toml:1: x: unknown field (allowed: node, device, workers, connections, streams, transport, gateway, peer)",
+            "sr.toml:1: x: unknown field (allowed: node, device, workers, connections, streams, transport, metrics, gateway, peer)",
             "sr.toml:3: node.key: \"a\" is not the absolute path of a file (allowed: an absolute path)",
             "sr.toml:4: node.listen: expected an array of strings, found a string (allowed: an array, each element \
              /ip4/ADDRESS/tcp/PORT or /ip4/ADDRESS/udp/PORT/quic-v1, or the same with /ip6)",
@@ -662,6 +662,8 @@ fn the_readme_has_every_field_with_its_default() {
             "`transport.connections_per_peer`",
             "`workers.threads`, up to 4".to_owned(),
         ),
+        ("`metrics.listen`", "none".to_owned()),
+        ("`metrics.hosts`", "none".to_owned()),
         ("`peer.id`", "required".to_owned()),
         ("`peer.addresses`", "none".to_owned()),
         ("`peer.allowed_ips`", "required".to_owned()),

@@ -11,17 +11,17 @@ use tracing::warn;
 use super::{ErrorBody, SourceError};
 
 /// JSON for people too: a line for each field.
-pub(super) struct Pretty<T>(pub(super) T);
+pub(crate) struct Pretty<T>(pub(crate) T);
 
 /// A refusal: a code, and `{"error": "..."}`.
 #[derive(Debug)]
-pub(super) struct Refusal {
+pub(crate) struct Refusal {
     code: StatusCode,
     error: String,
 }
 
 /// A request without a query.
-pub(super) struct NoQuery;
+pub(crate) struct NoQuery;
 
 impl<T: Serialize> IntoResponse for Pretty<T> {
     fn into_response(self) -> Response {
@@ -33,16 +33,16 @@ impl<T: Serialize> IntoResponse for Pretty<T> {
 }
 
 impl Refusal {
-    pub(super) fn new(code: StatusCode, error: String) -> Self {
+    pub(crate) fn new(code: StatusCode, error: String) -> Self {
         Self { code, error }
     }
 
     /// A query that is wrong.
-    pub(super) fn query(error: String) -> Self {
+    pub(crate) fn query(error: String) -> Self {
         Self::new(StatusCode::BAD_REQUEST, error)
     }
 
-    pub(super) fn stopping() -> Self {
+    pub(crate) fn stopping() -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "the node is stopping".to_owned())
     }
 }
@@ -66,7 +66,7 @@ impl From<SourceError> for Refusal {
             SourceError::Failed(cause) => {
                 warn!(
                     error = cause.as_ref() as &dyn std::error::Error,
-                    "cannot answer at the control socket"
+                    "cannot answer a request"
                 );
                 let mut text = cause.to_string();
                 let mut source = cause.source();

@@ -1,7 +1,7 @@
 //! Server and client over a real socket.
 
 mod documentation;
-mod example;
+pub(crate) mod example;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

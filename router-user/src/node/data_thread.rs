@@ -75,6 +75,11 @@ impl Runtimes {
         (0..self.0.len() as u32).map(thread_name)
     }
 
+    /// The threads, in order, with their names.
+    pub(super) fn named(&self) -> impl Iterator<Item = (String, Handle)> {
+        self.names().zip(self.0.iter().cloned())
+    }
+
     /// Name of the thread that [`Runtimes::of`] is on.
     pub(super) fn name_of(&self, number: u32) -> String {
         thread_name(number % self.0.len() as u32)

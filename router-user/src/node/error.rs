@@ -42,6 +42,9 @@ pub enum NodeError {
     /// The control socket.
     #[error("cannot open the control socket")]
     Control(#[from] crate::control::ControlError),
+    /// Metrics and the status page.
+    #[error("cannot serve metrics")]
+    Metrics(#[from] crate::metrics::MetricsError),
     /// A thread, signal handler or descriptor of the system.
     #[error("cannot {action}")]
     System {

@@ -17,6 +17,7 @@ use super::data_thread::DataThreads;
 use super::error::NodeError;
 use super::forwarder::Forwarder;
 use super::gateways::{Gateways, HostNetworks};
+use super::observed::Observed;
 use super::peers::PeerTable;
 use super::receiver::Receivers;
 use super::status::{NodeStatus, Parts};
@@ -41,6 +42,7 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(3);
 /// A running node. [`Node::stop`] delivers what it has accepted; dropping it does not.
 pub struct Node {
     // Dropped in this order: the way in, the tasks with their descriptors of the device, the device itself.
+    observed: Option<Observed>,
     _control: ControlServer,
     kernel: Arc<Kernel>,
     network: NetworkHandle,
@@ -107,7 +109,7 @@ impl Node {
             counters: counters.clone(),
             injector: device.injector(),
         };
-        let network = start_network(config, keypair, receivers, &data_threads)?;
+        let mut network = start_network(config, keypair, receivers, &data_threads)?;
         let workers = Arc::new(WorkerBoard::default());
         let flows = flow_cache(config);
         let mut pool = WorkerPool::new(
@@ -140,7 +142,14 @@ impl Node {
             workers: worker_wishes,
             streams: stream_wishes,
         };
-        let control = ControlServer::start(config.node().control(), Arc::new(status), wishes)?;
+        let status = Arc::new(status);
+        let control = ControlServer::start(config.node().control(), status.clone(), wishes)?;
+        let observed = Observed::start(
+            config,
+            status,
+            &data_threads.runtimes(),
+            network.driver.take_metrics(),
+        )?;
 
         kernel.attach()?;
         device
@@ -190,8 +199,12 @@ impl Node {
         tasks
             .uncaptured
             .spawn_on(uncaptured::run(device.tun().clone(), counters.clone()), on);
+        if let Some(observed) = &observed {
+            observed.up();
+        }
         info!(peer_id = %network.handle.local_peer(), device = device.name(), "node is up");
         Ok(Self {
+            observed,
             _control: control,
             kernel,
             network: network.handle,
@@ -218,6 +231,9 @@ impl Node {
             Ok(Err(error)) => error,
             Err(panic) => io::Error::other(panic),
         };
+        if let Some(observed) = &self.observed {
+            observed.failed(&source);
+        }
         NodeError::System {
             action: "go on",
             source,
@@ -229,6 +245,9 @@ impl Node {
     /// # Errors
     /// Capturing cannot be ended, or the device cannot be removed; everything else has been done.
     pub async fn stop(mut self) -> Result<(), NodeError> {
+        if let Some(observed) = &self.observed {
+            observed.stopping();
+        }
         let detached = self.kernel.detach();
         let drained = timeout(STOP_TIMEOUT, async {
             self.stop_workers.cancel();

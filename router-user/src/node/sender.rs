@@ -2,7 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use futures::AsyncWriteExt;
@@ -11,10 +11,10 @@ use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use super::counters::{Counter, Counters};
+use super::in_hand::InHand;
 use super::peers::{OpenStream, Peer};
 use super::streams::Lane;
 use crate::engine::backoff::Backoff;
-use crate::engine::batch::Batch;
 use crate::engine::flow_cache::StreamIndex;
 use crate::engine::queue::Aged;
 use crate::p2p::{ConnectionId, DataStream, NetworkHandle, OpenError};
@@ -90,7 +90,7 @@ async fn write_until_closed(
     finish: &CancellationToken,
 ) -> io::Result<()> {
     let _open = OpenStream::new(&peer.traffic);
-    let _lane_open = OpenLane::new(lane);
+    let _lane_open = lane.mark_open();
     let mut written = None;
     loop {
         let (batch, aged) = lane.outbox.swap(written.take());
@@ -112,57 +112,11 @@ async fn write_until_closed(
             }
             continue;
         };
-        let in_hand = InHand {
-            batch: Some(batch),
-            counters,
-        };
-        written = Some(in_hand.write(&mut stream, peer).await?);
-    }
-}
-
-/// Marks a lane's stream as open for as long as it lives.
-struct OpenLane<'a>(&'a AtomicBool);
-
-impl<'a> OpenLane<'a> {
-    fn new(lane: &'a Lane) -> Self {
-        lane.open.store(true, Relaxed);
-        Self(&lane.open)
-    }
-}
-
-impl Drop for OpenLane<'_> {
-    fn drop(&mut self) {
-        self.0.store(false, Relaxed);
-    }
-}
-
-/// A batch that counts as lost unless it was written whole.
-struct InHand<'a> {
-    batch: Option<Batch>,
-    counters: &'a Counters,
-}
-
-impl InHand<'_> {
-    async fn write(mut self, stream: &mut DataStream, peer: &Peer) -> io::Result<Batch> {
-        if let Some(batch) = &self.batch {
-            stream.write_all(batch.bytes()).await?;
-        }
-        let batch = self.batch.take().unwrap_or_default();
-        peer.traffic
-            .tx_packets
-            .fetch_add(u64::from(batch.n_frames()), Relaxed);
-        peer.traffic
-            .tx_bytes
-            .fetch_add(batch.bytes().len() as u64, Relaxed);
-        Ok(batch)
-    }
-}
-
-impl Drop for InHand<'_> {
-    fn drop(&mut self) {
-        if let Some(batch) = &self.batch {
-            self.counters
-                .add(Counter::TxStreamLost, u64::from(batch.n_frames()));
-        }
+        let lost = |n| counters.add(Counter::TxStreamLost, n);
+        let batch = InHand::new(batch, lost).write(&mut stream).await?;
+        let (n_frames, n_bytes) = (u64::from(batch.n_frames()), batch.bytes().len() as u64);
+        peer.traffic.tx_packets.fetch_add(n_frames, Relaxed);
+        peer.traffic.tx_bytes.fetch_add(n_bytes, Relaxed);
+        written = Some(batch);
     }
 }

@@ -34,6 +34,23 @@ pub(crate) struct Lane {
     pub(crate) close: Notify,
 }
 
+impl Lane {
+    /// Says that the stream is open, for as long as what it returns lives.
+    pub(crate) fn mark_open(&self) -> OpenLane<'_> {
+        self.open.store(true, Relaxed);
+        OpenLane(&self.open)
+    }
+}
+
+/// A lane whose stream is open.
+pub(crate) struct OpenLane<'a>(&'a AtomicBool);
+
+impl Drop for OpenLane<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Relaxed);
+    }
+}
+
 impl Streams {
     /// At most `n_most` streams, `n_active` of them active; none is open yet.
     pub(crate) fn new(n_most: u32, n_active: u32, set_pressure: PressureSwitch) -> Self {

@@ -12,6 +12,7 @@ use futures::StreamExt;
 use libp2p::{
     Multiaddr, PeerId, Swarm,
     core::ConnectedPoint,
+    metrics::{Metrics, Recorder, Registry},
     ping,
     swarm::{
         ConnectionError, ConnectionId, DialError, ListenError, NetworkBehaviour, SwarmEvent,
@@ -58,6 +59,8 @@ pub(super) struct Driver {
     stop: CancellationToken,
     refusals: Occasional,
     listener_errors: Occasional,
+    metrics: Metrics,
+    registry: Registry,
 }
 
 struct Peer {
@@ -92,6 +95,8 @@ impl Driver {
         now: Instant,
     ) -> Self {
         let local_peer = *swarm.local_peer_id();
+        let mut registry = Registry::default();
+        let metrics = Metrics::new(&mut registry);
         let peers = peers
             .into_iter()
             .map(|peer| (peer.peer, Peer::new(local_peer, peer, now)));
@@ -106,7 +111,13 @@ impl Driver {
             stop,
             refusals: Occasional::default(),
             listener_errors: Occasional::default(),
+            metrics,
+            registry,
         }
+    }
+
+    pub(super) fn take_metrics(&mut self) -> Registry {
+        std::mem::take(&mut self.registry)
     }
 
     pub(super) async fn run(mut self) {
@@ -238,8 +249,12 @@ impl Driver {
     }
 
     fn handle_event(&mut self, event: SwarmEvent<BehaviourEvent>, now: Instant) {
+        self.metrics.record(&event);
         match event {
-            SwarmEvent::Behaviour(BehaviourEvent::Ping(ping)) => self.handle_ping(ping, now),
+            SwarmEvent::Behaviour(BehaviourEvent::Ping(ping)) => {
+                self.metrics.record(&ping);
+                self.handle_ping(ping, now);
+            }
             SwarmEvent::ConnectionEstablished {
                 peer_id,
                 connection_id,

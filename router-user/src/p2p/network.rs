@@ -5,6 +5,7 @@ use std::{collections::HashSet, io, sync::Arc, time::Duration};
 use libp2p::{
     Multiaddr, PeerId, Swarm,
     identity::Keypair,
+    metrics::Registry,
     ping,
     swarm::{self, ConnectionId},
 };
@@ -144,6 +145,11 @@ pub struct Network {
 pub struct NetworkDriver(Box<Driver>);
 
 impl NetworkDriver {
+    /// The metrics of libp2p, which begin with `libp2p`; empty once taken.
+    pub fn take_metrics(&mut self) -> Registry {
+        self.0.take_metrics()
+    }
+
     /// Runs the network until it is shut down and its connections are closed.
     pub async fn run(self) {
         self.0.run().await;

@@ -12,9 +12,9 @@ use tracing::debug;
 use super::pool::{PoolError, StreamPool};
 use super::stats::PeerStats;
 use crate::engine::backoff::Backoff;
-use crate::engine::batch::Batch;
 use crate::engine::flow_cache::StreamIndex;
 use crate::engine::queue::QueueLimits;
+use crate::node::in_hand::InHand;
 use crate::node::streams::{Lane, Streams};
 
 const FIRST_RETRY: Duration = Duration::from_millis(50);
@@ -127,7 +127,7 @@ async fn send_until_closed<P: StreamPool>(
     finish: &CancellationToken,
 ) -> Result<(), PoolError> {
     let mut stream = pool.open(peer.id).await?;
-    let _open = OpenLane::new(lane);
+    let _open = lane.mark_open();
     let mut written = None;
     loop {
         let (batch, _) = lane.outbox.swap(written.take());
@@ -143,55 +143,11 @@ async fn send_until_closed<P: StreamPool>(
             }
             continue;
         };
-        let in_hand = InHand {
-            batch: Some(batch),
-            peer,
-        };
-        written = Some(in_hand.write(&mut stream).await?);
-    }
-}
-
-/// Marks a lane's stream as open for as long as it lives.
-struct OpenLane<'a>(&'a AtomicBool);
-
-impl<'a> OpenLane<'a> {
-    fn new(lane: &'a Lane) -> Self {
-        lane.open.store(true, Relaxed);
-        Self(&lane.open)
-    }
-}
-
-impl Drop for OpenLane<'_> {
-    fn drop(&mut self) {
-        self.0.store(false, Relaxed);
-    }
-}
-
-/// A batch that counts as lost unless it was written whole.
-struct InHand<'a> {
-    batch: Option<Batch>,
-    peer: &'a Peer,
-}
-
-impl InHand<'_> {
-    async fn write<S: futures::AsyncWrite + Unpin>(mut self, stream: &mut S) -> Result<Batch, PoolError> {
-        if let Some(batch) = &self.batch {
-            stream.write_all(batch.bytes()).await.map_err(PoolError::new)?;
-        }
-        let batch = self.batch.take().unwrap_or_default();
-        let n_bytes = batch.bytes().len() as u64;
-        self.peer
-            .n_written
-            .fetch_add(u64::from(batch.n_frames()), Relaxed);
-        self.peer.n_written_bytes.fetch_add(n_bytes, Relaxed);
-        Ok(batch)
-    }
-}
-
-impl Drop for InHand<'_> {
-    fn drop(&mut self) {
-        if let Some(batch) = &self.batch {
-            self.peer.add_lost(u64::from(batch.n_frames()));
-        }
+        let in_hand = InHand::new(batch, |n| peer.add_lost(n));
+        let batch = in_hand.write(&mut stream).await.map_err(PoolError::new)?;
+        let (n_frames, n_bytes) = (u64::from(batch.n_frames()), batch.bytes().len() as u64);
+        peer.n_written.fetch_add(n_frames, Relaxed);
+        peer.n_written_bytes.fetch_add(n_bytes, Relaxed);
+        written = Some(batch);
     }
 }

@@ -2,7 +2,7 @@
 
 use super::super::*;
 
-pub(super) struct Example;
+pub(crate) struct Example;
 
 impl Source for Example {
     fn status(&self) -> Status {

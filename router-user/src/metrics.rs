@@ -1,0 +1,56 @@
+//! Metrics, health and the status page: HTTP on a TCP socket, read-only, for programs and browsers.
+#![doc = include_str!("metrics/METRICS.md")]
+
+mod collect;
+mod family;
+mod guard;
+mod health;
+mod history;
+mod page;
+mod plain_text;
+mod process;
+mod routes;
+mod server;
+#[cfg(test)]
+mod tests;
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use prometheus_client::registry::Registry;
+
+pub use health::{Check, CheckState, Health};
+pub use history::{History, Sample};
+pub use server::MetricsServer;
+
+use crate::control::Source;
+
+/// What the server shows.
+#[derive(Clone)]
+pub struct Shown {
+    /// The node.
+    pub source: Arc<dyn Source>,
+    /// Whether it works. Must not block.
+    pub health: Arc<dyn Fn() -> Health + Send + Sync>,
+    /// Flows that the connection table has room for.
+    pub max_flows: u32,
+    /// Metrics that others keep, with their whole names.
+    pub others: Arc<Registry>,
+}
+
+/// Why metrics cannot be served.
+#[derive(Debug, thiserror::Error)]
+pub enum MetricsError {
+    /// The address cannot be had.
+    #[error("cannot listen on {address}; give this node another metrics.listen")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The system gives no thread.
+    #[error("cannot start the thread that serves metrics")]
+    Thread(#[source] io::Error),
+}

@@ -1,0 +1,218 @@
+//! The node's metrics: taken when somebody asks, so that nothing is counted twice and no packet waits for it.
+
+use std::fmt;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::DescriptorEncoder;
+use prometheus_client::encoding::text::{encode_eof, encode_registry};
+use prometheus_client::registry::Registry;
+
+use super::family::{self, PREFIX, PROCESS_PREFIX, Samples};
+use super::process::Process;
+use super::{Health, Shown};
+use crate::control::{
+    CounterKind, Counters, PeerState, Peers, SourceError, Status, Streams, WorkerState, Workers,
+};
+
+/// Why there are no metrics.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum CollectError {
+    #[error("the node's counters cannot be read")]
+    Source(#[from] SourceError),
+    #[error("/proc/self cannot be read")]
+    Process(#[source] std::io::Error),
+    #[error("the metrics cannot be written")]
+    Encode(#[from] fmt::Error),
+}
+
+/// Everything, as OpenMetrics text.
+pub(super) fn open_metrics(shown: &Shown) -> Result<String, CollectError> {
+    let mut text = String::new();
+    let mut add = |prefix, collector: Box<dyn Collector>| {
+        let mut registry = Registry::with_prefix(prefix);
+        registry.register_collector(collector);
+        encode_registry(&mut text, &registry)
+    };
+    add(PREFIX, Box::new(NodeMetrics::take(shown)?))?;
+    add(
+        PROCESS_PREFIX,
+        Box::new(Process::read().map_err(CollectError::Process)?),
+    )?;
+    encode_registry(&mut text, &shown.others)?;
+    encode_eof(&mut text)?;
+    Ok(text)
+}
+
+/// The node at one moment.
+#[derive(Debug)]
+struct NodeMetrics {
+    status: Status,
+    peers: Peers,
+    workers: Workers,
+    streams: Streams,
+    counters: Counters,
+    health: Health,
+    max_flows: u32,
+}
+
+impl NodeMetrics {
+    fn take(shown: &Shown) -> Result<Self, SourceError> {
+        Ok(Self {
+            status: shown.source.status(),
+            peers: shown.source.peers(),
+            workers: shown.source.workers(),
+            streams: shown.source.streams(),
+            counters: shown.source.counters()?,
+            health: (shown.health)(),
+            max_flows: shown.max_flows,
+        })
+    }
+
+    fn node(&self, to: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let status = &self.status;
+        family::BUILD.encode(to, |add| add.info(&[("version", status.version.as_str())]))?;
+        family::NODE.encode(to, |add| {
+            add.info(&[
+                ("peer", status.peer_id.as_str()),
+                ("device", status.device.name.as_str()),
+            ])
+        })?;
+        family::UPTIME.encode_one(to, Some(status.uptime_seconds))?;
+        family::HEALTH_CHECK.encode(to, |add| {
+            let mut checks = self.health.checks.iter();
+            checks.try_for_each(|check| add.gauge(&[("check", check.name.as_str())], check.passes()))
+        })?;
+        let n_flows = self.workers.workers.iter().map(|worker| u64::from(worker.flows));
+        family::FLOWS.encode_one(to, Some(n_flows.sum::<u64>()))?;
+        family::FLOWS_LIMIT.encode_one(to, Some(self.max_flows))?;
+        let mut counters = |family: family::Family, kind| {
+            family.encode(to, |add| {
+                let mut of_kind = self
+                    .counters
+                    .counters
+                    .iter()
+                    .filter(|counter| counter.kind == kind);
+                of_kind.try_for_each(|counter| {
+                    let origin = counter.origin.to_string();
+                    let labels = [("origin", origin.as_str()), ("reason", counter.name.as_str())];
+                    add.counter(&labels, counter.value)
+                })
+            })
+        };
+        counters(family::DROPS, CounterKind::Drop)?;
+        counters(family::EVENTS, CounterKind::Event)
+    }
+
+    fn peers(&self, to: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let peers = &self.peers.peers;
+        family::PEERS.encode(to, |add| {
+            let states = [
+                PeerState::Connected,
+                PeerState::Connecting,
+                PeerState::Disconnected,
+            ];
+            states.into_iter().try_for_each(|state| {
+                let n = peers.iter().filter(|peer| peer.state == state).count();
+                add.gauge(&[("state", state.to_string())], n as u64)
+            })
+        })?;
+        macro_rules! each {
+            ($family:ident, $add:ident, |$peer:ident| $value:expr) => {
+                family::$family.encode(to, |add| {
+                    peers.iter().try_for_each(|$peer| match $value {
+                        Some(value) => add.$add(&[("peer", $peer.id.as_str())], value),
+                        None => Ok(()),
+                    })
+                })
+            };
+        }
+        each!(PEER_CONNECTED, gauge, |peer| Some(
+            peer.state == PeerState::Connected
+        ))?;
+        each!(PEER_RTT, gauge, |peer| peer
+            .rtt_ms
+            .map(|milliseconds| milliseconds / 1e3))?;
+        each!(PEER_HANDSHAKE_AGE, gauge, |peer| peer.handshake_age_seconds)?;
+        each!(PEER_CONNECTIONS, gauge, |peer| Some(peer.connections))?;
+        each!(PEER_STREAMS, gauge, |peer| Some(peer.streams))?;
+        let mut both = |family: family::Family, values: fn(&crate::control::PeerStatus) -> (u64, u64)| {
+            family.encode(to, |add: &mut Samples<'_>| {
+                peers.iter().try_for_each(|peer| {
+                    let (sent, received) = values(peer);
+                    let labels = |direction| [("peer", peer.id.as_str()), ("direction", direction)];
+                    add.counter(&labels("tx"), sent)?;
+                    add.counter(&labels("rx"), received)
+                })
+            })
+        };
+        both(family::PEER_FRAMES, |peer| (peer.tx_frames, peer.rx_frames))?;
+        both(family::PEER_TRAFFIC, |peer| (peer.tx_bytes, peer.rx_bytes))
+    }
+
+    fn workers(&self, to: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let workers = &self.workers.workers;
+        family::WORKERS.encode(to, |add| {
+            let states = [WorkerState::Active, WorkerState::Retired];
+            states.into_iter().try_for_each(|state| {
+                let n = workers.iter().filter(|worker| worker.state == state).count();
+                add.gauge(&[("state", state.to_string())], n as u64)
+            })
+        })?;
+        macro_rules! each {
+            ($family:ident, $add:ident, $field:ident) => {
+                family::$family.encode(to, |add| {
+                    let mut workers = workers.iter();
+                    workers.try_for_each(|worker| add.$add(&[("worker", worker.id)], worker.$field))
+                })
+            };
+        }
+        each!(WORKER_FILL, gauge, fill)?;
+        each!(WORKER_RING, gauge, ring_bytes)?;
+        each!(WORKER_FLOWS, gauge, flows)?;
+        each!(WORKER_PACKETS, counter, packets)?;
+        each!(WORKER_DRAINED, counter, bytes)?;
+        each!(WORKER_WAKEUPS, counter, wakeups)
+    }
+
+    fn streams(&self, to: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        macro_rules! each {
+            ($family:ident, $add:ident, $field:ident) => {
+                family::$family.encode(to, |add| {
+                    self.streams.streams.iter().try_for_each(|stream| {
+                        let index = stream.index.to_string();
+                        let labels = [("peer", stream.peer.as_str()), ("stream", index.as_str())];
+                        add.$add(&labels, stream.$field)
+                    })
+                })
+            };
+        }
+        each!(STREAM_OPEN, gauge, open)?;
+        each!(STREAM_PRESSED, gauge, pressed)?;
+        each!(STREAM_QUEUED, gauge, queued_bytes)?;
+        each!(STREAM_FRAMES, counter, frames)?;
+        each!(STREAM_REFUSED, counter, refused)?;
+        each!(STREAM_DROPPED, counter, dropped)?;
+        each!(STREAM_MARKED, counter, marked)
+    }
+}
+
+impl Collector for NodeMetrics {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        self.node(&mut encoder)?;
+        self.peers(&mut encoder)?;
+        self.workers(&mut encoder)?;
+        self.streams(&mut encoder)
+    }
+}
+
+impl Collector for Process {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let to = &mut encoder;
+        family::CPU.encode_one(to, Some(self.cpu_seconds))?;
+        family::RESIDENT_MEMORY.encode_one(to, Some(self.resident_bytes))?;
+        family::OPEN_FDS.encode_one(to, Some(self.n_open_fds))?;
+        family::MAX_FDS.encode_one(to, self.max_fds)?;
+        family::THREADS.encode_one(to, Some(self.n_threads))?;
+        family::START_TIME.encode_one(to, Some(self.start_time_seconds))
+    }
+}

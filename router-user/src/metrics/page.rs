@@ -1,0 +1,79 @@
+//! The status page, and what a browser may do with it.
+
+use std::sync::LazyLock;
+
+use axum::http::{HeaderValue, header};
+use axum::response::{Html, IntoResponse};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use sha2::{Digest, Sha256};
+
+const PAGE: &str = include_str!("page.html");
+
+/// The page's own script and style, known by their hashes, and requests to where it came from: nothing else.
+static POLICY: LazyLock<HeaderValue> = LazyLock::new(|| {
+    let policy = format!(
+        "default-src 'none'; script-src '{}'; style-src '{}'; connect-src 'self'; img-src data:; base-uri 'none'; \
+         form-action 'none'; frame-ancestors 'none'",
+        hash("script"),
+        hash("style"),
+    );
+    HeaderValue::from_str(&policy).expect("Base64 and constants are ASCII")
+});
+
+/// Answers with the page.
+pub(super) async fn get_page() -> impl IntoResponse {
+    ([(header::CONTENT_SECURITY_POLICY, POLICY.clone())], Html(PAGE))
+}
+
+/// The content of the page's one element of this name.
+fn content(element: &str) -> &'static str {
+    let (_, rest) = PAGE.split_once(&format!("<{element}>")).expect("the page has it");
+    let (content, _) = rest
+        .split_once(&format!("</{element}>"))
+        .expect("the page closes it");
+    content
+}
+
+fn hash(element: &str) -> String {
+    format!("sha256-{}", STANDARD.encode(Sha256::digest(content(element))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_page_needs_nothing_from_elsewhere_and_writes_no_markup() {
+        assert_eq!(PAGE.matches("<script").count(), 1);
+        assert_eq!(PAGE.matches("<style").count(), 1);
+        for outside in ["http://", "https://", " src=", "@import", "url("] {
+            let found = PAGE
+                .replace("http://www.w3.org/2000/svg", "")
+                .matches(outside)
+                .count();
+            assert_eq!(found, 0, "{outside}");
+        }
+        for unescaped in [
+            "innerHTML",
+            "outerHTML",
+            "insertAdjacentHTML",
+            "document.write",
+            "eval(",
+            "style=\"",
+        ] {
+            assert!(!PAGE.contains(unescaped), "{unescaped}");
+        }
+    }
+
+    #[test]
+    fn the_policy_allows_the_script_and_the_style_by_their_hashes_alone() {
+        let policy = POLICY.to_str().unwrap();
+
+        assert!(
+            policy.starts_with("default-src 'none'; script-src 'sha256-"),
+            "{policy}"
+        );
+        assert!(!policy.contains("unsafe") && !policy.contains('*'), "{policy}");
+    }
+}

@@ -1,0 +1,169 @@
+//! Serves HTTP on a thread of its own, so that whoever asks much or slowly takes nothing from the node but CPU time.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener as StdListener};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use super::history::{INTERVAL, Recorder};
+use super::routes::app;
+use super::{MetricsError, Shown};
+use crate::control::Source;
+
+/// Connections served at a time; more wait in the listener's backlog.
+pub(super) const MAX_CONNECTIONS: usize = 32;
+
+/// How long a request's head may take to arrive, and a connection may be idle.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a connection may be used. It ends after the request it is at; clients just make another.
+const MAX_CONNECTION_AGE: Duration = Duration::from_secs(60);
+
+/// How long that request may still take, which a client that does not read its answer would never let end.
+const LAST_REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Of one request's head; also the least that hyper takes.
+const MAX_HEAD_BYTES: usize = 8192;
+
+/// Of one request's head; browsers send about 20.
+const MAX_HEADERS: usize = 64;
+
+/// Wait after a failure to accept: it says that descriptors are short, and does not go away by asking again at once.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// The thread's name.
+const THREAD: &str = "sr-metrics";
+
+/// Serves until it is dropped.
+#[derive(Debug)]
+pub struct MetricsServer {
+    address: SocketAddr,
+    stop: CancellationToken,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl MetricsServer {
+    /// Serves at `address`, to requests addressed to an IP address, `localhost` or one of `hosts`.
+    ///
+    /// # Errors
+    /// The address cannot be had, or the system gives no thread.
+    pub fn start(address: SocketAddr, hosts: &[String], shown: Shown) -> Result<Self, MetricsError> {
+        let listen = |source| MetricsError::Listen { address, source };
+        let listener = StdListener::bind(address).map_err(listen)?;
+        listener.set_nonblocking(true).map_err(listen)?;
+        let address = listener.local_addr().map_err(listen)?;
+        let history = Arc::new(Recorder::default());
+        let recording = record(shown.source.clone(), history.clone());
+        let app = app(shown, history, hosts.into());
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(MetricsError::Thread)?;
+        let stop = CancellationToken::new();
+        let stopped = stop.clone();
+        let serve = move || {
+            runtime.block_on(async {
+                tokio::select! {
+                    () = stopped.cancelled() => {}
+                    () = serve(listener, app) => {}
+                    () = recording => {}
+                }
+            });
+        };
+        let thread = std::thread::Builder::new().name(THREAD.to_owned()).spawn(serve);
+        if address.ip().is_loopback() {
+            info!(url = %format_args!("http://{address}/"), "metrics and the status page are served");
+        } else {
+            warn!(
+                url = %format_args!("http://{address}/"),
+                "metrics and the status page are served without a password to whoever reaches this address; \
+                 a firewall or a loopback address in metrics.listen keeps others out"
+            );
+        }
+        Ok(Self {
+            address,
+            stop,
+            thread: Some(thread.map_err(MetricsError::Thread)?),
+        })
+    }
+
+    /// The address it listens on.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+impl Drop for MetricsServer {
+    fn drop(&mut self) {
+        self.stop.cancel();
+        if let Some(thread) = self.thread.take() {
+            // A panic on it has been printed already.
+            let _ = thread.join();
+        }
+    }
+}
+
+async fn record(source: Arc<dyn Source>, history: Arc<Recorder>) {
+    let mut ticks = interval(INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        history.record(source.as_ref());
+    }
+}
+
+async fn serve(listener: StdListener, app: Router) {
+    let listener = match TcpListener::from_std(listener) {
+        Ok(listener) => listener,
+        Err(error) => return warn!(%error, "metrics are not served"),
+    };
+    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    // The semaphore is never closed.
+    while let Ok(place) = places.clone().acquire_owned().await {
+        match listener.accept().await {
+            Ok((stream, peer)) => {
+                let app = app.clone();
+                tokio::spawn(async move {
+                    if let Err(error) = serve_one(stream, app).await {
+                        debug!(%peer, error, "a metrics connection failed");
+                    }
+                    drop(place);
+                });
+            }
+            Err(error) => {
+                debug!(%error, "cannot accept a metrics connection");
+                sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn serve_one(stream: TcpStream, app: Router) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    stream.set_nodelay(true)?;
+    let service = TowerToHyperService::new(app);
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .max_headers(MAX_HEADERS)
+        .max_buf_size(MAX_HEAD_BYTES)
+        .serve_connection(TokioIo::new(stream), service);
+    let mut connection = std::pin::pin!(connection);
+    tokio::select! {
+        ended = connection.as_mut() => return Ok(ended?),
+        () = sleep(MAX_CONNECTION_AGE) => {}
+    }
+    connection.as_mut().graceful_shutdown();
+    match timeout(LAST_REQUEST_TIMEOUT, connection).await {
+        Ok(ended) => Ok(ended?),
+        Err(_elapsed) => Err(io::Error::from(io::ErrorKind::TimedOut).into()),
+    }
+}

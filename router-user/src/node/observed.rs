@@ -1,0 +1,202 @@
+//! The node's metrics and health, if the configuration says where they are served.
+
+use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
+
+use nix::ifaddrs::getifaddrs;
+use nix::net::if_::InterfaceFlags;
+use prometheus_client::registry::Registry;
+use tokio::runtime::Handle;
+
+use super::data_thread::Runtimes;
+use super::heartbeat::Heartbeats;
+use crate::config::Config;
+use crate::control::Source;
+use crate::metrics::{Check, CheckState, Health, MetricsError, MetricsServer, Shown};
+
+const STARTING: u8 = 0;
+const RUNNING: u8 = 1;
+const STOPPING: u8 = 2;
+
+/// What is served, and what it says of the node's state.
+pub(super) struct Observed {
+    state: Arc<State>,
+    _server: MetricsServer,
+}
+
+struct State {
+    phase: AtomicU8,
+    failure: OnceLock<String>,
+    threads: Heartbeats,
+    device: String,
+    source: Arc<dyn Source>,
+}
+
+impl Observed {
+    /// Serves, or does nothing if nothing is to be served.
+    ///
+    /// # Errors
+    /// The address cannot be had.
+    pub(super) fn start(
+        config: &Config,
+        source: Arc<dyn Source>,
+        runtimes: &Runtimes,
+        network: Registry,
+    ) -> Result<Option<Self>, MetricsError> {
+        let Some(address) = config.metrics().listen() else {
+            return Ok(None);
+        };
+        let state = Arc::new(State {
+            phase: AtomicU8::new(STARTING),
+            failure: OnceLock::new(),
+            threads: Heartbeats::start(runtimes.named().chain([("main".to_owned(), Handle::current())])),
+            device: config.device().name().to_owned(),
+            source: source.clone(),
+        });
+        let asked = state.clone();
+        let shown = Shown {
+            source,
+            health: Arc::new(move || asked.health(Instant::now())),
+            max_flows: config.connections().max_entries(),
+            others: Arc::new(network),
+        };
+        let server = MetricsServer::start(address, config.metrics().hosts(), shown)?;
+        Ok(Some(Self {
+            state,
+            _server: server,
+        }))
+    }
+
+    /// The node is up.
+    pub(super) fn up(&self) {
+        self.state.phase.store(RUNNING, Relaxed);
+    }
+
+    /// The node is going down.
+    pub(super) fn stopping(&self) {
+        self.state.phase.store(STOPPING, Relaxed);
+    }
+
+    /// A part has failed that the node cannot do without; the first one counts.
+    pub(super) fn failed(&self, error: &dyn std::error::Error) {
+        let _first = self.state.failure.set(error.to_string());
+    }
+}
+
+impl State {
+    fn health(&self, now: Instant) -> Health {
+        Health::new(vec![self.node(), self.threads(now), self.device(), self.peers()])
+    }
+
+    fn node(&self) -> Check {
+        let (status, detail) = match (self.failure.get(), self.phase.load(Relaxed)) {
+            (Some(failure), _) => (CheckState::Failing, format!("failed: {failure}")),
+            (None, STARTING) => (CheckState::Failing, "starting".to_owned()),
+            (None, RUNNING) => (CheckState::Ok, "running".to_owned()),
+            (None, _) => (CheckState::Failing, "stopping".to_owned()),
+        };
+        Check::new("node", status, detail)
+    }
+
+    fn threads(&self, now: Instant) -> Check {
+        let silent = self.threads.silent(now);
+        let silent = silent.map(|(thread, silence)| format!("{thread} for {} s", silence.as_secs()));
+        let silent = silent.collect::<Vec<_>>().join(", ");
+        if silent.is_empty() {
+            let detail = format!("all {} answer", self.threads.n_threads());
+            return Check::new("threads", CheckState::Ok, detail);
+        }
+        Check::new("threads", CheckState::Failing, format!("no answer from {silent}"))
+    }
+
+    fn device(&self) -> Check {
+        let name = &self.device;
+        let (status, detail) = match getifaddrs() {
+            Ok(mut all) => match all.find(|device| device.interface_name == *name) {
+                Some(device) if device.flags.contains(InterfaceFlags::IFF_UP) => {
+                    (CheckState::Ok, format!("{name} is up"))
+                }
+                Some(_) => (
+                    CheckState::Failing,
+                    format!("{name} is down: `ip link set {name} up`, and restart the node for its routes"),
+                ),
+                None => (CheckState::Failing, format!("{name} is gone; restart the node")),
+            },
+            Err(error) => (CheckState::Degraded, format!("cannot look for {name}: {error}")),
+        };
+        Check::new("device", status, detail)
+    }
+
+    /// Without a peer the node works all the same, and restarting it would not bring the peer back.
+    fn peers(&self) -> Check {
+        let status = self.source.status();
+        let (connected, configured) = (status.connected_peers, status.configured_peers);
+        let state = if connected < configured {
+            CheckState::Degraded
+        } else {
+            CheckState::Ok
+        };
+        Check::new("peers", state, format!("{connected} of {configured} connected"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::tests::example::Example;
+
+    fn state(device: &str) -> State {
+        State {
+            phase: AtomicU8::new(STARTING),
+            failure: OnceLock::new(),
+            threads: Heartbeats::start([]),
+            device: device.to_owned(),
+            source: Arc::new(Example),
+        }
+    }
+
+    fn said(state: &State) -> Vec<(String, CheckState, String)> {
+        let checks = state.health(Instant::now()).checks.into_iter();
+        checks
+            .map(|check| (check.name, check.status, check.detail))
+            .collect()
+    }
+
+    #[test]
+    fn a_node_is_healthy_from_start_to_stop_unless_a_part_fails() {
+        let state = state("lo");
+        let node = || said(&state)[0].clone();
+
+        let starting = node();
+        state.phase.store(RUNNING, Relaxed);
+        let running = node();
+        state.phase.store(STOPPING, Relaxed);
+        let stopping = node();
+        state.failure.set("a task ended".to_owned()).unwrap();
+
+        let expected = |status, detail: &str| ("node".to_owned(), status, detail.to_owned());
+        assert_eq!(starting, expected(CheckState::Failing, "starting"));
+        assert_eq!(running, expected(CheckState::Ok, "running"));
+        assert_eq!(stopping, expected(CheckState::Failing, "stopping"));
+        assert_eq!(node(), expected(CheckState::Failing, "failed: a task ended"));
+    }
+
+    #[test]
+    fn a_device_that_is_gone_fails_and_an_absent_peer_does_not() {
+        let state = state("no-such-device");
+        state.phase.store(RUNNING, Relaxed);
+
+        let [.., device, peers] = &said(&state)[..] else {
+            panic!("no checks");
+        };
+
+        assert_eq!((device.0.as_str(), device.1), ("device", CheckState::Failing));
+        assert_eq!(device.2, "no-such-device is gone; restart the node");
+        assert_eq!(
+            (peers.1, peers.2.as_str()),
+            (CheckState::Degraded, "1 of 2 connected")
+        );
+        assert_eq!(state.health(Instant::now()).status, CheckState::Failing);
+    }
+}
