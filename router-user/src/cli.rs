@@ -8,6 +8,8 @@ mod doctor;
 mod flows;
 mod generate;
 mod id;
+mod invite;
+mod join;
 mod keygen;
 mod peers;
 mod reload;
@@ -16,6 +18,7 @@ mod run;
 mod status;
 mod streams;
 mod table;
+mod top;
 mod units;
 mod workers;
 
@@ -29,8 +32,11 @@ use ask::Asked;
 use capture::{CaptureArguments, UsageError};
 use doctor::DoctorArguments;
 use flows::FlowArguments;
+use invite::InviteArguments;
+use join::{JoinArguments, JoinError};
+use top::TopArguments;
 
-use crate::config::ConfigError;
+use crate::config::{ConfigError, InviteError};
 use crate::control::ControlError;
 use crate::engine::capture_filter::FilterError;
 
@@ -73,6 +79,18 @@ enum Command {
     },
     /// Have the running node read its configuration file again: peers, prefixes, limits, log level
     Reload(Asked),
+    /// Print an invite to this node: one string with its id, addresses and prefixes, for `join` on another node
+    ///
+    /// The invite is no secret and authenticates nothing by itself: whoever can change it on its way can put another
+    /// peer in. Send it over a channel that you trust.
+    Invite(InviteArguments),
+    /// Add the node that an invite names to the peers of a configuration file
+    ///
+    /// The file is replaced whole or not at all, and only if it is valid with the new peer; what is in it stays. An
+    /// invite authenticates nothing by itself: take it from a channel that you trust.
+    Join(JoinArguments),
+    /// Watch a running node live: throughput, peers, workers, streams, flows and drops
+    Top(TopArguments),
     /// Show a running node as a whole
     Status(Asked),
     /// Show the peers: state, address, round trip, last handshake, traffic
@@ -127,6 +145,9 @@ pub fn main() -> ExitCode {
         Command::Check { config } => check::check(&config),
         Command::Run { config } => run::run(&config),
         Command::Reload(asked) => reload::reload(&asked),
+        Command::Invite(arguments) => invite::invite(arguments),
+        Command::Join(arguments) => join::join(arguments),
+        Command::Top(arguments) => top::top(&arguments),
         Command::Status(asked) => asked.show("", status::lines),
         Command::Peers(asked) => asked.show("", peers::lines),
         Command::Flows { asked, which } => asked.show(&which.query(), flows::lines),
@@ -154,6 +175,8 @@ pub fn main() -> ExitCode {
 fn is_usage(error: &(dyn Error + 'static)) -> bool {
     let of_a_node = error.downcast_ref::<ControlError>();
     error.is::<ConfigError>()
+        || error.is::<InviteError>()
+        || error.is::<JoinError>()
         || error.is::<FilterError>()
         || error.is::<UsageError>()
         || matches!(of_a_node, Some(ControlError::BadConfiguration { .. }))

@@ -246,6 +246,252 @@ fn status_without_a_node_says_what_to_look_at() {
     }
 }
 
+/// A node that does not run: a configuration beside its identity.
+fn node(scratch: &Scratch, number: u8, rest: &str) -> (PathBuf, String) {
+    let key = scratch.path(&format!("{number}.key"));
+    let made = stream_router(&["keygen", "--out", text(&key)]);
+    let socket = scratch.path(&format!("{number}.sock"));
+    let config = format!(
+        "[node]\nkey = {key:?}\ncontrol = {socket:?}\nlisten = [\"/ip4/192.0.2.{number}/tcp/4001\"]\n\
+         [device] # mine\naddresses = [\"10.42.0.{number}/24\", \"fd42::{number}/64\"]\n{rest}"
+    );
+    let file = scratch.file(&format!("{number}.toml"), &config);
+    (file, stdout(&made).trim().to_owned())
+}
+
+fn invite(file: &Path, more: &[&str]) -> String {
+    let output = stream_router(&[&["invite", "--config", text(file)], more].concat());
+    assert_eq!(code(&output), 0, "{}", stderr(&output));
+    let invite = stdout(&output).trim_end().to_owned();
+    assert_eq!(invite.lines().count(), 1, "{invite}");
+    invite
+}
+
+fn join(file: &Path, invite: &str, more: &[&str]) -> Output {
+    stream_router(&[&["join", "--config", text(file), invite], more].concat())
+}
+
+#[test]
+fn an_invite_becomes_a_peer_of_the_other_configuration() {
+    let scratch = Scratch::new();
+    let (a, _) = node(&scratch, 1, "");
+    let (b, id_b) = node(&scratch, 2, "");
+    let before = fs::read_to_string(&a).unwrap();
+    fs::set_permissions(&a, fs::Permissions::from_mode(0o640)).unwrap();
+    let section = format!(
+        "[[peer]]\nid = \"{id_b}\"\naddresses = [\"/ip4/192.0.2.2/tcp/4001\"]\n\
+         allowed_ips = [\"10.42.0.2/32\", \"fd42::2/128\"]\n"
+    );
+    let invite = invite(&b, &[]);
+
+    let dry = join(&a, &invite, &["--dry-run"]);
+    assert_eq!(
+        (code(&dry), stdout(&dry)),
+        (0, section.clone()),
+        "{}",
+        stderr(&dry)
+    );
+    assert_eq!(fs::read_to_string(&a).unwrap(), before);
+
+    let output = join(&a, &format!(" {invite}\n"), &[]);
+
+    assert_eq!((code(&output), stderr(&output).as_str()), (0, ""));
+    assert_eq!(fs::read_to_string(&a).unwrap(), format!("{before}\n{section}"));
+    assert_eq!(fs::metadata(&a).unwrap().permissions().mode() & 0o7777, 0o640);
+    let said = stdout(&output);
+    for part in [
+        &section,
+        "stream-router reload --socket",
+        "stream-router invite --config",
+    ] {
+        assert!(said.contains(part), "{said}");
+    }
+    let check = stream_router(&["check", "--config", text(&a)]);
+    assert_eq!(stdout(&check), format!("{}: valid, 1 peers\n", a.display()));
+}
+
+#[test]
+fn an_invite_says_what_it_is_told_to_say() {
+    let scratch = Scratch::new();
+    let (a, _) = node(&scratch, 1, "");
+    let (b, _) = node(&scratch, 2, "");
+    let nets = ["--allowed-ips", "10.42.0.2/32,192.168.7.0/24"];
+    let address = "/ip4/198.51.100.7/udp/4001/quic-v1";
+
+    let named = invite(&b, &[&nets[..], &["--addresses", address]].concat());
+    let silent = invite(&b, &["--no-addresses"]);
+
+    let section = stdout(&join(&a, &named, &["--dry-run"]));
+    assert!(
+        section.contains(&format!("addresses = [\"{address}\"]")),
+        "{section}"
+    );
+    assert!(
+        section.contains("[\"10.42.0.2/32\", \"192.168.7.0/24\"]"),
+        "{section}"
+    );
+    let section = stdout(&join(
+        &a,
+        &silent,
+        &["--dry-run", "--allowed-ips", "10.42.0.2/32"],
+    ));
+    assert!(
+        section.contains("addresses = []\nallowed_ips = [\"10.42.0.2/32\"]"),
+        "{section}"
+    );
+}
+
+#[test]
+fn an_invite_needs_to_know_where_the_node_is_dialled() {
+    let scratch = Scratch::new();
+    let (open, _) = node(&scratch, 1, "");
+    let config = fs::read_to_string(&open).unwrap();
+    fs::write(&open, config.replace("192.0.2.1", "0.0.0.0")).unwrap();
+    let (closed, _) = node(&scratch, 2, "");
+    let config = fs::read_to_string(&closed).unwrap();
+    fs::write(&closed, config.replace("192.0.2.2", "127.0.0.1")).unwrap();
+    let (mute, _) = node(&scratch, 3, "");
+    let config = fs::read_to_string(&mute).unwrap();
+    fs::write(&mute, config.replace("\"/ip4/192.0.2.3/tcp/4001\"", "")).unwrap();
+
+    for (file, said) in [
+        (
+            &open,
+            "so the addresses at which it listens are not known; start it, or name",
+        ),
+        (&closed, "listens at no address that others can dial"),
+    ] {
+        let output = stream_router(&["invite", "--config", text(file)]);
+        assert_eq!((code(&output), stdout(&output).as_str()), (1, ""));
+        assert!(stderr(&output).contains(said), "{}", stderr(&output));
+    }
+    let silent = stream_router(&["invite", "--config", text(&mute)]);
+    assert_eq!(code(&silent), 0);
+    assert!(
+        stderr(&silent).contains("nowhere, so it has to dial"),
+        "{}",
+        stderr(&silent)
+    );
+}
+
+#[test]
+fn a_wrong_word_of_an_invite_is_named() {
+    let scratch = Scratch::new();
+    let (a, _) = node(&scratch, 1, "");
+    for (more, said) in [
+        (&["--allowed-ips", "10.42.0.1/24"][..], "host bits set"),
+        (&["--allowed-ips", "10.42.0.1"], "has no prefix length"),
+        (&["--addresses", "192.0.2.1:4001"], "invalid value"),
+        (
+            &["--addresses", "/dns4/example.org/tcp/1"],
+            "not an address of a supported transport",
+        ),
+        (
+            &["--addresses", "/ip4/192.0.2.1/tcp/1", "--no-addresses"],
+            "cannot be used with",
+        ),
+        (
+            &["--allowed-ips", "10.42.0.1/32,10.42.0.1/32"],
+            "10.42.0.1/32 is there twice",
+        ),
+    ] {
+        let output = stream_router(&[&["invite", "--config", text(&a)], more].concat());
+
+        assert_eq!((code(&output), stdout(&output).as_str()), (2, ""), "{more:?}");
+        assert!(stderr(&output).contains(said), "{}", stderr(&output));
+    }
+}
+
+#[test]
+fn what_cannot_be_joined_changes_nothing() {
+    let scratch = Scratch::new();
+    let (b, id_b) = node(&scratch, 2, "");
+    let (c, _) = node(&scratch, 3, "");
+    let taken = format!("[[peer]]\nid = \"{id_b}\"\nallowed_ips = [\"10.42.0.0/24\"]\n");
+    let (a, _) = node(&scratch, 1, &taken);
+    let before = fs::read_to_string(&a).unwrap();
+    let name = a.display();
+    let of_c = invite(&c, &[]);
+    let own = invite(&a, &[]);
+    let of_b = invite(&b, &[]);
+    for (invite, more, said) in [
+        (
+            of_b.as_str(),
+            &[][..],
+            format!("{id_b} is a peer in {name} already"),
+        ),
+        (&own, &[], "an invite to this node itself".to_owned()),
+        (
+            &of_c,
+            &["--allowed-ips", "10.42.0.0/24"],
+            format!(
+                "{name}:14: peer[1].allowed_ips[0]: overlapping allowed_ips: 10.42.0.0/24 is also peer[0]"
+            ),
+        ),
+        (
+            &of_c,
+            &["--allowed-ips", "10.42.0.1/32"],
+            "is this node's own device.addresses[0]".to_owned(),
+        ),
+        (
+            &of_c[..of_c.len() - 1],
+            &[],
+            "the invite is damaged or cut".to_owned(),
+        ),
+        ("12D3KooW", &[], "this is no invite".to_owned()),
+        ("sr2AAAA", &[], "of version 2".to_owned()),
+        ("", &[], "this is no invite".to_owned()),
+    ] {
+        for dry in [&[][..], &["--dry-run"]] {
+            let output = join(&a, invite, &[more, dry].concat());
+
+            assert_eq!(
+                (code(&output), stdout(&output).as_str()),
+                (2, ""),
+                "{invite} {more:?}"
+            );
+            assert!(stderr(&output).contains(&said), "{}", stderr(&output));
+        }
+        assert_eq!(fs::read_to_string(&a).unwrap(), before);
+    }
+    let left = fs::read_dir(a.parent().unwrap()).unwrap();
+    let names = left.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    assert!(names.into_iter().all(|name| !name.starts_with('.')));
+}
+
+#[test]
+fn a_configuration_that_is_wrong_or_missing_joins_nobody() {
+    let scratch = Scratch::new();
+    let (b, _) = node(&scratch, 2, "");
+    let (wrong, _) = node(&scratch, 1, "speed = 7\n");
+    let of_b = invite(&b, &[]);
+
+    let missing = join(&scratch.path("none.toml"), &of_b, &[]);
+    let wrong = join(&wrong, &of_b, &[]);
+
+    assert_eq!(code(&missing), 2);
+    assert!(stderr(&missing).contains("none.toml"), "{}", stderr(&missing));
+    assert_eq!(code(&wrong), 2);
+    assert!(
+        stderr(&wrong).contains("device.speed: unknown field"),
+        "{}",
+        stderr(&wrong)
+    );
+}
+
+#[test]
+fn top_without_a_terminal_says_what_to_use_instead() {
+    let output = stream_router(&["top"]);
+
+    assert_eq!((code(&output), stdout(&output).as_str()), (1, ""));
+    assert!(stderr(&output).contains("peers --json"), "{}", stderr(&output));
+    for interval in ["0", "0.4", "61", "-1", "nan", "soon"] {
+        let output = stream_router(&["top", &format!("--interval={interval}")]);
+        assert_eq!(code(&output), 2, "{interval}");
+        assert!(stderr(&output).contains("from 0.5 to 60"), "{}", stderr(&output));
+    }
+}
+
 #[test]
 fn wrong_usage_has_a_code_of_its_own() {
     for arguments in [&["fly"][..], &["check"], &["status", "--yaml"], &[]] {
@@ -267,8 +513,8 @@ fn help_and_version_are_there() {
 
     assert_eq!((code(&help), code(&version)), (0, 0));
     for command in [
-        "keygen", "id", "check", "run", "reload", "status", "peers", "flows", "workers", "streams",
-        "counters", "routes",
+        "keygen", "id", "check", "run", "invite", "join", "top", "reload", "status", "peers", "flows",
+        "workers", "streams", "counters", "routes", "capture", "doctor",
     ] {
         assert!(stdout(&help).contains(command), "{command}");
     }

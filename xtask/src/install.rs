@@ -19,6 +19,7 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("sysctl", "procps"),
     ("ethtool", "ethtool"),
     ("nft", "nftables"),
+    ("tmux", "tmux"),
     ("chromium", "chromium"),
 ];
 

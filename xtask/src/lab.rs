@@ -19,6 +19,7 @@ pub mod probe;
 pub mod process;
 mod scratch;
 mod status;
+mod terminal;
 
 pub use clean_root::CleanRoot;
 pub use cleanup::{TIME_LIMIT_SECS, clear_leftovers, remove_network};
@@ -28,6 +29,7 @@ pub use node::{Node, NodeConfig, PeerConfig};
 pub use pair::{Pair, PairPlan, Side, Transport, Underlay};
 pub use scratch::ScratchDir;
 pub use status::{DeviceStatus, GatewayStatus, PeerStatus, Status};
+pub use terminal::Terminal;
 
 /// Where nodes pin their programs and maps, one directory per device.
 pub const PIN_ROOT: &str = "/sys/fs/bpf/stream-router";

@@ -22,3 +22,10 @@ pub(super) fn confine(command: &mut Command, netns: Arc<File>) {
     // SAFETY: between fork and exec the closure makes two system calls; it neither allocates nor takes a lock.
     unsafe { command.pre_exec(enter) };
 }
+
+/// Makes the process get SIGTERM when the thread that starts it ends.
+pub(super) fn end_with_parent(command: &mut Command) {
+    let ask = || Ok(prctl::set_pdeathsig(Signal::SIGTERM)?);
+    // SAFETY: between fork and exec the closure makes one system call; it neither allocates nor takes a lock.
+    unsafe { command.pre_exec(ask) };
+}

@@ -1,0 +1,146 @@
+//! `stream-router top`: a live view of a running node.
+//!
+//! 1. [`poll`] asks the node, no faster than the view wants it.
+//! 2. [`model`] makes rates and a history of what it says.
+//! 3. [`view`] is what the keys have chosen: pane, order, filter, pace.
+//! 4. [`panes`] makes rows of the two, and [`draw`] draws them.
+//! 5. [`screen`] has the terminal, and gives it back whatever happens.
+//!
+//! All but the first and the last are pure: time is an argument.
+
+mod columns;
+mod draw;
+mod filter;
+mod history;
+mod model;
+mod panes;
+mod poll;
+mod rates;
+mod screen;
+#[cfg(test)]
+mod tests;
+mod view;
+
+use std::io::{IsTerminal, stdin, stdout};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use crossterm::event::{Event, EventStream, KeyEventKind};
+use futures::StreamExt;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+use tokio::time::sleep;
+
+use super::Outcome;
+use model::Model;
+use poll::{Poller, Wish};
+use screen::Screen;
+use view::{After, View};
+
+/// What nobody has heard of for so long is drawn again, so that it shows for how long.
+const REDRAWN_AFTER: Duration = Duration::from_secs(1);
+
+/// Which node, how often.
+#[derive(Debug, Args)]
+pub(super) struct TopArguments {
+    /// Control socket of the node
+    #[arg(long, value_name = "PATH", default_value = crate::config::DEFAULT_CONTROL_SOCKET)]
+    socket: PathBuf,
+    /// Seconds between two looks, from 0.5 to 60
+    #[arg(long, value_name = "SECS", default_value = "1", value_parser = parse_interval)]
+    interval: Duration,
+}
+
+/// Why nothing can be shown.
+#[derive(Debug, thiserror::Error)]
+enum TopError {
+    #[error(
+        "top needs a terminal for its input and output; in scripts use `stream-router status` or `stream-router peers --json`"
+    )]
+    NoTerminal,
+}
+
+/// Shows the node until the user has seen enough.
+pub(super) fn top(arguments: &TopArguments) -> Outcome {
+    if !stdin().is_terminal() || !stdout().is_terminal() {
+        return Err(Box::new(TopError::NoTerminal));
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(show(arguments))
+}
+
+async fn show(arguments: &TopArguments) -> Outcome {
+    let start = Instant::now();
+    let mut view = View::new(arguments.interval);
+    let mut model = Model::default();
+    let (wishes, wished) = watch::channel(wish(&view, &model));
+    let mut poller = Poller::new(&arguments.socket, start);
+    // An error before the terminal is taken stays readable.
+    model.handle_sample(poller.ask(None).await?);
+    let mut ends = [
+        SignalKind::interrupt(),
+        SignalKind::terminate(),
+        SignalKind::hangup(),
+    ]
+    .into_iter()
+    .map(signal)
+    .collect::<Result<Vec<_>, _>>()?;
+    let (answers, mut answered) = mpsc::channel(1);
+    let polling = tokio::spawn(poller.run(wished, answers));
+    let mut screen = Screen::take()?;
+    let mut events = EventStream::new();
+    loop {
+        screen.draw(|frame| draw::draw(frame, &model, &mut view, start.elapsed()))?;
+        tokio::select! {
+            event = events.next() => match event.transpose()? {
+                Some(Event::Key(key)) if key.kind == KeyEventKind::Press => {
+                    if view.handle_key(key) == After::Quit {
+                        break;
+                    }
+                }
+                Some(_drawn_again) => {}
+                None => break,
+            },
+            answer = answered.recv() => match answer {
+                Some(Ok(sample)) => model.handle_sample(sample),
+                Some(Err(error)) => model.handle_failure(&error),
+                None => break,
+            },
+            () = any(&mut ends) => break,
+            () = sleep(REDRAWN_AFTER) => {}
+        }
+        let wish = wish(&view, &model);
+        wishes.send_if_modified(|last| {
+            let changed = *last != wish;
+            *last = wish;
+            changed
+        });
+    }
+    polling.abort();
+    Ok(())
+}
+
+fn wish(view: &View, model: &Model) -> Wish {
+    Wish {
+        interval: view.interval(),
+        paused: view.is_paused(),
+        flows: view.wants_flows().then(|| view.filter().query(model)),
+    }
+}
+
+/// Returns once one of the signals came.
+async fn any(signals: &mut [Signal]) {
+    let came = signals.iter_mut().map(|signal| Box::pin(signal.recv()));
+    futures::future::select_all(came).await;
+}
+
+fn parse_interval(text: &str) -> Result<Duration, String> {
+    let seconds = text.parse::<f64>().ok();
+    seconds
+        .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+        .filter(|interval| view::INTERVALS.contains(interval))
+        .ok_or_else(|| "a number of seconds from 0.5 to 60".to_owned())
+}

@@ -1,0 +1,62 @@
+//! Throughput over time.
+
+use std::time::Duration;
+
+use ratatui::Frame;
+use ratatui::layout::Rect;
+use ratatui::style::{Color, Modifier, Style};
+use ratatui::text::{Line, Span};
+use ratatui::widgets::{Block, Sparkline};
+
+use super::style;
+use crate::cli::top::columns::Tone;
+use crate::cli::top::history::{Point, column_width};
+use crate::cli::top::model::Model;
+use crate::cli::top::rates::bit_rate;
+
+/// Below it nothing but keep-alives is sent, which should not fill the graph.
+const LEAST_TOP: f64 = 10_000.0;
+
+/// Draws one direction; the newest is at the right.
+pub(super) fn draw(
+    frame: &mut Frame<'_>,
+    model: &Model,
+    name: &'static str,
+    color: Color,
+    of: fn(&Point) -> f64,
+    area: Rect,
+    now: Duration,
+) {
+    let block = Block::bordered().border_style(style(Tone::Dim));
+    let n_columns = usize::from(block.inner(area).width);
+    let columns = model.history().columns(n_columns, now, of);
+    let top = columns.iter().flatten().copied().fold(LEAST_TOP, f64::max);
+    let latest = model.history().latest().map(of);
+    let span = column_width(n_columns) * n_columns as u32;
+    let title = Line::from(vec![
+        Span::styled(
+            format!(" {name} "),
+            Style::new().fg(color).add_modifier(Modifier::BOLD),
+        ),
+        Span::raw(latest.map_or("-".to_owned(), bit_rate)),
+        Span::raw(" "),
+    ]);
+    let scale = format!(
+        " {}:{:02} min, top {} ",
+        span.as_secs() / 60,
+        span.as_secs() % 60,
+        bit_rate(top)
+    );
+    let bars = columns.into_iter().map(|rate| rate.map(|rate| rate as u64));
+    let graph = Sparkline::default()
+        .data(bars.collect::<Vec<_>>())
+        .max(top as u64)
+        .style(Style::new().fg(color))
+        .absent_value_symbol(" ")
+        .block(
+            block
+                .title(title)
+                .title_bottom(Line::styled(scale, style(Tone::Dim)).right_aligned()),
+        );
+    frame.render_widget(graph, area);
+}

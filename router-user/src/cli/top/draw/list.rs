@@ -1,0 +1,127 @@
+//! The rows of a pane.
+
+use ratatui::Frame;
+use ratatui::layout::{Constraint, Rect};
+use ratatui::style::{Modifier, Style};
+use ratatui::text::{Line, Text};
+use ratatui::widgets::{Row as TableRow, Table};
+
+use super::style;
+use crate::cli::table::Side;
+use crate::cli::top::columns::{Column, Order, Row, SPACING, Tone, fit};
+use crate::cli::top::model::Snapshot;
+use crate::cli::top::panes::Pane;
+use crate::cli::top::view::View;
+use crate::cli::units::seconds;
+
+/// What the rows that were drawn do not say.
+#[derive(Debug, Default)]
+pub(super) struct Untold {
+    /// How many there are.
+    pub(super) place: String,
+    /// What they are ordered by, if that column is not shown.
+    pub(super) order: Option<&'static str>,
+}
+
+/// Draws the rows that there is room for, under their heading.
+pub(super) fn draw(
+    frame: &mut Frame<'_>,
+    snapshot: &Snapshot,
+    view: &mut View,
+    pane: Pane,
+    area: Rect,
+) -> Untold {
+    let order = view.order(pane);
+    let rows = pane.rows(snapshot, view.filter(), order);
+    let (n_rows, room) = (rows.len(), usize::from(area.height.saturating_sub(1)));
+    let first = view.scrolled(pane, n_rows, room);
+    let shown = rows.get(first..(first + room).min(n_rows)).unwrap_or_default();
+    if shown.is_empty() {
+        let line = Line::styled(pane.empty(snapshot, view.filter()), style(Tone::Dim));
+        if n_rows == 0 {
+            frame.render_widget(line, area);
+        }
+        return Untold::default();
+    }
+    let columns = pane.columns();
+    let wanted = columns
+        .iter()
+        .enumerate()
+        .map(|(index, column)| wanted(index, column, shown));
+    let fitting = fit(columns, &wanted.collect::<Vec<_>>(), area.width);
+    let heading = fitting.iter().map(|(index, _)| heading(columns, *index, order));
+    let heading = TableRow::new(heading.collect::<Vec<_>>());
+    let widths = fitting.iter().map(|(_, width)| Constraint::Length(*width));
+    let widths: Vec<_> = widths.collect();
+    let lines = shown.iter().map(|row| {
+        let cells = fitting.iter().filter_map(|(index, _)| {
+            let (column, cell) = (columns.get(*index)?, row.cells.get(*index)?);
+            Some(aligned(&cell.text, column.side).style(style(cell.tone)))
+        });
+        TableRow::new(cells.collect::<Vec<_>>())
+    });
+    let table = Table::new(lines.collect::<Vec<_>>(), widths)
+        .column_spacing(SPACING)
+        .header(heading.style(Style::new().add_modifier(Modifier::BOLD)));
+    frame.render_widget(table, area);
+    let is_shown = fitting.iter().any(|(index, _)| *index == order.column);
+    let by = columns.get(order.column).filter(|_| !is_shown);
+    Untold {
+        place: place(snapshot, pane, first, shown.len(), n_rows),
+        order: by.map(|column| column.title),
+    }
+}
+
+/// The width of the heading with its mark, or of the longest cell that is shown.
+fn wanted(index: usize, column: &Column, shown: &[Row]) -> u16 {
+    let cells = shown.iter().filter_map(|row| row.cells.get(index));
+    let longest = cells.map(|cell| Line::raw(cell.text.as_str()).width()).max();
+    longest
+        .unwrap_or(0)
+        .max(column.title.len() + 1)
+        .min(u16::MAX.into()) as u16
+}
+
+fn heading(columns: &[Column], index: usize, order: Order) -> Text<'static> {
+    let Some(column) = columns.get(index) else {
+        return Text::default();
+    };
+    let mark = match order {
+        Order { column, .. } if column != index => "",
+        Order { reversed: false, .. } => "▼",
+        Order { reversed: true, .. } => "▲",
+    };
+    aligned(&format!("{}{mark}", column.title), column.side)
+}
+
+fn aligned(text: &str, side: Side) -> Text<'static> {
+    let text = Text::raw(text.to_owned());
+    match side {
+        Side::Left => text.left_aligned(),
+        Side::Right => text.right_aligned(),
+    }
+}
+
+fn place(snapshot: &Snapshot, pane: Pane, first: usize, n_shown: usize, n_rows: usize) -> String {
+    let what = pane.title().to_lowercase();
+    let what = if n_rows == 1 {
+        what.trim_end_matches('s')
+    } else {
+        &what
+    };
+    let place = if n_shown < n_rows {
+        format!("{}-{} of {n_rows} {what}", first + 1, first + n_shown)
+    } else {
+        format!("{n_rows} {what}")
+    };
+    let flows = snapshot.flows.as_ref().filter(|_| pane == Pane::Flows);
+    let Some(flows) = flows else {
+        return place;
+    };
+    let age = snapshot.at.saturating_sub(flows.at);
+    let age = match age.as_secs() {
+        0..=1 => String::new(),
+        _ => format!(", {} ago", seconds(age.as_secs_f64())),
+    };
+    format!("{place}, {} live{age}", flows.live)
+}

@@ -1,0 +1,267 @@
+//! What stands on the screen, at every size.
+
+use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
+use proptest::prelude::*;
+use ratatui::Terminal;
+use ratatui::backend::TestBackend;
+
+use super::*;
+use crate::cli::top::tests::{failure, model, sample};
+
+struct Scene {
+    model: Model,
+    view: View,
+    now: Duration,
+}
+
+impl Scene {
+    /// A node that was looked at for ten seconds.
+    fn new() -> Self {
+        Self {
+            model: model(10),
+            view: View::new(Duration::from_secs(1)),
+            now: Duration::from_millis(10_200),
+        }
+    }
+
+    fn press(&mut self, keys: &str) {
+        for c in keys.chars() {
+            let code = if c == '\n' {
+                KeyCode::Enter
+            } else {
+                KeyCode::Char(c)
+            };
+            self.view.handle_key(KeyEvent::new(code, KeyModifiers::NONE));
+        }
+    }
+
+    fn screen(&mut self, width: u16, height: u16) -> Vec<String> {
+        let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
+        let drawn = terminal.draw(|frame| draw(frame, &self.model, &mut self.view, self.now));
+        let buffer = drawn.unwrap().buffer.clone();
+        let line = |y| (0..width).map(|x| buffer[(x, y)].symbol()).collect::<String>();
+        (0..height).map(|y| line(y).trim_end().to_owned()).collect()
+    }
+}
+
+#[track_caller]
+fn assert_has(screen: &[String], parts: &[&str]) {
+    for part in parts {
+        assert!(
+            screen.iter().any(|line| line.contains(part)),
+            "no {part:?} in\n{}",
+            screen.join("\n")
+        );
+    }
+}
+
+#[test]
+fn eighty_by_twenty_four_shows_all_that_matters() {
+    let mut scene = Scene::new();
+
+    let screen = scene.screen(80, 24);
+
+    assert!(
+        screen[0].starts_with("sr0 wnOwnOwn  peers 1/2  workers 4  up 1m 10s"),
+        "{}",
+        screen[0]
+    );
+    assert!(screen[0].ends_with("every 1 s"), "{}", screen[0]);
+    assert!(screen[1].starts_with("┌ sent 8.00 Mbit/s ─"), "{}", screen[1]);
+    assert!(screen[1].contains("┌ received 16.0 kbit/s ─"), "{}", screen[1]);
+    assert_has(&screen, &["2:32 min, top 8.00 Mbit/s", "█"]);
+    assert_eq!(
+        screen[8],
+        " 1 Peers  2 Workers  3 Streams  4 Flows  5 Drops                         2 peers"
+    );
+    assert!(screen[9].starts_with("PEER     STATE "), "{}", screen[9]);
+    assert!(screen[10].starts_with("4kx6nXTN"), "{}", screen[10]);
+    assert_has(&screen, &["connecting", "8.00 Mbit/s", "0.25 ms"]);
+    assert!(screen[23].contains("q quit"), "{}", screen[23]);
+}
+
+#[test]
+fn each_pane_is_there_at_eighty_columns() {
+    let mut scene = Scene::new();
+    for (key, parts) in [
+        (
+            "2",
+            &[
+                "WORKER▲",
+                "active",
+                "░░░░░░░░░░   0 %",
+                "█████████░  90 %",
+                "1.00k/s",
+                "800 kbit/s",
+                "sr-data-0",
+            ][..],
+        ),
+        ("3", &["STREAM", "QUEUED▼", "4.0 KiB", "5.0/s", "held", "closed"]),
+        (
+            "4",
+            &[
+                "DESTINATION",
+                "RATE▼",
+                "10.42.0.1:40000",
+                "10.42.0.2:443",
+                "[fd42::2]:22",
+                "8.00 Mbit/s",
+                "3 flows, 1234 live",
+            ],
+        ),
+        ("5", &["REASON", "ring_full", "30.0/s", "what ring_full counts"]),
+    ] {
+        scene.press(key);
+        assert_has(&scene.screen(80, 24), parts);
+    }
+}
+
+#[test]
+fn a_large_screen_shows_more_of_everything() {
+    let mut scene = Scene::new();
+
+    let screen = scene.screen(120, 40);
+
+    assert_has(
+        &screen,
+        &[
+            "2:54 min",
+            "/ip4/192.0.2.1/tcp/4001",
+            "10.42.1.0/24",
+            "┌ Workers ",
+            "┌ Drops ",
+            "ring_full",
+            "90 %",
+        ],
+    );
+    scene.press("5");
+    assert_has(&scene.screen(120, 40), &["┌ Workers ", "┌ Peers "]);
+    assert_has(&scene.screen(300, 100), &["4kx6nXTN", "┌ Workers "]);
+}
+
+#[test]
+fn a_small_screen_shows_the_rows_alone() {
+    let mut scene = Scene::new();
+
+    let screen = scene.screen(20, 5);
+
+    assert!(
+        screen[0].starts_with("sr0") && screen[0].ends_with("every 1 s"),
+        "{}",
+        screen[0]
+    );
+    assert!(screen[2].starts_with("4kx6nXTN connected"), "{}", screen[2]);
+    assert_has(&scene.screen(40, 12), &[" 1 Peers ", "connecting", "8.00 Mbit/s"]);
+}
+
+#[test]
+fn a_node_that_does_not_answer_is_said_to_be_silent() {
+    let mut scene = Scene::new();
+    scene.now = Duration::from_millis(12_900);
+    assert!(!scene.screen(80, 24).join("").contains("no answer"));
+
+    scene.now = Duration::from_secs(14);
+    assert_has(
+        &scene.screen(80, 24),
+        &["no answer for 4.0s, asking again", "8.00 Mbit/s"],
+    );
+
+    scene.model.handle_failure(&failure());
+    assert_has(
+        &scene.screen(80, 24),
+        &["no answer for 4.0s, asking again: no node answers at /run/sr.sock"],
+    );
+
+    scene.model.handle_sample(sample(14));
+    assert!(!scene.screen(80, 24).join("").contains("no answer"));
+}
+
+#[test]
+fn a_paused_view_stands_still_and_says_so() {
+    let mut scene = Scene::new();
+    scene.press("p");
+    let before = scene.screen(80, 24);
+
+    scene.now += Duration::from_secs(60);
+
+    assert!(before[0].ends_with("PAUSED"), "{}", before[0]);
+    assert_eq!(scene.screen(80, 24), before);
+}
+
+#[test]
+fn a_filter_shows_while_it_is_typed_and_while_it_holds() {
+    let mut scene = Scene::new();
+
+    scene.press("/nobody");
+    assert_has(&scene.screen(80, 24), &["show only: nobody", "4kx6nXTN"]);
+
+    scene.press("\n");
+    let screen = scene.screen(80, 24);
+    assert_has(&screen, &["only nobody", "nothing here fits the filter"]);
+    assert!(!screen.join("").contains("4kx6nXTN"));
+}
+
+#[test]
+fn the_order_is_marked_and_named_where_its_column_is_not_shown() {
+    let mut scene = Scene::new();
+    assert_has(&scene.screen(80, 24), &["TX▼"]);
+    scene.press("r");
+    assert_has(&scene.screen(80, 24), &["TX▲"]);
+    scene.press("sssss");
+    assert_has(&scene.screen(64, 24), &[" by tx frames"]);
+}
+
+#[test]
+fn help_explains_every_key() {
+    let mut scene = Scene::new();
+    scene.press("?");
+
+    assert_has(
+        &scene.screen(80, 24),
+        &["┌ Keys ", "sort by the next column", "q, Esc, Ctrl-C"],
+    );
+}
+
+#[test]
+fn control_characters_of_an_error_do_not_reach_the_terminal() {
+    let mut scene = Scene::new();
+
+    let screen = scene.screen(120, 24).join("\n");
+
+    assert!(
+        screen.contains("connection refused") && !screen.contains('\u{1b}'),
+        "{screen}"
+    );
+}
+
+#[test]
+fn before_the_first_answer_there_is_a_line() {
+    let mut scene = Scene::new();
+    scene.model = Model::default();
+
+    assert_eq!(scene.screen(80, 24)[0], "waiting for the node");
+}
+
+proptest! {
+    // Each case draws up to eleven screens.
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn no_size_and_no_key_is_a_panic(
+        width in 0_u16..140,
+        height in 0_u16..45,
+        keys in "[qhspr/+12345?jkgG\\-x\n]{0,8}",
+        is_silent in any::<bool>(),
+    ) {
+        let mut scene = Scene::new();
+        if is_silent {
+            scene.model.handle_failure(&failure());
+        }
+        for key in keys.chars() {
+            scene.press(&key.to_string());
+            scene.screen(width, height);
+        }
+        scene.screen(width / 2, height / 2);
+        scene.screen(width * 2, height * 2);
+    }
+}

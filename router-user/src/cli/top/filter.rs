@@ -1,0 +1,88 @@
+//! Which peers, streams and flows are shown.
+
+use ipnet::IpNet;
+
+use super::model::Model;
+use crate::control::{Flow, FlowQuery, PeerStatus, StreamStatus, parse_prefix};
+
+/// Flows that are asked for: those with most bytes. A screen does not show as many.
+const MAX_FLOWS: u32 = 500;
+
+/// A part of a peer's id or address, or an address or prefix.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Filter {
+    text: String,
+    prefix: Option<IpNet>,
+}
+
+impl Filter {
+    /// The filter that `text` says; an empty one lets everything through.
+    pub(super) fn new(text: &str) -> Self {
+        Self {
+            text: text.trim().to_owned(),
+            prefix: parse_prefix(text.trim()).ok(),
+        }
+    }
+
+    /// As it was typed; empty if it lets everything through.
+    pub(super) fn text(&self) -> &str {
+        &self.text
+    }
+
+    pub(super) fn shows_peer(&self, peer: &PeerStatus) -> bool {
+        let inside = |text: &String| text.parse().is_ok_and(|net| self.touches(net));
+        self.is_in(&peer.id)
+            || peer.address.as_ref().is_some_and(|address| self.is_in(address))
+            || peer.allowed_ips.iter().any(|net| self.is_in(net) || inside(net))
+    }
+
+    pub(super) fn shows_stream(&self, stream: &StreamStatus) -> bool {
+        self.is_in(&stream.peer)
+    }
+
+    pub(super) fn shows_flow(&self, flow: &Flow) -> bool {
+        let ends = [flow.source, flow.destination];
+        if self.prefix.is_some() {
+            return ends.into_iter().any(|end| self.touches(end.into()));
+        }
+        flow.peer.as_ref().is_some_and(|peer| self.is_in(peer))
+            || ends.into_iter().any(|end| self.is_in(&end.to_string()))
+    }
+
+    /// What the node is asked, so that what others have does not push out what is looked for.
+    pub(super) fn query(&self, model: &Model) -> FlowQuery {
+        let all = FlowQuery {
+            limit: MAX_FLOWS,
+            ..FlowQuery::default()
+        };
+        if self.text.is_empty() {
+            return all;
+        }
+        if self.prefix.is_some() {
+            return FlowQuery {
+                address: self.prefix,
+                ..all
+            };
+        }
+        let peers = model.snapshot().map_or(&[][..], |snapshot| &snapshot.peers);
+        let mut meant = peers.iter().filter(|peer| peer.now.id.ends_with(&self.text));
+        match (meant.next(), meant.next()) {
+            (Some(one), None) => FlowQuery {
+                peer: Some(one.now.id.clone()),
+                ..all
+            },
+            _ => all,
+        }
+    }
+
+    /// Ids are of letters of both cases, but nobody types them so.
+    fn is_in(&self, text: &str) -> bool {
+        text.to_ascii_lowercase()
+            .contains(&self.text.to_ascii_lowercase())
+    }
+
+    fn touches(&self, net: IpNet) -> bool {
+        self.prefix
+            .is_some_and(|prefix| prefix.contains(&net) || net.contains(&prefix))
+    }
+}

@@ -1,0 +1,296 @@
+//! What the node said, and how fast it changes.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use super::history::{History, Point};
+use super::rates::per_second;
+use crate::control::{
+    ControlError, CounterKind, CounterStatus, Counters, Flow, Flows, PeerStatus, Peers, Status, StreamStatus,
+    Streams, WorkerStatus, Workers,
+};
+
+/// What the node said at one moment.
+#[derive(Clone, Debug)]
+pub(super) struct Sample {
+    /// Since the start of the view.
+    pub(super) at: Duration,
+    pub(super) status: Status,
+    pub(super) peers: Peers,
+    pub(super) workers: Workers,
+    pub(super) streams: Streams,
+    pub(super) counters: Counters,
+    /// When they were asked for.
+    pub(super) flows: Option<Flows>,
+}
+
+/// What is known of the node.
+#[derive(Debug, Default)]
+pub(super) struct Model {
+    snapshot: Option<Snapshot>,
+    history: History,
+    trouble: Option<String>,
+}
+
+/// The last sample with its rates.
+#[derive(Debug)]
+pub(super) struct Snapshot {
+    pub(super) at: Duration,
+    pub(super) status: Status,
+    pub(super) peers: Vec<Rated<PeerStatus, PeerRates>>,
+    pub(super) workers: Vec<Rated<WorkerStatus, WorkerRates>>,
+    pub(super) streams: Vec<Rated<StreamStatus, StreamRates>>,
+    /// Counters of packets that went nowhere.
+    pub(super) drops: Vec<Rated<CounterStatus, Option<f64>>>,
+    pub(super) flows: Option<FlowSnapshot>,
+}
+
+/// The last flows, which are not asked for as often.
+#[derive(Debug)]
+pub(super) struct FlowSnapshot {
+    pub(super) at: Duration,
+    pub(super) live: u64,
+    pub(super) flows: Vec<Rated<Flow, FlowRates>>,
+}
+
+/// Something and its rates, which are `None` until it was seen twice.
+#[derive(Debug)]
+pub(super) struct Rated<T, R> {
+    pub(super) now: T,
+    pub(super) rates: R,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct PeerRates {
+    pub(super) tx_bits: Option<f64>,
+    pub(super) rx_bits: Option<f64>,
+    pub(super) tx_frames: Option<f64>,
+    pub(super) rx_frames: Option<f64>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct WorkerRates {
+    pub(super) bits: Option<f64>,
+    pub(super) packets: Option<f64>,
+    pub(super) wakeups: Option<f64>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct StreamRates {
+    pub(super) frames: Option<f64>,
+    pub(super) refused: Option<f64>,
+    pub(super) dropped: Option<f64>,
+    pub(super) marked: Option<f64>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct FlowRates {
+    pub(super) bits: Option<f64>,
+    pub(super) packets: Option<f64>,
+}
+
+impl Model {
+    /// Takes what the node said.
+    pub(super) fn handle_sample(&mut self, sample: Sample) {
+        self.trouble = None;
+        let before = self.snapshot.take().filter(|before| before.is_same_run(&sample));
+        let (from, to) = (before.as_ref().map(|before| before.at), sample.at);
+        let snapshot = Snapshot::new(sample, before);
+        if let Some(from) = from {
+            let sum = |of: fn(&PeerRates) -> Option<f64>| {
+                let rates = snapshot.peers.iter().filter_map(|peer| of(&peer.rates));
+                rates.sum::<f64>()
+            };
+            self.history.push(Point {
+                from,
+                to,
+                tx_bits_per_second: sum(|rates| rates.tx_bits),
+                rx_bits_per_second: sum(|rates| rates.rx_bits),
+            });
+        }
+        self.snapshot = Some(snapshot);
+    }
+
+    /// Takes that the node did not answer; what it said before stays.
+    pub(super) fn handle_failure(&mut self, error: &ControlError) {
+        self.trouble = Some(error.to_string());
+    }
+
+    /// What the node said last.
+    pub(super) fn snapshot(&self) -> Option<&Snapshot> {
+        self.snapshot.as_ref()
+    }
+
+    /// Throughput of the last minutes.
+    pub(super) fn history(&self) -> &History {
+        &self.history
+    }
+
+    /// Why it did not answer, if it did not since.
+    pub(super) fn trouble(&self) -> Option<&str> {
+        self.trouble.as_deref()
+    }
+}
+
+impl Snapshot {
+    /// Whether counts can be compared: a node that was started again begins at 0.
+    fn is_same_run(&self, sample: &Sample) -> bool {
+        let (before, now) = (&self.status, &sample.status);
+        before.peer_id == now.peer_id && before.uptime_seconds <= now.uptime_seconds
+    }
+
+    fn new(sample: Sample, before: Option<Self>) -> Self {
+        let (over, before) = match before {
+            Some(before) => (sample.at.saturating_sub(before.at), before.into_counts()),
+            None => (Duration::ZERO, Counts::default()),
+        };
+        let rate = |before: Option<u64>, now| per_second(before, now, over);
+        let peers = rated(sample.peers.peers, before.peers, peer_key, |before, now| {
+            let rate = |of: fn(&PeerStatus) -> u64| rate(before.map(of), of(now));
+            PeerRates {
+                tx_bits: rate(|peer| peer.tx_bytes).map(bits),
+                rx_bits: rate(|peer| peer.rx_bytes).map(bits),
+                tx_frames: rate(|peer| peer.tx_frames),
+                rx_frames: rate(|peer| peer.rx_frames),
+            }
+        });
+        let workers = rated(
+            sample.workers.workers,
+            before.workers,
+            worker_key,
+            |before, now| {
+                let rate = |of: fn(&WorkerStatus) -> u64| rate(before.map(of), of(now));
+                WorkerRates {
+                    bits: rate(|worker| worker.bytes).map(bits),
+                    packets: rate(|worker| worker.packets),
+                    wakeups: rate(|worker| worker.wakeups),
+                }
+            },
+        );
+        let streams = rated(
+            sample.streams.streams,
+            before.streams,
+            stream_key,
+            |before, now| {
+                let rate = |of: fn(&StreamStatus) -> u64| rate(before.map(of), of(now));
+                StreamRates {
+                    frames: rate(|stream| stream.frames),
+                    refused: rate(|stream| stream.refused),
+                    dropped: rate(|stream| stream.dropped),
+                    marked: rate(|stream| stream.marked),
+                }
+            },
+        );
+        let mut drops = sample.counters.counters;
+        drops.retain(|counter| counter.kind == CounterKind::Drop);
+        let drops = rated(drops, before.drops, drop_key, |before, now| {
+            rate(before.map(|before| before.value), now.value)
+        });
+        let flows = match sample.flows {
+            Some(flows) => Some(FlowSnapshot::new(flows, sample.at, before.flows)),
+            None => before.flows,
+        };
+        Self {
+            at: sample.at,
+            status: sample.status,
+            peers,
+            workers,
+            streams,
+            drops,
+            flows,
+        }
+    }
+
+    fn into_counts(self) -> Counts {
+        Counts {
+            peers: unrated(self.peers),
+            workers: unrated(self.workers),
+            streams: unrated(self.streams),
+            drops: unrated(self.drops),
+            flows: self.flows,
+        }
+    }
+}
+
+impl FlowSnapshot {
+    fn new(flows: Flows, at: Duration, before: Option<Self>) -> Self {
+        let (over, before) = match before {
+            Some(before) => (at.saturating_sub(before.at), unrated(before.flows)),
+            None => (Duration::ZERO, Vec::new()),
+        };
+        let rows = rated(flows.flows, before, flow_key, |before, now| {
+            let rate = |of: fn(&Flow) -> u64| per_second(before.map(of), of(now), over);
+            FlowRates {
+                bits: rate(|flow| flow.bytes).map(bits),
+                packets: rate(|flow| flow.packets),
+            }
+        });
+        Self {
+            at,
+            live: flows.live,
+            flows: rows,
+        }
+    }
+}
+
+/// The counts of a snapshot, to compare the next one with.
+#[derive(Default)]
+struct Counts {
+    peers: Vec<PeerStatus>,
+    workers: Vec<WorkerStatus>,
+    streams: Vec<StreamStatus>,
+    drops: Vec<CounterStatus>,
+    flows: Option<FlowSnapshot>,
+}
+
+/// Rates each by what the one with the same key was before.
+fn rated<T, R, K: Hash + Eq>(
+    now: Vec<T>,
+    before: Vec<T>,
+    key: fn(&T) -> K,
+    rates: impl Fn(Option<&T>, &T) -> R,
+) -> Vec<Rated<T, R>> {
+    let before: HashMap<K, T> = before.into_iter().map(|it| (key(&it), it)).collect();
+    now.into_iter()
+        .map(|now| Rated {
+            rates: rates(before.get(&key(&now)), &now),
+            now,
+        })
+        .collect()
+}
+
+fn unrated<T, R>(rated: Vec<Rated<T, R>>) -> Vec<T> {
+    rated.into_iter().map(|it| it.now).collect()
+}
+
+fn bits(bytes: f64) -> f64 {
+    bytes * 8.0
+}
+
+fn peer_key(peer: &PeerStatus) -> String {
+    peer.id.clone()
+}
+
+fn worker_key(worker: &WorkerStatus) -> u32 {
+    worker.id
+}
+
+fn stream_key(stream: &StreamStatus) -> (String, u32) {
+    (stream.peer.clone(), stream.index)
+}
+
+fn drop_key(counter: &CounterStatus) -> String {
+    counter.name.clone()
+}
+
+fn flow_key(flow: &Flow) -> (u8, IpAddr, u16, IpAddr, u16) {
+    (
+        flow.protocol.0,
+        flow.source,
+        flow.source_port,
+        flow.destination,
+        flow.destination_port,
+    )
+}

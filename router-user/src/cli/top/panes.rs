@@ -1,0 +1,352 @@
+//! What each pane shows of the node.
+
+use std::net::{IpAddr, SocketAddr};
+
+use super::columns::{Cell, Column, Order, Row, Tone, sort};
+use super::filter::Filter;
+use super::model::{FlowRates, PeerRates, Rated, Snapshot, StreamRates, WorkerRates};
+use super::rates::{bit_rate, count_rate};
+use crate::cli::units::{bytes, seconds, short_id};
+use crate::control::{
+    CounterStatus, Flow, PeerState, PeerStatus, StreamState, StreamStatus, Transport, WorkerState,
+    WorkerStatus,
+};
+
+/// A list of the view.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pane {
+    Peers,
+    Workers,
+    Streams,
+    Flows,
+    Drops,
+}
+
+const PEERS: [Column; 11] = [
+    Column::text("PEER", 0),
+    Column::text("STATE", 0),
+    Column::number("RTT", 1),
+    Column::number("TX", 0),
+    Column::number("RX", 0),
+    Column::number("STREAMS", 2),
+    Column::text("VIA", 5),
+    Column::flexible("ADDRESS", 3, 24),
+    Column::number("TX FRAMES", 6),
+    Column::number("RX FRAMES", 6),
+    Column::flexible("ALLOWED", 4, 14),
+];
+const WORKERS: [Column; 9] = [
+    Column::number("WORKER", 0),
+    Column::text("STATE", 1),
+    Column::text("FILL", 0),
+    Column::number("PACKETS", 1),
+    Column::number("RATE", 0),
+    Column::number("FLOWS", 2),
+    Column::number("WAKE-UPS", 4),
+    Column::text("THREAD", 3),
+    Column::number("RING", 5),
+];
+const STREAMS: [Column; 11] = [
+    Column::text("PEER", 0),
+    Column::number("STREAM", 0),
+    Column::text("STATE", 2),
+    Column::number("QUEUED", 0),
+    Column::number("FRAMES", 1),
+    Column::number("DROPPED", 1),
+    Column::number("REFUSED", 1),
+    Column::number("MARKED", 3),
+    Column::text("SENDERS", 3),
+    Column::text("VIA", 4),
+    Column::number("ALL FRAMES", 5),
+];
+const FLOWS: [Column; 10] = [
+    Column::text("PROTO", 1),
+    Column::flexible("SOURCE", 0, 21),
+    Column::flexible("DESTINATION", 0, 21),
+    Column::number("RATE", 0),
+    Column::number("PACKETS", 2),
+    Column::number("BYTES", 1),
+    Column::text("PEER", 2),
+    Column::number("WORKER", 4),
+    Column::number("STREAM", 4),
+    Column::number("IDLE", 3),
+];
+const DROPS: [Column; 5] = [
+    Column::text("REASON", 0),
+    Column::number("RATE", 0),
+    Column::number("ALL", 0),
+    Column::text("FROM", 2),
+    Column::flexible("MEANING", 1, 20),
+];
+
+/// Characters of a bar.
+const BAR: usize = 10;
+
+impl Pane {
+    pub(super) const ALL: [Self; 5] = [
+        Self::Peers,
+        Self::Workers,
+        Self::Streams,
+        Self::Flows,
+        Self::Drops,
+    ];
+
+    pub(super) fn title(self) -> &'static str {
+        match self {
+            Self::Peers => "Peers",
+            Self::Workers => "Workers",
+            Self::Streams => "Streams",
+            Self::Flows => "Flows",
+            Self::Drops => "Drops",
+        }
+    }
+
+    pub(super) fn columns(self) -> &'static [Column] {
+        match self {
+            Self::Peers => &PEERS,
+            Self::Workers => &WORKERS,
+            Self::Streams => &STREAMS,
+            Self::Flows => &FLOWS,
+            Self::Drops => &DROPS,
+        }
+    }
+
+    /// The busiest first; workers by number, as there are few and they should not jump.
+    pub(super) fn first_order(self) -> Order {
+        let by = match self {
+            Self::Peers => "TX",
+            Self::Workers => "WORKER",
+            Self::Streams => "QUEUED",
+            Self::Flows | Self::Drops => "RATE",
+        };
+        let column = self.columns().iter().position(|column| column.title == by);
+        Order {
+            column: column.unwrap_or(0),
+            reversed: self == Self::Workers,
+        }
+    }
+
+    pub(super) fn next(self) -> Self {
+        match self {
+            Self::Peers => Self::Workers,
+            Self::Workers => Self::Streams,
+            Self::Streams => Self::Flows,
+            Self::Flows => Self::Drops,
+            Self::Drops => Self::Peers,
+        }
+    }
+
+    pub(super) fn previous(self) -> Self {
+        match self {
+            Self::Peers => Self::Drops,
+            Self::Workers => Self::Peers,
+            Self::Streams => Self::Workers,
+            Self::Flows => Self::Streams,
+            Self::Drops => Self::Flows,
+        }
+    }
+
+    /// Whether the filter says anything about it.
+    pub(super) fn is_filtered(self) -> bool {
+        matches!(self, Self::Peers | Self::Streams | Self::Flows)
+    }
+
+    /// Its rows, in order.
+    pub(super) fn rows(self, snapshot: &Snapshot, filter: &Filter, order: Order) -> Vec<Row> {
+        let mut rows: Vec<Row> = match self {
+            Self::Peers => {
+                let shown = snapshot.peers.iter().filter(|peer| filter.shows_peer(&peer.now));
+                shown.map(peer).collect()
+            }
+            Self::Workers => snapshot.workers.iter().map(worker).collect(),
+            Self::Streams => {
+                let shown = snapshot.streams.iter();
+                let shown = shown.filter(|stream| filter.shows_stream(&stream.now));
+                shown.map(stream).collect()
+            }
+            Self::Flows => {
+                let flows = snapshot.flows.as_ref().map_or(&[][..], |flows| &flows.flows);
+                let shown = flows.iter().filter(|flow| filter.shows_flow(&flow.now));
+                shown.map(flow).collect()
+            }
+            Self::Drops => {
+                let counted = snapshot.drops.iter().filter(|drop| drop.now.value > 0);
+                counted.map(drop).collect()
+            }
+        };
+        sort(&mut rows, order);
+        rows
+    }
+
+    /// What stands there when there is no row.
+    pub(super) fn empty(self, snapshot: &Snapshot, filter: &Filter) -> &'static str {
+        let is_filtered = self.is_filtered() && !filter.text().is_empty();
+        match self {
+            Self::Flows if snapshot.flows.is_none() => "asking for the flows",
+            _ if is_filtered => "nothing here fits the filter",
+            Self::Peers => "no peers are configured",
+            Self::Workers => "no workers",
+            Self::Streams => "no streams",
+            Self::Flows => "no live flows",
+            Self::Drops => "nothing was dropped",
+        }
+    }
+}
+
+fn peer(peer: &Rated<PeerStatus, PeerRates>) -> Row {
+    let Rated { now, rates } = peer;
+    let tone = match now.state {
+        PeerState::Connected => Tone::Good,
+        PeerState::Connecting => Tone::Warning,
+        PeerState::Disconnected => Tone::Bad,
+    };
+    // While there is no connection, why there is none.
+    let address = match (&now.address, &now.last_dial_error) {
+        (Some(address), _) => Cell::text(without_id(address)),
+        (None, Some(error)) => Cell::text(error).with_tone(Tone::Warning),
+        (None, None) => Cell::text("-").with_tone(Tone::Dim),
+    };
+    let cells = vec![
+        Cell::text(short_id(&now.id)),
+        Cell::text(now.state.to_string()).with_tone(tone),
+        Cell::maybe(now.rtt_ms, |rtt| format!("{rtt:.2} ms")),
+        Cell::maybe(rates.tx_bits, bit_rate),
+        Cell::maybe(rates.rx_bits, bit_rate),
+        Cell::count(now.streams.into()),
+        via(now.transport),
+        address,
+        Cell::maybe(rates.tx_frames, count_rate),
+        Cell::maybe(rates.rx_frames, count_rate),
+        Cell::text(now.allowed_ips.join(", ")),
+    ];
+    Row { cells }
+}
+
+fn worker(worker: &Rated<WorkerStatus, WorkerRates>) -> Row {
+    let Rated { now, rates } = worker;
+    let state = match now.state {
+        WorkerState::Active => Tone::Plain,
+        WorkerState::Retired => Tone::Dim,
+    };
+    let cells = vec![
+        Cell::count(now.id.into()),
+        Cell::text(now.state.to_string()).with_tone(state),
+        fill(now.fill),
+        Cell::maybe(rates.packets, count_rate),
+        Cell::maybe(rates.bits, bit_rate),
+        Cell::count(now.flows.into()),
+        Cell::maybe(rates.wakeups, count_rate),
+        Cell::text(&now.thread),
+        Cell::number(now.ring_bytes as f64, bytes(now.ring_bytes)),
+    ];
+    Row { cells }
+}
+
+fn stream(stream: &Rated<StreamStatus, StreamRates>) -> Row {
+    let Rated { now, rates } = stream;
+    let state = match (now.state, now.open) {
+        (StreamState::Active, true) => Cell::text("active").with_tone(Tone::Good),
+        (StreamState::Active, false) => Cell::text("closed"),
+        (StreamState::Retired, _) => Cell::text("retired").with_tone(Tone::Dim),
+    };
+    let senders = if now.pressed {
+        Cell::text("held").with_tone(Tone::Warning)
+    } else {
+        Cell::text("free").with_tone(Tone::Dim)
+    };
+    let lost = |rate, all| warned(Cell::maybe(rate, count_rate), rate, all);
+    let cells = vec![
+        Cell::text(short_id(&now.peer)),
+        Cell::count(now.index.into()),
+        state,
+        Cell::number(now.queued_bytes as f64, bytes(now.queued_bytes)),
+        Cell::maybe(rates.frames, count_rate),
+        lost(rates.dropped, now.dropped),
+        lost(rates.refused, now.refused),
+        Cell::maybe(rates.marked, count_rate),
+        senders,
+        via(now.transport),
+        Cell::count(now.frames),
+    ];
+    Row { cells }
+}
+
+fn flow(flow: &Rated<Flow, FlowRates>) -> Row {
+    let Rated { now, rates } = flow;
+    let cells = vec![
+        Cell::text(now.protocol.to_string()),
+        Cell::text(endpoint(now.source, now.source_port)),
+        Cell::text(endpoint(now.destination, now.destination_port)),
+        Cell::maybe(rates.bits, bit_rate),
+        Cell::maybe(rates.packets, count_rate),
+        Cell::number(now.bytes as f64, bytes(now.bytes)),
+        match &now.peer {
+            Some(peer) => Cell::text(short_id(peer)),
+            None => Cell::text("-").with_tone(Tone::Dim),
+        },
+        Cell::count(now.worker.into()),
+        Cell::maybe(now.stream.map(f64::from), |stream| format!("{stream:.0}")),
+        Cell::number(now.idle_seconds, seconds(now.idle_seconds)),
+    ];
+    Row { cells }
+}
+
+fn drop(drop: &Rated<CounterStatus, Option<f64>>) -> Row {
+    let Rated { now, rates: rate } = drop;
+    let cells = vec![
+        Cell::text(&now.name),
+        warned(Cell::maybe(*rate, count_rate), *rate, now.value),
+        Cell::count(now.value),
+        Cell::text(now.origin.to_string()),
+        Cell::text(&now.meaning),
+    ];
+    Row { cells }
+}
+
+/// What is lost now is worse than what was lost once.
+fn warned(cell: Cell, rate: Option<f64>, all: u64) -> Cell {
+    let tone = match (rate, all) {
+        (Some(rate), _) if rate > 0.0 => Tone::Bad,
+        (_, 0) => Tone::Dim,
+        _ => Tone::Plain,
+    };
+    cell.with_tone(tone)
+}
+
+/// The id behind an address is the peer's, which has a column.
+fn without_id(address: &str) -> &str {
+    address
+        .split_once("/p2p/")
+        .map_or(address, |(address, _)| address)
+}
+
+fn via(transport: Option<Transport>) -> Cell {
+    match transport {
+        Some(transport) => Cell::text(transport.to_string()),
+        None => Cell::text("-").with_tone(Tone::Dim),
+    }
+}
+
+/// A bar, and the share that it stands for.
+fn fill(share: f64) -> Cell {
+    let share = share.clamp(0.0, 1.0);
+    let n_full = (share * BAR as f64).round() as usize;
+    let text = format!(
+        "{}{} {:>3.0} %",
+        "█".repeat(n_full),
+        "░".repeat(BAR.saturating_sub(n_full)),
+        share * 100.0
+    );
+    Cell::number(share, text).with_tone(match share {
+        ..0.5 => Tone::Good,
+        ..0.75 => Tone::Warning,
+        _ => Tone::Bad,
+    })
+}
+
+fn endpoint(address: IpAddr, port: u16) -> String {
+    match port {
+        0 => address.to_string(),
+        _ => SocketAddr::new(address, port).to_string(),
+    }
+}

@@ -1,0 +1,421 @@
+//! What the keys have chosen.
+
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
+
+use super::columns::Order;
+use super::filter::Filter;
+use super::panes::Pane;
+
+/// Faster would be a load for the node, slower no live view.
+pub(super) const INTERVALS: RangeInclusive<Duration> = Duration::from_millis(500)..=Duration::from_secs(60);
+
+/// What `+` and `-` step through.
+const STEPS: [Duration; 7] = [
+    Duration::from_millis(500),
+    Duration::from_secs(1),
+    Duration::from_secs(2),
+    Duration::from_secs(5),
+    Duration::from_secs(10),
+    Duration::from_secs(30),
+    Duration::from_secs(60),
+];
+
+/// Longer than any peer id or prefix.
+const MAX_FILTER_CHARS: usize = 64;
+
+/// Whether the view goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum After {
+    Stay,
+    Quit,
+}
+
+/// Pane, order, filter and pace.
+#[derive(Debug)]
+pub(super) struct View {
+    pane: Pane,
+    interval: Duration,
+    is_paused: bool,
+    is_help: bool,
+    filter: Filter,
+    /// What is typed while a filter is.
+    typed: Option<String>,
+    lists: [List; Pane::ALL.len()],
+}
+
+/// What is chosen for one pane.
+#[derive(Clone, Copy, Debug)]
+struct List {
+    order: Order,
+    /// The first row that is shown.
+    offset: usize,
+    /// Rows, and those that there is room for, when it was drawn last.
+    n_rows: usize,
+    n_shown: usize,
+}
+
+impl View {
+    pub(super) fn new(interval: Duration) -> Self {
+        let list = |pane: Pane| List {
+            order: pane.first_order(),
+            offset: 0,
+            n_rows: 0,
+            n_shown: 0,
+        };
+        Self {
+            pane: Pane::Peers,
+            interval,
+            is_paused: false,
+            is_help: false,
+            filter: Filter::default(),
+            typed: None,
+            lists: Pane::ALL.map(list),
+        }
+    }
+
+    /// The pane that has the keys.
+    pub(super) fn pane(&self) -> Pane {
+        self.pane
+    }
+
+    /// Time between two looks at the node.
+    pub(super) fn interval(&self) -> Duration {
+        self.interval
+    }
+
+    /// Whether the node is left alone.
+    pub(super) fn is_paused(&self) -> bool {
+        self.is_paused
+    }
+
+    /// Whether the keys are explained.
+    pub(super) fn is_help(&self) -> bool {
+        self.is_help
+    }
+
+    /// What is shown.
+    pub(super) fn filter(&self) -> &Filter {
+        &self.filter
+    }
+
+    /// What is typed while a filter is.
+    pub(super) fn typed(&self) -> Option<&str> {
+        self.typed.as_deref()
+    }
+
+    /// The order of a pane.
+    pub(super) fn order(&self, pane: Pane) -> Order {
+        self.list(pane).order
+    }
+
+    /// Whether flows are looked at: the node reads its whole table for them.
+    pub(super) fn wants_flows(&self) -> bool {
+        self.pane == Pane::Flows
+    }
+
+    /// The first row to show of the `n_rows` of a pane that has room for `n_shown`.
+    pub(super) fn scrolled(&mut self, pane: Pane, n_rows: usize, n_shown: usize) -> usize {
+        let list = self.list_mut(pane);
+        (list.n_rows, list.n_shown) = (n_rows, n_shown);
+        list.offset = list.offset.min(list.last_offset());
+        list.offset
+    }
+
+    /// Takes a key.
+    pub(super) fn handle_key(&mut self, key: KeyEvent) -> After {
+        if key.modifiers.contains(KeyModifiers::CONTROL) {
+            return self.handle_control(key.code);
+        }
+        if self.typed.is_some() {
+            self.handle_typed(key.code);
+            return After::Stay;
+        }
+        if self.is_help {
+            // Any key has been looked for there.
+            self.is_help = false;
+            if key.code != KeyCode::Char('q') {
+                return After::Stay;
+            }
+        }
+        match key.code {
+            KeyCode::Char('q') | KeyCode::Esc => return After::Quit,
+            KeyCode::Char('?' | 'h') | KeyCode::F(1) => self.is_help = true,
+            KeyCode::Char('p' | ' ') => self.is_paused = !self.is_paused,
+            KeyCode::Char('/') => self.typed = Some(self.filter.text().to_owned()),
+            KeyCode::Char('s') => self.next_order(),
+            KeyCode::Char('r') => {
+                let order = &mut self.list_mut(self.pane).order;
+                order.reversed = !order.reversed;
+            }
+            KeyCode::Char('+' | '=') => self.step(STEPS.iter().find(|step| **step > self.interval)),
+            KeyCode::Char('-' | '_') => self.step(STEPS.iter().rfind(|step| **step < self.interval)),
+            KeyCode::Tab | KeyCode::Right | KeyCode::Char('l') => self.pane = self.pane.next(),
+            KeyCode::BackTab | KeyCode::Left => self.pane = self.pane.previous(),
+            KeyCode::Char(digit @ '1'..='9') => {
+                let index = digit.to_digit(10).unwrap_or(0) as usize;
+                if let Some(pane) = Pane::ALL.get(index.wrapping_sub(1)) {
+                    self.pane = *pane;
+                }
+            }
+            code => self.scroll(code),
+        }
+        After::Stay
+    }
+
+    fn handle_control(&mut self, code: KeyCode) -> After {
+        match (code, &mut self.typed) {
+            (KeyCode::Char('c'), _) => return After::Quit,
+            (KeyCode::Char('u'), Some(typed)) => typed.clear(),
+            _ => {}
+        }
+        After::Stay
+    }
+
+    fn handle_typed(&mut self, code: KeyCode) {
+        let Some(typed) = &mut self.typed else {
+            return;
+        };
+        match code {
+            KeyCode::Char(c) if typed.chars().count() < MAX_FILTER_CHARS => typed.push(c),
+            KeyCode::Backspace => {
+                typed.pop();
+            }
+            KeyCode::Enter => {
+                self.filter = Filter::new(typed);
+                self.typed = None;
+            }
+            KeyCode::Esc => self.typed = None,
+            _ => {}
+        }
+    }
+
+    fn step(&mut self, to: Option<&Duration>) {
+        self.interval = *to.unwrap_or(&self.interval);
+    }
+
+    fn next_order(&mut self) {
+        let n_columns = self.pane.columns().len();
+        let list = self.list_mut(self.pane);
+        list.order = Order {
+            column: (list.order.column + 1) % n_columns,
+            reversed: false,
+        };
+        list.offset = 0;
+    }
+
+    fn scroll(&mut self, code: KeyCode) {
+        let list = self.list_mut(self.pane);
+        let page = list.n_shown.max(1);
+        let offset = match code {
+            KeyCode::Down | KeyCode::Char('j') => list.offset.saturating_add(1),
+            KeyCode::Up | KeyCode::Char('k') => list.offset.saturating_sub(1),
+            KeyCode::PageDown => list.offset.saturating_add(page),
+            KeyCode::PageUp => list.offset.saturating_sub(page),
+            KeyCode::Home | KeyCode::Char('g') => 0,
+            KeyCode::End | KeyCode::Char('G') => usize::MAX,
+            _ => return,
+        };
+        list.offset = offset.min(list.last_offset());
+    }
+
+    fn list(&self, pane: Pane) -> &List {
+        &self.lists[pane as usize]
+    }
+
+    fn list_mut(&mut self, pane: Pane) -> &mut List {
+        &mut self.lists[pane as usize]
+    }
+}
+
+impl List {
+    fn last_offset(&self) -> usize {
+        self.n_rows.saturating_sub(self.n_shown)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn view() -> View {
+        View::new(Duration::from_secs(1))
+    }
+
+    fn press(view: &mut View, code: KeyCode) -> After {
+        view.handle_key(KeyEvent::new(code, KeyModifiers::NONE))
+    }
+
+    fn type_text(view: &mut View, text: &str) {
+        for c in text.chars() {
+            assert_eq!(press(view, KeyCode::Char(c)), After::Stay);
+        }
+    }
+
+    fn control(c: char) -> KeyEvent {
+        KeyEvent::new(KeyCode::Char(c), KeyModifiers::CONTROL)
+    }
+
+    #[test]
+    fn tab_and_digits_choose_a_pane() {
+        let mut view = view();
+        let mut seen = Vec::new();
+        for _ in 0..Pane::ALL.len() {
+            seen.push(view.pane());
+            press(&mut view, KeyCode::Tab);
+        }
+        assert_eq!((seen, view.pane()), (Pane::ALL.to_vec(), Pane::Peers));
+        press(&mut view, KeyCode::BackTab);
+        assert_eq!(view.pane(), Pane::Drops);
+        for (digit, pane) in ('1'..).zip(Pane::ALL) {
+            press(&mut view, KeyCode::Char(digit));
+            assert_eq!(view.pane(), pane);
+        }
+        press(&mut view, KeyCode::Char('6'));
+        assert_eq!(view.pane(), Pane::Drops);
+    }
+
+    #[test]
+    fn each_pane_has_an_order_of_its_own() {
+        let mut view = view();
+        let first = view.order(Pane::Peers);
+
+        press(&mut view, KeyCode::Char('s'));
+        press(&mut view, KeyCode::Char('r'));
+
+        let n_columns = Pane::Peers.columns().len();
+        let second = Order {
+            column: (first.column + 1) % n_columns,
+            reversed: true,
+        };
+        assert_eq!(view.order(Pane::Peers), second);
+        assert_eq!(view.order(Pane::Flows), Pane::Flows.first_order());
+        for _ in 1..n_columns {
+            press(&mut view, KeyCode::Char('s'));
+        }
+        assert_eq!(view.order(Pane::Peers), first);
+    }
+
+    #[test]
+    fn a_filter_holds_once_it_is_entered() {
+        let mut view = view();
+
+        type_text(&mut view, "/10.42q?1");
+        assert_eq!((view.typed(), view.filter().text()), (Some("10.42q?1"), ""));
+        for _ in 0..3 {
+            press(&mut view, KeyCode::Backspace);
+        }
+        press(&mut view, KeyCode::Enter);
+        assert_eq!((view.typed(), view.filter().text()), (None, "10.42"));
+
+        type_text(&mut view, "/x");
+        assert_eq!(view.typed(), Some("10.42x"));
+        assert_eq!(press(&mut view, KeyCode::Esc), After::Stay);
+        assert_eq!((view.typed(), view.filter().text()), (None, "10.42"));
+
+        type_text(&mut view, "/");
+        view.handle_key(control('u'));
+        press(&mut view, KeyCode::Enter);
+        assert_eq!(view.filter(), &Filter::default());
+    }
+
+    #[test]
+    fn help_goes_with_any_key_and_quitting_has_three() {
+        let mut view = view();
+        type_text(&mut view, "?");
+        assert!(view.is_help());
+        assert_eq!(press(&mut view, KeyCode::Esc), After::Stay);
+        assert!(!view.is_help());
+        assert_eq!(press(&mut view, KeyCode::Esc), After::Quit);
+        assert_eq!(press(&mut view, KeyCode::Char('q')), After::Quit);
+        assert_eq!(view.handle_key(control('c')), After::Quit);
+        type_text(&mut view, "/");
+        assert_eq!(view.handle_key(control('c')), After::Quit);
+        press(&mut view, KeyCode::Esc);
+        type_text(&mut view, "?");
+        assert_eq!(press(&mut view, KeyCode::Char('q')), After::Quit);
+    }
+
+    #[test]
+    fn plus_and_minus_step_through_the_intervals() {
+        let mut view = View::new(Duration::from_millis(1500));
+        press(&mut view, KeyCode::Char('+'));
+        assert_eq!(view.interval(), Duration::from_secs(2));
+        for _ in 0..10 {
+            press(&mut view, KeyCode::Char('-'));
+        }
+        assert_eq!(view.interval(), *INTERVALS.start());
+        for _ in 0..10 {
+            press(&mut view, KeyCode::Char('+'));
+        }
+        assert_eq!(view.interval(), *INTERVALS.end());
+    }
+
+    #[test]
+    fn lists_scroll_as_far_as_they_go() {
+        let mut view = view();
+        assert_eq!(view.scrolled(Pane::Peers, 25, 10), 0);
+        for (code, offset) in [
+            (KeyCode::Up, 0),
+            (KeyCode::Down, 1),
+            (KeyCode::PageDown, 11),
+            (KeyCode::PageDown, 15),
+            (KeyCode::Down, 15),
+            (KeyCode::Up, 14),
+            (KeyCode::Home, 0),
+            (KeyCode::End, 15),
+            (KeyCode::PageUp, 5),
+        ] {
+            press(&mut view, code);
+            assert_eq!(view.scrolled(Pane::Peers, 25, 10), offset, "{code}");
+        }
+        assert_eq!(view.scrolled(Pane::Peers, 12, 10), 2);
+        assert_eq!(view.scrolled(Pane::Peers, 3, 10), 0);
+    }
+
+    #[test]
+    fn flows_are_asked_for_only_while_they_are_looked_at() {
+        let mut view = view();
+        assert!(!view.wants_flows());
+        press(&mut view, KeyCode::Char('4'));
+        assert!(view.wants_flows());
+        type_text(&mut view, "p");
+        assert!(view.is_paused());
+    }
+
+    fn any_code() -> impl Strategy<Value = KeyCode> {
+        prop_oneof![
+            8 => any::<char>().prop_map(KeyCode::Char),
+            8 => proptest::sample::select("qhspr/+-12345?jkgGlu ".chars().collect::<Vec<_>>()).prop_map(KeyCode::Char),
+            8 => proptest::sample::select(vec![
+                KeyCode::Enter, KeyCode::Esc, KeyCode::Tab, KeyCode::BackTab, KeyCode::Backspace, KeyCode::Up,
+                KeyCode::Down, KeyCode::PageUp, KeyCode::PageDown, KeyCode::Home, KeyCode::End, KeyCode::Left,
+                KeyCode::Right, KeyCode::F(1), KeyCode::Delete,
+            ]),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn no_keys_lead_out_of_bounds(
+            keys in vec((any_code(), any::<bool>(), 0..50_usize, 0..20_usize), 0..200),
+        ) {
+            let mut view = view();
+            for (code, control, n_rows, n_shown) in keys {
+                let modifiers = if control { KeyModifiers::CONTROL } else { KeyModifiers::NONE };
+                view.handle_key(KeyEvent::new(code, modifiers));
+
+                let pane = view.pane();
+                prop_assert!(view.scrolled(pane, n_rows, n_shown) <= n_rows.saturating_sub(n_shown));
+                prop_assert!(view.order(pane).column < pane.columns().len());
+                prop_assert!(INTERVALS.contains(&view.interval()));
+                prop_assert!(view.typed().is_none_or(|typed| typed.chars().count() <= MAX_FILTER_CHARS));
+            }
+        }
+    }
+}

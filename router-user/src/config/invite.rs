@@ -1,0 +1,301 @@
+//! An invite: what another node has to know of this one, as one string.
+//!
+//! `sr`, the version `1`, and base64url without padding of: length of the peer id and the id; number of addresses, and of
+//! each its kind, IP address and port; number of prefixes, and of each its family, length and the bytes it needs; the
+//! first 4 bytes of the SHA-256 sum of `sr1` and all before. Each invite has one form only.
+
+mod reader;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::net::IpAddr;
+use std::str::FromStr;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use ipnet::IpNet;
+use libp2p::multiaddr::Protocol;
+use libp2p::{Multiaddr, PeerId};
+use sha2::{Digest, Sha256};
+
+use super::address::{NETWORK_ALLOWED, dial_address, peer_network};
+use reader::Reader;
+
+/// What every invite starts with, whatever its version.
+const MAGIC: &str = "sr";
+/// Version that is written, and the only one that is read.
+const VERSION: char = '1';
+const CHECKSUM_LEN: usize = 4;
+
+/// Most addresses in an invite; more would be dialled one after the other for minutes.
+const MAX_ADDRESSES: usize = 16;
+/// Most prefixes in an invite; a node with more of them has a configuration that is written by hand.
+const MAX_PREFIXES: usize = 64;
+/// Longest invite.
+const MAX_CHARS: usize = 2048;
+/// Longest peer id: a multihash of a key of 42 bytes, which stands in it as it is.
+const MAX_ID_LEN: usize = 2 + 42;
+/// Kind, IPv6 address, port.
+const ADDRESS_LEN: usize = 1 + 16 + 2;
+/// Family, length, IPv6 address.
+const PREFIX_LEN: usize = 1 + 1 + 16;
+const MAX_BYTES: usize =
+    1 + MAX_ID_LEN + 1 + MAX_ADDRESSES * ADDRESS_LEN + 1 + MAX_PREFIXES * PREFIX_LEN + CHECKSUM_LEN;
+
+const _: () = assert!(3 + MAX_BYTES.div_ceil(3) * 4 <= MAX_CHARS);
+
+/// Bits of an address's kind.
+const KIND_V6: u8 = 1;
+const KIND_QUIC: u8 = 2;
+/// Families of a prefix.
+const FAMILY_V4: u8 = 4;
+const FAMILY_V6: u8 = 6;
+
+/// A node as another one needs it for a `[[peer]]` section. It authenticates nothing: who can change it on its way can
+/// put another peer in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Invite {
+    id: PeerId,
+    addresses: Vec<Multiaddr>,
+    allowed_ips: Vec<IpNet>,
+}
+
+/// Why a text is no invite, or an invite cannot be made.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InviteError {
+    /// Something else altogether.
+    #[error("this is no invite: an invite starts with sr1, as `stream-router invite` prints it")]
+    NoInvite,
+    /// Of another version.
+    #[error(
+        "the invite is of version {version}, and this program reads version {VERSION}; update the older of the two nodes"
+    )]
+    Version {
+        /// That version.
+        version: char,
+    },
+    /// Longer than any invite.
+    #[error("the invite has {n_bytes} characters, and none has more than {MAX_CHARS}; copy it alone")]
+    TooLong {
+        /// Its length.
+        n_bytes: usize,
+    },
+    /// A character that no invite has.
+    #[error("character {place} is none of an invite; copy the invite whole and on one line")]
+    Character {
+        /// Which, from 1.
+        place: usize,
+    },
+    /// Its checksum does not fit.
+    #[error("the invite is damaged or cut: its checksum does not fit; copy it again, the whole of it")]
+    Damaged,
+    /// It says what no peer can have.
+    #[error("the invite cannot be used: {wrong}")]
+    Content {
+        /// What is wrong.
+        wrong: String,
+    },
+}
+
+impl Invite {
+    /// An invite to the node `id`, which is dialled at `addresses`, if any, and has `allowed_ips` behind it.
+    ///
+    /// # Errors
+    /// An address or a prefix is none of a peer's, is there twice, or there are too many, or no prefix.
+    pub fn new(id: PeerId, addresses: Vec<Multiaddr>, allowed_ips: Vec<IpNet>) -> Result<Self, InviteError> {
+        let wrong = |wrong: String| InviteError::Content { wrong };
+        if addresses.len() > MAX_ADDRESSES {
+            let n = addresses.len();
+            return Err(wrong(format!(
+                "it has {n} addresses, and {MAX_ADDRESSES} is the most; choose"
+            )));
+        }
+        if allowed_ips.is_empty() || allowed_ips.len() > MAX_PREFIXES {
+            let n = allowed_ips.len();
+            return Err(wrong(format!(
+                "it has {n} prefixes; 1 to {MAX_PREFIXES} are allowed"
+            )));
+        }
+        let mut plain = Vec::with_capacity(addresses.len());
+        for address in addresses {
+            let address = dial_address(&address.to_string(), Some(id)).map_err(wrong)?;
+            if plain.contains(&address) {
+                return Err(wrong(format!("{address} is there twice")));
+            }
+            plain.push(address);
+        }
+        for (at, net) in allowed_ips.iter().enumerate() {
+            peer_network(&net.to_string()).map_err(wrong)?;
+            if allowed_ips.iter().skip(at + 1).any(|other| other == net) {
+                return Err(wrong(format!("{net} is there twice")));
+            }
+        }
+        Ok(Self {
+            id,
+            addresses: plain,
+            allowed_ips,
+        })
+    }
+
+    /// The same with other prefixes.
+    ///
+    /// # Errors
+    /// As for [`Invite::new`].
+    pub fn with_allowed_ips(self, allowed_ips: Vec<IpNet>) -> Result<Self, InviteError> {
+        Self::new(self.id, self.addresses, allowed_ips)
+    }
+
+    /// Id of the node.
+    pub fn id(&self) -> PeerId {
+        self.id
+    }
+
+    /// Where to dial it; empty if it dials.
+    pub fn addresses(&self) -> &[Multiaddr] {
+        &self.addresses
+    }
+
+    /// Prefixes behind it.
+    pub fn allowed_ips(&self) -> &[IpNet] {
+        &self.allowed_ips
+    }
+
+    /// The `[[peer]]` section of a configuration that makes the node a peer.
+    pub fn section(&self) -> String {
+        let texts = |texts: Vec<String>| format!("{texts:?}");
+        format!(
+            "[[peer]]\nid = \"{}\"\naddresses = {}\nallowed_ips = {}\n",
+            self.id,
+            texts(self.addresses.iter().map(ToString::to_string).collect()),
+            texts(self.allowed_ips.iter().map(ToString::to_string).collect()),
+        )
+    }
+
+    fn bytes(&self) -> Vec<u8> {
+        let id = self.id.to_bytes();
+        // `new` bounds each of the three.
+        let mut bytes = vec![id.len() as u8];
+        bytes.extend(id);
+        bytes.push(self.addresses.len() as u8);
+        for address in &self.addresses {
+            put_address(address, &mut bytes);
+        }
+        bytes.push(self.allowed_ips.len() as u8);
+        for net in &self.allowed_ips {
+            put_prefix(net, &mut bytes);
+        }
+        bytes
+    }
+}
+
+impl fmt::Display for Invite {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut bytes = self.bytes();
+        let checksum = checksum(&bytes);
+        bytes.extend(checksum);
+        write!(f, "{MAGIC}{VERSION}{}", URL_SAFE_NO_PAD.encode(bytes))
+    }
+}
+
+impl FromStr for Invite {
+    type Err = InviteError;
+
+    fn from_str(text: &str) -> Result<Self, InviteError> {
+        let mut rest = text.strip_prefix(MAGIC).ok_or(InviteError::NoInvite)?.chars();
+        match rest.next() {
+            Some(VERSION) => {}
+            Some(version) if version.is_ascii_alphanumeric() => return Err(InviteError::Version { version }),
+            _ => return Err(InviteError::NoInvite),
+        }
+        if text.len() > MAX_CHARS {
+            return Err(InviteError::TooLong { n_bytes: text.len() });
+        }
+        let strange = |c: char| !(c.is_ascii_alphanumeric() || c == '-' || c == '_');
+        if let Some(at) = text.chars().position(strange) {
+            return Err(InviteError::Character { place: at + 1 });
+        }
+        let decoded = URL_SAFE_NO_PAD.decode(rest.as_str());
+        let bytes = decoded.map_err(|_cut| InviteError::Damaged)?;
+        let at = bytes
+            .len()
+            .checked_sub(CHECKSUM_LEN)
+            .ok_or(InviteError::Damaged)?;
+        let (content, sum) = bytes.split_at(at);
+        if checksum(content) != sum {
+            return Err(InviteError::Damaged);
+        }
+        let invite = read(content)?;
+        if invite.bytes() != content {
+            return Err(InviteError::Content {
+                wrong: "it is not in its one form".to_owned(),
+            });
+        }
+        Ok(invite)
+    }
+}
+
+/// Parses a prefix of a peer.
+///
+/// # Errors
+/// What is wrong with it, and what is allowed.
+pub(crate) fn parse_network(text: &str) -> Result<IpNet, String> {
+    peer_network(text).map_err(|wrong| format!("{wrong} (allowed: {NETWORK_ALLOWED})"))
+}
+
+fn checksum(content: &[u8]) -> [u8; CHECKSUM_LEN] {
+    let mut sum = Sha256::new();
+    sum.update(MAGIC);
+    sum.update([VERSION as u8]);
+    sum.update(content);
+    let sum: [u8; 32] = sum.finalize().into();
+    let [a, b, c, d, ..] = sum;
+    [a, b, c, d]
+}
+
+/// Of an address that `dial_address` made: an IP address, then TCP, or UDP and QUIC.
+fn put_address(address: &Multiaddr, bytes: &mut Vec<u8>) {
+    let (mut kind, mut ip, mut port_be) = (0, Vec::new(), [0; 2]);
+    for protocol in address {
+        match protocol {
+            Protocol::Ip4(v4) => ip.extend(v4.octets()),
+            Protocol::Ip6(v6) => {
+                kind |= KIND_V6;
+                ip.extend(v6.octets());
+            }
+            Protocol::Tcp(port) | Protocol::Udp(port) => port_be = port.to_be_bytes(),
+            Protocol::QuicV1 => kind |= KIND_QUIC,
+            _ => {}
+        }
+    }
+    bytes.push(kind);
+    bytes.extend(ip);
+    bytes.extend(port_be);
+}
+
+fn put_prefix(net: &IpNet, bytes: &mut Vec<u8>) {
+    let n_needed = usize::from(net.prefix_len().div_ceil(8));
+    let family = if net.addr().is_ipv4() {
+        FAMILY_V4
+    } else {
+        FAMILY_V6
+    };
+    bytes.extend([family, net.prefix_len()]);
+    match net.addr() {
+        IpAddr::V4(ip) => bytes.extend(ip.octets().iter().take(n_needed)),
+        IpAddr::V6(ip) => bytes.extend(ip.octets().iter().take(n_needed)),
+    }
+}
+
+fn read(content: &[u8]) -> Result<Invite, InviteError> {
+    let mut reader = Reader::new(content);
+    let id = reader.id()?;
+    let n_addresses = reader.byte()?;
+    let addresses = (0..n_addresses).map(|_| reader.address());
+    let addresses = addresses.collect::<Result<_, _>>()?;
+    let n_prefixes = reader.byte()?;
+    let prefixes = (0..n_prefixes).map(|_| reader.prefix());
+    let prefixes = prefixes.collect::<Result<_, _>>()?;
+    reader.finish()?;
+    Invite::new(id, addresses, prefixes)
+}

@@ -1,0 +1,230 @@
+//! Invites there and back, and everything that is none.
+
+use proptest::collection::{hash_set, vec};
+use proptest::prelude::*;
+
+use super::*;
+
+const ID: &str = "12D3KooWDpJ7As7BWAwRMfu1VU2WCqNjvq387JEYKDBj4kx6nXTN";
+
+fn id() -> PeerId {
+    ID.parse().expect("a peer id")
+}
+
+fn invite(addresses: &[&str], allowed_ips: &[&str]) -> Result<Invite, InviteError> {
+    let addresses = addresses.iter().map(|text| text.parse().expect("a multiaddr"));
+    let allowed_ips = allowed_ips.iter().map(|text| text.parse().expect("a prefix"));
+    Invite::new(id(), addresses.collect(), allowed_ips.collect())
+}
+
+fn example() -> Invite {
+    invite(
+        &["/ip4/192.0.2.1/tcp/4001", "/ip6/2001:db8::1/udp/4001/quic-v1"],
+        &["10.42.0.1/32", "fd42::1/128", "0.0.0.0/0", "192.168.7.0/24"],
+    )
+    .expect("an invite")
+}
+
+/// A text whose checksum fits, whatever it holds.
+fn sealed(content: &[u8]) -> String {
+    let bytes = [content, &checksum(content)].concat();
+    format!("sr1{}", URL_SAFE_NO_PAD.encode(bytes))
+}
+
+fn wrong(text: &str) -> String {
+    text.parse::<Invite>().expect_err("no invite").to_string()
+}
+
+#[test]
+fn the_form_of_an_invite_stays_what_it_is() {
+    let text = example().to_string();
+
+    assert_eq!(
+        text,
+        "sr1JgAkCAESIDtqJ7zOtqQtYqOo0CpvDXNlMhV3HeJDpjrASKGLWdopAgDAAAIBD6EDIAENuAAAAAAAAAAAAAAAAQ-hBAQgCioAAQaA_UIAAAAAAAAAAAAAAAAAAQQABBjAqAdnhcLU"
+    );
+    assert_eq!(text.parse(), Ok(example()));
+}
+
+#[test]
+fn the_section_is_the_peer_in_a_configuration() {
+    assert_eq!(
+        example().section(),
+        format!(
+            "[[peer]]\nid = \"{ID}\"\n\
+             addresses = [\"/ip4/192.0.2.1/tcp/4001\", \"/ip6/2001:db8::1/udp/4001/quic-v1\"]\n\
+             allowed_ips = [\"10.42.0.1/32\", \"fd42::1/128\", \"0.0.0.0/0\", \"192.168.7.0/24\"]\n"
+        )
+    );
+}
+
+#[test]
+fn the_peer_id_behind_an_address_is_taken_off() {
+    let named = format!("/ip4/192.0.2.1/tcp/4001/p2p/{ID}");
+
+    let invite = invite(&[&named], &["10.42.0.1/32"]).unwrap();
+
+    assert_eq!(invite.addresses()[0].to_string(), "/ip4/192.0.2.1/tcp/4001");
+}
+
+#[test]
+fn what_no_peer_can_have_is_refused() {
+    let tcp = "/ip4/192.0.2.1/tcp/4001";
+    let net = "10.42.0.1/32";
+    for (addresses, nets, said) in [
+        (
+            &["/ip4/0.0.0.0/tcp/4001"][..],
+            &[net][..],
+            "0.0.0.0 is not the address of a host",
+        ),
+        (&["/ip4/192.0.2.1/tcp/0"], &[net], "port 0 cannot be dialled"),
+        (
+            &["/dns4/example.org/tcp/1"],
+            &[net],
+            "not an address of a supported transport",
+        ),
+        (&[tcp, tcp], &[net], "is there twice"),
+        (&[tcp; 17], &[net], "17 addresses"),
+        (&[tcp], &[], "0 prefixes"),
+        (&[tcp], &[net, net], "10.42.0.1/32 is there twice"),
+        (&[tcp], &["10.42.0.1/24"], "host bits set"),
+        (&[tcp], &["127.0.0.0/8"], "loopback"),
+    ] {
+        let error = invite(addresses, nets).unwrap_err().to_string();
+        assert!(error.contains(said), "{error}");
+    }
+}
+
+#[test]
+fn a_text_that_is_no_invite_is_told_apart_from_a_damaged_one() {
+    let text = example().to_string();
+    let newer = text.replacen("sr1", "sr2", 1);
+    let broken = text.replacen("A", "B", 1);
+    let spaced = format!("{} {}", &text[..20], &text[20..]);
+    for (text, said) in [
+        ("", "this is no invite"),
+        ("12D3KooW", "this is no invite"),
+        ("sr", "this is no invite"),
+        ("sr?", "this is no invite"),
+        (newer.as_str(), "of version 2"),
+        ("sr1", "damaged or cut"),
+        ("sr1AAAA", "damaged or cut"),
+        (&text[..text.len() - 1], "damaged or cut"),
+        (&text[..text.len() - 4], "damaged or cut"),
+        (&format!("{text}A"), "damaged or cut"),
+        (&broken, "damaged or cut"),
+        (&spaced, "character 21 is none"),
+        (&format!("{text}="), "is none of an invite"),
+        (&format!("sr1{}", "A".repeat(2046)), "2049 characters"),
+    ] {
+        assert!(wrong(text).contains(said), "{text}: {}", wrong(text));
+    }
+}
+
+#[test]
+fn a_content_that_makes_no_sense_is_refused_though_its_checksum_fits() {
+    let id = id().to_bytes();
+    let head = [&[id.len() as u8], &id[..]].concat();
+    let with = |rest: &[u8]| sealed(&[&head, rest].concat());
+    for (text, said) in [
+        (sealed(&[]), "ends before its end"),
+        (sealed(&[2, 0x55, 0]), "peer id"),
+        (sealed(&[200, 0, 0]), "ends before its end"),
+        (with(&[1, 4, 192, 0, 2, 1, 0x0f, 0xa1, 1, 4, 8, 10]), "kind 4"),
+        (with(&[1, 0, 192, 0]), "ends before its end"),
+        (
+            with(&[1, 0, 0, 0, 0, 0, 0x0f, 0xa1, 1, 4, 8, 10]),
+            "0.0.0.0 is not the address",
+        ),
+        (with(&[0, 0]), "0 prefixes"),
+        (with(&[0, 1, 5, 8, 10]), "family 5"),
+        (with(&[0, 1, 4, 33, 10, 0, 0, 0, 0]), "a prefix of 33 bits"),
+        (with(&[0, 1, 4, 32, 10]), "ends before its end"),
+        (with(&[0, 1, 4, 7, 11]), "host bits set"),
+        (with(&[0, 1, 4, 8, 127]), "loopback"),
+        (with(&[0, 2, 4, 8, 10, 4, 8, 10]), "is there twice"),
+        (with(&[0, 1, 4, 8, 10, 0]), "goes on behind its end"),
+    ] {
+        assert!(wrong(&text).contains(said), "{said}: {}", wrong(&text));
+    }
+    assert!(with(&[0, 1, 4, 8, 10]).parse::<Invite>().is_ok());
+}
+
+fn any_address() -> impl Strategy<Value = Multiaddr> {
+    // Unicast addresses of both families.
+    let ip = prop_oneof![
+        (1..=223_u8, any::<[u8; 3]>()).prop_map(|(a, [b, c, d])| IpAddr::from([a, b, c, d])),
+        any::<[u8; 15]>().prop_map(|rest| {
+            let mut octets = [0x20; 16];
+            octets[1..].copy_from_slice(&rest);
+            IpAddr::from(octets)
+        }),
+    ];
+    (ip, 1..=u16::MAX, any::<bool>()).prop_map(|(ip, port, quic)| {
+        let address = Multiaddr::from(ip);
+        if quic {
+            address.with(Protocol::Udp(port)).with(Protocol::QuicV1)
+        } else {
+            address.with(Protocol::Tcp(port))
+        }
+    })
+}
+
+fn any_prefix() -> impl Strategy<Value = IpNet> {
+    let v4 = (any::<[u8; 3]>(), 0..=32_u8).prop_map(|([b, c, d], len)| (IpAddr::from([10, b, c, d]), len));
+    let v6 = (any::<[u8; 15]>(), 0..=128_u8).prop_map(|(rest, len)| {
+        let mut octets = [0xfd; 16];
+        octets[1..].copy_from_slice(&rest);
+        (IpAddr::from(octets), len)
+    });
+    prop_oneof![v4, v6].prop_map(|(ip, len)| IpNet::new(ip, len).expect("a length of the family").trunc())
+}
+
+proptest! {
+    #[test]
+    fn every_invite_is_read_back_and_has_one_form(
+        seed in any::<[u8; 32]>(),
+        addresses in hash_set(any_address(), 0..=MAX_ADDRESSES),
+        allowed_ips in hash_set(any_prefix(), 1..=MAX_PREFIXES),
+    ) {
+        let key = libp2p::identity::Keypair::ed25519_from_bytes(seed).expect("a seed");
+        let invite = Invite::new(
+            key.public().to_peer_id(),
+            addresses.into_iter().collect(),
+            allowed_ips.into_iter().collect(),
+        ).expect("an invite");
+
+        let text = invite.to_string();
+
+        prop_assert!(text.len() <= MAX_CHARS);
+        let back = text.parse::<Invite>();
+        prop_assert_eq!(back.as_ref(), Ok(&invite));
+        prop_assert_eq!(back.expect("an invite").to_string(), text);
+    }
+
+    #[test]
+    fn no_change_of_a_character_goes_unseen(at in 0_usize..200, to in "[A-Za-z0-9_-]") {
+        let text = example().to_string();
+        let at = at % text.len();
+        let changed = format!("{}{to}{}", &text[..at], &text[at + 1..]);
+
+        prop_assert_eq!(changed.parse::<Invite>().is_ok(), changed == text);
+    }
+
+    #[test]
+    fn bytes_of_any_kind_are_refused_or_have_one_form(content in vec(any::<u8>(), 0..200)) {
+        let id = id().to_bytes();
+        let framed = [&[id.len() as u8], &id[..], &content].concat();
+        for text in [sealed(&content), sealed(&framed)] {
+            if let Ok(invite) = text.parse::<Invite>() {
+                prop_assert_eq!(invite.to_string(), text);
+            }
+        }
+    }
+
+    #[test]
+    fn a_text_of_any_kind_is_no_panic(text in ".*") {
+        let _ = text.parse::<Invite>();
+        let _ = format!("sr1{text}").parse::<Invite>();
+    }
+}
