@@ -278,12 +278,7 @@ impl Source for NodeStatus {
     fn capture(&self, query: &CaptureQuery) -> Result<CaptureStream, SourceError> {
         let filter = CaptureFilter::parse(&query.filter);
         let filter = filter.map_err(|error| SourceError::Query(error.to_string()))?;
-        let peer = |end: &String| {
-            let index = PeerIndex(flow_list::find_peer(self, end)?);
-            let peer = self.parts.peers.get(index);
-            peer.map(|peer| peer.id)
-                .ok_or_else(|| SourceError::Query(format!("the peer {end} is gone")))
-        };
+        let peer = |end: &String| flow_list::find_peer(self, end).map(|peer| peer.id);
         let filter = filter.map(|filter| filter.resolve(peer)).transpose()?;
         let opened = self.parts.taps.open(query, filter);
         opened.map_err(|TooMany| {

@@ -2,13 +2,14 @@
 
 use std::cmp::Ordering;
 use std::net::{IpAddr, Ipv6Addr};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use router_common::conn::Conn;
 use router_common::flow_key::{FAMILY_V4, FlowKey};
 use router_common::peer::NO_PEER;
 
-use super::{NodeStatus, failed};
+use super::{NodeStatus, Peer, failed};
 use crate::control::{Flow, FlowQuery, FlowSort, Flows, IpProtocol, SourceError};
 use crate::engine::flow_cache::Tick;
 
@@ -17,7 +18,7 @@ pub(super) fn read(node: &NodeStatus, query: &FlowQuery) -> Result<Flows, Source
     let peer = query
         .peer
         .as_deref()
-        .map(|end| find_peer(node, end))
+        .map(|end| find_peer(node, end).map(|peer| peer.index.0))
         .transpose()?;
     let reader = node
         .parts
@@ -62,8 +63,8 @@ pub(super) fn read(node: &NodeStatus, query: &FlowQuery) -> Result<Flows, Source
     })
 }
 
-/// The index of the one peer whose id ends so.
-pub(super) fn find_peer(node: &NodeStatus, end: &str) -> Result<u32, SourceError> {
+/// The one peer whose id ends so.
+pub(super) fn find_peer(node: &NodeStatus, end: &str) -> Result<Arc<Peer>, SourceError> {
     let peers = node.parts.peers.load();
     let peers = peers.all().iter().map(|configured| &configured.peer);
     match peers
@@ -73,7 +74,7 @@ pub(super) fn find_peer(node: &NodeStatus, end: &str) -> Result<u32, SourceError
         [] => Err(SourceError::Query(format!(
             "no peer's id ends with {end}; the command peers lists them"
         ))),
-        [peer] => Ok(peer.index.0),
+        [peer] => Ok(Arc::clone(peer)),
         [_, _, ..] => Err(SourceError::Query(format!(
             "the ids of several peers end with {end}; give more of it"
         ))),
