@@ -127,7 +127,7 @@ mod tests {
     fn what_is_not_said_has_its_default() {
         let log = log("").unwrap();
         assert_eq!((log.level(), log.format()), ("info", LogFormat::Auto));
-        assert_eq!(log.filter().to_string(), "libp2p_swarm=warn,info");
+        assert_eq!(log.filter().to_string(), format!("{QUIET_TARGETS},info"));
     }
 
     #[test]
@@ -136,10 +136,13 @@ mod tests {
 
         assert_eq!(
             filter("warn,stream_router::p2p=debug"),
-            "stream_router::p2p=debug,libp2p_swarm=warn,warn"
+            format!("stream_router::p2p=debug,{QUIET_TARGETS},warn")
         );
-        assert_eq!(filter("info,libp2p_swarm=trace"), "libp2p_swarm=trace,info");
-        assert_eq!(filter("OFF"), "libp2p_swarm=warn,off");
+        assert_eq!(
+            filter("info,libp2p_swarm=trace"),
+            "libp2p_swarm=trace,libp2p_mdns=warn,libp2p_kad=error,info"
+        );
+        assert_eq!(filter("OFF"), format!("{QUIET_TARGETS},off"));
     }
 
     #[test]
