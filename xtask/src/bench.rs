@@ -39,7 +39,7 @@ pub(crate) fn dispatch() -> Result<()> {
 /// When not root, when a build fails, or when a measurement cannot be made.
 pub(crate) fn steering(seconds: Duration) -> Result<()> {
     require_root("bench")?;
-    install::programs()?;
+    install::bench_programs()?;
     build::object()?;
     run(cargo().args(["bench", "--package=stream-router", "--bench=steering"]))?;
     flood::run(seconds)
@@ -51,6 +51,6 @@ pub(crate) fn steering(seconds: Duration) -> Result<()> {
 /// When not root, when a build fails, or when a measurement cannot be made.
 pub(crate) fn isolation(repeats: u32) -> Result<()> {
     require_root("bench")?;
-    install::programs()?;
+    install::bench_programs()?;
     isolation::run(repeats)
 }

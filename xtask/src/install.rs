@@ -7,18 +7,22 @@ use anyhow::{Context, Result, bail};
 
 use crate::command::{find_program, is_root, run};
 
-/// Programs that the ready network, the end-to-end tests and the comparison with other VPNs run, with the Debian package
-/// of each.
+/// Programs that the ready network runs, with the Debian package of each.
 const PROGRAMS: &[(&str, &str)] = &[
     ("ip", "iproute2"),
     ("ping", "iputils-ping"),
     ("tracepath", "iputils-tracepath"),
     ("iperf3", "iperf3"),
     ("bpftool", "bpftool"),
+];
+
+/// Programs that the comparison with other VPNs runs beside those.
+const BENCH_PROGRAMS: &[(&str, &str)] = &[("ethtool", "ethtool"), ("nft", "nftables")];
+
+/// Programs that the tests run beside those.
+const TEST_PROGRAMS: &[(&str, &str)] = &[
     ("tcpdump", "tcpdump"),
     ("sysctl", "procps"),
-    ("ethtool", "ethtool"),
-    ("nft", "nftables"),
     ("tmux", "tmux"),
     ("chromium", "chromium"),
 ];
@@ -34,12 +38,28 @@ const PACKAGE_PROGRAMS: &[(&str, &str)] = &[
     ("setpriv", "util-linux"),
 ];
 
-/// Makes sure that every one of these programs is there.
+/// Makes sure that every program the ready network runs is there.
 ///
 /// # Errors
 /// When one is missing and cannot be installed.
 pub(crate) fn programs() -> Result<()> {
     ensure(PROGRAMS)
+}
+
+/// Makes sure that every program the comparison with other VPNs runs is there.
+///
+/// # Errors
+/// When one is missing and cannot be installed.
+pub(crate) fn bench_programs() -> Result<()> {
+    ensure(&[PROGRAMS, BENCH_PROGRAMS].concat())
+}
+
+/// Makes sure that every program a test runs is there.
+///
+/// # Errors
+/// When one is missing and cannot be installed.
+pub(crate) fn test_programs() -> Result<()> {
+    ensure(&[PROGRAMS, BENCH_PROGRAMS, TEST_PROGRAMS, PACKAGE_PROGRAMS].concat())
 }
 
 /// Makes sure that every program that makes packages, or that their test runs, is there.

@@ -15,8 +15,7 @@ const PROGRAM_LIMIT_SECS: &str = "1200";
 /// When not root (a test that was left out has not passed), or when a test fails.
 pub(crate) fn run_all(args: &[String]) -> Result<()> {
     require_root("test")?;
-    install::programs()?;
-    install::package_programs()?;
+    install::test_programs()?;
     lab::clear_leftovers()?;
     build::object()?;
     let mut tests = cargo();

@@ -241,8 +241,19 @@ mod tests {
         );
     }
 
-    /// One value other than the default for every field of the file, and whether a running node takes it.
-    const FIELDS: [(&str, &str, &str, bool); 36] = [
+    #[test]
+    fn what_is_announced_needs_a_restart() {
+        let dht = [PLAIN, "[discovery]\ndht = true\n"].concat();
+        let announced = [&dht, "announce = ['/ip4/192.0.2.9/tcp/4001']\n"].concat();
+
+        let changes = config(&dht).changes(&config(&announced));
+
+        assert_eq!(changes.needs_restart, ["discovery.announce"]);
+    }
+
+    /// One value other than the default for every field of the file that can stand without another, and whether a
+    /// running node takes it.
+    const FIELDS: [(&str, &str, &str, bool); 35] = [
         ("node", "key", "'/k'", false),
         ("node", "listen", "[]", false),
         ("node", "control", "'/c'", false),
@@ -273,7 +284,6 @@ mod tests {
         ("log", "format", "'json'", false),
         ("discovery", "mdns", "true", false),
         ("discovery", "dht", "true", false),
-        ("discovery", "announce", "['/ip4/192.0.2.9/tcp/4001']", false),
         ("metrics", "listen", "'127.0.0.1:9464'", false),
         ("metrics", "hosts", "['node']", false),
         ("gateway", "interface", "'lan0'", false),

@@ -37,7 +37,7 @@ pub(crate) struct Plan {
 /// When not root, when a tool is missing, when no VPN is there, or when the report cannot be written.
 pub(crate) fn compare(plan: &Plan) -> Result<()> {
     require_root("bench")?;
-    install::programs()?;
+    install::bench_programs()?;
     clear_leftovers()?;
     let mut peers = Vec::new();
     for vpn in plan.vpns() {
