@@ -26,6 +26,7 @@ mod service;
 mod status;
 mod stream_scaler;
 pub(crate) mod streams;
+pub(crate) mod turn_batches;
 mod uncaptured;
 mod worker;
 mod worker_pool;

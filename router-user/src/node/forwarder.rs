@@ -10,13 +10,12 @@ use router_common::record::RecordHeader;
 use super::capture::{Passing, Taps, Turn};
 use super::counters::{Counter, Counters};
 use super::peers::{LivePeers, PeerTable};
-use super::streams::Lane;
+use super::turn_batches::{Now, Outgoing, TurnBatches};
 use crate::control::CaptureDirection;
 use crate::device::{Injector, ReplyBuffer, TokenBucket, Unreachable, unreachable};
 use crate::engine::addresses::addresses;
-use crate::engine::batch::Batch;
-use crate::engine::flow_cache::{FlowCache, StreamIndex, Tick};
-use crate::engine::flow_class::{BucketIndex, FlowClass, is_urgent};
+use crate::engine::flow_cache::FlowCache;
+use crate::engine::flow_class::is_urgent;
 use crate::engine::route_table::PeerIndex;
 
 /// Answers per second and worker, and at once; like Linux, which sends one a second to each host after a burst of 6.
@@ -34,29 +33,11 @@ pub(super) struct Forwarder {
     reply: ReplyBuffer,
     flows: Arc<FlowCache>,
     now: Now,
-    /// By peer and stream, made when a stream is first used.
-    batches: Vec<Vec<Batches>>,
-    /// Batches that are begun, or were since the last flush.
-    touched: Vec<(PeerIndex, StreamIndex)>,
+    batches: TurnBatches,
     last_route: Option<(std::net::IpAddr, PeerIndex)>,
     taps: Arc<Taps>,
     /// While somebody captures.
     captured: Option<Turn>,
-}
-
-/// What of a stream's frames is not handed over yet.
-#[derive(Default)]
-struct Batches {
-    sparse: Batch,
-    bulk: Batch,
-}
-
-/// The time of a turn, in the units of those who ask.
-#[derive(Clone, Copy)]
-struct Now {
-    instant: Instant,
-    tick: Tick,
-    ms: u16,
 }
 
 impl Forwarder {
@@ -69,7 +50,7 @@ impl Forwarder {
         taps: Arc<Taps>,
     ) -> Self {
         Self {
-            batches: Vec::new(),
+            batches: TurnBatches::default(),
             now: Now::new(Instant::now(), &flows),
             flows,
             peers: peers.load_full(),
@@ -78,7 +59,6 @@ impl Forwarder {
             injector,
             unreachable_limit: TokenBucket::new(UNREACHABLE_PER_SECOND, UNREACHABLE_BURST, Instant::now()),
             reply: ReplyBuffer::default(),
-            touched: Vec::new(),
             last_route: None,
             taps,
             captured: None,
@@ -121,25 +101,20 @@ impl Forwarder {
         }
         let choose = || peer.streams.choose(flow_hash);
         let stream = self.flows.stream(flow_hash, self.now.tick, choose);
-        let (Some(lane), Some(batches)) = (
-            peer.streams.lane(stream),
-            batches_of(&mut self.batches, index, stream),
-        ) else {
+        let Some(lane) = peer.streams.lane(stream) else {
             return;
         };
-        if batches.sparse.is_empty() && batches.bulk.is_empty() {
-            self.touched.push((index, stream));
-        }
-        let bucket = BucketIndex::of(flow_hash);
-        match lane
-            .outbox
-            .classify(bucket, frame.len(), is_urgent(packet), self.now.ms)
-        {
-            FlowClass::Sparse => batches.sparse.push_sparse(frame),
-            FlowClass::Bulk => batches.bulk.push_bulk(frame, bucket),
-        }
-        if batches.bulk.is_full() {
-            batches.hand_over(lane, self.now.instant, &self.counters);
+        let outgoing = Outgoing {
+            peer: index.0,
+            stream,
+            lane,
+            flow_hash,
+            frame,
+            urgent: is_urgent(packet),
+        };
+        let n_refused = self.batches.push(&outgoing, self.now);
+        if n_refused > 0 {
+            self.counters.add(Counter::TxQueueFull, u64::from(n_refused));
         }
     }
 
@@ -157,12 +132,10 @@ impl Forwarder {
     /// Hands every begun batch to its stream.
     pub(super) fn flush(&mut self) {
         self.captured = None;
-        for (index, stream) in self.touched.drain(..) {
-            let lane = self.peers.get(index).and_then(|peer| peer.streams.lane(stream));
-            if let (Some(lane), Some(batches)) = (lane, batches_of(&mut self.batches, index, stream)) {
-                batches.hand_over(lane, self.now.instant, &self.counters);
-            }
-        }
+        let lane = |peer, stream| self.peers.get(PeerIndex(peer))?.streams.lane(stream);
+        self.batches.flush(self.now, lane, |_, n_refused| {
+            self.counters.add(Counter::TxQueueFull, u64::from(n_refused));
+        });
     }
 
     /// Counts a packet that goes nowhere and tells its sender, as often as the limit allows.
@@ -195,45 +168,4 @@ fn frame_of(record: &[u8]) -> Option<(u32, &[u8], &[u8])> {
 /// The offload header of a frame that [`frame_of`] gave.
 fn frame_vnet(frame: &[u8]) -> VnetHeader {
     bytemuck::pod_read_unaligned(&frame[size_of::<u32>()..FrameHeader::LEN])
-}
-
-fn batches_of(batches: &mut Vec<Vec<Batches>>, peer: PeerIndex, stream: StreamIndex) -> Option<&mut Batches> {
-    at(at(batches, peer.0 as usize)?, usize::from(stream.0))
-}
-
-/// The element at `index`, with those up to it made if need be.
-fn at<T: Default>(elements: &mut Vec<T>, index: usize) -> Option<&mut T> {
-    if index >= elements.len() {
-        elements.resize_with(index + 1, T::default);
-    }
-    elements.get_mut(index)
-}
-
-impl Batches {
-    fn hand_over(&mut self, lane: &Lane, now: Instant, counters: &Counters) {
-        for (class, batch) in [
-            (FlowClass::Sparse, &mut self.sparse),
-            (FlowClass::Bulk, &mut self.bulk),
-        ] {
-            if batch.is_empty() {
-                continue;
-            }
-            lane.n_offered.fetch_add(u64::from(batch.n_frames()), Relaxed);
-            let n_refused = lane.outbox.push(batch, class, now);
-            if n_refused > 0 {
-                lane.n_refused.fetch_add(u64::from(n_refused), Relaxed);
-                counters.add(Counter::TxQueueFull, u64::from(n_refused));
-            }
-        }
-    }
-}
-
-impl Now {
-    fn new(instant: Instant, flows: &FlowCache) -> Self {
-        Self {
-            instant,
-            tick: flows.tick(instant),
-            ms: flows.since_start(instant).as_millis() as u16,
-        }
-    }
 }

@@ -10,9 +10,8 @@ use tokio::sync::Notify;
 use super::Shared;
 use super::peer::Peer;
 use super::queue::{PacketQueue, Tag};
-use crate::engine::batch::Batch;
-use crate::engine::flow_cache::{StreamIndex, Tick};
-use crate::engine::flow_class::{BucketIndex, FlowClass, is_urgent};
+use crate::engine::flow_class::is_urgent;
+use crate::node::turn_batches::{Now, Outgoing, TurnBatches};
 
 /// Packets of one turn, so that the senders on its thread get theirs.
 const TURN_PACKETS: u32 = 256;
@@ -78,55 +77,38 @@ pub(super) async fn run(shared: Arc<Shared>, station: Arc<Station>) {
 struct Sorter {
     shared: Arc<Shared>,
     peers: Arc<Vec<Arc<Peer>>>,
-    instant: Instant,
-    tick: Tick,
-    ms: u16,
-    /// By peer and stream, made when a stream is first used.
-    batches: Vec<Vec<Batches>>,
-    /// Batches that were begun since the last flush.
-    touched: Vec<(usize, StreamIndex)>,
-}
-
-#[derive(Default)]
-struct Batches {
-    sparse: Batch,
-    bulk: Batch,
+    now: Now,
+    batches: TurnBatches,
 }
 
 impl Sorter {
     fn new(shared: Arc<Shared>) -> Self {
         Self {
             peers: shared.peers.load_full(),
-            instant: Instant::now(),
-            tick: Tick::from_bits(0),
-            ms: 0,
-            batches: Vec::new(),
-            touched: Vec::new(),
+            now: Now::new(Instant::now(), &shared.streams_of_flows),
+            batches: TurnBatches::default(),
             shared,
         }
     }
 
     fn handle_turn(&mut self, now: Instant) {
-        self.instant = now;
-        self.tick = self.shared.streams_of_flows.tick(now);
-        self.ms = self.shared.streams_of_flows.since_start(now).as_millis() as u16;
+        self.now = Now::new(now, &self.shared.streams_of_flows);
     }
 
     /// Takes one packet, which stands in `frame` behind room for the header.
     fn handle_packet(&mut self, tag: Tag, frame: &mut [u8]) {
-        let index = tag.peer as usize;
-        if index >= self.peers.len() {
+        if tag.peer as usize >= self.peers.len() {
             // Found since the last look; it was published before a packet could name it.
             self.peers = self.shared.peers.load_full();
         }
-        let Some(peer) = self.peers.get(index) else {
+        let Some(peer) = self.peers.get(tag.peer as usize) else {
             return;
         };
         let flow_hash = tag.flow_hash;
         let stream = self
             .shared
             .streams_of_flows
-            .stream(flow_hash, self.tick, || peer.streams.choose(flow_hash));
+            .stream(flow_hash, self.now.tick, || peer.streams.choose(flow_hash));
         let Some(lane) = peer.streams.lane(stream) else {
             return;
         };
@@ -136,65 +118,28 @@ impl Sorter {
         };
         let (head, packet) = frame.split_at_mut(FrameHeader::LEN);
         head.copy_from_slice(bytemuck::bytes_of(&header));
-        let bucket = BucketIndex::of(flow_hash);
         let urgent = is_urgent(packet);
-        let Some(batches) = batches_of(&mut self.batches, index, stream) else {
-            return;
+        let outgoing = Outgoing {
+            peer: tag.peer,
+            stream,
+            lane,
+            flow_hash,
+            frame,
+            urgent,
         };
-        if batches.sparse.is_empty() && batches.bulk.is_empty() {
-            self.touched.push((index, stream));
-        }
-        match lane.outbox.classify(bucket, frame.len(), urgent, self.ms) {
-            FlowClass::Sparse => batches.sparse.push_sparse(frame),
-            FlowClass::Bulk => batches.bulk.push_bulk(frame, bucket),
-        }
-        if batches.bulk.is_full() {
-            batches.hand_over(peer, stream, self.instant);
+        let n_refused = self.batches.push(&outgoing, self.now);
+        if n_refused > 0 {
+            peer.add_lost(n_refused.into());
         }
     }
 
     /// Hands every begun batch to its stream.
     fn flush(&mut self) {
-        for (index, stream) in self.touched.drain(..) {
-            if let (Some(peer), Some(batches)) = (
-                self.peers.get(index),
-                batches_of(&mut self.batches, index, stream),
-            ) {
-                batches.hand_over(peer, stream, self.instant);
-            }
-        }
-    }
-}
-
-fn batches_of(batches: &mut Vec<Vec<Batches>>, peer: usize, stream: StreamIndex) -> Option<&mut Batches> {
-    if peer >= batches.len() {
-        batches.resize_with(peer + 1, Vec::new);
-    }
-    let of_peer = batches.get_mut(peer)?;
-    let index = usize::from(stream.0);
-    if index >= of_peer.len() {
-        of_peer.resize_with(index + 1, Batches::default);
-    }
-    of_peer.get_mut(index)
-}
-
-impl Batches {
-    fn hand_over(&mut self, peer: &Peer, stream: StreamIndex, now: Instant) {
-        let Some(lane) = peer.streams.lane(stream) else {
-            return;
-        };
-        for (class, batch) in [
-            (FlowClass::Sparse, &mut self.sparse),
-            (FlowClass::Bulk, &mut self.bulk),
-        ] {
-            if batch.is_empty() {
-                continue;
-            }
-            lane.n_offered.fetch_add(u64::from(batch.n_frames()), Relaxed);
-            let n_refused = lane.outbox.push(batch, class, now);
-            if n_refused > 0 {
+        let lane = |peer, stream| self.peers.get(peer as usize)?.streams.lane(stream);
+        self.batches.flush(self.now, lane, |peer, n_refused| {
+            if let Some(peer) = self.peers.get(peer as usize) {
                 peer.add_lost(n_refused.into());
             }
-        }
+        });
     }
 }
