@@ -18,7 +18,7 @@ pub(crate) mod outbox;
 mod peer_registry;
 mod peers;
 mod prefixes;
-mod privileges;
+pub(crate) mod privileges;
 mod receiver;
 mod reload;
 mod sender;

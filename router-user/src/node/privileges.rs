@@ -1,104 +1,181 @@
-//! What the process may do, looked at before anything is made.
+//! What a node may have to do, and whether the process may: looked at before anything is made, and by the doctor.
 
+use std::fs;
+use std::io;
+
+use libp2p::multiaddr::Protocol;
 use rustix::thread::{CapabilitySet, capabilities};
 
 use super::error::NodeError;
 use crate::config::{Config, Sink};
 
-/// A capability that a node cannot do without, and what for.
-struct Need {
+/// A capability that a node uses.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Capability {
+    pub(crate) name: &'static str,
     /// One of these gives it.
     any_of: CapabilitySet,
-    name: &'static str,
     what_for: &'static str,
+    /// A node runs without it.
+    pub(crate) is_optional: bool,
 }
 
-const ALWAYS: [Need; 3] = [
-    Need {
-        any_of: CapabilitySet::NET_ADMIN,
-        name: "CAP_NET_ADMIN",
-        what_for: "the device, its routes and the hook at its egress",
-    },
-    Need {
-        any_of: CapabilitySet::BPF.union(CapabilitySet::SYS_ADMIN),
-        name: "CAP_BPF",
-        what_for: "eBPF maps and programs",
-    },
-    Need {
-        any_of: CapabilitySet::PERFMON.union(CapabilitySet::SYS_ADMIN),
-        name: "CAP_PERFMON",
-        what_for: "what the eBPF programs do with packets",
-    },
-];
-
-const SOCKETS: Need = Need {
-    any_of: CapabilitySet::NET_RAW,
+const NET_ADMIN: Capability = Capability {
+    name: "CAP_NET_ADMIN",
+    any_of: CapabilitySet::NET_ADMIN,
+    what_for: "the device, its routes and the hook at its egress",
+    is_optional: false,
+};
+const BPF: Capability = Capability {
+    name: "CAP_BPF",
+    any_of: CapabilitySet::BPF.union(CapabilitySet::SYS_ADMIN),
+    what_for: "eBPF maps and programs",
+    is_optional: false,
+};
+const PERFMON: Capability = Capability {
+    name: "CAP_PERFMON",
+    any_of: CapabilitySet::PERFMON.union(CapabilitySet::SYS_ADMIN),
+    what_for: "what the eBPF programs do with packets",
+    is_optional: false,
+};
+const SYS_NICE: Capability = Capability {
+    name: "CAP_SYS_NICE",
+    any_of: CapabilitySet::SYS_NICE,
+    what_for: "data threads that go before other programs",
+    is_optional: true,
+};
+const NET_RAW: Capability = Capability {
     name: "CAP_NET_RAW",
+    any_of: CapabilitySet::NET_RAW,
     what_for: "AF_XDP sockets at a gateway",
+    is_optional: false,
+};
+const NET_BIND_SERVICE: Capability = Capability {
+    name: "CAP_NET_BIND_SERVICE",
+    any_of: CapabilitySet::NET_BIND_SERVICE,
+    what_for: "listening on a port that is kept for root",
+    is_optional: false,
 };
 
-/// Fails if the process lacks a capability that the node of this configuration needs.
-pub(super) fn check(config: &Config) -> Result<(), NodeError> {
-    let held = capabilities(None).map_err(|error| NodeError::System {
-        action: "ask for the capabilities of this process",
-        source: error.into(),
-    })?;
-    let sockets = config
+/// First port that needs no capability, unless `net.ipv4.ip_unprivileged_port_start` says otherwise.
+const FIRST_FREE_PORT: u16 = 1024;
+
+/// What the node of this configuration uses.
+pub(crate) fn needed(config: &Config) -> Vec<Capability> {
+    let first_free = fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start")
+        .ok()
+        .and_then(|text| text.trim().parse().ok())
+        .unwrap_or(FIRST_FREE_PORT);
+    let mut listen = config.node().listen().iter().flat_map(|address| address.iter());
+    let has_low_port = listen.any(
+        |part| matches!(part, Protocol::Tcp(port) | Protocol::Udp(port) if port != 0 && port < first_free),
+    );
+    let has_sockets = config
         .gateways()
         .iter()
         .any(|gateway| gateway.sink() != Sink::Ring);
-    match missing(held.effective, sockets) {
-        missing if missing.is_empty() => Ok(()),
-        missing => Err(NodeError::Privileges { missing }),
-    }
+    let mut needed = vec![NET_ADMIN, BPF, PERFMON, SYS_NICE];
+    needed.extend(has_sockets.then_some(NET_RAW));
+    needed.extend(has_low_port.then_some(NET_BIND_SERVICE));
+    needed
 }
 
-fn missing(held: CapabilitySet, sockets: bool) -> String {
-    let needs = ALWAYS.iter().chain(sockets.then_some(&SOCKETS));
-    let missing = needs.filter(|need| !held.intersects(need.any_of));
-    let missing = missing.map(|need| format!("{} (for {})", need.name, need.what_for));
-    missing.collect::<Vec<_>>().join(", ")
+/// Those of `needed` that the process lacks.
+///
+/// # Errors
+/// The kernel does not say what it has.
+pub(crate) fn lacking(needed: &[Capability]) -> io::Result<Vec<Capability>> {
+    Ok(not_in(capabilities(None)?.effective, needed))
+}
+
+/// Names capabilities, and what each is for.
+pub(crate) fn told(capabilities: &[Capability]) -> String {
+    let told = capabilities
+        .iter()
+        .map(|one| format!("{} (for {})", one.name, one.what_for));
+    told.collect::<Vec<_>>().join(", ")
+}
+
+/// Fails if the process lacks a capability without which the node of this configuration does not run.
+pub(super) fn check(config: &Config) -> Result<(), NodeError> {
+    let mut lacking = lacking(&needed(config)).map_err(|source| NodeError::System {
+        action: "ask for the capabilities of this process",
+        source,
+    })?;
+    lacking.retain(|one| !one.is_optional);
+    if lacking.is_empty() {
+        return Ok(());
+    }
+    Err(NodeError::Privileges {
+        missing: told(&lacking),
+    })
+}
+
+fn not_in(held: CapabilitySet, needed: &[Capability]) -> Vec<Capability> {
+    let lacks = |one: &&Capability| !held.intersects(one.any_of);
+    needed.iter().filter(lacks).copied().collect()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     #[test]
-    fn each_missing_capability_is_named() {
+    fn what_is_lacking_is_named_with_what_it_is_for() {
         let held = CapabilitySet::NET_ADMIN | CapabilitySet::PERFMON;
 
-        assert_eq!(missing(held, false), "CAP_BPF (for eBPF maps and programs)");
-        assert!(missing(CapabilitySet::empty(), true).contains("CAP_NET_RAW"));
+        assert_eq!(
+            told(&not_in(held, &[NET_ADMIN, BPF, PERFMON, SYS_NICE])),
+            "CAP_BPF (for eBPF maps and programs), CAP_SYS_NICE (for data threads that go before other programs)"
+        );
     }
 
     #[test]
-    fn the_capabilities_of_the_service_suffice() {
+    fn a_low_port_and_a_gateways_sockets_need_more() {
+        let names = |text: &str| -> Vec<_> {
+            let config = Config::parse(text, Path::new("sr.toml")).unwrap();
+            needed(&config).iter().skip(4).map(|one| one.name).collect()
+        };
+        let node = |port: u16| {
+            format!(
+                "[node]\nkey = \"/k\"\nlisten = [\"/ip4/0.0.0.0/tcp/{port}\"]\n[device]\naddresses = [\"10.42.0.1/24\"]\n"
+            )
+        };
+
+        assert_eq!(names(&node(4001)), Vec::<&str>::new());
+        assert_eq!(names(&node(443)), ["CAP_NET_BIND_SERVICE"]);
+        let gateway = |sink| {
+            format!(
+                "{}[[gateway]]\ninterface = \"lan0\"\nsink = \"{sink}\"\n",
+                node(0)
+            )
+        };
+        assert_eq!(names(&gateway("auto")), ["CAP_NET_RAW"]);
+        assert_eq!(names(&gateway("ring")), Vec::<&str>::new());
+    }
+
+    #[test]
+    fn the_service_is_given_what_a_node_may_need_and_no_more() {
         let unit = include_str!("../../dist/stream-router.service");
         let lines = unit
             .lines()
             .filter_map(|line| line.strip_prefix("AmbientCapabilities="));
-        let given: Vec<&str> = lines.flat_map(str::split_whitespace).collect();
-        let mut held = CapabilitySet::empty();
-        for need in ALWAYS.iter().chain([&SOCKETS]) {
-            if given.contains(&need.name) {
-                held |= need.any_of;
-            }
-        }
+        let mut given: Vec<&str> = lines.flat_map(str::split_whitespace).collect();
+        let mut names = [NET_ADMIN, BPF, PERFMON, NET_RAW, NET_BIND_SERVICE].map(|one| one.name);
 
-        assert_eq!(missing(held, true), "");
-        assert_eq!(
-            given.len(),
-            ALWAYS.len() + 1,
-            "and nothing else is given: {given:?}"
-        );
+        given.sort_unstable();
+        names.sort_unstable();
+        assert_eq!(given, names);
+        // In place of CAP_SYS_NICE.
+        assert!(unit.contains("\nLimitNICE=-10\n"));
     }
 
     #[test]
     fn an_administrator_needs_no_capability_of_its_own_for_ebpf() {
-        assert_eq!(
-            missing(CapabilitySet::NET_ADMIN | CapabilitySet::SYS_ADMIN, false),
-            ""
-        );
+        let held = CapabilitySet::NET_ADMIN | CapabilitySet::SYS_ADMIN;
+
+        assert!(not_in(held, &[NET_ADMIN, BPF, PERFMON]).is_empty());
     }
 }
