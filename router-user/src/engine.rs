@@ -14,6 +14,7 @@ pub mod flow_class;
 pub mod framing;
 pub mod host_networks;
 pub mod occasional;
+pub mod pace;
 pub mod prefix_steps;
 pub mod queue;
 pub mod route_table;

@@ -13,6 +13,7 @@ mod gateways;
 mod heartbeat;
 pub(crate) mod in_hand;
 mod lifecycle;
+mod nap;
 mod observed;
 pub(crate) mod outbox;
 mod peer_registry;

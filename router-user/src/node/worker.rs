@@ -11,6 +11,7 @@ use tokio::io::unix::AsyncFd;
 use tokio_util::sync::CancellationToken;
 
 use super::forwarder::Forwarder;
+use super::nap::Napper;
 use crate::kernel::{RingConsumer, SocketConsumer};
 
 /// Bytes taken from the ring in one turn, so that the stream's sender and connection get theirs.
@@ -46,8 +47,10 @@ pub(super) async fn run(
         .into_iter()
         .map(SocketConsumer::into_async)
         .collect::<io::Result<Vec<_>>>()?;
+    let mut napper = Napper::new()?;
     loop {
-        forwarder.handle_turn(Instant::now());
+        let now = Instant::now();
+        forwarder.handle_turn(now);
         let mut n_bytes = 0;
         let mut handle = |record: &[u8]| {
             n_bytes += record.len();
@@ -61,9 +64,12 @@ pub(super) async fn run(
         if n_records > 0 {
             meter.n_packets.fetch_add(n_records as u64, Relaxed);
             meter.n_bytes.fetch_add(n_bytes as u64, Relaxed);
+            napper.handle_taken(n_records, n_bytes);
             tokio::task::yield_now().await;
         } else if stop.is_cancelled() {
             return Ok(());
+        } else if napper.nap(now).await? {
+            // Looks again.
         } else if ring.get_mut().prepare_sleep() {
             tokio::select! {
                 guard = ring.readable() => {
