@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use arc_swap::ArcSwap;
+use foldhash::fast::RandomState;
 
 use super::peer::Peer;
 
@@ -36,7 +37,8 @@ impl Destination {
     }
 }
 
-type Shard = HashMap<IpAddr, Arc<Destination>>;
+/// Looked up for each packet. The hash is keyed, and how many addresses there are is bounded.
+type Shard = HashMap<IpAddr, Arc<Destination>, RandomState>;
 
 /// Read without a lock; one task writes.
 pub(super) struct Destinations(Vec<ArcSwap<Shard>>);
