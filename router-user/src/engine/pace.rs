@@ -1,4 +1,4 @@
-//! Whether a worker with nothing to do sleeps until it is woken, or for a moment and then looks by itself.
+//! Whether workers with nothing to do sleep until they are woken, or for a moment and then look by themselves.
 //!
 //! A wake-up for each small packet costs more than the packet: the packet's sender is interrupted, and the worker finds
 //! no second one. When they come fast, a nap gathers several of them. A large packet is worth its wake-up.
@@ -14,7 +14,7 @@ const FAST: usize = 12;
 /// Mean bytes of a packet up to which it is small.
 const SMALL: usize = 4096;
 
-/// Counts what a worker takes.
+/// Counts what the workers of a thread take.
 #[derive(Debug)]
 pub struct Pace {
     since: Instant,
