@@ -21,5 +21,5 @@ pub use flow_reader::FlowReader;
 pub use gateway::{AttachedGateway, GatewayInterface, GatewayMode};
 pub use object::{Kernel, KernelConfig};
 pub use pins::BPFFS;
-pub use ring::{RingConsumer, RingGauge};
+pub use ring::{RingBell, RingConsumer, RingGauge};
 pub use xsk::{CopyMode, SocketConsumer, SocketDrops, SocketPool};

@@ -6,6 +6,7 @@ mod counter_meanings;
 pub mod counters;
 mod data_thread;
 mod discovery;
+mod doorbell;
 mod error;
 mod forwarder;
 mod gateway_sink;

@@ -5,6 +5,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Acquire, Release, SeqCst};
+use std::sync::atomic::{AtomicU64, fence};
 
 use aya::maps::MapData;
 use router_common::wake::WakeFlag;
@@ -29,8 +30,7 @@ pub struct RingConsumer {
     page: usize,
     capacity: usize,
     position: u64,
-    wake: Arc<Mapped>,
-    wake_offset: usize,
+    bell: RingBell,
 }
 
 impl RingConsumer {
@@ -42,7 +42,15 @@ impl RingConsumer {
         let capacity = bytes as usize;
         let consumer = Arc::new(Mapped::new(fd, 0, page, true)?);
         let producer = Arc::new(Mapped::new(fd, page, page + 2 * capacity, false)?);
-        let wake_offset = worker as usize * size_of::<WakeFlag>();
+        let bell = RingBell {
+            gauge: RingGauge {
+                consumer: Arc::clone(&consumer),
+                producer: Arc::clone(&producer),
+                capacity,
+            },
+            wake,
+            wake_offset: worker as usize * size_of::<WakeFlag>(),
+        };
         Ok(Self {
             map,
             consumer,
@@ -50,8 +58,7 @@ impl RingConsumer {
             page,
             capacity,
             position: 0,
-            wake,
-            wake_offset,
+            bell,
         })
     }
 
@@ -109,34 +116,59 @@ impl RingConsumer {
     }
 
     /// Announces that the worker is about to wait for the descriptor; false when there is something to read after all.
-    ///
-    /// Partner: the program's exchange of the flag, between reserving a record and submitting it.
     pub fn prepare_sleep(&mut self) -> bool {
-        let Some(flag) = self.wake.word(self.wake_offset) else {
-            return true;
-        };
-        flag.store(1, SeqCst);
-        std::sync::atomic::fence(SeqCst);
-        if self.written() == self.position {
-            return true;
-        }
-        flag.store(0, SeqCst);
-        false
+        self.bell.arm()
+    }
+
+    /// What wakes the worker of this ring, for whoever else may make it look.
+    pub fn bell(&self) -> RingBell {
+        self.bell.clone()
     }
 
     /// A gauge of this ring for whoever watches.
     pub fn gauge(&self) -> RingGauge {
-        RingGauge {
-            consumer: Arc::clone(&self.consumer),
-            producer: Arc::clone(&self.producer),
-            capacity: self.capacity,
-        }
+        self.bell.gauge.clone()
     }
 
     fn written(&self) -> u64 {
         self.producer
             .word(0)
             .map_or(self.position, |written| written.load(Acquire))
+    }
+}
+
+/// The flag by which the program knows whether to wake a ring's worker.
+#[derive(Clone, Debug)]
+pub struct RingBell {
+    gauge: RingGauge,
+    wake: Arc<Mapped>,
+    wake_offset: usize,
+}
+
+impl RingBell {
+    /// Has the next record wake the worker; false when there is something to read already, and none will.
+    ///
+    /// Partner: the program's exchange of the flag, between reserving a record and submitting it.
+    pub fn arm(&self) -> bool {
+        let Some(flag) = self.flag() else {
+            return true;
+        };
+        flag.store(1, SeqCst);
+        fence(SeqCst);
+        if self.gauge.n_bytes() == 0 {
+            return true;
+        }
+        flag.store(0, SeqCst);
+        false
+    }
+
+    /// Has no record wake the worker; false when none would have. To be followed by [`RingBell::arm`] then.
+    pub fn hold(&self) -> bool {
+        self.flag().is_some_and(|flag| flag.swap(0, SeqCst) != 0)
+    }
+
+    fn flag(&self) -> Option<&AtomicU64> {
+        self.wake.word(self.wake_offset)
     }
 }
 
@@ -156,10 +188,14 @@ impl RingGauge {
 
     /// Share of the ring that holds records not yet released, 0 to 1.
     pub fn fill(&self) -> f64 {
+        self.n_bytes() as f64 / self.capacity as f64
+    }
+
+    fn n_bytes(&self) -> u64 {
         let position = |mapped: &Mapped| mapped.word(0).map_or(0, |word| word.load(Acquire));
         // The consumer's first: it never passes the producer's.
         let read = position(&self.consumer);
-        position(&self.producer).saturating_sub(read) as f64 / self.capacity as f64
+        position(&self.producer).saturating_sub(read)
     }
 }
 

@@ -1,15 +1,19 @@
 //! A worker: one ring, and the sockets of gateways if they have any, drained in order by one task.
 
-use std::future::poll_fn;
+use std::future::{Future as _, poll_fn};
 use std::io;
+use std::os::fd::AsRawFd;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use tokio::io::unix::AsyncFd;
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
+use super::doorbell::Doorbell;
 use super::forwarder::Forwarder;
 use super::nap::Napper;
 use crate::kernel::{RingConsumer, SocketConsumer};
@@ -27,7 +31,7 @@ pub(super) struct Meter {
     pub(super) n_packets: AtomicU64,
     /// Their bytes, headers included.
     pub(super) n_bytes: AtomicU64,
-    /// Times it slept and was woken by its ring or a socket.
+    /// Times it slept and was woken because of its ring or a socket.
     pub(super) n_wakeups: AtomicU64,
 }
 
@@ -42,12 +46,16 @@ pub(super) async fn run(
     meter: Arc<Meter>,
     stop: CancellationToken,
 ) -> io::Result<()> {
+    let doorbell = Doorbell::new(ring.bell());
     let mut ring = ring.into_async()?;
     let mut sockets = sockets
         .into_iter()
         .map(SocketConsumer::into_async)
         .collect::<io::Result<Vec<_>>>()?;
     let mut napper = Napper::new()?;
+    // Made once, since the runtime keeps a list of those who wait for them.
+    let mut safety = pin!(sleep(SAFETY_TIMEOUT));
+    let mut stopped = pin!(stop.cancelled());
     loop {
         let now = Instant::now();
         forwarder.handle_turn(now);
@@ -71,33 +79,40 @@ pub(super) async fn run(
         } else if napper.nap(now).await? {
             // Looks again.
         } else if ring.get_mut().prepare_sleep() {
-            tokio::select! {
-                guard = ring.readable() => {
-                    guard?.clear_ready();
-                    meter.n_wakeups.fetch_add(1, Relaxed);
+            let woken = poll_fn(|context| {
+                if doorbell.poll_rung(context).is_ready()
+                    || poll_readable(&ring, context)?.is_ready()
+                    || poll_any_readable(&sockets, context)?.is_ready()
+                {
+                    return Poll::Ready(Ok::<_, io::Error>(true));
                 }
-                ready = any_readable(&sockets), if !sockets.is_empty() => {
-                    ready?;
-                    meter.n_wakeups.fetch_add(1, Relaxed);
+                if safety.as_mut().poll(context).is_ready() {
+                    safety
+                        .as_mut()
+                        .reset(tokio::time::Instant::now() + SAFETY_TIMEOUT);
+                    return Poll::Ready(Ok(false));
                 }
-                () = tokio::time::sleep(SAFETY_TIMEOUT) => {}
-                () = stop.cancelled() => {}
-            }
+                stopped.as_mut().poll(context).map(|()| Ok(false))
+            });
+            meter.n_wakeups.fetch_add(u64::from(woken.await?), Relaxed);
         }
     }
 }
 
-/// Waits for a frame at one of the sockets; whoever arrives between two calls is not missed, as the reactor keeps it.
-async fn any_readable(sockets: &[AsyncFd<SocketConsumer>]) -> io::Result<()> {
-    poll_fn(|context| {
-        let mut any = Poll::Pending;
-        for socket in sockets {
-            if let Poll::Ready(guard) = socket.poll_read_ready(context) {
-                guard?.clear_ready();
-                any = Poll::Ready(Ok(()));
-            }
+/// Ready when the kernel has told the reactor, which remembers it, since the last time this was.
+fn poll_readable<T: AsRawFd>(source: &AsyncFd<T>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+    source
+        .poll_read_ready(context)
+        .map_ok(|mut guard| guard.clear_ready())
+}
+
+/// The same for each of the sockets: all are asked, so that each wakes the worker.
+fn poll_any_readable(sockets: &[AsyncFd<SocketConsumer>], context: &mut Context<'_>) -> Poll<io::Result<()>> {
+    let mut any = Poll::Pending;
+    for socket in sockets {
+        if poll_readable(socket, context)?.is_ready() {
+            any = Poll::Ready(Ok(()));
         }
-        any
-    })
-    .await
+    }
+    any
 }

@@ -81,6 +81,35 @@ fn worker_with_a_record_to_read_does_not_go_to_sleep() {
 }
 
 #[test]
+fn record_behind_a_held_bell_wakes_nobody_and_is_told_of_when_the_bell_is_armed() {
+    let mut bench = bench_of_one(PAGE);
+    let (epoll, bell) = (edge_triggered(&bench.rings[0]), bench.rings[0].bell());
+    assert!(!bell.hold(), "the worker is awake");
+    assert!(bench.rings[0].prepare_sleep());
+
+    assert!(bell.hold());
+    bench.verdict(&udp_packet(40, 1, 1)).unwrap();
+
+    assert!(!woken(&epoll, NO_WAKE_UP));
+    assert!(!bell.arm());
+    assert_eq!(bench.drain().len(), 1);
+}
+
+#[test]
+fn worker_whose_bell_was_held_for_nothing_is_woken_by_the_next_record() {
+    let mut bench = bench_of_one(PAGE);
+    let (epoll, bell) = (edge_triggered(&bench.rings[0]), bench.rings[0].bell());
+    assert!(bench.rings[0].prepare_sleep());
+
+    assert!(bell.hold());
+    assert!(bell.arm());
+    bench.verdict(&udp_packet(40, 1, 1)).unwrap();
+
+    assert!(woken(&epoll, WAKE_UP));
+    assert_eq!(bench.drain().len(), 1);
+}
+
+#[test]
 fn refused_packet_wakes_nobody() {
     let mut bench = bench_of_one(PAGE);
     let epoll = edge_triggered(&bench.rings[0]);
