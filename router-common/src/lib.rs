@@ -11,7 +11,7 @@ pub mod gateway;
 pub mod names;
 pub mod packet;
 pub mod peer;
-#[cfg(feature = "user")]
+#[cfg(feature = "aya")]
 mod pod;
 pub mod reason;
 pub mod record;

@@ -41,7 +41,7 @@ pub(crate) fn steering(seconds: Duration) -> Result<()> {
     require_root("bench")?;
     install::bench_programs()?;
     build::object()?;
-    run(cargo().args(["bench", "--package=stream-router", "--bench=steering"]))?;
+    run(cargo().args(["bench", "--package=stream-router-node", "--bench=steering"]))?;
     flood::run(seconds)
 }
 

@@ -100,7 +100,7 @@ pub(crate) fn node(profile: &Profile) -> Result<PathBuf> {
     run(cargo()
         .arg("build")
         .arg(format!("--profile={}", profile.0))
-        .args(["--package=stream-router", "--bin=stream-router"]))?;
+        .args(["--package=stream-router-node", "--bin=stream-router"]))?;
     Ok(dirs::target()?.join(profile.directory()).join("stream-router"))
 }
 

@@ -29,7 +29,10 @@ pub(super) fn build(plan: &Plan<'_>, tree: &Tree) -> Result<PathBuf> {
     tree.write(&format!("{CONTROL}/conffiles"), &format!("/{CONFIG}\n"))?;
     for script in SCRIPTS {
         let place = format!("{CONTROL}/{script}");
-        tree.copy(&plan.workspace.join("router-user/dist/deb").join(script), &place)?;
+        tree.copy(
+            &plan.workspace.join("router-user/node/dist/deb").join(script),
+            &place,
+        )?;
         let path = tree.root().join(place);
         fs::set_permissions(&path, Permissions::from_mode(0o755))
             .with_context(|| format!("cannot make {} executable", path.display()))?;

@@ -24,7 +24,7 @@ pub(super) fn text_of(workspace: &Path) -> Result<String> {
     tree.current_dir(workspace).args([
         "tree",
         "--offline",
-        "--package=stream-router",
+        "--package=stream-router-node",
         "--edges=normal",
         "--prefix=none",
         "--format={p}",

@@ -12,10 +12,10 @@ use crate::lab::process::text;
 
 /// Where documentation is.
 pub(super) const DOC: &str = "usr/share/doc/stream-router";
-/// Where everything of `router-user/dist` is that has no place of its own.
+/// Where everything of `router-user/node/dist` is that has no place of its own.
 const SHARE: &str = "usr/share/stream-router";
 /// What a package has beside the program and its documentation.
-const DIST: &str = "router-user/dist";
+const DIST: &str = "router-user/node/dist";
 const MAN: &str = "usr/share/man";
 const PROGRAM: &str = "usr/bin/stream-router";
 
@@ -81,8 +81,8 @@ impl Tree {
         }
         for (file, place) in [
             ("README.md", "README.md"),
-            ("router-user/src/control/API.md", "API.md"),
-            ("router-user/src/metrics/METRICS.md", "METRICS.md"),
+            ("router-user/node/src/control/API.md", "API.md"),
+            ("router-user/node/src/metrics/METRICS.md", "METRICS.md"),
         ] {
             self.copy(&workspace.join(file), &format!("{DOC}/{place}"))?;
         }

@@ -1,0 +1,202 @@
+//! The command line: one file per command.
+
+mod ask;
+mod capture;
+mod check;
+mod counters;
+mod doctor;
+mod flows;
+mod generate;
+mod id;
+mod invite;
+mod join;
+mod keygen;
+mod peers;
+mod reload;
+mod routes;
+mod run;
+mod status;
+mod streams;
+mod table;
+mod top;
+mod units;
+mod workers;
+
+use std::error::Error;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use ask::Asked;
+use capture::{CaptureArguments, UsageError};
+use doctor::DoctorArguments;
+use flows::FlowArguments;
+use invite::InviteArguments;
+use join::{JoinArguments, JoinError};
+use top::TopArguments;
+
+use crate::config::{ConfigError, InviteError};
+use crate::control::ControlError;
+use stream_router_engine::capture_filter::FilterError;
+
+/// Wrong usage or configuration; also clap's own code.
+const EXIT_USAGE: u8 = 2;
+
+/// Carries IP packets between VPN nodes over libp2p streams, steered by eBPF.
+#[derive(Debug, Parser)]
+#[command(name = "stream-router", version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Make a new Ed25519 identity and print its peer id
+    Keygen {
+        /// File to write, mode 0600; never overwritten
+        #[arg(long, value_name = "FILE", default_value = crate::config::DEFAULT_KEY_FILE)]
+        out: PathBuf,
+    },
+    /// Print the peer id of an identity
+    Id {
+        /// Identity file
+        #[arg(long, value_name = "FILE", default_value = crate::config::DEFAULT_KEY_FILE)]
+        key: PathBuf,
+    },
+    /// Validate a configuration: exit 0, or 2 with every problem
+    Check {
+        /// Configuration file
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+    },
+    /// Run the node in the foreground until SIGINT or SIGTERM
+    Run {
+        /// Configuration file
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+    },
+    /// Have the running node read its configuration file again: peers, prefixes, limits, log level
+    Reload(Asked),
+    /// Print an invite to this node: one string with its id, addresses and prefixes, for `join` on another node
+    ///
+    /// The invite is no secret and authenticates nothing by itself: whoever can change it on its way can put another
+    /// peer in. Send it over a channel that you trust.
+    Invite(InviteArguments),
+    /// Add the node that an invite names to the peers of a configuration file
+    ///
+    /// The file is replaced whole or not at all, and only if it is valid with the new peer; what is in it stays. An
+    /// invite authenticates nothing by itself: take it from a channel that you trust.
+    Join(JoinArguments),
+    /// Watch a running node live: throughput, peers, workers, streams, flows and drops
+    Top(TopArguments),
+    /// Show a running node as a whole
+    Status(Asked),
+    /// Show the peers: state, address, round trip, last handshake, traffic
+    Peers(Asked),
+    /// Show the flows that the node captures, those with most bytes first
+    Flows {
+        #[command(flatten)]
+        asked: Asked,
+        #[command(flatten)]
+        which: FlowArguments,
+    },
+    /// Show the workers and how full their rings are
+    Workers(Asked),
+    /// Show the streams on which the node sends, and what waits for them
+    Streams(Asked),
+    /// Show what was counted, drops by reason
+    Counters {
+        #[command(flatten)]
+        asked: Asked,
+        /// Show counters at 0 too, as JSON does
+        #[arg(long)]
+        all: bool,
+    },
+    /// Show the kernel's prefix table
+    Routes(Asked),
+    /// Show packets as they go to peers and come from them, or write them as pcap
+    Capture {
+        #[command(flatten)]
+        asked: Asked,
+        #[command(flatten)]
+        what: CaptureArguments,
+    },
+    /// Check what a node needs, and say what mends what is wrong: exit 0, or 1 with a problem
+    Doctor(DoctorArguments),
+    /// Write the manual pages or shell completions of a package
+    #[command(hide = true)]
+    Generate {
+        /// What to write
+        what: generate::What,
+        /// Directory to write into
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+    },
+}
+
+/// Runs the command that the process was called with; its exit code is 0, 1 for a failure, 2 for wrong usage or
+/// configuration.
+pub fn main() -> ExitCode {
+    let outcome = match Arguments::parse().command {
+        Command::Keygen { out } => keygen::keygen(&out),
+        Command::Id { key } => id::id(&key),
+        Command::Check { config } => check::check(&config),
+        Command::Run { config } => run::run(&config),
+        Command::Reload(asked) => reload::reload(&asked),
+        Command::Invite(arguments) => invite::invite(arguments),
+        Command::Join(arguments) => join::join(arguments),
+        Command::Top(arguments) => top::top(&arguments),
+        Command::Status(asked) => asked.show("", status::lines),
+        Command::Peers(asked) => asked.show("", peers::lines),
+        Command::Flows { asked, which } => asked.show(&which.query(), flows::lines),
+        Command::Workers(asked) => asked.show("", workers::lines),
+        Command::Streams(asked) => asked.show("", streams::lines),
+        Command::Counters { asked, all } => asked.show("", |counters| counters::lines(counters, all)),
+        Command::Routes(asked) => asked.show("", routes::lines),
+        Command::Capture { asked, what } => capture::capture(&asked, &what),
+        Command::Doctor(arguments) => doctor::doctor(&arguments),
+        Command::Generate { what, out } => generate::generate(what, &out),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            report(error.as_ref());
+            if is_usage(error.as_ref()) {
+                ExitCode::from(EXIT_USAGE)
+            } else {
+                ExitCode::FAILURE
+            }
+        }
+    }
+}
+
+fn is_usage(error: &(dyn Error + 'static)) -> bool {
+    let of_a_node = error.downcast_ref::<ControlError>();
+    error.is::<ConfigError>()
+        || error.is::<InviteError>()
+        || error.is::<JoinError>()
+        || error.is::<FilterError>()
+        || error.is::<UsageError>()
+        || matches!(of_a_node, Some(ControlError::BadConfiguration { .. }))
+}
+
+type Outcome = Result<(), Box<dyn Error>>;
+
+fn report(error: &(dyn Error + 'static)) {
+    eprintln!("error: {error}");
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        eprintln!("  caused by: {error}");
+        cause = error.source();
+    }
+}
+
+/// Prints to standard output; an error, such as a closed pipe, is the command's.
+fn print(text: impl std::fmt::Display) -> Outcome {
+    use std::io::Write;
+    let mut stdout = std::io::stdout().lock();
+    writeln!(stdout, "{text}")?;
+    Ok(stdout.flush()?)
+}

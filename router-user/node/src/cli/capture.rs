@@ -1,0 +1,228 @@
+//! `stream-router capture`
+
+mod line;
+mod output;
+mod pcap;
+
+use std::io::{IsTerminal, stdout};
+use std::path::PathBuf;
+
+use clap::{ArgAction, Args};
+use libp2p::PeerId;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::Outcome;
+use super::ask::Asked;
+use crate::control::{
+    CaptureDirections, CaptureQuery, CaptureReader, CaptureRecord, CaptureRecords, ControlError, MAX_SNAPLEN,
+    parse_snaplen,
+};
+use output::{Output, Target};
+use stream_router_engine::capture_filter::CaptureFilter;
+
+/// A line needs the headers only, also behind extension headers.
+const LINE_SNAPLEN: u32 = 256;
+
+/// What to capture, and where it goes.
+#[derive(Debug, Args)]
+pub(super) struct CaptureArguments {
+    /// Only packets that match, such as: tcp port 443 and not host 10.42.0.2
+    #[arg(value_name = "FILTER", long_help = FILTER_HELP)]
+    filter: Vec<String>,
+    /// Write pcap to this file, or to standard output for -, instead of lines
+    #[arg(short = 'w', long = "write", value_name = "FILE")]
+    write: Option<PathBuf>,
+    /// End after so many packets
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    count: Option<u64>,
+    /// Bytes of each packet; all of them with -w, 256 without, unless it is said
+    #[arg(long, value_name = "BYTES", value_parser = parse_snaplen)]
+    snaplen: Option<u32>,
+    /// Which way packets go: in (from peers), out (to peers) or both
+    #[arg(long, value_name = "WAY", default_value_t, action = ArgAction::Set)]
+    direction: CaptureDirections,
+}
+
+const FILTER_HELP: &str = "Only packets that match. Tests are: host ADDRESS, net PREFIX, port N, portrange A-B, each \
+with src or dst before it or not; ip, ip6, tcp, udp, icmp, icmpv6, sctp, proto N; peer ID (or the end of it); less N, \
+greater N (bytes). They are joined by and, or, not and parentheses; `tcp dst port 443` is short for `tcp and dst port \
+443`. `and` beside `or` needs parentheses";
+
+/// How a capture ended.
+struct Ended {
+    n_packets: u64,
+    n_dropped: u64,
+    /// Why, when neither the user nor `--count` ended it.
+    reason: Option<String>,
+    failure: Option<ControlError>,
+}
+
+/// Shows or writes packets until somebody ends it.
+pub(super) fn capture(asked: &Asked, arguments: &CaptureArguments) -> Outcome {
+    let query = arguments.query();
+    // Before a node is asked: a wrong filter is wrong usage.
+    CaptureFilter::parse(&query.filter)?;
+    let to_stdout = arguments
+        .write
+        .as_deref()
+        .is_some_and(|path| path.as_os_str() == "-");
+    if to_stdout && stdout().is_terminal() {
+        return Err(Box::new(UsageError(
+            "-w - would write pcap to a terminal; give it to a program, such as | tcpdump -r -, or name a file",
+        )));
+    }
+    if arguments.write.is_some() && asked.json {
+        return Err(Box::new(UsageError("--json is for lines; -w writes pcap")));
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let ended = runtime.block_on(run(asked, arguments, &query));
+    // A write that nobody takes does not hold up the end.
+    runtime.shutdown_background();
+    let ended = ended?;
+    ended.report();
+    match ended.failure {
+        Some(failure) => Err(failure.into()),
+        None => Ok(()),
+    }
+}
+
+/// A combination of arguments that makes no sense.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct UsageError(&'static str);
+
+impl CaptureArguments {
+    fn query(&self) -> CaptureQuery {
+        let whole = if self.write.is_some() {
+            MAX_SNAPLEN
+        } else {
+            LINE_SNAPLEN
+        };
+        CaptureQuery {
+            filter: self.filter.join(" "),
+            snaplen: self.snaplen.unwrap_or(whole),
+            directions: self.direction,
+        }
+    }
+
+    fn target(&self, json: bool) -> Target<'_> {
+        match &self.write {
+            None if json => Target::Json,
+            None => Target::Lines,
+            Some(path) if path.as_os_str() == "-" => Target::PcapStdout,
+            Some(path) => Target::PcapFile(path),
+        }
+    }
+}
+
+async fn run(
+    asked: &Asked,
+    arguments: &CaptureArguments,
+    query: &CaptureQuery,
+) -> Result<Ended, Box<dyn std::error::Error>> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut stopped = std::pin::pin!(async {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    });
+    let mut reader = CaptureReader::open(&asked.socket, query).await?;
+    let mut output = Output::open(arguments.target(asked.json), query.snaplen).await?;
+    // Whoever reads pcap from a pipe waits for its header.
+    output.flush().await?;
+    eprintln!(
+        "capturing {}, {} bytes of each packet; Ctrl-C ends it",
+        match query.directions {
+            CaptureDirections::Both => "in and out".to_owned(),
+            one => one.to_string(),
+        },
+        query.snaplen
+    );
+    let mut ended = Ended {
+        n_packets: 0,
+        n_dropped: 0,
+        reason: None,
+        failure: None,
+    };
+    let mut records = CaptureRecords::default();
+    let mut is_over = false;
+    while !is_over {
+        let bytes = tokio::select! {
+            biased;
+            () = &mut stopped => break,
+            bytes = reader.next_bytes() => bytes,
+        };
+        match bytes {
+            Ok(Some(bytes)) => records.handle_bytes(&bytes),
+            Ok(None) => {
+                ended.reason = Some("the node has ended the capture".to_owned());
+                break;
+            }
+            Err(failure) => {
+                ended.failure = Some(failure);
+                break;
+            }
+        }
+        is_over = ended.handle(&mut records, &mut output, arguments.count, &asked.socket);
+        if !output.write(stopped.as_mut()).await? {
+            break;
+        }
+    }
+    Ok(ended)
+}
+
+impl Ended {
+    /// Gives the whole records to `output`; says whether it is over then.
+    fn handle(
+        &mut self,
+        records: &mut CaptureRecords,
+        output: &mut Output,
+        count: Option<u64>,
+        socket: &std::path::Path,
+    ) -> bool {
+        loop {
+            match records.next_record() {
+                Ok(None) => return false,
+                Ok(Some(CaptureRecord::Packet(packet))) => {
+                    output.add(&packet);
+                    self.n_packets += 1;
+                    if count == Some(self.n_packets) {
+                        return true;
+                    }
+                }
+                Ok(Some(CaptureRecord::Dropped(n))) => self.n_dropped = n,
+                Ok(Some(CaptureRecord::End { dropped, reason })) => {
+                    self.n_dropped = dropped;
+                    self.reason = Some(reason.to_owned());
+                    return true;
+                }
+                Err(reason) => {
+                    self.failure = Some(ControlError::BadAnswer {
+                        path: socket.to_owned(),
+                        reason,
+                    });
+                    return true;
+                }
+            }
+        }
+    }
+
+    fn report(&self) {
+        if let Some(reason) = &self.reason {
+            eprintln!("{reason}");
+        }
+        eprintln!(
+            "{} packets captured, {} dropped by the node for lack of room",
+            self.n_packets, self.n_dropped
+        );
+    }
+}
+
+/// The id of a peer from its bytes; as it is for people.
+fn peer_text(bytes: &[u8]) -> Option<String> {
+    PeerId::from_bytes(bytes).ok().map(|peer| peer.to_string())
+}

@@ -1,0 +1,245 @@
+//! The configuration: a TOML file in, a validated [`Config`] or every problem with the file out.
+//!
+//! ```toml
+//! [node]
+//! key = "/var/lib/stream-router/identity.key"                             # the default
+//! listen = ["/ip4/0.0.0.0/tcp/4001", "/ip4/0.0.0.0/udp/4001/quic-v1"]     # the default
+//! control = "/run/stream-router/control.sock"                             # the default
+//! [device]
+//! name = "sr0"                                                            # the default
+//! addresses = ["10.42.0.1/24", "fd42::1/64"]
+//! mtu = 1420                                                              # the default
+//! [workers]                                                               # all optional, these are the defaults
+//! min = 4
+//! initial = 8
+//! max = 32
+//! queue_size = 1000
+//! threads = 4                                                             # half the CPUs
+//! scale_interval = "5s"
+//! scale_up = 0.75
+//! scale_down = 0.25
+//! [connections]                                                           # likewise
+//! ttl = "5s"
+//! cleanup_interval = "5s"
+//! max_entries = 262144
+//! shards = 16
+//! [streams]                                                               # likewise
+//! min_per_peer = 1
+//! max_per_peer = 10
+//! throughput_threshold = 100000
+//! scale_interval = "5s"
+//! scale_up = 0.8
+//! scale_down = 0.3
+//! [transport]                                                             # likewise
+//! prefer = ["tcp", "quic"]
+//! [log]                                                                   # likewise
+//! level = "info"
+//! format = "auto"                                                         # or "human", "json", "journald"
+//! [discovery]                                                             # likewise
+//! mdns = false
+//! dht = false
+//! announce = []
+//! [metrics]                                                               # nothing is served without
+//! listen = "127.0.0.1:9464"
+//! [[gateway]]                                                             # any number, none by default
+//! interface = "lan0"
+//! sink = "ring"                                                           # the default; or "af_xdp", "auto"
+//! [[peer]]
+//! id = "12D3KooW..."
+//! addresses = ["/ip4/192.0.2.2/tcp/4001"]                                 # may be empty: the peer dials us
+//! allowed_ips = ["10.42.0.2/32", "fd42::2/128", "192.168.7.0/24"]
+//! ```
+//!
+//! The file is read field by field instead of into serde types, because serde stops at the first mistake. A new section
+//! is a file beside the others with a `read(Table, &mut Problems)`, called in [`Config::parse`].
+
+mod address;
+mod between;
+mod changes;
+mod device;
+mod discovery;
+mod gateway;
+mod invite;
+mod log;
+mod metrics;
+mod node;
+mod owners;
+mod peer;
+#[cfg(test)]
+mod tests;
+mod transport;
+
+use std::fs;
+use std::path::Path;
+
+use toml::de::DeTable;
+
+pub use changes::Changes;
+pub use device::DeviceConfig;
+pub use discovery::DiscoveryConfig;
+pub use gateway::{GatewayConfig, Sink};
+pub(crate) use invite::parse_network;
+pub use invite::{Invite, InviteError};
+pub use log::{LogConfig, LogFormat};
+pub use metrics::MetricsConfig;
+pub use node::{DEFAULT_CONTROL_SOCKET, DEFAULT_KEY_FILE, NodeConfig};
+pub use peer::PeerConfig;
+pub use stream_router::config::problem::{ConfigError, Problem};
+pub use stream_router::config::{ConnectionsConfig, StreamRouterConfig, StreamsConfig, WorkersConfig};
+pub(crate) use stream_router::config::{MAX_STREAMS_PER_PEER, ScalingConfig};
+pub use transport::TransportConfig;
+
+use device::RawDevice;
+use gateway::RawGateway;
+use peer::RawPeer;
+use stream_router::config::problem::{Place, Problems};
+use stream_router::config::reader::{Lines, Table};
+
+/// A validated configuration.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    node: NodeConfig,
+    device: DeviceConfig,
+    router: StreamRouterConfig,
+    transport: TransportConfig,
+    log: LogConfig,
+    discovery: DiscoveryConfig,
+    metrics: MetricsConfig,
+    gateways: Vec<GatewayConfig>,
+    peers: Vec<PeerConfig>,
+}
+
+impl Config {
+    /// Reads and validates a file.
+    ///
+    /// # Errors
+    /// The file cannot be read, or is wrong: then with every problem in it.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let text = fs::read_to_string(path).map_err(|source| ConfigError::Read {
+            path: path.to_owned(),
+            source,
+        })?;
+        Self::parse(&text, path)
+    }
+
+    /// Validates the text of a file; `file` only names it in problems.
+    ///
+    /// # Errors
+    /// Every problem in the text. A text that is not TOML is not looked at further than its syntax.
+    pub fn parse(text: &str, file: &Path) -> Result<Self, ConfigError> {
+        let lines = Lines::new(text);
+        let mut problems = Problems::new(file);
+        let (document, syntax_errors) = DeTable::parse_recoverable(text);
+        for error in &syntax_errors {
+            let line = lines.line_of(error.span().map_or(0, |span| span.start));
+            let place = Place {
+                line,
+                field: "syntax".to_owned(),
+            };
+            problems.add(&place, error.message(), "a TOML document");
+        }
+        if !problems.is_empty() {
+            return Err(problems.into_error());
+        }
+        let mut root = Table::root(document.get_ref(), &lines);
+        let node = NodeConfig::read(root.table("node", &mut problems), &mut problems);
+        let device = RawDevice::read(root.table("device", &mut problems), &mut problems);
+        let router = StreamRouterConfig::read(&mut root, &mut problems);
+        let transport = TransportConfig::read(root.table("transport", &mut problems), &mut problems);
+        let log = LogConfig::read(root.table("log", &mut problems), &mut problems);
+        let discovery = DiscoveryConfig::read(root.table("discovery", &mut problems), &mut problems);
+        let metrics = MetricsConfig::read(root.table("metrics", &mut problems), &mut problems);
+        let gateways: Vec<RawGateway> = root
+            .tables("gateway", &mut problems)
+            .into_iter()
+            .map(|section| RawGateway::read(section, &mut problems))
+            .collect();
+        let sections = root.tables("peer", &mut problems);
+        let peers: Vec<RawPeer> = sections
+            .into_iter()
+            .map(|section| RawPeer::read(section, &mut problems))
+            .collect();
+        root.finish(&mut problems);
+        between::check(&node, &discovery, &device, &peers, &mut problems);
+        gateway::check(&gateways, &device, &mut problems);
+        if !problems.is_empty() {
+            return Err(problems.into_error());
+        }
+        let gateways = gateways.into_iter().filter_map(RawGateway::validated).collect();
+        let peers = peers
+            .into_iter()
+            .filter_map(|peer| peer.validated(&transport))
+            .collect();
+        Ok(Self {
+            node,
+            device: device.validated(),
+            router,
+            transport,
+            log,
+            discovery,
+            metrics,
+            gateways,
+            peers,
+        })
+    }
+
+    /// The node itself.
+    pub fn node(&self) -> &NodeConfig {
+        &self.node
+    }
+
+    /// The TUN device.
+    pub fn device(&self) -> &DeviceConfig {
+        &self.device
+    }
+
+    /// Workers, connections and streams: what a router for embedders has as well.
+    pub fn router(&self) -> &StreamRouterConfig {
+        &self.router
+    }
+
+    /// How many workers there are.
+    pub fn workers(&self) -> &WorkersConfig {
+        self.router.workers()
+    }
+
+    /// The connection table.
+    pub fn connections(&self) -> &ConnectionsConfig {
+        self.router.connections()
+    }
+
+    /// The connections to a peer.
+    pub fn transport(&self) -> &TransportConfig {
+        &self.transport
+    }
+
+    /// How peers are found.
+    pub fn discovery(&self) -> &DiscoveryConfig {
+        &self.discovery
+    }
+
+    /// How many streams a peer has.
+    pub fn streams(&self) -> &StreamsConfig {
+        self.router.streams()
+    }
+
+    /// What is logged, and how.
+    pub fn log(&self) -> &LogConfig {
+        &self.log
+    }
+
+    /// Metrics, health and the status page.
+    pub fn metrics(&self) -> &MetricsConfig {
+        &self.metrics
+    }
+
+    /// The gateways in the order of the file; may be none.
+    pub fn gateways(&self) -> &[GatewayConfig] {
+        &self.gateways
+    }
+
+    /// The peers in the order of the file; may be none.
+    pub fn peers(&self) -> &[PeerConfig] {
+        &self.peers
+    }
+}

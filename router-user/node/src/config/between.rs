@@ -1,0 +1,135 @@
+//! Checks between sections: what is right alone and wrong together.
+
+use std::collections::HashMap;
+
+use ipnet::IpNet;
+use libp2p::PeerId;
+use router_common::peer::{MAX_PEERS, MAX_PREFIXES};
+
+use super::device::{MAX_MTU, MIN_MTU_V6, RawDevice};
+use super::discovery::DiscoveryConfig;
+use super::node::NodeConfig;
+use super::peer::RawPeer;
+use stream_router::config::problem::{Place, Problems};
+
+/// Checks the peers against each other, the device and the node.
+pub(super) fn check(
+    node: &NodeConfig,
+    discovery: &DiscoveryConfig,
+    device: &RawDevice,
+    peers: &[RawPeer],
+    problems: &mut Problems,
+) {
+    limits(peers, problems);
+    ids(peers, problems);
+    networks(device, peers, problems);
+    reachability(node, discovery, peers, problems);
+    mtu(device, peers, problems);
+}
+
+fn limits(peers: &[RawPeer], problems: &mut Problems) {
+    if let Some(first_too_many) = peers.get(MAX_PEERS as usize) {
+        let wrong = format!("there are {} peers", peers.len());
+        problems.add(&first_too_many.place, wrong, format!("at most {MAX_PEERS} peers"));
+    }
+    let n_prefixes = peers.iter().map(|peer| peer.allowed_ips.len()).sum::<usize>();
+    if let Some(first_too_many) = peers
+        .iter()
+        .flat_map(|peer| &peer.allowed_ips)
+        .nth(MAX_PREFIXES as usize)
+    {
+        let wrong = format!("there are {n_prefixes} allowed_ips");
+        problems.add(
+            &first_too_many.place,
+            wrong,
+            format!("at most {MAX_PREFIXES} of all peers together"),
+        );
+    }
+}
+
+fn ids(peers: &[RawPeer], problems: &mut Problems) {
+    let mut seen: HashMap<PeerId, &Place> = HashMap::new();
+    for id in peers.iter().filter_map(|peer| peer.id.as_ref()) {
+        match seen.get(&id.value) {
+            Some(earlier) => problems.add(
+                &id.place,
+                format!("{} is also {} (line {})", id.value, earlier.field, earlier.line),
+                "one section per peer",
+            ),
+            None => {
+                seen.insert(id.value, &id.place);
+            }
+        }
+    }
+}
+
+fn networks(device: &RawDevice, peers: &[RawPeer], problems: &mut Problems) {
+    let mut seen: HashMap<IpNet, (usize, &Place)> = HashMap::new();
+    for (index, peer) in peers.iter().enumerate() {
+        for net in &peer.allowed_ips {
+            match seen.get(&net.value) {
+                Some((owner, earlier)) => {
+                    let what = if *owner == index {
+                        "listed twice"
+                    } else {
+                        "overlapping allowed_ips"
+                    };
+                    let Place { field, line } = earlier;
+                    let wrong = format!("{what}: {} is also {field} (line {line})", net.value);
+                    problems.add(
+                        &net.place,
+                        wrong,
+                        "each network once; a longer prefix inside another is fine",
+                    );
+                }
+                None => {
+                    seen.insert(net.value, (index, &net.place));
+                }
+            }
+            let own = device
+                .addresses
+                .iter()
+                .find(|own| IpNet::from(own.value.addr()) == net.value);
+            if let Some(own) = own {
+                let Place { field, line } = &own.place;
+                let wrong = format!("{} is this node's own {field} (line {line})", net.value);
+                problems.add(&net.place, wrong, "networks behind the peer");
+            }
+        }
+    }
+}
+
+fn reachability(node: &NodeConfig, discovery: &DiscoveryConfig, peers: &[RawPeer], problems: &mut Problems) {
+    if !node.listen().is_empty() || discovery.mdns() || discovery.dht() {
+        return;
+    }
+    for peer in peers.iter().filter(|peer| peer.n_addresses_listed == 0) {
+        problems.add(
+            &peer.place.field("addresses", peer.place.line),
+            "no side can dial: the peer has no address and node.listen is empty",
+            "an address of the peer, or one in node.listen",
+        );
+    }
+}
+
+fn mtu(device: &RawDevice, peers: &[RawPeer], problems: &mut Problems) {
+    let mut nets = device
+        .addresses
+        .iter()
+        .chain(peers.iter().flat_map(|peer| &peer.allowed_ips));
+    let Some(v6) = nets.find(|net| net.value.addr().is_ipv6()) else {
+        return;
+    };
+    if device.mtu.value < MIN_MTU_V6 {
+        let Place { field, line } = &v6.place;
+        let wrong = format!(
+            "{} is too small for the IPv6 of {field} (line {line})",
+            device.mtu.value
+        );
+        problems.add(
+            &device.mtu.place,
+            wrong,
+            format!("an integer from {MIN_MTU_V6} to {MAX_MTU} with IPv6"),
+        );
+    }
+}

@@ -1,0 +1,122 @@
+//! The `[device]` section.
+
+use ipnet::IpNet;
+
+use super::address::{DEVICE_ALLOWED, device_address};
+use stream_router::config::problem::{Located, Problems};
+use stream_router::config::reader::Table;
+
+/// Name of the device unless told otherwise.
+const DEFAULT_NAME: &str = "sr0";
+
+/// MTU of the device unless told otherwise: a full frame fits the usual path of 1500 bytes in one segment.
+const DEFAULT_MTU: u32 = 1420;
+
+/// Smallest MTU: what every IPv4 host can reassemble (RFC 791).
+const MIN_MTU: u32 = 576;
+
+/// Smallest MTU that carries IPv6 (RFC 8200); the kernel turns IPv6 off on a device below it.
+pub(super) const MIN_MTU_V6: u32 = 1280;
+
+/// Largest MTU: above it a super-packet with its last segment passes 65,535 bytes, more than a frame holds.
+pub(super) const MAX_MTU: u32 = 32_000;
+
+/// Longest interface name: `IFNAMSIZ` without its terminating zero.
+pub(super) const MAX_NAME_LEN: usize = 15;
+
+const NAME_ALLOWED: &str = "1 to 15 of the characters A-Z a-z 0-9 _ -, not \"all\", \"default\" or \"lo\"";
+
+/// The TUN device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeviceConfig {
+    name: String,
+    addresses: Vec<IpNet>,
+    mtu: u32,
+}
+
+impl DeviceConfig {
+    /// Name of the interface.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Addresses of the interface, at least one, each with the length of its on-link prefix.
+    pub fn addresses(&self) -> &[IpNet] {
+        &self.addresses
+    }
+
+    /// MTU in bytes.
+    pub fn mtu(&self) -> u32 {
+        self.mtu
+    }
+}
+
+/// The section as read, with the places that later checks name.
+pub(super) struct RawDevice {
+    name: String,
+    pub(super) addresses: Vec<Located<IpNet>>,
+    pub(super) mtu: Located<u32>,
+}
+
+impl RawDevice {
+    pub(super) fn read(mut table: Table<'_>, problems: &mut Problems) -> Self {
+        let name = name(&mut table, problems);
+        let addresses = addresses(&mut table, problems);
+        let mtu = table
+            .integer("mtu", MIN_MTU..=MAX_MTU, problems)
+            .unwrap_or_else(|| Located {
+                place: table.absent("mtu"),
+                value: DEFAULT_MTU,
+            });
+        table.finish(problems);
+        Self { name, addresses, mtu }
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(super) fn validated(self) -> DeviceConfig {
+        let addresses = self.addresses.into_iter().map(|address| address.value).collect();
+        DeviceConfig {
+            name: self.name,
+            addresses,
+            mtu: self.mtu.value,
+        }
+    }
+}
+
+fn name(table: &mut Table<'_>, problems: &mut Problems) -> String {
+    let Some(Located { place, value }) = table.string("name", NAME_ALLOWED, problems) else {
+        return DEFAULT_NAME.to_owned();
+    };
+    // Narrower than the kernel: '%' is a pattern to it, and bpffs refuses the '.' when maps are pinned under the name.
+    let fits = (1..=MAX_NAME_LEN).contains(&value.len())
+        && value
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-')
+        && !["all", "default", "lo"].contains(&value.as_str());
+    if !fits {
+        problems.add(&place, format!("{value:?} cannot name the device"), NAME_ALLOWED);
+    }
+    value
+}
+
+fn addresses(table: &mut Table<'_>, problems: &mut Problems) -> Vec<Located<IpNet>> {
+    let listed = table.some_strings("addresses", DEVICE_ALLOWED, problems);
+    let mut addresses: Vec<Located<IpNet>> = Vec::with_capacity(listed.len());
+    for Located { place, value } in listed {
+        match device_address(&value) {
+            Ok(net) if addresses.iter().any(|earlier| earlier.value.addr() == net.addr()) => {
+                problems.add(
+                    &place,
+                    format!("{} is listed twice", net.addr()),
+                    "each address once",
+                );
+            }
+            Ok(net) => addresses.push(Located { place, value: net }),
+            Err(wrong) => problems.add(&place, wrong, DEVICE_ALLOWED),
+        }
+    }
+    addresses
+}

@@ -1,0 +1,112 @@
+//! The `[node]` section.
+
+use std::path::{Path, PathBuf};
+
+use libp2p::Multiaddr;
+
+use super::address::{LISTEN_ALLOWED, listen_address};
+use stream_router::config::problem::{Located, Problems};
+use stream_router::config::reader::Table;
+
+/// Where `keygen` writes the identity and a node looks for it unless told otherwise.
+pub const DEFAULT_KEY_FILE: &str = "/var/lib/stream-router/identity.key";
+
+/// Where a node answers `status` unless told otherwise.
+pub const DEFAULT_CONTROL_SOCKET: &str = "/run/stream-router/control.sock";
+
+/// Addresses a node listens on unless told otherwise.
+const DEFAULT_LISTEN: [&str; 2] = ["/ip4/0.0.0.0/tcp/4001", "/ip4/0.0.0.0/udp/4001/quic-v1"];
+
+/// Longest path of a Unix socket: `sun_path` without its terminating zero.
+const MAX_SOCKET_PATH_LEN: usize = 107;
+
+/// The node itself: identity, addresses, control socket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeConfig {
+    key: PathBuf,
+    listen: Vec<Multiaddr>,
+    control: PathBuf,
+}
+
+impl NodeConfig {
+    /// File that holds the node's identity.
+    pub fn key(&self) -> &Path {
+        &self.key
+    }
+
+    /// Addresses to listen on; may be empty, then the node only dials.
+    pub fn listen(&self) -> &[Multiaddr] {
+        &self.listen
+    }
+
+    /// Path of the control socket.
+    pub fn control(&self) -> &Path {
+        &self.control
+    }
+
+    pub(super) fn read(mut table: Table<'_>, problems: &mut Problems) -> Self {
+        let key = path(&mut table, "key", DEFAULT_KEY_FILE, problems);
+        let control = path(&mut table, "control", DEFAULT_CONTROL_SOCKET, problems);
+        if control.value.as_os_str().len() > MAX_SOCKET_PATH_LEN {
+            let wrong = format!("the path has {} bytes", control.value.as_os_str().len());
+            problems.add(
+                &control.place,
+                wrong,
+                format!("an absolute path of at most {MAX_SOCKET_PATH_LEN} bytes"),
+            );
+        }
+        let listen = listen(&mut table, problems);
+        table.finish(problems);
+        Self {
+            key: key.value,
+            listen,
+            control: control.value,
+        }
+    }
+}
+
+fn path(
+    table: &mut Table<'_>,
+    name: &'static str,
+    default: &'static str,
+    problems: &mut Problems,
+) -> Located<PathBuf> {
+    const ALLOWED: &str = "an absolute path";
+    let Some(Located { place, value }) = table.string(name, ALLOWED, problems) else {
+        return Located {
+            place: table.absent(name),
+            value: default.into(),
+        };
+    };
+    if !value.starts_with('/') || value.ends_with('/') || value.contains('\0') {
+        problems.add(
+            &place,
+            format!("{value:?} is not the absolute path of a file"),
+            ALLOWED,
+        );
+    }
+    Located {
+        place,
+        value: value.into(),
+    }
+}
+
+fn listen(table: &mut Table<'_>, problems: &mut Problems) -> Vec<Multiaddr> {
+    let Some(listed) = table.strings("listen", LISTEN_ALLOWED, problems) else {
+        return DEFAULT_LISTEN
+            .iter()
+            .map(|address| address.parse().expect("a valid constant"))
+            .collect();
+    };
+    let mut addresses: Vec<Multiaddr> = Vec::with_capacity(listed.len());
+    for Located { place, value } in listed {
+        match listen_address(&value) {
+            Ok(address) if addresses.contains(&address) => {
+                problems.add(&place, format!("{value} is listed twice"), "each address once");
+            }
+            Ok(address) => addresses.push(address),
+            Err(wrong) => problems.add(&place, wrong, LISTEN_ALLOWED),
+        }
+    }
+    addresses
+}

@@ -1,0 +1,109 @@
+//! A `[[peer]]` section.
+
+use ipnet::IpNet;
+use libp2p::{Multiaddr, PeerId};
+
+use super::address::{DIAL_ALLOWED, NETWORK_ALLOWED, dial_address, peer_network};
+use super::transport::TransportConfig;
+use stream_router::config::problem::{Located, Place, Problems};
+use stream_router::config::reader::Table;
+
+const ID_ALLOWED: &str = "a peer id as `stream-router id` prints it, such as \"12D3KooW...\"";
+
+/// A peer: who it is, where it is, what is behind it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerConfig {
+    id: PeerId,
+    addresses: Vec<Multiaddr>,
+    allowed_ips: Vec<IpNet>,
+}
+
+impl PeerConfig {
+    /// Identity of the peer.
+    pub fn id(&self) -> PeerId {
+        self.id
+    }
+
+    /// Addresses to dial the peer at, without its id, the preferred transport's first; empty when only the peer dials.
+    pub fn addresses(&self) -> &[Multiaddr] {
+        &self.addresses
+    }
+
+    /// Networks behind the peer, at least one: what is sent to it and what it may send from.
+    pub fn allowed_ips(&self) -> &[IpNet] {
+        &self.allowed_ips
+    }
+}
+
+/// The section as read, with the places that later checks name.
+pub(super) struct RawPeer {
+    pub(super) id: Option<Located<PeerId>>,
+    addresses: Vec<Multiaddr>,
+    pub(super) allowed_ips: Vec<Located<IpNet>>,
+    /// Addresses listed, the wrong ones too.
+    pub(super) n_addresses_listed: usize,
+    /// Place of the section.
+    pub(super) place: Place,
+}
+
+impl RawPeer {
+    pub(super) fn read(mut table: Table<'_>, problems: &mut Problems) -> Self {
+        let id = id(&mut table, problems);
+        let place = table.place().clone();
+        let listed = table
+            .strings("addresses", DIAL_ALLOWED, problems)
+            .unwrap_or_default();
+        let n_addresses_listed = listed.len();
+        let addresses = addresses(listed, id.as_ref().map(|id| id.value), problems);
+        let mut allowed_ips = Vec::new();
+        for Located { place, value } in table.some_strings("allowed_ips", NETWORK_ALLOWED, problems) {
+            match peer_network(&value) {
+                Ok(net) => allowed_ips.push(Located { place, value: net }),
+                Err(wrong) => problems.add(&place, wrong, NETWORK_ALLOWED),
+            }
+        }
+        table.finish(problems);
+        Self {
+            id,
+            addresses,
+            allowed_ips,
+            n_addresses_listed,
+            place,
+        }
+    }
+
+    /// `None` when the section has no valid id, which was reported.
+    pub(super) fn validated(mut self, transport: &TransportConfig) -> Option<PeerConfig> {
+        transport.sort(&mut self.addresses);
+        Some(PeerConfig {
+            id: self.id?.value,
+            addresses: self.addresses,
+            allowed_ips: self.allowed_ips.into_iter().map(|net| net.value).collect(),
+        })
+    }
+}
+
+fn id(table: &mut Table<'_>, problems: &mut Problems) -> Option<Located<PeerId>> {
+    let Located { place, value } = table.required_string("id", ID_ALLOWED, problems)?;
+    match value.parse() {
+        Ok(id) => Some(Located { place, value: id }),
+        Err(error) => {
+            problems.add(&place, format!("{value:?} is not a peer id: {error}"), ID_ALLOWED);
+            None
+        }
+    }
+}
+
+fn addresses(listed: Vec<Located<String>>, id: Option<PeerId>, problems: &mut Problems) -> Vec<Multiaddr> {
+    let mut addresses: Vec<Multiaddr> = Vec::with_capacity(listed.len());
+    for Located { place, value } in listed {
+        match dial_address(&value, id) {
+            Ok(address) if addresses.contains(&address) => {
+                problems.add(&place, format!("{value} is listed twice"), "each address once");
+            }
+            Ok(address) => addresses.push(address),
+            Err(wrong) => problems.add(&place, wrong, DIAL_ALLOWED),
+        }
+    }
+    addresses
+}

@@ -1,0 +1,91 @@
+//! The `[transport]` section.
+
+use libp2p::Multiaddr;
+use libp2p::multiaddr::Protocol;
+
+use stream_router::config::problem::Problems;
+use stream_router::config::reader::Table;
+use stream_router::p2p::{MAX_CONNECTIONS_PER_PEER, TransportKind};
+
+const ALLOWED: &str = "\"tcp\" and \"quic\", each once, the preferred one first";
+
+/// Half of what a peer may have, as both sides may dial at once.
+const MOST_CONNECTIONS: u32 = MAX_CONNECTIONS_PER_PEER as u32 / 2;
+
+/// Which of a peer's addresses are dialled first, and how often.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TransportConfig {
+    quic_first: bool,
+    connections_per_peer: Option<u32>,
+}
+
+impl TransportConfig {
+    /// Most connections to a peer that its streams are spread over; unless it is said, as many as there are data threads,
+    /// of which there are `n_threads`.
+    pub fn connections_per_peer(&self, n_threads: u32) -> u32 {
+        self.connections_per_peer
+            .unwrap_or_else(|| n_threads.clamp(1, MOST_CONNECTIONS))
+    }
+
+    /// Whether QUIC addresses are dialled first.
+    pub(super) fn quic_first(&self) -> bool {
+        self.quic_first
+    }
+
+    /// How many connections to a peer the file says, if it does.
+    pub(super) fn n_connections(&self) -> Option<u32> {
+        self.connections_per_peer
+    }
+
+    /// `self` with the preference of `new`.
+    pub(super) fn with_preference_of(&self, new: &Self) -> Self {
+        Self {
+            quic_first: new.quic_first,
+            ..*self
+        }
+    }
+
+    pub(super) fn read(mut table: Table<'_>, problems: &mut Problems) -> Self {
+        let mut names = Vec::new();
+        for found in table.strings("prefer", ALLOWED, problems).unwrap_or_default() {
+            if !["tcp", "quic"].contains(&found.value.as_str()) {
+                problems.add(
+                    &found.place,
+                    format!("{:?} is no transport", found.value),
+                    ALLOWED,
+                );
+            } else if names.contains(&found.value) {
+                problems.add(
+                    &found.place,
+                    format!("{:?} is listed twice", found.value),
+                    ALLOWED,
+                );
+            } else {
+                names.push(found.value);
+            }
+        }
+        let connections_per_peer = table.integer("connections_per_peer", 1..=MOST_CONNECTIONS, problems);
+        table.finish(problems);
+        Self {
+            quic_first: names.first().is_some_and(|name| name == "quic"),
+            connections_per_peer: connections_per_peer.map(|found| found.value),
+        }
+    }
+
+    /// The transport whose addresses are dialled first.
+    pub fn preferred(&self) -> TransportKind {
+        match self.quic_first {
+            true => TransportKind::Quic,
+            false => TransportKind::Tcp,
+        }
+    }
+
+    /// Puts the preferred transport's addresses first; each transport's own stay in their order.
+    pub(super) fn sort(&self, addresses: &mut [Multiaddr]) {
+        addresses.sort_by_key(|address| is_quic(address) != self.quic_first);
+    }
+}
+
+fn is_quic(address: &Multiaddr) -> bool {
+    address.iter().any(|protocol| protocol == Protocol::QuicV1)
+}

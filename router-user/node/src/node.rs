@@ -1,0 +1,36 @@
+//! A node: joins kernel, device and network into the path of a packet.
+
+mod capture;
+mod connections;
+mod counter_meanings;
+pub mod counters;
+mod data_thread;
+mod discovery;
+mod doorbell;
+mod error;
+mod forwarder;
+mod gateway_sink;
+mod gateways;
+mod heartbeat;
+mod lifecycle;
+mod nap;
+mod observed;
+mod peer_registry;
+mod peers;
+mod prefixes;
+pub(crate) mod privileges;
+mod receiver;
+mod reload;
+mod sender;
+mod service;
+mod status;
+mod stream_scaler;
+mod uncaptured;
+mod worker;
+mod worker_pool;
+
+pub use error::NodeError;
+pub use lifecycle::Node;
+pub(crate) use lifecycle::run;
+pub use peer_registry::NoRoom;
+pub use reload::{ReloadError, Reloaded};

@@ -1,0 +1,170 @@
+//! Captures: taps on the data path that copy matching packets for whoever asks at the control socket.
+//!
+//! While there is no tap, a turn of a worker and a read of a receiver cost one load of a flag. A tap never waits: what its
+//! queue has no room for is counted.
+
+mod stream;
+mod tap;
+
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use arc_swap::ArcSwap;
+use libp2p::PeerId;
+use router_common::frame::VnetHeader;
+use router_common::packet::{Parsed, parse};
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+use crate::control::{CaptureDirection, CaptureQuery, CaptureStream};
+use stream_router_engine::capture_filter::CaptureFilter;
+use tap::{Batch, Tap};
+
+/// Captures at a time.
+const MAX_TAPS: usize = 4;
+
+/// How long a stopping node waits for the last packets to reach those who capture.
+const END_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// The taps of a node.
+#[derive(Debug)]
+pub(super) struct Taps {
+    /// Partner: none; a turn that reads the flag late misses its packets, as it would have a moment before.
+    any: AtomicBool,
+    taps: ArcSwap<Vec<Arc<Tap>>>,
+    /// Held while `taps` is replaced.
+    changing: Mutex<()>,
+    n_taps: watch::Sender<usize>,
+    stopping: watch::Sender<bool>,
+}
+
+/// So many captures run that no more may.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct TooMany;
+
+/// The taps for one turn of a worker or one read of a receiver, with what they have taken in it.
+pub(super) struct Turn {
+    taps: Arc<Vec<Arc<Tap>>>,
+    batches: Vec<Batch>,
+}
+
+/// A packet on its way.
+#[derive(Clone, Copy)]
+pub(super) struct Passing<'a> {
+    pub(super) direction: CaptureDirection,
+    pub(super) peer: Option<&'a PeerId>,
+    pub(super) vnet: VnetHeader,
+    pub(super) packet: &'a [u8],
+}
+
+impl Default for Taps {
+    fn default() -> Self {
+        Self {
+            any: AtomicBool::new(false),
+            taps: ArcSwap::default(),
+            changing: Mutex::default(),
+            n_taps: watch::Sender::new(0),
+            stopping: watch::Sender::new(false),
+        }
+    }
+}
+
+impl Taps {
+    /// The taps for a turn; `None`, for the price of a load, while there are none.
+    pub(super) fn begin_turn(&self) -> Option<Turn> {
+        if !self.any.load(Relaxed) {
+            return None;
+        }
+        let taps = self.taps.load_full();
+        Some(Turn {
+            batches: taps.iter().map(|_| Batch::default()).collect(),
+            taps,
+        })
+    }
+
+    /// Begins a capture, with the query's filter for peers by id; packets are taken from now on.
+    ///
+    /// # Errors
+    /// There are [`MAX_TAPS`] already.
+    pub(super) fn open(
+        self: &Arc<Self>,
+        query: &CaptureQuery,
+        filter: Option<CaptureFilter<PeerId>>,
+    ) -> Result<CaptureStream, TooMany> {
+        let (tap, queue) = Tap::new(query, filter);
+        let tap = Arc::new(tap);
+        self.change(|taps| {
+            if taps.len() == MAX_TAPS {
+                return Err(TooMany);
+            }
+            taps.push(tap.clone());
+            Ok(())
+        })?;
+        Ok(stream::stream(self.clone(), tap, queue))
+    }
+
+    /// Ends every capture, and waits, but not for long, until the last packets are on their way.
+    pub(super) async fn end(&self) {
+        self.stopping.send_replace(true);
+        let mut n_taps = self.n_taps.subscribe();
+        // Whoever is slower than that sees the connection break.
+        let _ = timeout(END_TIMEOUT, n_taps.wait_for(|n_taps| *n_taps == 0)).await;
+    }
+
+    fn close(&self, tap: &Arc<Tap>) {
+        let closed: Result<(), TooMany> = self.change(|taps| {
+            taps.retain(|other| !Arc::ptr_eq(other, tap));
+            Ok(())
+        });
+        debug_assert_eq!(closed, Ok(()));
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Vec<Arc<Tap>>) -> Result<(), TooMany>) -> Result<(), TooMany> {
+        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut taps = Vec::clone(&self.taps.load());
+        change(&mut taps)?;
+        let n_taps = taps.len();
+        self.taps.store(Arc::new(taps));
+        self.any.store(n_taps > 0, Relaxed);
+        self.n_taps.send_replace(n_taps);
+        Ok(())
+    }
+}
+
+impl Turn {
+    /// Copies the packet for every tap that wants it.
+    pub(super) fn take(&mut self, passing: Passing<'_>) {
+        let parsed = parse(passing.packet, passing.packet.len() as u32);
+        self.take_parsed(passing, parsed.ok().as_ref());
+    }
+
+    /// The same for a packet that has been parsed.
+    pub(super) fn take_parsed(&mut self, passing: Passing<'_>, parsed: Option<&Parsed>) {
+        let mut time_ns = None;
+        for (tap, batch) in self.taps.iter().zip(&mut self.batches) {
+            if tap.wants(&passing, parsed) {
+                let time_ns = *time_ns.get_or_insert_with(now_ns);
+                tap.take(&passing, time_ns, batch);
+            }
+        }
+    }
+}
+
+/// What was taken goes to those who asked.
+impl Drop for Turn {
+    fn drop(&mut self) {
+        for (tap, batch) in self.taps.iter().zip(&mut self.batches) {
+            tap.hand_over(batch);
+        }
+    }
+}
+
+/// A clock that stands before 1970 says 0.
+fn now_ns() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests;

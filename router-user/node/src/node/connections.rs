@@ -1,0 +1,222 @@
+//! Follows the peers' connections: which stand, and which of them carries which of the peer's senders.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use tokio::runtime::Handle;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::counters::{Counter, Counters};
+use super::peers::{LivePeers, Peer};
+use super::sender;
+use stream_router::p2p::{ConnectionId, NetworkEvent, NetworkHandle, PeerId};
+use stream_router_engine::flow_cache::StreamIndex;
+
+/// Senders that may wait for another connection to be given to them.
+const LEAVERS_CAPACITY: usize = 64;
+
+/// Connections of one peer, oldest first, and the sender of each lane; none without a connection.
+struct Link {
+    /// The peer, which may be configured no more.
+    peer: Arc<Peer>,
+    connections: Vec<(ConnectionId, Handle)>,
+    senders: Vec<LaneSender>,
+}
+
+/// The running sender of a lane.
+struct LaneSender {
+    on: ConnectionId,
+    leave: CancellationToken,
+    task: AbortOnDropHandle<()>,
+}
+
+impl Link {
+    /// The connection that a lane belongs on, when `n_most` are used.
+    fn home(&self, lane: usize, n_most: usize) -> Option<&(ConnectionId, Handle)> {
+        let n_used = self.connections.len().min(n_most);
+        self.connections.get(lane.checked_rem(n_used)?)
+    }
+}
+
+/// Keeps exactly one sender for each lane of each connected peer. The lanes take turns at the peer's oldest connections;
+/// a lane changes its connection while it has no stream, so that no flow has frames on two.
+pub(super) struct Connections {
+    peers: Arc<LivePeers>,
+    counters: Arc<Counters>,
+    network: NetworkHandle,
+    n_most: usize,
+    finish: CancellationToken,
+    links: HashMap<PeerId, Link>,
+    left: mpsc::Sender<(PeerId, StreamIndex)>,
+    leavers: mpsc::Receiver<(PeerId, StreamIndex)>,
+}
+
+impl Connections {
+    /// Uses `n_most` connections to a peer. Senders stop, with their outboxes empty, once `finish` is cancelled.
+    pub(super) fn new(
+        peers: Arc<LivePeers>,
+        counters: Arc<Counters>,
+        network: NetworkHandle,
+        n_most: u32,
+        finish: CancellationToken,
+    ) -> Self {
+        let (left, leavers) = mpsc::channel(LEAVERS_CAPACITY);
+        Self {
+            peers,
+            counters,
+            network,
+            n_most: n_most as usize,
+            finish,
+            links: HashMap::new(),
+            left,
+            leavers,
+        }
+    }
+
+    /// Follows `events` until `finish` is cancelled, then waits for every sender to finish.
+    pub(super) async fn run(mut self, mut events: mpsc::Receiver<NetworkEvent>) {
+        let finish = self.finish.clone();
+        loop {
+            tokio::select! {
+                () = finish.cancelled() => break,
+                event = events.recv() => match event {
+                    Some(event) => self.handle_event(event).await,
+                    None => break,
+                },
+                Some((peer, stream)) = self.leavers.recv() => self.handle_left(peer, stream),
+            }
+        }
+        // Nobody waits for room in it any more.
+        self.leavers.close();
+        for sender in self.links.into_values().flat_map(|link| link.senders) {
+            // A sender that panicked has said so itself; there is nothing left to wait for.
+            let _panicked = sender.task.await;
+        }
+    }
+
+    async fn handle_event(&mut self, event: NetworkEvent) {
+        match event {
+            NetworkEvent::Connected {
+                peer,
+                connection,
+                runtime,
+                ..
+            } => {
+                if let Some(link) = self.link(peer) {
+                    link.connections.push((connection, runtime));
+                    self.place_senders(peer, None).await;
+                }
+            }
+            NetworkEvent::Disconnected { peer, connection, .. } => {
+                if let Some(link) = self.links.get_mut(&peer) {
+                    link.connections.retain(|(other, _)| *other != connection);
+                    self.place_senders(peer, Some(connection)).await;
+                }
+            }
+            NetworkEvent::Rtt { .. } | NetworkEvent::Listening { .. } => {}
+        }
+    }
+
+    /// The link of a peer; none if it was configured when it connected, and now is no more.
+    fn link(&mut self, id: PeerId) -> Option<&mut Link> {
+        match self.links.entry(id) {
+            Entry::Occupied(link) => Some(link.into_mut()),
+            Entry::Vacant(place) => Some(place.insert(Link {
+                peer: self.peers.load().by_id(&id)?.clone(),
+                connections: Vec::new(),
+                senders: Vec::new(),
+            })),
+        }
+    }
+
+    /// A sender has left its connection, so that its lane can have one on another.
+    fn handle_left(&mut self, id: PeerId, stream: StreamIndex) {
+        let Some(link) = self.links.get(&id) else { return };
+        let lane = usize::from(stream.0);
+        // Its connection may have been lost meanwhile, and a new one started.
+        if link
+            .senders
+            .get(lane)
+            .is_some_and(|sender| sender.task.is_finished())
+            && let Some((on, runtime)) = link.home(lane, self.n_most)
+        {
+            let sender = self.start_sender(&link.peer, stream, *on, runtime);
+            if let Some(link) = self.links.get_mut(&id) {
+                link.senders[lane] = sender;
+            }
+        }
+    }
+
+    /// Gives every lane that lacks one a sender where it belongs, and has the others move there when they can.
+    async fn place_senders(&mut self, id: PeerId, lost: Option<ConnectionId>) {
+        let Some(mut link) = self.links.remove(&id) else {
+            return;
+        };
+        let peer = link.peer.clone();
+        let mut senders = std::mem::take(&mut link.senders).into_iter();
+        if link.connections.is_empty() {
+            peer.connected.store(false, Relaxed);
+        }
+        for (index, lane) in peer.streams.lanes().iter().enumerate() {
+            let mut sender = senders.next();
+            if let Some(lost) = sender.take_if(|sender| Some(sender.on) == lost) {
+                // Gone before the next one starts, or two could write the same flow.
+                lost.task.abort();
+                let _aborted = lost.task.await;
+            }
+            if !peer.connected.load(Relaxed) {
+                // Without a connection nothing waits, but for what a worker queued just as the last one went away.
+                self.counters.add(Counter::TxStreamLost, lane.outbox.clear());
+            }
+            let Some((on, runtime)) = link.home(index, self.n_most) else {
+                continue;
+            };
+            let sender =
+                sender.unwrap_or_else(|| self.start_sender(&peer, StreamIndex(index as u8), *on, runtime));
+            if sender.on != *on {
+                sender.leave.cancel();
+            }
+            link.senders.push(sender);
+        }
+        let n_used = link.connections.len().min(self.n_most);
+        peer.connected.store(n_used > 0, Relaxed);
+        peer.n_connections.send_replace(n_used as u32);
+        if n_used > 0 {
+            self.links.insert(id, link);
+        }
+    }
+
+    fn start_sender(
+        &self,
+        peer: &Arc<Peer>,
+        stream: StreamIndex,
+        on: ConnectionId,
+        runtime: &Handle,
+    ) -> LaneSender {
+        let leave = CancellationToken::new();
+        let run = sender::run(
+            peer.clone(),
+            stream,
+            on,
+            self.network.clone(),
+            self.counters.clone(),
+            leave.clone(),
+            self.finish.clone(),
+        );
+        let (id, left) = (peer.id, self.left.clone());
+        let task = runtime.spawn(async move {
+            run.await;
+            // Nobody listens when the node stops.
+            let _ = left.send((id, stream)).await;
+        });
+        LaneSender {
+            on,
+            leave,
+            task: AbortOnDropHandle::new(task),
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! From ring records to the peers' outboxes: one per worker, called once per batch of records.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Instant;
+
+use router_common::frame::{FrameHeader, VnetHeader};
+use router_common::record::RecordHeader;
+
+use super::capture::{Passing, Taps, Turn};
+use super::counters::{Counter, Counters};
+use super::peers::{LivePeers, PeerTable};
+use crate::control::CaptureDirection;
+use crate::device::{Injector, ReplyBuffer, TokenBucket, Unreachable, unreachable};
+use stream_router::egress::turn_batches::{Now, Outgoing, TurnBatches};
+use stream_router_engine::addresses::addresses;
+use stream_router_engine::flow_cache::FlowCache;
+use stream_router_engine::flow_class::is_urgent;
+use stream_router_engine::route_table::PeerIndex;
+
+/// Answers per second and worker, and at once; like Linux, which sends one a second to each host after a burst of 6.
+const UNREACHABLE_PER_SECOND: u32 = 20;
+const UNREACHABLE_BURST: u32 = 20;
+
+/// Sorts captured packets by peer, in order, and answers for those that nobody takes.
+pub(super) struct Forwarder {
+    live_peers: Arc<LivePeers>,
+    /// Those of this turn.
+    peers: Arc<PeerTable>,
+    counters: Arc<Counters>,
+    injector: Injector,
+    unreachable_limit: TokenBucket,
+    reply: ReplyBuffer,
+    flows: Arc<FlowCache>,
+    now: Now,
+    batches: TurnBatches,
+    last_route: Option<(std::net::IpAddr, PeerIndex)>,
+    taps: Arc<Taps>,
+    /// While somebody captures.
+    captured: Option<Turn>,
+}
+
+impl Forwarder {
+    /// A forwarder with empty batches.
+    pub(super) fn new(
+        peers: Arc<LivePeers>,
+        flows: Arc<FlowCache>,
+        counters: Arc<Counters>,
+        injector: Injector,
+        taps: Arc<Taps>,
+    ) -> Self {
+        Self {
+            batches: TurnBatches::default(),
+            now: Now::new(Instant::now(), &flows),
+            flows,
+            peers: peers.load_full(),
+            live_peers: peers,
+            counters,
+            injector,
+            unreachable_limit: TokenBucket::new(UNREACHABLE_PER_SECOND, UNREACHABLE_BURST, Instant::now()),
+            reply: ReplyBuffer::default(),
+            last_route: None,
+            taps,
+            captured: None,
+        }
+    }
+
+    /// Takes one record; it reaches its outbox with the next [`Forwarder::flush`] at the latest.
+    pub(super) fn handle_record(&mut self, record: &[u8]) {
+        let Some((flow_hash, frame, packet)) = frame_of(record) else {
+            return;
+        };
+        let Some((_, destination)) = addresses(packet) else {
+            return;
+        };
+        if let Some(captured) = &mut self.captured {
+            let peer = self.peers.routes().lookup(destination);
+            let peer = peer.and_then(|index| self.peers.get(index));
+            captured.take(Passing {
+                direction: CaptureDirection::Out,
+                peer: peer.map(|peer| &peer.id),
+                vnet: frame_vnet(frame),
+                packet,
+            });
+        }
+        let index = match self.last_route {
+            Some((last, index)) if last == destination => index,
+            _ => {
+                let Some(index) = self.peers.routes().lookup(destination) else {
+                    self.refuse(packet, Counter::TxNoRoute, Unreachable::NoRoute);
+                    return;
+                };
+                self.last_route = Some((destination, index));
+                index
+            }
+        };
+        let Some(peer) = self.peers.get(index) else { return };
+        if !peer.connected.load(Relaxed) {
+            self.refuse(packet, Counter::TxPeerDown, Unreachable::Host);
+            return;
+        }
+        let choose = || peer.streams.choose(flow_hash);
+        let stream = self.flows.stream(flow_hash, self.now.tick, choose);
+        let Some(lane) = peer.streams.lane(stream) else {
+            return;
+        };
+        let outgoing = Outgoing {
+            peer: index.0,
+            stream,
+            lane,
+            flow_hash,
+            frame,
+            urgent: is_urgent(packet),
+        };
+        let n_refused = self.batches.push(&outgoing, self.now);
+        if n_refused > 0 {
+            self.counters.add(Counter::TxQueueFull, u64::from(n_refused));
+        }
+    }
+
+    /// Begins a turn: flows have their next packets at `now`, and go to the peers that are configured then.
+    pub(super) fn handle_turn(&mut self, now: Instant) {
+        let peers = self.live_peers.load();
+        if !Arc::ptr_eq(&peers, &self.peers) {
+            self.peers = Arc::clone(&peers);
+            self.last_route = None;
+        }
+        self.now = Now::new(now, &self.flows);
+        self.captured = self.taps.begin_turn();
+    }
+
+    /// Hands every begun batch to its stream.
+    pub(super) fn flush(&mut self) {
+        self.captured = None;
+        let lane = |peer, stream| self.peers.get(PeerIndex(peer))?.streams.lane(stream);
+        self.batches.flush(self.now, lane, |_, n_refused| {
+            self.counters.add(Counter::TxQueueFull, u64::from(n_refused));
+        });
+    }
+
+    /// Counts a packet that goes nowhere and tells its sender, as often as the limit allows.
+    fn refuse(&mut self, packet: &[u8], counter: Counter, kind: Unreachable) {
+        self.counters.add(counter, 1);
+        if !self.unreachable_limit.take(Instant::now()) {
+            return;
+        }
+        if let Ok(reply) = unreachable(packet, kind, &mut self.reply)
+            && self.injector.inject(reply).is_ok()
+        {
+            self.counters.add(Counter::IcmpUnreachableSent, 1);
+        }
+    }
+}
+
+/// The flow hash of a ring record, the frame in it as it goes on a stream, and the packet in that. Behind a short packet
+/// the record is padded.
+fn frame_of(record: &[u8]) -> Option<(u32, &[u8], &[u8])> {
+    // A driver puts a frame at any address.
+    let header: RecordHeader = bytemuck::pod_read_unaligned(record.get(..RecordHeader::LEN)?);
+    let end = RecordHeader::LEN + header.frame.len as usize;
+    Some((
+        header.flow_hash,
+        record.get(RecordHeader::FRAME_OFFSET..end)?,
+        record.get(RecordHeader::LEN..end)?,
+    ))
+}
+
+/// The offload header of a frame that [`frame_of`] gave.
+fn frame_vnet(frame: &[u8]) -> VnetHeader {
+    bytemuck::pod_read_unaligned(&frame[size_of::<u32>()..FrameHeader::LEN])
+}

@@ -1,0 +1,470 @@
+//! A node from start to stop, and the order of both.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::capture::Taps;
+use super::connections::Connections;
+use super::counters::Counters;
+use super::data_thread::DataThreads;
+use super::error::NodeError;
+use super::forwarder::Forwarder;
+use super::gateways::{Gateways, HostNetworks};
+use super::observed::Observed;
+use super::peer_registry::PeerRegistry;
+use super::peers::LivePeers;
+use super::prefixes::PrefixTable;
+use super::receiver::Receivers;
+use super::reload::{ConfigFile, Live, ReloadError, Reloaded, network_peers};
+use super::service::Service;
+use super::status::{NodeStatus, Parts};
+use super::stream_scaler::StreamScaler;
+use super::worker_pool::{WorkerBoard, WorkerPool};
+use super::{discovery, gateways, privileges, uncaptured};
+use crate::config::{Config, MAX_STREAMS_PER_PEER};
+use crate::control::{ControlServer, ReloadWish, Wishes};
+use crate::device::{Device, DeviceError, DeviceSettings, Netlink};
+use crate::kernel::{BPFFS, Kernel, KernelConfig};
+use crate::logs::Logs;
+use stream_router::egress::streams::Streams;
+use stream_router::p2p::{Keypair, Network, NetworkConfig, NetworkHandle, identity};
+use stream_router_engine::flow_cache::FlowCache;
+use stream_router_engine::route_table::PeerIndex;
+
+/// Wishes for another number of workers that may wait.
+const MAX_WISHES: usize = 4;
+
+/// How long a stopping node tries to deliver what it has accepted, and then to close its connections.
+const STOP_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// A running node. [`Node::stop`] delivers what it has accepted; dropping it does not.
+pub struct Node {
+    // Dropped in this order: the way in, the tasks with their descriptors of the device, the device itself.
+    observed: Option<Observed>,
+    _control: ControlServer,
+    taps: Arc<Taps>,
+    kernel: Arc<Kernel>,
+    network: NetworkHandle,
+    live: Live,
+    stop_workers: CancellationToken,
+    finish_senders: CancellationToken,
+    tasks: Tasks,
+    data_threads: DataThreads,
+    device: Device,
+}
+
+/// The tasks, most of them on the data thread.
+struct Tasks {
+    workers: JoinSet<io::Result<()>>,
+    connections: JoinSet<()>,
+    network: JoinSet<()>,
+    stream_scaler: JoinSet<()>,
+    uncaptured: JoinSet<io::Result<()>>,
+    /// Empty without gateways.
+    host_networks: JoinSet<io::Result<()>>,
+}
+
+impl Node {
+    /// Brings everything up, or nothing.
+    ///
+    /// # Errors
+    /// [`NodeError`] says which part could not be had and what to do; what had been made is gone again.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime with I/O and time enabled.
+    pub async fn start(config: &Config) -> Result<Self, NodeError> {
+        Self::start_with(config, None).await
+    }
+
+    async fn start_with(
+        config: &Config,
+        reload: Option<mpsc::Sender<ReloadWish>>,
+    ) -> Result<Self, NodeError> {
+        let keypair = identity::load(config.node().key())?;
+        privileges::check(config)?;
+        let data_threads =
+            DataThreads::start(config.workers().threads()).map_err(|source| NodeError::System {
+                action: "start the data threads",
+                source,
+            })?;
+        let settings = DeviceSettings {
+            name: config.device().name(),
+            addresses: config.device().addresses(),
+            mtu: config.device().mtu(),
+        };
+        let device = Device::create(settings).await?;
+        let kernel = load_kernel(config)?;
+        let mut registry = peer_registry(&kernel);
+        let table = registry.table(config.peers(), config.streams().scaling().scaler.min)?;
+        let prefixes = Arc::new(PrefixTable::new(kernel.clone()));
+        prefixes.set_peers(&table)?;
+        let peers = Arc::new(LivePeers::from_pointee(table));
+        let counters = Arc::new(Counters::default());
+        let taps = Arc::new(Taps::default());
+
+        let receivers = Receivers {
+            peers: peers.clone(),
+            counters: counters.clone(),
+            injector: device.injector(),
+            taps: taps.clone(),
+        };
+        let mut network = start_network(config, keypair, receivers, &data_threads)?;
+        let workers = Arc::new(WorkerBoard::default());
+        let flows = flow_cache(config);
+        let mut pool = WorkerPool::new(
+            kernel.clone(),
+            config.workers(),
+            config.connections(),
+            data_threads.runtimes(),
+            new_forwarder(&flows, &peers, &counters, &device, &taps),
+            workers.clone(),
+        )?;
+        let (gateways, host_networks) = start_gateways(config, &kernel, &prefixes, &device).await?;
+        let status = NodeStatus::new(
+            config,
+            Parts {
+                device_index: device.index(),
+                kernel: kernel.clone(),
+                peers: peers.clone(),
+                counters: counters.clone(),
+                flows: flows.clone(),
+                network: network.handle.clone(),
+                workers,
+                runtimes: data_threads.runtimes(),
+                gateways: gateways.status(),
+                socket_drops: Box::new(gateways.drops()),
+                taps: taps.clone(),
+            },
+        );
+        let (worker_wishes, wished_workers) = mpsc::channel(MAX_WISHES);
+        let (stream_wishes, wished_streams) = mpsc::channel(MAX_WISHES);
+        let wishes = Wishes {
+            workers: worker_wishes,
+            streams: stream_wishes,
+            reload,
+        };
+        let status = Arc::new(status);
+        let control = ControlServer::start(config.node().control(), status.clone(), wishes)?;
+        let observed = Observed::start(
+            config,
+            status,
+            &data_threads.runtimes(),
+            network.driver.take_metrics(),
+        )?;
+
+        kernel.attach()?;
+        device
+            .start(
+                config
+                    .peers()
+                    .iter()
+                    .flat_map(|peer| peer.allowed_ips().iter().copied()),
+            )
+            .await?;
+
+        let (stop_workers, finish_senders) = (CancellationToken::new(), CancellationToken::new());
+        let n_connections = config.transport().connections_per_peer(data_threads.n());
+        let connections = Connections::new(
+            peers.clone(),
+            counters.clone(),
+            network.handle.clone(),
+            n_connections,
+            finish_senders.clone(),
+        );
+        let on = data_threads.first();
+        let mut tasks = Tasks {
+            workers: JoinSet::new(),
+            connections: JoinSet::new(),
+            network: JoinSet::new(),
+            stream_scaler: JoinSet::new(),
+            uncaptured: JoinSet::new(),
+            host_networks: JoinSet::new(),
+        };
+        if let Some(host_networks) = host_networks {
+            tasks.host_networks.spawn(host_networks.run());
+        }
+        tasks.network.spawn_on(network.driver.run(), on);
+        tasks.connections.spawn_on(connections.run(network.events), on);
+        let scaler = StreamScaler::new(
+            peers.clone(),
+            network.handle.clone(),
+            flows.clone(),
+            n_connections,
+            config.streams(),
+        );
+        let (limits, _) = watch::channel(config.router().clone());
+        tasks
+            .stream_scaler
+            .spawn(scaler.run(wished_streams, limits.subscribe()));
+        pool.start(gateways)?;
+        tasks
+            .workers
+            .spawn(pool.run(wished_workers, limits.subscribe(), stop_workers.clone()));
+        tasks
+            .uncaptured
+            .spawn_on(uncaptured::run(device.tun().clone(), counters.clone()), on);
+        if let Some(observed) = &observed {
+            observed.up();
+        }
+        info!(peer_id = %network.handle.local_peer(), device = device.name(), "node is up");
+        let live = Live {
+            running: config.clone(),
+            registry,
+            peers,
+            prefixes,
+            kernel: kernel.clone(),
+            flows,
+            network: network.handle.clone(),
+            limits,
+        };
+        Ok(Self {
+            observed,
+            _control: control,
+            taps,
+            kernel,
+            network: network.handle,
+            live,
+            stop_workers,
+            finish_senders,
+            tasks,
+            data_threads,
+            device,
+        })
+    }
+
+    /// What the node runs with.
+    pub fn config(&self) -> &Config {
+        &self.live.running
+    }
+
+    /// Takes what of `new` a running node can take: peers, their prefixes and addresses, limits. Flows of peers that stay
+    /// see nothing of it. What needs a restart is named, and stays as it is.
+    ///
+    /// # Errors
+    /// The node cannot take it; nothing has changed then.
+    pub async fn reload(&mut self, new: &Config) -> Result<Reloaded, ReloadError> {
+        self.live.apply(&self.device, new).await
+    }
+
+    /// Waits until a part of the node fails that it cannot do without; for ever, if none does.
+    pub async fn failed(&mut self) -> NodeError {
+        let ended = tokio::select! {
+            Some(ended) = self.tasks.workers.join_next() => ended,
+            Some(ended) = self.tasks.uncaptured.join_next() => ended,
+            Some(ended) = self.tasks.host_networks.join_next() => ended,
+            Some(ended) = self.tasks.connections.join_next() => ended.map(Ok),
+            Some(ended) = self.tasks.stream_scaler.join_next() => ended.map(Ok),
+            Some(ended) = self.tasks.network.join_next() => ended.map(Ok),
+        };
+        let source = match ended {
+            Ok(Ok(())) => io::Error::other("a task ended"),
+            Ok(Err(error)) => error,
+            Err(panic) => io::Error::other(panic),
+        };
+        if let Some(observed) = &self.observed {
+            observed.failed(&source);
+        }
+        NodeError::System {
+            action: "go on",
+            source,
+        }
+    }
+
+    /// Stops capturing, delivers what was captured, closes every connection and takes everything down.
+    ///
+    /// # Errors
+    /// Capturing cannot be ended, or the device cannot be removed; everything else has been done.
+    pub async fn stop(mut self) -> Result<(), NodeError> {
+        if let Some(observed) = &self.observed {
+            observed.stopping();
+        }
+        let detached = self.kernel.detach();
+        let drained = timeout(STOP_TIMEOUT, async {
+            self.stop_workers.cancel();
+            while self.tasks.workers.join_next().await.is_some() {}
+            self.finish_senders.cancel();
+            while self.tasks.connections.join_next().await.is_some() {}
+        });
+        if drained.await.is_err() {
+            warn!(?STOP_TIMEOUT, "not everything could be delivered in time");
+        }
+        self.taps.end().await;
+        self.network.shutdown();
+        if timeout(STOP_TIMEOUT, async {
+            while self.tasks.network.join_next().await.is_some() {}
+        })
+        .await
+        .is_err()
+        {
+            warn!(?STOP_TIMEOUT, "not every connection closed in time");
+        }
+        self.tasks.stream_scaler.shutdown().await;
+        self.tasks.uncaptured.shutdown().await;
+        self.tasks.host_networks.shutdown().await;
+        drop(self.data_threads);
+        let removed = self.device.remove().await;
+        info!("node is down");
+        detached?;
+        Ok(removed?)
+    }
+}
+
+/// Runs a node until SIGINT or SIGTERM, or until it fails. SIGHUP, or a request at the control socket, has it read
+/// `file` again.
+///
+/// # Errors
+/// What kept it from starting, running or stopping in order.
+pub(crate) fn run(config: &Config, file: &Path, logs: &Logs) -> Result<(), NodeError> {
+    let system = |action| move |source| NodeError::System { action, source };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(system("start the main runtime"))?;
+    runtime.block_on(async {
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(system("handle SIGINT"))?;
+        let mut terminate = signal(SignalKind::terminate()).map_err(system("handle SIGTERM"))?;
+        let mut hangup = signal(SignalKind::hangup()).map_err(system("handle SIGHUP"))?;
+        let mut stopped = std::pin::pin!(async {
+            tokio::select! {
+                _ = interrupt.recv() => "SIGINT",
+                _ = terminate.recv() => "SIGTERM",
+            }
+        });
+        let file = ConfigFile {
+            path: file.to_owned(),
+            logs,
+        };
+        let (reload, mut reloads) = mpsc::channel::<ReloadWish>(MAX_WISHES);
+        let mut repeats = std::pin::pin!(logs.report_repeats());
+        let mut node = tokio::select! {
+            node = Node::start_with(config, Some(reload)) => node?,
+            // What has been made so far is taken down as it is dropped.
+            _ = &mut stopped => return Ok(()),
+        };
+        let service = Service::ready(&node.data_threads.runtimes(), node.network.clone());
+        let failure = loop {
+            tokio::select! {
+                signal = &mut stopped => {
+                    info!(signal, "stopping");
+                    break Ok(());
+                }
+                failure = node.failed() => break Err(failure),
+                // The log has what comes of it.
+                Some(()) = hangup.recv() => drop(file.reload(&mut node).await),
+                Some(wish) = reloads.recv() => {
+                    // Whoever asked may have gone.
+                    let _ = wish.reply.send(file.reload(&mut node).await);
+                }
+                () = &mut repeats => {}
+            }
+        };
+        service.stopping();
+        let down = node.stop().await;
+        failure.and(down)
+    })
+}
+
+fn load_kernel(config: &Config) -> Result<Arc<Kernel>, NodeError> {
+    let kernel_config = KernelConfig {
+        device: config.device().name().to_owned(),
+        ring_bytes: config.workers().ring_bytes(),
+        device_mtu: config.device().mtu(),
+        conn_ttl: config.connections().ttl(),
+        max_connections: config.connections().max_entries(),
+        bpffs: BPFFS.into(),
+    };
+    Ok(Arc::new(Kernel::load(&kernel_config)?))
+}
+
+fn peer_registry(kernel: &Arc<Kernel>) -> PeerRegistry {
+    let kernel = kernel.clone();
+    PeerRegistry::new(move |index: PeerIndex, n_active| {
+        let set_pressure = kernel.pressure_switch(index.0);
+        // Another peer may have had the index.
+        set_pressure(false);
+        // A reload may allow more streams than there are at the start.
+        Streams::new(MAX_STREAMS_PER_PEER, n_active, Box::new(set_pressure))
+    })
+}
+
+fn flow_cache(config: &Config) -> Arc<FlowCache> {
+    let table = config.connections();
+    let flows = FlowCache::new(table.shards(), table.max_entries(), table.ttl(), Instant::now());
+    Arc::new(flows)
+}
+
+fn new_forwarder(
+    flows: &Arc<FlowCache>,
+    peers: &Arc<LivePeers>,
+    counters: &Arc<Counters>,
+    device: &Device,
+    taps: &Arc<Taps>,
+) -> Box<dyn Fn() -> Forwarder + Send> {
+    let (peers, counters, injector) = (peers.clone(), counters.clone(), device.injector());
+    let (flows, taps) = (flows.clone(), taps.clone());
+    Box::new(move || {
+        Forwarder::new(
+            peers.clone(),
+            flows.clone(),
+            counters.clone(),
+            injector.clone(),
+            taps.clone(),
+        )
+    })
+}
+
+async fn start_gateways(
+    config: &Config,
+    kernel: &Arc<Kernel>,
+    prefixes: &Arc<PrefixTable>,
+    device: &Device,
+) -> Result<(Gateways, Option<HostNetworks>), NodeError> {
+    if config.gateways().is_empty() {
+        return Ok((Gateways::default(), None));
+    }
+    let netlink = Netlink::open().map_err(DeviceError::from)?;
+    let interfaces = gateways::interfaces(config, &netlink).await?;
+    let host_networks = HostNetworks::start(prefixes.clone(), netlink, device.index()).await?;
+    Ok((Gateways::attach(config, kernel, interfaces)?, Some(host_networks)))
+}
+
+fn start_network(
+    config: &Config,
+    keypair: Keypair,
+    receivers: Receivers,
+    data_threads: &DataThreads,
+) -> Result<Network, NodeError> {
+    let (runtimes, known) = (data_threads.runtimes(), receivers.peers.clone());
+    let found = receivers.peers.clone();
+    let network_config = NetworkConfig {
+        keypair,
+        listen: config.node().listen().to_vec(),
+        peers: network_peers(config),
+        // What of a connection's flows comes and goes shares a thread; a peer's connections share as few as can be.
+        placement: Arc::new(move |peer, others| {
+            let index = known.load().by_id(&peer).map_or(0, |peer| peer.index.0);
+            runtimes.least_taken(index, others).clone()
+        }),
+        inbound: Arc::new(receivers),
+        discovery: discovery::settings(config, move |look| {
+            let table = found.load();
+            table
+                .all()
+                .iter()
+                .flat_map(|peer| &peer.allowed_ips)
+                .for_each(look);
+        }),
+    };
+    // Listening sockets belong to the runtime they are made in.
+    let _on_data_thread = data_threads.first().enter();
+    Ok(Network::start(network_config)?)
+}

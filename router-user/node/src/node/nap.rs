@@ -1,0 +1,85 @@
+//! Pauses much shorter than the runtime's timers can make, for workers whose packets come fast.
+#![expect(unsafe_code, reason = "registers a descriptor with the reactor")]
+
+use std::cell::RefCell;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::time::Instant;
+
+use rustix::time::{
+    ClockId, Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, clock_gettime,
+    timerfd_create, timerfd_settime,
+};
+use tokio::io::unix::AsyncFd;
+
+use stream_router_engine::pace::Pace;
+
+/// Naps end at multiples of this time, so that the workers of a thread wake it together. Long enough to gather some
+/// packets, short enough that nobody notices.
+const GRID_NS: i64 = 50_000;
+
+/// No nap is shorter.
+const LEAST_NS: i64 = 20_000;
+
+/// Naps in a row of which nothing comes.
+const MAX_IDLE: u32 = 3;
+
+thread_local! {
+    /// It is the thread that is woken, so its workers count together.
+    static PACE: RefCell<Pace> = RefCell::new(Pace::new(Instant::now()));
+}
+
+/// Takes naps for one worker.
+pub(super) struct Napper {
+    timer: AsyncFd<OwnedFd>,
+    n_idle: u32,
+}
+
+impl Napper {
+    /// On the current runtime's reactor.
+    ///
+    /// # Errors
+    /// The system gives no timer.
+    pub(super) fn new() -> io::Result<Self> {
+        let flags = TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC;
+        let timer = timerfd_create(TimerfdClockId::Monotonic, flags)?;
+        Ok(Self {
+            // SAFETY: the timer owns the descriptor and keeps it open, and the same, for as long as `self` lives.
+            timer: unsafe { AsyncFd::register(timer) }?,
+            n_idle: MAX_IDLE,
+        })
+    }
+
+    /// The worker took so much in a turn.
+    pub(super) fn handle_taken(&mut self, n_packets: usize, n_bytes: usize) {
+        self.n_idle = 0;
+        PACE.with_borrow_mut(|pace| pace.handle_taken(n_packets, n_bytes));
+    }
+
+    /// Naps if that is better than to sleep, when there was nothing to take at `now`; says whether it was.
+    ///
+    /// # Errors
+    /// The timer cannot be set or waited for.
+    pub(super) async fn nap(&mut self, now: Instant) -> io::Result<bool> {
+        if self.n_idle == MAX_IDLE || !PACE.with_borrow_mut(|pace| pace.poll_nap(now)) {
+            return Ok(false);
+        }
+        self.n_idle += 1;
+        // What is left of an earlier nap goes with it: nobody reads the timer, and the reactor tells of the next end only.
+        timerfd_settime(&self.timer, TimerfdTimerFlags::ABSTIME, &next_end())?;
+        self.timer.readable().await?.clear_ready();
+        Ok(true)
+    }
+}
+
+fn next_end() -> Itimerspec {
+    let now = clock_gettime(ClockId::Monotonic);
+    let end_ns = (now.tv_nsec + LEAST_NS).div_euclid(GRID_NS) * GRID_NS + GRID_NS;
+    Itimerspec {
+        it_interval: Timespec::default(),
+        it_value: Timespec {
+            tv_sec: now.tv_sec + end_ns / 1_000_000_000,
+            tv_nsec: end_ns % 1_000_000_000,
+        },
+    }
+}

@@ -1,0 +1,162 @@
+//! Gives peers their indices, which kernel and user space know them by, and keeps those of peers that have gone.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use router_common::peer::MAX_PEERS;
+use thiserror::Error;
+
+use super::peers::{ConfiguredPeer, Peer, PeerTable};
+use crate::config::PeerConfig;
+use stream_router::egress::streams::Streams;
+use stream_router::p2p::PeerId;
+use stream_router_engine::route_table::PeerIndex;
+
+/// There is no index for another peer.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+#[error(
+    "no room for another peer beside those that are going: a node has {MAX_PEERS}; remove peers first, and add others \
+     once they are gone"
+)]
+pub struct NoRoom;
+
+/// Every peer that was ever configured, by index.
+///
+/// A peer that stays is the same in the next table, and one that comes back is again what it was: counts, streams,
+/// index. Only once all indices are given one is given again, and only that of a peer of which nothing is under way any
+/// more: no receiver that would admit its packets as another peer's, no queue that would hold another peer's back.
+pub(super) struct PeerRegistry {
+    peers: Vec<Arc<Peer>>,
+    max_peers: u32,
+    new_streams: Box<dyn Fn(PeerIndex, u32) -> Streams + Send>,
+}
+
+impl PeerRegistry {
+    /// Nobody was configured yet. `new_streams` makes the streams of a new peer, so many of them active.
+    pub(super) fn new(new_streams: impl Fn(PeerIndex, u32) -> Streams + Send + 'static) -> Self {
+        Self {
+            peers: Vec::new(),
+            max_peers: MAX_PEERS,
+            new_streams: Box::new(new_streams),
+        }
+    }
+
+    /// The table of the peers of a configuration; a new one begins with `n_active` streams.
+    ///
+    /// # Errors
+    /// Peers that are going have the indices that new ones need.
+    pub(super) fn table(&mut self, peers: &[PeerConfig], n_active: u32) -> Result<PeerTable, NoRoom> {
+        let wanted: HashSet<_> = peers.iter().map(PeerConfig::id).collect();
+        let configured = peers.iter().map(|config| {
+            Ok(ConfiguredPeer {
+                peer: self.peer(config.id(), &wanted, n_active)?,
+                allowed_ips: config.allowed_ips().to_vec(),
+                dialled: !config.addresses().is_empty(),
+            })
+        });
+        Ok(PeerTable::new(configured.collect::<Result<_, NoRoom>>()?))
+    }
+
+    fn peer(&mut self, id: PeerId, wanted: &HashSet<PeerId>, n_active: u32) -> Result<Arc<Peer>, NoRoom> {
+        if let Some(known) = self.peers.iter().find(|peer| peer.id == id) {
+            return Ok(known.clone());
+        }
+        let n_given = self.peers.len();
+        let index = if n_given < self.max_peers as usize {
+            n_given
+        } else {
+            let free = |peer: &Arc<Peer>| !wanted.contains(&peer.id) && Arc::strong_count(peer) == 1;
+            self.peers.iter().position(free).ok_or(NoRoom)?
+        };
+        let index = PeerIndex(index as u32);
+        let peer = Arc::new(Peer::new(index, id, (self.new_streams)(index, n_active)));
+        match self.peers.get_mut(index.0 as usize) {
+            Some(gone) => *gone = peer.clone(),
+            None => self.peers.push(peer.clone()),
+        }
+        Ok(peer)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::config::Config;
+
+    const IDS: [&str; 3] = [
+        "12D3KooWGzBJBCuFrEeP6zmZ4KMqFD7ySBRkH3sZqNfHGFYxYdTs",
+        "12D3KooWDpJ7As7BWAwRMfu1VU2WCqNjvq387JEYKDBj4kx6nXTN",
+        "12D3KooWPjceQrSwdWXPyLLeABRXmuqt69Rg3sBYbU1Nft9HyQ6X",
+    ];
+
+    fn registry(max_peers: u32) -> PeerRegistry {
+        let mut registry = PeerRegistry::new(|_, n_active| Streams::new(16, n_active, Box::new(|_| ())));
+        registry.max_peers = max_peers;
+        registry
+    }
+
+    /// The peers of [`IDS`] in this order; the one at `n` has 10.0.n.0/24.
+    fn peers(order: &[usize]) -> Vec<PeerConfig> {
+        let mut text = "[device]\naddresses = ['10.42.0.1/24']\n".to_owned();
+        for n in order {
+            text += &format!("[[peer]]\nid = '{}'\nallowed_ips = ['10.0.{n}.0/24']\n", IDS[*n]);
+        }
+        Config::parse(&text, Path::new("sr.toml"))
+            .unwrap()
+            .peers()
+            .to_vec()
+    }
+
+    fn indices(table: &PeerTable) -> Vec<u32> {
+        table
+            .all()
+            .iter()
+            .map(|configured| configured.peer.index.0)
+            .collect()
+    }
+
+    #[test]
+    fn a_peer_keeps_its_index_and_itself_while_others_come_and_go() {
+        let mut registry = registry(16);
+        let before = registry.table(&peers(&[0, 1]), 1).unwrap();
+        assert_eq!(indices(&before), [0, 1]);
+
+        let after = registry.table(&peers(&[2, 1]), 1).unwrap();
+
+        assert_eq!(indices(&after), [2, 1]);
+        assert!(Arc::ptr_eq(&before.all()[1].peer, &after.all()[1].peer));
+        assert!(after.get(PeerIndex(0)).is_none());
+        assert_eq!(after.routes().lookup([10, 0, 2, 1].into()), Some(PeerIndex(2)));
+        assert_eq!(after.routes().lookup([10, 0, 0, 1].into()), None);
+    }
+
+    #[test]
+    fn a_peer_that_comes_back_has_its_old_index() {
+        let mut registry = registry(16);
+        registry.table(&peers(&[0, 1]), 1).unwrap();
+        registry.table(&peers(&[2]), 1).unwrap();
+
+        assert_eq!(
+            indices(&registry.table(&peers(&[1, 0, 2]), 1).unwrap()),
+            [1, 0, 2]
+        );
+    }
+
+    #[test]
+    fn an_index_is_given_again_only_once_nothing_of_its_peer_is_under_way() {
+        let mut registry = registry(2);
+        let before = registry.table(&peers(&[0, 1]), 1).unwrap();
+        let receiver = before.all()[0].peer.clone();
+
+        assert_eq!(registry.table(&peers(&[1, 2]), 1).err(), Some(NoRoom));
+        drop(before);
+        assert_eq!(registry.table(&peers(&[1, 2]), 1).err(), Some(NoRoom));
+        drop(receiver);
+
+        let after = registry.table(&peers(&[1, 2]), 1).unwrap();
+        assert_eq!(indices(&after), [1, 0]);
+        assert_eq!(registry.table(&peers(&[0, 1, 2]), 1).err(), Some(NoRoom));
+    }
+}

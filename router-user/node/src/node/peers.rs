@@ -1,0 +1,145 @@
+//! The configured peers as the data path sees them.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+
+use arc_swap::ArcSwap;
+use ipnet::IpNet;
+use libp2p::PeerId;
+use tokio::sync::watch;
+
+use stream_router::egress::streams::Streams;
+use stream_router_engine::route_table::{PeerIndex, RouteTable};
+
+/// The table of now. Whoever works with it loads it once for a batch or a turn, and sees one configuration then.
+pub(super) type LivePeers = ArcSwap<PeerTable>;
+
+/// A peer that is configured, or was: it is the same for as long as anything of it is under way.
+pub(super) struct Peer {
+    /// Its index in every table.
+    pub(super) index: PeerIndex,
+    /// Its identity.
+    pub(super) id: PeerId,
+    /// The ways to it.
+    pub(super) streams: Streams,
+    /// Whether a connection stands, so that its frames are worth queueing.
+    pub(super) connected: AtomicBool,
+    /// How many connections its lanes are on.
+    pub(super) n_connections: watch::Sender<u32>,
+    /// What went to and came from it.
+    pub(super) traffic: Traffic,
+}
+
+impl Peer {
+    /// A peer without a connection.
+    pub(super) fn new(index: PeerIndex, id: PeerId, streams: Streams) -> Self {
+        Self {
+            index,
+            id,
+            streams,
+            connected: AtomicBool::new(false),
+            n_connections: watch::Sender::new(0),
+            traffic: Traffic::default(),
+        }
+    }
+}
+
+/// Frames (a super-packet counts once) and packet bytes in both directions, and the streams open now.
+#[derive(Debug, Default)]
+pub(super) struct Traffic {
+    /// Frames written to a stream.
+    pub(super) tx_packets: AtomicU64,
+    /// Their bytes, with frame headers.
+    pub(super) tx_bytes: AtomicU64,
+    /// Frames injected.
+    pub(super) rx_packets: AtomicU64,
+    /// Their bytes, with frame headers.
+    pub(super) rx_bytes: AtomicU64,
+    /// Open streams, ours and the peer's.
+    pub(super) n_streams: AtomicU32,
+}
+
+/// Counts a stream as open for as long as it lives.
+pub(super) struct OpenStream<'a>(&'a AtomicU32);
+
+impl<'a> OpenStream<'a> {
+    pub(super) fn new(traffic: &'a Traffic) -> Self {
+        traffic.n_streams.fetch_add(1, Relaxed);
+        Self(&traffic.n_streams)
+    }
+}
+
+impl Drop for OpenStream<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
+}
+
+/// A peer with what the configuration says of it.
+pub(super) struct ConfiguredPeer {
+    /// The peer.
+    pub(super) peer: Arc<Peer>,
+    /// The inner addresses that are its own.
+    pub(super) allowed_ips: Vec<IpNet>,
+    /// Whether the configuration says where to dial it.
+    pub(super) dialled: bool,
+}
+
+/// Every configured peer, found by index, by identity or by inner address.
+pub(super) struct PeerTable {
+    routes: RouteTable,
+    /// In the order of the configuration.
+    peers: Vec<ConfiguredPeer>,
+    /// Asked for each packet.
+    by_index: Vec<Option<Arc<Peer>>>,
+    by_id: HashMap<PeerId, usize>,
+}
+
+impl PeerTable {
+    /// A table of these peers, in the order of the configuration.
+    pub(super) fn new(peers: Vec<ConfiguredPeer>) -> Self {
+        let prefixes = peers.iter().flat_map(|configured| {
+            let index = configured.peer.index;
+            configured.allowed_ips.iter().map(move |prefix| (*prefix, index))
+        });
+        let n_indices = peers
+            .iter()
+            .map(|configured| configured.peer.index.0 as usize + 1)
+            .max();
+        let mut by_index = vec![None; n_indices.unwrap_or(0)];
+        for ConfiguredPeer { peer, .. } in &peers {
+            if let Some(place) = by_index.get_mut(peer.index.0 as usize) {
+                *place = Some(peer.clone());
+            }
+        }
+        let ids = peers.iter().map(|configured| configured.peer.id);
+        Self {
+            routes: RouteTable::new(prefixes),
+            by_id: ids.zip(0..).collect(),
+            by_index,
+            peers,
+        }
+    }
+
+    /// Every peer, in the order of the configuration.
+    pub(super) fn all(&self) -> &[ConfiguredPeer] {
+        &self.peers
+    }
+
+    /// The peer at `index`.
+    pub(super) fn get(&self, index: PeerIndex) -> Option<&Arc<Peer>> {
+        self.by_index.get(index.0 as usize)?.as_ref()
+    }
+
+    /// The peer with this identity.
+    pub(super) fn by_id(&self, id: &PeerId) -> Option<&Arc<Peer>> {
+        let configured = self.peers.get(*self.by_id.get(id)?)?;
+        Some(&configured.peer)
+    }
+
+    /// Which inner address belongs to which peer.
+    pub(super) fn routes(&self) -> &RouteTable {
+        &self.routes
+    }
+}

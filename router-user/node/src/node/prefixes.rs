@@ -1,0 +1,95 @@
+//! The kernel's prefix table: the peers' prefixes, and those of the host's own networks that lie inside them.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use ipnet::IpNet;
+use router_common::peer::NO_PEER;
+use tracing::error;
+
+use super::peers::PeerTable;
+use crate::kernel::{Kernel, KernelError};
+use stream_router_engine::host_networks::inside_peers;
+use stream_router_engine::prefix_steps::{self, Prefixes};
+
+/// Writes what both of its sides say.
+pub(super) struct PrefixTable {
+    kernel: Arc<Kernel>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// All networks that the host has or routes elsewhere; none without a gateway.
+    host: BTreeSet<IpNet>,
+    peers: Prefixes,
+    written: Prefixes,
+}
+
+impl PrefixTable {
+    /// The table is empty.
+    pub(super) fn new(kernel: Arc<Kernel>) -> Self {
+        Self {
+            kernel,
+            state: Mutex::default(),
+        }
+    }
+
+    /// The peers have these prefixes from now on, and their flows are looked up anew.
+    ///
+    /// # Errors
+    /// The table cannot be written; it is what it was before, unless the log says otherwise.
+    pub(super) fn set_peers(&self, table: &PeerTable) -> Result<(), KernelError> {
+        let prefixes = table.all().iter().flat_map(|configured| {
+            let owner = configured.peer.index.0;
+            configured.allowed_ips.iter().map(move |net| (*net, owner))
+        });
+        let peers = prefixes.collect();
+        self.update(|state| state.peers = peers).map(drop)
+    }
+
+    /// The host has these networks from now on; says whether that changed the table.
+    ///
+    /// # Errors
+    /// As [`PrefixTable::set_peers`].
+    pub(super) fn set_host(&self, networks: BTreeSet<IpNet>) -> Result<bool, KernelError> {
+        self.update(|state| state.host = networks)
+    }
+
+    fn update(&self, change: impl FnOnce(&mut State)) -> Result<bool, KernelError> {
+        // It is whole whenever it is let go.
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let (host, peers) = (state.host.clone(), state.peers.clone());
+        change(&mut state);
+        let wanted = wanted(&state);
+        let steps = prefix_steps::steps(&state.written, &wanted);
+        if steps.is_empty() {
+            return Ok(false);
+        }
+        if let Err(refused) = self.kernel.change_prefixes(steps) {
+            (state.host, state.peers) = (host, peers);
+            let back = prefix_steps::steps(&wanted, &state.written);
+            if let Err(error) = self.kernel.change_prefixes(back) {
+                error!(
+                    error = &error as &dyn std::error::Error,
+                    "the prefix table is neither as before nor as it was to be; restart the node"
+                );
+            }
+            self.kernel.renew_peers();
+            return Err(refused);
+        }
+        self.kernel.renew_peers();
+        state.written = wanted;
+        Ok(true)
+    }
+}
+
+fn wanted(state: &State) -> Prefixes {
+    let peers = state.peers.keys().copied().collect();
+    let mut wanted: Prefixes = inside_peers(&state.host, &peers)
+        .into_iter()
+        .map(|net| (net, NO_PEER))
+        .collect();
+    wanted.extend(&state.peers);
+    wanted
+}

@@ -1,0 +1,127 @@
+//! The receiver: one task per inbound stream that checks its frames and injects them, each flow's in order.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use futures::AsyncReadExt;
+use thiserror::Error;
+use tracing::debug;
+
+use super::capture::{Passing, Taps};
+use super::counters::{Counter, Counters};
+use super::doorbell::Muffle;
+use super::peers::{LivePeers, OpenStream, Peer};
+use crate::control::CaptureDirection;
+use crate::device::Injector;
+use stream_router::p2p::{ConnectionId, DataStream, InboundStreams, PeerId};
+use stream_router_engine::admission;
+use stream_router_engine::coalesce::{Coalescer, Packet};
+use stream_router_engine::framing::{Decoder, FrameError};
+
+/// Makes a receiver of each stream that a peer opens.
+#[derive(Clone)]
+pub(super) struct Receivers {
+    /// Who may send what.
+    pub(super) peers: Arc<LivePeers>,
+    /// Where refused frames are counted.
+    pub(super) counters: Arc<Counters>,
+    /// Where admitted packets go.
+    pub(super) injector: Injector,
+    /// Who captures them.
+    pub(super) taps: Arc<Taps>,
+}
+
+impl InboundStreams for Receivers {
+    fn accept(&self, peer: PeerId, connection: ConnectionId, stream: DataStream) {
+        let Some(peer) = self.peers.load().by_id(&peer).cloned() else {
+            return;
+        };
+        let receiver = self.clone();
+        // Called on the connection's own task: the receiver stays on its thread.
+        tokio::spawn(async move {
+            match receiver.receive(&peer, stream).await {
+                Ok(()) => debug!(peer = %peer.id, %connection, "peer closed its stream"),
+                Err(error) => debug!(peer = %peer.id, %connection, %error, "stream reset"),
+            }
+        });
+    }
+}
+
+#[derive(Debug, Error)]
+enum ReceiveError {
+    #[error("stream failed")]
+    Io(#[from] io::Error),
+    #[error("peer sent bytes that are no frame")]
+    Frame(#[from] FrameError),
+    #[error("stream ended inside a frame, {pending} bytes into it")]
+    Truncated { pending: usize },
+}
+
+impl Receivers {
+    /// Injects what `stream` brings until it ends; dropping the stream on an error resets it.
+    async fn receive(&self, peer: &Peer, mut stream: DataStream) -> Result<(), ReceiveError> {
+        let _open = OpenStream::new(&peer.traffic);
+        let mut decoder = Decoder::default();
+        loop {
+            let n = stream.read(decoder.space()).await?;
+            if n == 0 {
+                return match decoder.pending() {
+                    0 => Ok(()),
+                    pending => {
+                        self.counters.add(Counter::RxProtocolError, 1);
+                        Err(ReceiveError::Truncated { pending })
+                    }
+                };
+            }
+            decoder.handle_read(n);
+            self.inject_frames(peer, &mut decoder)
+                .inspect_err(|_| self.counters.add(Counter::RxProtocolError, 1))?;
+        }
+    }
+
+    fn inject_frames(&self, peer: &Peer, decoder: &mut Decoder) -> Result<(), FrameError> {
+        let (mut n_frames, mut n_bytes) = (0, 0);
+        let mut inject = |packet: Packet<'_>| match self.injector.inject_parts(packet.parts) {
+            Ok(()) => {
+                n_frames += packet.n_frames;
+                n_bytes += packet.wire_len;
+            }
+            Err(_) => self.counters.add(Counter::RxDeviceRefused, packet.n_frames),
+        };
+        let _muffle = Muffle::new();
+        // A peer that is configured no more owns no address in it.
+        let peers = self.peers.load();
+        let mut coalescer = Coalescer::new(self.injector.udp_offload());
+        let mut captured = self.taps.begin_turn();
+        let mut outcome = Ok(());
+        for frame in decoder.frames() {
+            let frame = match frame {
+                Ok(frame) => frame,
+                Err(error) => {
+                    outcome = Err(error);
+                    break;
+                }
+            };
+            match admission::admit(peers.routes(), peer.index, &frame.vnet(), frame.packet()) {
+                Ok(parsed) => {
+                    if let Some(captured) = &mut captured {
+                        let passing = Passing {
+                            direction: CaptureDirection::In,
+                            peer: Some(&peer.id),
+                            vnet: frame.vnet(),
+                            packet: frame.packet(),
+                        };
+                        captured.take_parsed(passing, Some(&parsed));
+                    }
+                    coalescer.push(frame, &parsed, &mut inject);
+                }
+                Err(refusal) => self.counters.add(refusal.into(), 1),
+            }
+        }
+        coalescer.flush(&mut inject);
+        peer.traffic.rx_packets.fetch_add(n_frames, Relaxed);
+        peer.traffic.rx_bytes.fetch_add(n_bytes, Relaxed);
+        outcome
+    }
+}

@@ -1,0 +1,245 @@
+//! Another configuration for a running node: what it takes at once, and in which order.
+//!
+//! Nothing changes unless all of it can. Then the new peers' prefixes are routed to the device, where nobody takes their
+//! packets yet; the kernel's table follows, then the workers and receivers, which see one table or the other and nothing
+//! in between; then connections are closed and dialled; the routes that nobody needs any more go last. So a peer that is
+//! gone has no address before it has no connection, and a flow of another peer sees nothing of it all.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use ipnet::IpNet;
+use thiserror::Error;
+use tokio::sync::watch;
+use tracing::{error, info, warn};
+
+use super::lifecycle::Node;
+use super::peer_registry::{NoRoom, PeerRegistry};
+use super::peers::LivePeers;
+use super::prefixes::PrefixTable;
+use crate::config::{Changes, Config, ConfigError, StreamRouterConfig};
+use crate::control::{Reload, ReloadRefusal};
+use crate::device::{Device, DeviceError};
+use crate::kernel::{Kernel, KernelError};
+use crate::logs::Logs;
+use stream_router::p2p::{NetworkHandle, PeerConfig, PeerId, StartError};
+use stream_router_engine::causes::with_sources;
+use stream_router_engine::flow_cache::FlowCache;
+
+/// Why a running node does not take a configuration. It goes on with the one it has.
+#[derive(Debug, Error)]
+pub enum ReloadError {
+    /// The peers are not such as a node can have.
+    #[error("cannot take these peers")]
+    Peers(#[from] StartError),
+    /// A peer's prefix is an address of the running node's device.
+    #[error(
+        "{net} is an address of the device, and behind a peer in the file; restart the node to change device.addresses"
+    )]
+    OwnAddress {
+        /// The prefix.
+        net: IpNet,
+    },
+    /// Peers that are going leave no room for those that come.
+    #[error(transparent)]
+    NoRoom(#[from] NoRoom),
+    /// A prefix cannot be routed to the device.
+    #[error("cannot route a peer's prefix to the device")]
+    Device(#[from] DeviceError),
+    /// The kernel's prefix table.
+    #[error("cannot change the kernel's prefix table")]
+    Kernel(#[from] KernelError),
+}
+
+/// What a running node took of a configuration.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reloaded {
+    /// What is different.
+    pub changes: Changes,
+    /// What could not be done to the end, or is without effect, and why.
+    pub notes: Vec<String>,
+}
+
+/// What of a node can be changed, and what it runs with.
+pub(super) struct Live {
+    pub(super) running: Config,
+    pub(super) registry: PeerRegistry,
+    pub(super) peers: Arc<LivePeers>,
+    pub(super) prefixes: Arc<PrefixTable>,
+    pub(super) kernel: Arc<Kernel>,
+    pub(super) flows: Arc<FlowCache>,
+    pub(super) network: NetworkHandle,
+    pub(super) limits: watch::Sender<StreamRouterConfig>,
+}
+
+impl Live {
+    /// Takes what of `new` a running node can take; all of it or, on an error, nothing.
+    pub(super) async fn apply(&mut self, device: &Device, new: &Config) -> Result<Reloaded, ReloadError> {
+        let changes = self.running.changes(new);
+        let adopted = self.running.adopting(new);
+        check_addresses(&adopted)?;
+        let network_peers = network_peers(&adopted);
+        self.network.check_peers(&network_peers)?;
+        let n_streams = adopted.streams().scaling().scaler.min;
+        let table = self.registry.table(adopted.peers(), n_streams)?;
+        let (before, after) = (prefixes(&self.running), prefixes(&adopted));
+
+        let added: Vec<_> = after.difference(&before).copied().collect();
+        add_routes(device, &added).await?;
+        if let Err(refused) = self.prefixes.set_peers(&table) {
+            remove_routes(device, &added).await;
+            return Err(refused.into());
+        }
+        self.peers.store(Arc::new(table));
+        self.network.set_peers(network_peers).await?;
+
+        self.kernel.set_conn_ttl(adopted.connections().ttl());
+        self.flows.set_ttl(adopted.connections().ttl());
+        if adopted.router() != self.running.router() {
+            self.limits.send_replace(adopted.router().clone());
+        }
+        self.running = adopted;
+        let notes = remove_routes(device, before.difference(&after)).await;
+        Ok(Reloaded { changes, notes })
+    }
+}
+
+/// The configuration file of a node, and the log that it says something of.
+pub(super) struct ConfigFile<'a> {
+    pub(super) path: PathBuf,
+    pub(super) logs: &'a Logs,
+}
+
+impl ConfigFile<'_> {
+    /// Reads the file again and has `node` take it; the log has what came of it.
+    pub(super) async fn reload(&self, node: &mut Node) -> Result<Reload, ReloadRefusal> {
+        let new = Config::load(&self.path).map_err(|wrong| self.refuse(&wrong))?;
+        let level_changed = node.config().log().level() != new.log().level();
+        let mut reloaded = node.reload(&new).await.map_err(|failure| {
+            let text = with_sources(&failure);
+            error!(
+                error = text,
+                "the configuration was read again, and the node cannot take it: nothing has changed"
+            );
+            ReloadRefusal::Failed(text)
+        })?;
+        if level_changed && let Err(why) = self.logs.set_level(new.log()) {
+            reloaded.notes.push(format!("log.level has no effect: {why}"));
+        }
+        report(&reloaded);
+        Ok(answer(&self.path, reloaded))
+    }
+
+    fn refuse(&self, wrong: &ConfigError) -> ReloadRefusal {
+        for problem in wrong.problems() {
+            error!(
+                file = %problem.file().display(),
+                line = problem.line(),
+                field = problem.field(),
+                allowed = problem.allowed(),
+                "the configuration is wrong: {}",
+                problem.wrong()
+            );
+        }
+        let text = with_sources(wrong);
+        if wrong.problems().is_empty() {
+            error!(error = text, "the configuration cannot be read again");
+        }
+        error!(file = %self.path.display(), "nothing has changed: the node goes on with the configuration it has");
+        ReloadRefusal::file(text, wrong.problems())
+    }
+}
+
+fn report(Reloaded { changes, notes }: &Reloaded) {
+    let Changes {
+        peers_added,
+        peers_removed,
+        peers_changed,
+        applied,
+        needs_restart,
+    } = changes;
+    info!(
+        peers_added = peers_added.len(),
+        peers_removed = peers_removed.len(),
+        peers_changed = peers_changed.len(),
+        applied = applied.join(", "),
+        "the configuration was read again"
+    );
+    if !needs_restart.is_empty() {
+        warn!(
+            fields = needs_restart.join(", "),
+            "changed in the configuration, and without effect until the node is restarted"
+        );
+    }
+    for note in notes {
+        warn!("{note}");
+    }
+}
+
+fn answer(file: &Path, Reloaded { changes, notes }: Reloaded) -> Reload {
+    let ids = |peers: Vec<PeerId>| peers.iter().map(ToString::to_string).collect();
+    let names = |fields: Vec<&str>| fields.into_iter().map(str::to_owned).collect();
+    Reload {
+        file: file.display().to_string(),
+        peers_added: ids(changes.peers_added),
+        peers_removed: ids(changes.peers_removed),
+        peers_changed: ids(changes.peers_changed),
+        applied: names(changes.applied),
+        needs_restart: names(changes.needs_restart),
+        notes,
+    }
+}
+
+/// The peers of a configuration as the network knows them.
+pub(super) fn network_peers(config: &Config) -> Vec<PeerConfig> {
+    let peer = |peer: &crate::config::PeerConfig| PeerConfig {
+        peer: peer.id(),
+        addresses: peer.addresses().to_vec(),
+    };
+    config.peers().iter().map(peer).collect()
+}
+
+/// The file was checked against the addresses that stand in it, which are not those of the running node if they changed.
+fn check_addresses(config: &Config) -> Result<(), ReloadError> {
+    let own: BTreeSet<_> = config
+        .device()
+        .addresses()
+        .iter()
+        .map(|net| IpNet::from(net.addr()))
+        .collect();
+    match prefixes(config).intersection(&own).next() {
+        Some(net) => Err(ReloadError::OwnAddress { net: *net }),
+        None => Ok(()),
+    }
+}
+
+fn prefixes(config: &Config) -> BTreeSet<IpNet> {
+    config
+        .peers()
+        .iter()
+        .flat_map(|peer| peer.allowed_ips())
+        .copied()
+        .collect()
+}
+
+async fn add_routes(device: &Device, nets: &[IpNet]) -> Result<(), DeviceError> {
+    for (n_added, net) in nets.iter().enumerate() {
+        if let Err(refused) = device.add_route(*net).await {
+            remove_routes(device, &nets[..n_added]).await;
+            return Err(refused);
+        }
+    }
+    Ok(())
+}
+
+/// Returns what could not be removed.
+async fn remove_routes(device: &Device, nets: impl IntoIterator<Item = &IpNet>) -> Vec<String> {
+    let mut left = Vec::new();
+    for net in nets {
+        if let Err(error) = device.remove_route(*net).await {
+            left.push(with_sources(&error));
+        }
+    }
+    left
+}

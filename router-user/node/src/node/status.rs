@@ -1,0 +1,345 @@
+//! What an operator sees, gathered from every part of the node.
+
+mod flow_list;
+mod kernel_features;
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Instant, SystemTime};
+
+use ipnet::IpNet;
+use router_common::peer::NO_PEER;
+
+use super::capture::{Taps, TooMany};
+use super::counter_meanings::meaning;
+use super::counters::Counters;
+use super::data_thread::Runtimes;
+use super::peers::{ConfiguredPeer, LivePeers, Peer};
+use super::worker_pool::WorkerBoard;
+use crate::config::Config;
+use crate::control::{
+    self, CaptureQuery, CaptureStream, CounterKind, CounterOrigin, CounterStatus, DeviceStatus, FlowQuery,
+    Flows, GatewayStatus, PeerState, PeerStatus, Peers, RouteSource, RouteStatus, Routes, Source,
+    SourceError, Status, StreamState, StreamStatus, Streams, WorkerState, WorkerStatus, Workers,
+};
+use crate::kernel::{Kernel, KernelError, SocketDrops};
+use stream_router::p2p::{ConnectionSnapshot, Direction, NetworkHandle, Snapshot, TransportKind};
+use stream_router_engine::capture_filter::CaptureFilter;
+use stream_router_engine::flow_cache::FlowCache;
+use stream_router_engine::route_table::PeerIndex;
+
+const HOOK: &str = "clsact egress";
+const HOOK_REASON: &str =
+    "the one hook that sees what is routed to the device, and can refuse it so that TCP holds back";
+const SINK: &str = "ring buffer";
+const SINK_REASON: &str = "AF_XDP sockets are for gateways: a TUN device has no receive queue";
+
+/// The parts that are asked.
+pub(super) struct Parts {
+    pub(super) device_index: u32,
+    pub(super) kernel: Arc<Kernel>,
+    pub(super) peers: Arc<LivePeers>,
+    pub(super) counters: Arc<Counters>,
+    pub(super) flows: Arc<FlowCache>,
+    pub(super) network: NetworkHandle,
+    pub(super) workers: Arc<WorkerBoard>,
+    pub(super) runtimes: Runtimes,
+    pub(super) gateways: Vec<GatewayStatus>,
+    pub(super) socket_drops: Box<dyn Fn() -> SocketDrops + Send + Sync>,
+    pub(super) taps: Arc<Taps>,
+}
+
+/// Answers for the node.
+pub(super) struct NodeStatus {
+    parts: Parts,
+    started: Instant,
+    device_name: String,
+    device_mtu: u32,
+    device_addresses: Vec<IpNet>,
+    max_flows: u32,
+}
+
+impl NodeStatus {
+    pub(super) fn new(config: &Config, parts: Parts) -> Self {
+        Self {
+            parts,
+            started: Instant::now(),
+            device_name: config.device().name().to_owned(),
+            device_mtu: config.device().mtu(),
+            device_addresses: config.device().addresses().to_vec(),
+            max_flows: config.connections().max_entries(),
+        }
+    }
+
+    fn peer(&self, configured: &ConfiguredPeer, snapshot: &Snapshot) -> PeerStatus {
+        let peer = &configured.peer;
+        let network = snapshot.peers.iter().find(|other| other.peer == peer.id);
+        let connections = network.map_or(&[][..], |network| &network.connections);
+        let oldest = connections.first();
+        let newest = connections.iter().map(|connection| connection.since).max();
+        let state = match oldest {
+            Some(_) => PeerState::Connected,
+            None if configured.dialled => PeerState::Connecting,
+            None => PeerState::Disconnected,
+        };
+        // A clock that was set back says 0.
+        let age = |since: SystemTime| since.elapsed().unwrap_or_default().as_secs_f64();
+        PeerStatus {
+            id: peer.id.to_string(),
+            state,
+            address: oldest.map(|connection| connection.address.to_string()),
+            transport: oldest.map(transport),
+            direction: oldest.map(direction),
+            rtt_ms: oldest
+                .and_then(|connection| connection.rtt)
+                .map(|rtt| rtt.as_secs_f64() * 1e3),
+            handshake_age_seconds: newest.map(age),
+            connections: connections.len() as u32,
+            streams: peer.traffic.n_streams.load(Relaxed),
+            allowed_ips: configured.allowed_ips.iter().map(ToString::to_string).collect(),
+            tx_frames: peer.traffic.tx_packets.load(Relaxed),
+            tx_bytes: peer.traffic.tx_bytes.load(Relaxed),
+            rx_frames: peer.traffic.rx_packets.load(Relaxed),
+            rx_bytes: peer.traffic.rx_bytes.load(Relaxed),
+            last_dial_error: network.and_then(|network| network.last_dial_error.clone()),
+        }
+    }
+
+    fn streams_of<'a>(
+        &self,
+        peer: &'a Peer,
+        snapshot: &Snapshot,
+    ) -> impl Iterator<Item = StreamStatus> + use<'a> {
+        let network = snapshot.peers.iter().find(|other| other.peer == peer.id);
+        let transport = network
+            .and_then(|network| network.connections.first())
+            .map(transport);
+        let n_active = peer.streams.n_active();
+        (0..).zip(peer.streams.lanes()).filter_map(move |(index, lane)| {
+            let (open, active) = (lane.open.load(Relaxed), index < n_active);
+            let (queued_bytes, pressed) = lane.outbox.fill();
+            (active || open || queued_bytes > 0).then(|| StreamStatus {
+                peer: peer.id.to_string(),
+                index,
+                state: if active {
+                    StreamState::Active
+                } else {
+                    StreamState::Retired
+                },
+                open,
+                transport: transport.filter(|_| open),
+                frames: lane.n_offered.load(Relaxed),
+                queued_bytes: queued_bytes as u64,
+                pressed,
+                refused: lane.n_refused.load(Relaxed),
+                dropped: lane.n_aged.load(Relaxed),
+                marked: lane.n_marked.load(Relaxed),
+            })
+        })
+    }
+
+    fn peer_id(&self, index: u32) -> Option<String> {
+        let peers = self.parts.peers.load();
+        peers.get(PeerIndex(index)).map(|peer| peer.id.to_string())
+    }
+}
+
+impl Source for NodeStatus {
+    fn status(&self) -> Status {
+        let snapshot = self.parts.network.snapshot();
+        let views = self.parts.workers.views();
+        let n_active = views.values().filter(|view| view.active).count();
+        let connected = snapshot.peers.iter().filter(|peer| !peer.connections.is_empty());
+        Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            uptime_seconds: self.started.elapsed().as_secs_f64(),
+            peer_id: snapshot.local_peer.to_string(),
+            device: DeviceStatus {
+                name: self.device_name.clone(),
+                index: self.parts.device_index,
+                mtu: self.device_mtu,
+                addresses: self.device_addresses.iter().map(ToString::to_string).collect(),
+            },
+            listen: snapshot.listening.iter().map(ToString::to_string).collect(),
+            hook: HOOK.to_owned(),
+            hook_reason: HOOK_REASON.to_owned(),
+            sink: SINK.to_owned(),
+            sink_reason: SINK_REASON.to_owned(),
+            pins: self
+                .parts
+                .kernel
+                .pin_directory()
+                .map(|path| path.display().to_string()),
+            workers: n_active as u32,
+            retired_workers: (views.len() - n_active) as u32,
+            data_threads: self.parts.runtimes.names().collect(),
+            configured_peers: self.parts.peers.load().all().len() as u32,
+            connected_peers: connected.count() as u32,
+            gateways: self.parts.gateways.clone(),
+            kernel: kernel_features::look(self.parts.kernel.pin_directory(), &self.parts.gateways),
+        }
+    }
+
+    fn peers(&self) -> Peers {
+        let snapshot = self.parts.network.snapshot();
+        let peers = self.parts.peers.load();
+        Peers {
+            peers: peers
+                .all()
+                .iter()
+                .map(|peer| self.peer(peer, &snapshot))
+                .collect(),
+        }
+    }
+
+    fn flows(&self, query: &FlowQuery) -> Result<Flows, SourceError> {
+        flow_list::read(self, query)
+    }
+
+    fn workers(&self) -> Workers {
+        let worker = |(id, view): (u32, super::worker_pool::WorkerView)| WorkerStatus {
+            id,
+            state: if view.active {
+                WorkerState::Active
+            } else {
+                WorkerState::Retired
+            },
+            thread: self.parts.runtimes.name_of(id),
+            ring_bytes: view.gauge.capacity_bytes() as u64,
+            fill: view.gauge.fill(),
+            sockets: view.n_sockets,
+            flows: view.n_flows,
+            packets: view.meter.n_packets.load(Relaxed),
+            bytes: view.meter.n_bytes.load(Relaxed),
+            wakeups: view.meter.n_wakeups.load(Relaxed),
+        };
+        Workers {
+            workers: self.parts.workers.views().into_iter().map(worker).collect(),
+        }
+    }
+
+    fn streams(&self) -> Streams {
+        let snapshot = self.parts.network.snapshot();
+        let peers = self.parts.peers.load();
+        let peers = peers.all().iter().map(|configured| &configured.peer);
+        Streams {
+            streams: peers.flat_map(|peer| self.streams_of(peer, &snapshot)).collect(),
+        }
+    }
+
+    fn counters(&self) -> Result<control::Counters, SourceError> {
+        let kernel = self.parts.kernel.counters().map_err(failed)?;
+        let kernel = kernel.into_iter().map(|(reason, n)| (reason.name(), n));
+        let groups = [
+            (CounterOrigin::Kernel, kernel.collect::<Vec<_>>()),
+            (
+                CounterOrigin::Socket,
+                socket_counters((self.parts.socket_drops)()),
+            ),
+            (CounterOrigin::User, self.parts.counters.snapshot().collect()),
+            (
+                CounterOrigin::Network,
+                network_counters(&self.parts.network.snapshot()),
+            ),
+        ];
+        let counters = groups.into_iter().flat_map(|(origin, group)| {
+            group.into_iter().map(move |(name, value)| {
+                let (kind, meaning) = meaning(name).unwrap_or((CounterKind::Event, ""));
+                CounterStatus {
+                    name: name.to_owned(),
+                    value,
+                    origin,
+                    kind,
+                    meaning: meaning.to_owned(),
+                }
+            })
+        });
+        Ok(control::Counters {
+            counters: counters.collect(),
+        })
+    }
+
+    fn routes(&self) -> Result<Routes, SourceError> {
+        let prefixes = self.parts.kernel.prefixes().map_err(failed)?;
+        let route = |(prefix, peer): (IpNet, u32)| RouteStatus {
+            prefix,
+            peer: self.peer_id(peer),
+            source: if peer == NO_PEER {
+                RouteSource::Host
+            } else {
+                RouteSource::AllowedIps
+            },
+        };
+        let mut routes: Vec<_> = prefixes.into_iter().map(route).collect();
+        routes.sort_by_key(|route| route.prefix);
+        Ok(Routes { routes })
+    }
+
+    fn capture(&self, query: &CaptureQuery) -> Result<CaptureStream, SourceError> {
+        let filter = CaptureFilter::parse(&query.filter);
+        let filter = filter.map_err(|error| SourceError::Query(error.to_string()))?;
+        let peer = |end: &String| flow_list::find_peer(self, end).map(|peer| peer.id);
+        let filter = filter.map(|filter| filter.resolve(peer)).transpose()?;
+        let opened = self.parts.taps.open(query, filter);
+        opened.map_err(|TooMany| {
+            SourceError::Busy("as many captures run as may; one of them has to end first".to_owned())
+        })
+    }
+}
+
+fn failed(error: KernelError) -> SourceError {
+    SourceError::Failed(Box::new(error))
+}
+
+fn transport(connection: &ConnectionSnapshot) -> control::Transport {
+    match connection.transport {
+        TransportKind::Tcp => control::Transport::Tcp,
+        TransportKind::Quic => control::Transport::Quic,
+    }
+}
+
+fn direction(connection: &ConnectionSnapshot) -> control::Direction {
+    match connection.direction {
+        Direction::Inbound => control::Direction::Inbound,
+        Direction::Outbound => control::Direction::Outbound,
+    }
+}
+
+fn socket_counters(dropped: SocketDrops) -> Vec<(&'static str, u64)> {
+    vec![
+        ("socket_full", dropped.ring_full),
+        ("socket_no_memory", dropped.no_memory),
+        ("socket_dropped", dropped.other),
+    ]
+}
+
+fn network_counters(snapshot: &Snapshot) -> Vec<(&'static str, u64)> {
+    let network = &snapshot.counters;
+    vec![
+        ("unknown_peers_refused", network.unknown_peers_refused),
+        ("connections_refused", network.connections_refused),
+        ("handshakes_refused", network.handshakes_refused),
+        ("inbound_failures", network.inbound_failures),
+        ("dial_failures", network.dial_failures),
+        ("streams_refused", network.streams_refused),
+        ("records_refused", network.records_refused),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use router_common::reason::Reason;
+
+    use super::*;
+
+    #[test]
+    fn every_counter_has_a_meaning() {
+        let counters = Counters::default();
+        let kernel = Reason::ALL.into_iter().map(Reason::name);
+        let user = counters.snapshot().map(|(name, _)| name);
+        let sockets = socket_counters(SocketDrops::default());
+        for name in kernel.chain(user).chain(sockets.iter().map(|(name, _)| *name)) {
+            assert!(meaning(name).is_some(), "{name} has no meaning");
+        }
+    }
+}

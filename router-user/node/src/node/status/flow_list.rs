@@ -1,0 +1,198 @@
+//! The flows of a query: the kernel's table joined with peers and streams.
+
+use std::cmp::Ordering;
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use router_common::conn::Conn;
+use router_common::flow_key::{FAMILY_V4, FlowKey};
+use router_common::peer::NO_PEER;
+
+use super::{NodeStatus, Peer, failed};
+use crate::control::{Flow, FlowQuery, FlowSort, Flows, IpProtocol, SourceError};
+use stream_router_engine::flow_cache::Tick;
+
+/// Reads the whole table once; keeps no more than twice the flows that are asked for.
+pub(super) fn read(node: &NodeStatus, query: &FlowQuery) -> Result<Flows, SourceError> {
+    let peer = query
+        .peer
+        .as_deref()
+        .map(|end| find_peer(node, end).map(|peer| peer.index.0))
+        .transpose()?;
+    let reader = node
+        .parts
+        .kernel
+        .flows(node.parts.kernel.conn_ttl())
+        .map_err(failed)?;
+    let limit = query.limit.max(1) as usize;
+    let (peers, version) = (node.parts.peers.load(), node.parts.kernel.peers_version());
+    let (mut live, mut matched) = (0, 0);
+    let mut found = Vec::new();
+    let outcome = reader.read(node.max_flows, |key, conn, age, idle| {
+        live += 1;
+        let mut row = Row {
+            key: *key,
+            conn: *conn,
+            age,
+            idle,
+        };
+        if conn.peers_version != version {
+            // As the flow's next packet will find it.
+            let owner = peers.routes().lookup(row.addresses().1);
+            row.conn.peer = owner.map_or(NO_PEER, |peer| peer.0);
+        }
+        if row.matches(query, peer) {
+            matched += 1;
+            found.push(row);
+            if found.len() == 2 * limit {
+                found.select_nth_unstable_by(limit - 1, |a, b| a.order(b, query.sort));
+                found.truncate(limit);
+            }
+        }
+    });
+    outcome.map_err(failed)?;
+    found.sort_by(|a, b| a.order(b, query.sort));
+    found.truncate(limit);
+    let tick = node.parts.flows.tick(Instant::now());
+    Ok(Flows {
+        live,
+        matched,
+        max_entries: node.max_flows.into(),
+        flows: found.iter().map(|row| row.flow(node, tick)).collect(),
+    })
+}
+
+/// The one peer whose id ends so.
+pub(super) fn find_peer(node: &NodeStatus, end: &str) -> Result<Arc<Peer>, SourceError> {
+    let peers = node.parts.peers.load();
+    let peers = peers.all().iter().map(|configured| &configured.peer);
+    match peers
+        .filter(|peer| peer.id.to_string().ends_with(end))
+        .collect::<Vec<_>>()[..]
+    {
+        [] => Err(SourceError::Query(format!(
+            "no peer's id ends with {end}; the command peers lists them"
+        ))),
+        [peer] => Ok(Arc::clone(peer)),
+        [_, _, ..] => Err(SourceError::Query(format!(
+            "the ids of several peers end with {end}; give more of it"
+        ))),
+    }
+}
+
+struct Row {
+    key: FlowKey,
+    conn: Conn,
+    age: Duration,
+    idle: Duration,
+}
+
+impl Row {
+    fn matches(&self, query: &FlowQuery, peer: Option<u32>) -> bool {
+        let (source, destination) = self.addresses();
+        let ports = [self.key.source_port_be, self.key.destination_port_be].map(u16::from_be_bytes);
+        peer.is_none_or(|peer| self.conn.peer == peer)
+            && query
+                .address
+                .is_none_or(|net| net.contains(&source) || net.contains(&destination))
+            && query.port.is_none_or(|port| ports.contains(&port))
+            && query
+                .protocol
+                .is_none_or(|protocol| protocol.0 == self.key.protocol)
+    }
+
+    /// What has most comes first; the key decides between equals, so that the order stays.
+    fn order(&self, other: &Self, sort: FlowSort) -> Ordering {
+        let by_sort = match sort {
+            FlowSort::Bytes => other.conn.bytes.cmp(&self.conn.bytes),
+            FlowSort::Packets => other.conn.packets.cmp(&self.conn.packets),
+            FlowSort::Age => other.age.cmp(&self.age),
+            FlowSort::Idle => other.idle.cmp(&self.idle),
+        };
+        by_sort.then_with(|| bytemuck::bytes_of(&self.key).cmp(bytemuck::bytes_of(&other.key)))
+    }
+
+    fn addresses(&self) -> (IpAddr, IpAddr) {
+        let address = |bytes: [u8; 16]| {
+            let address = Ipv6Addr::from(bytes);
+            let mapped = address.to_ipv4_mapped().filter(|_| self.key.family == FAMILY_V4);
+            mapped.map_or(address.into(), IpAddr::from)
+        };
+        (address(self.key.source), address(self.key.destination))
+    }
+
+    fn flow(&self, node: &NodeStatus, tick: Tick) -> Flow {
+        let (source, destination) = self.addresses();
+        let peer = node.peer_id(self.conn.peer);
+        let stream = node.parts.flows.peek(self.conn.flow_hash, tick);
+        Flow {
+            protocol: IpProtocol(self.key.protocol),
+            source,
+            source_port: u16::from_be_bytes(self.key.source_port_be),
+            destination,
+            destination_port: u16::from_be_bytes(self.key.destination_port_be),
+            worker: self.conn.worker,
+            stream: stream.filter(|_| peer.is_some()).map(|stream| stream.0.into()),
+            peer,
+            age_seconds: self.age.as_secs_f64(),
+            idle_seconds: self.idle.as_secs_f64(),
+            packets: self.conn.packets,
+            bytes: self.conn.bytes,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(bytes: u64) -> Row {
+        let mapped = |last: u8| std::net::Ipv4Addr::new(10, 42, 0, last).to_ipv6_mapped().octets();
+        Row {
+            key: FlowKey {
+                source: mapped(1),
+                destination: mapped(2),
+                source_port_be: 40_000_u16.to_be_bytes(),
+                destination_port_be: 443_u16.to_be_bytes(),
+                protocol: 6,
+                family: FAMILY_V4,
+                ..FlowKey::default()
+            },
+            conn: Conn {
+                bytes,
+                peer: 3,
+                ..Conn::default()
+            },
+            age: Duration::ZERO,
+            idle: Duration::ZERO,
+        }
+    }
+
+    #[test]
+    fn every_filter_tells_flows_apart() {
+        for (query, expected) in [
+            ("", true),
+            ("address=10.42.0.2", true),
+            ("address=10.42.0.0/30", true),
+            ("address=10.42.0.3", false),
+            ("address=::/0", false),
+            ("port=443", true),
+            ("port=40000", true),
+            ("port=80", false),
+            ("protocol=tcp", true),
+            ("protocol=udp", false),
+        ] {
+            let query = FlowQuery::parse(query).unwrap();
+            assert_eq!(row(1).matches(&query, Some(3)), expected, "{query:?}");
+            assert!(!row(1).matches(&query, Some(4)), "{query:?}");
+        }
+    }
+
+    #[test]
+    fn the_most_bytes_come_first() {
+        let mut rows = [row(1), row(3), row(2)];
+        rows.sort_by(|a, b| a.order(b, FlowSort::Bytes));
+        assert_eq!(rows.map(|row| row.conn.bytes), [3, 2, 1]);
+    }
+}

@@ -1,0 +1,82 @@
+//! The `[connections]` section.
+
+use std::time::Duration;
+
+use super::problem::Problems;
+use super::reader::Table;
+use super::router::{Parameter, section};
+
+const DEFAULT_TTL: Duration = Duration::from_secs(5);
+const DEFAULT_CLEANUP_INTERVAL: Duration = Duration::from_secs(5);
+const DEFAULT_MAX_ENTRIES: u32 = 262_144;
+const DEFAULT_SHARDS: u32 = 16;
+
+/// The kernel keeps lists of free entries per CPU; below this a few CPUs would hold them all. Above, an entry costs
+/// about 150 bytes of kernel memory.
+const MAX_ENTRIES: std::ops::RangeInclusive<u32> = 4096..=4_194_304;
+
+const SHARDS: std::ops::RangeInclusive<u32> = 1..=1024;
+
+/// The connection table, and the cache of streams beside it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConnectionsConfig {
+    ttl: Duration,
+    cleanup_interval: Duration,
+    max_entries: u32,
+    shards: u32,
+}
+
+impl ConnectionsConfig {
+    /// Idle time after which a flow counts as gone, and its next packet as the first of a new one.
+    pub fn ttl(&self) -> Duration {
+        self.ttl
+    }
+
+    /// Time in which the whole table is read once, and what is gone removed.
+    pub fn cleanup_interval(&self) -> Duration {
+        self.cleanup_interval
+    }
+
+    /// Flows the table has room for; the one that was idle for longest makes room for a new one.
+    pub fn max_entries(&self) -> u32 {
+        self.max_entries
+    }
+
+    /// Parts of the cache that says which stream a flow has, each with its share of `max_entries`.
+    pub fn shards(&self) -> u32 {
+        self.shards
+    }
+
+    /// `self` with the times of `new`.
+    pub(super) fn with_times_of(&self, new: &Self) -> Self {
+        Self {
+            ttl: new.ttl,
+            cleanup_interval: new.cleanup_interval,
+            ..*self
+        }
+    }
+
+    /// The section as it stands in a file.
+    pub(crate) fn to_table(&self) -> toml::Table {
+        section([
+            ("ttl", self.ttl.to_value()),
+            ("cleanup_interval", self.cleanup_interval.to_value()),
+            ("max_entries", self.max_entries.to_value()),
+            ("shards", self.shards.to_value()),
+        ])
+    }
+
+    pub(crate) fn read(mut table: Table<'_>, problems: &mut Problems) -> Self {
+        let ttl = table.duration("ttl", problems);
+        let cleanup_interval = table.duration("cleanup_interval", problems);
+        let max_entries = table.integer("max_entries", MAX_ENTRIES, problems);
+        let shards = table.integer("shards", SHARDS, problems);
+        table.finish(problems);
+        Self {
+            ttl: ttl.unwrap_or(DEFAULT_TTL),
+            cleanup_interval: cleanup_interval.unwrap_or(DEFAULT_CLEANUP_INTERVAL),
+            max_entries: max_entries.map_or(DEFAULT_MAX_ENTRIES, |found| found.value),
+            shards: shards.map_or(DEFAULT_SHARDS, |found| found.value),
+        }
+    }
+}

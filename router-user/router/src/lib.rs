@@ -1,0 +1,8 @@
+//! IP packets to peers over libp2p streams, in order for each connection.
+
+pub mod config;
+pub mod discovery;
+#[doc(hidden)]
+pub mod egress;
+pub mod p2p;
+pub mod router;

@@ -1,0 +1,499 @@
+//! The router for programs that bring their own packets, streams and discovery.
+//!
+//! # How to embed it
+//! 1. Say where streams come from: a [`StreamPool`]. The node's own network is one
+//!    ([`NetworkHandle`](crate::p2p::NetworkHandle)); any reliable byte stream will do.
+//! 2. Say whose an address is: a [`PeerDiscovery`]. Those that [ship](crate::discovery) can be chained with your own; a
+//!    node's configuration is a [`StaticDiscovery`](crate::discovery::StaticDiscovery).
+//! 3. Make a [`StreamRouterConfig`], a [`StreamRouter`] in a tokio runtime, and call
+//!    [`StreamRouter::dispatch_packet`] with each IP packet, from as many tasks and threads as you like.
+//! 4. On the other side read each stream's frames with [`framing`](stream_router_engine::framing::Decoder), and check with
+//!    [`admission`](stream_router_engine::admission) that the source is the sending peer's.
+//! 5. In the end [`StreamRouter::shutdown`].
+//!
+//! The path of a packet:
+//!
+//! 1. `dispatch_packet` parses it to a flow, and looks up whose its destination is.
+//! 2. The cache of flows says which worker the flow has; a new flow gets one by a keyed hash over 1024 slots, of which
+//!    each worker has its share. The packet is copied into the queue of that worker.
+//! 3. The worker takes its packets in order, finds the flow's stream, and lays frames before that stream, those of flows
+//!    that send little first.
+//! 4. One task per stream writes them, 64 KiB at a time.
+//!
+//! Sequential: everything of one flow. Parallel: dispatchers, workers, streams. Packets of a flow stay in the order of
+//! their `dispatch_packet` calls, where these have one, however workers and streams come and go: a flow has its worker
+//! and its stream for as long as no pause between two packets is longer than `connection_ttl`. More flows at a time than
+//! `max_connections` may have the longest idle one placed anew.
+//!
+//! # The first packet to a destination
+//! Discovery is never on the path of a packet: what it answers is remembered, 60 s for an owner (and asked for again
+//! while packets go there), 5 s for nobody, 1 s for a failure. Until the first answer `dispatch_packet` returns
+//! [`DispatchError::Resolving`] and counts that; nothing is held back inside, where it would need a bound of its own and
+//! could change the order. The caller still has the packet: it can await [`StreamRouter::resolve`] and dispatch again, or
+//! leave it to whoever sent it.
+//!
+//! # What is dropped
+//! Nothing that was taken, but for what goes down with a stream that fails ([`PeerStats::n_lost`]). When a worker or a
+//! peer is behind, packets are refused at the door ([`DispatchError::QueueFull`], [`DispatchError::PeerBusy`]), as the
+//! caller knows best what to do then. For the same reason there is no CoDel here, as the node has.
+//!
+//! # Examples
+//! `cargo run -p stream-router --example NAME`: `in_memory`, `custom_discovery`, `two_routers`, `tun_device`,
+//! `specification`.
+
+mod destinations;
+mod error;
+mod manager;
+mod peer;
+mod pool;
+mod queue;
+mod resolver;
+mod stats;
+mod sync;
+#[cfg(test)]
+mod tests;
+mod worker;
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use libp2p::PeerId;
+use router_common::flow_hash::{HashKey, flow_hash};
+use router_common::flow_key::FAMILY_V4;
+use router_common::frame::{MAX_PACKET_LEN, MIN_PACKET_LEN};
+use router_common::packet::{Parsed, parse};
+use router_common::reason::Reason;
+use router_common::slots::{MAX_WORKERS, SLOT_COUNT, slot};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout_at};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::discovery::PeerDiscovery;
+use destinations::Destinations;
+use manager::Manager;
+use peer::Peer;
+use queue::{Refused, Tag};
+use resolver::{Ask, MAX_ASKS, Resolver};
+use stats::Counters;
+use stream_router_engine::flow_cache::{FlowCache, StreamIndex, Tick};
+use worker::Station;
+
+pub use crate::config::{
+    FieldProblem, StreamRouterConfig, StreamRouterConfigBuilder, StreamRouterConfigError,
+};
+pub use error::DispatchError;
+pub use pool::{PoolError, StreamPool};
+pub use stats::{PeerStats, RefusedPackets, RouterStats, ShutdownReport};
+
+/// Wishes that may wait.
+const MAX_WISHES: usize = 16;
+
+/// Routes packets to peers. Cheap to clone; all clones are one router, which ends when the last one is dropped.
+///
+/// ```
+/// use futures::future::BoxFuture;
+/// use libp2p::PeerId;
+/// use stream_router::discovery::StaticDiscovery;
+/// use stream_router::router::{DispatchError, PoolError, StreamPool, StreamRouter, StreamRouterConfig};
+///
+/// struct Sink;
+///
+/// impl StreamPool for Sink {
+///     type Stream = futures::io::Sink;
+///
+///     fn open(&self, _: PeerId) -> BoxFuture<'_, Result<Self::Stream, PoolError>> {
+///         Box::pin(async { Ok(futures::io::sink()) })
+///     }
+///
+///     fn list(&self, _: PeerId) -> Vec<String> {
+///         Vec::new()
+///     }
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let discovery = StaticDiscovery::new([("10.0.0.0/8".parse()?, PeerId::random())]);
+/// let router = StreamRouter::new(StreamRouterConfig::default(), Sink, discovery);
+/// assert!(matches!(router.dispatch_packet(b"hello"), Err(DispatchError::Malformed { .. })));
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct StreamRouter(Arc<Inner>);
+
+struct Inner {
+    shared: Arc<Shared>,
+    asks: mpsc::Sender<Ask>,
+    wishes: mpsc::Sender<Wish>,
+    list: Box<dyn Fn(PeerId) -> Vec<String> + Send + Sync>,
+    tasks: Mutex<Option<Tasks>>,
+}
+
+/// Aborted when dropped.
+struct Tasks {
+    manager: AbortOnDropHandle<()>,
+    resolver: AbortOnDropHandle<JoinSet<()>>,
+    stop: CancellationToken,
+    finish: CancellationToken,
+}
+
+/// How many there are to be, whatever the load says.
+enum Wish {
+    Workers(u32),
+    Streams(u32),
+}
+
+/// What the tasks and the dispatchers share.
+struct Shared {
+    config: StreamRouterConfig,
+    hash_key: HashKey,
+    counters: Counters,
+    destinations: Destinations,
+    peers: ArcSwap<Vec<Arc<Peer>>>,
+    /// Workers, by flow.
+    workers_of_flows: FlowCache,
+    streams_of_flows: FlowCache,
+    /// Now, for dispatchers, which read no clock.
+    tick: AtomicU32,
+    slots: Vec<AtomicU8>,
+    stations: Vec<OnceLock<Arc<Station>>>,
+    closing: AtomicBool,
+    n_workers: AtomicU32,
+    n_retired_workers: AtomicU32,
+    n_flows: AtomicU64,
+}
+
+impl StreamRouter {
+    /// Starts the initial workers on the current runtime.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime with time enabled.
+    pub fn new(
+        config: StreamRouterConfig,
+        stream_pool: impl StreamPool,
+        peer_discovery: impl PeerDiscovery,
+    ) -> Self {
+        let shared = Arc::new(Shared::new(config));
+        let (stop, finish) = (CancellationToken::new(), CancellationToken::new());
+        let (asks, asked) = mpsc::channel(MAX_ASKS);
+        let (wishes, wished) = mpsc::channel(MAX_WISHES);
+        let stream_pool = Arc::new(stream_pool);
+        let list = {
+            let stream_pool = stream_pool.clone();
+            Box::new(move |peer| stream_pool.list(peer))
+        };
+        let resolver = Resolver::new(shared.clone(), stream_pool, peer_discovery, finish.clone());
+        let tasks = Tasks {
+            manager: AbortOnDropHandle::new(tokio::spawn(
+                Manager::new(shared.clone()).run(wished, stop.clone()),
+            )),
+            resolver: AbortOnDropHandle::new(tokio::spawn(resolver.run(asked, stop.clone()))),
+            stop,
+            finish,
+        };
+        Self(Arc::new(Inner {
+            shared,
+            asks,
+            wishes,
+            list,
+            tasks: Mutex::new(Some(tasks)),
+        }))
+    }
+
+    /// Takes an IP packet, from its IP header on, to be written to a stream of the peer that its destination belongs to.
+    ///
+    /// Copies the packet and never blocks; may be called from any thread.
+    ///
+    /// # Errors
+    /// The packet was not taken; each reason is counted.
+    pub fn dispatch_packet(&self, packet: &[u8]) -> Result<(), DispatchError> {
+        let shared = &self.0.shared;
+        match self.dispatch(packet) {
+            Ok(worker) => {
+                if let Some(station) = shared.station(worker) {
+                    station.ring();
+                }
+                Ok(())
+            }
+            Err(error) => Err(shared.counters.refuse(error)),
+        }
+    }
+
+    /// Takes many packets, in order; `handle_refused` gets the index of each that was not taken, and why. Returns how many
+    /// were taken.
+    ///
+    /// Costs less than one call for each: workers are woken once.
+    pub fn dispatch_batch<'a>(
+        &self,
+        packets: impl IntoIterator<Item = &'a [u8]>,
+        mut handle_refused: impl FnMut(usize, DispatchError),
+    ) -> usize {
+        let shared = &self.0.shared;
+        let (mut n_taken, mut to_ring) = (0, 0_u32);
+        for (index, packet) in packets.into_iter().enumerate() {
+            match self.dispatch(packet) {
+                Ok(worker) => {
+                    n_taken += 1;
+                    to_ring |= 1 << worker;
+                }
+                Err(error) => handle_refused(index, shared.counters.refuse(error)),
+            }
+        }
+        for worker in (0..MAX_WORKERS).filter(|worker| to_ring & 1 << worker != 0) {
+            if let Some(station) = shared.station(worker) {
+                station.ring();
+            }
+        }
+        n_taken
+    }
+
+    /// Waits until the owner of `destination` is known, so that packets to it are taken.
+    ///
+    /// # Errors
+    /// [`DispatchError::UnknownPeer`]; [`DispatchError::Resolving`] if it could not be found out for now;
+    /// [`DispatchError::ShuttingDown`].
+    pub async fn resolve(&self, destination: IpAddr) -> Result<PeerId, DispatchError> {
+        let known = self.0.shared.destinations.look_up(destination, |known| {
+            known.map(|known| known.owner.as_ref().map(|(_, peer)| peer.id))
+        });
+        if let Some(owner) = known {
+            return owner.ok_or(DispatchError::UnknownPeer { destination });
+        }
+        let (reply, answer) = oneshot::channel();
+        let ask = Ask {
+            destination,
+            reply: Some(reply),
+        };
+        if self.0.asks.send(ask).await.is_err() {
+            return Err(DispatchError::ShuttingDown);
+        }
+        match answer.await {
+            Ok(answer) => answer,
+            Err(_dropped) if self.0.shared.closing.load(Relaxed) => Err(DispatchError::ShuttingDown),
+            Err(_dropped) => Err(DispatchError::Resolving { destination }),
+        }
+    }
+
+    /// Has `n` workers take new flows, within `min_workers` and `max_workers`, until the next decision by load.
+    pub async fn set_workers(&self, n: u32) {
+        // A router that has ended has no workers to set.
+        let _ended = self.0.wishes.send(Wish::Workers(n)).await;
+    }
+
+    /// Has `n` streams to each peer take new flows, within the configured bounds, until the next decision by load.
+    pub async fn set_streams(&self, n: u32) {
+        // A router that has ended has no streams to set.
+        let _ended = self.0.wishes.send(Wish::Streams(n)).await;
+    }
+
+    /// The streams to `peer` that its pool has open.
+    pub fn list_streams(&self, peer: PeerId) -> Vec<String> {
+        (self.0.list)(peer)
+    }
+
+    /// What was counted so far.
+    pub fn stats(&self) -> RouterStats {
+        let shared = &self.0.shared;
+        RouterStats {
+            n_processed: shared
+                .stations()
+                .map(|station| station.n_processed.load(Relaxed))
+                .sum(),
+            n_waiting: shared
+                .stations()
+                .map(|station| u64::from(station.queue.n_waiting()))
+                .sum(),
+            refused: shared.counters.refused(),
+            n_workers: shared.n_workers.load(Relaxed),
+            n_retired_workers: shared.n_retired_workers.load(Relaxed),
+            n_flows: shared.n_flows.load(Relaxed),
+            n_destinations: shared.destinations.len() as u64,
+            n_lookups: shared.counters.n_lookups.load(Relaxed),
+            n_failed_lookups: shared.counters.n_failed_lookups.load(Relaxed),
+            peers: shared.peers.load().iter().map(|peer| peer.stats()).collect(),
+        }
+    }
+
+    /// Takes no more packets, writes those that were taken, and closes every stream; gives up after `within`.
+    ///
+    /// Other clones get [`DispatchError::ShuttingDown`] from now on. A second call reports what the first one has done so
+    /// far.
+    pub async fn shutdown(self, within: Duration) -> ShutdownReport {
+        let deadline = Instant::now() + within;
+        let shared = &self.0.shared;
+        shared.closing.store(true, Relaxed);
+        let tasks = self.0.tasks.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let mut closed = false;
+        if let Some(tasks) = tasks {
+            closed = tasks.end(deadline).await;
+        }
+        let peers = shared.peers.load();
+        let stats: Vec<_> = peers.iter().map(|peer| peer.stats()).collect();
+        ShutdownReport {
+            n_written: stats.iter().map(|peer| peer.n_written).sum(),
+            undelivered: stats
+                .iter()
+                .map(|peer| (peer.peer, peer.n_accepted.saturating_sub(peer.n_written)))
+                .filter(|(_, n)| *n > 0)
+                .collect(),
+            closed: closed && peers.iter().all(|peer| !peer.unclosed.load(Relaxed)),
+        }
+    }
+
+    /// Queues a packet; returns the worker that may have to be woken.
+    fn dispatch(&self, packet: &[u8]) -> Result<u32, DispatchError> {
+        let shared = &self.0.shared;
+        let parsed = whole_packet(packet).map_err(|reason| DispatchError::Malformed {
+            reason: reason.name(),
+        })?;
+        let destination = destination(&parsed);
+        let peer = shared.destinations.look_up(destination, |known| match known {
+            Some(known) => match &known.owner {
+                Some((_, peer)) if peer.busy.load(Relaxed) => Err(DispatchError::PeerBusy { peer: peer.id }),
+                Some((index, _)) => Ok(*index),
+                None => Err(DispatchError::UnknownPeer { destination }),
+            },
+            None => Err(self.ask(destination)),
+        })?;
+        let tag = Tag {
+            flow_hash: flow_hash(&shared.hash_key, &parsed.key),
+            peer,
+        };
+        shared.push(tag, packet)
+    }
+
+    /// Has the owner of `destination` looked for.
+    #[cold]
+    fn ask(&self, destination: IpAddr) -> DispatchError {
+        if self.0.shared.closing.load(Relaxed) {
+            return DispatchError::ShuttingDown;
+        }
+        let ask = Ask {
+            destination,
+            reply: None,
+        };
+        // When too many questions wait the next packet asks again.
+        let _ = self.0.asks.try_send(ask);
+        DispatchError::Resolving { destination }
+    }
+}
+
+impl Tasks {
+    /// Says whether everything ended in time.
+    async fn end(self, deadline: Instant) -> bool {
+        self.stop.cancel();
+        if timeout_at(deadline, self.manager).await.is_err() {
+            return false;
+        }
+        let Ok(Ok(mut senders)) = timeout_at(deadline, self.resolver).await else {
+            return false;
+        };
+        self.finish.cancel();
+        let all = async { while senders.join_next().await.is_some() {} };
+        if timeout_at(deadline, all).await.is_ok() {
+            return true;
+        }
+        senders.shutdown().await;
+        false
+    }
+}
+
+impl Shared {
+    fn new(config: StreamRouterConfig) -> Self {
+        let connections = config.connections();
+        let now = Instant::now().into_std();
+        let cache = || {
+            FlowCache::new(
+                connections.shards(),
+                connections.max_entries(),
+                connections.ttl(),
+                now,
+            )
+        };
+        Self {
+            hash_key: HashKey {
+                k0: rand::random(),
+                k1: rand::random(),
+            },
+            counters: Counters::default(),
+            destinations: Destinations::new(),
+            peers: ArcSwap::default(),
+            workers_of_flows: cache(),
+            streams_of_flows: cache(),
+            tick: AtomicU32::new(0),
+            slots: (0..SLOT_COUNT).map(|_| AtomicU8::new(0)).collect(),
+            stations: (0..MAX_WORKERS).map(|_| OnceLock::new()).collect(),
+            closing: AtomicBool::new(false),
+            n_workers: AtomicU32::new(0),
+            n_retired_workers: AtomicU32::new(0),
+            n_flows: AtomicU64::new(0),
+            config,
+        }
+    }
+
+    fn push(&self, tag: Tag, packet: &[u8]) -> Result<u32, DispatchError> {
+        let hash = tag.flow_hash;
+        let now = Tick::from_bits(self.tick.load(Relaxed));
+        let choose = || {
+            let slot = self.slots.get(slot(hash) as usize);
+            StreamIndex(slot.map_or(0, |worker| worker.load(Relaxed)))
+        };
+        loop {
+            let chosen = self.workers_of_flows.stream(hash, now, choose);
+            let worker = u32::from(chosen.0);
+            let Some(station) = self.station(worker) else {
+                return Err(DispatchError::ShuttingDown);
+            };
+            match station.queue.push(tag, packet) {
+                Ok(()) => return Ok(worker),
+                Err(Refused::Full) => return Err(DispatchError::QueueFull { worker }),
+                Err(Refused::Closed) if self.closing.load(Relaxed) || choose() == chosen => {
+                    return Err(DispatchError::ShuttingDown);
+                }
+                // The worker went while this flow began.
+                Err(Refused::Closed) => self.workers_of_flows.forget(hash, chosen),
+            }
+        }
+    }
+
+    fn station(&self, worker: u32) -> Option<&Arc<Station>> {
+        self.stations.get(worker as usize)?.get()
+    }
+
+    fn station_or_new(&self, worker: u32) -> Option<Arc<Station>> {
+        let workers = self.config.workers();
+        let new = || Arc::new(Station::new(workers.queue_size(), workers.ring_bytes() as usize));
+        Some(self.stations.get(worker as usize)?.get_or_init(new).clone())
+    }
+
+    fn stations(&self) -> impl Iterator<Item = &Arc<Station>> {
+        self.stations.iter().filter_map(OnceLock::get)
+    }
+}
+
+/// Parses a packet that is neither cut short nor followed by anything.
+fn whole_packet(packet: &[u8]) -> Result<Parsed, Reason> {
+    if packet.len() < MIN_PACKET_LEN {
+        return Err(Reason::Truncated);
+    }
+    if packet.len() > MAX_PACKET_LEN {
+        return Err(Reason::TooLarge);
+    }
+    let parsed = parse(packet, packet.len() as u32)?;
+    if parsed.total_len as usize != packet.len() {
+        return Err(Reason::BadTotalLength);
+    }
+    Ok(parsed)
+}
+
+fn destination(parsed: &Parsed) -> IpAddr {
+    match parsed.key.destination {
+        [.., a, b, c, d] if parsed.key.family == FAMILY_V4 => Ipv4Addr::new(a, b, c, d).into(),
+        destination => Ipv6Addr::from(destination).into(),
+    }
+}

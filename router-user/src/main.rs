@@ -1,7 +1,0 @@
-//! The `stream-router` program.
-
-use std::process::ExitCode;
-
-fn main() -> ExitCode {
-    stream_router::cli::main()
-}
