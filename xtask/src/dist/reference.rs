@@ -1,17 +1,17 @@
-//! The manual page of the configuration, made of the table in the README.
+//! The manual page of the configuration, made of the table in its document.
 
 use std::fmt::Write;
 
 use anyhow::{Result, ensure};
 
-const HEADING: &str = "### Configuration";
+const HEADING: &str = "## Fields";
 
-/// `stream-router.toml(5)` in roff, from the text of the README.
+/// `stream-router.toml(5)` in roff, from the text of `configuration.md`.
 ///
 /// # Errors
-/// When the README has no table of fields where it should.
-pub(super) fn page(readme: &str) -> Result<String> {
-    let section = readme.split_once(HEADING).map_or("", |(_, section)| section);
+/// When the document has no table of fields where it should.
+pub(super) fn page(document: &str) -> Result<String> {
+    let section = document.split_once(HEADING).map_or("", |(_, section)| section);
     let table: Vec<_> = section
         .lines()
         .skip_while(|line| !line.starts_with('|'))
@@ -21,7 +21,7 @@ pub(super) fn page(readme: &str) -> Result<String> {
         .collect();
     ensure!(
         !table.is_empty() && table.iter().all(|row| row.len() == 3),
-        "README.md has no table of three columns below \"{HEADING}\""
+        "configuration.md has no table of three columns below \"{HEADING}\""
     );
     let mut page = String::from(
         ".TH STREAM\\-ROUTER.TOML 5 \"\" \"Stream Router\" \"\"\n\
@@ -76,11 +76,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_field_of_the_readme_has_an_entry() {
-        let readme = "### Configuration\n\n| field | default | meaning |\n|---|---|---|\n\
+    fn each_field_of_the_document_has_an_entry() {
+        let document = "## Fields\n\n| field | default | meaning |\n|---|---|---|\n\
             | `a.min`, `a.max` | 1, 10 | bounds: `x\\|y` |\n| `b.key` | required | a-b |\n\nAfter.\n";
 
-        let page = page(readme).unwrap();
+        let page = page(document).unwrap();
 
         let fields = page.split_once(".SH FIELDS\n").unwrap().1;
         assert_eq!(
@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn a_readme_without_the_table_is_an_error() {
-        assert!(page("### Configuration\n\nNothing.\n").is_err());
+    fn a_document_without_the_table_is_an_error() {
+        assert!(page("## Fields\n\nNothing.\n").is_err());
     }
 }

@@ -14,6 +14,8 @@ use crate::lab::process::text;
 pub(super) const DOC: &str = "usr/share/doc/stream-router";
 /// Where everything of `router-user/node/dist` is that has no place of its own.
 const SHARE: &str = "usr/share/stream-router";
+/// The documents that the README points to.
+const DOCUMENTS: &str = "router-user/docs";
 /// What a package has beside the program and its documentation.
 const DIST: &str = "router-user/node/dist";
 const MAN: &str = "usr/share/man";
@@ -86,6 +88,10 @@ impl Tree {
         ] {
             self.copy(&workspace.join(file), &format!("{DOC}/{place}"))?;
         }
+        for document in entries(&workspace.join(DOCUMENTS))? {
+            let name = document.file_name().unwrap_or_default().to_string_lossy();
+            self.copy(&document, &format!("{DOC}/docs/{name}"))?;
+        }
         self.write(&format!("{DOC}/copyright"), &copyright(workspace)?)?;
         self.write(&format!("{DOC}/changelog"), &changelog(plan.version)?)?;
         self.write(&format!("{DOC}/THIRD-PARTY"), &notices::text_of(workspace)?)?;
@@ -157,12 +163,12 @@ impl Tree {
         let first = self.place(&format!("{MAN}/man1/stream-router.1"))?;
         let directory = first.parent().context("a page is in a directory")?;
         generate(plan.binary, "man", directory)?;
-        let readme = plan.workspace.join("README.md");
-        let readme =
-            fs::read_to_string(&readme).with_context(|| format!("cannot read {}", readme.display()))?;
+        let fields = plan.workspace.join(DOCUMENTS).join("configuration.md");
+        let fields =
+            fs::read_to_string(&fields).with_context(|| format!("cannot read {}", fields.display()))?;
         self.write(
             &format!("{MAN}/man5/stream-router.toml.5"),
-            &reference::page(&readme)?,
+            &reference::page(&fields)?,
         )?;
         let names = entries(directory)?;
         let names = names.iter().filter_map(|page| page.file_name());

@@ -613,7 +613,7 @@ proptest! {
 }
 
 #[test]
-fn the_readme_has_every_field_with_its_default() {
+fn the_document_has_every_field_with_its_default() {
     let config = Config::parse("[device]\naddresses = [\"10.42.0.1/24\"]\n", Path::new("sr.toml")).unwrap();
     let (node, workers, connections) = (config.node(), config.workers(), config.connections());
     let (workers_scaling, streams) = (workers.scaling(), config.streams());
@@ -673,10 +673,10 @@ fn the_readme_has_every_field_with_its_default() {
         ("`peer.allowed_ips`", "required".to_owned()),
     ];
 
-    let readme = include_str!("../../../../README.md");
+    let document = include_str!("../../../docs/configuration.md");
     for (field, default) in rows {
         assert!(
-            readme.contains(&format!("\n| {field} | {default} | ")),
+            document.contains(&format!("\n| {field} | {default} | ")),
             "{field}, {default}"
         );
     }

@@ -1,4 +1,4 @@
-//! What every counter counts, as the README says it too.
+//! What every counter counts, as `docs/counters-and-maps.md` says it too.
 
 use crate::control::CounterKind::{self, Drop, Event};
 
@@ -59,11 +59,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_readme_says_the_same_of_every_counter() {
-        let readme = include_str!("../../../../README.md");
+    fn the_document_says_the_same_of_every_counter() {
+        let document = include_str!("../../../docs/counters-and-maps.md");
         for (name, _, meaning) in MEANINGS {
             assert!(
-                readme.contains(&format!("\n| `{name}` | {meaning} |\n")),
+                document.contains(&format!("\n| `{name}` | {meaning} |\n")),
                 "{name} is not in the table, or means something else there"
             );
         }
