@@ -1,4 +1,4 @@
-//! IP packets to peers over libp2p streams, in order for each connection.
+//! IP packets to peers over libp2p streams, in order for each flow.
 
 pub mod config;
 pub mod discovery;

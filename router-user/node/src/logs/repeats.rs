@@ -22,7 +22,7 @@ const INTERVAL: Duration = Duration::from_secs(60);
 const MAX_DIFFERENT: usize = 16;
 
 /// What is said there answers an operator, each time that one asks.
-const ANSWERS: &str = "stream_router::node::reload";
+const ANSWERS: &str = "stream_router_node::node::reload";
 
 /// Warnings and errors as they were said.
 #[derive(Default)]
