@@ -7,14 +7,14 @@ use router_common::packet::{Parsed, parse, protocol};
 use super::route_table::{PeerIndex, RouteTable};
 
 /// Smallest segment a TCP sends on Linux; a smaller one would have the host make a packet out of every few bytes.
-pub(super) const MIN_TCP_SEGMENT: usize = 8;
+pub(crate) const MIN_TCP_SEGMENT: usize = 8;
 
 /// Most segments of a UDP super-packet (kernel: `UDP_MAX_SEGMENTS`).
 const MAX_UDP_SEGMENTS: usize = 128;
 
 /// Why a frame is dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refusal {
+pub enum FrameRefusal {
     /// Not one whole IP packet.
     MalformedPacket,
     /// The offload header does not fit the packet.
@@ -32,18 +32,18 @@ pub fn admit(
     peer: PeerIndex,
     vnet: &VnetHeader,
     packet: &[u8],
-) -> Result<Parsed, Refusal> {
-    let parsed = parse(packet, packet.len() as u32).map_err(|_reason| Refusal::MalformedPacket)?;
+) -> Result<Parsed, FrameRefusal> {
+    let parsed = parse(packet, packet.len() as u32).map_err(|_reason| FrameRefusal::MalformedPacket)?;
     if parsed.total_len as usize != packet.len() {
-        return Err(Refusal::MalformedPacket);
+        return Err(FrameRefusal::MalformedPacket);
     }
     if !offload_fits(vnet, &parsed, packet.len()) {
-        return Err(Refusal::BadOffloadHeader);
+        return Err(FrameRefusal::BadOffloadHeader);
     }
     if routes.owns(peer, source(&parsed.key)) {
         Ok(parsed)
     } else {
-        Err(Refusal::SourceNotAllowed)
+        Err(FrameRefusal::SourceNotAllowed)
     }
 }
 
@@ -56,7 +56,7 @@ fn source(key: &FlowKey) -> std::net::IpAddr {
 }
 
 /// The kernel checks such a header against the packet's length only, so its content is checked here.
-pub(super) fn offload_fits(vnet: &VnetHeader, parsed: &Parsed, len: usize) -> bool {
+pub(crate) fn offload_fits(vnet: &VnetHeader, parsed: &Parsed, len: usize) -> bool {
     let needs_csum = vnet.flags == VnetHeader::NEEDS_CSUM;
     let plain = vnet.flags == 0 && vnet.csum_start == 0 && vnet.csum_offset == 0;
     if !(needs_csum || plain) || vnet.num_buffers != 0 {
@@ -115,7 +115,12 @@ mod tests {
         RouteTable::new(nets.map(|(net, peer)| (net.parse().unwrap(), PeerIndex(peer))))
     }
 
-    fn admit(routes: &RouteTable, peer: PeerIndex, vnet: &VnetHeader, packet: &[u8]) -> Result<(), Refusal> {
+    fn admit(
+        routes: &RouteTable,
+        peer: PeerIndex,
+        vnet: &VnetHeader,
+        packet: &[u8],
+    ) -> Result<(), FrameRefusal> {
         super::admit(routes, peer, vnet, packet).map(drop)
     }
 
@@ -185,7 +190,7 @@ mod tests {
             let packet = tcp(source, 10);
             assert_eq!(
                 admit(&routes(), PEER, &VnetHeader::default(), &packet),
-                Err(Refusal::SourceNotAllowed)
+                Err(FrameRefusal::SourceNotAllowed)
             );
         }
     }
@@ -237,7 +242,7 @@ mod tests {
         for vnet in bad {
             assert_eq!(
                 admit(&routes(), PEER, &vnet, &packet),
-                Err(Refusal::BadOffloadHeader),
+                Err(FrameRefusal::BadOffloadHeader),
                 "{vnet:?}"
             );
         }
@@ -248,12 +253,12 @@ mod tests {
         let packet = tcp([10, 42, 0, 2], 100);
         for len in 0..packet.len() {
             let cut = admit(&routes(), PEER, &VnetHeader::default(), &packet[..len]);
-            assert_eq!(cut, Err(Refusal::MalformedPacket), "{len} bytes");
+            assert_eq!(cut, Err(FrameRefusal::MalformedPacket), "{len} bytes");
         }
         let padded = [packet.as_slice(), &[0]].concat();
         assert_eq!(
             admit(&routes(), PEER, &VnetHeader::default(), &padded),
-            Err(Refusal::MalformedPacket)
+            Err(FrameRefusal::MalformedPacket)
         );
     }
 

@@ -8,7 +8,7 @@ use super::ecn;
 use super::flow_class::{BucketIndex, FlowClass, FlowClasses};
 
 /// A batch is handed on once it holds this many bytes: what one write of a stream takes at best.
-pub const BATCH_BYTES: usize = 64 * 1024;
+pub(crate) const BATCH_BYTES: usize = 64 * 1024;
 
 /// Frames of one class in the order in which they go on a stream.
 #[derive(Debug, Default)]
@@ -59,28 +59,28 @@ impl Batch {
     }
 
     /// Bytes of memory in use, those of dropped frames too.
-    pub(super) fn n_bytes(&self) -> usize {
+    pub(crate) fn n_bytes(&self) -> usize {
         self.bytes.len()
     }
 
     /// It is queued at `now`, with the push of this number.
-    pub(super) fn set_queued(&mut self, now: Instant, push: u64) {
+    pub(crate) fn set_queued(&mut self, now: Instant, push: u64) {
         self.queued = Some(now);
         self.pushes = (push, push);
     }
 
     /// Number of the push that brought its first frames.
-    pub(super) fn first_push(&self) -> u64 {
+    pub(crate) fn first_push(&self) -> u64 {
         self.pushes.0
     }
 
     /// Number of the push that brought its last frames.
-    pub(super) fn last_push(&self) -> u64 {
+    pub(crate) fn last_push(&self) -> u64 {
         self.pushes.1
     }
 
     /// How long its first frame has waited.
-    pub(super) fn waited(&self, now: Instant) -> Duration {
+    pub(crate) fn waited(&self, now: Instant) -> Duration {
         self.queued
             .map_or(Duration::ZERO, |queued| now.saturating_duration_since(queued))
     }
@@ -93,7 +93,7 @@ impl Batch {
     }
 
     /// Takes the frames of `other`, which come right behind with the push of this number.
-    pub(super) fn append(&mut self, other: &mut Self, push: u64) {
+    pub(crate) fn append(&mut self, other: &mut Self, push: u64) {
         self.pushes.1 = push;
         self.bytes.extend_from_slice(&other.bytes);
         self.buckets.extend_from_slice(&other.buckets);
@@ -102,14 +102,14 @@ impl Batch {
     }
 
     /// Marks the first frame's packet, if its sender and receiver understand that.
-    pub(super) fn mark_first(&mut self) -> bool {
+    pub(crate) fn mark_first(&mut self) -> bool {
         let end = self.n_dropped_bytes + self.first_frame_bytes();
         let packet = self.bytes.get_mut(self.n_dropped_bytes + FrameHeader::LEN..end);
         packet.is_some_and(ecn::mark)
     }
 
     /// Leaves the first frame out.
-    pub(super) fn drop_first(&mut self) {
+    pub(crate) fn drop_first(&mut self) {
         self.n_dropped_bytes += self.first_frame_bytes();
         self.n_frames -= 1;
     }

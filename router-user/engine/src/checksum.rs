@@ -18,7 +18,7 @@ impl Sum {
     }
 
     /// The sum itself: what a checksum field holds that is still to be finished.
-    pub fn fold(self) -> [u8; 2] {
+    pub(crate) fn fold(self) -> [u8; 2] {
         let mut sum = self.0;
         while sum > 0xffff {
             sum = (sum & 0xffff) + (sum >> 16);
@@ -32,7 +32,7 @@ impl Sum {
     }
 
     /// Whether the bytes added, a finished checksum among them, are as it says.
-    pub fn is_right(self) -> bool {
+    pub(crate) fn is_right(self) -> bool {
         self.fold() == [0xff; 2]
     }
 }

@@ -3,49 +3,38 @@
 //! Frames are merged only if the kernel's segmentation of the super-packet gives them back byte by byte; of what DF
 //! packets carry, it may renumber the IPv4 identification, which has no meaning there (RFC 6864).
 
+mod packet;
 mod segment;
 mod super_packet;
 #[cfg(test)]
 mod tests;
 
-use std::io::IoSlice;
-
 use router_common::flow_key::FlowKey;
 use router_common::packet::{Parsed, protocol};
 
 use super::framing::Frame;
+pub use packet::CoalescedPacket;
+
+use packet::emit_single;
 use segment::Segment;
 use super_packet::SuperPacket;
 
-/// Flows whose frames may be interleaved and merge all the same.
-pub const MAX_FLOWS: usize = 8;
+/// Most flows whose frames may be interleaved and merge all the same.
+const MAX_FLOWS: usize = 8;
 
-/// Frames of one super-packet (kernel: `UDP_MAX_SEGMENTS` before Linux 6.9); more would save little.
-pub const MAX_SEGMENTS: usize = 64;
-
-/// What goes into the host in one write: a frame as it came, or a super-packet.
-#[derive(Clone, Copy, Debug)]
-pub struct Packet<'p> {
-    /// `[12-byte virtio_net_hdr][packet]`, in pieces.
-    pub parts: &'p [IoSlice<'p>],
-    /// Frames in it.
-    pub n_frames: u64,
-    /// Bytes that they took on the stream.
-    pub wire_len: u64,
-}
-
-/// Holds back frames for those that may follow them; neither copies nor allocates.
+/// Merges frames: holds a frame back for those that may follow it. It neither copies nor allocates.
 ///
-/// Frames of one flow leave in the order in which they came; those of other flows may pass them, until
-/// [`Coalescer::flush`]. It borrows the frames, so it lives for the frames of one read.
+/// Frames of one flow leave in the order in which they came; frames of other flows may pass them, until
+/// [`Coalescer::flush`]. The coalescer borrows the frames, so it lives for the frames of one read.
 #[derive(Debug)]
 pub struct Coalescer<'a> {
     merges_udp: bool,
     pending: [Option<Pending<'a>>; MAX_FLOWS],
-    /// Whose turn it is to make room.
+    /// Index of the pending packet that leaves next when there is no room.
     leaves_next: usize,
 }
 
+/// A packet that is held back, with the flow that it is of.
 #[derive(Debug)]
 struct Pending<'a> {
     key: FlowKey,
@@ -53,7 +42,7 @@ struct Pending<'a> {
 }
 
 impl<'a> Coalescer<'a> {
-    /// A coalescer without frames; `merges_udp` says whether the device takes UDP super-packets.
+    /// Creates a coalescer without frames; `merges_udp` says whether the device takes UDP super-packets.
     pub fn new(merges_udp: bool) -> Self {
         Self {
             merges_udp,
@@ -63,11 +52,11 @@ impl<'a> Coalescer<'a> {
     }
 
     /// Takes a frame that was admitted as `parsed`, and gives `sink` what cannot wait any longer.
-    pub fn push(&mut self, frame: Frame<'a>, parsed: &Parsed, sink: &mut impl FnMut(Packet<'_>)) {
-        // Without ports nobody knows whose order it is part of.
+    pub fn push(&mut self, frame: Frame<'a>, parsed: &Parsed, sink: &mut impl FnMut(CoalescedPacket<'_>)) {
+        // Without ports it is unknown which flow's order the frame is part of.
         if parsed.transport_len == 0 {
             self.flush(sink);
-            return single(frame, sink);
+            return emit_single(frame, sink);
         }
         let segment =
             Segment::new(frame, parsed).filter(|_| self.merges_udp || parsed.key.protocol != protocol::UDP);
@@ -85,12 +74,12 @@ impl<'a> Coalescer<'a> {
         }
         match segment {
             Some(segment) if segment.may_begin() => self.begin(parsed.key, segment, sink),
-            _ => single(frame, sink),
+            _ => emit_single(frame, sink),
         }
     }
 
     /// Gives `sink` everything that is held back.
-    pub fn flush(&mut self, sink: &mut impl FnMut(Packet<'_>)) {
+    pub fn flush(&mut self, sink: &mut impl FnMut(CoalescedPacket<'_>)) {
         for slot in &mut self.pending {
             emit(slot, sink);
         }
@@ -102,7 +91,7 @@ impl<'a> Coalescer<'a> {
             .find(|slot| slot.as_ref().is_some_and(|pending| pending.key == *key))
     }
 
-    fn begin(&mut self, key: FlowKey, first: Segment<'a>, sink: &mut impl FnMut(Packet<'_>)) {
+    fn begin(&mut self, key: FlowKey, first: Segment<'a>, sink: &mut impl FnMut(CoalescedPacket<'_>)) {
         let free = self.pending.iter().position(Option::is_none);
         let index = free.unwrap_or_else(|| {
             let index = self.leaves_next;
@@ -118,17 +107,10 @@ impl<'a> Coalescer<'a> {
     }
 }
 
-fn emit(slot: &mut Option<Pending<'_>>, sink: &mut impl FnMut(Packet<'_>)) {
+/// Gives `sink` the packet in `slot`, if there is one, and frees the slot.
+fn emit(slot: &mut Option<Pending<'_>>, sink: &mut impl FnMut(CoalescedPacket<'_>)) {
     if let Some(pending) = slot {
         pending.packet.give(sink);
         *slot = None;
     }
-}
-
-fn single(frame: Frame<'_>, sink: &mut impl FnMut(Packet<'_>)) {
-    sink(Packet {
-        parts: &[IoSlice::new(frame.vnet_and_packet())],
-        n_frames: 1,
-        wire_len: frame.wire_len() as u64,
-    });
 }

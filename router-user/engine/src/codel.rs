@@ -1,19 +1,19 @@
-//! CoDel, RFC 8289: a queue may be long for a moment, not for long.
+//! CoDel (RFC 8289), the active queue management that lets a queue be long for a moment, but not for long.
 
 use std::time::{Duration, Instant};
 
-/// Waiting time that a queue may have for ever (RFC 8289, section 4.3).
-pub const TARGET: Duration = Duration::from_millis(5);
+/// Waiting time that a queue may keep up for ever (RFC 8289, section 4.3).
+const TARGET: Duration = Duration::from_millis(5);
 
-/// How long it may be above; about the longest usual round trip (section 4.2).
-pub const INTERVAL: Duration = Duration::from_millis(100);
+/// How long the waiting time may be above [`TARGET`]: about the longest usual round trip (section 4.2).
+const INTERVAL: Duration = Duration::from_millis(100);
 
-/// Decides at the head of a queue. The state machine of RFC 8289, section 5, with the time as an argument.
+/// Decides which frames at the head of a queue are dropped: the state machine of RFC 8289, section 5, with the time as an argument.
 #[derive(Debug, Default)]
-pub struct Codel {
-    /// When the waiting time will have been above the target for an interval.
+pub(crate) struct Codel {
+    /// When the waiting time will have been above [`TARGET`] for [`INTERVAL`].
     first_above: Option<Instant>,
-    /// When the next frame goes, while dropping.
+    /// When the next frame is dropped; `None` while no frames are.
     drop_next: Option<Instant>,
     count: u32,
     last_count: u32,
@@ -21,9 +21,9 @@ pub struct Codel {
 }
 
 impl Codel {
-    /// Says whether the frame at the head, which waited for `sojourn`, has to go; then the next one is asked for.
-    /// `few` says that no more waits than the link takes at once.
-    pub fn handle_head(&mut self, sojourn: Duration, few: bool, now: Instant) -> bool {
+    /// Says whether the frame at the head, which has waited for `sojourn`, is to be dropped. If so, the caller asks for
+    /// the frame behind it, too. `few` says that no more bytes wait than the link takes at once.
+    pub(crate) fn handle_head(&mut self, sojourn: Duration, few: bool, now: Instant) -> bool {
         if sojourn < TARGET || few {
             self.first_above = None;
             if let Some(next) = self.drop_next.take() {
@@ -53,7 +53,7 @@ impl Codel {
         true
     }
 
-    /// The control law: ever sooner.
+    /// Returns when the next frame is dropped after the one at `then`. By the control law it comes ever sooner.
     fn after(&self, then: Instant) -> Instant {
         then + INTERVAL.div_f64(f64::from(self.count.max(1)).sqrt())
     }

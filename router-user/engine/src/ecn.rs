@@ -1,12 +1,12 @@
-//! Marks packets that met congestion instead of dropping them: RFC 3168.
+//! Explicit congestion notification (RFC 3168): packets that met congestion are marked instead of dropped.
 
 const ECT_MASK: u8 = 0b11;
 const CONGESTION_EXPERIENCED: u8 = 0b11;
 
-/// Sets "congestion experienced" if sender and receiver of `packet` understand it; says whether they do.
+/// Sets "congestion experienced" in `packet` if its sender and receiver understand that, and says whether they do.
 ///
 /// `packet` starts with its IP header. The IPv4 header's checksum stays as right as it was.
-pub fn mark(packet: &mut [u8]) -> bool {
+pub(crate) fn mark(packet: &mut [u8]) -> bool {
     match packet {
         [first, tos, rest @ ..] if *first >> 4 == 4 && rest.len() >= 18 => {
             if *tos & ECT_MASK == 0 {
@@ -30,7 +30,7 @@ pub fn mark(packet: &mut [u8]) -> bool {
     }
 }
 
-/// The checksum after one of its words changed: RFC 1624, equation 3.
+/// Returns the checksum after one of the words that it covers has changed (RFC 1624, equation 3).
 fn updated(checksum: u16, before: u16, after: u16) -> u16 {
     let sum = u32::from(!checksum) + u32::from(!before) + u32::from(after);
     let sum = (sum & 0xffff) + (sum >> 16);

@@ -50,7 +50,7 @@ impl Tick {
 /// the one that was idle for longest makes room, and is placed anew with its next packet.
 #[derive(Debug)]
 pub struct FlowCache {
-    shards: Vec<Box<[Set]>>,
+    shards: Vec<Box<[CacheSet]>>,
     start: Instant,
     tick: Duration,
     ttl_ticks: AtomicU32,
@@ -58,9 +58,9 @@ pub struct FlowCache {
 
 #[derive(Debug, Zeroable)]
 #[repr(C, align(64))]
-struct Set([AtomicU64; WAYS]);
+struct CacheSet([AtomicU64; WAYS]);
 
-const _: () = assert!(size_of::<Set>() == 64);
+const _: () = assert!(size_of::<CacheSet>() == 64);
 
 impl FlowCache {
     /// A cache in `n_shards` parts for `n_flows` flows, each forgotten after `ttl` without a packet.
@@ -117,9 +117,9 @@ impl FlowCache {
         // Another flow, or another thread with this one, may come first; then there is something new to look at.
         for _ in 0..MAX_TRIES {
             match set.find(flow_hash, now, ttl_ticks) {
-                Found::Entry(entry) => return entry.stream,
-                Found::Room { way, word } => {
-                    let entry = Entry {
+                Lookup::FlowEntry(entry) => return entry.stream,
+                Lookup::Room { way, word } => {
+                    let entry = FlowEntry {
                         flow_hash,
                         stream: choose(),
                         seen: now.0,
@@ -137,7 +137,8 @@ impl FlowCache {
     pub fn forget(&self, flow_hash: u32, stream: StreamIndex) {
         for way in self.set(flow_hash).iter().flat_map(|set| &set.0) {
             let word = way.load(Relaxed);
-            if Entry::unpack(word).is_some_and(|entry| entry.flow_hash == flow_hash && entry.stream == stream)
+            if FlowEntry::unpack(word)
+                .is_some_and(|entry| entry.flow_hash == flow_hash && entry.stream == stream)
             {
                 // Fails only if somebody else wrote the entry meanwhile, and knew better.
                 let _ = way.compare_exchange(word, 0, Relaxed, Relaxed);
@@ -161,7 +162,7 @@ impl FlowCache {
             .flat_map(|set| &set.0)
         {
             let word = way.load(Relaxed);
-            match Entry::unpack(word) {
+            match FlowEntry::unpack(word) {
                 Some(entry) if entry.age(now) <= ttl_ticks => live(entry.stream),
                 Some(_) => {
                     // Fails only if the flow has just come back.
@@ -179,12 +180,12 @@ impl FlowCache {
             .set(flow_hash)?
             .0
             .iter()
-            .filter_map(|way| Entry::unpack(way.load(Relaxed)));
+            .filter_map(|way| FlowEntry::unpack(way.load(Relaxed)));
         let found = entries.find(|entry| entry.flow_hash == flow_hash && entry.age(now) <= ttl_ticks);
         found.map(|entry| entry.stream)
     }
 
-    fn set(&self, flow_hash: u32) -> Option<&Set> {
+    fn set(&self, flow_hash: u32) -> Option<&CacheSet> {
         // Two independent parts of the hash, each scaled to its range.
         let scaled = |part: u32, n: usize| ((u64::from(part) * n as u64) >> 32) as usize;
         let shard = self.shards.get(scaled(flow_hash, self.shards.len()))?;
@@ -192,8 +193,8 @@ impl FlowCache {
     }
 }
 
-enum Found<'a> {
-    Entry(Entry),
+enum Lookup<'a> {
+    FlowEntry(FlowEntry),
     /// The entry that goes first, and what it holds.
     Room {
         way: &'a AtomicU64,
@@ -201,13 +202,13 @@ enum Found<'a> {
     },
 }
 
-impl Set {
-    fn find(&self, flow_hash: u32, now: Tick, ttl_ticks: u32) -> Found<'_> {
+impl CacheSet {
+    fn find(&self, flow_hash: u32, now: Tick, ttl_ticks: u32) -> Lookup<'_> {
         let [first, ..] = &self.0;
         let (mut room, mut room_word, mut oldest) = (first, 0, None);
         for way in &self.0 {
             let word = way.load(Relaxed);
-            let entry = Entry::unpack(word);
+            let entry = FlowEntry::unpack(word);
             let age = entry.map_or(u32::MAX, |entry| entry.age(now));
             match entry {
                 Some(entry) if entry.flow_hash == flow_hash && age <= ttl_ticks => {
@@ -215,7 +216,7 @@ impl Set {
                         // Fails only if the entry just made room for another flow, or somebody else did this.
                         let _ = way.compare_exchange(word, entry.seen(now).pack(), Relaxed, Relaxed);
                     }
-                    return Found::Entry(entry);
+                    return Lookup::FlowEntry(entry);
                 }
                 _ if oldest.is_none_or(|oldest| age > oldest) => {
                     (room, room_word, oldest) = (way, word, Some(age));
@@ -223,7 +224,7 @@ impl Set {
                 _ => {}
             }
         }
-        Found::Room {
+        Lookup::Room {
             way: room,
             word: room_word,
         }
@@ -231,13 +232,13 @@ impl Set {
 }
 
 #[derive(Clone, Copy)]
-struct Entry {
+struct FlowEntry {
     flow_hash: u32,
     stream: StreamIndex,
     seen: u32,
 }
 
-impl Entry {
+impl FlowEntry {
     fn unpack(word: u64) -> Option<Self> {
         (word != 0).then_some(Self {
             flow_hash: (word >> 32) as u32,

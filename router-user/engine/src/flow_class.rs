@@ -90,12 +90,12 @@ impl FlowClasses {
     }
 
     /// Counts `n` bytes of sparse frames out.
-    pub fn release_sparse(&self, n: usize) {
+    pub(crate) fn release_sparse(&self, n: usize) {
         self.n_sparse_bytes.fetch_sub(n as u32, Relaxed);
     }
 
     /// Counts bulk frames out, one for each bucket given.
-    pub fn release_bulk(&self, buckets: &[BucketIndex]) {
+    pub(crate) fn release_bulk(&self, buckets: &[BucketIndex]) {
         for bucket in buckets {
             if let Some(bucket) = self.buckets.get(usize::from(bucket.0)) {
                 bucket.n_bulk.fetch_sub(1, Relaxed);

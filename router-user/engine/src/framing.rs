@@ -10,7 +10,7 @@ use thiserror::Error;
 pub const DECODER_CAPACITY: usize = 256 * 1024;
 
 /// Largest frame.
-pub const MAX_FRAME_LEN: usize = FrameHeader::LEN + MAX_PACKET_LEN;
+const MAX_FRAME_LEN: usize = FrameHeader::LEN + MAX_PACKET_LEN;
 
 const _: () = assert!(DECODER_CAPACITY >= 2 * MAX_FRAME_LEN);
 
@@ -38,7 +38,7 @@ impl<'a> Frame<'a> {
     }
 
     /// Bytes it took on the stream.
-    pub fn wire_len(&self) -> usize {
+    pub(crate) fn wire_len(&self) -> usize {
         size_of::<u32>() + self.vnet_and_packet.len()
     }
 

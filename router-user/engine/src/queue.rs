@@ -26,12 +26,12 @@ pub struct QueueLimits {
     /// A bulk batch that would pass this is refused.
     pub full_at: usize,
     /// Whether CoDel marks and drops frames of a standing queue.
-    pub ages: bool,
+    pub aqm: bool,
 }
 
 /// What [`StreamQueue::pop`] did to packets that had waited for too long.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Aged {
+pub struct AqmActions {
     /// Dropped.
     pub n_dropped: u32,
     /// Marked, and sent.
@@ -103,8 +103,8 @@ impl StreamQueue {
     }
 
     /// Takes the next batch, and counts its frames out of `classes`.
-    pub fn pop(&mut self, classes: &FlowClasses, now: Instant) -> (Option<Batch>, Aged) {
-        let mut aged = Aged::default();
+    pub fn pop(&mut self, classes: &FlowClasses, now: Instant) -> (Option<Batch>, AqmActions) {
+        let mut actions = AqmActions::default();
         let popped = loop {
             let class = self.next_class();
             self.sparse_last = class == FlowClass::Sparse;
@@ -114,8 +114,8 @@ impl StreamQueue {
             };
             let Some(mut batch) = next else { break None };
             self.n_bytes -= batch.n_bytes();
-            if class == FlowClass::Bulk && self.limits.ages {
-                self.thin_out(&mut batch, now, &mut aged);
+            if class == FlowClass::Bulk && self.limits.aqm {
+                self.apply_codel(&mut batch, now, &mut actions);
             }
             batch.release(class, classes);
             if !batch.is_empty() {
@@ -124,7 +124,7 @@ impl StreamQueue {
             self.recycle(batch);
         };
         self.pressed &= self.n_bytes > self.limits.relief_at;
-        (popped, aged)
+        (popped, actions)
     }
 
     /// Sparse, unless bulk has its turn and no flow can have a frame in both: all of this bulk was queued before.
@@ -139,16 +139,16 @@ impl StreamQueue {
     }
 
     /// Marks or drops frames at the head of `batch` as CoDel says.
-    fn thin_out(&mut self, batch: &mut Batch, now: Instant, aged: &mut Aged) {
+    fn apply_codel(&mut self, batch: &mut Batch, now: Instant, actions: &mut AqmActions) {
         let sojourn = batch.waited(now);
         let few = self.n_bytes <= FEW_BYTES;
         while !batch.is_empty() && self.codel.handle_head(sojourn, few, now) {
             if batch.mark_first() {
-                aged.n_marked += 1;
+                actions.n_marked += 1;
                 break;
             }
             batch.drop_first();
-            aged.n_dropped += 1;
+            actions.n_dropped += 1;
         }
     }
 
@@ -206,7 +206,7 @@ mod tests {
         pressure_at: 100_000,
         relief_at: 50_000,
         full_at: 200_000,
-        ages: true,
+        aqm: true,
     };
 
     const MS: Duration = Duration::from_millis(1);
@@ -251,7 +251,7 @@ mod tests {
             (class, self.queue.push(&mut batch, class, self.start + MS * ms))
         }
 
-        fn pop(&mut self, ms: u32) -> (Option<Batch>, Aged) {
+        fn pop(&mut self, ms: u32) -> (Option<Batch>, AqmActions) {
             self.queue.pop(&self.classes, self.start + MS * ms)
         }
     }
@@ -330,9 +330,9 @@ mod tests {
     }
 
     /// Drops and marks when each millisecond a batch of two frames comes, and one that waited for 50 ms goes.
-    fn age(ecn: u8) -> (Aged, usize) {
+    fn age(ecn: u8) -> (AqmActions, usize) {
         let mut bench = Bench::new();
-        let (mut all, mut n_sent) = (Aged::default(), 0);
+        let (mut all, mut n_sent) = (AqmActions::default(), 0);
         for ms in 0..1000 {
             let bucket = BucketIndex::of(1);
             let mut batch = Batch::default();
@@ -345,14 +345,14 @@ mod tests {
             let queued = bench.start + MS * ms;
             bench.queue.push(&mut batch, Bulk, queued).unwrap();
             if ms >= 15 {
-                let (popped, aged) = bench.pop(ms);
+                let (popped, actions) = bench.pop(ms);
                 n_sent += popped.map_or(0, |batch| {
                     let tags = tags(&batch);
                     assert!(tags == [0, 1] || tags == [1], "{tags:?}");
                     tags.len()
                 });
-                all.n_dropped += aged.n_dropped;
-                all.n_marked += aged.n_marked;
+                all.n_dropped += actions.n_dropped;
+                all.n_marked += actions.n_marked;
             }
         }
         let n_left = bench.queue.clear(&bench.classes) as usize;
@@ -404,15 +404,15 @@ mod tests {
                         }
                     }
                     None => {
-                        let (batch, aged) = bench.pop(ms);
-                        n_dropped += aged.n_dropped as usize;
+                        let (batch, actions) = bench.pop(ms);
+                        n_dropped += actions.n_dropped as usize;
                         batch.iter().for_each(&mut take);
                     }
                 }
                 prop_assert!(bench.queue.n_bytes() <= LIMITS.full_at + 16 * 1024);
             }
-            while let (Some(batch), aged) = bench.pop(steps.len() as u32) {
-                n_dropped += aged.n_dropped as usize;
+            while let (Some(batch), actions) = bench.pop(steps.len() as u32) {
+                n_dropped += actions.n_dropped as usize;
                 take(&batch);
             }
             prop_assert_eq!(bench.queue.n_bytes(), 0);

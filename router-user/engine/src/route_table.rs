@@ -41,7 +41,7 @@ impl RouteTable {
     }
 
     /// Says whether a packet from `source` may come from `peer`.
-    pub fn owns(&self, peer: PeerIndex, source: IpAddr) -> bool {
+    pub(crate) fn owns(&self, peer: PeerIndex, source: IpAddr) -> bool {
         self.lookup(source) == Some(peer)
     }
 }

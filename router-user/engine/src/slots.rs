@@ -49,7 +49,7 @@ impl SlotTable {
 
     /// Gives `worker` its share: one slot after the other from whoever has most. Of n workers afterwards it takes at
     /// most one n-th of the slots, and no slot moves between the others.
-    pub fn add(&mut self, worker: u32) -> Vec<SlotChange> {
+    pub(crate) fn add(&mut self, worker: u32) -> Vec<SlotChange> {
         let n_others = self.shares.iter().flatten().count() as u32;
         match self.shares.get_mut(worker as usize) {
             Some(share @ None) => *share = Some(0),
@@ -57,17 +57,17 @@ impl SlotTable {
         }
         let mut changes = Vec::new();
         for _ in 0..SLOT_COUNT / (n_others + 1) {
-            let Some(from) = self.richest() else { break };
+            let Some(from) = self.most_loaded() else { break };
             let Some(slot) = self.workers.iter().rposition(|owner| *owner == from) else {
                 break;
             };
-            changes.push(self.give(slot, worker));
+            changes.push(self.reassign(slot, worker));
         }
         changes
     }
 
     /// Spreads the slots of `worker` over the others, each to whoever has fewest. The last worker stays.
-    pub fn remove(&mut self, worker: u32) -> Vec<SlotChange> {
+    pub(crate) fn remove(&mut self, worker: u32) -> Vec<SlotChange> {
         let n_workers = self.shares.iter().flatten().count();
         match self.shares.get_mut(worker as usize) {
             Some(share @ Some(_)) if n_workers > 1 => *share = None,
@@ -76,15 +76,15 @@ impl SlotTable {
         let mut changes = Vec::new();
         for slot in 0..self.workers.len() {
             if self.workers[slot] == worker
-                && let Some(to) = self.poorest()
+                && let Some(to) = self.least_loaded()
             {
-                changes.push(self.give(slot, to));
+                changes.push(self.reassign(slot, to));
             }
         }
         changes
     }
 
-    fn give(&mut self, slot: usize, worker: u32) -> SlotChange {
+    fn reassign(&mut self, slot: usize, worker: u32) -> SlotChange {
         let before = std::mem::replace(&mut self.workers[slot], worker);
         for (who, more) in [(before, false), (worker, true)] {
             if let Some(Some(share)) = self.shares.get_mut(who as usize) {
@@ -97,14 +97,14 @@ impl SlotTable {
         }
     }
 
-    fn richest(&self) -> Option<u32> {
+    fn most_loaded(&self) -> Option<u32> {
         let shares = (0..)
             .zip(&self.shares)
             .filter_map(|(worker, share)| Some((worker, (*share)?)));
         shares.max_by_key(|(_, share)| *share).map(|(worker, _)| worker)
     }
 
-    fn poorest(&self) -> Option<u32> {
+    fn least_loaded(&self) -> Option<u32> {
         let shares = (0..)
             .zip(&self.shares)
             .filter_map(|(worker, share)| Some((worker, (*share)?)));

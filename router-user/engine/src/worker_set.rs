@@ -12,7 +12,7 @@ use super::slots::{SlotChange, SlotTable};
 const QUIET_READINGS: u8 = 2;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
+enum WorkerState {
     Unused,
     Active,
     Retired { n_quiet: u8 },
@@ -20,7 +20,7 @@ enum State {
 
 /// The worker that would be activated next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Candidate {
+pub struct WorkerCandidate {
     /// Which worker.
     pub worker: u32,
     /// It has no ring; one that has retired still has its own.
@@ -30,7 +30,7 @@ pub struct Candidate {
 /// The workers of a node, and their slots.
 #[derive(Clone, Debug)]
 pub struct WorkerSet {
-    states: Vec<State>,
+    states: Vec<WorkerState>,
     slots: SlotTable,
 }
 
@@ -42,9 +42,9 @@ impl WorkerSet {
     pub fn new(n_workers: u32) -> Self {
         let state = |worker| {
             if worker < n_workers {
-                State::Active
+                WorkerState::Active
             } else {
-                State::Unused
+                WorkerState::Unused
             }
         };
         Self {
@@ -60,19 +60,19 @@ impl WorkerSet {
 
     /// Workers that take new flows.
     pub fn active(&self) -> impl Iterator<Item = u32> {
-        self.in_state(|state| *state == State::Active)
+        self.in_state(|state| *state == WorkerState::Active)
     }
 
     /// Workers that only keep the flows they have.
     pub fn retired(&self) -> impl Iterator<Item = u32> {
-        self.in_state(|state| matches!(state, State::Retired { .. }))
+        self.in_state(|state| matches!(state, WorkerState::Retired { .. }))
     }
 
     /// The worker to activate next, a retired one if there is one; `None` when all are active.
-    pub fn candidate(&self) -> Option<Candidate> {
+    pub fn candidate(&self) -> Option<WorkerCandidate> {
         let retired = self.retired().next();
-        let worker = retired.or_else(|| self.in_state(|state| *state == State::Unused).next())?;
-        Some(Candidate {
+        let worker = retired.or_else(|| self.in_state(|state| *state == WorkerState::Unused).next())?;
+        Some(WorkerCandidate {
             worker,
             needs_ring: retired.is_none(),
         })
@@ -81,7 +81,7 @@ impl WorkerSet {
     /// Activates `worker`, which has a ring by now; returns the slots it gets.
     pub fn activate(&mut self, worker: u32) -> Vec<SlotChange> {
         if let Some(state) = self.states.get_mut(worker as usize) {
-            *state = State::Active;
+            *state = WorkerState::Active;
         }
         self.slots.add(worker)
     }
@@ -92,7 +92,7 @@ impl WorkerSet {
         if self.active().count() == 1 {
             return None;
         }
-        self.states[worker as usize] = State::Retired { n_quiet: 0 };
+        self.states[worker as usize] = WorkerState::Retired { n_quiet: 0 };
         Some((worker, self.slots.remove(worker)))
     }
 
@@ -101,19 +101,19 @@ impl WorkerSet {
     pub fn handle_reading(&mut self, has_flows: impl Fn(u32) -> bool) -> Vec<u32> {
         let mut gone = Vec::new();
         for (worker, state) in (0..).zip(&mut self.states) {
-            let State::Retired { n_quiet } = state else {
+            let WorkerState::Retired { n_quiet } = state else {
                 continue;
             };
             *n_quiet = if has_flows(worker) { 0 } else { *n_quiet + 1 };
             if *n_quiet >= QUIET_READINGS {
-                *state = State::Unused;
+                *state = WorkerState::Unused;
                 gone.push(worker);
             }
         }
         gone
     }
 
-    fn in_state(&self, wanted: impl Fn(&State) -> bool) -> impl Iterator<Item = u32> {
+    fn in_state(&self, wanted: impl Fn(&WorkerState) -> bool) -> impl Iterator<Item = u32> {
         (0..)
             .zip(&self.states)
             .filter_map(move |(worker, state)| wanted(state).then_some(worker))
@@ -194,7 +194,7 @@ mod tests {
             for step in steps {
                 match step {
                     Step::Grow => {
-                        if let Some(Candidate { worker, needs_ring }) = set.candidate() {
+                        if let Some(WorkerCandidate { worker, needs_ring }) = set.candidate() {
                             prop_assert_eq!(rings.insert(worker), needs_ring);
                             slots.extend(set.activate(worker).iter().map(|change| (change.slot, change.worker)));
                         }

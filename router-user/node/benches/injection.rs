@@ -11,7 +11,7 @@ use etherparse::PacketBuilder;
 use nix::sched::{CloneFlags, unshare};
 use router_common::frame::{FrameHeader, VnetHeader};
 use stream_router_engine::admission::admit;
-use stream_router_engine::coalesce::{Coalescer, Packet};
+use stream_router_engine::coalesce::{CoalescedPacket, Coalescer};
 use stream_router_engine::framing::{DECODER_CAPACITY, Decoder};
 use stream_router_engine::route_table::{PeerIndex, RouteTable};
 use stream_router_node::device::{Device, DeviceSettings, Injector};
@@ -110,7 +110,7 @@ impl Bench {
 
     fn coalesced(&self, decoder: &mut Decoder) -> Result<u64> {
         let mut n_injected = 0;
-        let mut inject = |packet: Packet<'_>| {
+        let mut inject = |packet: CoalescedPacket<'_>| {
             if self.injector.inject_parts(packet.parts).is_ok() {
                 n_injected += packet.n_frames;
             }

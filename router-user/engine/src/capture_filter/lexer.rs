@@ -1,16 +1,16 @@
-//! Words, parentheses and signs of an expression, with their positions.
+//! The tokens of a filter expression: words, parentheses and signs, with their positions.
 
-/// A piece of an expression.
+/// A word, parenthesis or sign of an expression.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Token<'a> {
-    /// Byte it starts at.
+    /// The byte of the expression at which the token starts.
     pub(super) position: usize,
-    /// Its text; empty at the end of the expression.
+    /// The token's text, empty at the end of the expression.
     pub(super) text: &'a str,
 }
 
 impl Token<'_> {
-    /// The token for a message.
+    /// Describes the token for an error message.
     pub(super) fn shown(&self) -> String {
         if self.text.is_empty() {
             "the filter ends".to_owned()
@@ -20,7 +20,7 @@ impl Token<'_> {
     }
 }
 
-/// Takes an expression apart.
+/// Cuts an expression into tokens.
 #[derive(Clone, Debug)]
 pub(super) struct Lexer<'a> {
     text: &'a str,
@@ -28,12 +28,12 @@ pub(super) struct Lexer<'a> {
 }
 
 impl<'a> Lexer<'a> {
-    /// At the beginning of `text`.
+    /// Returns a lexer at the beginning of `text`.
     pub(super) fn new(text: &'a str) -> Self {
         Self { text, position: 0 }
     }
 
-    /// The next piece; an empty one at the end, again and again.
+    /// Returns the next token; at the end of the expression it is empty, at every call.
     pub(super) fn next(&mut self) -> Token<'a> {
         let rest = self.text.get(self.position..).unwrap_or_default();
         let skipped = rest.len() - rest.trim_start().len();

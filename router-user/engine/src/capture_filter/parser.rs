@@ -1,4 +1,4 @@
-//! From text to an expression.
+//! The recursive-descent parser of filter expressions.
 
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
@@ -6,25 +6,30 @@ use std::ops::RangeInclusive;
 use ipnet::IpNet;
 use router_common::packet::protocol;
 
+use super::error::FilterError;
+use super::expression::Expression;
 use super::lexer::{Lexer, Token};
-use super::test::{Side, Test};
-use super::{Expression, FilterError, MAX_FILTER_DEPTH};
+use super::primitive::{Endpoint, Primitive};
 
-const TESTS: &str = "a test (host, net, port, portrange, peer, ip, ip6, tcp, udp, icmp, icmpv6, sctp, proto, less, \
+/// Most parentheses and `not`s around a primitive.
+pub const MAX_FILTER_DEPTH: usize = 32;
+
+/// What may stand where an operand begins, for error messages.
+const OPERANDS: &str = "a test (host, net, port, portrange, peer, ip, ip6, tcp, udp, icmp, icmpv6, sctp, proto, less, \
                      greater), src or dst before one, not, or (";
 
-/// Reads one expression, a token ahead.
+/// Reads one expression, looking one token ahead.
 pub(super) struct Parser<'a> {
     lexer: Lexer<'a>,
     token: Token<'a>,
     depth: usize,
 }
 
-type Outcome<T> = Result<T, FilterError>;
+type ParseResult<T> = Result<T, FilterError>;
 
 impl<'a> Parser<'a> {
-    /// A parser at the first token.
-    pub(super) fn new(text: &'a str) -> Outcome<Self> {
+    /// Returns a parser at the first token of `text`.
+    pub(super) fn new(text: &'a str) -> ParseResult<Self> {
         let mut lexer = Lexer::new(text);
         let token = lexer.next();
         Ok(Self {
@@ -34,8 +39,8 @@ impl<'a> Parser<'a> {
         })
     }
 
-    /// The whole expression; `None` for an empty one.
-    pub(super) fn parse(mut self) -> Outcome<Option<Expression<String>>> {
+    /// Reads the whole expression. Returns `None` for an empty one.
+    pub(super) fn parse(mut self) -> ParseResult<Option<Expression<String>>> {
         if self.token.text.is_empty() {
             return Ok(None);
         }
@@ -47,14 +52,14 @@ impl<'a> Parser<'a> {
         }
     }
 
-    fn expression(&mut self) -> Outcome<Expression<String>> {
+    fn expression(&mut self) -> ParseResult<Expression<String>> {
         let first = self.unary()?;
-        let Some(joint) = Joint::of(self.token) else {
+        let Some(operator) = Operator::of(self.token) else {
             return Ok(first);
         };
         let mut parts = vec![first];
-        while let Some(next) = Joint::of(self.token) {
-            if next != joint {
+        while let Some(next) = Operator::of(self.token) {
+            if next != operator {
                 return Err(
                     self.error("and and or stand side by side: parentheses say which comes first".to_owned())
                 );
@@ -62,16 +67,16 @@ impl<'a> Parser<'a> {
             self.advance();
             parts.push(self.unary()?);
         }
-        Ok(match joint {
-            Joint::And => Expression::All(parts),
-            Joint::Or => Expression::Any(parts),
+        Ok(match operator {
+            Operator::And => Expression::All(parts),
+            Operator::Or => Expression::Any(parts),
         })
     }
 
-    fn unary(&mut self) -> Outcome<Expression<String>> {
+    fn unary(&mut self) -> ParseResult<Expression<String>> {
         let is_not = matches!(self.token.text, "not" | "!");
         if !is_not && self.token.text != "(" {
-            return self.test();
+            return self.primitive();
         }
         if self.depth == MAX_FILTER_DEPTH {
             return Err(self.error(format!(
@@ -94,14 +99,14 @@ impl<'a> Parser<'a> {
         Ok(inner)
     }
 
-    fn test(&mut self) -> Outcome<Expression<String>> {
-        let side = self.side();
-        if side != Side::Either {
+    fn primitive(&mut self) -> ParseResult<Expression<String>> {
+        let endpoint = self.endpoint();
+        if endpoint != Endpoint::Either {
             return match self.token.text {
-                "host" | "net" | "port" | "portrange" => self.sided(side),
+                "host" | "net" | "port" | "portrange" => self.at_endpoint(endpoint),
                 _ => self
-                    .address(side, "host, net, port, portrange or an address")
-                    .map(Expression::Test),
+                    .address(endpoint, "host, net, port, portrange or an address")
+                    .map(Expression::Primitive),
             };
         }
         let word = self.token;
@@ -109,15 +114,15 @@ impl<'a> Parser<'a> {
             self.advance();
             return self.protocol(number);
         }
-        let test = match word.text {
-            "host" | "net" | "port" | "portrange" => return self.sided(side),
-            "ip" => Test::Family(router_common::flow_key::FAMILY_V4),
-            "ip6" => Test::Family(router_common::flow_key::FAMILY_V6),
+        let primitive = match word.text {
+            "host" | "net" | "port" | "portrange" => return self.at_endpoint(endpoint),
+            "ip" => Primitive::Family(router_common::flow_key::FAMILY_V4),
+            "ip6" => Primitive::Family(router_common::flow_key::FAMILY_V6),
             "proto" => {
                 self.advance();
                 let named = named_protocol(self.token.text);
                 let number = named.or_else(|| self.token.text.parse().ok());
-                Test::Protocol(
+                Primitive::Protocol(
                     number
                         .ok_or_else(|| self.wrong("tcp, udp, icmp, icmpv6, sctp, or a number up to 255"))?,
                 )
@@ -127,19 +132,19 @@ impl<'a> Parser<'a> {
                 if self.token.text.is_empty() || !self.token.text.chars().all(|c| c.is_ascii_alphanumeric()) {
                     return Err(self.wrong("a peer's id, or the end of it"));
                 }
-                Test::Peer(self.token.text.to_owned())
+                Primitive::Peer(self.token.text.to_owned())
             }
-            "less" => Test::Len(0..=self.number_behind("a number of bytes")?),
-            "greater" => Test::Len(self.number_behind("a number of bytes")?..=u32::MAX),
-            _ => return Err(self.wrong(TESTS)),
+            "less" => Primitive::Len(0..=self.number_behind("a number of bytes")?),
+            "greater" => Primitive::Len(self.number_behind("a number of bytes")?..=u32::MAX),
+            _ => return Err(self.wrong(OPERANDS)),
         };
         self.advance();
-        Ok(Expression::Test(test))
+        Ok(Expression::Primitive(primitive))
     }
 
-    /// What stands behind a protocol: ports of it, or nothing.
-    fn protocol(&mut self, number: u8) -> Outcome<Expression<String>> {
-        let protocol = Expression::Test(Test::Protocol(number));
+    /// Reads what stands behind the name of a protocol: a condition on its ports, or nothing.
+    fn protocol(&mut self, number: u8) -> ParseResult<Expression<String>> {
+        let protocol = Expression::Primitive(Primitive::Protocol(number));
         let has_ports = matches!(number, protocol::TCP | protocol::UDP | protocol::SCTP);
         if !matches!(self.token.text, "src" | "dst" | "port" | "portrange") {
             return Ok(protocol);
@@ -149,60 +154,60 @@ impl<'a> Parser<'a> {
                 self.error("this protocol has no ports; with and, another test may follow".to_owned())
             );
         }
-        let side = self.side();
+        let endpoint = self.endpoint();
         if !matches!(self.token.text, "port" | "portrange") {
             return Err(self.wrong("port or portrange; with and, another test may follow"));
         }
-        Ok(Expression::All(vec![protocol, self.sided(side)?]))
+        Ok(Expression::All(vec![protocol, self.at_endpoint(endpoint)?]))
     }
 
-    /// One of the tests that `src` and `dst` may stand before.
-    fn sided(&mut self, side: Side) -> Outcome<Expression<String>> {
+    /// Reads a primitive that `src` or `dst` may stand before.
+    fn at_endpoint(&mut self, endpoint: Endpoint) -> ParseResult<Expression<String>> {
         let word = self.token;
         self.advance();
-        let test = match word.text {
-            "host" => return self.address(side, "an address").map(Expression::Test),
+        let primitive = match word.text {
+            "host" => return self.address(endpoint, "an address").map(Expression::Primitive),
             "net" => {
                 let net = self.token.text.parse::<IpNet>().ok();
                 let net = net.or_else(|| self.token.text.parse::<IpAddr>().ok().map(IpNet::from));
-                Test::Net(
-                    side,
+                Primitive::Net(
+                    endpoint,
                     net.ok_or_else(|| self.wrong("a prefix such as 10.0.0.0/8"))?
                         .trunc(),
                 )
             }
             "port" => {
                 let port = self.port(self.token.text)?;
-                Test::Port(side, port..=port)
+                Primitive::Port(endpoint, port..=port)
             }
-            _ => Test::Port(side, self.port_range()?),
+            _ => Primitive::Port(endpoint, self.port_range()?),
         };
         self.advance();
-        Ok(Expression::Test(test))
+        Ok(Expression::Primitive(primitive))
     }
 
-    fn address(&mut self, side: Side, allowed: &str) -> Outcome<Test<String>> {
+    fn address(&mut self, endpoint: Endpoint, allowed: &str) -> ParseResult<Primitive<String>> {
         let address = self.token.text.parse::<IpAddr>();
         let address = address.map_err(|_no_address| self.wrong(allowed))?;
         self.advance();
-        Ok(Test::Net(side, IpNet::from(address)))
+        Ok(Primitive::Net(endpoint, IpNet::from(address)))
     }
 
-    fn side(&mut self) -> Side {
-        let side = match self.token.text {
-            "src" => Side::Source,
-            "dst" => Side::Destination,
-            _ => return Side::Either,
+    fn endpoint(&mut self) -> Endpoint {
+        let endpoint = match self.token.text {
+            "src" => Endpoint::Source,
+            "dst" => Endpoint::Destination,
+            _ => return Endpoint::Either,
         };
         self.advance();
-        side
+        endpoint
     }
 
-    fn port(&self, text: &str) -> Outcome<u16> {
+    fn port(&self, text: &str) -> ParseResult<u16> {
         text.parse().map_err(|_no_port| self.wrong("a port, 0 to 65535"))
     }
 
-    fn port_range(&self) -> Outcome<RangeInclusive<u16>> {
+    fn port_range(&self) -> ParseResult<RangeInclusive<u16>> {
         const ALLOWED: &str = "two ports, such as 1024-2047, the smaller one first";
         let ends = self.token.text.split_once('-');
         let (first, last) = ends.ok_or_else(|| self.wrong(ALLOWED))?;
@@ -213,7 +218,7 @@ impl<'a> Parser<'a> {
         Ok(range)
     }
 
-    fn number_behind(&mut self, allowed: &str) -> Outcome<u32> {
+    fn number_behind(&mut self, allowed: &str) -> ParseResult<u32> {
         self.advance();
         self.token.text.parse().map_err(|_no_number| self.wrong(allowed))
     }
@@ -237,13 +242,14 @@ impl<'a> Parser<'a> {
     }
 }
 
+/// A word that joins expressions.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Joint {
+enum Operator {
     And,
     Or,
 }
 
-impl Joint {
+impl Operator {
     fn of(token: Token<'_>) -> Option<Self> {
         match token.text {
             "and" | "&&" => Some(Self::And),

@@ -64,7 +64,7 @@ impl Made {
             .resolve(|peer| Ok::<u32, Infallible>(peer.parse().unwrap()))
             .unwrap();
         let bytes = self.bytes();
-        filter.matches(&Candidate {
+        filter.matches(&FilterInput {
             parsed: &parse(&bytes[..], bytes.len() as u32).unwrap(),
             len: bytes.len(),
             peer: self.peer.as_ref(),
@@ -93,9 +93,9 @@ use ipnet::IpNet;
 
 impl Naive {
     fn text(&self) -> String {
-        let joined = |inner: &[Self], joint: &str| {
+        let joined = |inner: &[Self], operator: &str| {
             let inner: Vec<_> = inner.iter().map(|inner| format!("({})", inner.text())).collect();
-            inner.join(joint)
+            inner.join(operator)
         };
         match self {
             Self::Host(side, host) => format!("{side} host {host}"),
@@ -337,7 +337,7 @@ fn a_fragment_and_an_echo_have_no_ports() {
     // More fragments.
     fragment[6] = 0x20;
     let parsed = parse(&fragment[..], fragment.len() as u32).unwrap();
-    let candidate = Candidate {
+    let candidate = FilterInput {
         parsed: &parsed,
         len: fragment.len(),
         peer: None,

@@ -1,4 +1,4 @@
-//! One frame as a segment: what it must be like, and have in common with another.
+//! One frame as a segment of a super-packet: what it must be like, and what it must have in common with the others.
 
 use router_common::flow_key::FAMILY_V4;
 use router_common::frame::VnetHeader;
@@ -12,7 +12,7 @@ const V4_LEN: usize = 20;
 const V6_LEN: usize = 40;
 const DONT_FRAGMENT: u8 = 0x40;
 const ACK: u8 = 0x10;
-/// Flag of a TCP header that the last segment alone may carry.
+/// The TCP flag that the last segment of a super-packet alone may carry.
 pub(super) const PSH: u8 = 0x08;
 
 /// A whole TCP or UDP packet with payload, and nothing between its IP and its transport header.
@@ -23,13 +23,13 @@ pub(super) struct Segment<'a> {
     pub(super) is_tcp: bool,
     /// Where the transport header starts.
     pub(super) transport: usize,
-    /// Length of both headers.
+    /// Length of the IP and the transport header together.
     pub(super) header_len: usize,
     tcp_flags: u8,
 }
 
 impl<'a> Segment<'a> {
-    /// `None` for whatever may never be merged.
+    /// Returns `frame` as a segment, or `None` if it may never be merged.
     pub(super) fn new(frame: Frame<'a>, parsed: &Parsed) -> Option<Self> {
         let packet = frame.packet();
         let is_v4 = parsed.key.family == FAMILY_V4;
@@ -58,7 +58,7 @@ impl<'a> Segment<'a> {
         })
     }
 
-    /// Whether another may follow it.
+    /// Says whether a super-packet may begin with this segment.
     pub(super) fn may_begin(&self) -> bool {
         !self.is_tcp || (!self.has_psh() && self.payload().len() >= MIN_TCP_SEGMENT)
     }
@@ -75,13 +75,13 @@ impl<'a> Segment<'a> {
         &self.frame.packet()[self.header_len..]
     }
 
-    /// Whether `next`, of the same flow, has this packet's headers, but for what segmentation gives the `n`th segment
-    /// behind `sent` bytes.
+    /// Says whether `next`, of the same flow, has the headers that segmentation gives the `n`th segment after this one,
+    /// behind `sent` bytes of payload.
     pub(super) fn precedes(&self, next: &Self, n: u16, sent: u32) -> bool {
         self.same_ip(next, n) && (!self.is_tcp || self.same_tcp(next, sent))
     }
 
-    // The flow key has addresses, ports and protocol.
+    // Addresses, ports and protocol are equal, since the flow is the same.
     fn same_ip(&self, next: &Self, n: u16) -> bool {
         let (a, b) = (self.headers(), next.headers());
         if !self.is_v4 {
@@ -99,14 +99,14 @@ impl<'a> Segment<'a> {
             &next.headers()[next.transport..],
         );
         let sequence = |header: &[u8]| u32::from_be_bytes([header[4], header[5], header[6], header[7]]);
-        // Acknowledgement and lengths, window, urgent pointer and options.
+        // The ranges are acknowledgement and lengths, window, urgent pointer and options.
         sequence(b) == sequence(a).wrapping_add(sent)
             && a[8..13] == b[8..13]
             && a[14..16] == b[14..16]
             && a[18..] == b[18..]
     }
 
-    /// Whether its checksums are right: a super-packet's always are.
+    /// Says whether the segment's checksums are right, as those of a super-packet always are.
     pub(super) fn is_sound(&self) -> bool {
         let packet = self.frame.packet();
         if self.is_v4 && !Sum::default().add(&packet[..V4_LEN]).is_right() {
@@ -122,12 +122,12 @@ impl<'a> Segment<'a> {
         }
     }
 
-    /// Where the checksum stands in the transport header.
+    /// Returns the offset of the checksum in the transport header.
     pub(super) fn checksum_offset(&self) -> usize {
         if self.is_tcp { 16 } else { 6 }
     }
 
-    /// The sum of the pseudo-header for `len` bytes of transport header and payload (RFC 768, RFC 8200 8.1).
+    /// Returns the sum of the pseudo-header for `len` bytes of transport header and payload (RFC 768, RFC 8200 8.1).
     pub(super) fn pseudo_sum(&self, len: u16) -> Sum {
         let packet = self.frame.packet();
         let (addresses, protocol) = if self.is_v4 {

@@ -1,17 +1,21 @@
-//! Segments of one flow, to be one packet.
+//! A super-packet: consecutive segments of one flow as one packet.
 
 use std::io::IoSlice;
 
 use router_common::frame::{MAX_PACKET_LEN, VnetHeader};
 
+use super::packet::{CoalescedPacket, emit_single};
 use super::segment::{PSH, Segment};
-use super::{MAX_SEGMENTS, Packet, single};
 use crate::checksum::Sum;
 
-/// IPv6 with the longest TCP header.
+/// Most frames of one super-packet (kernel: `UDP_MAX_SEGMENTS` before Linux 6.9); more would save little.
+pub(super) const MAX_SEGMENTS: usize = 64;
+
+/// Longest headers of a super-packet: IPv6 with the longest TCP header.
 const MAX_HEADER_LEN: usize = 100;
 
-/// The first segment's headers and everyone's payload; only the last may be shorter than the first.
+/// The headers of the first segment and the payload of every segment; only the last segment may be shorter than the
+/// first.
 #[derive(Debug)]
 pub(super) struct SuperPacket<'a> {
     first: Segment<'a>,
@@ -36,7 +40,7 @@ impl<'a> SuperPacket<'a> {
         }
     }
 
-    /// Adds a segment of the same flow, unless the packet would not be the same as its segments.
+    /// Adds a segment of the same flow, if segmentation of the packet gives all its segments back. Says whether it did.
     pub(super) fn append(&mut self, next: Segment<'a>) -> bool {
         let payload = next.payload();
         let fits = !self.is_complete()
@@ -57,7 +61,7 @@ impl<'a> SuperPacket<'a> {
         fits
     }
 
-    /// Whether nothing may follow.
+    /// Says whether no further segment may follow.
     pub(super) fn is_complete(&self) -> bool {
         self.ends_with_psh
             || self.n_segments == MAX_SEGMENTS
@@ -68,10 +72,10 @@ impl<'a> SuperPacket<'a> {
         self.payloads[0].len()
     }
 
-    /// Gives it to `sink`; a single segment as it came.
-    pub(super) fn give(&self, sink: &mut impl FnMut(Packet<'_>)) {
+    /// Gives the packet to `sink`, and a single segment as it came.
+    pub(super) fn give(&self, sink: &mut impl FnMut(CoalescedPacket<'_>)) {
         if self.n_segments == 1 {
-            return single(self.first.frame, sink);
+            return emit_single(self.first.frame, sink);
         }
         let mut headers = [0; VnetHeader::LEN + MAX_HEADER_LEN];
         let headers = &mut headers[..VnetHeader::LEN + self.first.header_len];
@@ -81,7 +85,7 @@ impl<'a> SuperPacket<'a> {
         for (part, payload) in parts[1..].iter_mut().zip(&self.payloads[..self.n_segments]) {
             *part = IoSlice::new(payload);
         }
-        sink(Packet {
+        sink(CoalescedPacket {
             parts: &parts[..1 + self.n_segments],
             n_frames: self.n_segments as u64,
             wire_len: self.wire_len as u64,

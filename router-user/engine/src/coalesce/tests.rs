@@ -292,7 +292,7 @@ fn coalesced(frames: &[Vec<u8>], merges_udp: bool) -> Vec<Written> {
             space[..n].copy_from_slice(&bytes[..n]);
             decoder.handle_read(n);
             bytes = &bytes[n..];
-            let mut sink = |packet: Packet<'_>| {
+            let mut sink = |packet: CoalescedPacket<'_>| {
                 let joined = packet.parts.iter().flat_map(|part| part.to_vec());
                 let joined: Vec<u8> = joined.collect();
                 let (vnet, bytes) = joined.split_at(VnetHeader::LEN);

@@ -12,7 +12,7 @@ use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Metadata, Subscriber, warn};
 use tracing_subscriber::layer::Context;
 
-use stream_router_engine::occasional::Occasional;
+use stream_router_engine::log_rate_limit::LogRateLimit;
 
 /// What was said is not said again for so long.
 const INTERVAL: Duration = Duration::from_secs(60);
@@ -33,7 +33,7 @@ pub(super) struct Repeats {
 /// A place in the program that warns. There are as many as the program has, so their number needs no bound.
 struct Place {
     /// By hash of the values.
-    said: HashMap<u64, Occasional>,
+    said: HashMap<u64, LogRateLimit>,
     /// What there was no room for in `said`.
     others: u64,
     message: String,
@@ -59,7 +59,7 @@ impl Repeats {
         let has_room = place.said.len() < MAX_DIFFERENT;
         let said = match place.said.entry(key) {
             Entry::Occupied(said) => said.into_mut(),
-            Entry::Vacant(free) if has_room => free.insert(Occasional::default()),
+            Entry::Vacant(free) if has_room => free.insert(LogRateLimit::default()),
             Entry::Vacant(_) => {
                 place.others += 1;
                 return false;
@@ -80,7 +80,7 @@ impl Repeats {
         let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
         let mut left = Vec::new();
         for place in places.values_mut() {
-            let suppressed = place.said.values_mut().map(Occasional::take_suppressed);
+            let suppressed = place.said.values_mut().map(LogRateLimit::take_suppressed);
             let n_suppressed = std::mem::take(&mut place.others) + suppressed.sum::<u64>();
             place.said.retain(|_, said| said.is_recent(now, INTERVAL));
             if n_suppressed > 0 {

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use stream_router_engine::admission::Refusal;
+use stream_router_engine::admission::FrameRefusal;
 
 /// A reason, as an index into [`Counters`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,12 +73,12 @@ impl Counter {
     }
 }
 
-impl From<Refusal> for Counter {
-    fn from(refusal: Refusal) -> Self {
+impl From<FrameRefusal> for Counter {
+    fn from(refusal: FrameRefusal) -> Self {
         match refusal {
-            Refusal::MalformedPacket => Self::RxMalformedPacket,
-            Refusal::BadOffloadHeader => Self::RxBadOffloadHeader,
-            Refusal::SourceNotAllowed => Self::RxSourceNotAllowed,
+            FrameRefusal::MalformedPacket => Self::RxMalformedPacket,
+            FrameRefusal::BadOffloadHeader => Self::RxBadOffloadHeader,
+            FrameRefusal::SourceNotAllowed => Self::RxSourceNotAllowed,
         }
     }
 }

@@ -12,7 +12,7 @@ use rustix::time::{
 };
 use tokio::io::unix::AsyncFd;
 
-use stream_router_engine::pace::Pace;
+use stream_router_engine::wakeup_suppression::WakeupSuppression;
 
 /// Naps end at multiples of this time, so that the workers of a thread wake it together. Long enough to gather some
 /// packets, short enough that nobody notices.
@@ -26,7 +26,7 @@ const MAX_IDLE: u32 = 3;
 
 thread_local! {
     /// It is the thread that is woken, so its workers count together.
-    static PACE: RefCell<Pace> = RefCell::new(Pace::new(Instant::now()));
+    static PACE: RefCell<WakeupSuppression> = RefCell::new(WakeupSuppression::new(Instant::now()));
 }
 
 /// Takes naps for one worker.

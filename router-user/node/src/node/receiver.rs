@@ -16,7 +16,7 @@ use crate::control::CaptureDirection;
 use crate::device::Injector;
 use stream_router::p2p::{ConnectionId, DataStream, InboundStreams, PeerId};
 use stream_router_engine::admission;
-use stream_router_engine::coalesce::{Coalescer, Packet};
+use stream_router_engine::coalesce::{CoalescedPacket, Coalescer};
 use stream_router_engine::framing::{Decoder, FrameError};
 
 /// Makes a receiver of each stream that a peer opens.
@@ -82,7 +82,7 @@ impl Receivers {
 
     fn inject_frames(&self, peer: &Peer, decoder: &mut Decoder) -> Result<(), FrameError> {
         let (mut n_frames, mut n_bytes) = (0, 0);
-        let mut inject = |packet: Packet<'_>| match self.injector.inject_parts(packet.parts) {
+        let mut inject = |packet: CoalescedPacket<'_>| match self.injector.inject_parts(packet.parts) {
             Ok(()) => {
                 n_frames += packet.n_frames;
                 n_bytes += packet.wire_len;

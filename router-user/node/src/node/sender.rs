@@ -17,7 +17,7 @@ use stream_router::egress::streams::Lane;
 use stream_router::p2p::{ConnectionId, DataStream, NetworkHandle, OpenError};
 use stream_router_engine::backoff::Backoff;
 use stream_router_engine::flow_cache::StreamIndex;
-use stream_router_engine::queue::Aged;
+use stream_router_engine::queue::AqmActions;
 
 const FIRST_RETRY: Duration = Duration::from_millis(50);
 const LAST_RETRY: Duration = Duration::from_secs(1);
@@ -94,7 +94,7 @@ async fn write_until_closed(
     let mut written = None;
     loop {
         let (batch, aged) = lane.outbox.swap(written.take());
-        if aged != Aged::default() {
+        if aged != AqmActions::default() {
             lane.n_aged.fetch_add(u64::from(aged.n_dropped), Relaxed);
             lane.n_marked.fetch_add(u64::from(aged.n_marked), Relaxed);
             counters.add(Counter::TxAged, u64::from(aged.n_dropped));

@@ -22,7 +22,7 @@ use crate::config::{ConnectionsConfig, StreamRouterConfig, WorkersConfig};
 use crate::control::Wish;
 use crate::kernel::{ConnectionTable, Kernel, KernelError, Reading, RingConsumer, RingGauge, STEP_ENTRIES};
 use stream_router_engine::scaler::{ScalerConfig, Scaling};
-use stream_router_engine::worker_set::{Candidate, WorkerSet};
+use stream_router_engine::worker_set::{WorkerCandidate, WorkerSet};
 
 /// How often the fill of the rings is looked at.
 const SAMPLE_INTERVAL: Duration = Duration::from_millis(100);
@@ -229,7 +229,7 @@ impl WorkerPool {
 
     /// One more worker.
     fn grow(&mut self) -> Result<(), NodeError> {
-        let Some(Candidate { worker, needs_ring }) = self.set.candidate() else {
+        let Some(WorkerCandidate { worker, needs_ring }) = self.set.candidate() else {
             return Ok(());
         };
         if needs_ring {

@@ -7,7 +7,7 @@ use tokio::sync::Notify;
 
 use stream_router_engine::batch::Batch;
 use stream_router_engine::flow_class::{BucketIndex, FlowClass, FlowClasses};
-use stream_router_engine::queue::{Aged, QueueLimits, StreamQueue};
+use stream_router_engine::queue::{AqmActions, QueueLimits, StreamQueue};
 
 /// About 1 ms of queue at 4 Gbit/s: deep enough that the stream never runs dry between two turns of the workers,
 /// short enough that a ping behind it stays quick.
@@ -15,7 +15,7 @@ pub const LIMITS: QueueLimits = QueueLimits {
     pressure_at: 512 * 1024,
     relief_at: 256 * 1024,
     full_at: 4 * 1024 * 1024,
-    ages: true,
+    aqm: true,
 };
 
 /// Tells the kernel whether packets for the peer are to be held back.
@@ -89,7 +89,7 @@ impl Outbox {
     }
 
     /// Gives `written` back for reuse and takes the next batch.
-    pub fn swap(&self, written: Option<Batch>) -> (Option<Batch>, Aged) {
+    pub fn swap(&self, written: Option<Batch>) -> (Option<Batch>, AqmActions) {
         let now = Instant::now();
         self.with_pressure(|queue| {
             if let Some(batch) = written {

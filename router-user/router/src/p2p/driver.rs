@@ -41,7 +41,7 @@ use super::{
 };
 pub(super) use finding::Finding;
 use report::{PeerLog, REPORT_INTERVAL, dial_error};
-use stream_router_engine::{causes::with_sources, occasional::Occasional};
+use stream_router_engine::{causes::with_sources, log_rate_limit::LogRateLimit};
 
 /// Events that may wait here for room in the channel before the swarm has to wait too.
 const MAX_BACKLOG: usize = 256;
@@ -68,8 +68,8 @@ pub(super) struct Driver {
     events: mpsc::Sender<NetworkEvent>,
     requests: mpsc::Receiver<Request>,
     stop: CancellationToken,
-    refusals: Occasional,
-    listener_errors: Occasional,
+    refusals: LogRateLimit,
+    listener_errors: LogRateLimit,
     metrics: Metrics,
     registry: Registry,
 }
@@ -124,8 +124,8 @@ impl Driver {
             events,
             requests,
             stop,
-            refusals: Occasional::default(),
-            listener_errors: Occasional::default(),
+            refusals: LogRateLimit::default(),
+            listener_errors: LogRateLimit::default(),
             metrics,
             registry,
         }

@@ -17,7 +17,7 @@ use super::worker;
 use super::{Shared, Wish};
 use stream_router_engine::scaler::Scaling;
 use stream_router_engine::slots::SlotChange;
-use stream_router_engine::worker_set::{Candidate, WorkerSet};
+use stream_router_engine::worker_set::{WorkerCandidate, WorkerSet};
 
 /// How often the fill of the queues is looked at.
 const SAMPLE_INTERVAL: Duration = Duration::from_millis(100);
@@ -170,7 +170,7 @@ impl Manager {
 
     /// One more worker; says whether there is one.
     fn grow(&mut self) -> bool {
-        let Some(Candidate { worker, needs_ring }) = self.set.candidate() else {
+        let Some(WorkerCandidate { worker, needs_ring }) = self.set.candidate() else {
             return false;
         };
         if needs_ring && !self.start(worker) {

@@ -26,7 +26,7 @@ const LIMITS: QueueLimits = QueueLimits {
     pressure_at: 512 * 1024,
     relief_at: 256 * 1024,
     full_at: usize::MAX,
-    ages: false,
+    aqm: false,
 };
 
 /// A peer that was found.

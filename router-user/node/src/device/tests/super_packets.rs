@@ -8,7 +8,7 @@ use router_common::frame::FrameHeader;
 use router_common::packet::parse;
 
 use super::*;
-use stream_router_engine::coalesce::{Coalescer, Packet};
+use stream_router_engine::coalesce::{CoalescedPacket, Coalescer};
 use stream_router_engine::framing::Decoder;
 
 const N_PACKETS: u8 = 32;
@@ -33,7 +33,7 @@ fn inject_coalesced(device: &Device, packets: &[Vec<u8>]) -> Vec<u64> {
     decoder.handle_read(stream.len());
     let injector = device.injector();
     let mut n_frames = Vec::new();
-    let mut sink = |packet: Packet<'_>| {
+    let mut sink = |packet: CoalescedPacket<'_>| {
         injector
             .inject_parts(packet.parts)
             .expect("the kernel takes what was merged");

@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 
 use super::Passing;
 use crate::control::{CaptureDirections, CaptureQuery, CapturedPacket, put_packet};
-use stream_router_engine::capture_filter::{Candidate, CaptureFilter};
+use stream_router_engine::capture_filter::{CaptureFilter, FilterInput};
 
 /// Most bytes that wait for whoever captures.
 pub(super) const MAX_QUEUED_BYTES: usize = 4 * 1024 * 1024;
@@ -67,7 +67,7 @@ impl Tap {
         }
         let Some(filter) = &self.filter else { return true };
         parsed.is_some_and(|parsed| {
-            filter.matches(&Candidate {
+            filter.matches(&FilterInput {
                 parsed,
                 len: passing.packet.len(),
                 peer: passing.peer,

@@ -16,14 +16,14 @@ const SMALL: usize = 4096;
 
 /// Counts what the workers of a thread take.
 #[derive(Debug)]
-pub struct Pace {
+pub struct WakeupSuppression {
     since: Instant,
     n_packets: usize,
     n_bytes: usize,
     naps: bool,
 }
 
-impl Pace {
+impl WakeupSuppression {
     /// Nothing was taken before `now`.
     pub fn new(now: Instant) -> Self {
         Self {
@@ -62,12 +62,12 @@ mod tests {
     /// Whether naps are due after 10 ms of packets of `len` bytes, `rate` a millisecond.
     fn naps(rate: usize, len: usize) -> bool {
         let start = Instant::now();
-        let mut pace = Pace::new(start);
+        let mut suppression = WakeupSuppression::new(start);
         for ms in 1..=10 {
-            pace.handle_taken(rate, rate * len);
-            pace.poll_nap(start + Duration::from_millis(ms));
+            suppression.handle_taken(rate, rate * len);
+            suppression.poll_nap(start + Duration::from_millis(ms));
         }
-        pace.poll_nap(start + Duration::from_millis(10))
+        suppression.poll_nap(start + Duration::from_millis(10))
     }
 
     #[test]
@@ -80,12 +80,12 @@ mod tests {
     #[test]
     fn they_end_with_the_packets() {
         let start = Instant::now();
-        let mut pace = Pace::new(start);
-        pace.handle_taken(1000, 64_000);
+        let mut suppression = WakeupSuppression::new(start);
+        suppression.handle_taken(1000, 64_000);
 
-        assert!(!pace.poll_nap(start));
-        assert!(pace.poll_nap(start + WINDOW));
-        assert!(pace.poll_nap(start + WINDOW * 3 / 2));
-        assert!(!pace.poll_nap(start + WINDOW * 2));
+        assert!(!suppression.poll_nap(start));
+        assert!(suppression.poll_nap(start + WINDOW));
+        assert!(suppression.poll_nap(start + WINDOW * 3 / 2));
+        assert!(!suppression.poll_nap(start + WINDOW * 2));
     }
 }

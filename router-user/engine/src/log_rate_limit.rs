@@ -4,12 +4,12 @@ use std::time::{Duration, Instant};
 
 /// Lets one through in each interval, and counts the others.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Occasional {
+pub struct LogRateLimit {
     last: Option<Instant>,
     n_suppressed: u64,
 }
 
-impl Occasional {
+impl LogRateLimit {
     /// When `interval` has passed since the last one that went through: how many were left out since.
     pub fn due(&mut self, now: Instant, interval: Duration) -> Option<u64> {
         if self.is_recent(now, interval) {
@@ -41,21 +41,21 @@ mod tests {
     #[test]
     fn one_report_an_interval_says_how_many_were_left_out() {
         let start = Instant::now();
-        let mut occasional = Occasional::default();
-        assert_eq!(occasional.due(start, MINUTE), Some(0));
-        assert_eq!(occasional.due(start + Duration::from_secs(1), MINUTE), None);
-        assert_eq!(occasional.due(start + Duration::from_secs(59), MINUTE), None);
-        assert_eq!(occasional.due(start + MINUTE, MINUTE), Some(2));
-        assert_eq!(occasional.due(start + MINUTE, MINUTE), None);
+        let mut limit = LogRateLimit::default();
+        assert_eq!(limit.due(start, MINUTE), Some(0));
+        assert_eq!(limit.due(start + Duration::from_secs(1), MINUTE), None);
+        assert_eq!(limit.due(start + Duration::from_secs(59), MINUTE), None);
+        assert_eq!(limit.due(start + MINUTE, MINUTE), Some(2));
+        assert_eq!(limit.due(start + MINUTE, MINUTE), None);
     }
 
     #[test]
     fn what_was_told_is_not_told_again() {
         let start = Instant::now();
-        let mut occasional = Occasional::default();
-        occasional.due(start, MINUTE);
-        occasional.due(start, MINUTE);
-        assert_eq!(occasional.take_suppressed(), 1);
-        assert_eq!(occasional.due(start + MINUTE, MINUTE), Some(0));
+        let mut limit = LogRateLimit::default();
+        limit.due(start, MINUTE);
+        limit.due(start, MINUTE);
+        assert_eq!(limit.take_suppressed(), 1);
+        assert_eq!(limit.due(start + MINUTE, MINUTE), Some(0));
     }
 }
