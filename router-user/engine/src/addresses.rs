@@ -1,8 +1,8 @@
-//! The two addresses of an IP packet, nothing else of it.
+//! The addresses of an IP packet, read without parsing the rest of it.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// Returns source and destination; `None` when `packet` is too short for its version or has none.
+/// Returns source and destination, or `None` if `packet` is of neither IP version or too short for its version.
 pub fn addresses(packet: &[u8]) -> Option<(IpAddr, IpAddr)> {
     match packet.first()? >> 4 {
         4 => {

@@ -1,4 +1,4 @@
-//! Which frames of a peer may enter this host: whole packets with a fitting offload header, from the peer's addresses.
+//! The admission of frames into this host: whole packets with a fitting offload header, from the peer's addresses.
 
 use router_common::flow_key::{FAMILY_V4, FlowKey};
 use router_common::frame::VnetHeader;
@@ -6,16 +6,16 @@ use router_common::packet::{Parsed, parse, protocol};
 
 use super::route_table::{PeerIndex, RouteTable};
 
-/// Smallest segment a TCP sends on Linux; a smaller one would have the host make a packet out of every few bytes.
+/// Smallest segment that TCP sends on Linux; with a smaller one the host would make a packet of every few bytes.
 pub(crate) const MIN_TCP_SEGMENT: usize = 8;
 
 /// Most segments of a UDP super-packet (kernel: `UDP_MAX_SEGMENTS`).
 const MAX_UDP_SEGMENTS: usize = 128;
 
-/// Why a frame is dropped.
+/// Why a frame is not admitted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FrameRefusal {
-    /// Not one whole IP packet.
+    /// The frame does not hold exactly one whole IP packet.
     MalformedPacket,
     /// The offload header does not fit the packet.
     BadOffloadHeader,
@@ -23,10 +23,10 @@ pub enum FrameRefusal {
     SourceNotAllowed,
 }
 
-/// Says whether a frame of `peer` may be injected, and what its headers say.
+/// Checks that a frame of `peer` may be injected, and returns what the headers of its packet say.
 ///
 /// # Errors
-/// The first reason why not.
+/// Returns the first reason why the frame may not be injected.
 pub fn admit(
     routes: &RouteTable,
     peer: PeerIndex,
@@ -55,7 +55,7 @@ fn source(key: &FlowKey) -> std::net::IpAddr {
     }
 }
 
-/// The kernel checks such a header against the packet's length only, so its content is checked here.
+/// Says whether the offload header fits the packet. The kernel checks it against the packet's length only.
 pub(crate) fn offload_fits(vnet: &VnetHeader, parsed: &Parsed, len: usize) -> bool {
     let needs_csum = vnet.flags == VnetHeader::NEEDS_CSUM;
     let plain = vnet.flags == 0 && vnet.csum_start == 0 && vnet.csum_offset == 0;

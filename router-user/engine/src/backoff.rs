@@ -1,8 +1,8 @@
-//! How long to wait before trying again.
+//! Exponential backoff: how long to wait before trying again.
 
 use std::time::Duration;
 
-/// Exponential backoff: doubles from `first` to `most`, back to `first` after a success.
+/// A wait that doubles with each failure up to a limit, and starts over after a success.
 #[derive(Clone, Debug)]
 pub struct Backoff {
     first: Duration,
@@ -11,7 +11,7 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// Waits `first` at first and never longer than `most`.
+    /// Creates a backoff that waits `first` at first and never longer than `most`.
     pub fn new(first: Duration, most: Duration) -> Self {
         Self {
             first,

@@ -1,4 +1,4 @@
-//! Frames on their way to a stream, many at a time.
+//! A batch: the frames that go on a stream with one write.
 
 use std::time::{Duration, Instant};
 
@@ -7,21 +7,21 @@ use router_common::frame::FrameHeader;
 use super::ecn;
 use super::flow_class::{BucketIndex, FlowClass, FlowClasses};
 
-/// A batch is handed on once it holds this many bytes: what one write of a stream takes at best.
+/// Bytes from which on a batch is full: what one write of a stream takes at best.
 pub(crate) const BATCH_BYTES: usize = 64 * 1024;
 
 /// Frames of one class in the order in which they go on a stream.
 #[derive(Debug, Default)]
 pub struct Batch {
     bytes: Vec<u8>,
-    /// Bytes at the front that were dropped.
+    /// How many bytes at the front were dropped.
     n_dropped_bytes: usize,
     n_frames: u32,
-    /// Of a bulk batch, the buckets of all frames, the dropped ones too.
+    /// The buckets of all frames of a bulk batch, of the dropped ones too; empty in a sparse batch.
     buckets: Vec<BucketIndex>,
-    /// When the first frame was queued.
+    /// When the batch was queued.
     queued: Option<Instant>,
-    /// Numbers of the first and the last push to the queue that it is of.
+    /// Numbers of the first and the last push that brought frames of the batch to its queue.
     pushes: (u64, u64),
 }
 
@@ -38,12 +38,12 @@ impl Batch {
         self.buckets.push(bucket);
     }
 
-    /// Whole frames back to back.
+    /// Returns the frames that were not dropped, whole and back to back.
     pub fn bytes(&self) -> &[u8] {
         self.bytes.get(self.n_dropped_bytes..).unwrap_or_default()
     }
 
-    /// How many frames.
+    /// Returns the number of frames that were not dropped.
     pub fn n_frames(&self) -> u32 {
         self.n_frames
     }
@@ -53,46 +53,46 @@ impl Batch {
         self.bytes.len() >= BATCH_BYTES
     }
 
-    /// Says whether there is nothing in it.
+    /// Says whether the batch holds no frame.
     pub fn is_empty(&self) -> bool {
         self.n_frames == 0
     }
 
-    /// Bytes of memory in use, those of dropped frames too.
+    /// Returns the bytes of memory in use, those of dropped frames included.
     pub(crate) fn n_bytes(&self) -> usize {
         self.bytes.len()
     }
 
-    /// It is queued at `now`, with the push of this number.
+    /// Records that the batch is queued at `now`, with the push of this number.
     pub(crate) fn set_queued(&mut self, now: Instant, push: u64) {
         self.queued = Some(now);
         self.pushes = (push, push);
     }
 
-    /// Number of the push that brought its first frames.
+    /// Returns the number of the push that brought the first frames.
     pub(crate) fn first_push(&self) -> u64 {
         self.pushes.0
     }
 
-    /// Number of the push that brought its last frames.
+    /// Returns the number of the push that brought the last frames.
     pub(crate) fn last_push(&self) -> u64 {
         self.pushes.1
     }
 
-    /// How long its first frame has waited.
+    /// Returns how long the first frame has waited.
     pub(crate) fn waited(&self, now: Instant) -> Duration {
         self.queued
             .map_or(Duration::ZERO, |queued| now.saturating_duration_since(queued))
     }
 
-    /// Empties it and keeps the memory.
+    /// Empties the batch and keeps its memory.
     pub fn clear(&mut self) {
         self.bytes.clear();
         self.buckets.clear();
         (self.n_dropped_bytes, self.n_frames, self.queued) = (0, 0, None);
     }
 
-    /// Takes the frames of `other`, which come right behind with the push of this number.
+    /// Moves the frames of `other`, which the push of this number brought, behind those of this batch.
     pub(crate) fn append(&mut self, other: &mut Self, push: u64) {
         self.pushes.1 = push;
         self.bytes.extend_from_slice(&other.bytes);
@@ -101,14 +101,15 @@ impl Batch {
         other.clear();
     }
 
-    /// Marks the first frame's packet, if its sender and receiver understand that.
+    /// Marks the packet of the first frame as one that met congestion. Says whether its sender and receiver understand
+    /// that; if not, nothing changes.
     pub(crate) fn mark_first(&mut self) -> bool {
         let end = self.n_dropped_bytes + self.first_frame_bytes();
         let packet = self.bytes.get_mut(self.n_dropped_bytes + FrameHeader::LEN..end);
         packet.is_some_and(ecn::mark)
     }
 
-    /// Leaves the first frame out.
+    /// Drops the first frame.
     pub(crate) fn drop_first(&mut self) {
         self.n_dropped_bytes += self.first_frame_bytes();
         self.n_frames -= 1;
@@ -120,7 +121,7 @@ impl Batch {
         FrameHeader::LEN + len as usize
     }
 
-    /// Counts its frames out of `classes`.
+    /// Counts the batch's frames, which wait no longer, out of `classes`.
     pub fn release(&self, class: FlowClass, classes: &FlowClasses) {
         match class {
             FlowClass::Sparse => classes.release_sparse(self.bytes.len()),

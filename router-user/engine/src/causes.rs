@@ -1,8 +1,8 @@
-//! An error as one line.
+//! An error and its sources as one line of text.
 
 use std::error::Error;
 
-/// An error with what caused it, leaving out what it says itself already.
+/// Returns the text of an error and of its sources, without the sources that the text before them contains already.
 pub fn with_sources(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();

@@ -1,12 +1,12 @@
 //! The Internet checksum (RFC 1071).
 
-/// A one's complement sum in the making.
+/// A one's complement sum to which bytes can be added.
 #[derive(Clone, Copy, Default)]
 pub struct Sum(u64);
 
 impl Sum {
-    /// Adds bytes; those of an odd length count as if a zero followed, so only the last may have one.
-    pub fn add(mut self, bytes: &[u8]) -> Self {
+    /// Adds bytes. An odd number of them counts as if a zero followed, so only the last addition may have one.
+    pub fn add_bytes(mut self, bytes: &[u8]) -> Self {
         let mut words = bytes.chunks_exact(2);
         for word in &mut words {
             self.0 += u64::from(u16::from_be_bytes([word[0], word[1]]));
@@ -17,7 +17,7 @@ impl Sum {
         self
     }
 
-    /// The sum itself: what a checksum field holds that is still to be finished.
+    /// Returns the sum itself, which is what a checksum field holds that is still to be finished.
     pub(crate) fn fold(self) -> [u8; 2] {
         let mut sum = self.0;
         while sum > 0xffff {
@@ -26,24 +26,24 @@ impl Sum {
         (sum as u16).to_be_bytes()
     }
 
-    /// The checksum as it stands in a header.
+    /// Returns the checksum as it stands in a header.
     pub fn finish(self) -> [u8; 2] {
         self.fold().map(|byte| !byte)
     }
 
-    /// Whether the bytes added, a finished checksum among them, are as it says.
+    /// Says whether the added bytes, among them a finished checksum, match that checksum.
     pub(crate) fn is_right(self) -> bool {
         self.fold() == [0xff; 2]
     }
 }
 
-/// Finishes the checksum of a packet whose field holds the sum of the pseudo-header. What stands from `start` on is
-/// summed; the field is `offset` behind it. Nothing is done where that is outside the packet.
+/// Finishes the checksum of a packet whose checksum field holds the sum of the pseudo-header. The bytes from `start` on
+/// are summed, and the field is `offset` bytes behind `start`. A packet that ends before is left as it is.
 pub fn finish_partial(packet: &mut [u8], start: usize, offset: usize) {
     let Some(summed) = packet.get_mut(start..) else {
         return;
     };
-    let finished = match Sum::default().add(summed).finish() {
+    let finished = match Sum::default().add_bytes(summed).finish() {
         // A UDP checksum of 0 says that there is none (RFC 768); to others both are the same.
         [0, 0] => [0xff; 2],
         finished => finished,
@@ -68,9 +68,9 @@ mod tests {
             let mut partial = packet.clone();
             let len = (packet.len() - 20) as u16;
             let pseudo = Sum::default()
-                .add(&packet[12..20])
-                .add(&[0, 17])
-                .add(&len.to_be_bytes());
+                .add_bytes(&packet[12..20])
+                .add_bytes(&[0, 17])
+                .add_bytes(&len.to_be_bytes());
             partial[26..28].copy_from_slice(&pseudo.fold());
             assert_ne!(partial, packet);
 

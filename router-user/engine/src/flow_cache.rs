@@ -1,4 +1,4 @@
-//! Which stream each live flow has: fixed memory, no lock, never a wait.
+//! The flow cache, which keeps the stream of each live flow, in fixed memory and without a lock or a wait.
 //!
 //! A set of entries is one cache line, and an entry one atomic word, so that a worker reads and writes it whole. The
 //! memory is untouched, and so not resident, until flows use it.
@@ -8,23 +8,24 @@ use std::time::{Duration, Instant};
 
 use bytemuck::Zeroable;
 
-/// Entries of a set.
+/// Number of entries in a set.
 const WAYS: usize = 8;
 
-/// Sets are chosen by hash and some get more flows than others: with twice the room 2 % of them are full when as many
-/// flows live as the cache is made for.
+/// How many entries there are for each flow that the cache is made for. Sets are chosen by hash, and some get more flows
+/// than others: with twice the room, 2 % of them are full when as many flows live as the cache is made for.
 const ROOM: usize = 2;
 
-/// The time to live at the start in ticks, which are the precision of an entry's age.
+/// The initial time to live in ticks, which are the precision of an entry's age.
 const TTL_TICKS: u32 = 32;
 
-/// An entry holds the tick of its last packet in this many bits: a month, at the usual time to live.
+/// Number of bits in which an entry holds the tick of its last packet: a month, at the usual time to live.
 const TICK_BITS: u32 = 24;
 
-/// Looks at a set for one packet. A look is lost when another packet comes first, so many in a row are not.
+/// Most attempts to find or make the entry of a packet. An attempt fails only when another packet comes first, so many in
+/// a row do not.
 const MAX_TRIES: usize = 64;
 
-/// Index of one of a peer's streams.
+/// The index of one of a peer's streams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct StreamIndex(pub u8);
 
@@ -33,21 +34,21 @@ pub struct StreamIndex(pub u8);
 pub struct Tick(u32);
 
 impl Tick {
-    /// The number of a tick, to be kept in an atomic.
+    /// Returns the number of the tick, to be kept in an atomic.
     pub fn to_bits(self) -> u32 {
         self.0
     }
 
-    /// The tick of this number.
+    /// Returns the tick of this number.
     pub fn from_bits(bits: u32) -> Self {
         Self(bits)
     }
 }
 
-/// Streams of flows by flow hash. Two flows with one hash share an entry, and so a stream, which harms neither.
+/// The streams of flows by flow hash. Two flows with one hash share an entry, and so a stream, which harms neither.
 ///
-/// A flow stays on its stream as long as no pause is longer than the time to live. When its set is full of live flows
-/// the one that was idle for longest makes room, and is placed anew with its next packet.
+/// A flow stays on its stream as long as no pause is longer than the time to live. When a set is full of live flows, the
+/// one that was idle for longest makes room, and is placed anew with its next packet.
 #[derive(Debug)]
 pub struct FlowCache {
     shards: Vec<Box<[CacheSet]>>,
@@ -63,7 +64,7 @@ struct CacheSet([AtomicU64; WAYS]);
 const _: () = assert!(size_of::<CacheSet>() == 64);
 
 impl FlowCache {
-    /// A cache in `n_shards` parts for `n_flows` flows, each forgotten after `ttl` without a packet.
+    /// Creates a cache in `n_shards` parts for `n_flows` flows, each forgotten after `ttl` without a packet.
     pub fn new(n_shards: u32, n_flows: u32, ttl: Duration, now: Instant) -> Self {
         let n_shards = n_shards.max(1) as usize;
         let n_sets = (ROOM * n_flows as usize).div_ceil(WAYS * n_shards).max(1);
@@ -77,7 +78,7 @@ impl FlowCache {
         }
     }
 
-    /// Forgets a flow after `ttl` without a packet from now on, rounded up to the ticks of the cache.
+    /// Sets the time without a packet after which a flow is forgotten. It is rounded up to ticks of the cache.
     pub fn set_ttl(&self, ttl: Duration) {
         let ticks = ttl.as_nanos().div_ceil(self.tick.as_nanos());
         let most = (1 << TICK_BITS) - 1;
@@ -85,30 +86,31 @@ impl FlowCache {
             .store(u32::try_from(ticks).unwrap_or(most).clamp(1, most), Relaxed);
     }
 
-    /// Time without a packet after which a flow is forgotten for certain: a little more than the time to live.
+    /// Returns the time without a packet after which a flow is forgotten for certain, a little more than the time to
+    /// live.
     pub fn forgets_within(&self) -> Duration {
         self.tick * (self.ttl_ticks.load(Relaxed) + TTL_TICKS / 8)
     }
 
-    /// The tick of `now`.
+    /// Returns the tick of `now`.
     pub fn tick(&self, now: Instant) -> Tick {
         let ticks = self.since_start(now).as_nanos() / self.tick.as_nanos();
         Tick(ticks as u32 & ((1 << TICK_BITS) - 1))
     }
 
-    /// How long a tick is.
+    /// Returns the length of a tick.
     pub fn tick_len(&self) -> Duration {
         self.tick
     }
 
-    /// The age of the cache at `now`.
+    /// Returns the age of the cache at `now`.
     pub fn since_start(&self, now: Instant) -> Duration {
         now.saturating_duration_since(self.start)
     }
 
-    /// The stream of the flow, of which a packet is here now; `choose` gives one to a flow that has none.
+    /// Returns the stream of a flow that has a packet now; `choose` gives a stream to a flow that has none.
     ///
-    /// Threads that ask for one flow at a time get one answer.
+    /// Threads that ask for the same flow at the same time get the same answer.
     pub fn stream(&self, flow_hash: u32, now: Tick, choose: impl Fn() -> StreamIndex) -> StreamIndex {
         let Some(set) = self.set(flow_hash) else {
             return choose();
@@ -117,7 +119,7 @@ impl FlowCache {
         // Another flow, or another thread with this one, may come first; then there is something new to look at.
         for _ in 0..MAX_TRIES {
             match set.find(flow_hash, now, ttl_ticks) {
-                Lookup::FlowEntry(entry) => return entry.stream,
+                Lookup::Hit(entry) => return entry.stream,
                 Lookup::Room { way, word } => {
                     let entry = FlowEntry {
                         flow_hash,
@@ -133,7 +135,7 @@ impl FlowCache {
         choose()
     }
 
-    /// Forgets that the flow has this stream.
+    /// Forgets that the flow has this stream; a flow that has another one by now keeps it.
     pub fn forget(&self, flow_hash: u32, stream: StreamIndex) {
         for way in self.set(flow_hash).iter().flat_map(|set| &set.0) {
             let word = way.load(Relaxed);
@@ -146,12 +148,12 @@ impl FlowCache {
         }
     }
 
-    /// How many shards there are.
+    /// Returns the number of shards.
     pub fn n_shards(&self) -> usize {
         self.shards.len()
     }
 
-    /// Reads a shard and cleans it: forgets flows that have expired, and calls `live` with the stream of each other.
+    /// Forgets the flows of a shard that have expired, and calls `live` with the stream of each other flow in it.
     pub fn clean_shard(&self, shard: usize, now: Tick, mut live: impl FnMut(StreamIndex)) {
         let ttl_ticks = self.ttl_ticks.load(Relaxed);
         for way in self
@@ -173,7 +175,7 @@ impl FlowCache {
         }
     }
 
-    /// The stream of the flow, if it has one; changes nothing.
+    /// Returns the stream of the flow, if it has one, and changes nothing.
     pub fn peek(&self, flow_hash: u32, now: Tick) -> Option<StreamIndex> {
         let ttl_ticks = self.ttl_ticks.load(Relaxed);
         let mut entries = self
@@ -193,13 +195,12 @@ impl FlowCache {
     }
 }
 
+/// What a set has for a flow.
 enum Lookup<'a> {
-    FlowEntry(FlowEntry),
-    /// The entry that goes first, and what it holds.
-    Room {
-        way: &'a AtomicU64,
-        word: u64,
-    },
+    /// The entry of the flow.
+    Hit(FlowEntry),
+    /// The entry that makes room for the flow, and the word that it holds.
+    Room { way: &'a AtomicU64, word: u64 },
 }
 
 impl CacheSet {
@@ -216,7 +217,7 @@ impl CacheSet {
                         // Fails only if the entry just made room for another flow, or somebody else did this.
                         let _ = way.compare_exchange(word, entry.seen(now).pack(), Relaxed, Relaxed);
                     }
-                    return Lookup::FlowEntry(entry);
+                    return Lookup::Hit(entry);
                 }
                 _ if oldest.is_none_or(|oldest| age > oldest) => {
                     (room, room_word, oldest) = (way, word, Some(age));

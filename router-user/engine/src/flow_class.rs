@@ -1,36 +1,38 @@
-//! Which frames need not wait behind others: those of flows that send little, after RFC 8290's sparse flows.
+//! The class of a flow: frames of flows that send little, RFC 8290's sparse flows, need not wait behind others.
 //!
-//! A queue has two parts, and the sparse one is served first. A frame goes there only while nothing of its flow waits
-//! in the bulk one, and bulk passes only what came later, so that no two frames of a flow change places.
+//! A queue has two parts, sparse and bulk, and the sparse one is served first. A frame goes there only while no frame of
+//! its flow waits in the bulk part, and bulk frames pass only sparse ones that came later, so that no two frames of a
+//! flow change places.
 
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use bytemuck::Zeroable;
 use router_common::packet::protocol;
 
-/// Flows share buckets by hash. One that shares a busy flow's waits as if it were busy itself.
+/// Number of buckets, which flows share by hash. A flow that shares the bucket of a busy one waits as if it were busy.
 const N_BUCKETS: usize = 1024;
 
-/// What a flow may send in a millisecond and still be sparse: three packets of the usual size, or the acknowledgements
+/// Bytes that a flow may send in a millisecond and still be sparse: three packets of the usual size, or the acknowledgements
 /// of a TCP at 10 Gbit/s.
 const QUOTA_BYTES: u32 = 4096;
 
-/// More of sparse flows than this waits with the rest, so that many of them are no way to starve it.
+/// Most bytes of sparse flows that may wait; more of them wait with the bulk flows, so that many sparse flows cannot
+/// starve those.
 const MAX_WAITING_BYTES: u32 = 16 * 1024;
 
-/// A super-packet is never sparse.
+/// Largest sparse frame; a super-packet is never sparse.
 const MAX_FRAME_BYTES: u32 = 2048;
 
-/// Part of the queue that a frame waits in.
+/// The part of the queue that a frame waits in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FlowClass {
-    /// Served first.
+    /// The part that is served first.
     Sparse,
-    /// Served by age.
+    /// The part that is served by age.
     Bulk,
 }
 
-/// What a stream's queue holds of each flow. Workers count frames in, the sender counts them out.
+/// Counts of what a stream's queue holds of each flow. Workers count frames in, and the sender counts them out.
 #[derive(Debug, Zeroable)]
 pub struct FlowClasses {
     buckets: [Bucket; N_BUCKETS],
@@ -39,30 +41,31 @@ pub struct FlowClasses {
 
 #[derive(Debug, Zeroable)]
 struct Bucket {
-    /// Frames in the bulk part.
+    /// How many frames wait in the bulk part.
     n_bulk: AtomicU32,
-    /// The last millisecond with a sparse frame, modulo 2^16, and the bytes of those in it.
+    /// The last millisecond with a sparse frame, modulo 2^16, and how many bytes of sparse frames it had.
     spent: AtomicU32,
 }
 
-/// Bucket of a flow.
+/// The index of a flow's bucket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BucketIndex(u16);
 
 impl BucketIndex {
-    /// The bucket of the flow with this hash.
+    /// Returns the bucket of the flow with this hash.
     pub fn of(flow_hash: u32) -> Self {
         Self((flow_hash % N_BUCKETS as u32) as u16)
     }
 }
 
 impl FlowClasses {
-    /// Nothing waits.
+    /// Creates the counts of an empty queue.
     pub fn new() -> Box<Self> {
         bytemuck::zeroed_box()
     }
 
-    /// Counts a frame of `len` bytes in; `urgent` says that its packet asks for low delay, `now_ms` may wrap.
+    /// Counts a frame of `len` bytes in and returns the part of the queue that it waits in. `urgent` says that its packet
+    /// asks for low delay; `now_ms` may wrap.
     pub fn classify(&self, bucket: BucketIndex, len: usize, urgent: bool, now_ms: u16) -> FlowClass {
         let len = u32::try_from(len).unwrap_or(u32::MAX);
         let Some(bucket) = self.buckets.get(usize::from(bucket.0)) else {
@@ -94,7 +97,7 @@ impl FlowClasses {
         self.n_sparse_bytes.fetch_sub(n as u32, Relaxed);
     }
 
-    /// Counts bulk frames out, one for each bucket given.
+    /// Counts bulk frames out, one for each of `buckets`.
     pub(crate) fn release_bulk(&self, buckets: &[BucketIndex]) {
         for bucket in buckets {
             if let Some(bucket) = self.buckets.get(usize::from(bucket.0)) {

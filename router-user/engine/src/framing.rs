@@ -1,4 +1,4 @@
-//! Frames on a stream: cutting a byte stream into frames without copying each one.
+//! The framing of streams: cuts a byte stream into frames without copying each one.
 //!
 //! The layout is [`router_common::frame`]'s. A stream is one direction: the side that opens it writes frames until
 //! it closes it.
@@ -6,21 +6,21 @@
 use router_common::frame::{FrameHeader, MAX_PACKET_LEN, MIN_PACKET_LEN, VnetHeader};
 use thiserror::Error;
 
-/// Bytes a decoder holds: four super-packets, what one read of a busy stream brings.
+/// Bytes that a decoder holds: four super-packets, which is what one read of a busy stream brings.
 pub const DECODER_CAPACITY: usize = 256 * 1024;
 
-/// Largest frame.
+/// Length of the largest frame in bytes.
 const MAX_FRAME_LEN: usize = FrameHeader::LEN + MAX_PACKET_LEN;
 
 const _: () = assert!(DECODER_CAPACITY >= 2 * MAX_FRAME_LEN);
 
-/// Why a stream's bytes are not frames; nothing after the fault can be trusted.
+/// Why the bytes of a stream are not frames. Nothing after the fault can be trusted.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 pub enum FrameError {
     /// The length field is outside what a frame may carry.
     #[error("frame announces a packet of {len} bytes; allowed are {MIN_PACKET_LEN} to {MAX_PACKET_LEN}")]
     Length {
-        /// The announced length in bytes.
+        /// The length that the frame announces, in bytes.
         len: u32,
     },
 }
@@ -32,22 +32,22 @@ pub struct Frame<'a> {
 }
 
 impl<'a> Frame<'a> {
-    /// The offload header and the packet, as a TUN device takes them.
+    /// Returns the offload header and the packet, as a TUN device takes them.
     pub fn vnet_and_packet(&self) -> &'a [u8] {
         self.vnet_and_packet
     }
 
-    /// Bytes it took on the stream.
+    /// Returns the number of bytes that the frame took on the stream.
     pub(crate) fn wire_len(&self) -> usize {
         size_of::<u32>() + self.vnet_and_packet.len()
     }
 
-    /// The offload header.
+    /// Returns the offload header.
     pub fn vnet(&self) -> VnetHeader {
         bytemuck::pod_read_unaligned(&self.vnet_and_packet[..VnetHeader::LEN])
     }
 
-    /// The packet, from its IP header on.
+    /// Returns the packet, from its IP header on.
     pub fn packet(&self) -> &'a [u8] {
         &self.vnet_and_packet[VnetHeader::LEN..]
     }
@@ -72,7 +72,7 @@ impl Default for Decoder {
 }
 
 impl Decoder {
-    /// Where the next bytes of the stream go; never empty once every whole frame has been taken.
+    /// Returns the buffer for the next bytes of the stream. It is never empty once every whole frame has been taken.
     pub fn space(&mut self) -> &mut [u8] {
         if self.start == self.end {
             (self.start, self.end) = (0, 0);
@@ -84,12 +84,12 @@ impl Decoder {
         &mut self.buffer[self.end..]
     }
 
-    /// Takes note that the first `n` bytes of [`Decoder::space`] were filled.
+    /// Records that the first `n` bytes of [`Decoder::space`] were filled.
     pub fn handle_read(&mut self, n: usize) {
         self.end = (self.end + n).min(self.buffer.len());
     }
 
-    /// Takes the whole frames that are there, one after the other.
+    /// Returns the whole frames that have come, one after the other.
     pub fn frames(&mut self) -> Frames<'_> {
         Frames {
             bytes: &self.buffer[self.start..self.end],
@@ -97,15 +97,15 @@ impl Decoder {
         }
     }
 
-    /// Bytes of a frame that has not come whole.
+    /// Returns how many bytes have come of a frame that is not whole yet.
     pub fn pending(&self) -> usize {
         self.end - self.start
     }
 }
 
-/// The whole frames of a [`Decoder`]; those taken stay readable until it gets the next bytes.
+/// The iterator over the whole frames of a [`Decoder`]. Frames stay readable until the decoder gets the next bytes.
 ///
-/// An error means that the bytes cannot be a frame: the stream is to be reset.
+/// An error means that the bytes cannot be a frame, and that the stream has to be reset.
 #[derive(Debug)]
 pub struct Frames<'a> {
     bytes: &'a [u8],

@@ -1,16 +1,16 @@
-//! Which of the host's own networks a peer's prefix would take.
+//! The host's own networks that a peer's prefix would otherwise take.
 
 use std::collections::BTreeSet;
 
 use ipnet::IpNet;
 
-/// The networks of the host that lie inside a prefix of a peer; a prefix that both have is the peer's.
+/// Returns the networks of the host that lie inside a prefix of a peer. A prefix that both have is the peer's.
 pub fn inside_peers(host: &BTreeSet<IpNet>, peers: &BTreeSet<IpNet>) -> BTreeSet<IpNet> {
     let inside = |net: &&IpNet| !peers.contains(net) && wider(**net).any(|net| peers.contains(&net));
     host.iter().filter(inside).copied().collect()
 }
 
-/// Every prefix that holds `net`: at most 128, however many peers and routes there are.
+/// Returns every shorter prefix that contains `net`: at most 128, however many peers and routes there are.
 fn wider(net: IpNet) -> impl Iterator<Item = IpNet> {
     let prefix = move |len| IpNet::new(net.addr(), len).ok();
     (0..net.prefix_len()).filter_map(prefix).map(|net| net.trunc())

@@ -1,4 +1,24 @@
-//! The pure core: decides, from bytes and the time it is given, and touches no socket, thread or clock.
+//! The pure core of Stream Router: makes its decisions from bytes and the time that the caller passes in.
+//!
+//! It opens no socket or file, starts no thread, reads no clock and depends on no runtime. The crate's `clippy.toml`
+//! lists the functions and types of the standard library that would, and the build of everything but the tests denies
+//! them.
+
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::disallowed_macros,
+        clippy::disallowed_methods,
+        clippy::disallowed_types
+    )
+)]
+#![cfg_attr(
+    test,
+    allow(
+        clippy::disallowed_methods,
+        reason = "a test may start threads, and begin its own time at the clock's"
+    )
+)]
 
 pub mod addresses;
 pub mod admission;

@@ -1,8 +1,8 @@
-//! Lets one of many reports of a kind through.
+//! A rate-limited log: lets one of many reports of a kind through.
 
 use std::time::{Duration, Instant};
 
-/// Lets one through in each interval, and counts the others.
+/// Lets one report through in each interval, and counts the others.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct LogRateLimit {
     last: Option<Instant>,
@@ -10,7 +10,8 @@ pub struct LogRateLimit {
 }
 
 impl LogRateLimit {
-    /// When `interval` has passed since the last one that went through: how many were left out since.
+    /// Says whether a report at `now` goes through, which it does if `interval` has passed since the last one that did.
+    /// Returns how many were suppressed in between, or `None` and counts this one as suppressed.
     pub fn due(&mut self, now: Instant, interval: Duration) -> Option<u64> {
         if self.is_recent(now, interval) {
             self.n_suppressed += 1;
@@ -20,13 +21,13 @@ impl LogRateLimit {
         Some(self.take_suppressed())
     }
 
-    /// Says whether one went through within `interval`.
+    /// Says whether a report went through within `interval` before `now`.
     pub fn is_recent(&self, now: Instant, interval: Duration) -> bool {
         self.last
             .is_some_and(|last| now.saturating_duration_since(last) < interval)
     }
 
-    /// How many were left out, which nobody has been told yet.
+    /// Returns how many reports were suppressed since the last one that went through, and forgets the number.
     pub fn take_suppressed(&mut self) -> u64 {
         std::mem::take(&mut self.n_suppressed)
     }

@@ -1,26 +1,26 @@
-//! From one prefix table to another, step by step, while it is looked at.
+//! The steps that change one prefix table into another while the table is in use.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use ipnet::IpNet;
 
-/// A prefix table: who owns each prefix, of which the longest that holds an address decides.
+/// A prefix table: the owner of each prefix. The longest prefix that contains an address decides whose it is.
 pub type Prefixes = BTreeMap<IpNet, u32>;
 
 /// One change of a prefix table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PrefixStep {
-    /// Puts a prefix with its owner in, in place of what stands there.
+    /// Inserts a prefix with its owner, or replaces the owner of a prefix that is there.
     Write(IpNet, u32),
-    /// Takes a prefix out.
+    /// Removes a prefix.
     Remove(IpNet),
 }
 
-/// The steps from `before` to `after`.
+/// Returns the steps that lead from `before` to `after`.
 ///
-/// Whoever looks an address up in between finds whom it belongs to before or after, and nobody else: what is written
-/// comes first, the longest prefixes at its beginning; what is removed comes last, the shortest at its beginning.
+/// A lookup between two steps finds the owner that an address has before or after, and no other: writes come first,
+/// from the longest prefix to the shortest, and removals last, from the shortest to the longest.
 pub fn steps(before: &Prefixes, after: &Prefixes) -> Vec<PrefixStep> {
     let mut written: Vec<_> = after
         .iter()

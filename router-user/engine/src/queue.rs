@@ -1,4 +1,4 @@
-//! The short queue before a stream: batches of frames, bounded in bytes and by their wait.
+//! The queue of a stream: batches of frames, bounded in bytes and by the time they wait.
 
 use std::collections::VecDeque;
 use std::time::Instant;
@@ -7,40 +7,41 @@ use super::batch::{BATCH_BYTES, Batch};
 use super::codel::Codel;
 use super::flow_class::{FlowClass, FlowClasses};
 
-/// Batches up to this size are copied into the one waiting before them: a small copy costs less than a write.
+/// Largest batch in bytes that is copied into the one waiting before it: a small copy costs less than a write.
 const MERGE_BYTES: usize = 8 * 1024;
 
-/// A backlog of two packets is none, however slow the stream.
+/// Bytes up to which a queue is not standing, however slow the stream: two packets.
 const FEW_BYTES: usize = 4096;
 
-/// Empty buffers kept for reuse.
+/// Most empty batches that are kept for reuse.
 const MAX_SPARES: usize = 8;
 
 /// Limits of a [`StreamQueue`], in bytes.
 #[derive(Clone, Copy, Debug)]
 pub struct QueueLimits {
-    /// From here on senders are told to hold back.
+    /// Fill from which on senders are told to hold back.
     pub pressure_at: usize,
-    /// From here down they may go on.
+    /// Fill down from which senders may go on.
     pub relief_at: usize,
-    /// A bulk batch that would pass this is refused.
+    /// Fill that no bulk batch may exceed: one that would is refused.
     pub full_at: usize,
-    /// Whether CoDel marks and drops frames of a standing queue.
+    /// Whether active queue management is on: then CoDel marks and drops frames of a standing queue.
     pub aqm: bool,
 }
 
-/// What [`StreamQueue::pop`] did to packets that had waited for too long.
+/// What the active queue management of [`StreamQueue::pop`] did to packets that had waited for too long.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct AqmActions {
-    /// Dropped.
+    /// How many were dropped.
     pub n_dropped: u32,
-    /// Marked, and sent.
+    /// How many were marked, and sent.
     pub n_marked: u32,
 }
 
-/// Bounded queue of one stream: sparse batches first, then bulk ones by age, and of these CoDel takes its toll.
+/// The bounded queue of one stream. Sparse batches leave first, then bulk ones by age, of which CoDel marks or drops
+/// frames.
 ///
-/// `pressed` follows the fill with hysteresis.
+/// [`StreamQueue::pressed`] follows the fill with hysteresis.
 #[derive(Debug)]
 pub struct StreamQueue {
     limits: QueueLimits,
@@ -49,14 +50,14 @@ pub struct StreamQueue {
     n_bytes: usize,
     pressed: bool,
     codel: Codel,
-    /// Whether the last batch taken was a sparse one; then bulk has its turn.
+    /// Whether the last batch taken was a sparse one, so that it is the turn of a bulk one.
     sparse_last: bool,
     n_pushed: u64,
     spares: Vec<Batch>,
 }
 
 impl StreamQueue {
-    /// An empty queue.
+    /// Creates an empty queue.
     pub fn new(limits: QueueLimits) -> Self {
         Self {
             limits,
@@ -74,9 +75,9 @@ impl StreamQueue {
     /// Queues `batch` and leaves an empty one in its place.
     ///
     /// # Errors
-    /// The queue is full; `batch` is as it was.
+    /// Returns [`QueueFull`] if `batch` has no room; it is unchanged then.
     pub fn push(&mut self, batch: &mut Batch, class: FlowClass, now: Instant) -> Result<(), QueueFull> {
-        // What sparse flows have waiting is bounded by their class.
+        // What sparse flows have waiting is bounded by `FlowClasses`.
         if class == FlowClass::Bulk && self.n_bytes + batch.n_bytes() > self.limits.full_at {
             return Err(QueueFull);
         }
@@ -102,7 +103,7 @@ impl StreamQueue {
         Ok(())
     }
 
-    /// Takes the next batch, and counts its frames out of `classes`.
+    /// Takes the next batch and counts its frames out of `classes`. Returns also what active queue management did.
     pub fn pop(&mut self, classes: &FlowClasses, now: Instant) -> (Option<Batch>, AqmActions) {
         let mut actions = AqmActions::default();
         let popped = loop {
@@ -127,7 +128,8 @@ impl StreamQueue {
         (popped, actions)
     }
 
-    /// Sparse, unless bulk has its turn and no flow can have a frame in both: all of this bulk was queued before.
+    /// Returns the class of the next batch: sparse, unless it is the turn of a bulk batch and no flow can have a frame in
+    /// both, because all of the bulk batch was queued before.
     fn next_class(&self) -> FlowClass {
         match (self.sparse.front(), self.bulk.front()) {
             (None, _) => FlowClass::Bulk,
@@ -138,7 +140,7 @@ impl StreamQueue {
         }
     }
 
-    /// Marks or drops frames at the head of `batch` as CoDel says.
+    /// Marks or drops frames at the head of `batch`, as CoDel decides.
     fn apply_codel(&mut self, batch: &mut Batch, now: Instant, actions: &mut AqmActions) {
         let sojourn = batch.waited(now);
         let few = self.n_bytes <= FEW_BYTES;
@@ -152,7 +154,7 @@ impl StreamQueue {
         }
     }
 
-    /// Gives a written batch's memory back for reuse.
+    /// Keeps the memory of a written batch for reuse.
     pub fn recycle(&mut self, mut batch: Batch) {
         if self.spares.len() < MAX_SPARES {
             batch.clear();
@@ -160,7 +162,7 @@ impl StreamQueue {
         }
     }
 
-    /// Drops everything that waits; returns how many frames that were.
+    /// Drops everything that waits and returns how many frames that were.
     pub fn clear(&mut self, classes: &FlowClasses) -> u64 {
         (self.n_bytes, self.pressed) = (0, false);
         let mut n_frames = 0;
@@ -176,18 +178,18 @@ impl StreamQueue {
         n_frames
     }
 
-    /// Says whether senders are to hold back.
+    /// Says whether senders have to hold back.
     pub fn pressed(&self) -> bool {
         self.pressed
     }
 
-    /// Bytes that wait.
+    /// Returns the number of bytes that wait.
     pub fn n_bytes(&self) -> usize {
         self.n_bytes
     }
 }
 
-/// The queue cannot take the batch.
+/// The error of [`StreamQueue::push`]: the queue has no room for the batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct QueueFull;
 

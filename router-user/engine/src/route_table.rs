@@ -1,18 +1,19 @@
-//! Which peer an inner address belongs to: longest-prefix match over every peer's `allowed_ips`.
+//! The route table, which says which peer an inner address belongs to: longest-prefix match over the `allowed_ips` of
+//! every peer.
 
 use std::net::IpAddr;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use prefix_trie::PrefixMap;
 
-/// Index of a configured peer, the same in user space and in the kernel's tables.
+/// The index of a configured peer, the same in user space and in the kernel's tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PeerIndex(pub u32);
 
-/// Longest-prefix table from inner addresses to peers.
+/// A longest-prefix table from inner addresses to peers.
 ///
-/// The one table answers both questions: where a packet for an address goes, and whether a packet *from* an address
-/// may come from a peer.
+/// One table answers both where a packet *for* an address goes, and whether a packet *from* an address may come from a
+/// peer.
 #[derive(Clone, Debug, Default)]
 pub struct RouteTable {
     v4: PrefixMap<Ipv4Net, PeerIndex>,
@@ -20,7 +21,7 @@ pub struct RouteTable {
 }
 
 impl RouteTable {
-    /// Builds the table; of two equal prefixes the later one counts.
+    /// Builds a table. Of two equal prefixes the later one counts.
     pub fn new(prefixes: impl IntoIterator<Item = (IpNet, PeerIndex)>) -> Self {
         let mut table = Self::default();
         for (prefix, peer) in prefixes {
@@ -32,7 +33,7 @@ impl RouteTable {
         table
     }
 
-    /// Returns the peer whose prefix is the longest that holds `address`.
+    /// Returns the peer with the longest prefix that contains `address`.
     pub fn lookup(&self, address: IpAddr) -> Option<PeerIndex> {
         match address {
             IpAddr::V4(address) => self.v4.get_lpm(&Ipv4Net::from(address)).map(|(_, peer)| *peer),

@@ -1,33 +1,34 @@
-//! How many workers a node and how many streams a peer should have: follows their load.
+//! The scaler: how many workers a node, and how many streams a peer, should have for their load.
 
-/// Bounds and thresholds.
+/// Bounds and thresholds of a number that follows a load.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ScalerConfig {
-    /// Never fewer.
+    /// The smallest number.
     pub min: u32,
-    /// Never more.
+    /// The largest number.
     pub max: u32,
-    /// From this mean load on, one more; 1 is what one of them can take.
+    /// Mean load from which on one is added; 1 is what one of them can take.
     pub scale_up: f64,
-    /// Down to this mean load, one less.
+    /// Mean load down from which one is removed.
     pub scale_down: f64,
 }
 
-/// What to do with their number.
+/// The decision of [`ScalerConfig::decide`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scaling {
-    /// It is right.
+    /// The number is right.
     Keep,
-    /// One more.
+    /// One is to be added.
     Up,
-    /// One less.
+    /// One is to be removed.
     Down,
 }
 
 impl ScalerConfig {
-    /// Decides from the load of the `n` active ones, all together: 2.5 is what two and a half of them can take.
+    /// Decides for `n` active ones from the load of all of them together: 2.5 is what two and a half of them can take.
     ///
-    /// A steady load never goes up and down in turn: one goes only if the rest stays below the upper threshold.
+    /// A steady load never leads up and down in turn: one is removed only if the mean load of the rest stays below the
+    /// upper threshold.
     pub fn decide(&self, n: u32, load: f64) -> Scaling {
         if n < self.min {
             return Scaling::Up;

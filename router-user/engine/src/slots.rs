@@ -1,21 +1,22 @@
-//! The slot table: flow hash to slot to worker, changed as little as possible when workers come and go.
+//! The slot table, which leads from a flow hash to a slot to a worker. It changes as little as possible when workers come
+//! and go.
 
 use router_common::slots::{self, MAX_WORKERS, SLOT_COUNT};
 
-/// A slot that has another worker now.
+/// A slot and the worker that it belongs to now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SlotChange {
-    /// Which slot.
+    /// The slot.
     pub slot: u32,
-    /// Its worker from now on.
+    /// The worker that the slot belongs to from now on.
     pub worker: u32,
 }
 
-/// Which worker each slot belongs to. The shares of any two workers differ by one slot at most.
+/// The worker that each slot belongs to. The shares of any two workers differ by one slot at most.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SlotTable {
     workers: Vec<u32>,
-    /// Slots of each worker; `None` for one that takes no part.
+    /// How many slots each worker has; `None` for one that takes no part.
     shares: Vec<Option<u32>>,
 }
 
@@ -23,7 +24,7 @@ impl SlotTable {
     /// Gives all slots to the workers below `n_workers`, in turn.
     ///
     /// # Panics
-    /// With no worker, or with more than [`MAX_WORKERS`].
+    /// Panics with no worker, and with more than [`MAX_WORKERS`].
     pub fn new(n_workers: u32) -> Self {
         assert!(
             (1..=MAX_WORKERS).contains(&n_workers),
@@ -39,7 +40,7 @@ impl SlotTable {
         Self { workers, shares }
     }
 
-    /// Every slot with its worker.
+    /// Returns every slot with its worker.
     pub fn iter(&self) -> impl Iterator<Item = SlotChange> {
         (0..).zip(&self.workers).map(|(slot, worker)| SlotChange {
             slot,
@@ -47,8 +48,8 @@ impl SlotTable {
         })
     }
 
-    /// Gives `worker` its share: one slot after the other from whoever has most. Of n workers afterwards it takes at
-    /// most one n-th of the slots, and no slot moves between the others.
+    /// Gives `worker` its share of the slots: one after the other from the worker that has most of them. With n workers
+    /// afterwards, at most one n-th of the slots moves, and none of them between the others. Returns the moved slots.
     pub(crate) fn add(&mut self, worker: u32) -> Vec<SlotChange> {
         let n_others = self.shares.iter().flatten().count() as u32;
         match self.shares.get_mut(worker as usize) {
@@ -66,7 +67,8 @@ impl SlotTable {
         changes
     }
 
-    /// Spreads the slots of `worker` over the others, each to whoever has fewest. The last worker stays.
+    /// Spreads the slots of `worker` over the others, each to the worker that has fewest. Returns the moved slots, none
+    /// if `worker` is the last one, which stays.
     pub(crate) fn remove(&mut self, worker: u32) -> Vec<SlotChange> {
         let n_workers = self.shares.iter().flatten().count();
         match self.shares.get_mut(worker as usize) {

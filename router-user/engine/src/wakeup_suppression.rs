@@ -1,20 +1,21 @@
-//! Whether workers with nothing to do sleep until they are woken, or for a moment and then look by themselves.
+//! Wake-up suppression: whether a worker with nothing to do sleeps until it is woken, or naps for a moment and then looks
+//! by itself.
 //!
 //! A wake-up for each small packet costs more than the packet: the packet's sender is interrupted, and the worker finds
-//! no second one. When they come fast, a nap gathers several of them. A large packet is worth its wake-up.
+//! no second one. When packets come fast, a nap gathers several of them. A large packet is worth its wake-up.
 
 use std::time::{Duration, Instant};
 
-/// Time over which packets are counted.
+/// The time over which packets are counted.
 const WINDOW: Duration = Duration::from_millis(1);
 
-/// Packets of a window from which on naps pay.
+/// Number of packets in a window from which on naps pay.
 const FAST: usize = 12;
 
 /// Mean bytes of a packet up to which it is small.
 const SMALL: usize = 4096;
 
-/// Counts what the workers of a thread take.
+/// Counts what the workers of a thread take, and decides from it.
 #[derive(Debug)]
 pub struct WakeupSuppression {
     since: Instant,
@@ -24,7 +25,7 @@ pub struct WakeupSuppression {
 }
 
 impl WakeupSuppression {
-    /// Nothing was taken before `now`.
+    /// Starts counting at `now`.
     pub fn new(now: Instant) -> Self {
         Self {
             since: now,
@@ -34,13 +35,13 @@ impl WakeupSuppression {
         }
     }
 
-    /// So much was taken in a turn.
+    /// Records what was taken in one turn.
     pub fn handle_taken(&mut self, n_packets: usize, n_bytes: usize) {
         self.n_packets += n_packets;
         self.n_bytes += n_bytes;
     }
 
-    /// Whether to nap at `now`, when there is nothing to take.
+    /// Says whether to nap at `now`, when there is nothing to take.
     pub fn poll_nap(&mut self, now: Instant) -> bool {
         let elapsed = now.saturating_duration_since(self.since);
         if elapsed >= WINDOW {

@@ -1,14 +1,14 @@
-//! Which workers are active, which retire, and when a retired one may go.
+//! The set of workers: which are active, which are retired, and when a retired one may go.
 //!
-//! A live flow never changes its worker: one that retires gets no new flows but keeps its own until they are idle. It
-//! may go once the connection table has been read from end to end, and again, without meeting a live flow of it: the
-//! first reading may have missed a flow that began while the slots changed.
+//! A live flow never changes its worker: a worker that retires gets no new flows, but keeps its own until they are idle.
+//! It may go once the flow table has been read from end to end twice without meeting a live flow of it: the first
+//! reading may have missed a flow that began while the slots changed.
 
 use router_common::slots::MAX_WORKERS;
 
 use super::slots::{SlotChange, SlotTable};
 
-/// Readings of the whole connection table without a live flow before a retired worker may go.
+/// Readings of the whole flow table without a live flow of a retired worker before it may go.
 const QUIET_READINGS: u8 = 2;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,16 +18,16 @@ enum WorkerState {
     Retired { n_quiet: u8 },
 }
 
-/// The worker that would be activated next.
+/// The worker that is to be activated next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WorkerCandidate {
-    /// Which worker.
+    /// The worker.
     pub worker: u32,
-    /// It has no ring; one that has retired still has its own.
+    /// Whether the worker needs a ring. A retired worker still has one.
     pub needs_ring: bool,
 }
 
-/// The workers of a node, and their slots.
+/// The workers of a node with their slots.
 #[derive(Clone, Debug)]
 pub struct WorkerSet {
     states: Vec<WorkerState>,
@@ -35,10 +35,10 @@ pub struct WorkerSet {
 }
 
 impl WorkerSet {
-    /// The workers below `n_workers`, all active.
+    /// Creates a set in which the workers below `n_workers` are active.
     ///
     /// # Panics
-    /// With no worker, or with more than [`MAX_WORKERS`].
+    /// Panics with no worker, and with more than [`MAX_WORKERS`].
     pub fn new(n_workers: u32) -> Self {
         let state = |worker| {
             if worker < n_workers {
@@ -53,22 +53,22 @@ impl WorkerSet {
         }
     }
 
-    /// The slots.
+    /// Returns the slots of the workers.
     pub fn slots(&self) -> &SlotTable {
         &self.slots
     }
 
-    /// Workers that take new flows.
+    /// Returns the workers that take new flows.
     pub fn active(&self) -> impl Iterator<Item = u32> {
         self.in_state(|state| *state == WorkerState::Active)
     }
 
-    /// Workers that only keep the flows they have.
+    /// Returns the workers that only keep the flows they have.
     pub fn retired(&self) -> impl Iterator<Item = u32> {
         self.in_state(|state| matches!(state, WorkerState::Retired { .. }))
     }
 
-    /// The worker to activate next, a retired one if there is one; `None` when all are active.
+    /// Returns the worker to activate next, a retired one if there is one, or `None` if all are active.
     pub fn candidate(&self) -> Option<WorkerCandidate> {
         let retired = self.retired().next();
         let worker = retired.or_else(|| self.in_state(|state| *state == WorkerState::Unused).next())?;
@@ -78,7 +78,7 @@ impl WorkerSet {
         })
     }
 
-    /// Activates `worker`, which has a ring by now; returns the slots it gets.
+    /// Activates `worker`, which has a ring by now. Returns the slots that it gets.
     pub fn activate(&mut self, worker: u32) -> Vec<SlotChange> {
         if let Some(state) = self.states.get_mut(worker as usize) {
             *state = WorkerState::Active;
@@ -86,7 +86,8 @@ impl WorkerSet {
         self.slots.add(worker)
     }
 
-    /// Retires the newest worker; returns which, and who gets its slots. `None` when it is the last one.
+    /// Retires the newest worker. Returns it and its former slots with their new workers, or `None` if it is the last
+    /// active one.
     pub fn shrink(&mut self) -> Option<(u32, Vec<SlotChange>)> {
         let worker = self.active().last()?;
         if self.active().count() == 1 {
@@ -96,8 +97,8 @@ impl WorkerSet {
         Some((worker, self.slots.remove(worker)))
     }
 
-    /// Takes note of a reading of the whole table; `has_flows` says which workers it found live flows of. Returns the
-    /// workers that may go; they are unused from now on.
+    /// Records a reading of the whole flow table; `has_flows` says of which workers it found live flows. Returns the
+    /// retired workers that may go and are unused from now on.
     pub fn handle_reading(&mut self, has_flows: impl Fn(u32) -> bool) -> Vec<u32> {
         let mut gone = Vec::new();
         for (worker, state) in (0..).zip(&mut self.states) {

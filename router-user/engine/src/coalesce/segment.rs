@@ -109,7 +109,7 @@ impl<'a> Segment<'a> {
     /// Says whether the segment's checksums are right, as those of a super-packet always are.
     pub(super) fn is_sound(&self) -> bool {
         let packet = self.frame.packet();
-        if self.is_v4 && !Sum::default().add(&packet[..V4_LEN]).is_right() {
+        if self.is_v4 && !Sum::default().add_bytes(&packet[..V4_LEN]).is_right() {
             return false;
         }
         let transport = &packet[self.transport..];
@@ -118,7 +118,7 @@ impl<'a> Segment<'a> {
             let at = self.checksum_offset();
             pseudo.fold() == transport[at..at + 2]
         } else {
-            pseudo.add(transport).is_right()
+            pseudo.add_bytes(transport).is_right()
         }
     }
 
@@ -136,8 +136,8 @@ impl<'a> Segment<'a> {
             (&packet[8..V6_LEN], packet[6])
         };
         Sum::default()
-            .add(addresses)
-            .add(&[0, protocol])
-            .add(&len.to_be_bytes())
+            .add_bytes(addresses)
+            .add_bytes(&[0, protocol])
+            .add_bytes(&len.to_be_bytes())
     }
 }

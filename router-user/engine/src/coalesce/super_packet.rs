@@ -105,7 +105,7 @@ impl<'a> SuperPacket<'a> {
             let total_len = transport_start as u16 + transport_len;
             ip[2..4].copy_from_slice(&total_len.to_be_bytes());
             ip[10..12].fill(0);
-            let checksum = Sum::default().add(ip).finish();
+            let checksum = Sum::default().add_bytes(ip).finish();
             ip[10..12].copy_from_slice(&checksum);
         } else {
             ip[4..6].copy_from_slice(&transport_len.to_be_bytes());

@@ -188,7 +188,7 @@ fn framed(vnet: VnetHeader, packet: &[u8]) -> Vec<u8> {
 fn finish_ip(packet: &mut [u8]) {
     let len = usize::from(packet[0] & 15) * 4;
     packet[10..12].fill(0);
-    let checksum = Sum::default().add(&packet[..len]).finish();
+    let checksum = Sum::default().add_bytes(&packet[..len]).finish();
     packet[10..12].copy_from_slice(&checksum);
 }
 
@@ -199,14 +199,18 @@ fn pseudo(packet: &[u8], transport: usize) -> Sum {
     };
     let len = (packet.len() - transport) as u32;
     Sum::default()
-        .add(addresses)
-        .add(&u32::from(protocol).to_be_bytes())
-        .add(&len.to_be_bytes())
+        .add_bytes(addresses)
+        .add_bytes(&u32::from(protocol).to_be_bytes())
+        .add_bytes(&len.to_be_bytes())
 }
 
 fn transport_checksum(packet: &[u8], transport: usize, at: usize) -> [u8; 2] {
     let (before, after) = (&packet[transport..at], &packet[at + 2..]);
-    match pseudo(packet, transport).add(before).add(after).finish() {
+    match pseudo(packet, transport)
+        .add_bytes(before)
+        .add_bytes(after)
+        .finish()
+    {
         [0, 0] => [0xff; 2],
         checksum => checksum,
     }
@@ -270,7 +274,7 @@ fn delivered(vnet: &VnetHeader, packet: &[u8]) -> Vec<Vec<u8>> {
 fn meaningful(mut packet: Vec<u8>) -> Vec<u8> {
     let ip_len = usize::from(packet[0] & 15) * 4;
     let is_v4 = packet[0] >> 4 == 4;
-    if is_v4 && packet[6] & 0x40 != 0 && Sum::default().add(&packet[..ip_len]).is_right() {
+    if is_v4 && packet[6] & 0x40 != 0 && Sum::default().add_bytes(&packet[..ip_len]).is_right() {
         packet[4..6].fill(0);
         finish_ip(&mut packet);
     }

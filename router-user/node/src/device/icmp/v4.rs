@@ -64,7 +64,7 @@ fn write(packet: &[u8], source: Ipv4Addr, destination: Ipv4Addr, why: Unreachabl
     ip[9] = PROTOCOL_ICMP;
     ip[12..16].copy_from_slice(&destination.octets());
     ip[16..20].copy_from_slice(&source.octets());
-    let sum = Sum::default().add(ip).finish();
+    let sum = Sum::default().add_bytes(ip).finish();
     ip[10..12].copy_from_slice(&sum);
 
     icmp[..ICMP_LEN].fill(0);
@@ -74,7 +74,7 @@ fn write(packet: &[u8], source: Ipv4Addr, destination: Ipv4Addr, why: Unreachabl
         Unreachable::Host => 1,
     };
     icmp[ICMP_LEN..].copy_from_slice(quote);
-    let sum = Sum::default().add(icmp).finish();
+    let sum = Sum::default().add_bytes(icmp).finish();
     icmp[2..4].copy_from_slice(&sum);
     len
 }

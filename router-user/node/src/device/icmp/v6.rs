@@ -92,10 +92,10 @@ fn write(packet: &[u8], source: Ipv6Addr, destination: Ipv6Addr, why: Unreachabl
     };
     icmp[ICMP_LEN..].copy_from_slice(quote);
     let sum = Sum::default()
-        .add(&ip[8..40])
-        .add(&(icmp_len as u32).to_be_bytes())
-        .add(&u32::from(ICMPV6).to_be_bytes())
-        .add(icmp)
+        .add_bytes(&ip[8..40])
+        .add_bytes(&(icmp_len as u32).to_be_bytes())
+        .add_bytes(&u32::from(ICMPV6).to_be_bytes())
+        .add_bytes(icmp)
         .finish();
     icmp[2..4].copy_from_slice(&sum);
     IP_LEN + icmp_len
