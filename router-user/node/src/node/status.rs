@@ -23,7 +23,9 @@ use crate::control::{
     SourceError, Status, StreamState, StreamStatus, Streams, WorkerState, WorkerStatus, Workers,
 };
 use crate::kernel::{Kernel, KernelError, SocketDrops};
-use stream_router::p2p::{ConnectionSnapshot, Direction, NetworkHandle, Snapshot, TransportKind};
+use stream_router::p2p::{
+    ConnectionDirection, ConnectionSnapshot, NetworkHandle, NetworkSnapshot, TransportKind,
+};
 use stream_router_engine::capture_filter::CaptureFilter;
 use stream_router_engine::flow_cache::FlowCache;
 use stream_router_engine::route_table::PeerIndex;
@@ -71,7 +73,7 @@ impl NodeStatus {
         }
     }
 
-    fn peer(&self, configured: &ConfiguredPeer, snapshot: &Snapshot) -> PeerStatus {
+    fn peer(&self, configured: &ConfiguredPeer, snapshot: &NetworkSnapshot) -> PeerStatus {
         let peer = &configured.peer;
         let network = snapshot.peers.iter().find(|other| other.peer == peer.id);
         let connections = network.map_or(&[][..], |network| &network.connections);
@@ -108,7 +110,7 @@ impl NodeStatus {
     fn streams_of<'a>(
         &self,
         peer: &'a Peer,
-        snapshot: &Snapshot,
+        snapshot: &NetworkSnapshot,
     ) -> impl Iterator<Item = StreamStatus> + use<'a> {
         let network = snapshot.peers.iter().find(|other| other.peer == peer.id);
         let transport = network
@@ -300,8 +302,8 @@ fn transport(connection: &ConnectionSnapshot) -> control::Transport {
 
 fn direction(connection: &ConnectionSnapshot) -> control::Direction {
     match connection.direction {
-        Direction::Inbound => control::Direction::Inbound,
-        Direction::Outbound => control::Direction::Outbound,
+        ConnectionDirection::Inbound => control::Direction::Inbound,
+        ConnectionDirection::Outbound => control::Direction::Outbound,
     }
 }
 
@@ -313,7 +315,7 @@ fn socket_counters(dropped: SocketDrops) -> Vec<(&'static str, u64)> {
     ]
 }
 
-fn network_counters(snapshot: &Snapshot) -> Vec<(&'static str, u64)> {
+fn network_counters(snapshot: &NetworkSnapshot) -> Vec<(&'static str, u64)> {
     let network = &snapshot.counters;
     vec![
         ("unknown_peers_refused", network.unknown_peers_refused),

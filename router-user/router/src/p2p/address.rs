@@ -1,10 +1,10 @@
-//! Which addresses the node can listen on and dial.
+//! The addresses that the node can listen on and dial.
 
 use std::{fmt, net::IpAddr};
 
 use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
 
-/// What carries a connection.
+/// The transport that carries a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TransportKind {
     /// TCP with TLS or Noise, and yamux.
@@ -25,7 +25,7 @@ impl fmt::Display for TransportKind {
 /// Why an address cannot be used.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AddressError {
-    /// Neither TCP nor QUIC over an IP address.
+    /// The address is neither TCP nor QUIC over an IP address.
     #[error(
         "{address} is not supported; use /ip4/ADDRESS/tcp/PORT, /ip4/ADDRESS/udp/PORT/quic-v1, or the same with /ip6"
     )]
@@ -38,9 +38,9 @@ pub enum AddressError {
     OtherPeer {
         /// The address.
         address: Multiaddr,
-        /// The peer it names.
+        /// The peer that the address names.
         named: Box<PeerId>,
-        /// The peer it was given for.
+        /// The peer that the address was given for.
         expected: Box<PeerId>,
     },
 }
@@ -49,7 +49,7 @@ pub enum AddressError {
 ///
 /// # Errors
 ///
-/// When it is neither TCP nor QUIC on an IP address, or ends in the id of another peer.
+/// Returns an error if the address is neither TCP nor QUIC over an IP address, or ends in the id of another peer.
 pub fn check_address(address: &Multiaddr, peer: Option<PeerId>) -> Result<TransportKind, AddressError> {
     let unsupported = || AddressError::Unsupported {
         address: address.clone(),
@@ -81,8 +81,8 @@ pub fn check_address(address: &Multiaddr, peer: Option<PeerId>) -> Result<Transp
     Ok(kind)
 }
 
-/// The address without the id of `peer`, which it may end in, and its IP address; `None` if another host cannot reach it
-/// or it is of another transport or peer.
+/// Returns the address without the id of `peer`, in which it may end, and its IP address. Returns `None` if another host
+/// cannot reach the address, or it is of another transport or peer.
 pub(super) fn reachable(address: &Multiaddr, peer: Option<PeerId>) -> Option<(Multiaddr, IpAddr)> {
     check_address(address, peer).ok()?;
     let (mut plain, mut ip) = (Multiaddr::empty(), None);
@@ -106,7 +106,7 @@ pub(super) fn reachable(address: &Multiaddr, peer: Option<PeerId>) -> Option<(Mu
     usable.then_some((plain, ip))
 }
 
-/// What carries a connection with this remote address.
+/// Returns the transport of a connection with this remote address.
 pub(super) fn transport_kind(address: &Multiaddr) -> TransportKind {
     let quic = address.iter().any(|protocol| protocol == Protocol::QuicV1);
     if quic {

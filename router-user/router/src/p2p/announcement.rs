@@ -1,7 +1,7 @@
-//! What a peer says of itself to whoever asks for it: where it is reached and what is behind it, signed with its key.
+//! The announcement of a peer, which says where the peer is reached and what is behind it, signed with the peer's key.
 //!
-//! A signature proves who says it and nothing else. Addresses are tried, and the handshake proves who answers there. A
-//! network is the peer's only if the reader's own list lets that peer have it: see
+//! The signature proves which peer says so, and nothing else. Addresses are tried, and the handshake proves who answers
+//! there. A network is the peer's only if the reader's own list lets that peer have it: see
 //! [`TrustedOwners`](crate::discovery::TrustedOwners).
 //!
 //! The record is a libp2p [signed envelope](https://github.com/libp2p/specs/blob/master/RFC/0002-signed-envelopes.md)
@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 
 use super::address::check_address;
 
-/// Keeps the signature from being taken for one of another protocol.
+/// The domain of the signature, which keeps it from being taken for one of another protocol.
 const DOMAIN: &str = "stream-router-announcement";
 const PAYLOAD_TYPE: &[u8] = b"/stream-router/announcement/1";
 const KEY_PREFIX: &[u8] = b"/stream-router/announcement/";
@@ -33,54 +33,54 @@ pub const MAX_ANNOUNCED_ADDRESSES: usize = 16;
 /// Most networks in a record; further ones are not announced, and not read.
 pub const MAX_ANNOUNCED_NETWORKS: usize = 64;
 
-/// How long a record is good for. It is renewed long before.
+/// How long a record is valid. It is renewed long before it expires.
 pub(super) const LIFETIME: Duration = Duration::from_secs(3600);
-/// A record that claims to be good for longer is refused, so that none outlives its meaning; the rest is for clocks
-/// that differ.
+/// The longest validity that a record may claim, so that none outlives its meaning. It is longer than [`LIFETIME`], since
+/// clocks differ.
 const MAX_LIFETIME: Duration = Duration::from_secs(2 * 3600);
 
 /// What a peer says of itself, verified.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Announcement {
-    /// Who says it, and has signed it.
+    /// The peer that made and signed the announcement.
     pub peer: PeerId,
-    /// The larger of two is the newer one.
+    /// The sequence number: of two announcements of a peer, the one with the larger number is newer.
     pub sequence: u64,
-    /// When it ceases to count.
+    /// When the announcement expires.
     pub expires: SystemTime,
-    /// Where the peer says it is reached, without its id.
+    /// The addresses at which the peer says it is reached, without the peer's id.
     pub addresses: Vec<Multiaddr>,
-    /// What the peer says is behind it. Only a claim.
+    /// The networks that the peer says are behind it, which is only a claim.
     pub networks: Vec<IpNet>,
 }
 
 /// Why a record is not believed.
 #[derive(Debug, thiserror::Error)]
 pub enum AnnouncementError {
-    /// It is longer than any that is made.
+    /// The record is longer than any that is made.
     #[error("it has {len} bytes, more than {MAX_ANNOUNCEMENT_BYTES}")]
     TooLarge {
-        /// Its length in bytes.
+        /// The record's length in bytes.
         len: usize,
     },
-    /// It is no record at all.
+    /// The bytes are no record at all.
     #[error("it is malformed")]
     Malformed(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// The signature is not of this text and key, or was made for something else.
+    /// The signature does not match the content and the key, or was made for something else.
     #[error("its signature is not good")]
     Forged,
-    /// It was signed by another peer than the one that it is about.
+    /// The record was signed by another peer than the one that it is about.
     #[error("it is signed by {signer} and not by {expected}")]
     OtherPeer {
-        /// Who signed it.
+        /// The peer that signed the record.
         signer: Box<PeerId>,
-        /// Whose it was to be.
+        /// The peer that the record is about.
         expected: Box<PeerId>,
     },
-    /// It does not count any more.
+    /// The record has expired.
     #[error("it has expired; are the clocks of both nodes right?")]
     Expired,
-    /// It claims to be good for too long.
+    /// The record claims to be valid for too long.
     #[error("it is good for longer than {MAX_LIFETIME:?}; are the clocks of both nodes right?")]
     TooLong,
 }
@@ -95,11 +95,11 @@ struct Payload {
 }
 
 impl Announcement {
-    /// A record of the owner of `keypair`, good for an hour from `now` on. It counts for newer than one with a smaller
-    /// `sequence`.
+    /// Makes a record of the owner of `keypair`, valid for an hour from `now` on. It counts as newer than one with a
+    /// smaller `sequence`.
     ///
     /// # Errors
-    /// The key cannot sign.
+    /// Returns an error if the key cannot sign.
     pub fn sign(
         keypair: &Keypair,
         sequence: u64,
@@ -119,10 +119,10 @@ impl Announcement {
         Ok(envelope.into_protobuf_encoding())
     }
 
-    /// Reads a record about `peer`. Addresses of transports that this node has not are left out.
+    /// Reads and verifies a record about `peer`. Addresses of transports that this node does not have are left out.
     ///
     /// # Errors
-    /// It is not to be believed at `now`.
+    /// Returns why the record is not believed at `now`.
     pub fn verify(bytes: &[u8], peer: PeerId, now: SystemTime) -> Result<Self, AnnouncementError> {
         if bytes.len() > MAX_ANNOUNCEMENT_BYTES {
             return Err(AnnouncementError::TooLarge { len: bytes.len() });
@@ -167,12 +167,12 @@ impl Announcement {
     }
 }
 
-/// Where a peer's record is in the DHT.
+/// Returns the key of a peer's record in the DHT.
 pub(super) fn key_of(peer: PeerId) -> RecordKey {
     RecordKey::from([KEY_PREFIX, &peer.to_bytes()].concat())
 }
 
-/// Whose record is to be there.
+/// Returns the peer whose record belongs under a key, or `None` if the key is no peer's.
 pub(super) fn peer_of(key: &RecordKey) -> Option<PeerId> {
     let bytes = key.as_ref().strip_prefix(KEY_PREFIX)?;
     PeerId::from_bytes(bytes).ok()

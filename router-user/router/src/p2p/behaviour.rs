@@ -1,4 +1,4 @@
-//! Who gets a connection, where it runs, and the streams on it.
+//! The behaviour that admits connections and carries the streams on them.
 
 mod handler;
 
@@ -6,7 +6,7 @@ use std::{
     collections::{HashMap, HashSet},
     fmt,
     net::IpAddr,
-    sync::{Arc, Mutex, PoisonError, atomic::Ordering::Relaxed},
+    sync::{Arc, atomic::Ordering::Relaxed},
     task::{Context, Poll},
     time::SystemTime,
 };
@@ -20,55 +20,25 @@ use libp2p::{
         THandlerOutEvent, ToSwarm,
     },
 };
-use tokio::{
-    runtime::Handle,
-    sync::{Semaphore, mpsc},
-};
+use tokio::sync::{Semaphore, mpsc};
 
 use super::{
-    DataStream, MAX_CONNECTIONS_PER_PEER, MAX_STREAMS_PER_SIDE,
     address::transport_kind,
-    connections::{Connections, Entry, Opener},
+    inbound::{InboundStreams, NextConnectionTask, Placement},
+    limits::{MAX_CONNECTIONS_PER_PEER, MAX_STREAMS_PER_SIDE},
+    state::{ConnectionEntry, NetworkState, StreamOpener},
 };
-use handler::Handler;
+use handler::StreamHandler;
 
 /// Most inbound connections that may be in their handshake at a time.
 const MAX_HANDSHAKES: usize = 128;
 
-/// Most of them from one IP address, so that one host cannot take them all.
+/// Most inbound connections in their handshake from one IP address, so that one host cannot take them all.
 const MAX_HANDSHAKES_PER_ADDRESS: usize = 16;
-
-/// Receives the streams that peers open.
-pub trait InboundStreams: Send + Sync {
-    /// Takes a stream.
-    ///
-    /// Called on the task of its connection, so `tokio::spawn` here puts the reader on the connection's runtime.
-    /// Must return soon: the connection stands still meanwhile.
-    fn accept(&self, peer: PeerId, connection: ConnectionId, stream: DataStream);
-}
-
-/// Names the runtime a new connection of a peer runs on, given those of its others. It must have I/O and time enabled.
-pub type Placement = Arc<dyn Fn(PeerId, &[Handle]) -> Handle + Send + Sync>;
-
-/// Where the next task of the swarm goes, when it is the task of a connection.
-///
-/// The swarm spawns it right after the last behaviour has agreed to the connection, on the same thread.
-#[derive(Clone, Default)]
-pub(super) struct NextTask(Arc<Mutex<Option<Handle>>>);
-
-impl NextTask {
-    pub(super) fn take(&self) -> Option<Handle> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
-    }
-
-    fn set(&self, runtime: Handle) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(runtime);
-    }
-}
 
 /// Why a connection was refused.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Refusal {
+pub(super) enum ConnectionRefusal {
     #[error("peer {0} is not configured")]
     UnknownPeer(PeerId),
     #[error("peer {0} has {MAX_CONNECTIONS_PER_PEER} connections already")]
@@ -81,31 +51,31 @@ pub(super) enum Refusal {
     NotOurDial,
 }
 
-/// Admits connections of configured peers and gives each a [`Handler`].
+/// Admits connections of configured peers, and gives each a [`StreamHandler`].
 ///
-/// Must be the last of the behaviours of its swarm, see [`NextTask`].
-pub(super) struct Streams {
+/// It must be the last of the behaviours of its swarm, see [`NextConnectionTask`].
+pub(super) struct StreamBehaviour {
     peers: HashSet<PeerId>,
-    connections: Arc<Connections>,
+    state: Arc<NetworkState>,
     inbound: Arc<dyn InboundStreams>,
     placement: Placement,
-    next_task: NextTask,
+    next_task: NextConnectionTask,
     handshakes: HashMap<ConnectionId, Option<IpAddr>>,
     dials: HashSet<ConnectionId>,
     redials: HashSet<ConnectionId>,
 }
 
-impl Streams {
+impl StreamBehaviour {
     pub(super) fn new(
         peers: HashSet<PeerId>,
-        connections: Arc<Connections>,
+        state: Arc<NetworkState>,
         inbound: Arc<dyn InboundStreams>,
         placement: Placement,
-        next_task: NextTask,
+        next_task: NextConnectionTask,
     ) -> Self {
         Self {
             peers,
-            connections,
+            state,
             inbound,
             placement,
             next_task,
@@ -115,22 +85,26 @@ impl Streams {
         }
     }
 
-    /// Admits connections of these peers from now on.
+    /// Sets the peers whose connections are admitted from now on.
     pub(super) fn set_peers(&mut self, peers: HashSet<PeerId>) {
         self.peers = peers;
     }
 
-    /// Lets this dial begin. No other may: the DHT would dial whomever its nodes name, wherever they say.
+    /// Lets this dial begin. No other may: the DHT would dial every peer that its nodes name, at any address they give.
     pub(super) fn handle_dial(&mut self, connection: ConnectionId) {
         self.dials.insert(connection);
     }
 
-    /// Marks a dial that is wanted only as long as we have not reached the peer otherwise.
+    /// Marks a dial that is wanted only as long as this node has not reached the peer otherwise.
     pub(super) fn handle_redial(&mut self, connection: ConnectionId) {
         self.redials.insert(connection);
     }
 
-    fn admit_handshake(&mut self, connection: ConnectionId, remote: &Multiaddr) -> Result<(), Refusal> {
+    fn admit_handshake(
+        &mut self,
+        connection: ConnectionId,
+        remote: &Multiaddr,
+    ) -> Result<(), ConnectionRefusal> {
         let ip = remote.iter().find_map(|protocol| match protocol {
             Protocol::Ip4(ip) => Some(IpAddr::V4(ip)),
             Protocol::Ip6(ip) => Some(IpAddr::V6(ip)),
@@ -138,29 +112,34 @@ impl Streams {
         });
         let n_from_there = self.handshakes.values().filter(|other| **other == ip).count();
         if self.handshakes.len() >= MAX_HANDSHAKES || n_from_there >= MAX_HANDSHAKES_PER_ADDRESS {
-            self.connections.counters.handshakes_refused.fetch_add(1, Relaxed);
-            return Err(Refusal::TooManyHandshakes);
+            self.state.counters.handshakes_refused.fetch_add(1, Relaxed);
+            return Err(ConnectionRefusal::TooManyHandshakes);
         }
         self.handshakes.insert(connection, ip);
         Ok(())
     }
 
-    fn admit(&mut self, connection: ConnectionId, peer: PeerId, endpoint: Endpoint) -> Result<(), Refusal> {
-        let counters = &self.connections.counters;
+    fn admit(
+        &mut self,
+        connection: ConnectionId,
+        peer: PeerId,
+        endpoint: Endpoint,
+    ) -> Result<(), ConnectionRefusal> {
+        let counters = &self.state.counters;
         let is_redial = self.redials.remove(&connection);
         if !self.peers.contains(&peer) {
             counters.unknown_peers_refused.fetch_add(1, Relaxed);
-            return Err(Refusal::UnknownPeer(peer));
+            return Err(ConnectionRefusal::UnknownPeer(peer));
         }
-        let (n_connections, n_dialled) = self.connections.count(peer);
-        // Only what we dialled counts here. If inbound connections did too, two peers that dial each other at once
+        let (n_connections, n_dialled) = self.state.n_connections(peer);
+        // Only what this node dialled counts here. If inbound connections did too, two peers that dial each other at once
         // could each drop the connection the other keeps.
         if endpoint.is_dialer() && is_redial && n_dialled > 0 {
-            return Err(Refusal::Superseded);
+            return Err(ConnectionRefusal::Superseded);
         }
         if n_connections >= MAX_CONNECTIONS_PER_PEER {
             counters.connections_refused.fetch_add(1, Relaxed);
-            return Err(Refusal::TooManyConnections(peer));
+            return Err(ConnectionRefusal::TooManyConnections(peer));
         }
         Ok(())
     }
@@ -171,14 +150,15 @@ impl Streams {
         peer: PeerId,
         address: &Multiaddr,
         endpoint: Endpoint,
-    ) -> Result<Handler, ConnectionDenied> {
+    ) -> Result<StreamHandler, ConnectionDenied> {
         self.admit(connection, peer, endpoint)
             .map_err(ConnectionDenied::new)?;
-        let runtime = (self.placement)(peer, &self.connections.runtimes(peer));
-        self.next_task.set(runtime.clone());
+        let runtime = (self.placement)(peer, &self.state.runtimes(peer));
+        let span = tracing::debug_span!(parent: None, "connection", %peer, %connection);
+        self.next_task.set(runtime.clone(), span);
         let (requests, open_requests) = mpsc::channel(MAX_STREAMS_PER_SIDE);
         let inbound_slots = Arc::new(Semaphore::new(MAX_STREAMS_PER_SIDE));
-        let entry = Entry {
+        let entry = ConnectionEntry {
             peer,
             address: address.clone(),
             direction: endpoint.into(),
@@ -186,26 +166,26 @@ impl Streams {
             since: SystemTime::now(),
             rtt: None,
             runtime,
-            opener: Opener {
+            opener: StreamOpener {
                 requests,
                 slots: Arc::new(Semaphore::new(MAX_STREAMS_PER_SIDE)),
             },
             inbound_slots: Arc::clone(&inbound_slots),
         };
-        self.connections.insert(connection, entry);
-        Ok(Handler {
+        self.state.insert_connection(connection, entry);
+        Ok(StreamHandler {
             peer,
             connection,
             open_requests,
             inbound: Arc::clone(&self.inbound),
             inbound_slots,
-            connections: Arc::clone(&self.connections),
+            state: Arc::clone(&self.state),
         })
     }
 }
 
-impl NetworkBehaviour for Streams {
-    type ConnectionHandler = Handler;
+impl NetworkBehaviour for StreamBehaviour {
+    type ConnectionHandler = StreamHandler;
     type ToSwarm = std::convert::Infallible;
 
     fn handle_pending_inbound_connection(
@@ -228,7 +208,7 @@ impl NetworkBehaviour for Streams {
         if self.dials.remove(&connection) {
             Ok(Vec::new())
         } else {
-            Err(ConnectionDenied::new(Refusal::NotOurDial))
+            Err(ConnectionDenied::new(ConnectionRefusal::NotOurDial))
         }
     }
 
@@ -264,7 +244,7 @@ impl NetworkBehaviour for Streams {
                 self.redials.remove(&failure.connection_id);
             }
             FromSwarm::ConnectionClosed(closed) => {
-                self.connections.remove(closed.connection_id);
+                self.state.remove_connection(closed.connection_id);
             }
             _ => {}
         }
@@ -284,9 +264,9 @@ impl NetworkBehaviour for Streams {
     }
 }
 
-impl fmt::Debug for Streams {
+impl fmt::Debug for StreamBehaviour {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Streams")
+        f.debug_struct("StreamBehaviour")
             .field("peers", &self.peers)
             .finish_non_exhaustive()
     }

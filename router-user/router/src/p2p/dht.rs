@@ -1,16 +1,16 @@
 //! A Kademlia DHT among configured peers, in which they keep what each of them says of itself.
 //!
-//! It speaks on connections that stand anyway, to admitted peers only, and never opens one: a node asks its neighbours,
-//! and those it is referred to if it is connected to them. So two nodes find each other through any peer that both are
-//! connected to. Under the key of a peer there is room for one record, that peer's own [`Announcement`]; whatever else
-//! a neighbour sends is refused and counted. So the store holds at most one record for each configured peer.
+//! The DHT speaks on connections that stand anyway, to admitted peers only, and never opens one: a node asks its
+//! neighbours, and those nodes that it is referred to if it is connected to them. So two nodes find each other through any
+//! peer that both are connected to. Under the key of a peer there is room for one record, that peer's own
+//! [`Announcement`]; any other record that a neighbour sends is refused and counted. So the store holds at most one record
+//! for each configured peer.
 
 use std::{
     collections::HashMap,
-    time::{Duration, Instant as StdInstant, SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use ipnet::IpNet;
 use libp2p::{
     Multiaddr, PeerId, StreamProtocol,
     identity::Keypair,
@@ -19,77 +19,66 @@ use libp2p::{
 use tokio::{sync::oneshot, time::Instant};
 
 use super::{
-    Announcement, AnnouncementError, LookupError, MAX_ANNOUNCEMENT_BYTES,
-    announcement::{LIFETIME, key_of},
+    announcement::{Announcement, LIFETIME, MAX_ANNOUNCEMENT_BYTES, key_of},
+    config::DhtConfig,
+    error::LookupError,
+    limits::{LOOKUP_TIMEOUT, MAX_LOOKUPS},
 };
 
-/// Name and version of the DHT's protocol: Kademlia as libp2p has it, with records of our own.
+/// Name and version of the DHT's protocol: libp2p's Kademlia, with records of Stream Router's own.
 pub const DHT_PROTOCOL: StreamProtocol = StreamProtocol::new("/stream-router/kad/1");
 
-/// How long a question may take.
-pub(super) const LOOKUP_TIMEOUT: Duration = Duration::from_millis(1500);
+/// Most lookups of absent peers that may be open at a time.
+const MAX_OWN_LOOKUPS: usize = 4;
 
-/// Most questions that may be open.
-pub(super) const MAX_LOOKUPS: usize = 64;
-
-/// Most questions for absent peers that may be open.
-const MAX_SEARCHES: usize = 4;
-
-/// Time between two rounds of questions for absent peers.
+/// Time between two rounds of lookups of absent peers.
 const ROUND: Duration = Duration::from_secs(1);
 
-/// Time between two questions for one absent peer.
-const ASK_INTERVAL: Duration = Duration::from_secs(5);
+/// Time between two lookups of one absent peer.
+const LOOKUP_INTERVAL: Duration = Duration::from_secs(5);
 
-/// What happens at the same time is said at once.
+/// Time for which changes are collected before they lead to one record or one round of lookups.
 const SETTLE: Duration = Duration::from_millis(200);
 
-/// Time between two records of our own.
+/// Time between two records of this node.
 const RENEW_INTERVAL: Duration = Duration::from_secs(600);
 
-/// Time until the next try when nobody took our record.
+/// Time until the record of this node is published again when no peer took it.
 const RETRY_INTERVAL: Duration = Duration::from_secs(30);
 
-/// A bound for the store that the number of configured peers does not reach.
+/// Most records in the store, a bound that the number of configured peers does not reach.
 const MAX_RECORDS: usize = 4096;
 
-/// What this node says of itself in the DHT.
-#[derive(Clone, Debug, Default)]
-pub struct DhtConfig {
-    /// Networks that it says are behind it.
-    pub networks: Vec<IpNet>,
-    /// Addresses where it says it is reached; if there are none, those that it listens on.
-    pub announce: Vec<Multiaddr>,
-}
+/// The way of the result of a lookup to its caller.
+pub(super) type LookupReply = oneshot::Sender<Result<Option<Announcement>, LookupError>>;
 
-/// Where an answer goes.
-pub(super) type Reply = oneshot::Sender<Result<Option<Announcement>, LookupError>>;
-
-/// An open question.
-struct Search {
+/// An open lookup.
+struct Lookup {
     peer: PeerId,
     best: Option<Announcement>,
-    reply: Option<Reply>,
+    /// `None` for a lookup that this node begins because a peer is absent.
+    reply: Option<LookupReply>,
 }
 
-/// When to say and ask what, and what is known already.
-pub(super) struct Dht {
+/// This node's part in the DHT: when it publishes its record, when it looks which peer up, and what it knows already.
+pub(super) struct DhtClient {
     keypair: Keypair,
     config: DhtConfig,
     sequence: u64,
     /// The sequence of the newest record of each configured peer, so that an old one does not take its place.
     newest: HashMap<PeerId, u64>,
-    asked: HashMap<PeerId, Instant>,
-    searches: HashMap<QueryId, Search>,
+    /// When each absent peer was last looked up.
+    last_lookup: HashMap<PeerId, Instant>,
+    lookups: HashMap<QueryId, Lookup>,
     publish_due: Option<Instant>,
-    look_due: Option<Instant>,
+    lookup_due: Option<Instant>,
 }
 
-/// The behaviour that carries it.
+/// Creates the behaviour that carries the DHT.
 pub(super) fn behaviour(local_peer: PeerId) -> kad::Behaviour<MemoryStore> {
     let store = MemoryStoreConfig {
         max_records: MAX_RECORDS,
-        // The store refuses this length, too.
+        // The store refuses records of this length, not only longer ones.
         max_value_bytes: MAX_ANNOUNCEMENT_BYTES + 1,
         max_providers_per_key: 0,
         max_provided_keys: 0,
@@ -105,7 +94,7 @@ pub(super) fn behaviour(local_peer: PeerId) -> kad::Behaviour<MemoryStore> {
         .set_caching(kad::Caching::Disabled)
         .set_query_timeout(LOOKUP_TIMEOUT)
         .set_substreams_timeout(LOOKUP_TIMEOUT)
-        // Who is connected is in the table, and nobody else.
+        // The routing table holds the connected peers and no others.
         .set_kbucket_inserts(kad::BucketInserts::Manual)
         .set_periodic_bootstrap_interval(None);
     let store = MemoryStore::with_config(local_peer, store);
@@ -114,67 +103,79 @@ pub(super) fn behaviour(local_peer: PeerId) -> kad::Behaviour<MemoryStore> {
     behaviour
 }
 
-/// A record as the store takes it; `None` if it has expired.
-pub(super) fn record(peer: PeerId, value: Vec<u8>, expires: SystemTime) -> Option<Record> {
-    let left = expires.duration_since(SystemTime::now()).ok()?;
+/// Returns a record as the store takes it, or `None` if it has expired at `now`, which is `time` by the wall clock.
+pub(super) fn record(
+    peer: PeerId,
+    value: Vec<u8>,
+    expires: SystemTime,
+    now: Instant,
+    time: SystemTime,
+) -> Option<Record> {
+    let left = expires.duration_since(time).ok()?;
     Some(Record {
         key: key_of(peer),
         value,
         publisher: Some(peer),
-        expires: Some(StdInstant::now() + left),
+        expires: Some(now.into_std() + left),
     })
 }
 
-impl Dht {
+impl DhtClient {
     pub(super) fn new(keypair: Keypair, config: DhtConfig) -> Self {
         Self {
             keypair,
             config,
             sequence: 0,
             newest: HashMap::new(),
-            asked: HashMap::new(),
-            searches: HashMap::new(),
+            last_lookup: HashMap::new(),
+            lookups: HashMap::new(),
             publish_due: None,
-            look_due: None,
+            lookup_due: None,
         }
     }
 
-    /// When [`Dht::poll_publish`] or [`Dht::poll_look`] is worth asking.
+    /// Returns when [`DhtClient::poll_publish`] or [`DhtClient::poll_lookups`] has to be called next.
     pub(super) fn poll_due(&self) -> Option<Instant> {
-        self.publish_due.into_iter().chain(self.look_due).min()
+        self.publish_due.into_iter().chain(self.lookup_due).min()
     }
 
-    /// There is somebody new to tell and to ask.
+    /// Records that the first connection to a peer is up, which can be told and asked now.
     pub(super) fn handle_neighbour(&mut self, now: Instant) {
-        self.asked.clear();
-        self.look_due = Some(now + SETTLE);
+        self.last_lookup.clear();
+        self.lookup_due = Some(now + SETTLE);
         self.handle_change(now);
     }
 
-    /// What we say of ourselves has changed.
+    /// Records that what this node says of itself has changed.
     pub(super) fn handle_change(&mut self, now: Instant) {
         self.publish_due = Some(now + SETTLE);
     }
 
-    /// A peer has gone, or is new and not there yet.
+    /// Records that a peer has gone, or is new and not connected yet.
     pub(super) fn handle_absent(&mut self, now: Instant) {
         let soon = now + SETTLE;
-        self.look_due = Some(self.look_due.map_or(soon, |due| due.min(soon)));
+        self.lookup_due = Some(self.lookup_due.map_or(soon, |due| due.min(soon)));
     }
 
-    /// A peer is configured no more.
-    pub(super) fn handle_forgotten(&mut self, peer: PeerId) {
+    /// Forgets a peer that is not configured any more.
+    pub(super) fn remove_peer(&mut self, peer: PeerId) {
         self.newest.remove(&peer);
-        self.asked.remove(&peer);
+        self.last_lookup.remove(&peer);
     }
 
-    /// Nobody took our record.
+    /// Records that no peer took the record of this node.
     pub(super) fn handle_not_published(&mut self, now: Instant) {
         self.publish_due = Some(now + RETRY_INTERVAL);
     }
 
-    /// Our own record, if it is time to publish one. `listening` is where we are reached unless it is configured.
-    pub(super) fn poll_publish(&mut self, now: Instant, listening: Vec<Multiaddr>) -> Option<Record> {
+    /// Returns the record of this node if one is to be published at `now`, which is `time` by the wall clock.
+    /// `listening` are the addresses at which this node is reached unless some are configured.
+    pub(super) fn poll_publish(
+        &mut self,
+        now: Instant,
+        time: SystemTime,
+        listening: Vec<Multiaddr>,
+    ) -> Option<Record> {
         if self.publish_due.is_none_or(|due| due > now) {
             return None;
         }
@@ -183,8 +184,7 @@ impl Dht {
             true => listening,
             false => self.config.announce.clone(),
         };
-        let time = SystemTime::now();
-        // After a restart it has to be larger than before, which is what clocks are for.
+        // After a restart the sequence has to be larger than before, so it starts from the clock.
         let ms = time.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
         self.sequence = ms.max(self.sequence + 1);
         let value = Announcement::sign(
@@ -195,7 +195,13 @@ impl Dht {
             time,
         );
         match value {
-            Ok(value) => record(self.keypair.public().to_peer_id(), value, time + LIFETIME),
+            Ok(value) => record(
+                self.keypair.public().to_peer_id(),
+                value,
+                time + LIFETIME,
+                now,
+                time,
+            ),
             Err(error) => {
                 tracing::error!(%error, "cannot sign what this node says of itself");
                 None
@@ -203,67 +209,67 @@ impl Dht {
         }
     }
 
-    /// Which of the absent peers to ask for, those first that were not asked for the longest time.
-    pub(super) fn poll_look(&mut self, now: Instant, mut absent: Vec<PeerId>) -> Vec<PeerId> {
-        if self.look_due.is_none_or(|due| due > now) {
+    /// Returns the absent peers to look up at `now`, those first whose last lookup is the longest ago.
+    pub(super) fn poll_lookups(&mut self, now: Instant, mut absent: Vec<PeerId>) -> Vec<PeerId> {
+        if self.lookup_due.is_none_or(|due| due > now) {
             return Vec::new();
         }
-        self.look_due = (!absent.is_empty()).then_some(now + ROUND);
-        self.asked.retain(|peer, _| absent.contains(peer));
+        self.lookup_due = (!absent.is_empty()).then_some(now + ROUND);
+        self.last_lookup.retain(|peer, _| absent.contains(peer));
         let n_open = self
-            .searches
+            .lookups
             .values()
-            .filter(|search| search.reply.is_none())
+            .filter(|lookup| lookup.reply.is_none())
             .count();
-        let is_due = |asked: &Instant| now >= *asked + ASK_INTERVAL;
-        absent.retain(|peer| self.asked.get(peer).is_none_or(is_due));
-        absent.sort_by_key(|peer| self.asked.get(peer).copied());
-        absent.truncate(MAX_SEARCHES.saturating_sub(n_open));
-        self.asked.extend(absent.iter().map(|peer| (*peer, now)));
+        let is_due = |last: &Instant| now >= *last + LOOKUP_INTERVAL;
+        absent.retain(|peer| self.last_lookup.get(peer).is_none_or(is_due));
+        absent.sort_by_key(|peer| self.last_lookup.get(peer).copied());
+        absent.truncate(MAX_OWN_LOOKUPS.saturating_sub(n_open));
+        self.last_lookup.extend(absent.iter().map(|peer| (*peer, now)));
         absent
     }
 
-    /// There is room for another question.
+    /// Says whether there is room for another lookup.
     pub(super) fn has_room(&self) -> bool {
-        self.searches.len() < MAX_LOOKUPS
+        self.lookups.len() < MAX_LOOKUPS
     }
 
-    /// A question was asked.
-    pub(super) fn handle_asked(&mut self, query: QueryId, peer: PeerId, reply: Option<Reply>) {
-        let search = Search {
+    /// Records that a lookup of a peer has begun; its result goes to `reply`.
+    pub(super) fn handle_lookup(&mut self, query: QueryId, peer: PeerId, reply: Option<LookupReply>) {
+        let lookup = Lookup {
             peer,
             best: None,
             reply,
         };
-        self.searches.insert(query, search);
+        self.lookups.insert(query, lookup);
     }
 
-    /// Whose record a question is for.
-    pub(super) fn asked_for(&self, query: QueryId) -> Option<PeerId> {
-        self.searches.get(&query).map(|search| search.peer)
+    /// Returns the peer that a lookup is for.
+    pub(super) fn looked_up(&self, query: QueryId) -> Option<PeerId> {
+        self.lookups.get(&query).map(|lookup| lookup.peer)
     }
 
-    /// A question was answered; more answers may come.
+    /// Records an answer to a lookup; more answers may come.
     pub(super) fn handle_answer(&mut self, query: QueryId, answer: Announcement) {
         let newest = self.newest.get(&answer.peer);
-        if let Some(search) = self.searches.get_mut(&query)
+        if let Some(lookup) = self.lookups.get_mut(&query)
             && newest.is_none_or(|newest| answer.sequence >= *newest)
-            && search
+            && lookup
                 .best
                 .as_ref()
                 .is_none_or(|best| answer.sequence > best.sequence)
         {
-            search.best = Some(answer);
+            lookup.best = Some(answer);
         }
     }
 
-    /// No more answers come.
+    /// Records that a lookup has ended, and gives its result to the caller.
     pub(super) fn handle_finished(&mut self, query: QueryId, timed_out: bool) {
-        let Some(Search {
+        let Some(Lookup {
             best,
             reply: Some(reply),
             ..
-        }) = self.searches.remove(&query)
+        }) = self.lookups.remove(&query)
         else {
             return;
         };
@@ -271,16 +277,11 @@ impl Dht {
             None if timed_out => Err(LookupError::TimedOut),
             best => Ok(best),
         };
-        // Whoever asked may have gone.
+        // The caller may have gone.
         let _ = reply.send(answer);
     }
 
-    /// Reads a record about `peer`.
-    pub(super) fn verify(bytes: &[u8], peer: PeerId) -> Result<Announcement, AnnouncementError> {
-        Announcement::verify(bytes, peer, SystemTime::now())
-    }
-
-    /// Takes note of a record of a configured peer. False if that, or a newer one, is known.
+    /// Records that a configured peer has made a record. Returns false if that record or a newer one is known already.
     pub(super) fn is_news(&mut self, announcement: &Announcement) -> bool {
         let newest = self.newest.entry(announcement.peer).or_default();
         let is_news = announcement.sequence > *newest;
@@ -293,18 +294,23 @@ impl Dht {
 mod tests {
     use super::*;
 
-    fn dht() -> Dht {
-        Dht::new(Keypair::generate_ed25519(), DhtConfig::default())
+    fn dht() -> DhtClient {
+        DhtClient::new(Keypair::generate_ed25519(), DhtConfig::default())
     }
 
     fn announcement(peer: PeerId, sequence: u64) -> Announcement {
         Announcement {
             peer,
             sequence,
-            expires: SystemTime::now() + LIFETIME,
+            expires: start_time() + LIFETIME,
             addresses: Vec::new(),
             networks: Vec::new(),
         }
+    }
+
+    /// The wall clock when tests begin.
+    fn start_time() -> SystemTime {
+        UNIX_EPOCH + Duration::from_secs(1_800_000_000)
     }
 
     #[test]
@@ -320,11 +326,14 @@ mod tests {
         dht.handle_neighbour(start);
         let mut last = 0;
         for due in [start + SETTLE, start + SETTLE + RENEW_INTERVAL] {
-            assert!(dht.poll_publish(due - SETTLE / 2, listening.clone()).is_none());
+            let early = dht.poll_publish(due - SETTLE / 2, start_time(), listening.clone());
+            assert!(early.is_none());
 
-            let record = dht.poll_publish(due, listening.clone()).expect("it is time");
+            let record = dht.poll_publish(due, start_time(), listening.clone());
 
-            let read = Dht::verify(&record.value, peer).expect("genuine");
+            let record = record.expect("it is time");
+            assert_eq!(record.expires, Some(due.into_std() + LIFETIME));
+            let read = Announcement::verify(&record.value, peer, start_time()).expect("genuine");
             assert_eq!(read.addresses, listening);
             assert!(read.sequence > last);
             last = read.sequence;
@@ -338,13 +347,16 @@ mod tests {
             networks: vec!["10.42.0.1/32".parse().expect("a network")],
             announce: announce.clone(),
         };
-        let mut dht = Dht::new(Keypair::generate_ed25519(), config.clone());
-        dht.handle_change(Instant::now() - SETTLE);
+        let mut dht = DhtClient::new(Keypair::generate_ed25519(), config.clone());
+        let start = Instant::now();
+        dht.handle_change(start);
 
         let listening = vec!["/ip4/192.0.2.1/tcp/1".parse().expect("an address")];
-        let record = dht.poll_publish(Instant::now(), listening).expect("it is time");
+        let record = dht.poll_publish(start + SETTLE, start_time(), listening);
 
-        let read = Dht::verify(&record.value, dht.keypair.public().to_peer_id()).expect("genuine");
+        let record = record.expect("it is time");
+        let peer = dht.keypair.public().to_peer_id();
+        let read = Announcement::verify(&record.value, peer, start_time()).expect("genuine");
         assert_eq!((read.addresses, read.networks), (announce, config.networks));
     }
 
@@ -355,17 +367,17 @@ mod tests {
         dht.handle_neighbour(start);
 
         let now = start + SETTLE;
-        let first = dht.poll_look(now, absent.clone());
-        let second = dht.poll_look(now + ROUND, absent.clone());
-        let third = dht.poll_look(now + 2 * ROUND, absent.clone());
-        let later = dht.poll_look(now + ASK_INTERVAL, absent.clone());
+        let first = dht.poll_lookups(now, absent.clone());
+        let second = dht.poll_lookups(now + ROUND, absent.clone());
+        let third = dht.poll_lookups(now + 2 * ROUND, absent.clone());
+        let later = dht.poll_lookups(now + LOOKUP_INTERVAL, absent.clone());
 
-        assert_eq!(first, absent[..MAX_SEARCHES]);
-        assert_eq!(second, absent[MAX_SEARCHES..]);
+        assert_eq!(first, absent[..MAX_OWN_LOOKUPS]);
+        assert_eq!(second, absent[MAX_OWN_LOOKUPS..]);
         assert_eq!(third, []);
-        assert_eq!(later, absent[..MAX_SEARCHES]);
-        assert_eq!(dht.poll_look(now + 2 * ASK_INTERVAL, Vec::new()), []);
-        assert_eq!(dht.look_due, None, "everybody is there");
+        assert_eq!(later, absent[..MAX_OWN_LOOKUPS]);
+        assert_eq!(dht.poll_lookups(now + 2 * LOOKUP_INTERVAL, Vec::new()), []);
+        assert_eq!(dht.lookup_due, None, "everybody is there");
     }
 
     #[test]

@@ -1,19 +1,22 @@
 //! The task that drives the swarm: dials absent peers, watches present ones, reports what changes.
-
-mod finding;
-mod report;
+//!
+//! What is decided stands in the types that the driver joins: [`RedialBook`] says whom to dial and when,
+//! [`PeerConnections`] who is present, [`AddressDiscovery`] which addresses are found, [`EventBacklog`] which events
+//! wait, and [`ListenerLog`] which warnings are due.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet, VecDeque, btree_map},
     sync::{Arc, atomic::Ordering::Relaxed},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use futures::StreamExt;
 use libp2p::{
     Multiaddr, PeerId, Swarm,
     core::ConnectedPoint,
-    kad::{self, store::MemoryStore},
+    kad::{
+        self, GetRecordError, GetRecordOk, InboundRequest, QueryResult, store::MemoryStore,
+        store::RecordStore,
+    },
     metrics::{Metrics, Recorder, Registry},
     ping,
     swarm::{
@@ -22,110 +25,85 @@ use libp2p::{
         dial_opts::{DialOpts, PeerCondition},
     },
 };
+use stream_router_engine::causes::with_sources;
 use tokio::{
     sync::mpsc,
     time::{Instant, sleep_until, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
+use tracing::Span;
 
 use super::{
-    Direction, NetworkEvent, PeerConfig,
     address::transport_kind,
-    behaviour::{Refusal, Streams},
-    connections::Connections,
-    dht::Dht,
-    found::Found,
-    handle::Request,
-    local_network::LocalNetwork,
-    redial::Redial,
+    address_discovery::{AddressDiscovery, FoundChange},
+    announcement::key_of,
+    behaviour::{ConnectionRefusal, StreamBehaviour},
+    config::PeerConfig,
+    dht::LookupReply,
+    dial_error::dial_error_text,
+    error::LookupError,
+    event::NetworkEvent,
+    event_backlog::EventBacklog,
+    handle::DriverRequest,
+    listener_log::ListenerLog,
+    local_network::{LocalEvent, LocalNetwork},
+    peer_connections::{PeerConnections, WentDown},
+    redial_book::RedialBook,
+    snapshot::ConnectionDirection,
+    state::NetworkState,
 };
-pub(super) use finding::Finding;
-use report::{PeerLog, REPORT_INTERVAL, dial_error};
-use stream_router_engine::{causes::with_sources, log_rate_limit::LogRateLimit};
-
-/// Events that may wait here for room in the channel before the swarm has to wait too.
-const MAX_BACKLOG: usize = 256;
 
 /// How long closing all connections may take at the end; each has 1 s.
 const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// [`Streams`] must be the last field: it knows then that nobody else refuses what it admits.
+/// The behaviours of the swarm.
+///
+/// [`StreamBehaviour`] must be the last field: it knows then that no other behaviour refuses what it admits.
 #[derive(NetworkBehaviour)]
-pub(super) struct Behaviour {
+pub(super) struct NodeBehaviour {
     pub(super) ping: ping::Behaviour,
     pub(super) local_network: Toggle<LocalNetwork>,
     pub(super) kad: Toggle<kad::Behaviour<MemoryStore>>,
-    pub(super) streams: Streams,
+    pub(super) streams: StreamBehaviour,
 }
 
+/// The task of a network.
 pub(super) struct Driver {
-    swarm: Swarm<Behaviour>,
-    connections: Arc<Connections>,
-    peers: BTreeMap<PeerId, Peer>,
-    links: HashMap<ConnectionId, Link>,
-    finding: Finding,
-    backlog: VecDeque<NetworkEvent>,
-    events: mpsc::Sender<NetworkEvent>,
-    requests: mpsc::Receiver<Request>,
+    swarm: Swarm<NodeBehaviour>,
+    state: Arc<NetworkState>,
+    redials: RedialBook,
+    connections: PeerConnections,
+    discovery: AddressDiscovery,
+    backlog: EventBacklog,
+    listener_log: ListenerLog,
+    requests: mpsc::Receiver<DriverRequest>,
     stop: CancellationToken,
-    refusals: LogRateLimit,
-    listener_errors: LogRateLimit,
     metrics: Metrics,
     registry: Registry,
 }
 
-struct Peer {
-    redial: Redial,
-    found: Found,
-    log: PeerLog,
-}
-
-impl Peer {
-    fn new(local_peer: PeerId, PeerConfig { peer, addresses }: PeerConfig, now: Instant) -> Self {
-        Self {
-            redial: Redial::new(addresses, local_peer > peer, now),
-            found: Found::default(),
-            log: PeerLog::default(),
-        }
-    }
-}
-
-/// An established connection.
-struct Link {
-    peer: PeerId,
-    /// Reported as up and not yet as down.
-    live: bool,
-}
-
 impl Driver {
     pub(super) fn new(
-        swarm: Swarm<Behaviour>,
+        swarm: Swarm<NodeBehaviour>,
         peers: Vec<PeerConfig>,
-        connections: Arc<Connections>,
-        finding: Finding,
+        discovery: AddressDiscovery,
+        state: Arc<NetworkState>,
         events: mpsc::Sender<NetworkEvent>,
-        requests: mpsc::Receiver<Request>,
+        requests: mpsc::Receiver<DriverRequest>,
         stop: CancellationToken,
     ) -> Self {
-        let now = Instant::now();
-        let local_peer = *swarm.local_peer_id();
         let mut registry = Registry::default();
         let metrics = Metrics::new(&mut registry);
-        let peers = peers
-            .into_iter()
-            .map(|peer| (peer.peer, Peer::new(local_peer, peer, now)));
         Self {
-            peers: peers.collect(),
+            redials: RedialBook::new(*swarm.local_peer_id(), peers, Instant::now()),
             swarm,
-            connections,
-            links: HashMap::new(),
-            finding,
-            backlog: VecDeque::new(),
-            events,
+            state,
+            connections: PeerConnections::default(),
+            discovery,
+            backlog: EventBacklog::new(events),
+            listener_log: ListenerLog::default(),
             requests,
             stop,
-            refusals: LogRateLimit::default(),
-            listener_errors: LogRateLimit::default(),
             metrics,
             registry,
         }
@@ -136,31 +114,23 @@ impl Driver {
     }
 
     pub(super) async fn run(mut self) {
-        let (stop, events) = (self.stop.clone(), self.events.clone());
+        let stop = self.stop.clone();
         loop {
-            let redials = self.peers.values().filter_map(|peer| peer.redial.poll_due());
-            let due = redials
-                .chain(self.finding.dht.as_ref().and_then(Dht::poll_due))
+            let due = self
+                .redials
+                .poll_due()
+                .into_iter()
+                .chain(self.discovery.poll_due())
                 .min();
             tokio::select! {
                 () = stop.cancelled() => break,
                 request = self.requests.recv() => match request {
-                    Some(Request::Close(connection)) => { self.swarm.close_connection(connection); }
-                    Some(Request::DialAnother(peer)) => self.dial_another(peer),
-                    Some(Request::FindAnnouncement(peer, reply)) => self.find_announcement(peer, reply),
-                    Some(Request::SetPeers(peers, done)) => {
-                        self.set_peers(peers, Instant::now());
-                        // Whoever asked may have gone.
-                        let _ = done.send(());
-                    }
+                    Some(request) => self.handle_request(request, Instant::now()),
                     // Every handle is gone.
                     None => break,
                 },
-                room = events.reserve(), if !self.backlog.is_empty() => match room {
-                    Ok(room) => if let Some(event) = self.backlog.pop_front() { room.send(event) },
-                    Err(_closed) => self.backlog.clear(),
-                },
-                event = self.swarm.select_next_some(), if self.backlog.len() < MAX_BACKLOG => {
+                () = self.backlog.forward(), if !self.backlog.is_empty() => {}
+                event = self.swarm.select_next_some(), if self.backlog.has_room() => {
                     self.handle_event(event, Instant::now());
                 }
                 () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
@@ -174,14 +144,14 @@ impl Driver {
 
     async fn close_all(mut self) {
         let deadline = Instant::now() + STOP_TIMEOUT;
-        for peer in self.peers.keys() {
+        for peer in self.redials.peers() {
             // An error says that it was not connected; attempts to dial it are given up all the same.
-            let _not_connected = self.swarm.disconnect_peer_id(*peer);
+            let _not_connected = self.swarm.disconnect_peer_id(peer);
         }
-        while !self.links.is_empty() {
+        while self.connections.len() > 0 {
             let Ok(event) = timeout_at(deadline, self.swarm.select_next_some()).await else {
                 tracing::debug!(
-                    connections = self.links.len(),
+                    connections = self.connections.len(),
                     "not all connections closed in time"
                 );
                 break;
@@ -191,98 +161,175 @@ impl Driver {
             }
             self.handle_event(event, Instant::now());
         }
-        for event in std::mem::take(&mut self.backlog) {
-            if !matches!(timeout_at(deadline, self.events.send(event)).await, Ok(Ok(()))) {
-                break;
+        self.backlog.drain(deadline).await;
+    }
+
+    fn handle_request(&mut self, request: DriverRequest, now: Instant) {
+        match request {
+            DriverRequest::Close(connection) => {
+                self.swarm.close_connection(connection);
+            }
+            DriverRequest::DialAnother(peer) => self.dial_another(peer),
+            DriverRequest::FindAnnouncement(peer, reply) => self.find_announcement(peer, reply),
+            DriverRequest::SetPeers(peers, done) => {
+                self.set_peers(peers, now);
+                // The caller may have gone.
+                let _ = done.send(());
             }
         }
     }
 
+    /// Dials the absent peers that are due.
     fn dial(&mut self, now: Instant) {
-        for (id, peer) in &mut self.peers {
-            let Some(address) = peer.redial.poll_attempt(now, rand::random()) else {
-                continue;
-            };
-            let options = dial_options(*id, &address);
+        for (peer, address) in self.redials.poll_attempts(now, rand::random) {
+            let options = dial_options(peer, &address);
             let connection = options.connection_id();
+            let _span = tracing::debug_span!("dial", %peer, %connection).entered();
             let streams = &mut self.swarm.behaviour_mut().streams;
             streams.handle_dial(connection);
             streams.handle_redial(connection);
-            tracing::debug!(peer = %id, %connection, %address, "dialling");
+            tracing::debug!(%peer, %connection, %address, "dialling");
             match self.swarm.dial(options) {
-                Ok(()) => peer.redial.handle_attempt(connection),
+                Ok(()) => self.redials.handle_attempt(peer, connection),
                 Err(error) => {
-                    self.connections.counters.dial_failures.fetch_add(1, Relaxed);
-                    let text = dial_error(&error);
-                    peer.log.dial_failed(*id, &text);
-                    self.connections.set_dial_error(*id, Some(text));
+                    self.state.counters.dial_failures.fetch_add(1, Relaxed);
+                    self.report_dial_failure(peer, &error);
                 }
             }
         }
-    }
-
-    fn set_peers(&mut self, peers: Vec<PeerConfig>, now: Instant) {
-        let known: HashSet<_> = peers.iter().map(|peer| peer.peer).collect();
-        self.connections.set_peers(peers.iter().map(|peer| peer.peer));
-        let gone: Vec<_> = self.peers.extract_if(.., |id, _| !known.contains(id)).collect();
-        self.swarm.behaviour_mut().streams.set_peers(known);
-        for (id, _) in gone {
-            let of_peer = self.links.iter().filter(|(_, link)| link.peer == id);
-            for connection in of_peer.map(|(connection, _)| *connection).collect::<Vec<_>>() {
-                self.handle_down(connection, "the peer is configured no more".to_owned(), now);
-            }
-            // An error says that it was not connected; attempts to dial it are given up all the same.
-            let _not_connected = self.swarm.disconnect_peer_id(id);
-            self.forget_peer(id);
-        }
-        let local_peer = *self.swarm.local_peer_id();
-        let mut new_peers = Vec::new();
-        for config in peers {
-            let id = config.peer;
-            let present = self.is_present(id);
-            match self.peers.entry(id) {
-                btree_map::Entry::Occupied(known) => {
-                    known
-                        .into_mut()
-                        .redial
-                        .set_addresses(config.addresses, present, now);
-                }
-                btree_map::Entry::Vacant(new) => {
-                    new.insert(Peer::new(local_peer, config, now));
-                    new_peers.push(id);
-                }
-            }
-        }
-        self.find_new_peers(&new_peers, now);
-    }
-
-    fn is_present(&self, peer: PeerId) -> bool {
-        self.links.values().any(|link| link.peer == peer && link.live)
     }
 
     fn dial_another(&mut self, peer: PeerId) {
-        let Some(address) = self.connections.dialled_over_tcp(peer) else {
+        let Some(address) = self.state.dialled_over_tcp(peer) else {
             return;
         };
         let options = dial_options(peer, &address);
         let connection = options.connection_id();
+        let _span = tracing::debug_span!("dial", %peer, %connection).entered();
         self.swarm.behaviour_mut().streams.handle_dial(connection);
         tracing::debug!(%peer, %connection, %address, "dialling another connection");
         if let Err(error) = self.swarm.dial(options) {
-            self.connections.counters.dial_failures.fetch_add(1, Relaxed);
-            tracing::debug!(%peer, error = dial_error(&error), "cannot dial another connection");
+            self.state.counters.dial_failures.fetch_add(1, Relaxed);
+            tracing::debug!(%peer, error = dial_error_text(&error), "cannot dial another connection");
         }
     }
 
-    fn handle_event(&mut self, event: SwarmEvent<BehaviourEvent>, now: Instant) {
+    /// Tells the operator once per absence of a peer why it cannot be dialled; repeats are for debugging.
+    fn report_dial_failure(&mut self, peer: PeerId, error: &DialError) {
+        let error = dial_error_text(error);
+        if self.redials.is_new_failure(peer, &error) {
+            tracing::warn!(%peer, error, "cannot reach a peer; trying on every second");
+        } else {
+            tracing::debug!(%peer, error, "cannot reach a peer");
+        }
+        self.state.set_dial_error(peer, Some(error));
+    }
+
+    fn set_peers(&mut self, peers: Vec<PeerConfig>, now: Instant) {
+        let known = peers.iter().map(|peer| peer.peer).collect();
+        self.state.set_peers(peers.iter().map(|peer| peer.peer));
+        let gone = self.redials.retain(&known);
+        self.swarm.behaviour_mut().streams.set_peers(known);
+        for peer in gone {
+            for connection in self.connections.of_peer(peer) {
+                self.handle_down(connection, "the peer is configured no more".to_owned(), now);
+            }
+            // An error says that it was not connected; attempts to dial it are given up all the same.
+            let _not_connected = self.swarm.disconnect_peer_id(peer);
+            self.discovery.remove_peer(peer);
+            if let Some(kad) = self.swarm.behaviour_mut().kad.as_mut() {
+                kad.store_mut().remove(&key_of(peer));
+            }
+        }
+        let mut new_peers = Vec::new();
+        for config in peers {
+            let peer = config.peer;
+            if self
+                .redials
+                .set_peer(config, self.connections.is_present(peer), now)
+            {
+                self.discovery.add_peer(peer);
+                new_peers.push(peer);
+            }
+        }
+        for peer in &new_peers {
+            let local = self.swarm.behaviour().local_network.as_ref();
+            let seen = local.map(|local| local.known(*peer)).unwrap_or_default();
+            let changes = self.discovery.handle_local(LocalEvent::Seen(seen));
+            self.use_found(changes, now);
+        }
+        if !new_peers.is_empty() {
+            self.look_for_absent(now);
+        }
+    }
+
+    /// Does what is due in the DHT.
+    fn run_dht(&mut self, now: Instant) {
+        let is_present = |peer| self.connections.is_present(peer);
+        let listening = self.swarm.listeners();
+        let work = self
+            .discovery
+            .poll_dht(now, SystemTime::now(), is_present, listening);
+        if let Some(kad) = self.swarm.behaviour_mut().kad.as_mut() {
+            if let Some(record) = work.publish
+                && let Err(error) = kad.put_record(record, kad::Quorum::One)
+            {
+                tracing::warn!(%error, "cannot keep what this node says of itself");
+            }
+            for peer in work.look_up {
+                let query = kad.get_record(key_of(peer));
+                self.discovery.handle_lookup(query, peer, None);
+            }
+        }
+        self.use_found(work.changes, now);
+    }
+
+    /// Looks up what a peer says of itself.
+    fn find_announcement(&mut self, peer: PeerId, reply: LookupReply) {
+        let allowed = self.discovery.check_lookup(self.connections.is_anybody_present());
+        let kad = self.swarm.behaviour_mut().kad.as_mut();
+        match allowed.and_then(|()| kad.ok_or(LookupError::Off)) {
+            Ok(kad) => {
+                let query = kad.get_record(key_of(peer));
+                self.discovery.handle_lookup(query, peer, Some(reply));
+            }
+            // The caller may have gone.
+            Err(error) => drop(reply.send(Err(error))),
+        }
+    }
+
+    /// Dials the found addresses of peers from now on.
+    fn use_found(&mut self, changes: impl IntoIterator<Item = FoundChange>, now: Instant) {
+        for FoundChange { peer, found } in changes {
+            let addresses: Vec<_> = found.iter().map(|found| found.address.clone()).collect();
+            // Every host on the local network can provoke it.
+            tracing::debug!(%peer, ?addresses, "found addresses of a peer");
+            let is_present = self.connections.is_present(peer);
+            self.redials.set_found(peer, addresses, is_present, now);
+            self.state.set_found(peer, found);
+        }
+    }
+
+    /// Looks for absent peers soon, if there is a peer to ask.
+    fn look_for_absent(&mut self, now: Instant) {
+        if self.connections.is_anybody_present() {
+            self.discovery.handle_absent(now);
+        }
+    }
+
+    fn handle_event(&mut self, event: SwarmEvent<NodeBehaviourEvent>, now: Instant) {
+        let _span = event_span(&event).entered();
         self.metrics.record(&event);
         match event {
-            SwarmEvent::Behaviour(BehaviourEvent::Ping(ping)) => {
+            SwarmEvent::Behaviour(NodeBehaviourEvent::Ping(ping)) => {
                 self.metrics.record(&ping);
                 self.handle_ping(ping, now);
             }
-            SwarmEvent::Behaviour(BehaviourEvent::LocalNetwork(event)) => self.handle_local(event, now),
-            SwarmEvent::Behaviour(BehaviourEvent::Kad(event)) => {
+            SwarmEvent::Behaviour(NodeBehaviourEvent::LocalNetwork(event)) => {
+                let changes = self.discovery.handle_local(event);
+                self.use_found(changes, now);
+            }
+            SwarmEvent::Behaviour(NodeBehaviourEvent::Kad(event)) => {
                 self.metrics.record(&event);
                 self.handle_kad(event, now);
             }
@@ -304,7 +351,7 @@ impl Driver {
                     Some(error) => with_sources(error),
                 };
                 self.handle_down(connection_id, cause, now);
-                self.links.remove(&connection_id);
+                self.connections.handle_closed(connection_id);
             }
             SwarmEvent::OutgoingConnectionError {
                 connection_id,
@@ -322,20 +369,15 @@ impl Driver {
             }
             SwarmEvent::NewListenAddr { address, .. } => {
                 tracing::info!(%address, "listening");
-                self.connections
-                    .set_listening(self.swarm.listeners().cloned().collect());
-                self.backlog.push_back(NetworkEvent::Listening { address });
-                self.announce_change(now);
+                self.handle_listening_change(now);
+                self.backlog.push(NetworkEvent::Listening { address });
             }
             SwarmEvent::ExpiredListenAddr { address, .. } => {
                 tracing::info!(%address, "no longer listening");
-                self.connections
-                    .set_listening(self.swarm.listeners().cloned().collect());
-                self.announce_change(now);
+                self.handle_listening_change(now);
             }
             SwarmEvent::ListenerError { error, .. } => {
-                let n_before = self.listener_errors.due(now.into_std(), REPORT_INTERVAL);
-                if let Some(suppressed) = n_before {
+                if let Some(suppressed) = self.listener_log.error_due(now) {
                     tracing::warn!(error = with_sources(&error), suppressed, "a listener has trouble");
                 }
             }
@@ -349,11 +391,22 @@ impl Driver {
                     error = with_sources(&error),
                     "a listener failed; restart the node"
                 );
-                self.connections
-                    .set_listening(self.swarm.listeners().cloned().collect());
+                self.show_listening();
             }
             _ => {}
         }
+    }
+
+    fn handle_listening_change(&mut self, now: Instant) {
+        self.show_listening();
+        if self.connections.is_anybody_present() {
+            self.discovery.handle_listening_change(now);
+        }
+    }
+
+    fn show_listening(&self) {
+        self.state
+            .set_listening(self.swarm.listeners().cloned().collect());
     }
 
     fn handle_established(
@@ -364,30 +417,30 @@ impl Driver {
         took: Duration,
         now: Instant,
     ) {
-        let Some((runtime, address)) = self.connections.place(connection) else {
+        let Some((runtime, address)) = self.state.runtime_and_address(connection) else {
             tracing::error!(%peer, %connection, "an unknown connection is closed");
             self.swarm.close_connection(connection);
             return;
         };
-        if !self.peers.contains_key(&peer) {
+        if !self.redials.contains(peer) {
             tracing::debug!(%peer, %connection, "a peer that is configured no more is disconnected");
             self.swarm.close_connection(connection);
             return;
         }
-        let direction = Direction::from(endpoint.to_endpoint());
+        let direction = ConnectionDirection::from(endpoint.to_endpoint());
         let transport = transport_kind(&address);
         tracing::info!(%peer, %connection, %address, ?direction, ?took, "connected");
-        if let Some(peer) = self.peers.get_mut(&peer) {
-            peer.redial.handle_attempt_ended(connection);
-            peer.redial.handle_present();
-            peer.log.connected();
+        self.redials.handle_attempt_ended(peer, connection);
+        self.redials.handle_present(peer);
+        self.state.set_dial_error(peer, None);
+        if self.connections.handle_established(connection, peer) {
+            self.discovery.handle_neighbour(now);
+            if let Some(kad) = self.swarm.behaviour_mut().kad.as_mut() {
+                // The remote address of an inbound connection is none to dial, but nothing is dialled for the DHT.
+                kad.add_address(&peer, address.clone());
+            }
         }
-        self.connections.set_dial_error(peer, None);
-        if !self.is_present(peer) {
-            self.handle_neighbour(peer, &address, now);
-        }
-        self.links.insert(connection, Link { peer, live: true });
-        self.backlog.push_back(NetworkEvent::Connected {
+        self.backlog.push(NetworkEvent::Connected {
             peer,
             connection,
             address,
@@ -399,23 +452,22 @@ impl Driver {
 
     /// Takes a connection for down, which may be some time before it has closed.
     fn handle_down(&mut self, connection: ConnectionId, cause: String, now: Instant) {
-        self.connections.remove(connection);
-        let Some(link) = self.links.get_mut(&connection).filter(|link| link.live) else {
+        self.state.remove_connection(connection);
+        let Some(WentDown { peer, was_last }) = self.connections.handle_down(connection) else {
             return;
         };
-        link.live = false;
-        let id = link.peer;
-        tracing::info!(peer = %id, %connection, cause, "disconnected");
-        self.backlog.push_back(NetworkEvent::Disconnected {
-            peer: id,
+        tracing::info!(%peer, %connection, cause, "disconnected");
+        self.backlog.push(NetworkEvent::Disconnected {
+            peer,
             connection,
             cause,
         });
-        if !self.is_present(id) {
-            if let Some(peer) = self.peers.get_mut(&id) {
-                peer.redial.handle_absent(now);
+        if was_last {
+            self.redials.handle_absent(peer, now);
+            if let Some(kad) = self.swarm.behaviour_mut().kad.as_mut() {
+                kad.remove_peer(&peer);
             }
-            self.handle_neighbour_gone(id, now);
+            self.look_for_absent(now);
         }
     }
 
@@ -427,10 +479,9 @@ impl Driver {
         } = ping;
         match result {
             Ok(rtt) => {
-                self.connections.set_rtt(connection, rtt);
-                let live = self.links.get(&connection).is_some_and(|link| link.live);
-                if live && self.backlog.is_empty() {
-                    self.backlog.push_back(NetworkEvent::Rtt {
+                self.state.set_rtt(connection, rtt);
+                if self.connections.is_live(connection) {
+                    self.backlog.push_if_idle(NetworkEvent::Rtt {
                         peer,
                         connection,
                         rtt,
@@ -447,40 +498,138 @@ impl Driver {
         }
     }
 
+    fn handle_kad(&mut self, event: kad::Event, now: Instant) {
+        match event {
+            kad::Event::InboundRequest {
+                request:
+                    InboundRequest::PutRecord {
+                        source,
+                        record: Some(record),
+                        ..
+                    },
+            } => {
+                if let Err(reason) = self.keep_record(&record, now) {
+                    self.refuse_record(source, &reason);
+                }
+            }
+            kad::Event::OutboundQueryProgressed { id, result, step, .. } => {
+                let timed_out = matches!(
+                    &result,
+                    QueryResult::GetRecord(Err(GetRecordError::Timeout { .. }))
+                );
+                match result {
+                    QueryResult::GetRecord(Ok(GetRecordOk::FoundRecord(found))) => {
+                        self.handle_answer(id, &found, now);
+                    }
+                    QueryResult::PutRecord(Err(error)) => {
+                        tracing::debug!(%error, "no peer keeps what this node says of itself");
+                        self.discovery.handle_not_published(now);
+                    }
+                    _ => {}
+                }
+                if step.last {
+                    self.discovery.handle_finished(id, timed_out);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Keeps a record that a peer has brought, if it is believed and new.
+    fn keep_record(&mut self, brought: &kad::Record, now: Instant) -> Result<(), String> {
+        let believed = self.discovery.handle_record(brought, now, SystemTime::now())?;
+        self.use_found(believed.change, now);
+        let kad = self.swarm.behaviour_mut().kad.as_mut();
+        let (Some(kad), Some(record)) = (kad, believed.kept) else {
+            return Ok(());
+        };
+        kad.store_mut().put(record).map_err(|error| error.to_string())
+    }
+
+    fn handle_answer(&mut self, query: kad::QueryId, found: &kad::PeerRecord, now: Instant) {
+        match self
+            .discovery
+            .handle_answer(query, &found.record, SystemTime::now())
+        {
+            Ok(change) => self.use_found(change, now),
+            Err(error) => {
+                let source = found.peer.unwrap_or(self.state.local_peer);
+                self.refuse_record(source, &with_sources(&error));
+            }
+        }
+    }
+
+    fn refuse_record(&self, source: PeerId, reason: &str) {
+        self.state.counters.records_refused.fetch_add(1, Relaxed);
+        tracing::debug!(peer = %source, reason, "refused a record of the DHT");
+    }
+
     fn handle_dial_failure(&mut self, connection: ConnectionId, peer: Option<PeerId>, error: &DialError) {
-        let Some((id, peer)) = peer.and_then(|id| Some((id, self.peers.get_mut(&id)?))) else {
+        let Some(peer) = peer.filter(|peer| self.redials.contains(*peer)) else {
             return;
         };
-        peer.redial.handle_attempt_ended(connection);
+        self.redials.handle_attempt_ended(peer, connection);
         if let DialError::Denied { cause } = error
-            && let Some(Refusal::Superseded) = cause.downcast_ref()
+            && let Some(ConnectionRefusal::Superseded) = cause.downcast_ref()
         {
             return;
         }
-        self.connections.counters.dial_failures.fetch_add(1, Relaxed);
+        self.state.counters.dial_failures.fetch_add(1, Relaxed);
         // An old attempt may fail long after a newer one succeeded.
-        if peer.redial.poll_due().is_none() {
-            return;
+        if self.redials.is_dialled(peer) {
+            self.report_dial_failure(peer, error);
         }
-        let text = dial_error(error);
-        peer.log.dial_failed(id, &text);
-        self.connections.set_dial_error(id, Some(text));
     }
 
     fn handle_inbound_failure(&mut self, address: &Multiaddr, error: &ListenError, now: Instant) {
         let ListenError::Denied { cause } = error else {
-            self.connections.counters.inbound_failures.fetch_add(1, Relaxed);
+            self.state.counters.inbound_failures.fetch_add(1, Relaxed);
             tracing::debug!(%address, error = with_sources(error), "an inbound connection failed");
             return;
         };
         // The counters have been raised where the decision was made.
         let reason = cause
-            .downcast_ref::<Refusal>()
+            .downcast_ref::<ConnectionRefusal>()
             .map_or_else(|| with_sources(cause), ToString::to_string);
-        match self.refusals.due(now.into_std(), REPORT_INTERVAL) {
+        match self.listener_log.refusal_due(now) {
             Some(suppressed) => tracing::warn!(%address, reason, suppressed, "refused an inbound connection"),
             None => tracing::debug!(%address, reason, "refused an inbound connection"),
         }
+    }
+}
+
+/// Returns a span that says which peer and connection an event is about.
+fn event_span(event: &SwarmEvent<NodeBehaviourEvent>) -> Span {
+    match event {
+        SwarmEvent::Behaviour(NodeBehaviourEvent::Ping(ping::Event { peer, connection, .. }))
+        | SwarmEvent::ConnectionEstablished {
+            peer_id: peer,
+            connection_id: connection,
+            ..
+        }
+        | SwarmEvent::ConnectionClosed {
+            peer_id: peer,
+            connection_id: connection,
+            ..
+        }
+        | SwarmEvent::OutgoingConnectionError {
+            peer_id: Some(peer),
+            connection_id: connection,
+            ..
+        } => tracing::debug_span!("connection_event", %peer, %connection),
+        SwarmEvent::IncomingConnection {
+            connection_id: connection,
+            ..
+        }
+        | SwarmEvent::OutgoingConnectionError {
+            connection_id: connection,
+            ..
+        }
+        | SwarmEvent::IncomingConnectionError {
+            connection_id: connection,
+            ..
+        } => tracing::debug_span!("connection_event", %connection),
+        _ => Span::none(),
     }
 }
 

@@ -1,43 +1,46 @@
-//! Addresses of peers that nobody configured: seen on the local network, or announced by the peer itself.
+//! The addresses of a peer that are not configured: seen on the local network, or announced by the peer itself.
 
 use std::time::SystemTime;
 
 use libp2p::Multiaddr;
 
-use super::{Announcement, MAX_ANNOUNCED_ADDRESSES, TransportKind, address::transport_kind};
+use super::{
+    address::{TransportKind, transport_kind},
+    announcement::{Announcement, MAX_ANNOUNCED_ADDRESSES},
+};
 
-/// Most addresses of one peer that are remembered from the local network, where anybody can claim any number.
+/// Most addresses of one peer that are remembered from the local network, where every host can claim any number.
 const MAX_LOCAL: usize = 8;
 
 /// How an address was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FoundBy {
-    /// By mDNS, on the local network.
+    /// The address was found by mDNS, on the local network.
     Mdns,
-    /// In the peer's record in the DHT.
+    /// The address was found in the peer's record in the DHT.
     Dht,
 }
 
-/// An address that was found.
+/// An address of a peer that was found and not configured.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FoundAddress {
     /// The address, without the peer's id.
     pub address: Multiaddr,
-    /// How it was found.
+    /// How the address was found.
     pub by: FoundBy,
 }
 
-/// What was found of one peer. The network answers for nothing of it; who answers at an address has to prove that it is
-/// the peer.
+/// The found addresses of one peer. None of them can be trusted: the node that answers at an address has to prove that it
+/// is the peer.
 #[derive(Debug, Default)]
-pub(super) struct Found {
+pub(super) struct FoundAddresses {
     local: Vec<Multiaddr>,
     announced: Vec<Multiaddr>,
     announced_until: Option<SystemTime>,
 }
 
-impl Found {
-    /// The peer was seen there. False if that was known, or too many are.
+impl FoundAddresses {
+    /// Records that the peer was seen at an address. Returns false if that is known already, or too many addresses are.
     pub(super) fn handle_seen(&mut self, address: Multiaddr) -> bool {
         let is_new = self.local.len() < MAX_LOCAL && !self.local.contains(&address);
         if is_new {
@@ -46,17 +49,17 @@ impl Found {
         is_new
     }
 
-    /// It has not been seen there for long.
+    /// Records that the peer was not seen at an address for long.
     pub(super) fn handle_unseen(&mut self, address: &Multiaddr) {
         self.local.retain(|known| known != address);
     }
 
-    /// Nothing is known any more of who is on the local network.
+    /// Forgets what was seen on the local network.
     pub(super) fn forget_local(&mut self) {
         self.local.clear();
     }
 
-    /// The peer says that it is at those of its addresses that are `usable`.
+    /// Records what the peer says of itself. Of the addresses, those that are `usable` replace the ones announced before.
     pub(super) fn handle_announced(
         &mut self,
         announcement: &Announcement,
@@ -67,7 +70,7 @@ impl Found {
         self.announced_until = Some(announcement.expires);
     }
 
-    /// Forgets what has expired. True if there was something.
+    /// Forgets what was announced if it has expired. Says whether it has.
     pub(super) fn expire(&mut self, now: SystemTime) -> bool {
         let expired = self.announced_until.is_some_and(|until| until <= now);
         if expired {
@@ -77,7 +80,8 @@ impl Found {
         expired
     }
 
-    /// Every address once, those of the local network first, and of these and the others those that `prefer` carries.
+    /// Returns every address once: first those of the local network, then the announced ones, and in both parts those of
+    /// the transport `prefer` first.
     pub(super) fn all(&self, prefer: TransportKind) -> Vec<FoundAddress> {
         let of = |by: FoundBy| {
             move |address: &Multiaddr| FoundAddress {
@@ -118,7 +122,7 @@ mod tests {
         }
     }
 
-    fn ports(found: &Found) -> Vec<String> {
+    fn ports(found: &FoundAddresses) -> Vec<String> {
         let all = found.all(TransportKind::Tcp).into_iter();
         all.map(|found| format!("{:?} {}", found.by, found.address))
             .collect()
@@ -126,7 +130,7 @@ mod tests {
 
     #[test]
     fn the_local_network_comes_first_and_no_address_twice() {
-        let mut found = Found::default();
+        let mut found = FoundAddresses::default();
         found.handle_announced(&announcement(&[1, 2], UNIX_EPOCH), |_| true);
 
         assert!(found.handle_seen(address(2)));
@@ -145,7 +149,7 @@ mod tests {
 
     #[test]
     fn the_preferred_transport_comes_first_near_and_far() {
-        let mut found = Found::default();
+        let mut found = FoundAddresses::default();
         let quic = |port: u16| -> Multiaddr {
             let text = format!("/ip4/192.0.2.1/udp/{port}/quic-v1");
             text.parse().expect("an address")
@@ -169,7 +173,7 @@ mod tests {
 
     #[test]
     fn what_was_announced_goes_when_it_expires_or_something_newer_is_said() {
-        let mut found = Found::default();
+        let mut found = FoundAddresses::default();
         let until = UNIX_EPOCH + Duration::from_secs(10);
         found.handle_announced(&announcement(&[1, 2], UNIX_EPOCH), |_| true);
         found.handle_announced(&announcement(&[3, 4], until), |at| *at == address(3));
@@ -184,7 +188,7 @@ mod tests {
 
     #[test]
     fn a_crowd_of_addresses_is_not_remembered() {
-        let mut found = Found::default();
+        let mut found = FoundAddresses::default();
 
         let n_new = (0..1000).filter(|port| found.handle_seen(address(*port))).count();
 

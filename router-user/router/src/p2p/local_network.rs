@@ -1,7 +1,7 @@
-//! mDNS within bounds: who is on the local network.
+//! mDNS within bounds, which finds the peers on the local network.
 //!
-//! Anybody there can claim any number of peers and addresses, and the behaviour underneath remembers them all for as
-//! long as they say. When it knows too many, it is thrown away, and a new one begins after a pause.
+//! Every host there can claim any number of peers and addresses, and libp2p's behaviour remembers them all for as long as
+//! the host says. When it knows too many, it is thrown away, and a new one begins after a pause.
 
 use std::{
     collections::HashSet,
@@ -26,49 +26,49 @@ use tokio::time::{Sleep, sleep};
 /// Addresses that may be known at a time, of all libp2p programs on the local network.
 const MAX_KNOWN: usize = 1024;
 
-/// Time without mDNS after there were more.
+/// Time without mDNS after more addresses than [`MAX_KNOWN`] were claimed.
 const PAUSE: Duration = Duration::from_secs(60);
 
-/// How long others may remember us. Nodes ask three times as often.
+/// How long other nodes may remember this one. Nodes ask three times as often.
 const TTL: Duration = Duration::from_secs(180);
 const QUERY_INTERVAL: Duration = Duration::from_secs(60);
 
-/// What comes to be known of the local network.
+/// A change of what is known of the local network.
 #[derive(Debug)]
 pub(super) enum LocalEvent {
     /// Peers are at these addresses, which end in their ids.
     Seen(Vec<(PeerId, Multiaddr)>),
-    /// They have not said so for long.
+    /// Peers have not said for long that they are at these addresses.
     Unseen(Vec<(PeerId, Multiaddr)>),
-    /// Nothing is known any more.
+    /// All that was known is forgotten.
     Forgotten,
 }
 
-/// Listens to mDNS, and answers with the addresses that the swarm listens on.
+/// The behaviour that listens to mDNS, and answers with the addresses that the swarm listens on.
 pub(super) struct LocalNetwork {
     local_peer: PeerId,
     listening: ListenAddresses,
     seen: HashSet<(PeerId, Multiaddr)>,
-    state: State,
+    state: MdnsState,
 }
 
-enum State {
+enum MdnsState {
     On(Box<mdns::tokio::Behaviour>),
     Paused(Pin<Box<Sleep>>),
 }
 
 impl LocalNetwork {
-    /// Must be called within a tokio runtime.
+    /// Starts mDNS. The function must be called within a tokio runtime.
     pub(super) fn new(local_peer: PeerId) -> io::Result<Self> {
         Ok(Self {
             local_peer,
             listening: ListenAddresses::default(),
             seen: HashSet::new(),
-            state: State::On(Box::new(start(local_peer)?)),
+            state: MdnsState::On(Box::new(start(local_peer)?)),
         })
     }
 
-    /// Where a peer is, in pairs as in [`LocalEvent::Seen`].
+    /// Returns the addresses of a peer, in pairs as in [`LocalEvent::Seen`].
     pub(super) fn known(&self, peer: PeerId) -> Vec<(PeerId, Multiaddr)> {
         self.seen
             .iter()
@@ -84,7 +84,7 @@ impl LocalNetwork {
             "the local network claims too many libp2p addresses; mDNS pauses"
         );
         self.seen.clear();
-        self.state = State::Paused(Box::pin(sleep(PAUSE)));
+        self.state = MdnsState::Paused(Box::pin(sleep(PAUSE)));
     }
 
     fn resume(&mut self) {
@@ -94,11 +94,11 @@ impl LocalNetwork {
                     let listener_id = ListenerId::next();
                     mdns.on_swarm_event(FromSwarm::NewListenAddr(NewListenAddr { listener_id, addr }));
                 }
-                State::On(Box::new(mdns))
+                MdnsState::On(Box::new(mdns))
             }
             Err(error) => {
                 tracing::warn!(%error, pause = ?PAUSE, "cannot start mDNS again");
-                State::Paused(Box::pin(sleep(PAUSE)))
+                MdnsState::Paused(Box::pin(sleep(PAUSE)))
             }
         };
     }
@@ -140,7 +140,7 @@ impl NetworkBehaviour for LocalNetwork {
 
     fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
         self.listening.on_swarm_event(&event);
-        if let State::On(mdns) = &mut self.state {
+        if let MdnsState::On(mdns) = &mut self.state {
             mdns.on_swarm_event(event);
         }
     }
@@ -157,18 +157,18 @@ impl NetworkBehaviour for LocalNetwork {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<ToSwarm<LocalEvent, THandlerInEvent<Self>>> {
         loop {
             let event = match &mut self.state {
-                State::Paused(over) => {
+                MdnsState::Paused(over) => {
                     if over.as_mut().poll(cx).is_pending() {
                         return Poll::Pending;
                     }
                     self.resume();
                     continue;
                 }
-                State::On(mdns) if mdns.discovered_nodes().len() > MAX_KNOWN => {
+                MdnsState::On(mdns) if mdns.discovered_nodes().len() > MAX_KNOWN => {
                     self.pause();
                     LocalEvent::Forgotten
                 }
-                State::On(mdns) => match mdns.poll(cx) {
+                MdnsState::On(mdns) => match mdns.poll(cx) {
                     Poll::Ready(ToSwarm::GenerateEvent(mdns::Event::Discovered(seen))) => {
                         self.seen.extend(seen.iter().cloned());
                         LocalEvent::Seen(seen)

@@ -1,4 +1,4 @@
-//! Whether a TCP port is free.
+//! The check that a TCP port is free.
 //!
 //! libp2p listens with `SO_REUSEPORT`, so a second node of the same user would share the port of the first, and each
 //! would get some of the connections.
@@ -10,7 +10,7 @@ use nix::sys::socket::{
     AddressFamily, SockFlag, SockType, SockaddrStorage, bind, setsockopt, socket, sockopt,
 };
 
-/// Fails with what the system says when `address` is a TCP address that cannot be bound alone.
+/// Returns the error of the system if `address` is a TCP address that cannot be bound exclusively.
 pub(super) fn check_free(address: &Multiaddr) -> io::Result<()> {
     let mut protocols = address.iter();
     let ip = match protocols.next() {

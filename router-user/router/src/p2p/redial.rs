@@ -1,4 +1,4 @@
-//! When to dial an absent peer, and at which of its addresses.
+//! The dialling of an absent peer: when, and at which of its addresses.
 //!
 //! An attempt at a peer that is away can hang: its first packet is lost, and TCP repeats it at growing intervals. A new
 //! attempt every second finds the peer within a second of its return, whatever the older ones are doing.
@@ -11,7 +11,7 @@ use tokio::time::Instant;
 /// Time between two rounds through the addresses of a peer.
 const ROUND: Duration = Duration::from_millis(900);
 
-/// Most random time added to it, so that nodes that lost each other at one moment do not stay in step.
+/// Most random time that is added to [`ROUND`], so that nodes that lost each other at one moment do not stay in step.
 const JITTER: Duration = Duration::from_millis(200);
 
 /// Time between the attempts at two addresses of a peer, so that an earlier address wins when both work.
@@ -20,13 +20,13 @@ const STAGGER: Duration = Duration::from_millis(150);
 /// How long the peer with the larger id leaves dialling to the other, lest both connect at once.
 const HEAD_START: Duration = Duration::from_millis(300);
 
-/// Most attempts at one address at a time. An attempt ends after 4 s.
+/// Most attempts at one address at a time. Each ends after 4 s.
 const MAX_ATTEMPTS_PER_ADDRESS: usize = 5;
 
-/// Dialling of one peer.
+/// The dialling of one peer.
 #[derive(Debug)]
 pub(super) struct Redial {
-    /// Those that were given, then those that were found.
+    /// The given addresses, then the found ones.
     addresses: Vec<Multiaddr>,
     given: Vec<Multiaddr>,
     found: Vec<Multiaddr>,
@@ -38,7 +38,7 @@ pub(super) struct Redial {
 }
 
 impl Redial {
-    /// The peer is absent at `now`. With `yields`, it is left to the peer to dial first.
+    /// Creates the dialling of a peer that is absent at `now`. With `yields`, the peer is left to dial first.
     pub(super) fn new(addresses: Vec<Multiaddr>, yields: bool, now: Instant) -> Self {
         let mut redial = Self {
             given: addresses.clone(),
@@ -53,17 +53,19 @@ impl Redial {
         redial
     }
 
+    /// Records that the peer is connected.
     pub(super) fn handle_present(&mut self) {
         self.due = None;
     }
 
+    /// Records that the peer is connected no more.
     pub(super) fn handle_absent(&mut self, now: Instant) {
         let wait = if self.yields { HEAD_START } else { Duration::ZERO };
         self.next = 0;
         self.due = (!self.addresses.is_empty()).then(|| now + wait);
     }
 
-    /// Dials these addresses from now on.
+    /// Sets the configured addresses of the peer.
     pub(super) fn set_addresses(&mut self, addresses: Vec<Multiaddr>, present: bool, now: Instant) {
         if self.given != addresses {
             self.given = addresses;
@@ -76,7 +78,8 @@ impl Redial {
         }
     }
 
-    /// Dials these, too, after those that were given. The round goes on; a peer that had no address is dialled at once.
+    /// Sets the found addresses of the peer, which are dialled after the configured ones. The current round goes on; a
+    /// peer that had no address is dialled at once.
     pub(super) fn set_found(&mut self, found: Vec<Multiaddr>, present: bool, now: Instant) {
         self.found = found;
         self.addresses = self.merged();
@@ -95,21 +98,22 @@ impl Redial {
         self.given.iter().chain(found).cloned().collect()
     }
 
+    /// Records that an attempt has begun.
     pub(super) fn handle_attempt(&mut self, attempt: ConnectionId) {
         self.attempts.insert(attempt);
     }
 
-    /// An attempt came to its end, good or bad. False when it was none of ours.
+    /// Records that an attempt has ended, in success or failure. Returns false if it was no attempt of this type.
     pub(super) fn handle_attempt_ended(&mut self, attempt: ConnectionId) -> bool {
         self.attempts.remove(&attempt)
     }
 
-    /// When [`Redial::poll_attempt`] is worth asking.
+    /// Returns when [`Redial::poll_attempt`] has to be called next.
     pub(super) fn poll_due(&self) -> Option<Instant> {
         self.due
     }
 
-    /// The address to dial at `now`, if any; `random` is in 0..=1.
+    /// Returns the address to dial at `now`, if there is one; `random` is in 0..=1.
     pub(super) fn poll_attempt(&mut self, now: Instant, random: f64) -> Option<Multiaddr> {
         if self.due.is_none_or(|due| due > now) {
             return None;

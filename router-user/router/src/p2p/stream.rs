@@ -1,4 +1,4 @@
-//! One stream to a peer, counted for as long as it lives.
+//! A stream to a peer, which counts against the limit of its connection for as long as it lives.
 
 use std::{
     io::{self, IoSlice, IoSliceMut},
@@ -7,13 +7,16 @@ use std::{
 };
 
 use futures::{AsyncRead, AsyncWrite};
-use libp2p::Stream;
+use libp2p::{Stream, StreamProtocol};
 use tokio::sync::OwnedSemaphorePermit;
 
-/// A stream of [`IP_PROTOCOL`](super::IP_PROTOCOL) on one connection.
+/// Name and version of the protocol that carries IP packets in frames.
+pub const IP_PROTOCOL: StreamProtocol = StreamProtocol::new("/stream-router/ip/1");
+
+/// A stream of [`IP_PROTOCOL`] on one connection.
 ///
 /// Reading ends with 0 both when the peer closed its side and when it reset the stream, as yamux tells no difference.
-/// Dropping it unclosed resets it. Reader and writer belong on the runtime of the connection.
+/// Dropping the stream unclosed resets it. Reader and writer belong on the runtime of the connection.
 #[derive(Debug)]
 pub struct DataStream {
     stream: Stream,

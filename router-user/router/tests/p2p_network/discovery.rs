@@ -252,7 +252,7 @@ fn a_question_that_nobody_can_answer_is_an_error() {
         let asked = off.handle.find_announcement(PeerId::random()).await;
         assert!(matches!(asked, Err(LookupError::Off)), "{asked:?}");
         let asked = alone.handle.find_announcement(PeerId::random()).await;
-        assert!(matches!(asked, Err(LookupError::Alone)), "{asked:?}");
+        assert!(matches!(asked, Err(LookupError::NotConnected)), "{asked:?}");
         let trusted = TrustedOwners::new([("0.0.0.0/0".parse().expect("a network"), PeerId::random())]);
         let discovery = DhtDiscovery::new(alone.handle.clone(), trusted);
         assert!(discovery.find_peer([10, 0, 0, 1].into()).await.is_err());

@@ -210,7 +210,7 @@ impl Node {
     }
 
     /// Waits until the state is as wanted.
-    pub(crate) async fn until(&self, wanted: impl Fn(&stream_router::p2p::Snapshot) -> bool) {
+    pub(crate) async fn until(&self, wanted: impl Fn(&stream_router::p2p::NetworkSnapshot) -> bool) {
         let waiting = async {
             while !wanted(&self.handle.snapshot()) {
                 tokio::time::sleep(Duration::from_millis(5)).await;

@@ -1,4 +1,4 @@
-//! The streams of one connection; runs in the connection's task.
+//! The handler of one connection's streams, which runs in the connection's task.
 
 use std::{
     convert::Infallible,
@@ -17,44 +17,47 @@ use libp2p::{
 };
 use tokio::sync::{Semaphore, mpsc};
 
-use super::InboundStreams;
 use crate::p2p::{
-    DataStream, IP_PROTOCOL, OPEN_TIMEOUT, OpenError,
-    connections::{Connections, OpenRequest},
+    error::OpenError,
+    inbound::InboundStreams,
+    limits::OPEN_TIMEOUT,
+    state::{NetworkState, OpenStreamRequest},
+    stream::{DataStream, IP_PROTOCOL},
 };
 
 type Upgrade = ReadyUpgrade<StreamProtocol>;
 
-pub(in crate::p2p) struct Handler {
+/// Opens and accepts the streams of one connection.
+pub(in crate::p2p) struct StreamHandler {
     pub(super) peer: PeerId,
     pub(super) connection: ConnectionId,
-    pub(super) open_requests: mpsc::Receiver<OpenRequest>,
+    pub(super) open_requests: mpsc::Receiver<OpenStreamRequest>,
     pub(super) inbound: Arc<dyn InboundStreams>,
     pub(super) inbound_slots: Arc<Semaphore>,
-    pub(super) connections: Arc<Connections>,
+    pub(super) state: Arc<NetworkState>,
 }
 
-impl Handler {
+impl StreamHandler {
     fn accept(&self, stream: Stream) {
         match Arc::clone(&self.inbound_slots).try_acquire_owned() {
             Ok(slot) => self
                 .inbound
                 .accept(self.peer, self.connection, DataStream::new(stream, slot)),
             Err(_all_taken) => {
-                self.connections.counters.streams_refused.fetch_add(1, Relaxed);
+                self.state.counters.streams_refused.fetch_add(1, Relaxed);
                 tracing::debug!(peer = %self.peer, connection = %self.connection, "reset a stream, the peer has too many");
             }
         }
     }
 }
 
-impl ConnectionHandler for Handler {
+impl ConnectionHandler for StreamHandler {
     type FromBehaviour = Infallible;
     type ToBehaviour = Infallible;
     type InboundProtocol = Upgrade;
     type OutboundProtocol = Upgrade;
     type InboundOpenInfo = ();
-    type OutboundOpenInfo = OpenRequest;
+    type OutboundOpenInfo = OpenStreamRequest;
 
     fn listen_protocol(&self) -> SubstreamProtocol<Upgrade> {
         SubstreamProtocol::new(ReadyUpgrade::new(IP_PROTOCOL), ()).with_timeout(OPEN_TIMEOUT)
@@ -67,7 +70,7 @@ impl ConnectionHandler for Handler {
     fn poll(
         &mut self,
         cx: &mut Context<'_>,
-    ) -> Poll<ConnectionHandlerEvent<Upgrade, OpenRequest, Infallible>> {
+    ) -> Poll<ConnectionHandlerEvent<Upgrade, OpenStreamRequest, Infallible>> {
         while let Poll::Ready(Some(request)) = self.open_requests.poll_recv(cx) {
             if request.reply.is_closed() {
                 continue;
@@ -83,14 +86,14 @@ impl ConnectionHandler for Handler {
         match event {}
     }
 
-    fn on_connection_event(&mut self, event: ConnectionEvent<'_, Upgrade, Upgrade, (), OpenRequest>) {
+    fn on_connection_event(&mut self, event: ConnectionEvent<'_, Upgrade, Upgrade, (), OpenStreamRequest>) {
         match event {
             ConnectionEvent::FullyNegotiatedInbound(FullyNegotiatedInbound { protocol, .. }) => {
                 self.accept(protocol);
             }
             ConnectionEvent::FullyNegotiatedOutbound(FullyNegotiatedOutbound { protocol, info }) => {
-                let OpenRequest { slot, reply } = info;
-                // Whoever asked may have given up; then the stream is dropped, which resets it.
+                let OpenStreamRequest { slot, reply } = info;
+                // The caller may have given up; then the stream is dropped, which resets it.
                 drop(reply.send(Ok(DataStream::new(protocol, slot))));
             }
             ConnectionEvent::DialUpgradeError(DialUpgradeError { info, error }) => {

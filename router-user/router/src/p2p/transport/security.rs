@@ -1,4 +1,4 @@
-//! Which security protocol a TCP connection gets: TLS, or Noise with a peer that has no TLS.
+//! The security protocol of a TCP connection: TLS, or Noise with a peer that has no TLS.
 
 use std::{
     array, io,

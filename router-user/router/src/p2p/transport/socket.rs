@@ -14,22 +14,22 @@ use tokio::{
     runtime::{Handle, Id},
 };
 
-use crate::p2p::DEAD_AFTER;
+use crate::p2p::limits::DEAD_AFTER;
 
-/// TLS and Noise read a record or less at a time, which would be a system call for every 4 KiB. More than this costs
-/// more in cache misses than it saves: 256 KiB here and in the cork took half as much CPU time again per byte.
+/// Largest read buffer. TLS and Noise read a record or less at a time, which would be a system call for every 4 KiB. A
+/// larger buffer costs more in cache misses than it saves: 256 KiB here and in the cork took half as much CPU time again per byte.
 const MAX_READ_BYTES: usize = 64 * 1024;
 
-/// Read buffer of a connection that has not shown that it needs more.
+/// First read buffer of a connection that has not shown that it needs more.
 const FIRST_READ_BYTES: usize = 8 * 1024;
 
 /// A TCP socket below the security protocol.
 ///
-/// Handshakes run on one runtime and the connection on another. tokio binds a socket to the runtime it was made in,
-/// so each readiness event would cross threads; this moves the socket when it is first used elsewhere.
+/// Handshakes run on one runtime and the connection on another. tokio binds a socket to the runtime that it was made in,
+/// so each readiness event would cross threads; this type moves the socket when it is first used on another runtime.
 #[derive(Debug)]
 pub(super) struct Socket {
-    /// Always there, but for the moment of moving it.
+    /// The socket; `None` only while it is moved.
     stream: Option<TcpStream>,
     runtime: Option<Id>,
     buffer: Vec<u8>,
@@ -142,7 +142,7 @@ mod tests {
     use tokio::net::TcpListener;
 
     use super::*;
-    use crate::p2p::transport::tests::in_own_network;
+    use crate::p2p::transport::test_network::in_own_network;
 
     #[test]
     fn socket_keeps_working_after_its_first_runtime_is_gone() {

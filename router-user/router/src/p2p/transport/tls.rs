@@ -41,11 +41,11 @@ use rustls::{
     version::TLS13,
 };
 
-use super::TransportError;
+use super::error::TransportError;
 
 const ALPN: &[u8] = b"libp2p";
 
-/// Both sides of the handshake for one identity.
+/// The TLS configuration of one identity, for both sides of the handshake.
 #[derive(Clone)]
 pub(super) struct Tls {
     client: TlsConnector,
@@ -100,7 +100,7 @@ impl Tls {
         })
     }
 
-    /// Handshakes as the dialler.
+    /// Does the handshake of the dialler. Returns the authenticated peer and the stream.
     pub(super) async fn connect<C>(self, socket: C) -> Result<(PeerId, TlsStream<C>), TlsError>
     where
         C: AsyncRead + AsyncWrite + Unpin,
@@ -116,7 +116,7 @@ impl Tls {
         Ok((peer, stream.into()))
     }
 
-    /// Handshakes as the listener.
+    /// Does the handshake of the listener. Returns the authenticated peer and the stream.
     pub(super) async fn accept<C>(self, socket: C) -> Result<(PeerId, TlsStream<C>), TlsError>
     where
         C: AsyncRead + AsyncWrite + Unpin,
@@ -136,7 +136,7 @@ fn authenticated_peer(session: &CommonState) -> Result<PeerId, TlsError> {
         .peer_id())
 }
 
-/// The suites in order of preference; the dialler's order decides.
+/// Returns the cipher suites in order of preference; the dialler's order decides.
 fn cipher_suites(has_aes: bool) -> Vec<SupportedCipherSuite> {
     if has_aes {
         vec![
@@ -168,7 +168,8 @@ fn has_aes() -> bool {
     false
 }
 
-/// Shows our certificate whatever is asked for. rustls' own resolvers refuse its critical libp2p extension.
+/// Shows this node's certificate, no matter which one is asked for. The resolvers of rustls refuse its critical libp2p
+/// extension.
 #[derive(Debug)]
 struct OwnCertificate(Arc<CertifiedKey>);
 
@@ -190,7 +191,7 @@ impl ResolvesServerCert for OwnCertificate {
 
 /// Accepts exactly one self-signed certificate that carries a libp2p key and its signature.
 ///
-/// Which peer that is gets decided later: the swarm compares it with the dialled one, the behaviour with the
+/// Whether it is the right peer is decided later: the swarm compares it with the dialled peer, and the behaviour with the
 /// configured ones.
 #[derive(Debug)]
 struct PeerCertificate;
@@ -214,7 +215,7 @@ impl PeerCertificate {
         Ok(HandshakeSignatureValid::assertion())
     }
 
-    /// What [`P2pCertificate::verify_signature`] understands and the specification allows.
+    /// Returns the schemes that [`P2pCertificate::verify_signature`] understands and the specification allows.
     fn schemes() -> Vec<SignatureScheme> {
         vec![
             SignatureScheme::ECDSA_NISTP256_SHA256,
@@ -311,7 +312,7 @@ mod tests {
     use tokio::net::{TcpListener, TcpStream};
 
     use super::*;
-    use crate::p2p::transport::{socket::Socket, tests::in_own_network};
+    use crate::p2p::transport::{socket::Socket, test_network::in_own_network};
 
     #[test]
     fn both_sides_learn_the_other_and_use_the_cipher_of_the_cpu() {

@@ -1,7 +1,7 @@
 //! `/yamux/1.0.0` that sends in batches.
 //!
-//! The `yamux` crate flushes its socket after every frame. It gets a [`Cork`] for a socket instead: flushing that does
-//! nothing, and the connection flushes it once, after everything that was ready has been written.
+//! The `yamux` crate flushes its socket after every frame. It gets a [`Cork`] for a socket instead: flushing a cork does
+//! nothing, and the connection sends what it holds once, after everything that was ready has been written.
 
 mod cork;
 
@@ -21,22 +21,22 @@ use libp2p::core::{
 use tokio::time::{Instant, Sleep, sleep_until};
 use yamux::{Connection, ConnectionError, Mode, Stream};
 
-use crate::p2p::MAX_STREAMS_PER_SIDE;
+use crate::p2p::limits::MAX_STREAMS_PER_SIDE;
 use cork::Cork;
 
-/// Most streams of one connection, of all protocols and both sides. A peer that opens more loses the connection, so
-/// it leaves room above the streams that are admitted.
+/// Most streams of one connection, of all protocols and both sides. A peer that opens more loses the connection, so the
+/// number leaves room above the streams that are admitted.
 const MAX_STREAMS: usize = 4 * MAX_STREAMS_PER_SIDE;
 
-/// Bytes all streams of one connection may have unread: 256 KiB guaranteed to each, and 32 MiB for the fast ones.
+/// Bytes that all streams of one connection together may have unread: 256 KiB guaranteed to each, and 32 MiB for the fast ones.
 const MAX_UNREAD_BYTES: usize = MAX_STREAMS * yamux::DEFAULT_CREDIT as usize + 32 * 1024 * 1024;
 
-/// How long saying goodbye may take. A peer that is gone does not let it finish.
+/// How long closing a connection may take. With a peer that is gone it would never finish.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The upgrade of a secured connection to a [`Muxer`].
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Config;
+pub(super) struct YamuxUpgrade;
 
 /// A yamux connection over a corked socket.
 pub(super) struct Muxer<C> {
@@ -130,7 +130,7 @@ impl<C: AsyncRead + AsyncWrite + Unpin> StreamMuxer for Muxer<C> {
     }
 }
 
-impl UpgradeInfo for Config {
+impl UpgradeInfo for YamuxUpgrade {
     type Info = &'static str;
     type InfoIter = iter::Once<&'static str>;
 
@@ -139,7 +139,7 @@ impl UpgradeInfo for Config {
     }
 }
 
-impl<C: AsyncRead + AsyncWrite + Unpin> InboundConnectionUpgrade<C> for Config {
+impl<C: AsyncRead + AsyncWrite + Unpin> InboundConnectionUpgrade<C> for YamuxUpgrade {
     type Output = Muxer<C>;
     type Error = io::Error;
     type Future = future::Ready<io::Result<Muxer<C>>>;
@@ -149,7 +149,7 @@ impl<C: AsyncRead + AsyncWrite + Unpin> InboundConnectionUpgrade<C> for Config {
     }
 }
 
-impl<C: AsyncRead + AsyncWrite + Unpin> OutboundConnectionUpgrade<C> for Config {
+impl<C: AsyncRead + AsyncWrite + Unpin> OutboundConnectionUpgrade<C> for YamuxUpgrade {
     type Output = Muxer<C>;
     type Error = io::Error;
     type Future = future::Ready<io::Result<Muxer<C>>>;

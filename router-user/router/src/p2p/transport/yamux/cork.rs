@@ -1,4 +1,4 @@
-//! The socket as yamux sees it: writes collect, flushing waits.
+//! The socket as yamux sees it, in which writes collect and flushing does nothing.
 
 use std::{
     io,
@@ -9,19 +9,19 @@ use std::{
 
 use futures::{AsyncRead, AsyncWrite};
 
-/// Bytes that collect before they go out unasked: four full TLS records, about one segmentation offload.
+/// Bytes that collect before they are sent without a request to do so: four full TLS records, about one segmentation offload.
 const WRITE_BYTES: usize = 64 * 1024;
 
-/// Bytes yamux may read before other tasks of the thread get their turn, among them the readers of these bytes, which
-/// find them in the cache then.
+/// Bytes that yamux may read before other tasks of the thread get their turn. Among them are the readers of these bytes,
+/// which then find them in the cache.
 const READ_BYTES: usize = 64 * 1024;
 
 /// A socket with a write buffer, shared by yamux, which fills it, and the muxer, which sends it.
 ///
 /// Both run in one task, so the lock is never waited for.
-pub(super) struct Cork<C>(Arc<Mutex<State<C>>>);
+pub(super) struct Cork<C>(Arc<Mutex<CorkState<C>>>);
 
-struct State<C> {
+struct CorkState<C> {
     socket: C,
     buffer: Vec<u8>,
     sent: usize,
@@ -30,7 +30,7 @@ struct State<C> {
 
 impl<C: AsyncRead + AsyncWrite + Unpin> Cork<C> {
     pub(super) fn new(socket: C) -> Self {
-        Self(Arc::new(Mutex::new(State {
+        Self(Arc::new(Mutex::new(CorkState {
             socket,
             buffer: Vec::new(),
             sent: 0,
@@ -43,19 +43,19 @@ impl<C: AsyncRead + AsyncWrite + Unpin> Cork<C> {
         self.state().readable = READ_BYTES;
     }
 
-    /// Sends what has collected.
+    /// Sends what has collected, and flushes the socket.
     pub(super) fn poll_send(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut state = self.state();
         ready!(state.poll_drain(cx))?;
         Pin::new(&mut state.socket).poll_flush(cx)
     }
 
-    fn state(&self) -> MutexGuard<'_, State<C>> {
+    fn state(&self) -> MutexGuard<'_, CorkState<C>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl<C: AsyncWrite + Unpin> State<C> {
+impl<C: AsyncWrite + Unpin> CorkState<C> {
     fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while let Some(rest) = self.buffer.get(self.sent..)
             && !rest.is_empty()

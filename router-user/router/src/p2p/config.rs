@@ -1,0 +1,101 @@
+//! What a network needs to know.
+
+use std::{collections::HashSet, fmt, net::IpAddr, sync::Arc};
+
+use ipnet::IpNet;
+use libp2p::{Multiaddr, PeerId, identity::Keypair};
+
+use super::{
+    address::{TransportKind, check_address},
+    error::StartError,
+    inbound::{InboundStreams, Placement},
+};
+
+/// What a network needs to know.
+#[derive(Clone)]
+pub struct NetworkConfig {
+    /// The identity of this node.
+    pub keypair: Keypair,
+    /// Addresses to listen on; may be none.
+    pub listen: Vec<Multiaddr>,
+    /// The peers that may connect, and are connected to.
+    pub peers: Vec<PeerConfig>,
+    /// The runtime of each connection.
+    pub placement: Placement,
+    /// The receiver of the streams that peers open.
+    pub inbound: Arc<dyn InboundStreams>,
+    /// How addresses of peers are found beyond those configured.
+    pub discovery: DiscoveryConfig,
+}
+
+/// How addresses of configured peers are found; by default not at all.
+///
+/// Found addresses are dialled after the configured ones, and the node that answers has to prove that it is the peer.
+/// No other node gets a connection.
+#[derive(Clone)]
+pub struct DiscoveryConfig {
+    /// Whether peers are looked for by mDNS on the local network (IPv4).
+    pub mdns: bool,
+    /// What this node says of itself in a DHT among the peers; `None` leaves the DHT off.
+    pub dht: Option<DhtConfig>,
+    /// The transport of those found addresses of a peer that are dialled first.
+    pub prefer: TransportKind,
+    /// Says whether an IP address is inside the tunnel: such an address is neither dialled nor announced.
+    pub is_inner: Arc<dyn Fn(IpAddr) -> bool + Send + Sync>,
+}
+
+impl Default for DiscoveryConfig {
+    fn default() -> Self {
+        Self {
+            mdns: false,
+            dht: None,
+            prefer: TransportKind::Tcp,
+            is_inner: Arc::new(|_| false),
+        }
+    }
+}
+
+impl fmt::Debug for DiscoveryConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DiscoveryConfig")
+            .field("mdns", &self.mdns)
+            .field("dht", &self.dht)
+            .field("prefer", &self.prefer)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What this node says of itself in the DHT.
+#[derive(Clone, Debug, Default)]
+pub struct DhtConfig {
+    /// Networks that this node says are behind it.
+    pub networks: Vec<IpNet>,
+    /// Addresses at which this node says it is reached; if there are none, it says those that it listens on.
+    pub announce: Vec<Multiaddr>,
+}
+
+/// A peer and its addresses.
+#[derive(Clone, Debug)]
+pub struct PeerConfig {
+    /// The peer's id.
+    pub peer: PeerId,
+    /// The peer's addresses, the best first; none if the peer dials this node.
+    pub addresses: Vec<Multiaddr>,
+}
+
+/// Checks that `peers` can be the peers of `local_peer`, and returns their ids.
+pub(super) fn check_peers(local_peer: PeerId, peers: &[PeerConfig]) -> Result<HashSet<PeerId>, StartError> {
+    let mut known = HashSet::new();
+    for PeerConfig { peer, addresses } in peers {
+        if *peer == local_peer {
+            return Err(StartError::OwnPeer { peer: *peer });
+        }
+        if !known.insert(*peer) {
+            return Err(StartError::DuplicatePeer { peer: *peer });
+        }
+        for address in addresses {
+            check_address(address, Some(*peer))?;
+        }
+    }
+    Ok(known)
+}

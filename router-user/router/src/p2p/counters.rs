@@ -1,0 +1,49 @@
+//! Counters of what the network refused, and of what failed.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// What was refused or failed since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NetworkCounters {
+    /// Connections of peers that are not configured.
+    pub unknown_peers_refused: u64,
+    /// Connections beyond what one peer may have.
+    pub connections_refused: u64,
+    /// Inbound connections beyond what may be brought up at a time.
+    pub handshakes_refused: u64,
+    /// Inbound connections that failed before they were up.
+    pub inbound_failures: u64,
+    /// Dial attempts that failed.
+    pub dial_failures: u64,
+    /// Inbound streams beyond what one connection may have.
+    pub streams_refused: u64,
+    /// Records of the DHT that were neither believed nor kept.
+    pub records_refused: u64,
+}
+
+/// The [`NetworkCounters`] while they count.
+#[derive(Debug, Default)]
+pub(super) struct LiveNetworkCounters {
+    pub(super) unknown_peers_refused: AtomicU64,
+    pub(super) connections_refused: AtomicU64,
+    pub(super) handshakes_refused: AtomicU64,
+    pub(super) inbound_failures: AtomicU64,
+    pub(super) dial_failures: AtomicU64,
+    pub(super) streams_refused: AtomicU64,
+    pub(super) records_refused: AtomicU64,
+}
+
+impl LiveNetworkCounters {
+    /// Returns the counts of now.
+    pub(super) fn read(&self) -> NetworkCounters {
+        NetworkCounters {
+            unknown_peers_refused: self.unknown_peers_refused.load(Relaxed),
+            connections_refused: self.connections_refused.load(Relaxed),
+            handshakes_refused: self.handshakes_refused.load(Relaxed),
+            inbound_failures: self.inbound_failures.load(Relaxed),
+            dial_failures: self.dial_failures.load(Relaxed),
+            streams_refused: self.streams_refused.load(Relaxed),
+            records_refused: self.records_refused.load(Relaxed),
+        }
+    }
+}

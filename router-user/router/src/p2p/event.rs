@@ -1,0 +1,52 @@
+//! What the network reports.
+
+use std::time::Duration;
+
+use libp2p::{Multiaddr, PeerId, swarm::ConnectionId};
+use tokio::runtime::Handle;
+
+use super::{address::TransportKind, snapshot::ConnectionDirection};
+
+/// What happens on the network.
+#[derive(Clone, Debug)]
+pub enum NetworkEvent {
+    /// A connection is up. A peer may have several; the oldest is the one to prefer.
+    Connected {
+        /// The peer.
+        peer: PeerId,
+        /// The new connection.
+        connection: ConnectionId,
+        /// The peer's address.
+        address: Multiaddr,
+        /// Which side dialled.
+        direction: ConnectionDirection,
+        /// The transport that carries the connection.
+        transport: TransportKind,
+        /// The runtime of the connection's task, on which writers and readers of its streams should run, too.
+        runtime: Handle,
+    },
+    /// A connection is down. It comes once for each [`NetworkEvent::Connected`], after it.
+    Disconnected {
+        /// The peer.
+        peer: PeerId,
+        /// The former connection.
+        connection: ConnectionId,
+        /// Why the connection is down, for the log.
+        cause: String,
+    },
+    /// A round trip was measured. It is left out while the receiver is behind.
+    Rtt {
+        /// The peer.
+        peer: PeerId,
+        /// The connection.
+        connection: ConnectionId,
+        /// The duration of the round trip.
+        rtt: Duration,
+    },
+    /// The node can be reached at an address of its own. It comes for every address of an unspecified one such as
+    /// 0.0.0.0.
+    Listening {
+        /// The address.
+        address: Multiaddr,
+    },
+}

@@ -1,0 +1,21 @@
+//! Bounds of connections, streams and lookups.
+
+use std::time::Duration;
+
+/// Most connections that one peer may have at a time, in both directions together.
+pub const MAX_CONNECTIONS_PER_PEER: usize = 8;
+
+/// Most streams of [`IP_PROTOCOL`](super::IP_PROTOCOL) that one side may have open on one connection.
+pub const MAX_STREAMS_PER_SIDE: usize = 32;
+
+/// How long opening a stream may take.
+pub const OPEN_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The time without any answer after which a connection counts as dead.
+pub(super) const DEAD_AFTER: Duration = Duration::from_secs(5);
+
+/// How long a lookup in the DHT may take.
+pub(super) const LOOKUP_TIMEOUT: Duration = Duration::from_millis(1500);
+
+/// Most lookups in the DHT that may be open at a time.
+pub(super) const MAX_LOOKUPS: usize = 64;

@@ -1,0 +1,275 @@
+//! The redial book: which configured peers are dialled, when, and which failures of it are news.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+
+use libp2p::{Multiaddr, PeerId, swarm::ConnectionId};
+use tokio::time::Instant;
+
+use super::{config::PeerConfig, redial::Redial};
+
+/// Most different failures of one peer that are news while the peer is away.
+const MAX_NEW_FAILURES: usize = 8;
+
+/// The dialling of every configured peer.
+#[derive(Debug)]
+pub(super) struct RedialBook {
+    local_peer: PeerId,
+    peers: BTreeMap<PeerId, RedialEntry>,
+}
+
+/// The dialling of one peer.
+#[derive(Debug)]
+struct RedialEntry {
+    redial: Redial,
+    failures: FailureNews,
+}
+
+impl RedialBook {
+    /// Creates a book of `peers`, all of them absent at `now`.
+    pub(super) fn new(local_peer: PeerId, peers: Vec<PeerConfig>, now: Instant) -> Self {
+        let mut book = Self {
+            local_peer,
+            peers: BTreeMap::new(),
+        };
+        for peer in peers {
+            book.set_peer(peer, false, now);
+        }
+        book
+    }
+
+    /// Says whether the peer is configured.
+    pub(super) fn contains(&self, peer: PeerId) -> bool {
+        self.peers.contains_key(&peer)
+    }
+
+    /// Returns the configured peers.
+    pub(super) fn peers(&self) -> impl Iterator<Item = PeerId> {
+        self.peers.keys().copied()
+    }
+
+    /// Removes the peers that are not among `known`, and returns them.
+    pub(super) fn retain(&mut self, known: &HashSet<PeerId>) -> Vec<PeerId> {
+        let gone = self.peers.extract_if(.., |peer, _| !known.contains(peer));
+        gone.map(|(peer, _)| peer).collect()
+    }
+
+    /// Sets the configured addresses of a peer. Returns whether the peer is new to the book.
+    pub(super) fn set_peer(&mut self, config: PeerConfig, is_present: bool, now: Instant) -> bool {
+        let PeerConfig { peer, addresses } = config;
+        if let Some(known) = self.peers.get_mut(&peer) {
+            known.redial.set_addresses(addresses, is_present, now);
+            return false;
+        }
+        let entry = RedialEntry {
+            redial: Redial::new(addresses, self.local_peer > peer, now),
+            failures: FailureNews::default(),
+        };
+        self.peers.insert(peer, entry);
+        true
+    }
+
+    /// Sets the addresses of a peer that were found beyond the configured ones.
+    pub(super) fn set_found(&mut self, peer: PeerId, found: Vec<Multiaddr>, is_present: bool, now: Instant) {
+        if let Some(entry) = self.peers.get_mut(&peer) {
+            entry.redial.set_found(found, is_present, now);
+        }
+    }
+
+    /// Returns when [`RedialBook::poll_attempts`] has to be called next.
+    pub(super) fn poll_due(&self) -> Option<Instant> {
+        self.peers
+            .values()
+            .filter_map(|entry| entry.redial.poll_due())
+            .min()
+    }
+
+    /// Returns the peers to dial at `now`, each with the address to dial it at; `random` returns values in 0..=1.
+    pub(super) fn poll_attempts(
+        &mut self,
+        now: Instant,
+        mut random: impl FnMut() -> f64,
+    ) -> Vec<(PeerId, Multiaddr)> {
+        let attempts = self
+            .peers
+            .iter_mut()
+            .filter_map(|(peer, entry)| Some((*peer, entry.redial.poll_attempt(now, random())?)));
+        attempts.collect()
+    }
+
+    /// Records that the attempt to dial a peer has begun.
+    pub(super) fn handle_attempt(&mut self, peer: PeerId, attempt: ConnectionId) {
+        if let Some(entry) = self.peers.get_mut(&peer) {
+            entry.redial.handle_attempt(attempt);
+        }
+    }
+
+    /// Records that an attempt to dial a peer has ended, in success or failure.
+    pub(super) fn handle_attempt_ended(&mut self, peer: PeerId, attempt: ConnectionId) {
+        if let Some(entry) = self.peers.get_mut(&peer) {
+            entry.redial.handle_attempt_ended(attempt);
+        }
+    }
+
+    /// Records that a connection to a peer is up: the peer is present and every failure is news again.
+    pub(super) fn handle_present(&mut self, peer: PeerId) {
+        if let Some(entry) = self.peers.get_mut(&peer) {
+            entry.redial.handle_present();
+            entry.failures.clear();
+        }
+    }
+
+    /// Records that the last connection to a peer is down.
+    pub(super) fn handle_absent(&mut self, peer: PeerId, now: Instant) {
+        if let Some(entry) = self.peers.get_mut(&peer) {
+            entry.redial.handle_absent(now);
+        }
+    }
+
+    /// Says whether the peer is to be dialled, at once or later.
+    pub(super) fn is_dialled(&self, peer: PeerId) -> bool {
+        let entry = self.peers.get(&peer);
+        entry.is_some_and(|entry| entry.redial.poll_due().is_some())
+    }
+
+    /// Says whether dialling a peer has failed in a way that is new since the peer was last present.
+    pub(super) fn is_new_failure(&mut self, peer: PeerId, failure: &str) -> bool {
+        let entry = self.peers.get_mut(&peer);
+        entry.is_some_and(|entry| entry.failures.is_new(failure))
+    }
+}
+
+/// The failures to dial a peer since it was last present.
+#[derive(Debug, Default)]
+struct FailureNews(BTreeSet<String>);
+
+impl FailureNews {
+    fn clear(&mut self) {
+        self.0.clear();
+    }
+
+    fn is_new(&mut self, failure: &str) -> bool {
+        self.0.len() < MAX_NEW_FAILURES && self.0.insert(failure.to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn address(port: u16) -> Multiaddr {
+        format!("/ip4/192.0.2.1/tcp/{port}").parse().expect("an address")
+    }
+
+    fn config(peer: PeerId, ports: &[u16]) -> PeerConfig {
+        PeerConfig {
+            peer,
+            addresses: ports.iter().map(|port| address(*port)).collect(),
+        }
+    }
+
+    /// Two ids, the smaller one first, so that the smaller one dials the larger one without a head start.
+    fn local_and_peer() -> (PeerId, PeerId) {
+        let (a, b) = (PeerId::random(), PeerId::random());
+        (a.min(b), a.max(b))
+    }
+
+    #[test]
+    fn only_absent_peers_with_addresses_are_dialled() {
+        let (start, (local, peer)) = (Instant::now(), local_and_peer());
+        let silent = PeerId::random();
+        let peers = vec![config(peer, &[1]), config(silent, &[])];
+        let mut book = RedialBook::new(local, peers, start);
+
+        assert_eq!(book.poll_due(), Some(start));
+        assert_eq!(book.poll_attempts(start, || 0.0), [(peer, address(1))]);
+        assert!(book.is_dialled(peer) && !book.is_dialled(silent));
+
+        book.handle_present(peer);
+        assert_eq!(book.poll_due(), None);
+        assert!(!book.is_dialled(peer));
+
+        let later = start + Duration::from_secs(60);
+        book.handle_absent(peer, later);
+        assert_eq!(book.poll_attempts(later, || 0.0), [(peer, address(1))]);
+    }
+
+    #[test]
+    fn the_side_with_the_larger_id_dials_later() {
+        let (start, (small, large)) = (Instant::now(), local_and_peer());
+
+        let of_small = RedialBook::new(small, vec![config(large, &[1])], start);
+        let of_large = RedialBook::new(large, vec![config(small, &[1])], start);
+
+        assert_eq!(of_small.poll_due(), Some(start));
+        assert!(of_large.poll_due() > Some(start));
+    }
+
+    #[test]
+    fn attempts_that_have_not_ended_bound_further_ones() {
+        let (start, (local, peer)) = (Instant::now(), local_and_peer());
+        let mut book = RedialBook::new(local, vec![config(peer, &[1])], start);
+        let mut n_attempts = 0;
+        let dial_for_a_minute = |book: &mut RedialBook, n_attempts: &mut usize, from_s: u64| {
+            for second in from_s..from_s + 60 {
+                for _ in book.poll_attempts(start + Duration::from_secs(2 * second), || 0.0) {
+                    *n_attempts += 1;
+                    book.handle_attempt(peer, ConnectionId::new_unchecked(*n_attempts));
+                }
+            }
+        };
+
+        dial_for_a_minute(&mut book, &mut n_attempts, 0);
+        let n_most = n_attempts;
+        book.handle_attempt_ended(peer, ConnectionId::new_unchecked(1));
+        dial_for_a_minute(&mut book, &mut n_attempts, 60);
+
+        assert!(n_most < 10, "{n_most}");
+        assert_eq!(n_attempts, n_most + 1);
+    }
+
+    #[test]
+    fn peers_come_go_and_change_with_the_configuration() {
+        let (start, (local, stays)) = (Instant::now(), local_and_peer());
+        let (goes, comes) = (PeerId::random(), PeerId::random());
+        let mut book = RedialBook::new(local, vec![config(stays, &[1]), config(goes, &[2])], start);
+
+        assert_eq!(book.retain(&HashSet::from([stays, comes])), [goes]);
+        assert!(!book.set_peer(config(stays, &[3]), false, start));
+        assert!(book.set_peer(config(comes, &[]), false, start));
+
+        assert!(book.contains(stays) && book.contains(comes) && !book.contains(goes));
+        assert_eq!(book.poll_attempts(start, || 0.0), [(stays, address(3))]);
+    }
+
+    #[test]
+    fn a_peer_without_configured_addresses_is_dialled_where_it_is_found() {
+        let (start, (local, peer)) = (Instant::now(), local_and_peer());
+        let mut book = RedialBook::new(local, vec![config(peer, &[])], start);
+
+        book.set_found(peer, vec![address(7)], false, start);
+
+        assert_eq!(book.poll_attempts(start, || 0.0), [(peer, address(7))]);
+    }
+
+    #[test]
+    fn failure_is_new_once_until_the_peer_was_there() {
+        let (start, (local, peer)) = (Instant::now(), local_and_peer());
+        let mut book = RedialBook::new(local, vec![config(peer, &[1])], start);
+
+        assert!(book.is_new_failure(peer, "refused"));
+        assert!(!book.is_new_failure(peer, "refused"));
+        assert!(book.is_new_failure(peer, "timed out"));
+        assert!(!book.is_new_failure(peer, "refused"));
+        book.handle_present(peer);
+        assert!(book.is_new_failure(peer, "refused"));
+    }
+
+    #[test]
+    fn endless_different_failures_stop_being_new() {
+        let mut failures = FailureNews::default();
+        let n_new = (0..100).filter(|n| failures.is_new(&n.to_string())).count();
+        assert_eq!(n_new, MAX_NEW_FAILURES);
+    }
+}

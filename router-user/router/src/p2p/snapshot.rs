@@ -1,0 +1,72 @@
+//! The state of the network at one moment.
+
+use std::time::{Duration, SystemTime};
+
+use libp2p::{Multiaddr, PeerId, core::Endpoint, swarm::ConnectionId};
+
+use super::{address::TransportKind, counters::NetworkCounters, found::FoundAddress};
+
+/// Which side opened a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConnectionDirection {
+    /// The peer dialled this node.
+    Inbound,
+    /// This node dialled the peer.
+    Outbound,
+}
+
+/// The state of the network at one moment.
+#[derive(Clone, Debug)]
+pub struct NetworkSnapshot {
+    /// The id of this node.
+    pub local_peer: PeerId,
+    /// The addresses that this node listens on.
+    pub listening: Vec<Multiaddr>,
+    /// Every configured peer, in order of configuration.
+    pub peers: Vec<PeerSnapshot>,
+    /// What was refused or failed since the start.
+    pub counters: NetworkCounters,
+}
+
+/// A configured peer at one moment.
+#[derive(Clone, Debug)]
+pub struct PeerSnapshot {
+    /// The peer's id.
+    pub peer: PeerId,
+    /// The peer's connections, oldest first.
+    pub connections: Vec<ConnectionSnapshot>,
+    /// Why the last attempt to dial the peer failed, if none succeeded since.
+    pub last_dial_error: Option<String>,
+    /// The peer's addresses that were found and not configured, the nearest first.
+    pub found: Vec<FoundAddress>,
+}
+
+/// A connection at one moment.
+#[derive(Clone, Debug)]
+pub struct ConnectionSnapshot {
+    /// The connection's id, unique in this process.
+    pub connection: ConnectionId,
+    /// The peer's address.
+    pub address: Multiaddr,
+    /// Which side dialled.
+    pub direction: ConnectionDirection,
+    /// The transport that carries the connection.
+    pub transport: TransportKind,
+    /// When the connection was established.
+    pub since: SystemTime,
+    /// The last measured round trip.
+    pub rtt: Option<Duration>,
+    /// Number of live streams of [`IP_PROTOCOL`](super::IP_PROTOCOL) that the peer opened.
+    pub n_inbound_streams: usize,
+    /// Number of live streams of [`IP_PROTOCOL`](super::IP_PROTOCOL) that this node opened.
+    pub n_outbound_streams: usize,
+}
+
+impl From<Endpoint> for ConnectionDirection {
+    fn from(endpoint: Endpoint) -> Self {
+        match endpoint {
+            Endpoint::Dialer => Self::Outbound,
+            Endpoint::Listener => Self::Inbound,
+        }
+    }
+}

@@ -1,0 +1,323 @@
+//! The state of the network that others than the driver read: the behaviour adds established connections, the driver
+//! what it learns, and the handle reads it.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, SystemTime},
+};
+
+use libp2p::{Multiaddr, PeerId, swarm::ConnectionId};
+use tokio::{
+    runtime::Handle,
+    sync::{Semaphore, mpsc, oneshot},
+};
+
+use super::{
+    address::TransportKind,
+    counters::LiveNetworkCounters,
+    error::OpenError,
+    found::FoundAddress,
+    limits::MAX_STREAMS_PER_SIDE,
+    snapshot::{ConnectionDirection, ConnectionSnapshot, NetworkSnapshot, PeerSnapshot},
+    stream::DataStream,
+};
+
+/// The shared state of the network.
+#[derive(Debug)]
+pub(super) struct NetworkState {
+    pub(super) local_peer: PeerId,
+    pub(super) counters: LiveNetworkCounters,
+    tables: Mutex<Tables>,
+}
+
+#[derive(Debug, Default)]
+struct Tables {
+    connections: BTreeMap<ConnectionId, ConnectionEntry>,
+    listening: Vec<Multiaddr>,
+    /// The configured peers in order of configuration.
+    peers: Vec<PeerEntry>,
+}
+
+/// What is known of a configured peer.
+#[derive(Debug)]
+struct PeerEntry {
+    peer: PeerId,
+    last_dial_error: Option<String>,
+    found: Vec<FoundAddress>,
+}
+
+impl PeerEntry {
+    fn new(peer: PeerId) -> Self {
+        Self {
+            peer,
+            last_dial_error: None,
+            found: Vec::new(),
+        }
+    }
+}
+
+/// A connection as it was established.
+#[derive(Debug)]
+pub(super) struct ConnectionEntry {
+    pub(super) peer: PeerId,
+    pub(super) address: Multiaddr,
+    pub(super) direction: ConnectionDirection,
+    pub(super) transport: TransportKind,
+    pub(super) since: SystemTime,
+    pub(super) rtt: Option<Duration>,
+    pub(super) runtime: Handle,
+    pub(super) opener: StreamOpener,
+    pub(super) inbound_slots: Arc<Semaphore>,
+}
+
+/// The way to the task of a connection, which opens streams.
+#[derive(Clone, Debug)]
+pub(super) struct StreamOpener {
+    /// Holds as many requests as there are slots, so that the holder of a slot can always send.
+    pub(super) requests: mpsc::Sender<OpenStreamRequest>,
+    pub(super) slots: Arc<Semaphore>,
+}
+
+/// A request to open a stream. Dropping it unanswered says that the connection is gone.
+#[derive(Debug)]
+pub(super) struct OpenStreamRequest {
+    pub(super) slot: tokio::sync::OwnedSemaphorePermit,
+    pub(super) reply: oneshot::Sender<Result<DataStream, OpenError>>,
+}
+
+impl NetworkState {
+    pub(super) fn new(local_peer: PeerId, peers: impl IntoIterator<Item = PeerId>) -> Self {
+        Self {
+            local_peer,
+            counters: LiveNetworkCounters::default(),
+            tables: Mutex::new(Tables {
+                peers: peers.into_iter().map(PeerEntry::new).collect(),
+                ..Tables::default()
+            }),
+        }
+    }
+
+    pub(super) fn insert_connection(&self, connection: ConnectionId, entry: ConnectionEntry) {
+        self.tables().connections.insert(connection, entry);
+    }
+
+    pub(super) fn remove_connection(&self, connection: ConnectionId) {
+        self.tables().connections.remove(&connection);
+    }
+
+    pub(super) fn set_rtt(&self, connection: ConnectionId, rtt: Duration) {
+        if let Some(entry) = self.tables().connections.get_mut(&connection) {
+            entry.rtt = Some(rtt);
+        }
+    }
+
+    pub(super) fn set_listening(&self, listening: Vec<Multiaddr>) {
+        self.tables().listening = listening;
+    }
+
+    /// Sets the configured peers. What is known of those that stay is kept.
+    pub(super) fn set_peers(&self, peers: impl IntoIterator<Item = PeerId>) {
+        let mut tables = self.tables();
+        let before = std::mem::take(&mut tables.peers);
+        let mut before: HashMap<_, _> = before.into_iter().map(|entry| (entry.peer, entry)).collect();
+        tables.peers = peers
+            .into_iter()
+            .map(|peer| before.remove(&peer).unwrap_or_else(|| PeerEntry::new(peer)))
+            .collect();
+    }
+
+    pub(super) fn set_found(&self, peer: PeerId, found: Vec<FoundAddress>) {
+        if let Some(entry) = self.tables().peer_mut(peer) {
+            entry.found = found;
+        }
+    }
+
+    pub(super) fn set_dial_error(&self, peer: PeerId, error: Option<String>) {
+        if let Some(entry) = self.tables().peer_mut(peer) {
+            entry.last_dial_error = error;
+        }
+    }
+
+    pub(super) fn opener(&self, connection: ConnectionId) -> Option<StreamOpener> {
+        let tables = self.tables();
+        tables
+            .connections
+            .get(&connection)
+            .map(|entry| entry.opener.clone())
+    }
+
+    /// Returns the runtime of a connection, and the peer's address.
+    pub(super) fn runtime_and_address(&self, connection: ConnectionId) -> Option<(Handle, Multiaddr)> {
+        let tables = self.tables();
+        let entry = tables.connections.get(&connection)?;
+        Some((entry.runtime.clone(), entry.address.clone()))
+    }
+
+    /// Returns the runtimes of a peer's connections.
+    pub(super) fn runtimes(&self, peer: PeerId) -> Vec<Handle> {
+        let tables = self.tables();
+        tables
+            .of_peer(peer)
+            .map(|(_, entry)| entry.runtime.clone())
+            .collect()
+    }
+
+    /// Returns the remote address of the oldest TCP connection that this node dialled to a peer.
+    pub(super) fn dialled_over_tcp(&self, peer: PeerId) -> Option<Multiaddr> {
+        let tables = self.tables();
+        let dialled = tables.of_peer(peer).map(|(_, entry)| entry).filter(|entry| {
+            (entry.direction, entry.transport) == (ConnectionDirection::Outbound, TransportKind::Tcp)
+        });
+        Some(dialled.min_by_key(|entry| entry.since)?.address.clone())
+    }
+
+    /// Returns how many connections a peer has, and how many of them this node dialled.
+    pub(super) fn n_connections(&self, peer: PeerId) -> (usize, usize) {
+        let tables = self.tables();
+        let outbound = |entry: &ConnectionEntry| entry.direction == ConnectionDirection::Outbound;
+        (
+            tables.of_peer(peer).count(),
+            tables.of_peer(peer).filter(|(_, entry)| outbound(entry)).count(),
+        )
+    }
+
+    pub(super) fn snapshot(&self) -> NetworkSnapshot {
+        let tables = self.tables();
+        let peer_snapshot = |entry: &PeerEntry| {
+            let of_peer = tables.of_peer(entry.peer);
+            let mut connections: Vec<_> = of_peer.map(|(id, entry)| entry.snapshot(id)).collect();
+            connections.sort_by_key(|connection| connection.since);
+            PeerSnapshot {
+                peer: entry.peer,
+                connections,
+                last_dial_error: entry.last_dial_error.clone(),
+                found: entry.found.clone(),
+            }
+        };
+        NetworkSnapshot {
+            local_peer: self.local_peer,
+            listening: tables.listening.clone(),
+            peers: tables.peers.iter().map(peer_snapshot).collect(),
+            counters: self.counters.read(),
+        }
+    }
+
+    fn tables(&self) -> MutexGuard<'_, Tables> {
+        self.tables.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Tables {
+    fn of_peer(&self, peer: PeerId) -> impl Iterator<Item = (ConnectionId, &ConnectionEntry)> {
+        let connections = self.connections.iter().map(|(id, entry)| (*id, entry));
+        connections.filter(move |(_, entry)| entry.peer == peer)
+    }
+
+    fn peer_mut(&mut self, peer: PeerId) -> Option<&mut PeerEntry> {
+        self.peers.iter_mut().find(|entry| entry.peer == peer)
+    }
+}
+
+impl ConnectionEntry {
+    fn snapshot(&self, connection: ConnectionId) -> ConnectionSnapshot {
+        let in_use = |slots: &Semaphore| MAX_STREAMS_PER_SIDE.saturating_sub(slots.available_permits());
+        ConnectionSnapshot {
+            connection,
+            address: self.address.clone(),
+            direction: self.direction,
+            transport: self.transport,
+            since: self.since,
+            rtt: self.rtt,
+            n_inbound_streams: in_use(&self.inbound_slots),
+            n_outbound_streams: in_use(&self.opener.slots),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::UNIX_EPOCH;
+
+    use super::{super::found::FoundBy, *};
+
+    fn address(port: u16) -> Multiaddr {
+        format!("/ip4/192.0.2.1/tcp/{port}").parse().expect("an address")
+    }
+
+    fn connected(
+        state: &NetworkState,
+        id: usize,
+        peer: PeerId,
+        direction: ConnectionDirection,
+        since_s: u64,
+    ) -> ConnectionId {
+        let connection = ConnectionId::new_unchecked(id);
+        let (requests, _no_task) = mpsc::channel(1);
+        let slots = || Arc::new(Semaphore::new(MAX_STREAMS_PER_SIDE));
+        let entry = ConnectionEntry {
+            peer,
+            address: address(id as u16),
+            direction,
+            transport: TransportKind::Tcp,
+            since: UNIX_EPOCH + Duration::from_secs(since_s),
+            rtt: None,
+            runtime: Handle::current(),
+            opener: StreamOpener {
+                requests,
+                slots: slots(),
+            },
+            inbound_slots: slots(),
+        };
+        state.insert_connection(connection, entry);
+        connection
+    }
+
+    #[tokio::test]
+    async fn another_connection_goes_where_the_oldest_dialled_one_leads() {
+        let (peer, other) = (PeerId::random(), PeerId::random());
+        let state = NetworkState::new(PeerId::random(), [peer, other]);
+        connected(&state, 1, peer, ConnectionDirection::Inbound, 1);
+        connected(&state, 2, peer, ConnectionDirection::Outbound, 3);
+        let oldest = connected(&state, 3, peer, ConnectionDirection::Outbound, 2);
+        connected(&state, 4, other, ConnectionDirection::Inbound, 0);
+
+        assert_eq!(state.n_connections(peer), (3, 2));
+        assert_eq!(state.dialled_over_tcp(peer), Some(address(3)));
+        assert_eq!(state.dialled_over_tcp(other), None);
+
+        state.remove_connection(oldest);
+
+        assert_eq!(state.n_connections(peer), (2, 1));
+        assert_eq!(state.dialled_over_tcp(peer), Some(address(2)));
+    }
+
+    #[test]
+    fn a_peer_that_stays_keeps_what_is_known_of_it_and_one_that_comes_back_does_not() {
+        let (stays, goes) = (PeerId::random(), PeerId::random());
+        let state = NetworkState::new(PeerId::random(), [stays, goes]);
+        let found = vec![FoundAddress {
+            address: address(1),
+            by: FoundBy::Mdns,
+        }];
+        for peer in [stays, goes] {
+            state.set_dial_error(peer, Some("refused".to_owned()));
+            state.set_found(peer, found.clone());
+        }
+
+        state.set_peers([stays]);
+        state.set_peers([goes, stays]);
+
+        let known = state.snapshot().peers.into_iter();
+        let known: Vec<_> = known
+            .map(|peer| (peer.peer, peer.last_dial_error, peer.found))
+            .collect();
+        assert_eq!(
+            known,
+            [
+                (goes, None, Vec::new()),
+                (stays, Some("refused".to_owned()), found)
+            ]
+        );
+    }
+}
