@@ -26,7 +26,7 @@ const MAX_IDLE: u32 = 3;
 
 thread_local! {
     /// It is the thread that is woken, so its workers count together.
-    static PACE: RefCell<WakeupSuppression> = RefCell::new(WakeupSuppression::new(Instant::now()));
+    static SUPPRESSION: RefCell<WakeupSuppression> = RefCell::new(WakeupSuppression::new(Instant::now()));
 }
 
 /// Takes naps for one worker.
@@ -53,7 +53,7 @@ impl Napper {
     /// The worker took so much in a turn.
     pub(super) fn handle_taken(&mut self, n_packets: usize, n_bytes: usize) {
         self.n_idle = 0;
-        PACE.with_borrow_mut(|pace| pace.handle_taken(n_packets, n_bytes));
+        SUPPRESSION.with_borrow_mut(|suppression| suppression.handle_taken(n_packets, n_bytes));
     }
 
     /// Naps if that is better than to sleep, when there was nothing to take at `now`; says whether it was.
@@ -61,7 +61,7 @@ impl Napper {
     /// # Errors
     /// The timer cannot be set or waited for.
     pub(super) async fn nap(&mut self, now: Instant) -> io::Result<bool> {
-        if self.n_idle == MAX_IDLE || !PACE.with_borrow_mut(|pace| pace.poll_nap(now)) {
+        if self.n_idle == MAX_IDLE || !SUPPRESSION.with_borrow_mut(|suppression| suppression.poll_nap(now)) {
             return Ok(false);
         }
         self.n_idle += 1;

@@ -123,7 +123,7 @@ impl Announcement {
     ///
     /// # Errors
     /// Returns why the record is not believed at `now`.
-    pub fn verify(bytes: &[u8], peer: PeerId, now: SystemTime) -> Result<Self, AnnouncementError> {
+    pub(super) fn verify(bytes: &[u8], peer: PeerId, now: SystemTime) -> Result<Self, AnnouncementError> {
         if bytes.len() > MAX_ANNOUNCEMENT_BYTES {
             return Err(AnnouncementError::TooLarge { len: bytes.len() });
         }

@@ -1,11 +1,11 @@
 //! The behaviour that admits connections and carries the streams on them.
 
 mod handler;
+mod handshakes;
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashSet,
     fmt,
-    net::IpAddr,
     sync::{Arc, atomic::Ordering::Relaxed},
     task::{Context, Poll},
     time::SystemTime,
@@ -14,7 +14,6 @@ use std::{
 use libp2p::{
     Multiaddr, PeerId,
     core::{Endpoint, transport::PortUse},
-    multiaddr::Protocol,
     swarm::{
         ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, THandler, THandlerInEvent,
         THandlerOutEvent, ToSwarm,
@@ -29,12 +28,7 @@ use super::{
     state::{ConnectionEntry, NetworkState, StreamOpener},
 };
 use handler::StreamHandler;
-
-/// Most inbound connections that may be in their handshake at a time.
-const MAX_HANDSHAKES: usize = 128;
-
-/// Most inbound connections in their handshake from one IP address, so that one host cannot take them all.
-const MAX_HANDSHAKES_PER_ADDRESS: usize = 16;
+use handshakes::Handshakes;
 
 /// Why a connection was refused.
 #[derive(Debug, thiserror::Error)]
@@ -60,7 +54,7 @@ pub(super) struct StreamBehaviour {
     inbound: Arc<dyn InboundStreams>,
     placement: Placement,
     next_task: NextConnectionTask,
-    handshakes: HashMap<ConnectionId, Option<IpAddr>>,
+    handshakes: Handshakes,
     dials: HashSet<ConnectionId>,
     redials: HashSet<ConnectionId>,
 }
@@ -79,7 +73,7 @@ impl StreamBehaviour {
             inbound,
             placement,
             next_task,
-            handshakes: HashMap::new(),
+            handshakes: Handshakes::default(),
             dials: HashSet::new(),
             redials: HashSet::new(),
         }
@@ -98,25 +92,6 @@ impl StreamBehaviour {
     /// Marks a dial that is wanted only as long as this node has not reached the peer otherwise.
     pub(super) fn handle_redial(&mut self, connection: ConnectionId) {
         self.redials.insert(connection);
-    }
-
-    fn admit_handshake(
-        &mut self,
-        connection: ConnectionId,
-        remote: &Multiaddr,
-    ) -> Result<(), ConnectionRefusal> {
-        let ip = remote.iter().find_map(|protocol| match protocol {
-            Protocol::Ip4(ip) => Some(IpAddr::V4(ip)),
-            Protocol::Ip6(ip) => Some(IpAddr::V6(ip)),
-            _ => None,
-        });
-        let n_from_there = self.handshakes.values().filter(|other| **other == ip).count();
-        if self.handshakes.len() >= MAX_HANDSHAKES || n_from_there >= MAX_HANDSHAKES_PER_ADDRESS {
-            self.state.counters.handshakes_refused.fetch_add(1, Relaxed);
-            return Err(ConnectionRefusal::TooManyHandshakes);
-        }
-        self.handshakes.insert(connection, ip);
-        Ok(())
     }
 
     fn admit(
@@ -194,8 +169,11 @@ impl NetworkBehaviour for StreamBehaviour {
         _local: &Multiaddr,
         remote: &Multiaddr,
     ) -> Result<(), ConnectionDenied> {
-        self.admit_handshake(connection, remote)
-            .map_err(ConnectionDenied::new)
+        if self.handshakes.begin(connection, remote) {
+            return Ok(());
+        }
+        self.state.counters.handshakes_refused.fetch_add(1, Relaxed);
+        Err(ConnectionDenied::new(ConnectionRefusal::TooManyHandshakes))
     }
 
     fn handle_pending_outbound_connection(
@@ -219,7 +197,7 @@ impl NetworkBehaviour for StreamBehaviour {
         _local: &Multiaddr,
         remote: &Multiaddr,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        self.handshakes.remove(&connection);
+        self.handshakes.end(connection);
         self.establish(connection, peer, remote, Endpoint::Listener)
     }
 
@@ -237,7 +215,7 @@ impl NetworkBehaviour for StreamBehaviour {
     fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
         match event {
             FromSwarm::ListenFailure(failure) => {
-                self.handshakes.remove(&failure.connection_id);
+                self.handshakes.end(failure.connection_id);
             }
             FromSwarm::DialFailure(failure) => {
                 self.dials.remove(&failure.connection_id);

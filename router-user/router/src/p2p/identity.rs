@@ -10,36 +10,36 @@ use std::{
 use base64::{Engine, engine::general_purpose::STANDARD};
 use libp2p::identity::{KeyType, Keypair};
 
-/// A key file is about 100 bytes; whatever is longer is not one.
+/// Longest key file in bytes. A key file has about 100 bytes, so a longer file is none.
 const MAX_FILE_BYTES: u64 = 4096;
 
 /// Why a key file could not be made or read.
 #[derive(Debug, thiserror::Error)]
 pub enum IdentityError {
-    /// The file to make is there already.
+    /// The file to be made exists already.
     #[error("{} exists and is not overwritten; remove it first, or choose another file", path.display())]
     Exists {
         /// The file.
         path: PathBuf,
     },
-    /// The directory of the file to make is not there.
+    /// The directory of the file to be made does not exist.
     #[error("the directory of {} does not exist; create it first", path.display())]
     NoDirectory {
         /// The file.
         path: PathBuf,
     },
-    /// The file to read is not there.
+    /// The file to be read does not exist.
     #[error("no key file {}; make one with `stream-router keygen --out {}`", path.display(), path.display())]
     Missing {
         /// The file.
         path: PathBuf,
     },
-    /// Others than the owner may read or write the file.
+    /// Other users than the owner may read or write the file.
     #[error("{} has mode {mode:04o}, so others than its owner can use it; run `chmod 600 {}`", path.display(), path.display())]
     Exposed {
         /// The file.
         path: PathBuf,
-        /// Its permission bits.
+        /// The permission bits of the file.
         mode: u32,
     },
     /// The file does not hold an Ed25519 key pair.
@@ -47,7 +47,7 @@ pub enum IdentityError {
     Malformed {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// What is wrong with the file.
         reason: &'static str,
     },
     /// The system refused an operation.
@@ -55,9 +55,9 @@ pub enum IdentityError {
     Io {
         /// The file.
         path: PathBuf,
-        /// What was tried.
+        /// The operation.
         action: &'static str,
-        /// What the system said.
+        /// The error of the system.
         source: io::Error,
     },
 }
@@ -136,7 +136,7 @@ pub fn generate(path: &Path) -> Result<Keypair, IdentityError> {
 ///
 /// # Errors
 ///
-/// When the file is missing, usable by others than its owner, or does not hold an Ed25519 key pair.
+/// Returns an error if the file is missing, usable by others than its owner, or does not hold an Ed25519 key pair.
 pub fn load(path: &Path) -> Result<Keypair, IdentityError> {
     let io = |action| {
         move |source| IdentityError::Io {
