@@ -31,6 +31,7 @@ mod limits;
 mod listener_log;
 mod local_network;
 mod network;
+mod node_behaviour;
 mod peer_connections;
 mod port;
 mod redial;

@@ -13,17 +13,10 @@ use futures::StreamExt;
 use libp2p::{
     Multiaddr, PeerId, Swarm,
     core::ConnectedPoint,
-    kad::{
-        self, GetRecordError, GetRecordOk, InboundRequest, QueryResult, store::MemoryStore,
-        store::RecordStore,
-    },
+    kad::{self, GetRecordError, GetRecordOk, InboundRequest, QueryResult},
     metrics::{Metrics, Recorder, Registry},
     ping,
-    swarm::{
-        ConnectionError, ConnectionId, DialError, ListenError, NetworkBehaviour, SwarmEvent,
-        behaviour::toggle::Toggle,
-        dial_opts::{DialOpts, PeerCondition},
-    },
+    swarm::{ConnectionError, ConnectionId, DialError, ListenError, SwarmEvent},
 };
 use stream_router_engine::causes::with_sources;
 use tokio::{
@@ -31,13 +24,11 @@ use tokio::{
     time::{Instant, sleep_until, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
-use tracing::Span;
 
 use super::{
     address::transport_kind,
     address_discovery::{AddressDiscovery, FoundChange},
-    announcement::key_of,
-    behaviour::{ConnectionRefusal, StreamBehaviour},
+    behaviour::ConnectionRefusal,
     config::PeerConfig,
     dht::LookupReply,
     dial_error::dial_error_text,
@@ -46,7 +37,8 @@ use super::{
     event_backlog::EventBacklog,
     handle::DriverRequest,
     listener_log::ListenerLog,
-    local_network::{LocalEvent, LocalNetwork},
+    local_network::LocalEvent,
+    node_behaviour::{NodeBehaviour, NodeBehaviourEvent, dial_options, event_span},
     peer_connections::{PeerConnections, WentDown},
     redial_book::RedialBook,
     snapshot::ConnectionDirection,
@@ -55,17 +47,6 @@ use super::{
 
 /// How long closing all connections may take at the end; each has 1 s.
 const STOP_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// The behaviours of the swarm.
-///
-/// [`StreamBehaviour`] must be the last field: it knows then that no other behaviour refuses what it admits.
-#[derive(NetworkBehaviour)]
-pub(super) struct NodeBehaviour {
-    pub(super) ping: ping::Behaviour,
-    pub(super) local_network: Toggle<LocalNetwork>,
-    pub(super) kad: Toggle<kad::Behaviour<MemoryStore>>,
-    pub(super) streams: StreamBehaviour,
-}
 
 /// The task of a network.
 pub(super) struct Driver {
@@ -237,9 +218,7 @@ impl Driver {
             // An error says that it was not connected; attempts to dial it are given up all the same.
             let _not_connected = self.swarm.disconnect_peer_id(peer);
             self.discovery.remove_peer(peer);
-            if let Some(kad) = self.swarm.behaviour_mut().kad.as_mut() {
-                kad.store_mut().remove(&key_of(peer));
-            }
+            self.swarm.behaviour_mut().forget_record(peer);
         }
         let mut new_peers = Vec::new();
         for config in peers {
@@ -253,8 +232,7 @@ impl Driver {
             }
         }
         for peer in &new_peers {
-            let local = self.swarm.behaviour().local_network.as_ref();
-            let seen = local.map(|local| local.known(*peer)).unwrap_or_default();
+            let seen = self.swarm.behaviour().seen_on_local_network(*peer);
             let changes = self.discovery.handle_local(LocalEvent::Seen(seen));
             self.use_found(changes, now);
         }
@@ -270,14 +248,11 @@ impl Driver {
         let work = self
             .discovery
             .poll_dht(now, SystemTime::now(), is_present, listening);
-        if let Some(kad) = self.swarm.behaviour_mut().kad.as_mut() {
-            if let Some(record) = work.publish
-                && let Err(error) = kad.put_record(record, kad::Quorum::One)
-            {
-                tracing::warn!(%error, "cannot keep what this node says of itself");
-            }
-            for peer in work.look_up {
-                let query = kad.get_record(key_of(peer));
+        if let Some(record) = work.publish {
+            self.swarm.behaviour_mut().publish_record(record);
+        }
+        for peer in work.look_up {
+            if let Some(query) = self.swarm.behaviour_mut().look_up_record(peer) {
                 self.discovery.handle_lookup(query, peer, None);
             }
         }
@@ -286,13 +261,14 @@ impl Driver {
 
     /// Looks up what a peer says of itself.
     fn find_announcement(&mut self, peer: PeerId, reply: LookupReply) {
-        let allowed = self.discovery.check_lookup(self.connections.is_anybody_present());
-        let kad = self.swarm.behaviour_mut().kad.as_mut();
-        match allowed.and_then(|()| kad.ok_or(LookupError::Off)) {
-            Ok(kad) => {
-                let query = kad.get_record(key_of(peer));
-                self.discovery.handle_lookup(query, peer, Some(reply));
-            }
+        let is_connected = self.connections.is_anybody_present();
+        let behaviour = self.swarm.behaviour_mut();
+        let begun = self
+            .discovery
+            .check_lookup(is_connected)
+            .and_then(|()| behaviour.look_up_record(peer).ok_or(LookupError::Off));
+        match begun {
+            Ok(query) => self.discovery.handle_lookup(query, peer, Some(reply)),
             // The caller may have gone.
             Err(error) => drop(reply.send(Err(error))),
         }
@@ -435,10 +411,9 @@ impl Driver {
         self.state.set_dial_error(peer, None);
         if self.connections.handle_established(connection, peer) {
             self.discovery.handle_neighbour(now);
-            if let Some(kad) = self.swarm.behaviour_mut().kad.as_mut() {
-                // The remote address of an inbound connection is none to dial, but nothing is dialled for the DHT.
-                kad.add_address(&peer, address.clone());
-            }
+            self.swarm
+                .behaviour_mut()
+                .add_dht_neighbour(peer, address.clone());
         }
         self.backlog.push(NetworkEvent::Connected {
             peer,
@@ -464,9 +439,7 @@ impl Driver {
         });
         if was_last {
             self.redials.handle_absent(peer, now);
-            if let Some(kad) = self.swarm.behaviour_mut().kad.as_mut() {
-                kad.remove_peer(&peer);
-            }
+            self.swarm.behaviour_mut().remove_dht_neighbour(peer);
             self.look_for_absent(now);
         }
     }
@@ -539,11 +512,11 @@ impl Driver {
     fn keep_record(&mut self, brought: &kad::Record, now: Instant) -> Result<(), String> {
         let believed = self.discovery.handle_record(brought, now, SystemTime::now())?;
         self.use_found(believed.change, now);
-        let kad = self.swarm.behaviour_mut().kad.as_mut();
-        let (Some(kad), Some(record)) = (kad, believed.kept) else {
+        let Some(record) = believed.kept else {
             return Ok(());
         };
-        kad.store_mut().put(record).map_err(|error| error.to_string())
+        let kept = self.swarm.behaviour_mut().keep_record(record);
+        kept.map_err(|error| error.to_string())
     }
 
     fn handle_answer(&mut self, query: kad::QueryId, found: &kad::PeerRecord, now: Instant) {
@@ -596,49 +569,4 @@ impl Driver {
             None => tracing::debug!(%address, reason, "refused an inbound connection"),
         }
     }
-}
-
-/// Returns a span that says which peer and connection an event is about.
-fn event_span(event: &SwarmEvent<NodeBehaviourEvent>) -> Span {
-    match event {
-        SwarmEvent::Behaviour(NodeBehaviourEvent::Ping(ping::Event { peer, connection, .. }))
-        | SwarmEvent::ConnectionEstablished {
-            peer_id: peer,
-            connection_id: connection,
-            ..
-        }
-        | SwarmEvent::ConnectionClosed {
-            peer_id: peer,
-            connection_id: connection,
-            ..
-        }
-        | SwarmEvent::OutgoingConnectionError {
-            peer_id: Some(peer),
-            connection_id: connection,
-            ..
-        } => tracing::debug_span!("connection_event", %peer, %connection),
-        SwarmEvent::IncomingConnection {
-            connection_id: connection,
-            ..
-        }
-        | SwarmEvent::OutgoingConnectionError {
-            connection_id: connection,
-            ..
-        }
-        | SwarmEvent::IncomingConnectionError {
-            connection_id: connection,
-            ..
-        } => tracing::debug_span!("connection_event", %connection),
-        _ => Span::none(),
-    }
-}
-
-fn dial_options(peer: PeerId, address: &Multiaddr) -> DialOpts {
-    DialOpts::peer_id(peer)
-        .condition(PeerCondition::Always)
-        .addresses(vec![address.clone()])
-        // From the listening port two peers that dial each other at once would share one TCP connection, in which both
-        // think they are the dialler.
-        .allocate_new_port()
-        .build()
 }

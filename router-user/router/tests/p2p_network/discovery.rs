@@ -444,7 +444,7 @@ impl StockKad {
         .await;
     }
 
-    /// Says of a peer that it is there, to whoever asks.
+    /// Makes the node refer those that ask for a peer to this address.
     async fn tell_of(&self, peer: PeerId, address: Multiaddr) {
         self.wish(move |kad| {
             kad.add_address(&peer, address);
