@@ -4,6 +4,7 @@ mod capture;
 mod connections;
 mod counter_meanings;
 pub mod counters;
+mod data_path;
 mod data_thread;
 mod discovery;
 mod doorbell;

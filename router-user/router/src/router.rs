@@ -81,7 +81,7 @@ use queue::{Refused, Tag};
 use resolver::{Ask, MAX_ASKS, Resolver};
 use stats::Counters;
 use stream_router_engine::flow_cache::{FlowCache, StreamIndex, Tick};
-use worker::Station;
+use worker::WorkerInbox;
 
 pub use crate::config::{
     FieldProblem, StreamRouterConfig, StreamRouterConfigBuilder, StreamRouterConfigError,
@@ -90,8 +90,8 @@ pub use error::DispatchError;
 pub use pool::{PoolError, StreamPool};
 pub use stats::{PeerStats, RefusedPackets, RouterStats, ShutdownReport};
 
-/// Wishes that may wait.
-const MAX_WISHES: usize = 16;
+/// Requests for another number of workers or streams that may wait.
+const MAX_REQUESTS: usize = 16;
 
 /// Routes packets to peers. Cheap to clone; all clones are one router, which ends when the last one is dropped.
 ///
@@ -129,7 +129,7 @@ pub struct StreamRouter(Arc<Inner>);
 struct Inner {
     shared: Arc<Shared>,
     asks: mpsc::Sender<Ask>,
-    wishes: mpsc::Sender<Wish>,
+    requests: mpsc::Sender<ScaleRequest>,
     list: Box<dyn Fn(PeerId) -> Vec<String> + Send + Sync>,
     tasks: Mutex<Option<Tasks>>,
 }
@@ -142,8 +142,8 @@ struct Tasks {
     finish: CancellationToken,
 }
 
-/// How many there are to be, whatever the load says.
-enum Wish {
+/// A request for a number of workers or streams, whatever the load says.
+enum ScaleRequest {
     Workers(u32),
     Streams(u32),
 }
@@ -161,7 +161,7 @@ struct Shared {
     /// Now, for dispatchers, which read no clock.
     tick: AtomicU32,
     slots: Vec<AtomicU8>,
-    stations: Vec<OnceLock<Arc<Station>>>,
+    inboxes: Vec<OnceLock<Arc<WorkerInbox>>>,
     closing: AtomicBool,
     n_workers: AtomicU32,
     n_retired_workers: AtomicU32,
@@ -181,7 +181,7 @@ impl StreamRouter {
         let shared = Arc::new(Shared::new(config));
         let (stop, finish) = (CancellationToken::new(), CancellationToken::new());
         let (asks, asked) = mpsc::channel(MAX_ASKS);
-        let (wishes, wished) = mpsc::channel(MAX_WISHES);
+        let (requests, requested) = mpsc::channel(MAX_REQUESTS);
         let stream_pool = Arc::new(stream_pool);
         let list = {
             let stream_pool = stream_pool.clone();
@@ -190,7 +190,7 @@ impl StreamRouter {
         let resolver = Resolver::new(shared.clone(), stream_pool, peer_discovery, finish.clone());
         let tasks = Tasks {
             manager: AbortOnDropHandle::new(tokio::spawn(
-                Manager::new(shared.clone()).run(wished, stop.clone()),
+                Manager::new(shared.clone()).run(requested, stop.clone()),
             )),
             resolver: AbortOnDropHandle::new(tokio::spawn(resolver.run(asked, stop.clone()))),
             stop,
@@ -199,7 +199,7 @@ impl StreamRouter {
         Self(Arc::new(Inner {
             shared,
             asks,
-            wishes,
+            requests,
             list,
             tasks: Mutex::new(Some(tasks)),
         }))
@@ -215,8 +215,8 @@ impl StreamRouter {
         let shared = &self.0.shared;
         match self.dispatch(packet) {
             Ok(worker) => {
-                if let Some(station) = shared.station(worker) {
-                    station.ring();
+                if let Some(inbox) = shared.inbox(worker) {
+                    inbox.wake();
                 }
                 Ok(())
             }
@@ -234,19 +234,19 @@ impl StreamRouter {
         mut handle_refused: impl FnMut(usize, DispatchError),
     ) -> usize {
         let shared = &self.0.shared;
-        let (mut n_taken, mut to_ring) = (0, 0_u32);
+        let (mut n_taken, mut to_wake) = (0, 0_u32);
         for (index, packet) in packets.into_iter().enumerate() {
             match self.dispatch(packet) {
                 Ok(worker) => {
                     n_taken += 1;
-                    to_ring |= 1 << worker;
+                    to_wake |= 1 << worker;
                 }
                 Err(error) => handle_refused(index, shared.counters.refuse(error)),
             }
         }
-        for worker in (0..MAX_WORKERS).filter(|worker| to_ring & 1 << worker != 0) {
-            if let Some(station) = shared.station(worker) {
-                station.ring();
+        for worker in (0..MAX_WORKERS).filter(|worker| to_wake & 1 << worker != 0) {
+            if let Some(inbox) = shared.inbox(worker) {
+                inbox.wake();
             }
         }
         n_taken
@@ -282,13 +282,13 @@ impl StreamRouter {
     /// Has `n` workers take new flows, within `min_workers` and `max_workers`, until the next decision by load.
     pub async fn set_workers(&self, n: u32) {
         // A router that has ended has no workers to set.
-        let _ended = self.0.wishes.send(Wish::Workers(n)).await;
+        let _ended = self.0.requests.send(ScaleRequest::Workers(n)).await;
     }
 
     /// Has `n` streams to each peer take new flows, within the configured bounds, until the next decision by load.
     pub async fn set_streams(&self, n: u32) {
         // A router that has ended has no streams to set.
-        let _ended = self.0.wishes.send(Wish::Streams(n)).await;
+        let _ended = self.0.requests.send(ScaleRequest::Streams(n)).await;
     }
 
     /// The streams to `peer` that its pool has open.
@@ -301,12 +301,12 @@ impl StreamRouter {
         let shared = &self.0.shared;
         RouterStats {
             n_processed: shared
-                .stations()
-                .map(|station| station.n_processed.load(Relaxed))
+                .inboxes()
+                .map(|inbox| inbox.n_processed.load(Relaxed))
                 .sum(),
             n_waiting: shared
-                .stations()
-                .map(|station| u64::from(station.queue.n_waiting()))
+                .inboxes()
+                .map(|inbox| u64::from(inbox.queue.n_waiting()))
                 .sum(),
             refused: shared.counters.refused(),
             n_workers: shared.n_workers.load(Relaxed),
@@ -427,7 +427,7 @@ impl Shared {
             streams_of_flows: cache(),
             tick: AtomicU32::new(0),
             slots: (0..SLOT_COUNT).map(|_| AtomicU8::new(0)).collect(),
-            stations: (0..MAX_WORKERS).map(|_| OnceLock::new()).collect(),
+            inboxes: (0..MAX_WORKERS).map(|_| OnceLock::new()).collect(),
             closing: AtomicBool::new(false),
             n_workers: AtomicU32::new(0),
             n_retired_workers: AtomicU32::new(0),
@@ -446,10 +446,10 @@ impl Shared {
         loop {
             let chosen = self.workers_of_flows.stream(hash, now, choose);
             let worker = u32::from(chosen.0);
-            let Some(station) = self.station(worker) else {
+            let Some(inbox) = self.inbox(worker) else {
                 return Err(DispatchError::ShuttingDown);
             };
-            match station.queue.push(tag, packet) {
+            match inbox.queue.push(tag, packet) {
                 Ok(()) => return Ok(worker),
                 Err(Refused::Full) => return Err(DispatchError::QueueFull { worker }),
                 Err(Refused::Closed) if self.closing.load(Relaxed) || choose() == chosen => {
@@ -461,18 +461,23 @@ impl Shared {
         }
     }
 
-    fn station(&self, worker: u32) -> Option<&Arc<Station>> {
-        self.stations.get(worker as usize)?.get()
+    fn inbox(&self, worker: u32) -> Option<&Arc<WorkerInbox>> {
+        self.inboxes.get(worker as usize)?.get()
     }
 
-    fn station_or_new(&self, worker: u32) -> Option<Arc<Station>> {
+    fn inbox_or_new(&self, worker: u32) -> Option<Arc<WorkerInbox>> {
         let workers = self.config.workers();
-        let new = || Arc::new(Station::new(workers.queue_size(), workers.ring_bytes() as usize));
-        Some(self.stations.get(worker as usize)?.get_or_init(new).clone())
+        let new = || {
+            Arc::new(WorkerInbox::new(
+                workers.queue_size(),
+                workers.ring_bytes() as usize,
+            ))
+        };
+        Some(self.inboxes.get(worker as usize)?.get_or_init(new).clone())
     }
 
-    fn stations(&self) -> impl Iterator<Item = &Arc<Station>> {
-        self.stations.iter().filter_map(OnceLock::get)
+    fn inboxes(&self) -> impl Iterator<Item = &Arc<WorkerInbox>> {
+        self.inboxes.iter().filter_map(OnceLock::get)
     }
 }
 

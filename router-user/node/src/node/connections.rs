@@ -11,8 +11,10 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::counters::{Counter, Counters};
+use super::data_path::DataPath;
 use super::peers::{LivePeers, Peer};
 use super::sender;
+use stream_router::egress::sender::SenderControl;
 use stream_router::p2p::{ConnectionId, NetworkEvent, NetworkHandle, PeerId};
 use stream_router_engine::flow_cache::StreamIndex;
 
@@ -20,7 +22,7 @@ use stream_router_engine::flow_cache::StreamIndex;
 const LEAVERS_CAPACITY: usize = 64;
 
 /// Connections of one peer, oldest first, and the sender of each lane; none without a connection.
-struct Link {
+struct PeerConnections {
     /// The peer, which may be configured no more.
     peer: Arc<Peer>,
     connections: Vec<(ConnectionId, Handle)>,
@@ -30,11 +32,11 @@ struct Link {
 /// The running sender of a lane.
 struct LaneSender {
     on: ConnectionId,
-    leave: CancellationToken,
+    control: SenderControl,
     task: AbortOnDropHandle<()>,
 }
 
-impl Link {
+impl PeerConnections {
     /// The connection that a lane belongs on, when `n_most` are used.
     fn home(&self, lane: usize, n_most: usize) -> Option<&(ConnectionId, Handle)> {
         let n_used = self.connections.len().min(n_most);
@@ -50,7 +52,7 @@ pub(super) struct Connections {
     network: NetworkHandle,
     n_most: usize,
     finish: CancellationToken,
-    links: HashMap<PeerId, Link>,
+    links: HashMap<PeerId, PeerConnections>,
     left: mpsc::Sender<(PeerId, StreamIndex)>,
     leavers: mpsc::Receiver<(PeerId, StreamIndex)>,
 }
@@ -58,16 +60,15 @@ pub(super) struct Connections {
 impl Connections {
     /// Uses `n_most` connections to a peer. Senders stop, with their outboxes empty, once `finish` is cancelled.
     pub(super) fn new(
-        peers: Arc<LivePeers>,
-        counters: Arc<Counters>,
+        data_path: DataPath,
         network: NetworkHandle,
         n_most: u32,
         finish: CancellationToken,
     ) -> Self {
         let (left, leavers) = mpsc::channel(LEAVERS_CAPACITY);
         Self {
-            peers,
-            counters,
+            peers: data_path.peers,
+            counters: data_path.counters,
             network,
             n_most: n_most as usize,
             finish,
@@ -122,10 +123,10 @@ impl Connections {
     }
 
     /// The link of a peer; none if it was configured when it connected, and now is no more.
-    fn link(&mut self, id: PeerId) -> Option<&mut Link> {
+    fn link(&mut self, id: PeerId) -> Option<&mut PeerConnections> {
         match self.links.entry(id) {
             Entry::Occupied(link) => Some(link.into_mut()),
-            Entry::Vacant(place) => Some(place.insert(Link {
+            Entry::Vacant(place) => Some(place.insert(PeerConnections {
                 peer: self.peers.load().by_id(&id)?.clone(),
                 connections: Vec::new(),
                 senders: Vec::new(),
@@ -161,7 +162,7 @@ impl Connections {
         if link.connections.is_empty() {
             peer.connected.store(false, Relaxed);
         }
-        for (index, lane) in peer.streams.lanes().iter().enumerate() {
+        for (index, lane) in peer.lanes.all().iter().enumerate() {
             let mut sender = senders.next();
             if let Some(lost) = sender.take_if(|sender| Some(sender.on) == lost) {
                 // Gone before the next one starts, or two could write the same flow.
@@ -178,7 +179,7 @@ impl Connections {
             let sender =
                 sender.unwrap_or_else(|| self.start_sender(&peer, StreamIndex(index as u8), *on, runtime));
             if sender.on != *on {
-                sender.leave.cancel();
+                sender.control.leave.cancel();
             }
             link.senders.push(sender);
         }
@@ -197,15 +198,17 @@ impl Connections {
         on: ConnectionId,
         runtime: &Handle,
     ) -> LaneSender {
-        let leave = CancellationToken::new();
+        let control = SenderControl {
+            leave: CancellationToken::new(),
+            finish: self.finish.clone(),
+        };
         let run = sender::run(
             peer.clone(),
             stream,
             on,
             self.network.clone(),
             self.counters.clone(),
-            leave.clone(),
-            self.finish.clone(),
+            control.clone(),
         );
         let (id, left) = (peer.id, self.left.clone());
         let task = runtime.spawn(async move {
@@ -215,7 +218,7 @@ impl Connections {
         });
         LaneSender {
             on,
-            leave,
+            control,
             task: AbortOnDropHandle::new(task),
         }
     }

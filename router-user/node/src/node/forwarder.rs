@@ -6,15 +6,16 @@ use std::time::Instant;
 
 use router_common::frame::{FrameHeader, VnetHeader};
 use router_common::record::RecordHeader;
+use tracing::{Level, trace};
 
-use super::capture::{Passing, Taps, Turn};
-use super::counters::{Counter, Counters};
-use super::peers::{LivePeers, PeerTable};
+use super::capture::{Passing, Turn};
+use super::counters::Counter;
+use super::data_path::DataPath;
+use super::peers::PeerTable;
 use crate::control::CaptureDirection;
-use crate::device::{Injector, ReplyBuffer, TokenBucket, Unreachable, unreachable};
+use crate::device::{ReplyBuffer, TokenBucket, Unreachable, unreachable};
 use stream_router::egress::turn_batches::{Now, Outgoing, TurnBatches};
 use stream_router_engine::addresses::addresses;
-use stream_router_engine::flow_cache::FlowCache;
 use stream_router_engine::flow_class::is_urgent;
 use stream_router_engine::route_table::PeerIndex;
 
@@ -24,44 +25,33 @@ const UNREACHABLE_BURST: u32 = 20;
 
 /// Sorts captured packets by peer, in order, and answers for those that nobody takes.
 pub(super) struct Forwarder {
-    live_peers: Arc<LivePeers>,
-    /// Those of this turn.
+    data_path: DataPath,
+    /// The peers of this turn.
     peers: Arc<PeerTable>,
-    counters: Arc<Counters>,
-    injector: Injector,
     unreachable_limit: TokenBucket,
     reply: ReplyBuffer,
-    flows: Arc<FlowCache>,
     now: Now,
     batches: TurnBatches,
     last_route: Option<(std::net::IpAddr, PeerIndex)>,
-    taps: Arc<Taps>,
-    /// While somebody captures.
+    /// Packets of this turn for captures, while there is one.
     captured: Option<Turn>,
+    /// Whether the log follows single packets in this turn.
+    traces: bool,
 }
 
 impl Forwarder {
-    /// A forwarder with empty batches.
-    pub(super) fn new(
-        peers: Arc<LivePeers>,
-        flows: Arc<FlowCache>,
-        counters: Arc<Counters>,
-        injector: Injector,
-        taps: Arc<Taps>,
-    ) -> Self {
+    /// Makes a forwarder with empty batches.
+    pub(super) fn new(data_path: &DataPath) -> Self {
         Self {
             batches: TurnBatches::default(),
-            now: Now::new(Instant::now(), &flows),
-            flows,
-            peers: peers.load_full(),
-            live_peers: peers,
-            counters,
-            injector,
+            now: Now::new(Instant::now(), &data_path.flows),
+            peers: data_path.peers.load_full(),
+            data_path: data_path.clone(),
             unreachable_limit: TokenBucket::new(UNREACHABLE_PER_SECOND, UNREACHABLE_BURST, Instant::now()),
             reply: ReplyBuffer::default(),
             last_route: None,
-            taps,
             captured: None,
+            traces: false,
         }
     }
 
@@ -99,11 +89,15 @@ impl Forwarder {
             self.refuse(packet, Counter::TxPeerDown, Unreachable::Host);
             return;
         }
-        let choose = || peer.streams.choose(flow_hash);
-        let stream = self.flows.stream(flow_hash, self.now.tick, choose);
-        let Some(lane) = peer.streams.lane(stream) else {
+        let choose = || peer.lanes.choose(flow_hash);
+        let stream = self.data_path.flows.stream(flow_hash, self.now.tick, choose);
+        let Some(lane) = peer.lanes.get(stream) else {
             return;
         };
+        if self.traces {
+            let (stream, len) = (stream.0, packet.len());
+            trace!(peer = %peer.id, stream, flow_hash, len, "packet to a peer");
+        }
         let outgoing = Outgoing {
             peer: index.0,
             stream,
@@ -114,40 +108,45 @@ impl Forwarder {
         };
         let n_refused = self.batches.push(&outgoing, self.now);
         if n_refused > 0 {
-            self.counters.add(Counter::TxQueueFull, u64::from(n_refused));
+            self.data_path
+                .counters
+                .add(Counter::TxQueueFull, u64::from(n_refused));
         }
     }
 
     /// Begins a turn: flows have their next packets at `now`, and go to the peers that are configured then.
     pub(super) fn handle_turn(&mut self, now: Instant) {
-        let peers = self.live_peers.load();
+        let peers = self.data_path.peers.load();
         if !Arc::ptr_eq(&peers, &self.peers) {
             self.peers = Arc::clone(&peers);
             self.last_route = None;
         }
-        self.now = Now::new(now, &self.flows);
-        self.captured = self.taps.begin_turn();
+        self.now = Now::new(now, &self.data_path.flows);
+        self.captured = self.data_path.taps.begin_turn();
+        self.traces = tracing::enabled!(Level::TRACE);
     }
 
     /// Hands every begun batch to its stream.
     pub(super) fn flush(&mut self) {
         self.captured = None;
-        let lane = |peer, stream| self.peers.get(PeerIndex(peer))?.streams.lane(stream);
+        let lane = |peer, stream| self.peers.get(PeerIndex(peer))?.lanes.get(stream);
         self.batches.flush(self.now, lane, |_, n_refused| {
-            self.counters.add(Counter::TxQueueFull, u64::from(n_refused));
+            self.data_path
+                .counters
+                .add(Counter::TxQueueFull, u64::from(n_refused));
         });
     }
 
     /// Counts a packet that goes nowhere and tells its sender, as often as the limit allows.
     fn refuse(&mut self, packet: &[u8], counter: Counter, kind: Unreachable) {
-        self.counters.add(counter, 1);
+        self.data_path.counters.add(counter, 1);
         if !self.unreachable_limit.take(Instant::now()) {
             return;
         }
         if let Ok(reply) = unreachable(packet, kind, &mut self.reply)
-            && self.injector.inject(reply).is_ok()
+            && self.data_path.injector.inject(reply).is_ok()
         {
-            self.counters.add(Counter::IcmpUnreachableSent, 1);
+            self.data_path.counters.add(Counter::IcmpUnreachableSent, 1);
         }
     }
 }

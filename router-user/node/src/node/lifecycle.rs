@@ -14,14 +14,13 @@ use tracing::{info, warn};
 
 use super::capture::Taps;
 use super::connections::Connections;
-use super::counters::Counters;
+use super::data_path::DataPath;
 use super::data_thread::DataThreads;
 use super::error::NodeError;
-use super::forwarder::Forwarder;
 use super::gateways::{Gateways, HostNetworks};
 use super::observed::Observed;
 use super::peer_registry::PeerRegistry;
-use super::peers::LivePeers;
+use super::peers::{LivePeers, QUEUE_LIMITS};
 use super::prefixes::PrefixTable;
 use super::receiver::Receivers;
 use super::reload::{ConfigFile, Live, ReloadError, Reloaded, network_peers};
@@ -35,7 +34,7 @@ use crate::control::{ControlServer, ReloadWish, Wishes};
 use crate::device::{Device, DeviceError, DeviceSettings, Netlink};
 use crate::kernel::{BPFFS, Kernel, KernelConfig};
 use crate::logs::Logs;
-use stream_router::egress::streams::Streams;
+use stream_router::egress::lanes::PeerLanes;
 use stream_router::p2p::{Keypair, Network, NetworkConfig, NetworkHandle, identity};
 use stream_router_engine::flow_cache::FlowCache;
 use stream_router_engine::route_table::PeerIndex;
@@ -55,14 +54,23 @@ pub struct Node {
     kernel: Arc<Kernel>,
     network: NetworkHandle,
     live: Live,
-    stop_workers: CancellationToken,
-    finish_senders: CancellationToken,
+    ends: Ends,
     tasks: Tasks,
     data_threads: DataThreads,
     device: Device,
 }
 
+/// How the way of a packet is emptied, from its beginning.
+#[derive(Default)]
+struct Ends {
+    /// Workers end once their rings are empty.
+    workers: CancellationToken,
+    /// Senders end once their outboxes are empty.
+    senders: CancellationToken,
+}
+
 /// The tasks, most of them on the data thread.
+#[derive(Default)]
 struct Tasks {
     workers: JoinSet<io::Result<()>>,
     connections: JoinSet<()>,
@@ -96,55 +104,49 @@ impl Node {
                 action: "start the data threads",
                 source,
             })?;
-        let settings = DeviceSettings {
+        let device = Device::create(DeviceSettings {
             name: config.device().name(),
             addresses: config.device().addresses(),
             mtu: config.device().mtu(),
-        };
-        let device = Device::create(settings).await?;
+        })
+        .await?;
         let kernel = load_kernel(config)?;
         let mut registry = peer_registry(&kernel);
         let table = registry.table(config.peers(), config.streams().scaling().scaler.min)?;
         let prefixes = Arc::new(PrefixTable::new(kernel.clone()));
         prefixes.set_peers(&table)?;
-        let peers = Arc::new(LivePeers::from_pointee(table));
-        let counters = Arc::new(Counters::default());
-        let taps = Arc::new(Taps::default());
-
-        let receivers = Receivers {
-            peers: peers.clone(),
-            counters: counters.clone(),
+        let data_path = DataPath {
+            peers: Arc::new(LivePeers::from_pointee(table)),
+            flows: flow_cache(config),
+            counters: Arc::default(),
             injector: device.injector(),
-            taps: taps.clone(),
+            taps: Arc::default(),
         };
-        let mut network = start_network(config, keypair, receivers, &data_threads)?;
-        let workers = Arc::new(WorkerBoard::default());
-        let flows = flow_cache(config);
+
+        let mut network = start_network(config, keypair, &data_path, &data_threads)?;
+        let board = Arc::new(WorkerBoard::default());
         let mut pool = WorkerPool::new(
             kernel.clone(),
             config.workers(),
             config.connections(),
             data_threads.runtimes(),
-            new_forwarder(&flows, &peers, &counters, &device, &taps),
-            workers.clone(),
+            data_path.clone(),
+            board.clone(),
         )?;
         let (gateways, host_networks) = start_gateways(config, &kernel, &prefixes, &device).await?;
-        let status = NodeStatus::new(
+        let status = Arc::new(NodeStatus::new(
             config,
             Parts {
                 device_index: device.index(),
                 kernel: kernel.clone(),
-                peers: peers.clone(),
-                counters: counters.clone(),
-                flows: flows.clone(),
+                data_path: data_path.clone(),
                 network: network.handle.clone(),
-                workers,
+                workers: board,
                 runtimes: data_threads.runtimes(),
                 gateways: gateways.status(),
                 socket_drops: Box::new(gateways.drops()),
-                taps: taps.clone(),
             },
-        );
+        ));
         let (worker_wishes, wished_workers) = mpsc::channel(MAX_WISHES);
         let (stream_wishes, wished_streams) = mpsc::channel(MAX_WISHES);
         let wishes = Wishes {
@@ -152,89 +154,69 @@ impl Node {
             streams: stream_wishes,
             reload,
         };
-        let status = Arc::new(status);
         let control = ControlServer::start(config.node().control(), status.clone(), wishes)?;
-        let observed = Observed::start(
-            config,
-            status,
-            &data_threads.runtimes(),
-            network.driver.take_metrics(),
-        )?;
+        let network_metrics = network.driver.take_metrics();
+        let observed = Observed::start(config, status, &data_threads.runtimes(), network_metrics)?;
 
         kernel.attach()?;
-        device
-            .start(
-                config
-                    .peers()
-                    .iter()
-                    .flat_map(|peer| peer.allowed_ips().iter().copied()),
-            )
-            .await?;
+        let networks = config.peers().iter().flat_map(|peer| peer.allowed_ips());
+        device.start(networks.copied()).await?;
 
-        let (stop_workers, finish_senders) = (CancellationToken::new(), CancellationToken::new());
+        pool.start(gateways)?;
+        let (limits, _) = watch::channel(config.router().clone());
+        let ends = Ends::default();
         let n_connections = config.transport().connections_per_peer(data_threads.n());
+        let mut tasks = Tasks::default();
         let connections = Connections::new(
-            peers.clone(),
-            counters.clone(),
+            data_path.clone(),
             network.handle.clone(),
             n_connections,
-            finish_senders.clone(),
+            ends.senders.clone(),
         );
-        let on = data_threads.first();
-        let mut tasks = Tasks {
-            workers: JoinSet::new(),
-            connections: JoinSet::new(),
-            network: JoinSet::new(),
-            stream_scaler: JoinSet::new(),
-            uncaptured: JoinSet::new(),
-            host_networks: JoinSet::new(),
-        };
-        if let Some(host_networks) = host_networks {
-            tasks.host_networks.spawn(host_networks.run());
-        }
-        tasks.network.spawn_on(network.driver.run(), on);
-        tasks.connections.spawn_on(connections.run(network.events), on);
+        tasks.network.spawn_on(network.driver.run(), data_threads.first());
+        tasks
+            .connections
+            .spawn_on(connections.run(network.events), data_threads.first());
+        tasks.uncaptured.spawn_on(
+            uncaptured::run(device.tun().clone(), data_path.counters.clone()),
+            data_threads.first(),
+        );
+        tasks
+            .workers
+            .spawn(pool.run(wished_workers, limits.subscribe(), ends.workers.clone()));
         let scaler = StreamScaler::new(
-            peers.clone(),
+            data_path.clone(),
             network.handle.clone(),
-            flows.clone(),
             n_connections,
             config.streams(),
         );
-        let (limits, _) = watch::channel(config.router().clone());
         tasks
             .stream_scaler
             .spawn(scaler.run(wished_streams, limits.subscribe()));
-        pool.start(gateways)?;
-        tasks
-            .workers
-            .spawn(pool.run(wished_workers, limits.subscribe(), stop_workers.clone()));
-        tasks
-            .uncaptured
-            .spawn_on(uncaptured::run(device.tun().clone(), counters.clone()), on);
+        if let Some(host_networks) = host_networks {
+            tasks.host_networks.spawn(host_networks.run());
+        }
         if let Some(observed) = &observed {
             observed.up();
         }
         info!(peer_id = %network.handle.local_peer(), device = device.name(), "node is up");
-        let live = Live {
-            running: config.clone(),
-            registry,
-            peers,
-            prefixes,
-            kernel: kernel.clone(),
-            flows,
-            network: network.handle.clone(),
-            limits,
-        };
         Ok(Self {
             observed,
             _control: control,
-            taps,
+            live: Live {
+                running: config.clone(),
+                registry,
+                peers: data_path.peers,
+                prefixes,
+                kernel: kernel.clone(),
+                flows: data_path.flows,
+                network: network.handle.clone(),
+                limits,
+            },
+            taps: data_path.taps,
             kernel,
             network: network.handle,
-            live,
-            stop_workers,
-            finish_senders,
+            ends,
             tasks,
             data_threads,
             device,
@@ -289,9 +271,9 @@ impl Node {
         }
         let detached = self.kernel.detach();
         let drained = timeout(STOP_TIMEOUT, async {
-            self.stop_workers.cancel();
+            self.ends.workers.cancel();
             while self.tasks.workers.join_next().await.is_some() {}
-            self.finish_senders.cancel();
+            self.ends.senders.cancel();
             while self.tasks.connections.join_next().await.is_some() {}
         });
         if drained.await.is_err() {
@@ -392,7 +374,12 @@ fn peer_registry(kernel: &Arc<Kernel>) -> PeerRegistry {
         // Another peer may have had the index.
         set_pressure(false);
         // A reload may allow more streams than there are at the start.
-        Streams::new(MAX_STREAMS_PER_PEER, n_active, Box::new(set_pressure))
+        PeerLanes::new(
+            MAX_STREAMS_PER_PEER,
+            n_active,
+            QUEUE_LIMITS,
+            Box::new(set_pressure),
+        )
     })
 }
 
@@ -400,26 +387,6 @@ fn flow_cache(config: &Config) -> Arc<FlowCache> {
     let table = config.connections();
     let flows = FlowCache::new(table.shards(), table.max_entries(), table.ttl(), Instant::now());
     Arc::new(flows)
-}
-
-fn new_forwarder(
-    flows: &Arc<FlowCache>,
-    peers: &Arc<LivePeers>,
-    counters: &Arc<Counters>,
-    device: &Device,
-    taps: &Arc<Taps>,
-) -> Box<dyn Fn() -> Forwarder + Send> {
-    let (peers, counters, injector) = (peers.clone(), counters.clone(), device.injector());
-    let (flows, taps) = (flows.clone(), taps.clone());
-    Box::new(move || {
-        Forwarder::new(
-            peers.clone(),
-            flows.clone(),
-            counters.clone(),
-            injector.clone(),
-            taps.clone(),
-        )
-    })
 }
 
 async fn start_gateways(
@@ -440,11 +407,11 @@ async fn start_gateways(
 fn start_network(
     config: &Config,
     keypair: Keypair,
-    receivers: Receivers,
+    data_path: &DataPath,
     data_threads: &DataThreads,
 ) -> Result<Network, NodeError> {
-    let (runtimes, known) = (data_threads.runtimes(), receivers.peers.clone());
-    let found = receivers.peers.clone();
+    let (runtimes, known) = (data_threads.runtimes(), data_path.peers.clone());
+    let found = data_path.peers.clone();
     let network_config = NetworkConfig {
         keypair,
         listen: config.node().listen().to_vec(),
@@ -454,7 +421,9 @@ fn start_network(
             let index = known.load().by_id(&peer).map_or(0, |peer| peer.index.0);
             runtimes.least_taken(index, others).clone()
         }),
-        inbound: Arc::new(receivers),
+        inbound: Arc::new(Receivers {
+            data_path: data_path.clone(),
+        }),
         discovery: discovery::settings(config, move |look| {
             let table = found.load();
             table

@@ -8,7 +8,7 @@ use thiserror::Error;
 
 use super::peers::{ConfiguredPeer, Peer, PeerTable};
 use crate::config::PeerConfig;
-use stream_router::egress::streams::Streams;
+use stream_router::egress::lanes::PeerLanes;
 use stream_router::p2p::PeerId;
 use stream_router_engine::route_table::PeerIndex;
 
@@ -28,16 +28,16 @@ pub struct NoRoom;
 pub(super) struct PeerRegistry {
     peers: Vec<Arc<Peer>>,
     max_peers: u32,
-    new_streams: Box<dyn Fn(PeerIndex, u32) -> Streams + Send>,
+    new_lanes: Box<dyn Fn(PeerIndex, u32) -> PeerLanes + Send>,
 }
 
 impl PeerRegistry {
-    /// Nobody was configured yet. `new_streams` makes the streams of a new peer, so many of them active.
-    pub(super) fn new(new_streams: impl Fn(PeerIndex, u32) -> Streams + Send + 'static) -> Self {
+    /// Makes a registry of nobody. `new_lanes` makes the lanes of a new peer, that many of them active.
+    pub(super) fn new(new_lanes: impl Fn(PeerIndex, u32) -> PeerLanes + Send + 'static) -> Self {
         Self {
             peers: Vec::new(),
             max_peers: MAX_PEERS,
-            new_streams: Box::new(new_streams),
+            new_lanes: Box::new(new_lanes),
         }
     }
 
@@ -69,7 +69,7 @@ impl PeerRegistry {
             self.peers.iter().position(free).ok_or(NoRoom)?
         };
         let index = PeerIndex(index as u32);
-        let peer = Arc::new(Peer::new(index, id, (self.new_streams)(index, n_active)));
+        let peer = Arc::new(Peer::new(index, id, (self.new_lanes)(index, n_active)));
         match self.peers.get_mut(index.0 as usize) {
             Some(gone) => *gone = peer.clone(),
             None => self.peers.push(peer.clone()),
@@ -84,6 +84,7 @@ mod tests {
 
     use super::*;
     use crate::config::Config;
+    use crate::node::peers::QUEUE_LIMITS;
 
     const IDS: [&str; 3] = [
         "12D3KooWGzBJBCuFrEeP6zmZ4KMqFD7ySBRkH3sZqNfHGFYxYdTs",
@@ -92,7 +93,8 @@ mod tests {
     ];
 
     fn registry(max_peers: u32) -> PeerRegistry {
-        let mut registry = PeerRegistry::new(|_, n_active| Streams::new(16, n_active, Box::new(|_| ())));
+        let mut registry =
+            PeerRegistry::new(|_, n_active| PeerLanes::new(16, n_active, QUEUE_LIMITS, Box::new(|_| ())));
         registry.max_peers = max_peers;
         registry
     }

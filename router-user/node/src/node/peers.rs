@@ -9,10 +9,20 @@ use ipnet::IpNet;
 use libp2p::PeerId;
 use tokio::sync::watch;
 
-use stream_router::egress::streams::Streams;
+use stream_router::egress::lanes::PeerLanes;
+use stream_router_engine::queue::QueueLimits;
 use stream_router_engine::route_table::{PeerIndex, RouteTable};
 
-/// The table of now. Whoever works with it loads it once for a batch or a turn, and sees one configuration then.
+/// About 1 ms of queue at 4 Gbit/s: deep enough that the stream never runs dry between two turns of the workers,
+/// short enough that a ping behind it stays quick.
+pub(super) const QUEUE_LIMITS: QueueLimits = QueueLimits {
+    pressure_at: 512 * 1024,
+    relief_at: 256 * 1024,
+    full_at: 4 * 1024 * 1024,
+    aqm: true,
+};
+
+/// The present table. A task loads it once for a batch or a turn, and sees one configuration in all of it.
 pub(super) type LivePeers = ArcSwap<PeerTable>;
 
 /// A peer that is configured, or was: it is the same for as long as anything of it is under way.
@@ -22,7 +32,7 @@ pub(super) struct Peer {
     /// Its identity.
     pub(super) id: PeerId,
     /// The ways to it.
-    pub(super) streams: Streams,
+    pub(super) lanes: PeerLanes,
     /// Whether a connection stands, so that its frames are worth queueing.
     pub(super) connected: AtomicBool,
     /// How many connections its lanes are on.
@@ -33,11 +43,11 @@ pub(super) struct Peer {
 
 impl Peer {
     /// A peer without a connection.
-    pub(super) fn new(index: PeerIndex, id: PeerId, streams: Streams) -> Self {
+    pub(super) fn new(index: PeerIndex, id: PeerId, lanes: PeerLanes) -> Self {
         Self {
             index,
             id,
-            streams,
+            lanes,
             connected: AtomicBool::new(false),
             n_connections: watch::Sender::new(0),
             traffic: Traffic::default(),
@@ -45,7 +55,7 @@ impl Peer {
     }
 }
 
-/// Frames (a super-packet counts once) and packet bytes in both directions, and the streams open now.
+/// Frames (a super-packet counts once) and packet bytes in both directions, and the inbound streams open now.
 #[derive(Debug, Default)]
 pub(super) struct Traffic {
     /// Frames written to a stream.
@@ -56,21 +66,21 @@ pub(super) struct Traffic {
     pub(super) rx_packets: AtomicU64,
     /// Their bytes, with frame headers.
     pub(super) rx_bytes: AtomicU64,
-    /// Open streams, ours and the peer's.
-    pub(super) n_streams: AtomicU32,
+    /// Streams that the peer has open.
+    pub(super) n_inbound_streams: AtomicU32,
 }
 
-/// Counts a stream as open for as long as it lives.
-pub(super) struct OpenStream<'a>(&'a AtomicU32);
+/// Counts a stream that the peer opened, until it is dropped.
+pub(super) struct InboundStream<'a>(&'a AtomicU32);
 
-impl<'a> OpenStream<'a> {
+impl<'a> InboundStream<'a> {
     pub(super) fn new(traffic: &'a Traffic) -> Self {
-        traffic.n_streams.fetch_add(1, Relaxed);
-        Self(&traffic.n_streams)
+        traffic.n_inbound_streams.fetch_add(1, Relaxed);
+        Self(&traffic.n_inbound_streams)
     }
 }
 
-impl Drop for OpenStream<'_> {
+impl Drop for InboundStream<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Relaxed);
     }

@@ -1,50 +1,46 @@
 //! The receiver: one task per inbound stream that checks its frames and injects them, each flow's in order.
 
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use futures::AsyncReadExt;
 use thiserror::Error;
-use tracing::debug;
+use tracing::{Instrument, Level, debug, debug_span, trace};
 
-use super::capture::{Passing, Taps};
-use super::counters::{Counter, Counters};
+use super::capture::Passing;
+use super::counters::Counter;
+use super::data_path::DataPath;
 use super::doorbell::Muffle;
-use super::peers::{LivePeers, OpenStream, Peer};
+use super::peers::{InboundStream, Peer};
 use crate::control::CaptureDirection;
-use crate::device::Injector;
 use stream_router::p2p::{ConnectionId, DataStream, InboundStreams, PeerId};
 use stream_router_engine::admission;
+use stream_router_engine::causes::with_sources;
 use stream_router_engine::coalesce::{CoalescedPacket, Coalescer};
 use stream_router_engine::framing::{Decoder, FrameError};
 
 /// Makes a receiver of each stream that a peer opens.
 #[derive(Clone)]
 pub(super) struct Receivers {
-    /// Who may send what.
-    pub(super) peers: Arc<LivePeers>,
-    /// Where refused frames are counted.
-    pub(super) counters: Arc<Counters>,
-    /// Where admitted packets go.
-    pub(super) injector: Injector,
-    /// Who captures them.
-    pub(super) taps: Arc<Taps>,
+    /// Who may send what, and where it goes.
+    pub(super) data_path: DataPath,
 }
 
 impl InboundStreams for Receivers {
     fn accept(&self, peer: PeerId, connection: ConnectionId, stream: DataStream) {
-        let Some(peer) = self.peers.load().by_id(&peer).cloned() else {
+        let Some(peer) = self.data_path.peers.load().by_id(&peer).cloned() else {
             return;
         };
         let receiver = self.clone();
-        // Called on the connection's own task: the receiver stays on its thread.
-        tokio::spawn(async move {
+        let span = debug_span!("inbound stream", peer = %peer.id, %connection);
+        let receive = async move {
             match receiver.receive(&peer, stream).await {
-                Ok(()) => debug!(peer = %peer.id, %connection, "peer closed its stream"),
-                Err(error) => debug!(peer = %peer.id, %connection, %error, "stream reset"),
+                Ok(()) => debug!("peer closed its stream"),
+                Err(error) => debug!(error = with_sources(&error), "stream reset"),
             }
-        });
+        };
+        // Called on the connection's own task: the receiver stays on its thread.
+        tokio::spawn(receive.instrument(span));
     }
 }
 
@@ -61,7 +57,7 @@ enum ReceiveError {
 impl Receivers {
     /// Injects what `stream` brings until it ends; dropping the stream on an error resets it.
     async fn receive(&self, peer: &Peer, mut stream: DataStream) -> Result<(), ReceiveError> {
-        let _open = OpenStream::new(&peer.traffic);
+        let _open = InboundStream::new(&peer.traffic);
         let mut decoder = Decoder::default();
         loop {
             let n = stream.read(decoder.space()).await?;
@@ -69,31 +65,36 @@ impl Receivers {
                 return match decoder.pending() {
                     0 => Ok(()),
                     pending => {
-                        self.counters.add(Counter::RxProtocolError, 1);
+                        self.data_path.counters.add(Counter::RxProtocolError, 1);
                         Err(ReceiveError::Truncated { pending })
                     }
                 };
             }
             decoder.handle_read(n);
             self.inject_frames(peer, &mut decoder)
-                .inspect_err(|_| self.counters.add(Counter::RxProtocolError, 1))?;
+                .inspect_err(|_| self.data_path.counters.add(Counter::RxProtocolError, 1))?;
         }
     }
 
     fn inject_frames(&self, peer: &Peer, decoder: &mut Decoder) -> Result<(), FrameError> {
         let (mut n_frames, mut n_bytes) = (0, 0);
-        let mut inject = |packet: CoalescedPacket<'_>| match self.injector.inject_parts(packet.parts) {
-            Ok(()) => {
-                n_frames += packet.n_frames;
-                n_bytes += packet.wire_len;
-            }
-            Err(_) => self.counters.add(Counter::RxDeviceRefused, packet.n_frames),
-        };
+        let mut inject =
+            |packet: CoalescedPacket<'_>| match self.data_path.injector.inject_parts(packet.parts) {
+                Ok(()) => {
+                    n_frames += packet.n_frames;
+                    n_bytes += packet.wire_len;
+                }
+                Err(_) => self
+                    .data_path
+                    .counters
+                    .add(Counter::RxDeviceRefused, packet.n_frames),
+            };
         let _muffle = Muffle::new();
         // A peer that is configured no more owns no address in it.
-        let peers = self.peers.load();
-        let mut coalescer = Coalescer::new(self.injector.udp_offload());
-        let mut captured = self.taps.begin_turn();
+        let peers = self.data_path.peers.load();
+        let mut coalescer = Coalescer::new(self.data_path.injector.udp_offload());
+        let mut captured = self.data_path.taps.begin_turn();
+        let traces = tracing::enabled!(Level::TRACE);
         let mut outcome = Ok(());
         for frame in decoder.frames() {
             let frame = match frame {
@@ -105,6 +106,9 @@ impl Receivers {
             };
             match admission::admit(peers.routes(), peer.index, &frame.vnet(), frame.packet()) {
                 Ok(parsed) => {
+                    if traces {
+                        trace!(len = frame.packet().len(), "packet from the peer");
+                    }
                     if let Some(captured) = &mut captured {
                         let passing = Passing {
                             direction: CaptureDirection::In,
@@ -116,7 +120,7 @@ impl Receivers {
                     }
                     coalescer.push(frame, &parsed, &mut inject);
                 }
-                Err(refusal) => self.counters.add(refusal.into(), 1),
+                Err(refusal) => self.data_path.counters.add(refusal.into(), 1),
             }
         }
         coalescer.flush(&mut inject);

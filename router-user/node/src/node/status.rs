@@ -10,11 +10,11 @@ use std::time::{Instant, SystemTime};
 use ipnet::IpNet;
 use router_common::peer::NO_PEER;
 
-use super::capture::{Taps, TooMany};
+use super::capture::TooMany;
 use super::counter_meanings::meaning;
-use super::counters::Counters;
+use super::data_path::DataPath;
 use super::data_thread::Runtimes;
-use super::peers::{ConfiguredPeer, LivePeers, Peer};
+use super::peers::{ConfiguredPeer, Peer};
 use super::worker_pool::WorkerBoard;
 use crate::config::Config;
 use crate::control::{
@@ -27,7 +27,6 @@ use stream_router::p2p::{
     ConnectionDirection, ConnectionSnapshot, NetworkHandle, NetworkSnapshot, TransportKind,
 };
 use stream_router_engine::capture_filter::CaptureFilter;
-use stream_router_engine::flow_cache::FlowCache;
 use stream_router_engine::route_table::PeerIndex;
 
 const HOOK: &str = "clsact egress";
@@ -40,15 +39,12 @@ const SINK_REASON: &str = "AF_XDP sockets are for gateways: a TUN device has no 
 pub(super) struct Parts {
     pub(super) device_index: u32,
     pub(super) kernel: Arc<Kernel>,
-    pub(super) peers: Arc<LivePeers>,
-    pub(super) counters: Arc<Counters>,
-    pub(super) flows: Arc<FlowCache>,
+    pub(super) data_path: DataPath,
     pub(super) network: NetworkHandle,
     pub(super) workers: Arc<WorkerBoard>,
     pub(super) runtimes: Runtimes,
     pub(super) gateways: Vec<GatewayStatus>,
     pub(super) socket_drops: Box<dyn Fn() -> SocketDrops + Send + Sync>,
-    pub(super) taps: Arc<Taps>,
 }
 
 /// Answers for the node.
@@ -97,7 +93,7 @@ impl NodeStatus {
                 .map(|rtt| rtt.as_secs_f64() * 1e3),
             handshake_age_seconds: newest.map(age),
             connections: connections.len() as u32,
-            streams: peer.traffic.n_streams.load(Relaxed),
+            streams: peer.traffic.n_inbound_streams.load(Relaxed) + peer.lanes.n_open(),
             allowed_ips: configured.allowed_ips.iter().map(ToString::to_string).collect(),
             tx_frames: peer.traffic.tx_packets.load(Relaxed),
             tx_bytes: peer.traffic.tx_bytes.load(Relaxed),
@@ -116,8 +112,8 @@ impl NodeStatus {
         let transport = network
             .and_then(|network| network.connections.first())
             .map(transport);
-        let n_active = peer.streams.n_active();
-        (0..).zip(peer.streams.lanes()).filter_map(move |(index, lane)| {
+        let n_active = peer.lanes.n_active();
+        (0..).zip(peer.lanes.all()).filter_map(move |(index, lane)| {
             let (open, active) = (lane.open.load(Relaxed), index < n_active);
             let (queued_bytes, pressed) = lane.outbox.fill();
             (active || open || queued_bytes > 0).then(|| StreamStatus {
@@ -141,7 +137,7 @@ impl NodeStatus {
     }
 
     fn peer_id(&self, index: u32) -> Option<String> {
-        let peers = self.parts.peers.load();
+        let peers = self.parts.data_path.peers.load();
         peers.get(PeerIndex(index)).map(|peer| peer.id.to_string())
     }
 }
@@ -175,7 +171,7 @@ impl Source for NodeStatus {
             workers: n_active as u32,
             retired_workers: (views.len() - n_active) as u32,
             data_threads: self.parts.runtimes.names().collect(),
-            configured_peers: self.parts.peers.load().all().len() as u32,
+            configured_peers: self.parts.data_path.peers.load().all().len() as u32,
             connected_peers: connected.count() as u32,
             gateways: self.parts.gateways.clone(),
             kernel: kernel_features::look(self.parts.kernel.pin_directory(), &self.parts.gateways),
@@ -184,7 +180,7 @@ impl Source for NodeStatus {
 
     fn peers(&self) -> Peers {
         let snapshot = self.parts.network.snapshot();
-        let peers = self.parts.peers.load();
+        let peers = self.parts.data_path.peers.load();
         Peers {
             peers: peers
                 .all()
@@ -222,7 +218,7 @@ impl Source for NodeStatus {
 
     fn streams(&self) -> Streams {
         let snapshot = self.parts.network.snapshot();
-        let peers = self.parts.peers.load();
+        let peers = self.parts.data_path.peers.load();
         let peers = peers.all().iter().map(|configured| &configured.peer);
         Streams {
             streams: peers.flat_map(|peer| self.streams_of(peer, &snapshot)).collect(),
@@ -238,7 +234,10 @@ impl Source for NodeStatus {
                 CounterOrigin::Socket,
                 socket_counters((self.parts.socket_drops)()),
             ),
-            (CounterOrigin::User, self.parts.counters.snapshot().collect()),
+            (
+                CounterOrigin::User,
+                self.parts.data_path.counters.snapshot().collect(),
+            ),
             (
                 CounterOrigin::Network,
                 network_counters(&self.parts.network.snapshot()),
@@ -282,7 +281,7 @@ impl Source for NodeStatus {
         let filter = filter.map_err(|error| SourceError::Query(error.to_string()))?;
         let peer = |end: &String| flow_list::find_peer(self, end).map(|peer| peer.id);
         let filter = filter.map(|filter| filter.resolve(peer)).transpose()?;
-        let opened = self.parts.taps.open(query, filter);
+        let opened = self.parts.data_path.taps.open(query, filter);
         opened.map_err(|TooMany| {
             SourceError::Busy("as many captures run as may; one of them has to end first".to_owned())
         })
@@ -333,6 +332,7 @@ mod tests {
     use router_common::reason::Reason;
 
     use super::*;
+    use crate::node::counters::Counters;
 
     #[test]
     fn every_counter_has_a_meaning() {

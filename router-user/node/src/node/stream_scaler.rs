@@ -1,22 +1,22 @@
-//! Adds and retires the streams to each peer as its throughput asks.
+//! Scales the streams to each peer of the node, with connections enough for them.
 
-use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use futures::future::join_all;
-use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep_until, timeout};
-use tracing::{debug, info};
-
-use super::peers::{LivePeers, Peer};
-use crate::config::{StreamRouterConfig, StreamsConfig};
-use crate::control::Wish;
+use libp2p::PeerId;
+use stream_router::egress::lanes::PeerLanes;
+use stream_router::egress::stream_scaler::{self, ScaledPeer};
 use stream_router::p2p::NetworkHandle;
 use stream_router_engine::flow_cache::FlowCache;
-use stream_router_engine::route_table::PeerIndex;
-use stream_router_engine::scaler::{ScalerConfig, Scaling};
+use stream_router_engine::scaler::ScalerConfig;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep_until, timeout};
+use tracing::debug;
+
+use super::data_path::DataPath;
+use super::peers::{LivePeers, Peer, PeerTable};
+use crate::config::{StreamRouterConfig, StreamsConfig};
+use crate::control::Wish;
 
 /// How long more streams wait for more connections; then they share those that stand.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -25,162 +25,229 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 pub(super) struct StreamScaler {
     peers: Arc<LivePeers>,
     network: NetworkHandle,
+    /// Says how long a flow keeps its stream.
     flows: Arc<FlowCache>,
     /// Most connections to a peer.
     n_connections: u32,
-    scaler: ScalerConfig,
     interval: Duration,
-    /// Frames per second that one stream is good for.
-    threshold: f64,
-    /// What each peer's lanes had been offered, at the last decision.
-    at_decision: HashMap<PeerIndex, u64>,
-    /// What each lane had been offered, at the last look for idle ones.
-    at_look: HashMap<PeerIndex, Vec<u64>>,
+    scaler: stream_scaler::StreamScaler,
 }
 
 impl StreamScaler {
-    /// `flows` says how long a flow keeps its stream.
+    /// Makes a scaler of the streams to the peers of `data_path`.
     pub(super) fn new(
-        peers: Arc<LivePeers>,
+        data_path: DataPath,
         network: NetworkHandle,
-        flows: Arc<FlowCache>,
         n_connections: u32,
         config: &StreamsConfig,
     ) -> Self {
         Self {
-            peers,
+            peers: data_path.peers,
             network,
-            flows,
+            flows: data_path.flows,
             n_connections,
-            scaler: config.scaling().scaler,
             interval: config.scaling().interval,
-            threshold: config.throughput_threshold().into(),
-            at_decision: HashMap::new(),
-            at_look: HashMap::new(),
+            scaler: stream_scaler::StreamScaler::new(config.scaling().scaler, config.throughput_threshold()),
         }
     }
 
     /// Runs for ever, by `limits` as they change.
     pub(super) async fn run(
         mut self,
-        mut wishes: mpsc::Receiver<Wish>,
+        mut requests: mpsc::Receiver<Wish>,
         mut limits: watch::Receiver<StreamRouterConfig>,
     ) {
         let mut decided = Instant::now();
         let mut next_look = decided + self.flows.forgets_within();
         loop {
             tokio::select! {
-                Some(wish) = wishes.recv() => self.handle_wish(wish).await,
+                Some(request) = requests.recv() => self.handle_request(request).await,
                 Ok(()) = limits.changed() => {
                     let config = limits.borrow_and_update().streams().clone();
                     self.set_limits(&config).await;
                 }
                 () = sleep_until(decided + self.interval) => {
-                    let now = Instant::now();
-                    self.decide(now - decided).await;
+                    let (now, table) = (Instant::now(), self.peers.load_full());
+                    let peers = connectable(&table, &self.network, self.n_connections);
+                    self.scaler.decide(&peers, now - decided).await;
                     decided = now;
                 }
                 () = sleep_until(next_look) => {
-                    self.close_idle();
+                    let table = self.peers.load_full();
+                    self.scaler.close_idle(&connectable(&table, &self.network, self.n_connections));
                     next_look = Instant::now() + self.flows.forgets_within();
                 }
             }
         }
     }
 
-    /// Decides by these limits from now on, and has every peer keep to them at once.
     async fn set_limits(&mut self, config: &StreamsConfig) {
-        self.scaler = config.scaling().scaler;
         self.interval = config.scaling().interval;
-        self.threshold = config.throughput_threshold().into();
-        let peers = self.peers.load_full();
-        let outside = peers.all().iter().filter_map(|configured| {
-            let n_active = configured.peer.streams.n_active();
-            let wanted = n_active.clamp(self.scaler.min, self.scaler.max);
-            (wanted != n_active).then(|| self.set_active(&configured.peer, wanted))
-        });
-        join_all(outside).await;
+        let table = self.peers.load_full();
+        let peers = connectable(&table, &self.network, self.n_connections);
+        let threshold_fps = config.throughput_threshold();
+        self.scaler
+            .set_config(config.scaling().scaler, threshold_fps, &peers)
+            .await;
     }
 
-    async fn decide(&mut self, elapsed: Duration) {
-        let peers = self.peers.load_full();
-        let before = std::mem::take(&mut self.at_decision);
-        let mut changed = Vec::new();
-        for peer in peers.all().iter().map(|configured| &configured.peer) {
-            let lanes = peer.streams.lanes().iter();
-            let offered = lanes.map(|lane| lane.n_offered.load(Relaxed)).sum::<u64>();
-            self.at_decision.insert(peer.index, offered);
-            // A new peer had nothing before; one that has the index of another may have had more.
-            let before = before.get(&peer.index).copied().unwrap_or(0);
-            let rate = offered.saturating_sub(before) as f64 / elapsed.as_secs_f64();
-            let n_active = peer.streams.n_active();
-            let wanted = match self.scaler.decide(n_active, rate / self.threshold) {
-                Scaling::Keep => continue,
-                Scaling::Up => n_active + 1,
-                Scaling::Down => n_active - 1,
-            };
-            info!(peer = %peer.id, rate_fps = rate, n_streams = wanted, "streams scaled");
-            changed.push((peer, wanted));
+    async fn handle_request(&self, request: Wish) {
+        let bounds = self.scaler.config();
+        let outcome = check_request(
+            request.n_active,
+            bounds,
+            ["streams.min_per_peer", "streams.max_per_peer"],
+        );
+        if outcome.is_ok() {
+            let table = self.peers.load_full();
+            let peers = connectable(&table, &self.network, self.n_connections);
+            self.scaler.scale_to(request.n_active, &peers).await;
         }
-        join_all(
-            changed
-                .into_iter()
-                .map(|(peer, wanted)| self.set_active(peer, wanted)),
-        )
-        .await;
+        // The client may have gone.
+        let _ = request.reply.send(outcome);
+    }
+}
+
+/// Refuses a number outside the bounds, which the configuration calls `fields`.
+pub(super) fn check_request(n: u32, bounds: ScalerConfig, fields: [&str; 2]) -> Result<(), String> {
+    let ScalerConfig { min, max, .. } = bounds;
+    if (min..=max).contains(&n) {
+        return Ok(());
+    }
+    let [field_min, field_max] = fields;
+    Err(format!(
+        "{n} is outside {field_min} to {field_max}, {min} to {max}"
+    ))
+}
+
+/// A peer to which more connections can be dialled.
+struct ConnectablePeer<'a> {
+    peer: &'a Peer,
+    network: &'a NetworkHandle,
+    n_most: u32,
+}
+
+fn connectable<'a>(
+    table: &'a PeerTable,
+    network: &'a NetworkHandle,
+    n_most: u32,
+) -> Vec<ConnectablePeer<'a>> {
+    let peers = table.all().iter().map(|configured| ConnectablePeer {
+        peer: &configured.peer,
+        network,
+        n_most,
+    });
+    peers.collect()
+}
+
+impl ScaledPeer for ConnectablePeer<'_> {
+    fn index(&self) -> u32 {
+        self.peer.index.0
     }
 
-    /// Has a peer's first `n` streams take new flows, once there are connections for them: a stream in use stays where
-    /// it is.
-    async fn set_active(&self, peer: &Peer, n: u32) {
-        let mut n_connections = peer.n_connections.subscribe();
-        let (stand, wanted) = (*n_connections.borrow(), n.min(self.n_connections));
-        let mut dialled = false;
-        for _ in stand..wanted {
-            dialled = stand > 0 && self.network.dial_another(peer.id).await;
-        }
-        if dialled {
-            let enough = n_connections.wait_for(|stand| *stand >= wanted);
-            if timeout(CONNECT_TIMEOUT, enough).await.is_err() {
-                debug!(peer = %peer.id, wanted, "more streams share the connections that stand");
-            }
-        }
-        peer.streams.set_active(n);
+    fn id(&self) -> PeerId {
+        self.peer.id
     }
 
-    /// Has the retired streams closed that had no frame since the last look.
-    fn close_idle(&mut self) {
-        let peers = self.peers.load_full();
-        let before = std::mem::take(&mut self.at_look);
-        for peer in peers.all().iter().map(|configured| &configured.peer) {
-            let before = before.get(&peer.index).map_or(&[][..], Vec::as_slice);
-            let n_active = peer.streams.n_active() as usize;
-            let lanes = peer.streams.lanes();
-            let offered: Vec<_> = lanes.iter().map(|lane| lane.n_offered.load(Relaxed)).collect();
-            for (index, lane) in lanes.iter().enumerate().skip(n_active) {
-                if lane.open.load(Relaxed) && before.get(index) == offered.get(index) {
-                    debug!(peer = %peer.id, stream = index, "closing an idle stream");
-                    lane.close.notify_one();
-                }
-            }
-            self.at_look.insert(peer.index, offered);
-        }
+    fn lanes(&self) -> &PeerLanes {
+        &self.peer.lanes
     }
 
-    async fn handle_wish(&self, wish: Wish) {
-        let (min, max) = (self.scaler.min, self.scaler.max);
-        let outcome = if (min..=max).contains(&wish.n_active) {
-            let peers = self.peers.load_full();
-            let peers = peers.all().iter().map(|configured| &configured.peer);
-            join_all(peers.map(|peer| self.set_active(peer, wish.n_active))).await;
-            Ok(())
-        } else {
-            Err(format!(
-                "{} is outside streams.min_per_peer to streams.max_per_peer, {min} to {max}",
-                wish.n_active
-            ))
+    async fn prepare(&self, n: u32) {
+        let dial = || self.network.dial_another(self.peer.id);
+        if !connect(self.peer.n_connections.subscribe(), n.min(self.n_most), dial).await {
+            debug!(peer = %self.peer.id, n, "more streams share the connections that stand");
+        }
+    }
+}
+
+/// Dials until `wanted` connections stand beside the first, which others dial; false if they did not in time.
+async fn connect<D: Future<Output = bool>>(
+    mut n_connections: watch::Receiver<u32>,
+    wanted: u32,
+    dial: impl Fn() -> D,
+) -> bool {
+    let n_standing = *n_connections.borrow();
+    if n_standing == 0 {
+        return true;
+    }
+    let mut dialled = false;
+    for _ in n_standing..wanted {
+        dialled = dial().await;
+    }
+    let enough = n_connections.wait_for(|n| *n >= wanted);
+    !dialled
+        || timeout(CONNECT_TIMEOUT, enough)
+            .await
+            .is_ok_and(|waited| waited.is_ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    #[test]
+    fn a_request_within_the_bounds_is_granted_and_another_refused_with_their_names() {
+        let bounds = ScalerConfig {
+            min: 2,
+            max: 5,
+            scale_up: 0.8,
+            scale_down: 0.3,
         };
-        // Whoever asked may have gone.
-        let _ = wish.reply.send(outcome);
+        for n in [2, 5] {
+            assert_eq!(check_request(n, bounds, ["workers.min", "workers.max"]), Ok(()));
+        }
+        for n in [1, 6] {
+            assert_eq!(
+                check_request(n, bounds, ["workers.min", "workers.max"]),
+                Err(format!("{n} is outside workers.min to workers.max, 2 to 5"))
+            );
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn as_many_connections_are_dialled_as_are_missing() {
+        let (stand, n_connections) = watch::channel(1);
+        let n_dialled = Cell::new(0);
+
+        let connected = connect(n_connections, 3, async || {
+            n_dialled.set(n_dialled.get() + 1);
+            stand.send_modify(|n| *n += 1);
+            true
+        });
+
+        assert!(connected.await);
+        assert_eq!(n_dialled.get(), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn streams_wait_a_second_for_connections_and_then_share_those_that_stand() {
+        let (_stand, n_connections) = watch::channel(1);
+        let start = Instant::now();
+
+        assert!(!connect(n_connections, 2, async || true).await);
+
+        assert_eq!(start.elapsed(), CONNECT_TIMEOUT);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_is_dialled_for_a_peer_without_a_connection_or_with_enough() {
+        for (n_standing, wanted) in [(0, 3), (3, 3), (4, 2)] {
+            let (_stand, n_connections) = watch::channel(n_standing);
+            let dial = async || panic!("dialled at {n_standing} of {wanted}");
+            assert!(connect(n_connections, wanted, dial).await);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_dial_that_cannot_begin_is_not_waited_for() {
+        let (_stand, n_connections) = watch::channel(1);
+        let start = Instant::now();
+
+        assert!(connect(n_connections, 2, async || false).await);
+
+        assert_eq!(start.elapsed(), Duration::ZERO);
     }
 }

@@ -11,18 +11,20 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
+use tracing::{Instrument, debug_span, warn};
 
+use super::data_path::DataPath;
 use super::data_thread::Runtimes;
 use super::error::NodeError;
 use super::forwarder::Forwarder;
 use super::gateways::Gateways;
+use super::stream_scaler::check_request;
 use super::worker::{self, Meter};
 use crate::config::{ConnectionsConfig, StreamRouterConfig, WorkersConfig};
 use crate::control::Wish;
 use crate::kernel::{ConnectionTable, Kernel, KernelError, Reading, RingConsumer, RingGauge, STEP_ENTRIES};
-use stream_router_engine::scaler::{ScalerConfig, Scaling};
-use stream_router_engine::worker_set::{WorkerCandidate, WorkerSet};
+use stream_router::egress::worker_scaler::{WorkerScaler, Workers};
+use stream_router_engine::slots::SlotChange;
 
 /// How often the fill of the rings is looked at.
 const SAMPLE_INTERVAL: Duration = Duration::from_millis(100);
@@ -57,7 +59,8 @@ impl WorkerBoard {
     }
 }
 
-struct Running {
+/// A worker that has a ring.
+struct RunningWorker {
     stop: CancellationToken,
     gauge: RingGauge,
     meter: Arc<Meter>,
@@ -67,23 +70,74 @@ struct Running {
 
 /// The workers, their rings and slots, and the connection table that says which worker still has flows.
 pub(super) struct WorkerPool {
-    kernel: Arc<Kernel>,
-    scaler: ScalerConfig,
+    workers: RingWorkers,
+    scaler: WorkerScaler,
     scale_interval: Duration,
     cleanup_interval: Duration,
     step_interval: Duration,
     table: ConnectionTable,
-    set: WorkerSet,
     /// Rings of workers that are not started.
     rings: Vec<(u32, RingConsumer)>,
+    board: Arc<WorkerBoard>,
+}
+
+/// The worker tasks and what each drains.
+struct RingWorkers {
+    kernel: Arc<Kernel>,
     gateways: Gateways,
-    running: BTreeMap<u32, Running>,
+    running: BTreeMap<u32, RunningWorker>,
     tasks: JoinSet<(u32, io::Result<()>)>,
     runtimes: Runtimes,
-    new_forwarder: Box<dyn Fn() -> Forwarder + Send>,
-    board: Arc<WorkerBoard>,
-    load: f64,
-    n_samples: u32,
+    data_path: DataPath,
+}
+
+impl RingWorkers {
+    fn spawn(&mut self, worker: u32, ring: RingConsumer) -> Result<(), NodeError> {
+        let sockets = self.gateways.open_sockets(&self.kernel, worker)?;
+        let running = RunningWorker {
+            stop: CancellationToken::new(),
+            gauge: ring.gauge(),
+            meter: Arc::default(),
+            n_sockets: sockets.len() as u32,
+            n_flows: 0,
+        };
+        let (meter, stop) = (running.meter.clone(), running.stop.clone());
+        let work = worker::run(ring, sockets, Forwarder::new(&self.data_path), meter, stop);
+        let work = work.instrument(debug_span!("worker", worker));
+        self.tasks
+            .spawn_on(async move { (worker, work.await) }, self.runtimes.of(worker));
+        self.running.insert(worker, running);
+        Ok(())
+    }
+}
+
+impl Workers for RingWorkers {
+    type Error = NodeError;
+
+    fn fill(&self, worker: u32) -> Option<f64> {
+        Some(self.running.get(&worker)?.gauge.fill())
+    }
+
+    fn start(&mut self, worker: u32) -> Result<(), NodeError> {
+        let ring = self.kernel.open_ring(worker)?;
+        self.spawn(worker, ring)
+    }
+
+    fn stop(&mut self, worker: u32) {
+        if let Err(error) = self.kernel.close_ring(worker) {
+            warn!(
+                error = &error as &dyn std::error::Error,
+                worker, "cannot close a ring"
+            );
+        }
+        if let Some(running) = self.running.remove(&worker) {
+            running.stop.cancel();
+        }
+    }
+
+    fn write_slots(&mut self, changes: Vec<SlotChange>) -> Result<(), NodeError> {
+        Ok(self.kernel.write_slots(changes)?)
+    }
 }
 
 impl WorkerPool {
@@ -96,32 +150,30 @@ impl WorkerPool {
         workers: &WorkersConfig,
         connections: &ConnectionsConfig,
         runtimes: Runtimes,
-        new_forwarder: Box<dyn Fn() -> Forwarder + Send>,
+        data_path: DataPath,
         board: Arc<WorkerBoard>,
     ) -> Result<Self, KernelError> {
-        let mut pool = Self {
+        let scaler = WorkerScaler::new(workers.initial(), workers.scaling().scaler);
+        let rings = (0..workers.initial()).map(|worker| Ok((worker, kernel.open_ring(worker)?)));
+        let rings = rings.collect::<Result<_, KernelError>>()?;
+        kernel.write_slots(scaler.set().slots().iter())?;
+        Ok(Self {
             table: kernel.connection_table(connections.ttl())?,
-            kernel,
-            scaler: workers.scaling().scaler,
+            workers: RingWorkers {
+                kernel,
+                gateways: Gateways::default(),
+                running: BTreeMap::new(),
+                tasks: JoinSet::new(),
+                runtimes,
+                data_path,
+            },
+            scaler,
             scale_interval: workers.scaling().interval,
             cleanup_interval: connections.cleanup_interval(),
             step_interval: step_interval(connections),
-            set: WorkerSet::new(workers.initial()),
-            rings: Vec::new(),
-            gateways: Gateways::default(),
-            running: BTreeMap::new(),
-            tasks: JoinSet::new(),
-            runtimes,
-            new_forwarder,
+            rings,
             board,
-            load: 0.0,
-            n_samples: 0,
-        };
-        for worker in 0..workers.initial() {
-            pool.rings.push((worker, pool.kernel.open_ring(worker)?));
-        }
-        pool.kernel.write_slots(pool.set.slots().iter())?;
-        Ok(pool)
+        })
     }
 
     /// Starts the initial workers, each with its sockets at `gateways`.
@@ -129,9 +181,9 @@ impl WorkerPool {
     /// # Errors
     /// A socket cannot be opened.
     pub(super) fn start(&mut self, gateways: Gateways) -> Result<(), NodeError> {
-        self.gateways = gateways;
+        self.workers.gateways = gateways;
         for (worker, ring) in std::mem::take(&mut self.rings) {
-            self.spawn(worker, ring)?;
+            self.workers.spawn(worker, ring)?;
         }
         self.publish();
         Ok(())
@@ -164,9 +216,11 @@ impl WorkerPool {
                     next_reading = next_reading.min(now + self.cleanup_interval);
                     next_step = next_step.min(next_reading);
                 }
-                _ = sample.tick() => self.sample(),
+                _ = sample.tick() => self.scaler.sample(&self.workers),
                 () = sleep_until(next_decision) => {
-                    self.decide();
+                    if self.scaler.decide(&mut self.workers) {
+                        self.publish();
+                    }
                     next_decision = Instant::now() + self.scale_interval;
                 }
                 () = sleep_until(next_step) => {
@@ -176,15 +230,17 @@ impl WorkerPool {
                         next_reading = next_step + self.cleanup_interval;
                     }
                 }
-                Some(ended) = self.tasks.join_next() => self.handle_ended(ended.map_err(io::Error::other)?)?,
+                Some(ended) = self.workers.tasks.join_next() => {
+                    self.handle_ended(ended.map_err(io::Error::other)?)?;
+                }
             }
         }
         // Nothing new comes in; what the rings and sockets hold goes out.
-        drop(std::mem::take(&mut self.gateways));
-        for running in self.running.values() {
+        drop(std::mem::take(&mut self.workers.gateways));
+        for running in self.workers.running.values() {
             running.stop.cancel();
         }
-        while let Some(ended) = self.tasks.join_next().await {
+        while let Some(ended) = self.workers.tasks.join_next().await {
             ended.map_err(io::Error::other)?.1?;
         }
         Ok(())
@@ -193,122 +249,28 @@ impl WorkerPool {
     /// Scales and cleans by these limits from now on, and keeps to them at once.
     fn set_limits(&mut self, config: &StreamRouterConfig) {
         let (workers, connections) = (config.workers(), config.connections());
-        self.scaler = workers.scaling().scaler;
         self.scale_interval = workers.scaling().interval;
         self.cleanup_interval = connections.cleanup_interval();
         // The size of the table stays what it was made with.
         self.step_interval = step_interval(connections);
         self.table.set_ttl(connections.ttl());
-        let n_active = self.set.active().count() as u32;
-        let outcome = self.scale_to(n_active.clamp(self.scaler.min, self.scaler.max));
-        if let Err(error) = outcome {
-            warn!(
-                error = &error as &dyn std::error::Error,
-                "cannot scale the workers to their new bounds"
-            );
-        }
-        self.publish();
-    }
-
-    fn spawn(&mut self, worker: u32, ring: RingConsumer) -> Result<(), NodeError> {
-        let sockets = self.gateways.open_sockets(&self.kernel, worker)?;
-        let running = Running {
-            stop: CancellationToken::new(),
-            gauge: ring.gauge(),
-            meter: Arc::default(),
-            n_sockets: sockets.len() as u32,
-            n_flows: 0,
-        };
-        let (meter, stop) = (running.meter.clone(), running.stop.clone());
-        let work = worker::run(ring, sockets, (self.new_forwarder)(), meter, stop);
-        self.tasks
-            .spawn_on(async move { (worker, work.await) }, self.runtimes.of(worker));
-        self.running.insert(worker, running);
-        Ok(())
-    }
-
-    /// One more worker.
-    fn grow(&mut self) -> Result<(), NodeError> {
-        let Some(WorkerCandidate { worker, needs_ring }) = self.set.candidate() else {
-            return Ok(());
-        };
-        if needs_ring {
-            let ring = self.kernel.open_ring(worker)?;
-            self.spawn(worker, ring)?;
-        }
-        self.kernel.write_slots(self.set.activate(worker))?;
-        debug!(worker, fresh = needs_ring, "worker is active");
-        Ok(())
-    }
-
-    /// One worker less; it keeps its flows until they are idle.
-    fn shrink(&mut self) -> Result<(), NodeError> {
-        let Some((worker, changes)) = self.set.shrink() else {
-            return Ok(());
-        };
-        self.kernel.write_slots(changes)?;
-        debug!(worker, "worker retires");
-        Ok(())
-    }
-
-    fn sample(&mut self) {
-        let active = self.set.active().filter_map(|worker| self.running.get(&worker));
-        self.load += active.map(|running| running.gauge.fill()).sum::<f64>();
-        self.n_samples += 1;
-    }
-
-    fn decide(&mut self) {
-        let load = self.load / f64::from(self.n_samples.max(1));
-        (self.load, self.n_samples) = (0.0, 0);
-        let n_active = self.set.active().count() as u32;
-        let scaling = self.scaler.decide(n_active, load);
-        let done = match scaling {
-            Scaling::Keep => return,
-            Scaling::Up => self.grow(),
-            Scaling::Down => self.shrink(),
-        };
-        match done {
-            Ok(()) => info!(
-                ?scaling,
-                load,
-                n_workers = self.set.active().count(),
-                "workers scaled"
-            ),
-            Err(error) => warn!(
-                error = &error as &dyn std::error::Error,
-                ?scaling,
-                "cannot scale the workers"
-            ),
-        }
+        self.scaler
+            .set_config(workers.scaling().scaler, &mut self.workers);
         self.publish();
     }
 
     fn handle_request(&mut self, request: Wish) {
-        let (min, max) = (self.scaler.min, self.scaler.max);
-        let outcome = if (min..=max).contains(&request.n_active) {
-            self.scale_to(request.n_active).map_err(|error| error.to_string())
-        } else {
-            Err(format!(
-                "{} is outside workers.min to workers.max, {min} to {max}",
-                request.n_active
-            ))
-        };
+        let n = request.n_active;
+        let outcome = check_request(n, self.scaler.config(), ["workers.min", "workers.max"]).and_then(|()| {
+            let scaled = self.scaler.scale_to(n, &mut self.workers);
+            scaled.map_err(|error| error.to_string())
+        });
         self.publish();
-        // Whoever asked may have gone.
+        // The client may have gone.
         let _ = request.reply.send(outcome);
     }
 
-    fn scale_to(&mut self, n_workers: u32) -> Result<(), NodeError> {
-        loop {
-            match (self.set.active().count() as u32).cmp(&n_workers) {
-                std::cmp::Ordering::Less => self.grow()?,
-                std::cmp::Ordering::Greater => self.shrink()?,
-                std::cmp::Ordering::Equal => return Ok(()),
-            }
-        }
-    }
-
-    /// One step through the connection table; says whether that was its end.
+    /// Goes one step through the connection table; says whether that was its end.
     fn step(&mut self) -> bool {
         match self.table.step() {
             Ok(None) => false,
@@ -327,19 +289,9 @@ impl WorkerPool {
     }
 
     fn handle_reading(&mut self, reading: &Reading) {
-        for worker in self.set.handle_reading(|worker| reading.n_live(worker) > 0) {
-            if let Err(error) = self.kernel.close_ring(worker) {
-                warn!(
-                    error = &error as &dyn std::error::Error,
-                    worker, "cannot close a ring"
-                );
-            }
-            if let Some(running) = self.running.remove(&worker) {
-                running.stop.cancel();
-            }
-            debug!(worker, "worker is gone");
-        }
-        for (worker, running) in &mut self.running {
+        let has_flows = |worker| reading.n_live(worker) > 0;
+        self.scaler.handle_reading(has_flows, &mut self.workers);
+        for (worker, running) in &mut self.workers.running {
             running.n_flows = reading.n_live(*worker);
         }
         self.publish();
@@ -348,15 +300,15 @@ impl WorkerPool {
     fn handle_ended(&self, (worker, outcome): (u32, io::Result<()>)) -> io::Result<()> {
         outcome?;
         // One that is gone was told to end.
-        match self.running.contains_key(&worker) {
+        match self.workers.running.contains_key(&worker) {
             true => Err(io::Error::other(format!("worker {worker} has ended"))),
             false => Ok(()),
         }
     }
 
     fn publish(&self) {
-        let active: BTreeSet<_> = self.set.active().collect();
-        let view = |(worker, running): (&u32, &Running)| {
+        let active: BTreeSet<_> = self.scaler.set().active().collect();
+        let view = |(worker, running): (&u32, &RunningWorker)| {
             let view = WorkerView {
                 active: active.contains(worker),
                 gauge: running.gauge.clone(),
@@ -366,7 +318,8 @@ impl WorkerPool {
             };
             (*worker, view)
         };
-        self.board.replace(self.running.iter().map(view).collect());
+        self.board
+            .replace(self.workers.running.iter().map(view).collect());
     }
 }
 

@@ -9,16 +9,7 @@ use stream_router_engine::batch::Batch;
 use stream_router_engine::flow_class::{BucketIndex, FlowClass, FlowClasses};
 use stream_router_engine::queue::{AqmActions, QueueLimits, StreamQueue};
 
-/// About 1 ms of queue at 4 Gbit/s: deep enough that the stream never runs dry between two turns of the workers,
-/// short enough that a ping behind it stays quick.
-pub const LIMITS: QueueLimits = QueueLimits {
-    pressure_at: 512 * 1024,
-    relief_at: 256 * 1024,
-    full_at: 4 * 1024 * 1024,
-    aqm: true,
-};
-
-/// Tells the kernel whether packets for the peer are to be held back.
+/// Tells the front whether packets for the peer are to be held back.
 pub type PressureSwitch = Box<dyn Fn(bool) + Send + Sync>;
 
 /// Raised while any outbox of the peer is pressed.

@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
-use super::streams::Lane;
+use super::lanes::Lane;
 use stream_router_engine::batch::Batch;
 use stream_router_engine::flow_cache::{FlowCache, StreamIndex, Tick};
 use stream_router_engine::flow_class::{BucketIndex, FlowClass};

@@ -1,68 +1,111 @@
-//! How many workers there are and how many streams each peer has: one task that keeps the time of flows, cleans their
-//! cache a shard at a time, and scales.
+//! One task that keeps the time of flows, cleans their cache a shard at a time, and scales workers and streams.
 
-use std::cmp::Ordering as Order;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use router_common::slots::MAX_WORKERS;
+use thiserror::Error;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info};
+use tracing::warn;
 
+use super::peer::{Peer, PlacedPeer};
 use super::worker;
-use super::{Shared, Wish};
-use stream_router_engine::scaler::Scaling;
+use super::{ScaleRequest, Shared};
+use crate::egress::stream_scaler::StreamScaler;
+use crate::egress::worker_scaler::{WorkerScaler, Workers};
+use stream_router_engine::causes::with_sources;
 use stream_router_engine::slots::SlotChange;
-use stream_router_engine::worker_set::{WorkerCandidate, WorkerSet};
 
 /// How often the fill of the queues is looked at.
 const SAMPLE_INTERVAL: Duration = Duration::from_millis(100);
 
 pub(super) struct Manager {
     shared: Arc<Shared>,
-    set: WorkerSet,
-    workers: JoinSet<()>,
-    load: f64,
-    n_samples: u32,
+    workers: RouterWorkers,
+    worker_scaler: WorkerScaler,
+    stream_scaler: StreamScaler,
     next_shard: usize,
     /// Live flows of each worker, as far as this reading has come.
     n_flows: [u64; MAX_WORKERS as usize],
-    /// What each peer had been offered, at the last decision.
-    at_decision: Vec<u64>,
-    /// What each lane of each peer had been offered, at the last look for idle ones.
-    at_look: Vec<Vec<u64>>,
+}
+
+/// The worker tasks, and the inboxes that they take packets from.
+struct RouterWorkers {
+    shared: Arc<Shared>,
+    tasks: JoinSet<()>,
+}
+
+#[derive(Debug, Error)]
+#[error("worker {worker} has not ended yet")]
+struct StillRunning {
+    worker: u32,
+}
+
+impl Workers for RouterWorkers {
+    type Error = StillRunning;
+
+    fn fill(&self, worker: u32) -> Option<f64> {
+        Some(self.shared.inbox(worker)?.queue.fill())
+    }
+
+    fn start(&mut self, worker: u32) -> Result<(), StillRunning> {
+        let Some(inbox) = self.shared.inbox_or_new(worker) else {
+            return Err(StillRunning { worker });
+        };
+        if inbox.has_worker.swap(true, Relaxed) {
+            return Err(StillRunning { worker });
+        }
+        inbox.queue.open();
+        self.tasks.spawn(worker::run(self.shared.clone(), inbox));
+        Ok(())
+    }
+
+    fn stop(&mut self, worker: u32) {
+        if let Some(inbox) = self.shared.inbox(worker) {
+            inbox.close();
+        }
+    }
+
+    fn write_slots(&mut self, changes: Vec<SlotChange>) -> Result<(), StillRunning> {
+        for SlotChange { slot, worker } in changes {
+            if let Some(slot) = self.shared.slots.get(slot as usize) {
+                slot.store(worker as u8, Relaxed);
+            }
+        }
+        Ok(())
+    }
 }
 
 impl Manager {
     /// Starts the initial workers and gives them the slots.
     pub(super) fn new(shared: Arc<Shared>) -> Self {
-        let n_initial = shared.config.workers().initial();
-        let mut manager = Self {
-            set: WorkerSet::new(n_initial),
-            workers: JoinSet::new(),
-            load: 0.0,
-            n_samples: 0,
+        let (config, streams) = (shared.config.workers(), shared.config.streams());
+        let mut workers = RouterWorkers {
+            shared: shared.clone(),
+            tasks: JoinSet::new(),
+        };
+        let worker_scaler = WorkerScaler::new(config.initial(), config.scaling().scaler);
+        let started = (0..config.initial()).try_for_each(|worker| workers.start(worker));
+        let written = workers.write_slots(worker_scaler.set().slots().iter().collect());
+        debug_assert!(started.and(written).is_ok(), "no worker ran before");
+        let manager = Self {
+            workers,
+            worker_scaler,
+            stream_scaler: StreamScaler::new(streams.scaling().scaler, streams.throughput_threshold()),
             next_shard: 0,
             n_flows: [0; MAX_WORKERS as usize],
-            at_decision: Vec::new(),
-            at_look: Vec::new(),
             shared,
         };
-        for worker in 0..n_initial {
-            manager.start(worker);
-        }
-        let slots: Vec<_> = manager.set.slots().iter().collect();
-        manager.write_slots(slots);
         manager.publish();
         manager
     }
 
-    /// Runs until `stop`, then has every worker empty its queue and end.
-    pub(super) async fn run(mut self, mut wishes: mpsc::Receiver<Wish>, stop: CancellationToken) {
+    /// Runs until `stop`, then ends every worker once its inbox is empty.
+    pub(super) async fn run(mut self, mut requests: mpsc::Receiver<ScaleRequest>, stop: CancellationToken) {
         let shared = self.shared.clone();
         let (workers, streams) = (shared.config.workers(), shared.config.streams());
         let n_shards = shared.workers_of_flows.n_shards() as u32;
@@ -83,115 +126,42 @@ impl Manager {
         loop {
             tokio::select! {
                 () = stop.cancelled() => break,
-                Some(wish) = wishes.recv() => self.handle_wish(wish),
+                Some(request) = requests.recv() => self.handle_request(request).await,
                 _ = tick.tick() => self.keep_time(),
-                _ = sample.tick() => self.sample(),
+                _ = sample.tick() => self.worker_scaler.sample(&self.workers),
                 _ = clean.tick() => self.clean(),
                 () = sleep_until(next_workers) => {
-                    self.decide_workers();
+                    if self.worker_scaler.decide(&mut self.workers) {
+                        self.publish();
+                    }
                     next_workers = Instant::now() + workers.scaling().interval;
                 }
                 () = sleep_until(decided + streams.scaling().interval) => {
-                    let now = Instant::now();
-                    self.decide_streams(now - decided);
+                    let (now, peers) = (Instant::now(), shared.peers.load_full());
+                    self.stream_scaler.decide(&placed(&peers), now - decided).await;
                     decided = now;
                 }
                 () = sleep_until(next_look) => {
-                    self.close_idle_streams();
+                    self.stream_scaler.close_idle(&placed(&shared.peers.load_full()));
                     next_look = Instant::now() + idle_after;
                 }
             }
         }
-        for station in shared.stations() {
-            station.close();
+        for inbox in shared.inboxes() {
+            inbox.close();
         }
         // A worker that panicked has said so itself; there is nothing left to wait for.
-        while self.workers.join_next().await.is_some() {}
+        while self.workers.tasks.join_next().await.is_some() {}
     }
 
     fn keep_time(&mut self) {
         let tick = self.shared.workers_of_flows.tick(Instant::now().into_std());
         self.shared.tick.store(tick.to_bits(), Relaxed);
-        // Those that have ended.
-        while self.workers.try_join_next().is_some() {}
+        // Takes note of workers that have ended.
+        while self.workers.tasks.try_join_next().is_some() {}
     }
 
-    /// Has a worker take packets from the station; false if the one before has not ended yet.
-    fn start(&mut self, worker: u32) -> bool {
-        let Some(station) = self.shared.station_or_new(worker) else {
-            return false;
-        };
-        if station.manned.swap(true, Relaxed) {
-            return false;
-        }
-        station.queue.open();
-        self.workers.spawn(worker::run(self.shared.clone(), station));
-        true
-    }
-
-    fn write_slots(&self, changes: Vec<SlotChange>) {
-        for SlotChange { slot, worker } in changes {
-            if let Some(slot) = self.shared.slots.get(slot as usize) {
-                slot.store(worker as u8, Relaxed);
-            }
-        }
-    }
-
-    fn sample(&mut self) {
-        let active = self.set.active().filter_map(|worker| self.shared.station(worker));
-        self.load += active.map(|station| station.queue.fill()).sum::<f64>();
-        self.n_samples += 1;
-    }
-
-    fn decide_workers(&mut self) {
-        let load = self.load / f64::from(self.n_samples.max(1));
-        (self.load, self.n_samples) = (0.0, 0);
-        let n_active = self.set.active().count() as u32;
-        let scaling = self
-            .shared
-            .config
-            .workers()
-            .scaling()
-            .scaler
-            .decide(n_active, load);
-        match scaling {
-            Scaling::Keep => return,
-            Scaling::Up => self.grow(),
-            Scaling::Down => self.shrink(),
-        };
-        info!(
-            ?scaling,
-            load,
-            n_workers = self.set.active().count(),
-            "workers scaled"
-        );
-        self.publish();
-    }
-
-    /// One more worker; says whether there is one.
-    fn grow(&mut self) -> bool {
-        let Some(WorkerCandidate { worker, needs_ring }) = self.set.candidate() else {
-            return false;
-        };
-        if needs_ring && !self.start(worker) {
-            return false;
-        }
-        let changes = self.set.activate(worker);
-        self.write_slots(changes);
-        true
-    }
-
-    /// One worker less; it keeps its flows until they are idle.
-    fn shrink(&mut self) -> bool {
-        let Some((worker, changes)) = self.set.shrink() else {
-            return false;
-        };
-        self.write_slots(changes);
-        debug!(worker, "worker retires");
-        true
-    }
-
-    /// One step through the cache of flows.
+    /// Goes one step through the cache of flows.
     fn clean(&mut self) {
         let shared = &self.shared;
         let now = shared.workers_of_flows.tick(Instant::now().into_std());
@@ -213,80 +183,46 @@ impl Manager {
         let n_flows = std::mem::replace(&mut self.n_flows, [0; MAX_WORKERS as usize]);
         shared.n_flows.store(n_flows.iter().sum(), Relaxed);
         let has_flows = |worker: u32| n_flows.get(worker as usize).is_some_and(|n| *n > 0);
-        for worker in self.set.handle_reading(has_flows) {
-            if let Some(station) = shared.station(worker) {
-                station.close();
-            }
-            debug!(worker, "worker is gone");
-        }
+        self.worker_scaler.handle_reading(has_flows, &mut self.workers);
         self.publish();
     }
 
     fn publish(&self) {
-        let (active, retired) = (self.set.active().count(), self.set.retired().count());
-        self.shared.n_workers.store(active as u32, Relaxed);
-        self.shared.n_retired_workers.store(retired as u32, Relaxed);
+        let n_retired = self.worker_scaler.set().retired().count() as u32;
+        self.shared
+            .n_workers
+            .store(self.worker_scaler.n_active(), Relaxed);
+        self.shared.n_retired_workers.store(n_retired, Relaxed);
     }
 
-    fn decide_streams(&mut self, elapsed: Duration) {
-        let config = self.shared.config.streams();
-        let peers = self.shared.peers.load();
-        self.at_decision.resize(peers.len(), 0);
-        for (peer, before) in peers.iter().zip(&mut self.at_decision) {
-            let lanes = peer.streams.lanes().iter();
-            let offered = lanes.map(|lane| lane.n_offered.load(Relaxed)).sum::<u64>();
-            let rate = (offered - std::mem::replace(before, offered)) as f64 / elapsed.as_secs_f64();
-            let n_active = peer.streams.n_active();
-            let load = rate / f64::from(config.throughput_threshold());
-            let wanted = match config.scaling().scaler.decide(n_active, load) {
-                Scaling::Keep => continue,
-                Scaling::Up => n_active + 1,
-                Scaling::Down => n_active - 1,
-            };
-            peer.streams.set_active(wanted);
-            info!(peer = %peer.id, rate_fps = rate, n_streams = wanted, "streams scaled");
-        }
-    }
-
-    /// Has the retired streams closed that had no packet since the last look.
-    fn close_idle_streams(&mut self) {
-        let peers = self.shared.peers.load();
-        self.at_look.resize(peers.len(), Vec::new());
-        for (peer, before) in peers.iter().zip(&mut self.at_look) {
-            let lanes = peer.streams.lanes();
-            let offered: Vec<_> = lanes.iter().map(|lane| lane.n_offered.load(Relaxed)).collect();
-            for (index, lane) in lanes.iter().enumerate().skip(peer.streams.n_active() as usize) {
-                if lane.open.load(Relaxed) && before.get(index) == offered.get(index) {
-                    lane.close.notify_one();
-                }
-            }
-            *before = offered;
-        }
-    }
-
-    fn handle_wish(&mut self, wish: Wish) {
-        match wish {
-            Wish::Workers(n_wanted) => {
-                let scaler = self.shared.config.workers().scaling().scaler;
-                let n_wanted = n_wanted.clamp(scaler.min, scaler.max);
-                loop {
-                    let changed = match (self.set.active().count() as u32).cmp(&n_wanted) {
-                        Order::Less => self.grow(),
-                        Order::Greater => self.shrink(),
-                        Order::Equal => false,
-                    };
-                    if !changed {
-                        break;
-                    }
+    async fn handle_request(&mut self, request: ScaleRequest) {
+        match request {
+            ScaleRequest::Workers(n) => {
+                let bounds = self.worker_scaler.config();
+                let n = n.clamp(bounds.min, bounds.max);
+                if let Err(error) = self.worker_scaler.scale_to(n, &mut self.workers) {
+                    warn!(
+                        error = with_sources(&error),
+                        n_workers = n,
+                        "cannot scale the workers as requested"
+                    );
                 }
                 self.publish();
             }
-            Wish::Streams(n_wanted) => {
-                let scaler = self.shared.config.streams().scaling().scaler;
-                for peer in self.shared.peers.load().iter() {
-                    peer.streams.set_active(n_wanted.clamp(scaler.min, scaler.max));
-                }
+            ScaleRequest::Streams(n) => {
+                let bounds = self.stream_scaler.config();
+                let peers = self.shared.peers.load_full();
+                let n = n.clamp(bounds.min, bounds.max);
+                self.stream_scaler.scale_to(n, &placed(&peers)).await;
             }
         }
     }
+}
+
+/// Pairs each peer with its place.
+fn placed(peers: &[Arc<Peer>]) -> Vec<PlacedPeer<'_>> {
+    (0..)
+        .zip(peers)
+        .map(|(index, peer)| PlacedPeer(index, peer))
+        .collect()
 }

@@ -1,24 +1,20 @@
 //! A peer of a router, and the tasks that write its streams.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::time::Duration;
 
-use futures::AsyncWriteExt;
 use libp2p::PeerId;
 use tokio_util::sync::CancellationToken;
-use tracing::debug;
+use tracing::{Instrument, debug_span};
 
 use super::pool::{PoolError, StreamPool};
 use super::stats::PeerStats;
-use crate::egress::in_hand::InHand;
-use crate::egress::streams::{Lane, Streams};
-use stream_router_engine::backoff::Backoff;
+use crate::egress::lanes::PeerLanes;
+use crate::egress::sender::{self, SenderControl, StreamSource};
+use crate::egress::stream_scaler::ScaledPeer;
 use stream_router_engine::flow_cache::StreamIndex;
-use stream_router_engine::queue::QueueLimits;
-
-const FIRST_RETRY: Duration = Duration::from_millis(50);
-const LAST_RETRY: Duration = Duration::from_secs(1);
+use stream_router_engine::queue::{AqmActions, QueueLimits};
 
 /// The router drops nothing that it took: from the first mark on it takes nothing more for the peer, so that no more than
 /// the workers' queues hold comes on top.
@@ -32,7 +28,7 @@ const LIMITS: QueueLimits = QueueLimits {
 /// A peer that was found.
 pub(super) struct Peer {
     pub(super) id: PeerId,
-    pub(super) streams: Streams,
+    pub(super) lanes: PeerLanes,
     /// Too much waits for it.
     pub(super) busy: Arc<AtomicBool>,
     /// A stream of it could not be closed.
@@ -51,7 +47,7 @@ impl Peer {
         };
         Self {
             id,
-            streams: Streams::with_limits(n_most, n_active, LIMITS, switch),
+            lanes: PeerLanes::new(n_most, n_active, LIMITS, switch),
             busy,
             unclosed: AtomicBool::new(false),
             n_written: AtomicU64::new(0),
@@ -66,88 +62,102 @@ impl Peer {
     }
 
     pub(super) fn stats(&self) -> PeerStats {
-        let lanes = self.streams.lanes();
         PeerStats {
             peer: self.id,
             // Before what is queued, so that it is never more.
             n_written: self.n_written.load(Relaxed),
             n_written_bytes: self.n_written_bytes.load(Relaxed),
             n_lost: self.n_lost.load(Relaxed),
-            n_accepted: lanes.iter().map(|lane| lane.n_offered.load(Relaxed)).sum(),
-            n_streams: self.streams.n_active(),
-            n_open_streams: lanes.iter().filter(|lane| lane.open.load(Relaxed)).count() as u32,
+            n_accepted: self.lanes.n_offered(),
+            n_streams: self.lanes.n_active(),
+            n_open_streams: self.lanes.n_open(),
         }
     }
 }
 
-/// Writes what waits for one of the peer's streams, until `finish` is cancelled and nothing does.
+/// A peer beside its place among the router's peers.
+pub(super) struct PlacedPeer<'a>(pub(super) u32, pub(super) &'a Peer);
+
+impl ScaledPeer for PlacedPeer<'_> {
+    fn index(&self) -> u32 {
+        self.0
+    }
+
+    fn id(&self) -> PeerId {
+        self.1.id
+    }
+
+    fn lanes(&self) -> &PeerLanes {
+        &self.1.lanes
+    }
+
+    /// The pool opens a stream when there is something to write.
+    async fn prepare(&self, _: u32) {}
+}
+
+/// Runs the sender of one of the peer's streams, until `finish` is cancelled and nothing waits.
 pub(super) async fn send<P: StreamPool>(
     pool: Arc<P>,
     peer: Arc<Peer>,
     stream: StreamIndex,
     finish: CancellationToken,
 ) {
-    let Some(lane) = peer.streams.lane(stream) else {
+    let Some(lane) = peer.lanes.get(stream) else {
         return;
     };
-    let mut backoff = Backoff::new(FIRST_RETRY, LAST_RETRY);
-    loop {
-        tokio::select! {
-            () = lane.outbox.ready() => {}
-            () = finish.cancelled() => {}
-        }
-        if lane.outbox.is_empty() {
-            if finish.is_cancelled() {
-                return;
-            }
-            continue;
-        }
-        let before = peer.n_written.load(Relaxed);
-        match send_until_closed(pool.as_ref(), &peer, lane, &finish).await {
-            Ok(()) => backoff.handle_success(),
-            Err(error) => {
-                if peer.n_written.load(Relaxed) > before {
-                    backoff.handle_success();
-                }
-                if finish.is_cancelled() {
-                    peer.unclosed.store(true, Relaxed);
-                }
-                let cause = std::error::Error::source(&error).map(ToString::to_string);
-                debug!(peer = %peer.id, stream = stream.0, ?cause, %error, "stream failed, opening another");
-                tokio::time::sleep(backoff.handle_failure()).await;
-            }
+    let source = PooledStreams {
+        pool: pool.as_ref(),
+        peer: &peer,
+    };
+    let control = SenderControl {
+        finish,
+        ..SenderControl::default()
+    };
+    let span = debug_span!("stream", peer = %peer.id, stream = stream.0);
+    sender::run(lane, &source, &control).instrument(span).await;
+}
+
+/// Streams of the embedder's pool.
+struct PooledStreams<'a, P> {
+    pool: &'a P,
+    peer: &'a Peer,
+}
+
+impl<P: StreamPool> StreamSource for PooledStreams<'_, P> {
+    type Stream = P::Stream;
+    type Error = PoolError;
+
+    async fn open(&self) -> Result<P::Stream, PoolError> {
+        self.pool.open(self.peer.id).await
+    }
+
+    async fn close(&self, stream: P::Stream) -> Result<(), PoolError> {
+        self.pool.close(self.peer.id, stream).await
+    }
+
+    fn handle_written(&self, n_frames: u64, n_bytes: u64) {
+        self.peer.n_written.fetch_add(n_frames, Relaxed);
+        self.peer.n_written_bytes.fetch_add(n_bytes, Relaxed);
+    }
+
+    fn handle_lost(&self, n_frames: u64) {
+        self.peer.add_lost(n_frames);
+    }
+
+    fn handle_aqm(&self, actions: AqmActions) {
+        // Its queues do not age, but a frame that is gone is never left out of the count.
+        self.peer.add_lost(actions.n_dropped.into());
+    }
+
+    fn handle_failed(&self, finishing: bool) {
+        if finishing {
+            self.peer.unclosed.store(true, Relaxed);
         }
     }
 }
 
-async fn send_until_closed<P: StreamPool>(
-    pool: &P,
-    peer: &Peer,
-    lane: &Lane,
-    finish: &CancellationToken,
-) -> Result<(), PoolError> {
-    let mut stream = pool.open(peer.id).await?;
-    let _open = lane.mark_open();
-    let mut written = None;
-    loop {
-        let (batch, _) = lane.outbox.swap(written.take());
-        let Some(batch) = batch else {
-            stream.flush().await.map_err(PoolError::new)?;
-            tokio::select! {
-                () = lane.outbox.ready() => continue,
-                () = lane.close.notified() => {}
-                () = finish.cancelled() => {}
-            }
-            if lane.outbox.is_empty() {
-                return pool.close(peer.id, stream).await;
-            }
-            continue;
-        };
-        let in_hand = InHand::new(batch, |n| peer.add_lost(n));
-        let batch = in_hand.write(&mut stream).await.map_err(PoolError::new)?;
-        let (n_frames, n_bytes) = (u64::from(batch.n_frames()), batch.bytes().len() as u64);
-        peer.n_written.fetch_add(n_frames, Relaxed);
-        peer.n_written_bytes.fetch_add(n_bytes, Relaxed);
-        written = Some(batch);
+impl From<io::Error> for PoolError {
+    fn from(error: io::Error) -> Self {
+        Self::new(error)
     }
 }

@@ -16,72 +16,73 @@ use stream_router_engine::flow_class::is_urgent;
 /// Packets of one turn, so that the senders on its thread get theirs.
 const TURN_PACKETS: u32 = 256;
 
-/// A queue and its worker's bell.
-pub(super) struct Station {
+/// What waits for a worker, and how the worker is woken for it.
+pub(super) struct WorkerInbox {
     pub(super) queue: PacketQueue,
-    pub(super) bell: Notify,
+    wakeup: Notify,
     pub(super) n_processed: AtomicU64,
-    /// A worker takes packets from it.
-    pub(super) manned: AtomicBool,
+    /// Whether a worker takes packets from it.
+    pub(super) has_worker: AtomicBool,
 }
 
-impl Station {
+impl WorkerInbox {
     pub(super) fn new(n_packets: u32, n_bytes: usize) -> Self {
         Self {
             queue: PacketQueue::new(n_packets, n_bytes),
-            bell: Notify::new(),
+            wakeup: Notify::new(),
             n_processed: AtomicU64::new(0),
-            manned: AtomicBool::new(false),
+            has_worker: AtomicBool::new(false),
         }
     }
 
     /// Wakes the worker for what was pushed, if it sleeps.
-    pub(super) fn ring(&self) {
+    pub(super) fn wake(&self) {
         if self.queue.must_wake() {
-            self.bell.notify_one();
+            self.wakeup.notify_one();
         }
     }
 
-    /// Has the worker end once its queue is empty.
+    /// Ends the worker once its queue is empty.
     pub(super) fn close(&self) {
         self.queue.close();
-        self.bell.notify_one();
+        self.wakeup.notify_one();
     }
 }
 
-/// Takes packets from the queue of `station` until it is closed and empty.
-pub(super) async fn run(shared: Arc<Shared>, station: Arc<Station>) {
-    let mut sorter = Sorter::new(shared);
+/// Takes packets from `inbox` until it is closed and empty.
+pub(super) async fn run(shared: Arc<Shared>, inbox: Arc<WorkerInbox>) {
+    let mut assigner = StreamAssigner::new(shared);
     // Behind it comes the packet.
     let mut buffer = vec![0; FrameHeader::LEN];
     loop {
-        sorter.handle_turn(tokio::time::Instant::now().into_std());
-        let n = station
+        assigner.handle_turn(tokio::time::Instant::now().into_std());
+        let n = inbox
             .queue
             .drain(TURN_PACKETS, &mut buffer, FrameHeader::LEN, |tag, frame| {
-                sorter.handle_packet(tag, frame);
+                assigner.handle_packet(tag, frame);
             });
-        sorter.flush();
+        assigner.flush();
         if n > 0 {
-            station.n_processed.fetch_add(n.into(), Relaxed);
+            inbox.n_processed.fetch_add(n.into(), Relaxed);
             tokio::task::yield_now().await;
-        } else if station.queue.has_ended() {
-            station.manned.store(false, Relaxed);
+        } else if inbox.queue.has_ended() {
+            inbox.has_worker.store(false, Relaxed);
             return;
-        } else if station.queue.prepare_sleep() {
-            station.bell.notified().await;
+        } else if inbox.queue.prepare_sleep() {
+            inbox.wakeup.notified().await;
         }
     }
 }
 
-struct Sorter {
+/// Lays packets, as frames, before the streams of their flows.
+struct StreamAssigner {
     shared: Arc<Shared>,
     peers: Arc<Vec<Arc<Peer>>>,
     now: Now,
     batches: TurnBatches,
 }
 
-impl Sorter {
+impl StreamAssigner {
     fn new(shared: Arc<Shared>) -> Self {
         Self {
             peers: shared.peers.load_full(),
@@ -108,8 +109,8 @@ impl Sorter {
         let stream = self
             .shared
             .streams_of_flows
-            .stream(flow_hash, self.now.tick, || peer.streams.choose(flow_hash));
-        let Some(lane) = peer.streams.lane(stream) else {
+            .stream(flow_hash, self.now.tick, || peer.lanes.choose(flow_hash));
+        let Some(lane) = peer.lanes.get(stream) else {
             return;
         };
         let header = FrameHeader {
@@ -135,7 +136,7 @@ impl Sorter {
 
     /// Hands every begun batch to its stream.
     fn flush(&mut self) {
-        let lane = |peer, stream| self.peers.get(peer as usize)?.streams.lane(stream);
+        let lane = |peer, stream| self.peers.get(peer as usize)?.lanes.get(stream);
         self.batches.flush(self.now, lane, |peer, n_refused| {
             if let Some(peer) = self.peers.get(peer as usize) {
                 peer.add_lost(n_refused.into());

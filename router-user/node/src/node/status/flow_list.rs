@@ -26,7 +26,10 @@ pub(super) fn read(node: &NodeStatus, query: &FlowQuery) -> Result<Flows, Source
         .flows(node.parts.kernel.conn_ttl())
         .map_err(failed)?;
     let limit = query.limit.max(1) as usize;
-    let (peers, version) = (node.parts.peers.load(), node.parts.kernel.peers_version());
+    let (peers, version) = (
+        node.parts.data_path.peers.load(),
+        node.parts.kernel.peers_version(),
+    );
     let (mut live, mut matched) = (0, 0);
     let mut found = Vec::new();
     let outcome = reader.read(node.max_flows, |key, conn, age, idle| {
@@ -54,7 +57,7 @@ pub(super) fn read(node: &NodeStatus, query: &FlowQuery) -> Result<Flows, Source
     outcome.map_err(failed)?;
     found.sort_by(|a, b| a.order(b, query.sort));
     found.truncate(limit);
-    let tick = node.parts.flows.tick(Instant::now());
+    let tick = node.parts.data_path.flows.tick(Instant::now());
     Ok(Flows {
         live,
         matched,
@@ -65,7 +68,7 @@ pub(super) fn read(node: &NodeStatus, query: &FlowQuery) -> Result<Flows, Source
 
 /// The one peer whose id ends so.
 pub(super) fn find_peer(node: &NodeStatus, end: &str) -> Result<Arc<Peer>, SourceError> {
-    let peers = node.parts.peers.load();
+    let peers = node.parts.data_path.peers.load();
     let peers = peers.all().iter().map(|configured| &configured.peer);
     match peers
         .filter(|peer| peer.id.to_string().ends_with(end))
@@ -125,7 +128,7 @@ impl Row {
     fn flow(&self, node: &NodeStatus, tick: Tick) -> Flow {
         let (source, destination) = self.addresses();
         let peer = node.peer_id(self.conn.peer);
-        let stream = node.parts.flows.peek(self.conn.flow_hash, tick);
+        let stream = node.parts.data_path.flows.peek(self.conn.flow_hash, tick);
         Flow {
             protocol: IpProtocol(self.key.protocol),
             source,

@@ -3,17 +3,16 @@
 use std::io;
 
 use futures::{AsyncWrite, AsyncWriteExt};
-
 use stream_router_engine::batch::Batch;
 
-/// A batch that is being written. Unless all of it was, `lost` gets the number of its frames, also when the writer is
-/// dropped.
-pub struct InHand<L: FnMut(u64)> {
+/// A batch that is being written. Unless all of it was written, `lost` gets the number of its frames, also when the
+/// writer is dropped.
+pub struct InFlightBatch<L: FnMut(u64)> {
     batch: Option<Batch>,
     lost: L,
 }
 
-impl<L: FnMut(u64)> InHand<L> {
+impl<L: FnMut(u64)> InFlightBatch<L> {
     /// Takes the batch.
     pub fn new(batch: Batch, lost: L) -> Self {
         Self {
@@ -22,7 +21,7 @@ impl<L: FnMut(u64)> InHand<L> {
         }
     }
 
-    /// Writes the batch, and gives it back for reuse.
+    /// Writes the batch, and returns it for reuse.
     ///
     /// # Errors
     /// The stream failed; the frames are lost.
@@ -34,7 +33,7 @@ impl<L: FnMut(u64)> InHand<L> {
     }
 }
 
-impl<L: FnMut(u64)> Drop for InHand<L> {
+impl<L: FnMut(u64)> Drop for InFlightBatch<L> {
     fn drop(&mut self) {
         if let Some(batch) = &self.batch {
             (self.lost)(u64::from(batch.n_frames()));

@@ -1,0 +1,25 @@
+//! What the tasks that carry packets share.
+
+use std::sync::Arc;
+
+use stream_router_engine::flow_cache::FlowCache;
+
+use super::capture::Taps;
+use super::counters::Counters;
+use super::peers::LivePeers;
+use crate::device::Injector;
+
+/// The parts that workers, senders and receivers work with. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct DataPath {
+    /// Which peers there are, and what belongs to them.
+    pub(super) peers: Arc<LivePeers>,
+    /// Which stream a flow has.
+    pub(super) flows: Arc<FlowCache>,
+    /// What happened to packets that did not go on.
+    pub(super) counters: Arc<Counters>,
+    /// The way into the device.
+    pub(super) injector: Injector,
+    /// Who captures packets.
+    pub(super) taps: Arc<Taps>,
+}
