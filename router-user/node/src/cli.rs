@@ -123,7 +123,7 @@ enum Command {
         #[command(flatten)]
         what: CaptureArguments,
     },
-    /// Check what a node needs, and say what mends what is wrong: exit 0, or 1 with a problem
+    /// Check what a node needs, and print the commands that fix what is wrong: exit 0, or 1 with a problem
     Doctor(DoctorArguments),
     /// Write the manual pages or shell completions of a package
     #[command(hide = true)]

@@ -1,7 +1,7 @@
-//! `stream-router doctor`: what keeps a node from running, or from running well, and the command that mends it.
+//! `stream-router doctor`: what keeps a node from running, or from running well, and the command that fixes it.
 //!
 //! With `--json` one object: `findings`, each with `check` (a name that stays), `subject` (the interface, address or file
-//! that it is about, or null), `verdict` (`ok`, `warning`, `problem` or `unknown`), `detail` and `mend` (a command, or
+//! that it is about, or null), `verdict` (`ok`, `warning`, `problem` or `unknown`), `detail` and `fix` (a command, or
 //! null); and the numbers of `problems`, `warnings` and `unknown`.
 //!
 //! Each group is a file: probes look, and pure functions judge what they saw.
@@ -158,7 +158,7 @@ mod tests {
     fn a_report_counts_by_verdict_and_has_a_line_for_each_finding() {
         let report = Report::of(vec![
             Finding::ok("clock", "synchronised"),
-            Finding::warning("rp_filter", "strict").mend("sysctl -w a=2"),
+            Finding::warning("rp_filter", "strict").fix("sysctl -w a=2"),
             Finding::problem("key", "missing"),
             Finding::unknown("firewall", "not root").about("tcp/4001"),
         ]);
@@ -177,7 +177,7 @@ mod tests {
         assert_eq!(
             json["findings"][1],
             serde_json::json!({
-                "check": "rp_filter", "subject": null, "verdict": "warning", "detail": "strict", "mend": "sysctl -w a=2",
+                "check": "rp_filter", "subject": null, "verdict": "warning", "detail": "strict", "fix": "sysctl -w a=2",
             })
         );
     }

@@ -26,5 +26,5 @@ pub(super) fn check(scene: &Scene) -> Vec<Finding> {
     if lacking.iter().all(|one| one.is_optional) {
         return vec![Finding::warning(CHECK, detail)];
     }
-    vec![Finding::problem(CHECK, detail).mend("sudo stream-router doctor")]
+    vec![Finding::problem(CHECK, detail).fix("sudo stream-router doctor")]
 }

@@ -28,13 +28,13 @@ fn is_synchronised() -> Result<bool, Errno> {
 
 fn judge(now_s: u64, synchronised: Result<bool, Errno>) -> Finding {
     const CHECK: &str = "clock";
-    const MEND: &str = "timedatectl set-ntp true";
+    const FIX: &str = "timedatectl set-ntp true";
     if now_s < WRITTEN_AT_S {
         return Finding::problem(
             CHECK,
             format!("it says {now_s} seconds since 1970, which is long past; peers may refuse the handshake"),
         )
-        .mend(MEND);
+        .fix(FIX);
     }
     match synchronised {
         Ok(true) => Finding::ok(CHECK, "synchronised"),
@@ -42,7 +42,7 @@ fn judge(now_s: u64, synchronised: Result<bool, Errno>) -> Finding {
             CHECK,
             "no other clock keeps it right; the tunnel does not need that, but times of logs and captures do",
         )
-        .mend(MEND),
+        .fix(FIX),
         Err(errno) => Finding::unknown(
             CHECK,
             format!("the kernel does not say whether it is synchronised: {errno}"),

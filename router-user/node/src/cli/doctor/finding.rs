@@ -27,8 +27,8 @@ pub(super) struct Finding {
     pub(super) verdict: Verdict,
     /// What was seen, and what it means.
     pub(super) detail: String,
-    /// A command that mends it.
-    pub(super) mend: Option<String>,
+    /// A command that fixes it.
+    pub(super) fix: Option<String>,
 }
 
 impl Finding {
@@ -58,9 +58,9 @@ impl Finding {
         self
     }
 
-    /// The same, with the command that mends it.
-    pub(super) fn mend(mut self, command: impl Into<String>) -> Self {
-        self.mend = Some(command.into());
+    /// The same, with the command that fixes it.
+    pub(super) fn fix(mut self, command: impl Into<String>) -> Self {
+        self.fix = Some(command.into());
         self
     }
 
@@ -70,7 +70,7 @@ impl Finding {
             subject: None,
             verdict,
             detail,
-            mend: None,
+            fix: None,
         }
     }
 
@@ -87,8 +87,8 @@ impl Finding {
             .as_ref()
             .map_or(String::new(), |subject| format!("{subject}: "));
         let mut text = format!("{verdict:<8} {:<18} {subject}{}\n", self.check, self.detail);
-        if let Some(mend) = &self.mend {
-            text += &format!("{:28}{mend}\n", "");
+        if let Some(fix) = &self.fix {
+            text += &format!("{:28}{fix}\n", "");
         }
         text
     }

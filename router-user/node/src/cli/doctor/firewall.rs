@@ -63,7 +63,7 @@ fn judge(rules: &Ruleset, listen: Listen, has_old_tables: bool) -> Finding {
     };
     let finding = match rules.fate(arriving) {
         Fate::Dropped(chain) => {
-            Finding::problem(CHECK, format!("{chain} drops what peers send to it")).mend(format!(
+            Finding::problem(CHECK, format!("{chain} drops what peers send to it")).fix(format!(
                 "nft insert rule {chain} {} dport {} accept",
                 listen.protocol(),
                 arriving.port
@@ -73,12 +73,12 @@ fn judge(rules: &Ruleset, listen: Listen, has_old_tables: bool) -> Finding {
             CHECK,
             format!("cannot tell: whether {chain} lets peers in depends on more than the port"),
         )
-        .mend(format!("nft list chain {chain}")),
+        .fix(format!("nft list chain {chain}")),
         Fate::Passed if has_old_tables => Finding::unknown(
             CHECK,
             "nftables lets it in; there are rules of the old iptables, which are not looked at",
         )
-        .mend("iptables-legacy -nvL"),
+        .fix("iptables-legacy -nvL"),
         Fate::Passed => Finding::ok(CHECK, "no rule of this host drops what arrives"),
     };
     finding.about(format!("{}/{}", listen.protocol(), listen.at))
@@ -90,7 +90,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_drop_is_mended_by_a_rule_before_it() {
+    fn a_drop_is_fixed_by_a_rule_before_it() {
         let rules = Ruleset::parse(
             br#"{"nftables": [{"chain": {"family": "inet", "table": "filter", "name": "input",
             "type": "filter", "hook": "input", "policy": "drop"}}]}"#,
@@ -102,7 +102,7 @@ mod tests {
 
         assert_eq!(finding.verdict, Verdict::Problem);
         assert_eq!(
-            finding.mend.as_deref(),
+            finding.fix.as_deref(),
             Some("nft insert rule inet filter input udp dport 4001 accept")
         );
         let none = Ruleset::parse(br#"{"nftables": []}"#).unwrap();

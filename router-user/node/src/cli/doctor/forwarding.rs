@@ -53,7 +53,7 @@ fn judge_rp_filter(all: Option<&str>, own: Option<&str>) -> Finding {
             CHECK,
             "strict: the host drops what comes from a peer's address that it routes elsewhere, without a trace",
         )
-        .mend("sysctl -w net.ipv4.conf.all.rp_filter=2"),
+        .fix("sysctl -w net.ipv4.conf.all.rp_filter=2"),
         _ => Finding::ok(CHECK, "loose"),
     }
 }
@@ -66,7 +66,7 @@ fn judge_forwarding(name: &'static str, value: Option<&str>, has_gateway: bool) 
             CHECK,
             "off: what peers answer to the gateway's network goes nowhere",
         )
-        .mend(format!("sysctl -w {name}=1")),
+        .fix(format!("sysctl -w {name}=1")),
         Some("0") => Finding::ok(CHECK, "off, as long as only this host itself uses the tunnel"),
         Some(_) => Finding::ok(CHECK, "on"),
     };
@@ -81,7 +81,7 @@ fn judge_ipv6(device: &str, disabled: Option<&str>) -> Finding {
             CHECK,
             format!("turned off, but {device} is to have an IPv6 address"),
         )
-        .mend("sysctl -w net.ipv6.conf.all.disable_ipv6=0 net.ipv6.conf.default.disable_ipv6=0"),
+        .fix("sysctl -w net.ipv6.conf.all.disable_ipv6=0 net.ipv6.conf.default.disable_ipv6=0"),
         None => Finding::problem(
             CHECK,
             format!("the kernel has none, but {device} is to have an IPv6 address"),
@@ -120,7 +120,7 @@ mod tests {
         assert_eq!(judged(None, true).verdict, Verdict::Unknown);
         let off = judged(Some("0"), true);
         assert_eq!(off.verdict, Verdict::Problem);
-        assert_eq!(off.mend.as_deref(), Some("sysctl -w net.ipv4.ip_forward=1"));
+        assert_eq!(off.fix.as_deref(), Some("sysctl -w net.ipv4.ip_forward=1"));
     }
 
     #[test]

@@ -112,7 +112,7 @@ fn judge_device_of(name: &str, mtu: u32, found_mtu: Option<u32>, owner: Owner) -
             CHECK,
             "the running node's device is not in this network namespace",
         )
-        .mend("nsenter --net --target PID stream-router doctor"),
+        .fix("nsenter --net --target PID stream-router doctor"),
         (None, Owner::Other | Owner::Unknown) => Finding::ok(CHECK, "the name is free"),
         (Some(_), Owner::Unknown) => Finding::unknown(
             CHECK,
@@ -122,14 +122,14 @@ fn judge_device_of(name: &str, mtu: u32, found_mtu: Option<u32>, owner: Owner) -
             CHECK,
             "the name is taken by an interface that is no running node's",
         )
-        .mend(format!("ip link delete {name}")),
+        .fix(format!("ip link delete {name}")),
         (Some(found), Owner::Node) if found != mtu => Finding::warning(
             CHECK,
             format!(
                 "it has an MTU of {found} and the configuration says {mtu}; a gateway goes by the latter"
             ),
         )
-        .mend(format!("ip link set dev {name} mtu {mtu}")),
+        .fix(format!("ip link set dev {name} mtu {mtu}")),
         (Some(_), Owner::Node) => Finding::ok(CHECK, format!("the running node's, MTU {mtu}")),
     };
     finding.about(name)
@@ -160,7 +160,7 @@ fn judge_offloads(name: &str, states: &[(&str, Option<bool>)]) -> Finding {
             CHECK,
             format!("off: {}; each costs CPU for every packet", off.join(", ")),
         )
-        .mend(format!("ethtool -K {name} {}", command.join(" ")))
+        .fix(format!("ethtool -K {name} {}", command.join(" ")))
     } else if unknown.is_empty() {
         Finding::ok(CHECK, words(Some(true)).join(", "))
     } else {
@@ -173,7 +173,7 @@ fn judge_offloads(name: &str, states: &[(&str, Option<bool>)]) -> Finding {
 fn judge_mtu(name: &str, mtu: u32, has_quic: bool) -> Finding {
     const CHECK: &str = "mtu";
     let finding = if has_quic && mtu < QUIC_MIN_MTU {
-        Finding::problem(CHECK, format!("{mtu}: QUIC needs {QUIC_MIN_MTU} or more")).mend(format!(
+        Finding::problem(CHECK, format!("{mtu}: QUIC needs {QUIC_MIN_MTU} or more")).fix(format!(
             "ip link set dev {name} mtu {}",
             QUIC_MIN_MTU.next_multiple_of(16).max(1280)
         ))
@@ -189,12 +189,12 @@ fn judge_mtu(name: &str, mtu: u32, has_quic: bool) -> Finding {
 fn judge_gateway(name: &str, seen: &Seen, status: Option<&GatewayStatus>, running: &Running) -> Finding {
     const CHECK: &str = "gateway";
     let finding = match (&seen.link, status) {
-        (None, _) => Finding::problem(CHECK, "there is no such interface").mend("ip link show"),
+        (None, _) => Finding::problem(CHECK, "there is no such interface").fix("ip link show"),
         (Some(link), _) if link.ethernet_address.is_none() => {
-            Finding::problem(CHECK, "it is no Ethernet interface").mend("ip link show")
+            Finding::problem(CHECK, "it is no Ethernet interface").fix("ip link show")
         }
         (Some(link), _) if !link.up => {
-            Finding::problem(CHECK, "it is down").mend(format!("ip link set dev {name} up"))
+            Finding::problem(CHECK, "it is down").fix(format!("ip link set dev {name} up"))
         }
         (Some(_), Some(status)) if status.mode == "native" => {
             Finding::ok(CHECK, format!("captured in the driver, by {}", status.sink))
@@ -207,7 +207,7 @@ fn judge_gateway(name: &str, seen: &Seen, status: Option<&GatewayStatus>, runnin
                 status.reason.as_deref().unwrap_or("no reason given")
             ),
         )
-        .mend(format!("ethtool -K {name} rx-udp-gro-forwarding off")),
+        .fix(format!("ethtool -K {name} rx-udp-gro-forwarding off")),
         (Some(_), None) if seen.has_xdp && matches!(running, Running::Unknown) => Finding::unknown(
             CHECK,
             "an XDP program is attached; whether a node's cannot be told, as it may not be asked",
@@ -216,7 +216,7 @@ fn judge_gateway(name: &str, seen: &Seen, status: Option<&GatewayStatus>, runnin
             CHECK,
             "another XDP program is attached, and a node cannot attach its own",
         )
-        .mend(format!("ip link set dev {name} xdp off")),
+        .fix(format!("ip link set dev {name} xdp off")),
         (Some(_), None) => {
             let driver = driver(name).unwrap_or_else(|_| "of unknown name".to_owned());
             Finding::unknown(
@@ -240,11 +240,11 @@ mod tests {
         assert_eq!(judged(Some(1420), Owner::Node).verdict, Verdict::Ok);
         assert_eq!(judged(Some(1420), Owner::Unknown).verdict, Verdict::Unknown);
         assert_eq!(
-            judged(Some(1420), Owner::Other).mend.as_deref(),
+            judged(Some(1420), Owner::Other).fix.as_deref(),
             Some("ip link delete sr0")
         );
         assert_eq!(
-            judged(Some(1400), Owner::Node).mend.as_deref(),
+            judged(Some(1400), Owner::Node).fix.as_deref(),
             Some("ip link set dev sr0 mtu 1420")
         );
         assert_eq!(judged(None, Owner::Node).verdict, Verdict::Problem);
@@ -256,7 +256,7 @@ mod tests {
         let off = [("tso", Some(false)), ("gro", Some(true)), ("gso", Some(false))];
         assert_eq!(judge_offloads("u0", &on).verdict, Verdict::Ok);
         assert_eq!(
-            judge_offloads("u0", &off).mend.as_deref(),
+            judge_offloads("u0", &off).fix.as_deref(),
             Some("ethtool -K u0 tso on gso on")
         );
         assert_eq!(judge_offloads("u0", &[("tso", None)]).verdict, Verdict::Unknown);
@@ -267,7 +267,7 @@ mod tests {
         assert_eq!(judge_mtu("u0", 1200, false).verdict, Verdict::Ok);
         assert_eq!(judge_mtu("u0", 1248, true).verdict, Verdict::Ok);
         assert_eq!(
-            judge_mtu("u0", 1247, true).mend.as_deref(),
+            judge_mtu("u0", 1247, true).fix.as_deref(),
             Some("ip link set dev u0 mtu 1280")
         );
     }

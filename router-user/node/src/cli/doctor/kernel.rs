@@ -83,7 +83,7 @@ fn judge_bpffs(is_mounted: bool) -> Finding {
                 "no BPF file system at {BPFFS}: programs and maps are not pinned, bpftool cannot look at them"
             ),
         )
-        .mend(format!("mount -t bpf bpf {BPFFS}"))
+        .fix(format!("mount -t bpf bpf {BPFFS}"))
     }
 }
 
@@ -94,7 +94,7 @@ fn judge_jit(value: &str) -> Finding {
             CHECK,
             "eBPF programs are interpreted: each packet takes several times as long",
         )
-        .mend("sysctl -w net.core.bpf_jit_enable=1"),
+        .fix("sysctl -w net.core.bpf_jit_enable=1"),
         _ => Finding::ok(CHECK, "eBPF programs are compiled"),
     }
 }
@@ -125,7 +125,7 @@ mod tests {
         assert_eq!(judge_btf(false).verdict, Verdict::Warning);
         assert_eq!(judge_bpffs(true).verdict, Verdict::Ok);
         let bpffs = judge_bpffs(false);
-        assert_eq!(bpffs.mend.as_deref(), Some("mount -t bpf bpf /sys/fs/bpf"));
+        assert_eq!(bpffs.fix.as_deref(), Some("mount -t bpf bpf /sys/fs/bpf"));
         assert_eq!(judge_jit("1").verdict, Verdict::Ok);
         assert_eq!(judge_jit("0").verdict, Verdict::Warning);
     }

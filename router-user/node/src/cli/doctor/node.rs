@@ -79,7 +79,7 @@ fn judge(socket: &Path, place: Place, answer: Result<Status, ControlError>) -> (
             CHECK,
             format!("{shown} is no socket; a node does not start over it"),
         )
-        .mend(format!("rm {shown}")),
+        .fix(format!("rm {shown}")),
         (Err(ControlError::NoNode { source, .. }), Place::Socket)
             if source.kind() == io::ErrorKind::ConnectionRefused =>
         {
@@ -89,7 +89,7 @@ fn judge(socket: &Path, place: Place, answer: Result<Status, ControlError>) -> (
             )
         }
         (Err(error), Place::Socket) => {
-            Finding::problem(CHECK, error.to_string()).mend(format!("ss -xlp src {shown}"))
+            Finding::problem(CHECK, error.to_string()).fix(format!("ss -xlp src {shown}"))
         }
     };
     (Running::No, finding)

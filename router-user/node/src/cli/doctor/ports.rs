@@ -91,14 +91,14 @@ fn judge(listen: Listen, bound: io::Result<()>, running: &Running) -> Finding {
             CHECK,
             "taken; whether by the node cannot be told, as it may not be asked",
         )
-        .mend(who),
-        io::ErrorKind::AddrInUse => Finding::problem(CHECK, "taken by another program").mend(who),
+        .fix(who),
+        io::ErrorKind::AddrInUse => Finding::problem(CHECK, "taken by another program").fix(who),
         io::ErrorKind::AddrNotAvailable => {
             Finding::problem(CHECK, format!("{} is no address of this host", listen.at.ip()))
-                .mend("ip address show")
+                .fix("ip address show")
         }
         io::ErrorKind::PermissionDenied => {
-            Finding::problem(CHECK, "no permission for a port so low").mend(format!(
+            Finding::problem(CHECK, "no permission for a port so low").fix(format!(
                 "sysctl -w net.ipv4.ip_unprivileged_port_start={}",
                 listen.at.port()
             ))
@@ -135,7 +135,7 @@ mod tests {
         let finding = judge(listen, listen.try_bind(), &Running::No);
 
         assert_eq!(finding.verdict, Verdict::Problem);
-        assert_eq!(finding.mend, Some(format!("ss -ltnp 'sport = :{port}'")));
+        assert_eq!(finding.fix, Some(format!("ss -ltnp 'sport = :{port}'")));
         let unsure = judge(listen, listen.try_bind(), &Running::Unknown);
         assert_eq!(unsure.verdict, Verdict::Unknown);
         drop(taken);

@@ -93,7 +93,7 @@ fn judge(address: &str, ip: IpAddr, way: io::Result<Way>, device: &str) -> Findi
             CHECK,
             format!("leads through {device}, the tunnel itself; the peer's address needs a route outside it"),
         )
-        .mend(format!("ip route add {ip} via GATEWAY")),
+        .fix(format!("ip route add {ip} via GATEWAY")),
         Ok(Way { source, interface }) => Finding::ok(
             CHECK,
             format!(
@@ -110,10 +110,10 @@ fn judge(address: &str, ip: IpAddr, way: io::Result<Way>, device: &str) -> Findi
             ];
             let errno = error.raw_os_error().map(Errno::from_raw);
             if errno.is_some_and(|errno| no_route.contains(&errno)) {
-                Finding::problem(CHECK, "no route to it").mend(format!("ip route add {ip} via GATEWAY"))
+                Finding::problem(CHECK, "no route to it").fix(format!("ip route add {ip} via GATEWAY"))
             } else {
                 Finding::problem(CHECK, format!("the kernel refuses the way there: {error}"))
-                    .mend(format!("ip route get {ip}"))
+                    .fix(format!("ip route get {ip}"))
             }
         }
     };

@@ -54,7 +54,7 @@ fn judge_quic(name: &'static str, value: Option<&str>) -> Finding {
         format!("{bytes} bytes: QUIC loses packets under load; a node takes it over at its next start"),
     )
     .about(name)
-    .mend(format!("sysctl -w {name}={QUIC_BUFFER_BYTES}"))
+    .fix(format!("sysctl -w {name}={QUIC_BUFFER_BYTES}"))
 }
 
 /// The three values are the least, the first and the most bytes of a socket.
@@ -73,7 +73,7 @@ fn judge_tcp(name: &'static str, value: Option<&str>) -> Finding {
             format!("up to {bytes} bytes: too few for a fast path with a long round trip"),
         )
         .about(name)
-        .mend(format!("sysctl -w {name}=\"{least} {first} {TCP_BUFFER_BYTES}\"")),
+        .fix(format!("sysctl -w {name}=\"{least} {first} {TCP_BUFFER_BYTES}\"")),
         Err(_no_number) => Finding::unknown(CHECK, "cannot be read").about(name),
     }
 }
@@ -96,7 +96,7 @@ mod tests {
         let small = judge_quic("net.core.rmem_default", Some("212992"));
         assert_eq!(small.verdict, Verdict::Warning);
         assert_eq!(
-            small.mend.as_deref(),
+            small.fix.as_deref(),
             Some("sysctl -w net.core.rmem_default=4194304")
         );
         assert_eq!(
@@ -105,7 +105,7 @@ mod tests {
         );
         let small = judge_tcp("net.ipv4.tcp_rmem", Some("4096\t131072\t212992"));
         assert_eq!(
-            small.mend.as_deref(),
+            small.fix.as_deref(),
             Some("sysctl -w net.ipv4.tcp_rmem=\"4096 131072 4194304\"")
         );
         assert_eq!(

@@ -127,7 +127,7 @@ impl Trial {
 fn judge_device(error: &DeviceError) -> Finding {
     let finding = Finding::problem("tun", chain(error));
     match error {
-        DeviceError::Tun(TunError::NoDriver(_)) => finding.mend("modprobe tun"),
+        DeviceError::Tun(TunError::NoDriver(_)) => finding.fix("modprobe tun"),
         _ => finding,
     }
 }
@@ -135,10 +135,10 @@ fn judge_device(error: &DeviceError) -> Finding {
 fn judge_refusal(check: &'static str, error: &KernelError) -> Finding {
     match error {
         KernelError::NotPermitted(_) => {
-            Finding::problem(check, error.to_string()).mend("sudo stream-router doctor")
+            Finding::problem(check, error.to_string()).fix("sudo stream-router doctor")
         }
         KernelError::Attach { .. } => {
-            Finding::problem(check, chain(error)).mend("modprobe -a sch_ingress cls_bpf")
+            Finding::problem(check, chain(error)).fix("modprobe -a sch_ingress cls_bpf")
         }
         _ => Finding::problem(check, chain(error)),
     }
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_is_named_with_what_mends_it() {
+    fn a_refusal_is_named_with_what_fixes_it() {
         let no_driver = DeviceError::Tun(TunError::NoDriver(io::ErrorKind::NotFound.into()));
         let attach = KernelError::Attach {
             device: DEVICE.to_owned(),
@@ -200,12 +200,12 @@ mod tests {
         };
 
         let findings = trial.judge();
-        let mends: Vec<_> = findings
+        let fixes: Vec<_> = findings
             .iter()
-            .map(|one| (one.check, one.mend.as_deref()))
+            .map(|one| (one.check, one.fix.as_deref()))
             .collect();
         assert_eq!(
-            mends,
+            fixes,
             [
                 ("tun", Some("modprobe tun")),
                 ("programs", None),
