@@ -11,6 +11,7 @@ mod id;
 mod invite;
 mod join;
 mod keygen;
+mod outcome;
 mod peers;
 mod reload;
 mod routes;
@@ -26,7 +27,7 @@ use std::error::Error;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use ask::Asked;
 use capture::{CaptureArguments, UsageError};
@@ -157,7 +158,7 @@ pub fn main() -> ExitCode {
         Command::Routes(asked) => asked.show("", routes::lines),
         Command::Capture { asked, what } => capture::capture(&asked, &what),
         Command::Doctor(arguments) => doctor::doctor(&arguments),
-        Command::Generate { what, out } => generate::generate(what, &out),
+        Command::Generate { what, out } => generate::generate(what, &out, &Arguments::command()),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -182,8 +183,6 @@ fn is_usage(error: &(dyn Error + 'static)) -> bool {
         || matches!(of_a_node, Some(ControlError::BadConfiguration { .. }))
 }
 
-type Outcome = Result<(), Box<dyn Error>>;
-
 fn report(error: &(dyn Error + 'static)) {
     eprintln!("error: {error}");
     let mut cause = error.source();
@@ -191,12 +190,4 @@ fn report(error: &(dyn Error + 'static)) {
         eprintln!("  caused by: {error}");
         cause = error.source();
     }
-}
-
-/// Prints to standard output; an error, such as a closed pipe, is the command's.
-fn print(text: impl std::fmt::Display) -> Outcome {
-    use std::io::Write;
-    let mut stdout = std::io::stdout().lock();
-    writeln!(stdout, "{text}")?;
-    Ok(stdout.flush()?)
 }

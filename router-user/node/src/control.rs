@@ -5,6 +5,7 @@ mod capture;
 mod client;
 mod model;
 mod reload;
+mod reload_request;
 mod reply;
 mod server;
 mod source;
@@ -27,7 +28,7 @@ pub use model::{
     StreamState, StreamStatus, Streams, Transport, UnknownProtocol, WorkerState, WorkerStatus, Workers,
 };
 pub(crate) use model::{parse_limit, parse_prefix};
-pub use reload::{ReloadRefusal, ReloadWish};
+pub use reload_request::{ReloadRefusal, ReloadRequest};
 pub(crate) use reply::{NoQuery, Pretty, Refusal};
 pub use server::ControlServer;
 pub use source::{Source, SourceError, Wish, Wishes};

@@ -1,6 +1,7 @@
 //! A node: joins kernel, device and network into the path of a packet.
 
 mod capture;
+mod config_file;
 mod connections;
 mod counter_meanings;
 pub mod counters;
@@ -21,6 +22,7 @@ mod prefixes;
 pub(crate) mod privileges;
 mod receiver;
 mod reload;
+mod run;
 mod sender;
 mod service;
 mod status;
@@ -31,6 +33,6 @@ mod worker_pool;
 
 pub use error::NodeError;
 pub use lifecycle::Node;
-pub(crate) use lifecycle::run;
 pub use peer_registry::NoRoom;
 pub use reload::{ReloadError, Reloaded};
+pub(crate) use run::run;

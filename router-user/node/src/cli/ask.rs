@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{Outcome, print};
+use super::outcome::{Outcome, print};
 use crate::control::{ControlError, Resource, fetch, fetch_text};
 
 /// Arguments of every command that asks a node.

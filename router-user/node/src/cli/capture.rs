@@ -11,8 +11,8 @@ use clap::{ArgAction, Args};
 use libp2p::PeerId;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::Outcome;
 use super::ask::Asked;
+use super::outcome::Outcome;
 use crate::control::{
     CaptureDirections, CaptureQuery, CaptureReader, CaptureRecord, CaptureRecords, ControlError, MAX_SNAPLEN,
     parse_snaplen,

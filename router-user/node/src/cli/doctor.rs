@@ -12,6 +12,7 @@ mod files;
 mod finding;
 mod firewall;
 mod forwarding;
+mod input;
 mod interfaces;
 mod kernel;
 mod node;
@@ -25,10 +26,10 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde::Serialize;
 
-use super::{Outcome, print};
+use super::outcome::{Outcome, print};
 use crate::config::{Config, ConfigError};
 use finding::{Finding, Verdict};
-use node::Running;
+use input::CheckInput;
 
 /// What a node would be without a configuration: the defaults, and an address because there has to be one.
 const DEFAULTS: &str = "[device]\naddresses = [\"10.42.0.1/24\"]\n";
@@ -47,7 +48,7 @@ pub(super) struct DoctorArguments {
 /// Something is wrong; the findings have been printed.
 #[derive(Debug, thiserror::Error)]
 #[error("{n} of the checks found a problem")]
-struct Ill {
+struct ProblemsFound {
     n: usize,
 }
 
@@ -57,14 +58,6 @@ struct Report {
     warnings: usize,
     unknown: usize,
     findings: Vec<Finding>,
-}
-
-/// What every group looks at.
-struct Scene {
-    config: Config,
-    /// The file of `config`; without it, it is made of defaults.
-    file: Option<PathBuf>,
-    running: Running,
 }
 
 /// Looks at everything, and prints what was found.
@@ -77,7 +70,7 @@ pub(super) fn doctor(arguments: &DoctorArguments) -> Outcome {
     }
     match report.problems {
         0 => Ok(()),
-        n => Err(Box::new(Ill { n })),
+        n => Err(Box::new(ProblemsFound { n })),
     }
 }
 
@@ -90,23 +83,23 @@ fn examine(file: Option<&Path>) -> Result<Vec<Finding>, Box<dyn std::error::Erro
         _ => (defaults()?, None),
     };
     let (running, control) = node::look(config.node().control())?;
-    let scene = Scene {
+    let input = CheckInput {
         config,
         file: file.map(Path::to_owned),
         running,
     };
     findings.push(control);
-    findings.extend(files::key(&scene));
-    findings.extend(capabilities::check(&scene));
+    findings.extend(files::key(&input));
+    findings.extend(capabilities::check(&input));
     findings.extend(kernel::check());
-    findings.extend(trial::check(&scene));
-    findings.extend(sysctl::check(&scene));
-    findings.extend(forwarding::check(&scene));
-    let (routes, underlays) = routes::check(&scene);
+    findings.extend(trial::check(&input));
+    findings.extend(sysctl::check(&input));
+    findings.extend(forwarding::check(&input));
+    let (routes, underlays) = routes::check(&input);
     findings.extend(routes);
-    findings.extend(interfaces::check(&scene, &underlays)?);
-    findings.extend(ports::check(&scene));
-    findings.extend(firewall::check(&scene));
+    findings.extend(interfaces::check(&input, &underlays)?);
+    findings.extend(ports::check(&input));
+    findings.extend(firewall::check(&input));
     findings.extend(clock::check());
     Ok(findings)
 }

@@ -9,7 +9,7 @@ use libp2p::multiaddr::Protocol;
 use libp2p::{Multiaddr, PeerId};
 
 use super::ask::wait;
-use super::{Outcome, print};
+use super::outcome::{Outcome, print};
 use crate::config::{Config, Invite, parse_network};
 use crate::control::{ControlError, Status, fetch};
 use stream_router::p2p::identity;

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::ask::{Asked, wait};
-use super::{Outcome, print};
+use super::outcome::{Outcome, print};
 use crate::control::{ControlError, Reload, reload as ask_reload};
 
 /// Has the node read its configuration file again, and prints what came of it.

@@ -32,7 +32,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::time::sleep;
 
-use super::Outcome;
+use super::outcome::Outcome;
 use model::Model;
 use poll::{Poller, Wish};
 use screen::Screen;

@@ -5,7 +5,7 @@ use std::error::Error;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
-    CaptureQuery, CaptureStream, Counters, FlowQuery, Flows, Peers, ReloadWish, Routes, Status, Streams,
+    CaptureQuery, CaptureStream, Counters, FlowQuery, Flows, Peers, ReloadRequest, Routes, Status, Streams,
     Workers,
 };
 
@@ -82,5 +82,5 @@ pub struct Wishes {
     /// For another number of streams to each peer.
     pub streams: mpsc::Sender<Wish>,
     /// To read the configuration file again, if there is one.
-    pub reload: Option<mpsc::Sender<ReloadWish>>,
+    pub reload: Option<mpsc::Sender<ReloadRequest>>,
 }

@@ -1,11 +1,9 @@
 //! A node from start to stop, and the order of both.
 
 use std::io;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -15,7 +13,7 @@ use tracing::{info, warn};
 use super::capture::Taps;
 use super::connections::Connections;
 use super::counters::Counters;
-use super::data_thread::DataThreads;
+use super::data_thread::{DataThreads, Runtimes};
 use super::error::NodeError;
 use super::forwarder::Forwarder;
 use super::gateways::{Gateways, HostNetworks};
@@ -24,17 +22,15 @@ use super::peer_registry::PeerRegistry;
 use super::peers::LivePeers;
 use super::prefixes::PrefixTable;
 use super::receiver::Receivers;
-use super::reload::{ConfigFile, Live, ReloadError, Reloaded, network_peers};
-use super::service::Service;
+use super::reload::{Live, ReloadError, Reloaded, network_peers};
 use super::status::{NodeStatus, Parts};
 use super::stream_scaler::StreamScaler;
 use super::worker_pool::{WorkerBoard, WorkerPool};
 use super::{discovery, gateways, privileges, uncaptured};
 use crate::config::{Config, MAX_STREAMS_PER_PEER};
-use crate::control::{ControlServer, ReloadWish, Wishes};
+use crate::control::{ControlServer, ReloadRequest, Wishes};
 use crate::device::{Device, DeviceError, DeviceSettings, Netlink};
 use crate::kernel::{BPFFS, Kernel, KernelConfig};
-use crate::logs::Logs;
 use stream_router::egress::streams::Streams;
 use stream_router::p2p::{Keypair, Network, NetworkConfig, NetworkHandle, identity};
 use stream_router_engine::flow_cache::FlowCache;
@@ -85,9 +81,10 @@ impl Node {
         Self::start_with(config, None).await
     }
 
-    async fn start_with(
+    /// Brings everything up, or nothing; requests to reload go to `reload`, if there is one to take them.
+    pub(super) async fn start_with(
         config: &Config,
-        reload: Option<mpsc::Sender<ReloadWish>>,
+        reload: Option<mpsc::Sender<ReloadRequest>>,
     ) -> Result<Self, NodeError> {
         let keypair = identity::load(config.node().key())?;
         privileges::check(config)?;
@@ -241,7 +238,17 @@ impl Node {
         })
     }
 
-    /// What the node runs with.
+    /// Returns the runtimes of the data threads.
+    pub(super) fn runtimes(&self) -> Runtimes {
+        self.data_threads.runtimes()
+    }
+
+    /// Returns a handle of the network.
+    pub(super) fn network(&self) -> NetworkHandle {
+        self.network.clone()
+    }
+
+    /// Returns the configuration that the node runs with.
     pub fn config(&self) -> &Config {
         &self.live.running
     }
@@ -316,61 +323,6 @@ impl Node {
         detached?;
         Ok(removed?)
     }
-}
-
-/// Runs a node until SIGINT or SIGTERM, or until it fails. SIGHUP, or a request at the control socket, has it read
-/// `file` again.
-///
-/// # Errors
-/// What kept it from starting, running or stopping in order.
-pub(crate) fn run(config: &Config, file: &Path, logs: &Logs) -> Result<(), NodeError> {
-    let system = |action| move |source| NodeError::System { action, source };
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(system("start the main runtime"))?;
-    runtime.block_on(async {
-        let mut interrupt = signal(SignalKind::interrupt()).map_err(system("handle SIGINT"))?;
-        let mut terminate = signal(SignalKind::terminate()).map_err(system("handle SIGTERM"))?;
-        let mut hangup = signal(SignalKind::hangup()).map_err(system("handle SIGHUP"))?;
-        let mut stopped = std::pin::pin!(async {
-            tokio::select! {
-                _ = interrupt.recv() => "SIGINT",
-                _ = terminate.recv() => "SIGTERM",
-            }
-        });
-        let file = ConfigFile {
-            path: file.to_owned(),
-            logs,
-        };
-        let (reload, mut reloads) = mpsc::channel::<ReloadWish>(MAX_WISHES);
-        let mut repeats = std::pin::pin!(logs.report_repeats());
-        let mut node = tokio::select! {
-            node = Node::start_with(config, Some(reload)) => node?,
-            // What has been made so far is taken down as it is dropped.
-            _ = &mut stopped => return Ok(()),
-        };
-        let service = Service::ready(&node.data_threads.runtimes(), node.network.clone());
-        let failure = loop {
-            tokio::select! {
-                signal = &mut stopped => {
-                    info!(signal, "stopping");
-                    break Ok(());
-                }
-                failure = node.failed() => break Err(failure),
-                // The log has what comes of it.
-                Some(()) = hangup.recv() => drop(file.reload(&mut node).await),
-                Some(wish) = reloads.recv() => {
-                    // Whoever asked may have gone.
-                    let _ = wish.reply.send(file.reload(&mut node).await);
-                }
-                () = &mut repeats => {}
-            }
-        };
-        service.stopping();
-        let down = node.stop().await;
-        failure.and(down)
-    })
 }
 
 fn load_kernel(config: &Config) -> Result<Arc<Kernel>, NodeError> {

@@ -6,24 +6,19 @@
 //! gone has no address before it has no connection, and a flow of another peer sees nothing of it all.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use ipnet::IpNet;
 use thiserror::Error;
 use tokio::sync::watch;
-use tracing::{error, info, warn};
 
-use super::lifecycle::Node;
 use super::peer_registry::{NoRoom, PeerRegistry};
 use super::peers::LivePeers;
 use super::prefixes::PrefixTable;
-use crate::config::{Changes, Config, ConfigError, StreamRouterConfig};
-use crate::control::{Reload, ReloadRefusal};
+use crate::config::{Changes, Config, StreamRouterConfig};
 use crate::device::{Device, DeviceError};
 use crate::kernel::{Kernel, KernelError};
-use crate::logs::Logs;
-use stream_router::p2p::{NetworkHandle, PeerConfig, PeerId, StartError};
+use stream_router::p2p::{NetworkHandle, PeerConfig, StartError};
 use stream_router_engine::causes::with_sources;
 use stream_router_engine::flow_cache::FlowCache;
 
@@ -102,92 +97,6 @@ impl Live {
         self.running = adopted;
         let notes = remove_routes(device, before.difference(&after)).await;
         Ok(Reloaded { changes, notes })
-    }
-}
-
-/// The configuration file of a node, and the log that it says something of.
-pub(super) struct ConfigFile<'a> {
-    pub(super) path: PathBuf,
-    pub(super) logs: &'a Logs,
-}
-
-impl ConfigFile<'_> {
-    /// Reads the file again and has `node` take it; the log has what came of it.
-    pub(super) async fn reload(&self, node: &mut Node) -> Result<Reload, ReloadRefusal> {
-        let new = Config::load(&self.path).map_err(|wrong| self.refuse(&wrong))?;
-        let level_changed = node.config().log().level() != new.log().level();
-        let mut reloaded = node.reload(&new).await.map_err(|failure| {
-            let text = with_sources(&failure);
-            error!(
-                error = text,
-                "the configuration was read again, and the node cannot take it: nothing has changed"
-            );
-            ReloadRefusal::Failed(text)
-        })?;
-        if level_changed && let Err(why) = self.logs.set_level(new.log()) {
-            reloaded.notes.push(format!("log.level has no effect: {why}"));
-        }
-        report(&reloaded);
-        Ok(answer(&self.path, reloaded))
-    }
-
-    fn refuse(&self, wrong: &ConfigError) -> ReloadRefusal {
-        for problem in wrong.problems() {
-            error!(
-                file = %problem.file().display(),
-                line = problem.line(),
-                field = problem.field(),
-                allowed = problem.allowed(),
-                "the configuration is wrong: {}",
-                problem.wrong()
-            );
-        }
-        let text = with_sources(wrong);
-        if wrong.problems().is_empty() {
-            error!(error = text, "the configuration cannot be read again");
-        }
-        error!(file = %self.path.display(), "nothing has changed: the node goes on with the configuration it has");
-        ReloadRefusal::file(text, wrong.problems())
-    }
-}
-
-fn report(Reloaded { changes, notes }: &Reloaded) {
-    let Changes {
-        peers_added,
-        peers_removed,
-        peers_changed,
-        applied,
-        needs_restart,
-    } = changes;
-    info!(
-        peers_added = peers_added.len(),
-        peers_removed = peers_removed.len(),
-        peers_changed = peers_changed.len(),
-        applied = applied.join(", "),
-        "the configuration was read again"
-    );
-    if !needs_restart.is_empty() {
-        warn!(
-            fields = needs_restart.join(", "),
-            "changed in the configuration, and without effect until the node is restarted"
-        );
-    }
-    for note in notes {
-        warn!("{note}");
-    }
-}
-
-fn answer(file: &Path, Reloaded { changes, notes }: Reloaded) -> Reload {
-    let ids = |peers: Vec<PeerId>| peers.iter().map(ToString::to_string).collect();
-    let names = |fields: Vec<&str>| fields.into_iter().map(str::to_owned).collect();
-    Reload {
-        file: file.display().to_string(),
-        peers_added: ids(changes.peers_added),
-        peers_removed: ids(changes.peers_removed),
-        peers_changed: ids(changes.peers_changed),
-        applied: names(changes.applied),
-        needs_restart: names(changes.needs_restart),
-        notes,
     }
 }
 

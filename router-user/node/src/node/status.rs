@@ -2,52 +2,34 @@
 
 mod flow_list;
 mod kernel_features;
+mod parts;
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Instant, SystemTime};
 
 use ipnet::IpNet;
 use router_common::peer::NO_PEER;
 
-use super::capture::{Taps, TooMany};
+use super::capture::TooMany;
 use super::counter_meanings::meaning;
-use super::counters::Counters;
-use super::data_thread::Runtimes;
-use super::peers::{ConfiguredPeer, LivePeers, Peer};
-use super::worker_pool::WorkerBoard;
+use super::peers::{ConfiguredPeer, Peer};
 use crate::config::Config;
 use crate::control::{
     self, CaptureQuery, CaptureStream, CounterKind, CounterOrigin, CounterStatus, DeviceStatus, FlowQuery,
-    Flows, GatewayStatus, PeerState, PeerStatus, Peers, RouteSource, RouteStatus, Routes, Source,
-    SourceError, Status, StreamState, StreamStatus, Streams, WorkerState, WorkerStatus, Workers,
+    Flows, PeerState, PeerStatus, Peers, RouteSource, RouteStatus, Routes, Source, SourceError, Status,
+    StreamState, StreamStatus, Streams, WorkerState, WorkerStatus, Workers,
 };
-use crate::kernel::{Kernel, KernelError, SocketDrops};
-use stream_router::p2p::{ConnectionSnapshot, Direction, NetworkHandle, Snapshot, TransportKind};
+use crate::kernel::SocketDrops;
+pub(super) use parts::Parts;
+use parts::failed;
+use stream_router::p2p::{ConnectionSnapshot, Direction, Snapshot, TransportKind};
 use stream_router_engine::capture_filter::CaptureFilter;
-use stream_router_engine::flow_cache::FlowCache;
-use stream_router_engine::route_table::PeerIndex;
 
 const HOOK: &str = "clsact egress";
 const HOOK_REASON: &str =
     "the one hook that sees what is routed to the device, and can refuse it so that TCP holds back";
 const SINK: &str = "ring buffer";
 const SINK_REASON: &str = "AF_XDP sockets are for gateways: a TUN device has no receive queue";
-
-/// The parts that are asked.
-pub(super) struct Parts {
-    pub(super) device_index: u32,
-    pub(super) kernel: Arc<Kernel>,
-    pub(super) peers: Arc<LivePeers>,
-    pub(super) counters: Arc<Counters>,
-    pub(super) flows: Arc<FlowCache>,
-    pub(super) network: NetworkHandle,
-    pub(super) workers: Arc<WorkerBoard>,
-    pub(super) runtimes: Runtimes,
-    pub(super) gateways: Vec<GatewayStatus>,
-    pub(super) socket_drops: Box<dyn Fn() -> SocketDrops + Send + Sync>,
-    pub(super) taps: Arc<Taps>,
-}
 
 /// Answers for the node.
 pub(super) struct NodeStatus {
@@ -137,11 +119,6 @@ impl NodeStatus {
             })
         })
     }
-
-    fn peer_id(&self, index: u32) -> Option<String> {
-        let peers = self.parts.peers.load();
-        peers.get(PeerIndex(index)).map(|peer| peer.id.to_string())
-    }
 }
 
 impl Source for NodeStatus {
@@ -193,7 +170,7 @@ impl Source for NodeStatus {
     }
 
     fn flows(&self, query: &FlowQuery) -> Result<Flows, SourceError> {
-        flow_list::read(self, query)
+        flow_list::read(&self.parts, self.max_flows, query)
     }
 
     fn workers(&self) -> Workers {
@@ -263,7 +240,7 @@ impl Source for NodeStatus {
         let prefixes = self.parts.kernel.prefixes().map_err(failed)?;
         let route = |(prefix, peer): (IpNet, u32)| RouteStatus {
             prefix,
-            peer: self.peer_id(peer),
+            peer: self.parts.peer_id(peer),
             source: if peer == NO_PEER {
                 RouteSource::Host
             } else {
@@ -278,17 +255,13 @@ impl Source for NodeStatus {
     fn capture(&self, query: &CaptureQuery) -> Result<CaptureStream, SourceError> {
         let filter = CaptureFilter::parse(&query.filter);
         let filter = filter.map_err(|error| SourceError::Query(error.to_string()))?;
-        let peer = |end: &String| flow_list::find_peer(self, end).map(|peer| peer.id);
+        let peer = |end: &String| self.parts.find_peer(end).map(|peer| peer.id);
         let filter = filter.map(|filter| filter.resolve(peer)).transpose()?;
         let opened = self.parts.taps.open(query, filter);
         opened.map_err(|TooMany| {
             SourceError::Busy("as many captures run as may; one of them has to end first".to_owned())
         })
     }
-}
-
-fn failed(error: KernelError) -> SourceError {
-    SourceError::Failed(Box::new(error))
 }
 
 fn transport(connection: &ConnectionSnapshot) -> control::Transport {
@@ -330,6 +303,7 @@ fn network_counters(snapshot: &Snapshot) -> Vec<(&'static str, u64)> {
 mod tests {
     use router_common::reason::Reason;
 
+    use super::super::counters::Counters;
     use super::*;
 
     #[test]

@@ -1,14 +1,14 @@
 //! What the process may do; a node started from the same place may do as much.
 
-use super::Scene;
 use super::finding::Finding;
+use super::input::CheckInput;
 use crate::node::privileges::{lacking, needed, told};
 
 const CHECK: &str = "capabilities";
 
 /// Looks at the process's own.
-pub(super) fn check(scene: &Scene) -> Vec<Finding> {
-    let needed = needed(&scene.config);
+pub(super) fn check(input: &CheckInput) -> Vec<Finding> {
+    let needed = needed(&input.config);
     let lacking = match lacking(&needed) {
         Ok(lacking) => lacking,
         Err(error) => {

@@ -3,8 +3,8 @@
 use std::io;
 use std::path::Path;
 
-use super::Scene;
 use super::finding::Finding;
+use super::input::CheckInput;
 use crate::config::{Config, ConfigError};
 use stream_router::p2p::identity::{self, IdentityError};
 
@@ -50,10 +50,10 @@ pub(super) fn configuration(file: Option<&Path>, loaded: Option<&Result<Config, 
 }
 
 /// Whether the node has an identity that is its own.
-pub(super) fn key(scene: &Scene) -> Option<Finding> {
-    let path = scene.config.node().key();
+pub(super) fn key(input: &CheckInput) -> Option<Finding> {
+    let path = input.config.node().key();
     let loaded = identity::load(path).map(|keypair| keypair.public().to_peer_id().to_string());
-    Some(judge_key(path, loaded, scene.file.is_some()))
+    Some(judge_key(path, loaded, input.file.is_some()))
 }
 
 fn judge_key(path: &Path, loaded: Result<String, IdentityError>, is_configured: bool) -> Finding {

@@ -9,8 +9,8 @@ use std::fs;
 use std::io;
 use std::process::Command;
 
-use super::Scene;
 use super::finding::Finding;
+use super::input::CheckInput;
 use super::ports::Listen;
 use ruleset::{Arriving, Fate, Ruleset};
 
@@ -20,8 +20,8 @@ const CHECK: &str = "firewall";
 const OLD_TABLES: [&str; 2] = ["/proc/net/ip_tables_names", "/proc/net/ip6_tables_names"];
 
 /// Follows the rules for every address that is listened on.
-pub(super) fn check(scene: &Scene) -> Vec<Finding> {
-    let listen = scene.config.node().listen().iter().filter_map(Listen::of);
+pub(super) fn check(input: &CheckInput) -> Vec<Finding> {
+    let listen = input.config.node().listen().iter().filter_map(Listen::of);
     let listen: Vec<_> = listen
         .filter(|listen| !listen.at.ip().is_loopback() && listen.at.port() != 0)
         .collect();

@@ -1,12 +1,12 @@
 //! What the host does with packets that come out of the tunnel: reverse-path filter, forwarding, IPv6.
 
-use super::Scene;
 use super::finding::Finding;
+use super::input::CheckInput;
 use super::sysctl::read;
 
 /// Looks at the settings that hold for the device, or will when it is made.
-pub(super) fn check(scene: &Scene) -> Vec<Finding> {
-    let device = scene.config.device();
+pub(super) fn check(input: &CheckInput) -> Vec<Finding> {
+    let device = input.config.device();
     let own = |family: &str, name: &str| {
         let of_device = read(&format!("net.{family}.conf.{}.{name}", device.name()));
         of_device.or_else(|| read(&format!("net.{family}.conf.default.{name}")))
@@ -16,13 +16,13 @@ pub(super) fn check(scene: &Scene) -> Vec<Finding> {
         all.as_deref(),
         own("ipv4", "rp_filter").as_deref(),
     )];
-    let prefixes: Vec<_> = scene
+    let prefixes: Vec<_> = input
         .config
         .peers()
         .iter()
         .flat_map(|peer| peer.allowed_ips())
         .collect();
-    let has_gateway = !scene.config.gateways().is_empty();
+    let has_gateway = !input.config.gateways().is_empty();
     let families = [
         ("net.ipv4.ip_forward", true),
         (

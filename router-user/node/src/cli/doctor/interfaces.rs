@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use libp2p::multiaddr::Protocol;
 
-use super::Scene;
 use super::finding::Finding;
+use super::input::CheckInput;
 use super::node::Running;
 use crate::control::GatewayStatus;
 use crate::device::{Link, Netlink, NetlinkError, Offload, driver, has_offload};
@@ -32,7 +32,7 @@ struct Seen {
 /// # Errors
 /// The system gives no runtime.
 pub(super) fn check(
-    scene: &Scene,
+    input: &CheckInput,
     underlays: &BTreeSet<String>,
 ) -> Result<Vec<Finding>, Box<dyn std::error::Error>> {
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -49,17 +49,17 @@ pub(super) fn check(
             Ok::<_, NetlinkError>(Seen { link, has_xdp })
         })
     };
-    let device = scene.config.device();
+    let device = input.config.device();
     let mut findings = vec![match look(device.name()) {
-        Ok(seen) => judge_device(device.name(), device.mtu(), seen.link.as_ref(), scene),
+        Ok(seen) => judge_device(device.name(), device.mtu(), seen.link.as_ref(), input),
         Err(error) => Finding::unknown("device", error.to_string()),
     }];
-    let has_quic = scene
+    let has_quic = input
         .config
         .peers()
         .iter()
         .flat_map(|peer| peer.addresses())
-        .chain(scene.config.node().listen())
+        .chain(input.config.node().listen())
         .any(|address| address.iter().any(|part| part == Protocol::QuicV1));
     for name in underlays {
         if name == "lo" {
@@ -70,23 +70,23 @@ pub(super) fn check(
             findings.push(judge_mtu(name, link.mtu, has_quic));
         }
     }
-    for gateway in scene.config.gateways() {
+    for gateway in input.config.gateways() {
         let name = gateway.interface();
         if !underlays.contains(name) {
             findings.push(offloads(name));
         }
-        let status = scene.running.status().map(|status| &status.gateways);
+        let status = input.running.status().map(|status| &status.gateways);
         let own = status.and_then(|all| all.iter().find(|one| one.interface == name));
         match look(name) {
-            Ok(seen) => findings.push(judge_gateway(name, &seen, own, &scene.running)),
+            Ok(seen) => findings.push(judge_gateway(name, &seen, own, &input.running)),
             Err(error) => findings.push(Finding::unknown("gateway", error.to_string()).about(name)),
         }
     }
     Ok(findings)
 }
 
-fn judge_device(name: &str, mtu: u32, link: Option<&Link>, scene: &Scene) -> Finding {
-    let owner = match &scene.running {
+fn judge_device(name: &str, mtu: u32, link: Option<&Link>, input: &CheckInput) -> Finding {
+    let owner = match &input.running {
         Running::Yes(status) if status.device.name == name => Owner::Node,
         Running::Unknown => Owner::Unknown,
         Running::Yes(_) | Running::No => Owner::Other,

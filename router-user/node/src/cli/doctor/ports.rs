@@ -6,8 +6,8 @@ use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
 use libp2p::Multiaddr;
 use libp2p::multiaddr::Protocol;
 
-use super::Scene;
 use super::finding::Finding;
+use super::input::CheckInput;
 use super::node::Running;
 
 /// An address to listen on, apart.
@@ -53,8 +53,8 @@ impl Listen {
 }
 
 /// Looks at every address of the configuration.
-pub(super) fn check(scene: &Scene) -> Vec<Finding> {
-    let served: Vec<_> = scene
+pub(super) fn check(input: &CheckInput) -> Vec<Finding> {
+    let served: Vec<_> = input
         .running
         .status()
         .into_iter()
@@ -62,7 +62,7 @@ pub(super) fn check(scene: &Scene) -> Vec<Finding> {
         .filter_map(|address| Listen::of(&address.parse().ok()?))
         .collect();
     let mut findings = Vec::new();
-    for address in scene.config.node().listen() {
+    for address in input.config.node().listen() {
         let Some(listen) = Listen::of(address) else {
             continue;
         };
@@ -72,7 +72,7 @@ pub(super) fn check(scene: &Scene) -> Vec<Finding> {
         let finding = if is_served {
             Finding::ok("listen", "served by the running node")
         } else {
-            judge(listen, listen.try_bind(), &scene.running)
+            judge(listen, listen.try_bind(), &input.running)
         };
         findings.push(finding.about(address.to_string()));
     }

@@ -9,8 +9,8 @@ use libp2p::multiaddr::Protocol;
 use nix::errno::Errno;
 use nix::ifaddrs::getifaddrs;
 
-use super::Scene;
 use super::finding::Finding;
+use super::input::CheckInput;
 
 /// Nobody's (RFC 5737): where it would go is where the default route leads.
 const ANYWHERE: IpAddr = IpAddr::V4(Ipv4Addr::new(203, 0, 113, 1));
@@ -26,11 +26,11 @@ struct Way {
 
 /// Looks at every address; returns also the interfaces that the peers are reached through, or the one of the default
 /// route for a node that dials nobody.
-pub(super) fn check(scene: &Scene) -> (Vec<Finding>, BTreeSet<String>) {
-    let device = scene.config.device().name();
+pub(super) fn check(input: &CheckInput) -> (Vec<Finding>, BTreeSet<String>) {
+    let device = input.config.device().name();
     let mut underlays = BTreeSet::new();
     let mut findings = Vec::new();
-    for address in scene.config.peers().iter().flat_map(|peer| peer.addresses()) {
+    for address in input.config.peers().iter().flat_map(|peer| peer.addresses()) {
         let Some(ip) = ip_of(address) else { continue };
         let way = way_to(ip);
         if let Ok(Way {

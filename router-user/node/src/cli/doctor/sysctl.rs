@@ -4,8 +4,8 @@ use std::fs;
 
 use libp2p::multiaddr::Protocol;
 
-use super::Scene;
 use super::finding::Finding;
+use super::input::CheckInput;
 
 /// What a QUIC socket needs so that a burst is not lost: some milliseconds at several Gbit/s.
 const QUIC_BUFFER_BYTES: u64 = 4 * 1024 * 1024;
@@ -14,9 +14,9 @@ const QUIC_BUFFER_BYTES: u64 = 4 * 1024 * 1024;
 const TCP_BUFFER_BYTES: u64 = 4 * 1024 * 1024;
 
 /// Looks at the buffers of sockets. QUIC's get the default size, as libp2p asks for none: `rmem_max` alone changes nothing.
-pub(super) fn check(scene: &Scene) -> Vec<Finding> {
-    let peers = scene.config.peers().iter().flat_map(|peer| peer.addresses());
-    let has_quic = scene
+pub(super) fn check(input: &CheckInput) -> Vec<Finding> {
+    let peers = input.config.peers().iter().flat_map(|peer| peer.addresses());
+    let has_quic = input
         .config
         .node()
         .listen()

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use nix::sched::{CloneFlags, unshare};
 
-use super::Scene;
 use super::finding::Finding;
+use super::input::CheckInput;
 use crate::config::Sink;
 use crate::device::{Device, DeviceError, DeviceSettings, TunError};
 use crate::kernel::{Kernel, KernelConfig, KernelError, SocketPool};
@@ -30,8 +30,8 @@ struct Trial {
 }
 
 /// Tries, and takes everything down again.
-pub(super) fn check(scene: &Scene) -> Vec<Finding> {
-    let gateways = scene.config.gateways();
+pub(super) fn check(input: &CheckInput) -> Vec<Finding> {
+    let gateways = input.config.gateways();
     let with_gateway = !gateways.is_empty();
     let with_sockets = gateways.iter().any(|gateway| gateway.sink() != Sink::Ring);
     // A thread of its own: the namespace is the thread's, and goes with it.

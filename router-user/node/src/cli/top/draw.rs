@@ -2,6 +2,7 @@
 
 mod graph;
 mod list;
+mod style;
 #[cfg(test)]
 mod tests;
 
@@ -19,6 +20,7 @@ use super::panes::Pane;
 use super::view::View;
 use crate::cli::units::{seconds, short_id};
 use list::Untold;
+use style::style;
 
 const KEYS: &str = "1-5 pane  s sort  r reverse  / filter  p pause  + - interval  ? help  q quit";
 
@@ -257,15 +259,4 @@ fn draw_help(frame: &mut Frame<'_>, area: Rect) {
         Paragraph::new(text).block(Block::bordered().title(" Keys ")),
         popup,
     );
-}
-
-/// Colours by name, which every terminal shows as its user likes them.
-fn style(tone: Tone) -> Style {
-    match tone {
-        Tone::Plain => Style::new(),
-        Tone::Dim => Style::new().add_modifier(Modifier::DIM),
-        Tone::Good => Style::new().fg(Color::Green),
-        Tone::Warning => Style::new().fg(Color::Yellow),
-        Tone::Bad => Style::new().fg(Color::Red).add_modifier(Modifier::BOLD),
-    }
 }

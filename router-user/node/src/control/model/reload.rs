@@ -2,8 +2,6 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::Problem;
-
 /// What came of reading the configuration file again.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq, Eq)]
 pub struct Reload {
@@ -50,16 +48,4 @@ pub struct ConfigProblem {
     pub wrong: String,
     /// What is allowed in its place.
     pub allowed: String,
-}
-
-impl From<&Problem> for ConfigProblem {
-    fn from(problem: &Problem) -> Self {
-        Self {
-            file: problem.file().display().to_string(),
-            line: problem.line(),
-            field: problem.field().to_owned(),
-            wrong: problem.wrong().to_owned(),
-            allowed: problem.allowed().to_owned(),
-        }
-    }
 }

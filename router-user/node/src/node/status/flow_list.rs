@@ -2,34 +2,29 @@
 
 use std::cmp::Ordering;
 use std::net::{IpAddr, Ipv6Addr};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use router_common::conn::Conn;
 use router_common::flow_key::{FAMILY_V4, FlowKey};
 use router_common::peer::NO_PEER;
 
-use super::{NodeStatus, Peer, failed};
+use super::parts::{Parts, failed};
 use crate::control::{Flow, FlowQuery, FlowSort, Flows, IpProtocol, SourceError};
 use stream_router_engine::flow_cache::Tick;
 
 /// Reads the whole table once; keeps no more than twice the flows that are asked for.
-pub(super) fn read(node: &NodeStatus, query: &FlowQuery) -> Result<Flows, SourceError> {
+pub(super) fn read(parts: &Parts, max_flows: u32, query: &FlowQuery) -> Result<Flows, SourceError> {
     let peer = query
         .peer
         .as_deref()
-        .map(|end| find_peer(node, end).map(|peer| peer.index.0))
+        .map(|end| parts.find_peer(end).map(|peer| peer.index.0))
         .transpose()?;
-    let reader = node
-        .parts
-        .kernel
-        .flows(node.parts.kernel.conn_ttl())
-        .map_err(failed)?;
+    let reader = parts.kernel.flows(parts.kernel.conn_ttl()).map_err(failed)?;
     let limit = query.limit.max(1) as usize;
-    let (peers, version) = (node.parts.peers.load(), node.parts.kernel.peers_version());
+    let (peers, version) = (parts.peers.load(), parts.kernel.peers_version());
     let (mut live, mut matched) = (0, 0);
     let mut found = Vec::new();
-    let outcome = reader.read(node.max_flows, |key, conn, age, idle| {
+    let outcome = reader.read(max_flows, |key, conn, age, idle| {
         live += 1;
         let mut row = Row {
             key: *key,
@@ -54,31 +49,13 @@ pub(super) fn read(node: &NodeStatus, query: &FlowQuery) -> Result<Flows, Source
     outcome.map_err(failed)?;
     found.sort_by(|a, b| a.order(b, query.sort));
     found.truncate(limit);
-    let tick = node.parts.flows.tick(Instant::now());
+    let tick = parts.flows.tick(Instant::now());
     Ok(Flows {
         live,
         matched,
-        max_entries: node.max_flows.into(),
-        flows: found.iter().map(|row| row.flow(node, tick)).collect(),
+        max_entries: max_flows.into(),
+        flows: found.iter().map(|row| row.flow(parts, tick)).collect(),
     })
-}
-
-/// The one peer whose id ends so.
-pub(super) fn find_peer(node: &NodeStatus, end: &str) -> Result<Arc<Peer>, SourceError> {
-    let peers = node.parts.peers.load();
-    let peers = peers.all().iter().map(|configured| &configured.peer);
-    match peers
-        .filter(|peer| peer.id.to_string().ends_with(end))
-        .collect::<Vec<_>>()[..]
-    {
-        [] => Err(SourceError::Query(format!(
-            "no peer's id ends with {end}; the command peers lists them"
-        ))),
-        [peer] => Ok(Arc::clone(peer)),
-        [_, _, ..] => Err(SourceError::Query(format!(
-            "the ids of several peers end with {end}; give more of it"
-        ))),
-    }
 }
 
 struct Row {
@@ -122,10 +99,10 @@ impl Row {
         (address(self.key.source), address(self.key.destination))
     }
 
-    fn flow(&self, node: &NodeStatus, tick: Tick) -> Flow {
+    fn flow(&self, parts: &Parts, tick: Tick) -> Flow {
         let (source, destination) = self.addresses();
-        let peer = node.peer_id(self.conn.peer);
-        let stream = node.parts.flows.peek(self.conn.flow_hash, tick);
+        let peer = parts.peer_id(self.conn.peer);
+        let stream = parts.flows.peek(self.conn.flow_hash, tick);
         Flow {
             protocol: IpProtocol(self.key.protocol),
             source,

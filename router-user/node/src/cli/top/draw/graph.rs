@@ -8,7 +8,7 @@ use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, Sparkline};
 
-use super::style;
+use super::style::style;
 use crate::cli::top::columns::Tone;
 use crate::cli::top::history::{Point, column_width};
 use crate::cli::top::model::Model;

@@ -6,7 +6,7 @@ use ratatui::style::{Modifier, Style};
 use ratatui::text::{Line, Text};
 use ratatui::widgets::{Row as TableRow, Table};
 
-use super::style;
+use super::style::style;
 use crate::cli::table::Side;
 use crate::cli::top::columns::{Column, Order, Row, SPACING, Tone, fit};
 use crate::cli::top::model::Snapshot;

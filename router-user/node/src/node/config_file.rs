@@ -1,0 +1,113 @@
+//! The configuration file of a running node, which is read again on request.
+
+use std::path::{Path, PathBuf};
+
+use tracing::{error, info, warn};
+
+use super::lifecycle::Node;
+use super::reload::Reloaded;
+use crate::config::{Changes, Config, ConfigError, Problem};
+use crate::control::{ConfigProblem, Reload, ReloadProblems, ReloadRefusal};
+use crate::logs::Logs;
+use stream_router::p2p::PeerId;
+use stream_router_engine::causes::with_sources;
+
+/// The configuration file of a node, and the log that it says something of.
+pub(super) struct ConfigFile<'a> {
+    pub(super) path: PathBuf,
+    pub(super) logs: &'a Logs,
+}
+
+impl ConfigFile<'_> {
+    /// Reads the file again and gives it to `node`; the outcome is logged.
+    pub(super) async fn reload(&self, node: &mut Node) -> Result<Reload, ReloadRefusal> {
+        let new = Config::load(&self.path).map_err(|wrong| self.refuse(&wrong))?;
+        let level_changed = node.config().log().level() != new.log().level();
+        let mut reloaded = node.reload(&new).await.map_err(|failure| {
+            let text = with_sources(&failure);
+            error!(
+                error = text,
+                "the configuration was read again, and the node cannot take it: nothing has changed"
+            );
+            ReloadRefusal::Failed(text)
+        })?;
+        if level_changed && let Err(why) = self.logs.set_level(new.log()) {
+            reloaded.notes.push(format!("log.level has no effect: {why}"));
+        }
+        report(&reloaded);
+        Ok(answer(&self.path, reloaded))
+    }
+
+    fn refuse(&self, wrong: &ConfigError) -> ReloadRefusal {
+        for problem in wrong.problems() {
+            error!(
+                file = %problem.file().display(),
+                line = problem.line(),
+                field = problem.field(),
+                allowed = problem.allowed(),
+                "the configuration is wrong: {}",
+                problem.wrong()
+            );
+        }
+        let text = with_sources(wrong);
+        if wrong.problems().is_empty() {
+            error!(error = text, "the configuration cannot be read again");
+        }
+        error!(file = %self.path.display(), "nothing has changed: the node goes on with the configuration it has");
+        ReloadRefusal::File(ReloadProblems {
+            error: text,
+            problems: wrong.problems().iter().map(control_problem).collect(),
+        })
+    }
+}
+
+fn report(Reloaded { changes, notes }: &Reloaded) {
+    let Changes {
+        peers_added,
+        peers_removed,
+        peers_changed,
+        applied,
+        needs_restart,
+    } = changes;
+    info!(
+        peers_added = peers_added.len(),
+        peers_removed = peers_removed.len(),
+        peers_changed = peers_changed.len(),
+        applied = applied.join(", "),
+        "the configuration was read again"
+    );
+    if !needs_restart.is_empty() {
+        warn!(
+            fields = needs_restart.join(", "),
+            "changed in the configuration, and without effect until the node is restarted"
+        );
+    }
+    for note in notes {
+        warn!("{note}");
+    }
+}
+
+fn answer(file: &Path, Reloaded { changes, notes }: Reloaded) -> Reload {
+    let ids = |peers: Vec<PeerId>| peers.iter().map(ToString::to_string).collect();
+    let names = |fields: Vec<&str>| fields.into_iter().map(str::to_owned).collect();
+    Reload {
+        file: file.display().to_string(),
+        peers_added: ids(changes.peers_added),
+        peers_removed: ids(changes.peers_removed),
+        peers_changed: ids(changes.peers_changed),
+        applied: names(changes.applied),
+        needs_restart: names(changes.needs_restart),
+        notes,
+    }
+}
+
+/// Returns a problem of the file as the control socket answers it.
+fn control_problem(problem: &Problem) -> ConfigProblem {
+    ConfigProblem {
+        file: problem.file().display().to_string(),
+        line: problem.line(),
+        field: problem.field().to_owned(),
+        wrong: problem.wrong().to_owned(),
+        allowed: problem.allowed().to_owned(),
+    }
+}

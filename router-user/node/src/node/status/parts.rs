@@ -1,0 +1,64 @@
+//! The parts of the node that the status is gathered from.
+
+use std::sync::Arc;
+
+use stream_router::p2p::NetworkHandle;
+use stream_router_engine::flow_cache::FlowCache;
+use stream_router_engine::route_table::PeerIndex;
+
+use crate::control::{GatewayStatus, SourceError};
+use crate::kernel::{Kernel, KernelError, SocketDrops};
+use crate::node::capture::Taps;
+use crate::node::counters::Counters;
+use crate::node::data_thread::Runtimes;
+use crate::node::peers::{LivePeers, Peer};
+use crate::node::worker_pool::WorkerBoard;
+
+/// The parts that are asked.
+pub(in crate::node) struct Parts {
+    pub(in crate::node) device_index: u32,
+    pub(in crate::node) kernel: Arc<Kernel>,
+    pub(in crate::node) peers: Arc<LivePeers>,
+    pub(in crate::node) counters: Arc<Counters>,
+    pub(in crate::node) flows: Arc<FlowCache>,
+    pub(in crate::node) network: NetworkHandle,
+    pub(in crate::node) workers: Arc<WorkerBoard>,
+    pub(in crate::node) runtimes: Runtimes,
+    pub(in crate::node) gateways: Vec<GatewayStatus>,
+    pub(in crate::node) socket_drops: Box<dyn Fn() -> SocketDrops + Send + Sync>,
+    pub(in crate::node) taps: Arc<Taps>,
+}
+
+impl Parts {
+    /// Returns the id of the peer with this index.
+    pub(super) fn peer_id(&self, index: u32) -> Option<String> {
+        let peers = self.peers.load();
+        peers.get(PeerIndex(index)).map(|peer| peer.id.to_string())
+    }
+
+    /// Returns the one peer whose id ends with `end`.
+    ///
+    /// # Errors
+    /// No id ends with it, or several do.
+    pub(super) fn find_peer(&self, end: &str) -> Result<Arc<Peer>, SourceError> {
+        let peers = self.peers.load();
+        let peers = peers.all().iter().map(|configured| &configured.peer);
+        match peers
+            .filter(|peer| peer.id.to_string().ends_with(end))
+            .collect::<Vec<_>>()[..]
+        {
+            [] => Err(SourceError::Query(format!(
+                "no peer's id ends with {end}; the command peers lists them"
+            ))),
+            [peer] => Ok(Arc::clone(peer)),
+            [_, _, ..] => Err(SourceError::Query(format!(
+                "the ids of several peers end with {end}; give more of it"
+            ))),
+        }
+    }
+}
+
+/// Returns the answer to a request for which the kernel could not be read.
+pub(super) fn failed(error: KernelError) -> SourceError {
+    SourceError::Failed(Box::new(error))
+}
