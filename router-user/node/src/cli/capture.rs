@@ -8,7 +8,6 @@ use std::io::{IsTerminal, stdout};
 use std::path::PathBuf;
 
 use clap::{ArgAction, Args};
-use libp2p::PeerId;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::ask::Asked;
@@ -220,9 +219,4 @@ impl Ended {
             self.n_packets, self.n_dropped
         );
     }
-}
-
-/// The id of a peer from its bytes; as it is for people.
-fn peer_text(bytes: &[u8]) -> Option<String> {
-    PeerId::from_bytes(bytes).ok().map(|peer| peer.to_string())
 }

@@ -2,12 +2,12 @@
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
+use libp2p::PeerId;
 use router_common::flow_key::FAMILY_V4;
 use router_common::frame::VnetHeader;
 use router_common::packet::{Parsed, parse, protocol};
 use serde::Serialize;
 
-use super::peer_text;
 use crate::cli::units::short_id;
 use crate::control::{CapturedPacket, IpProtocol};
 
@@ -118,6 +118,11 @@ fn endpoint(address: IpAddr, port: Option<u16>) -> String {
         Some(port) => SocketAddr::new(address, port).to_string(),
         None => address.to_string(),
     }
+}
+
+/// Returns the id of a peer from its bytes, in the form that people use.
+fn peer_text(bytes: &[u8]) -> Option<String> {
+    PeerId::from_bytes(bytes).ok().map(|peer| peer.to_string())
 }
 
 /// Packets that the super-packet becomes on a wire.
