@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-pub(crate) use compare::{Plan, compare};
+pub(crate) use compare::{ComparisonPlan, compare};
 
 use crate::command::{cargo, require_root, run};
 use crate::{build, install};

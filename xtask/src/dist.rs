@@ -27,7 +27,7 @@ const LIMIT: Duration = Duration::from_secs(300);
 
 /// What to package, and where to put it.
 #[derive(Debug)]
-pub struct Plan<'a> {
+pub struct PackagePlan<'a> {
     /// The root of the workspace.
     pub workspace: &'a Path,
     /// The node's program, which also prints its manual and completions.
@@ -62,7 +62,7 @@ pub struct Packages {
 ///
 /// # Errors
 /// When a file or a program is missing, or a program fails.
-pub fn package(plan: &Plan<'_>) -> Result<Packages> {
+pub fn package(plan: &PackagePlan<'_>) -> Result<Packages> {
     let version = plan.version.text();
     let name = format!("stream-router-{version}-{}", std::env::consts::ARCH);
     let root = plan.out.join(&name);
@@ -82,7 +82,7 @@ pub fn package(plan: &Plan<'_>) -> Result<Packages> {
     Ok(Packages { deb, tarball })
 }
 
-fn tarball(plan: &Plan<'_>, name: &str) -> Result<PathBuf> {
+fn tarball(plan: &PackagePlan<'_>, name: &str) -> Result<PathBuf> {
     let tarball = plan.out.join(format!("{name}.tar.gz"));
     let gzip = match plan.packing {
         Packing::Small => "gzip --no-name -9",

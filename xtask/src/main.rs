@@ -69,7 +69,7 @@ struct BenchArgs {
     #[command(subcommand)]
     task: Option<BenchTask>,
     #[command(flatten)]
-    plan: bench::Plan,
+    plan: bench::ComparisonPlan,
 }
 
 #[derive(Subcommand)]

@@ -26,7 +26,7 @@ const UNDERLAY_B: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 2));
 /// When the network cannot be made or a tool cannot run.
 pub(crate) fn run() -> Result<ExitCode> {
     let network = ReadyNetwork::start()?;
-    let mut report = Report::default();
+    let mut report = SmokeReport::default();
     measure(&network.pair, &mut report)?;
     let left = network.stop()?;
     report.row(
@@ -50,12 +50,12 @@ pub(crate) fn run() -> Result<ExitCode> {
 }
 
 #[derive(Debug, Default)]
-struct Report {
+struct SmokeReport {
     rows: Vec<(String, String)>,
     wrong: Vec<String>,
 }
 
-impl Report {
+impl SmokeReport {
     fn row(&mut self, figure: &str, value: String) {
         self.rows.push((figure.to_owned(), value));
     }
@@ -81,7 +81,7 @@ impl Report {
     }
 }
 
-fn measure(pair: &Pair, report: &mut Report) -> Result<()> {
+fn measure(pair: &Pair, report: &mut SmokeReport) -> Result<()> {
     let cpu_before = cpu_time(&pair.a.node)?;
     thread::sleep(IDLE);
     let cpu = cpu_time(&pair.a.node)?.saturating_sub(cpu_before);

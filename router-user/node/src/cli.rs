@@ -1,6 +1,5 @@
 //! The command line: one file per command.
 
-mod ask;
 mod capture;
 mod check;
 mod counters;
@@ -14,6 +13,7 @@ mod keygen;
 mod outcome;
 mod peers;
 mod reload;
+mod request;
 mod routes;
 mod run;
 mod status;
@@ -29,12 +29,12 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
-use ask::Asked;
 use capture::{CaptureArguments, UsageError};
 use doctor::DoctorArguments;
 use flows::FlowArguments;
 use invite::InviteArguments;
 use join::{JoinArguments, JoinError};
+use request::RequestArguments;
 use top::TopArguments;
 
 use crate::config::{ConfigError, InviteError};
@@ -79,7 +79,7 @@ enum Command {
         config: PathBuf,
     },
     /// Have the running node read its configuration file again: peers, prefixes, limits, log level
-    Reload(Asked),
+    Reload(RequestArguments),
     /// Print an invite to this node: one string with its id, addresses and prefixes, for `join` on another node
     ///
     /// The invite is no secret and authenticates nothing by itself: whoever can change it on its way can put another
@@ -93,34 +93,34 @@ enum Command {
     /// Watch a running node live: throughput, peers, workers, streams, flows and drops
     Top(TopArguments),
     /// Show a running node as a whole
-    Status(Asked),
+    Status(RequestArguments),
     /// Show the peers: state, address, round trip, last handshake, traffic
-    Peers(Asked),
+    Peers(RequestArguments),
     /// Show the flows that the node captures, those with most bytes first
     Flows {
         #[command(flatten)]
-        asked: Asked,
+        request: RequestArguments,
         #[command(flatten)]
         which: FlowArguments,
     },
     /// Show the workers and how full their rings are
-    Workers(Asked),
+    Workers(RequestArguments),
     /// Show the streams on which the node sends, and what waits for them
-    Streams(Asked),
+    Streams(RequestArguments),
     /// Show what was counted, drops by reason
     Counters {
         #[command(flatten)]
-        asked: Asked,
+        request: RequestArguments,
         /// Show counters at 0 too, as JSON does
         #[arg(long)]
         all: bool,
     },
     /// Show the kernel's prefix table
-    Routes(Asked),
+    Routes(RequestArguments),
     /// Show packets as they go to peers and come from them, or write them as pcap
     Capture {
         #[command(flatten)]
-        asked: Asked,
+        request: RequestArguments,
         #[command(flatten)]
         what: CaptureArguments,
     },
@@ -130,7 +130,7 @@ enum Command {
     #[command(hide = true)]
     Generate {
         /// What to write
-        what: generate::What,
+        what: generate::PackageFiles,
         /// Directory to write into
         #[arg(long, value_name = "DIR")]
         out: PathBuf,
@@ -145,18 +145,18 @@ pub fn main() -> ExitCode {
         Command::Id { key } => id::id(&key),
         Command::Check { config } => check::check(&config),
         Command::Run { config } => run::run(&config),
-        Command::Reload(asked) => reload::reload(&asked),
+        Command::Reload(request) => reload::reload(&request),
         Command::Invite(arguments) => invite::invite(arguments),
         Command::Join(arguments) => join::join(arguments),
         Command::Top(arguments) => top::top(&arguments),
-        Command::Status(asked) => asked.show("", status::lines),
-        Command::Peers(asked) => asked.show("", peers::lines),
-        Command::Flows { asked, which } => asked.show(&which.query(), flows::lines),
-        Command::Workers(asked) => asked.show("", workers::lines),
-        Command::Streams(asked) => asked.show("", streams::lines),
-        Command::Counters { asked, all } => asked.show("", |counters| counters::lines(counters, all)),
-        Command::Routes(asked) => asked.show("", routes::lines),
-        Command::Capture { asked, what } => capture::capture(&asked, &what),
+        Command::Status(request) => request.show("", status::lines),
+        Command::Peers(request) => request.show("", peers::lines),
+        Command::Flows { request, which } => request.show(&which.query(), flows::lines),
+        Command::Workers(request) => request.show("", workers::lines),
+        Command::Streams(request) => request.show("", streams::lines),
+        Command::Counters { request, all } => request.show("", |counters| counters::lines(counters, all)),
+        Command::Routes(request) => request.show("", routes::lines),
+        Command::Capture { request, what } => capture::capture(&request, &what),
         Command::Doctor(arguments) => doctor::doctor(&arguments),
         Command::Generate { what, out } => generate::generate(what, &out, &Arguments::command()),
     };

@@ -22,14 +22,15 @@ pub use capture::{
 pub(crate) use capture::{parse_snaplen, put_dropped, put_end, put_packet};
 pub use client::{fetch, fetch_text, reload, set_streams, set_workers};
 pub use model::{
-    ConfigProblem, CounterKind, CounterOrigin, CounterStatus, Counters, DEFAULT_FLOWS, DeviceStatus,
-    Direction, Feature, Flow, FlowQuery, FlowSort, Flows, GatewayStatus, IpProtocol, KernelStatus, MAX_FLOWS,
-    PeerState, PeerStatus, Peers, Reload, ReloadProblems, Resource, RouteSource, RouteStatus, Routes, Status,
-    StreamState, StreamStatus, Streams, Transport, UnknownProtocol, WorkerState, WorkerStatus, Workers,
+    ConfigProblem, ConnectionDirection, CounterKind, CounterList, CounterOrigin, CounterStatus,
+    DEFAULT_FLOWS, DeviceStatus, Flow, FlowList, FlowQuery, FlowSort, GatewayStatus, IpProtocol,
+    KernelFeature, KernelStatus, MAX_FLOWS, PeerList, PeerState, PeerStatus, Reload, ReloadProblems,
+    Resource, RouteList, RouteSource, RouteStatus, Status, StreamList, StreamState, StreamStatus, Transport,
+    UnknownProtocol, WorkerList, WorkerState, WorkerStatus,
 };
 pub(crate) use model::{parse_limit, parse_prefix};
 pub use reload_request::{ReloadRefusal, ReloadRequest};
-pub(crate) use reply::{NoQuery, Pretty, Refusal};
+pub(crate) use reply::{HttpRefusal, NoQuery, PrettyJson};
 pub use server::ControlServer;
 pub use source::{Source, SourceError, Wish, Wishes};
 

@@ -21,7 +21,7 @@ pub use ethtool::{Offload, driver, has_offload};
 pub use host_networks::RouteChanges;
 pub use icmp::{MAX_REPLY_LEN, NoReply, ReplyBuffer, Unreachable, unreachable};
 pub use inject::{InjectError, Injector};
-pub use netlink::{Link, Netlink, NetlinkError};
+pub use netlink::{Interface, Netlink, NetlinkError};
 pub use rate_limit::TokenBucket;
 pub use tun::{Tun, TunError};
 

@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 use prometheus_client::registry::Registry;
 
-pub use health::{Check, CheckState, Health};
+pub use health::{CheckState, Health, HealthCheck};
 pub use history::{History, Sample};
 pub use server::MetricsServer;
 
@@ -28,7 +28,7 @@ use crate::control::Source;
 
 /// What the server shows.
 #[derive(Clone)]
-pub struct Shown {
+pub struct MetricsSources {
     /// The node.
     pub source: Arc<dyn Source>,
     /// Whether it works. Must not block.

@@ -37,14 +37,14 @@ const BUFFER_BYTES: usize = 2048;
 
 /// What came of packets offered at a rate.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Offered {
+pub(super) struct LoadResult {
     /// Packets sent in a second.
     pub(super) sent_pps: f64,
     /// Packets received in a second.
     pub(super) received_pps: f64,
 }
 
-impl Offered {
+impl LoadResult {
     /// Percent of the packets that were not received.
     pub(super) fn loss_percent(&self) -> f64 {
         100.0 * (1.0 - self.received_pps / self.sent_pps).max(0.0)
@@ -53,9 +53,9 @@ impl Offered {
 
 /// What the search for the best rate found.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Best {
+pub(super) struct BestRate {
     /// What came of the rate of which most was received.
-    pub(super) offered: Offered,
+    pub(super) offered: LoadResult,
     /// The highest received rate beside which almost nothing was lost, in packets a second.
     pub(super) clean_pps: f64,
 }
@@ -71,17 +71,17 @@ pub(super) struct Datagrams<'a> {
 
 impl Datagrams<'_> {
     /// Offers more and more until most is lost.
-    pub(super) fn best(&self) -> Result<Best> {
+    pub(super) fn best(&self) -> Result<BestRate> {
         let step = (self.duration / STEP_SHARE).max(MIN_STEP);
         search(|rate_pps| self.offer_for(rate_pps, step))
     }
 
     /// Offers packets at a rate.
-    pub(super) fn offer(&self, rate_pps: f64) -> Result<Offered> {
+    pub(super) fn offer(&self, rate_pps: f64) -> Result<LoadResult> {
         self.offer_for(rate_pps, self.duration)
     }
 
-    fn offer_for(&self, rate_pps: f64, duration: Duration) -> Result<Offered> {
+    fn offer_for(&self, rate_pps: f64, duration: Duration) -> Result<LoadResult> {
         let [from, at] = self.hosts;
         let receiver = at.enter(|| {
             let socket = UdpSocket::bind((self.to, 0)).context("cannot receive UDP")?;
@@ -92,7 +92,7 @@ impl Datagrams<'_> {
         let to = receiver.local_addr()?;
         let n_senders = thread::available_parallelism()?.get();
         let share_pps = rate_pps / n_senders as f64;
-        let traffic = Traffic::default();
+        let traffic = DatagramCounters::default();
         let (n_sent, n_received, seconds) = thread::scope(|scope| {
             scope.spawn(|| traffic.receive(&receiver));
             let senders: Vec<_> = (0..n_senders)
@@ -109,7 +109,7 @@ impl Datagrams<'_> {
             Ok::<_, anyhow::Error>((after.0 - before.0, after.1 - before.1, elapsed.as_secs_f64()))
         })?;
         ensure!(n_sent > 0, "no packet was sent");
-        Ok(Offered {
+        Ok(LoadResult {
             sent_pps: n_sent as f64 / seconds,
             received_pps: n_received as f64 / seconds,
         })
@@ -117,9 +117,9 @@ impl Datagrams<'_> {
 }
 
 /// Offers more and more until most is lost or the senders' limit is far behind.
-fn search(mut offer: impl FnMut(f64) -> Result<Offered>) -> Result<Best> {
+fn search(mut offer: impl FnMut(f64) -> Result<LoadResult>) -> Result<BestRate> {
     let mut rate = FIRST_RATE_PPS;
-    let mut best = Best {
+    let mut best = BestRate {
         offered: offer(rate)?,
         clean_pps: 0.0,
     };
@@ -142,13 +142,13 @@ fn search(mut offer: impl FnMut(f64) -> Result<Offered>) -> Result<Best> {
 
 /// What senders and receiver count until they are to stop.
 #[derive(Debug, Default)]
-struct Traffic {
+struct DatagramCounters {
     n_sent: AtomicU64,
     n_received: AtomicU64,
     stop: AtomicBool,
 }
 
-impl Traffic {
+impl DatagramCounters {
     fn counts(&self) -> (u64, u64) {
         (self.n_sent.load(Relaxed), self.n_received.load(Relaxed))
     }
@@ -202,7 +202,7 @@ mod tests {
         let best = search(|rate| {
             n_steps += 1;
             let received_pps = if rate < 60_000.0 { rate } else { 25_000.0 };
-            Ok(Offered {
+            Ok(LoadResult {
                 sent_pps: rate,
                 received_pps,
             })
@@ -217,7 +217,7 @@ mod tests {
 
     #[test]
     fn loss_is_the_share_of_what_was_sent() {
-        let offered = Offered {
+        let offered = LoadResult {
             sent_pps: 400.0,
             received_pps: 300.0,
         };

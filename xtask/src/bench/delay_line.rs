@@ -41,7 +41,7 @@ impl DelayLine {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         let thread = thread::Builder::new().name("bench-delay".into()).spawn(move || {
-            let (mut there, mut back) = (Lane::default(), Lane::default());
+            let (mut there, mut back) = (DelayedDirection::default(), DelayedDirection::default());
             while !stopped.load(Relaxed) {
                 there.carry(&left, &right);
                 back.carry(&right, &left);
@@ -66,18 +66,18 @@ impl Drop for DelayLine {
 
 /// One direction.
 #[derive(Default)]
-struct Lane {
-    waiting: VecDeque<Frame>,
+struct DelayedDirection {
+    waiting: VecDeque<DelayedFrame>,
     free: Vec<Vec<u8>>,
 }
 
-struct Frame {
+struct DelayedFrame {
     due: Instant,
     length: usize,
     bytes: Vec<u8>,
 }
 
-impl Lane {
+impl DelayedDirection {
     fn carry(&mut self, from: &OwnedFd, to: &OwnedFd) {
         while self.waiting.len() < MAX_WAITING && self.take(from) == BATCH {}
         while self.give(to) == BATCH {}
@@ -98,7 +98,7 @@ impl Lane {
         let mut batch = batch.into_iter();
         let mut n_taken = 0;
         for (length, bytes) in lengths.zip(batch.by_ref()) {
-            self.waiting.push_back(Frame { due, length, bytes });
+            self.waiting.push_back(DelayedFrame { due, length, bytes });
             n_taken += 1;
         }
         self.free.extend(batch);

@@ -6,7 +6,7 @@ use Figure::*;
 
 /// A link that the tunnels cross.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Link {
+pub(super) enum LinkKind {
     /// A veth pair with its offloads: segments of up to 64 KiB cross it in one piece.
     Offloads,
     /// A veth pair that carries nothing above its MTU.
@@ -43,9 +43,9 @@ pub(super) enum Figure {
 }
 
 /// Values of one repeat, or of all repeats, over one link.
-pub(super) type Samples = BTreeMap<(Link, Figure), Vec<f64>>;
+pub(super) type Samples = BTreeMap<(LinkKind, Figure), Vec<f64>>;
 
-impl Link {
+impl LinkKind {
     pub(super) const ALL: [Self; 3] = [Self::Offloads, Self::Frames, Self::Far];
 
     /// A word for files.

@@ -8,9 +8,9 @@ use xtask::lab::probe::{IperfReport, IperfServer, PingPlan, PingReport, iperf};
 
 use super::cpu::{busy_seconds, resident_mib};
 use super::datagrams::Datagrams;
-use super::figure::{Figure, Link, Samples};
+use super::figure::{Figure, LinkKind, Samples};
 use super::peers::Tunnel;
-use super::underlay::Underlay;
+use super::underlay::HostPair;
 
 /// Short enough that the CPUs do not fall into a sleep whose end takes longer than the way of the packet.
 const PING_INTERVAL: Duration = Duration::from_millis(2);
@@ -22,9 +22,9 @@ const MARGIN: Duration = Duration::from_secs(1);
 /// A tunnel over a link, ready to be measured.
 #[derive(Debug)]
 pub(super) struct Site<'a> {
-    pub(super) underlay: &'a Underlay,
+    pub(super) underlay: &'a HostPair,
     pub(super) tunnel: &'a Tunnel,
-    pub(super) link: Link,
+    pub(super) link: LinkKind,
     pub(super) duration: Duration,
 }
 
@@ -81,9 +81,9 @@ impl Site<'_> {
 
     fn steps(&self) -> Vec<(&'static str, Step)> {
         let of_link: &[&[(&str, Step)]] = match self.link {
-            Link::Offloads => &[EVERYWHERE, NEAR],
-            Link::Frames => &[EVERYWHERE, NEAR, LOSS],
-            Link::Far => &[EVERYWHERE, LOSS],
+            LinkKind::Offloads => &[EVERYWHERE, NEAR],
+            LinkKind::Frames => &[EVERYWHERE, NEAR, LOSS],
+            LinkKind::Far => &[EVERYWHERE, LOSS],
         };
         of_link.concat()
     }
@@ -137,7 +137,7 @@ fn tcp_and_cpu(site: &Site<'_>) -> Result<Vec<(Figure, f64)>> {
     let gib = bits / 8.0 * site.duration.as_secs_f64() / f64::from(1 << 30);
     let mut values = vec![(Figure::Tcp, bits * 1e-9)];
     // A delay line in user space works more than the tunnel.
-    if site.link != Link::Far {
+    if site.link != LinkKind::Far {
         values.push((Figure::CpuPerGib, busy / gib));
     }
     Ok(values)
@@ -145,7 +145,7 @@ fn tcp_and_cpu(site: &Site<'_>) -> Result<Vec<(Figure, f64)>> {
 
 fn ping_idle(site: &Site<'_>) -> Result<Vec<(Figure, f64)>> {
     let interval = match site.link {
-        Link::Far => SLOW_PING_INTERVAL,
+        LinkKind::Far => SLOW_PING_INTERVAL,
         _ => PING_INTERVAL,
     };
     percentiles(&site.ping(interval)?, Figure::PingIdle50, Figure::PingIdle99)

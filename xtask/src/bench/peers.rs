@@ -17,8 +17,8 @@ use xtask::lab::probe::answers;
 use xtask::lab::process::{text, until};
 use xtask::lab::{Node, ScratchDir};
 
-use super::installs::{Installed, Suite, cargo_package, debian_packages};
-use super::underlay::{OUTER, Underlay};
+use super::installs::{InstalledProgram, Suite, cargo_package, debian_packages};
+use super::underlay::{HostPair, OUTER};
 use crate::build;
 use daemon::Daemon;
 
@@ -47,10 +47,10 @@ pub(crate) enum Vpn {
 
 /// A VPN that is there.
 #[derive(Debug)]
-pub(super) struct Peer {
+pub(super) struct InstalledVpn {
     /// Which.
     pub(super) vpn: Vpn,
-    installed: Option<Installed>,
+    installed: Option<InstalledProgram>,
 }
 
 /// A VPN between the two hosts; it ends on drop.
@@ -84,7 +84,7 @@ impl Vpn {
     }
 }
 
-impl Peer {
+impl InstalledVpn {
     /// Builds or installs it.
     pub(super) fn install(vpn: Vpn) -> Result<Self> {
         let installed = match vpn {
@@ -113,7 +113,7 @@ impl Peer {
     }
 
     /// Makes a tunnel and waits until it carries packets.
-    pub(super) fn connect(&self, underlay: &Underlay) -> Result<Tunnel> {
+    pub(super) fn connect(&self, underlay: &HostPair) -> Result<Tunnel> {
         let files = ScratchDir::unique(self.vpn.name())?;
         let ends = match &self.installed {
             Some(installed) => self.start(installed, underlay, files.path())?,
@@ -136,7 +136,7 @@ impl Peer {
         Ok(tunnel)
     }
 
-    fn start(&self, installed: &Installed, underlay: &Underlay, files: &Path) -> Result<Ends> {
+    fn start(&self, installed: &InstalledProgram, underlay: &HostPair, files: &Path) -> Result<Ends> {
         let wireguard =
             |arguments: &[&str]| wireguard::start(installed, arguments, underlay, files).map(Ends::Daemons);
         match self.vpn {
@@ -164,10 +164,10 @@ impl Tunnel {
     }
 }
 
-fn this_build() -> Result<Installed> {
+fn this_build() -> Result<InstalledProgram> {
     let program = build::node(&build::Profile::release())?;
     let printed = text(Command::new(&program).arg("--version"), CONNECT_LIMIT)?;
-    Ok(Installed {
+    Ok(InstalledProgram {
         version: printed.split_whitespace().last().unwrap_or_default().to_owned(),
         root: program.parent().unwrap_or(&program).to_owned(),
         program,

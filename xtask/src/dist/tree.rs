@@ -7,7 +7,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use super::{LIMIT, Plan, Version, notices, reference};
+use super::{LIMIT, PackagePlan, Version, notices, reference};
 use crate::lab::process::text;
 
 /// Where documentation is.
@@ -68,7 +68,7 @@ impl Tree {
     }
 
     /// Lays everything out that is the same in every package.
-    pub(super) fn fill(&self, plan: &Plan<'_>) -> Result<()> {
+    pub(super) fn fill(&self, plan: &PackagePlan<'_>) -> Result<()> {
         let workspace = plan.workspace;
         self.program(plan.binary)?;
         self.manual(plan)?;
@@ -159,7 +159,7 @@ impl Tree {
         Ok(())
     }
 
-    fn manual(&self, plan: &Plan<'_>) -> Result<()> {
+    fn manual(&self, plan: &PackagePlan<'_>) -> Result<()> {
         let first = self.place(&format!("{MAN}/man1/stream-router.1"))?;
         let directory = first.parent().context("a page is in a directory")?;
         generate(plan.binary, "man", directory)?;
@@ -179,7 +179,7 @@ impl Tree {
         self.gzip(&pages)
     }
 
-    fn completions(&self, plan: &Plan<'_>) -> Result<()> {
+    fn completions(&self, plan: &PackagePlan<'_>) -> Result<()> {
         let scratch = self.place("completions/scratch")?;
         let directory = scratch.parent().context("a file is in a directory")?;
         generate(plan.binary, "completions", directory)?;

@@ -53,7 +53,7 @@ struct ProblemsFound {
 }
 
 #[derive(Debug, Serialize)]
-struct Report {
+struct DoctorReport {
     problems: usize,
     warnings: usize,
     unknown: usize,
@@ -62,7 +62,7 @@ struct Report {
 
 /// Looks at everything, and prints what was found.
 pub(super) fn doctor(arguments: &DoctorArguments) -> Outcome {
-    let report = Report::of(examine(arguments.config.as_deref())?);
+    let report = DoctorReport::of(examine(arguments.config.as_deref())?);
     if arguments.json {
         print(serde_json::to_string_pretty(&report)?)?;
     } else {
@@ -108,7 +108,7 @@ fn defaults() -> Result<Config, ConfigError> {
     Config::parse(DEFAULTS, Path::new("the defaults"))
 }
 
-impl Report {
+impl DoctorReport {
     fn of(findings: Vec<Finding>) -> Self {
         let n = |verdict| {
             findings
@@ -149,7 +149,7 @@ mod tests {
 
     #[test]
     fn a_report_counts_by_verdict_and_has_a_line_for_each_finding() {
-        let report = Report::of(vec![
+        let report = DoctorReport::of(vec![
             Finding::ok("clock", "synchronised"),
             Finding::warning("rp_filter", "strict").fix("sysctl -w a=2"),
             Finding::problem("key", "missing"),

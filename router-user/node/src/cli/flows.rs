@@ -5,10 +5,10 @@ use std::net::{IpAddr, SocketAddr};
 use clap::Args;
 use ipnet::IpNet;
 
-use super::ask::or_dash;
-use super::table::{Side, Table};
+use super::request::or_dash;
+use super::table::{Alignment, Table};
 use super::units::{bytes, seconds, short_id};
-use crate::control::{DEFAULT_FLOWS, FlowQuery, FlowSort, Flows, IpProtocol, parse_limit, parse_prefix};
+use crate::control::{DEFAULT_FLOWS, FlowList, FlowQuery, FlowSort, IpProtocol, parse_limit, parse_prefix};
 
 /// Which flows.
 #[derive(Debug, Args)]
@@ -49,18 +49,18 @@ impl FlowArguments {
 }
 
 /// A row for each flow.
-pub(super) fn lines(flows: &Flows) -> String {
+pub(super) fn lines(flows: &FlowList) -> String {
     let mut table = Table::new([
-        ("proto", Side::Left),
-        ("source", Side::Left),
-        ("destination", Side::Left),
-        ("peer", Side::Left),
-        ("stream", Side::Right),
-        ("worker", Side::Right),
-        ("age", Side::Right),
-        ("idle", Side::Right),
-        ("packets", Side::Right),
-        ("bytes", Side::Right),
+        ("proto", Alignment::Left),
+        ("source", Alignment::Left),
+        ("destination", Alignment::Left),
+        ("peer", Alignment::Left),
+        ("stream", Alignment::Right),
+        ("worker", Alignment::Right),
+        ("age", Alignment::Right),
+        ("idle", Alignment::Right),
+        ("packets", Alignment::Right),
+        ("bytes", Alignment::Right),
     ]);
     for flow in &flows.flows {
         table.push([

@@ -35,7 +35,7 @@ Pinned programs and maps of running nodes.
 
 /// What to write.
 #[derive(Clone, Copy, Debug, ValueEnum)]
-pub(super) enum What {
+pub(super) enum PackageFiles {
     /// A manual page for each command.
     Man,
     /// Completions for bash, fish and zsh.
@@ -43,11 +43,11 @@ pub(super) enum What {
 }
 
 /// Writes files that describe `command_line` into the directory `out`.
-pub(super) fn generate(what: What, out: &Path, command_line: &Command) -> Outcome {
+pub(super) fn generate(what: PackageFiles, out: &Path, command_line: &Command) -> Outcome {
     let failed = |error| format!("cannot write into {}: {error}", out.display());
     match what {
-        What::Man => manual(out, command_line).map_err(failed)?,
-        What::Completions => completions(out, command_line).map_err(failed)?,
+        PackageFiles::Man => manual(out, command_line).map_err(failed)?,
+        PackageFiles::Completions => completions(out, command_line).map_err(failed)?,
     }
     Ok(())
 }

@@ -8,8 +8,8 @@ use ipnet::IpNet;
 use libp2p::multiaddr::Protocol;
 use libp2p::{Multiaddr, PeerId};
 
-use super::ask::wait;
 use super::outcome::{Outcome, print};
+use super::request::wait;
 use crate::config::{Config, Invite, parse_network};
 use crate::control::{ControlError, Status, fetch};
 use stream_router::p2p::identity;

@@ -2,7 +2,7 @@
 
 /// Which side of a column its text stands at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Side {
+pub(super) enum Alignment {
     /// Text.
     Left,
     /// Numbers.
@@ -12,13 +12,13 @@ pub(super) enum Side {
 /// Rows under a heading.
 #[derive(Debug)]
 pub(super) struct Table<const N: usize> {
-    sides: [Side; N],
+    sides: [Alignment; N],
     rows: Vec<[String; N]>,
 }
 
 impl<const N: usize> Table<N> {
     /// A table with this heading.
-    pub(super) fn new(columns: [(&str, Side); N]) -> Self {
+    pub(super) fn new(columns: [(&str, Alignment); N]) -> Self {
         Self {
             sides: columns.map(|(_, side)| side),
             rows: vec![columns.map(|(name, _)| name.to_uppercase())],
@@ -42,8 +42,8 @@ impl<const N: usize> Table<N> {
         for row in &self.rows {
             let cells = row.iter().zip(widths).zip(self.sides);
             let cells = cells.map(|((cell, width), side)| match side {
-                Side::Left => format!("{cell:<width$}"),
-                Side::Right => format!("{cell:>width$}"),
+                Alignment::Left => format!("{cell:<width$}"),
+                Alignment::Right => format!("{cell:>width$}"),
             });
             text += cells.collect::<Vec<_>>().join("  ").trim_end();
             text.push('\n');
@@ -58,7 +58,11 @@ mod tests {
 
     #[test]
     fn columns_are_as_wide_as_their_widest_cell() {
-        let mut table = Table::new([("name", Side::Left), ("n", Side::Right), ("why", Side::Left)]);
+        let mut table = Table::new([
+            ("name", Alignment::Left),
+            ("n", Alignment::Right),
+            ("why", Alignment::Left),
+        ]);
         table.push(["a".to_owned(), "1000".to_owned(), String::new()]);
         table.push(["longer".to_owned(), "1".to_owned(), "so".to_owned()]);
 

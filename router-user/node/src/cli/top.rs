@@ -34,9 +34,9 @@ use tokio::time::sleep;
 
 use super::outcome::Outcome;
 use model::Model;
-use poll::{Poller, Wish};
+use poll::{PollSettings, Poller};
 use screen::Screen;
-use view::{After, View};
+use view::{KeyOutcome, View};
 
 /// What nobody has heard of for so long is drawn again, so that it shows for how long.
 const REDRAWN_AFTER: Duration = Duration::from_secs(1);
@@ -76,7 +76,7 @@ async fn show(arguments: &TopArguments) -> Outcome {
     let start = Instant::now();
     let mut view = View::new(arguments.interval);
     let mut model = Model::default();
-    let (wishes, wished) = watch::channel(wish(&view, &model));
+    let (changes, changed) = watch::channel(poll_settings(&view, &model));
     let mut poller = Poller::new(&arguments.socket, start);
     // An error before the terminal is taken stays readable.
     model.handle_sample(poller.ask(None).await?);
@@ -89,7 +89,7 @@ async fn show(arguments: &TopArguments) -> Outcome {
     .map(signal)
     .collect::<Result<Vec<_>, _>>()?;
     let (answers, mut answered) = mpsc::channel(1);
-    let polling = tokio::spawn(poller.run(wished, answers));
+    let polling = tokio::spawn(poller.run(changed, answers));
     let mut screen = Screen::take()?;
     let mut events = EventStream::new();
     loop {
@@ -97,7 +97,7 @@ async fn show(arguments: &TopArguments) -> Outcome {
         tokio::select! {
             event = events.next() => match event.transpose()? {
                 Some(Event::Key(key)) if key.kind == KeyEventKind::Press => {
-                    if view.handle_key(key) == After::Quit {
+                    if view.handle_key(key) == KeyOutcome::Quit {
                         break;
                     }
                 }
@@ -112,10 +112,10 @@ async fn show(arguments: &TopArguments) -> Outcome {
             () = any(&mut ends) => break,
             () = sleep(REDRAWN_AFTER) => {}
         }
-        let wish = wish(&view, &model);
-        wishes.send_if_modified(|last| {
-            let changed = *last != wish;
-            *last = wish;
+        let settings = poll_settings(&view, &model);
+        changes.send_if_modified(|last| {
+            let changed = *last != settings;
+            *last = settings;
             changed
         });
     }
@@ -123,8 +123,8 @@ async fn show(arguments: &TopArguments) -> Outcome {
     Ok(())
 }
 
-fn wish(view: &View, model: &Model) -> Wish {
-    Wish {
+fn poll_settings(view: &View, model: &Model) -> PollSettings {
+    PollSettings {
         interval: view.interval(),
         paused: view.is_paused(),
         flows: view.wants_flows().then(|| view.filter().query(model)),

@@ -14,7 +14,7 @@ use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
-use super::{ControlError, ErrorBody, NumberBody, Reload, ReloadProblems, Resource, Streams, Workers};
+use super::{ControlError, ErrorBody, NumberBody, Reload, ReloadProblems, Resource, StreamList, WorkerList};
 
 /// More than 10,000 flows, or 1,000 peers with 16 prefixes each, need.
 const MAX_BODY_BYTES: usize = 16 * 1024 * 1024;
@@ -43,7 +43,7 @@ pub async fn fetch_text<R: Resource>(socket: &Path, query: &str) -> Result<Strin
 /// # Errors
 /// Nobody answers within 5 s, or the node refuses.
 pub async fn set_workers(socket: &Path, n: u32) -> Result<(), ControlError> {
-    set_number(socket, Workers::PATH, n).await
+    set_number(socket, WorkerList::PATH, n).await
 }
 
 /// Has the node at `socket` scale to `n` streams to each peer.
@@ -51,7 +51,7 @@ pub async fn set_workers(socket: &Path, n: u32) -> Result<(), ControlError> {
 /// # Errors
 /// Nobody answers within 5 s, or the node refuses.
 pub async fn set_streams(socket: &Path, n: u32) -> Result<(), ControlError> {
-    set_number(socket, Streams::PATH, n).await
+    set_number(socket, StreamList::PATH, n).await
 }
 
 /// Has the node at `socket` read its configuration file again; returns the JSON of what came of it.

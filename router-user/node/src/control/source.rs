@@ -5,8 +5,8 @@ use std::error::Error;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
-    CaptureQuery, CaptureStream, Counters, FlowQuery, Flows, Peers, ReloadRequest, Routes, Status, Streams,
-    Workers,
+    CaptureQuery, CaptureStream, CounterList, FlowList, FlowQuery, PeerList, ReloadRequest, RouteList,
+    Status, StreamList, WorkerList,
 };
 
 /// Where the answers come from.
@@ -15,31 +15,31 @@ pub trait Source: Send + Sync + 'static {
     fn status(&self) -> Status;
 
     /// Every peer.
-    fn peers(&self) -> Peers;
+    fn peers(&self) -> PeerList;
 
     /// The flows of a query. Reads the kernel's whole table: to be called where blocking is allowed.
     ///
     /// # Errors
     /// The query asks for a peer that is not there, or the table cannot be read.
-    fn flows(&self, query: &FlowQuery) -> Result<Flows, SourceError>;
+    fn flows(&self, query: &FlowQuery) -> Result<FlowList, SourceError>;
 
     /// Every worker.
-    fn workers(&self) -> Workers;
+    fn workers(&self) -> WorkerList;
 
     /// Every stream on which the node sends.
-    fn streams(&self) -> Streams;
+    fn streams(&self) -> StreamList;
 
     /// Every counter.
     ///
     /// # Errors
     /// The kernel's cannot be read.
-    fn counters(&self) -> Result<Counters, SourceError>;
+    fn counters(&self) -> Result<CounterList, SourceError>;
 
     /// The kernel's prefix table. To be called where blocking is allowed.
     ///
     /// # Errors
     /// It cannot be read.
-    fn routes(&self) -> Result<Routes, SourceError>;
+    fn routes(&self) -> Result<RouteList, SourceError>;
 
     /// Begins a capture; its packets are taken from now on.
     ///

@@ -55,7 +55,7 @@ impl NetlinkError {
 
 /// An interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Link {
+pub struct Interface {
     /// Its index.
     pub index: u32,
     /// Its name.
@@ -101,7 +101,7 @@ impl Netlink {
     ///
     /// # Errors
     /// The kernel refuses to say.
-    pub async fn link_by_name(&self, name: &str) -> Result<Option<Link>, NetlinkError> {
+    pub async fn link_by_name(&self, name: &str) -> Result<Option<Interface>, NetlinkError> {
         let links = self.handle.link().get().match_name(name).execute();
         self.one_link(links, || format!("look up the interface {name}"))
             .await
@@ -111,7 +111,7 @@ impl Netlink {
     ///
     /// # Errors
     /// The kernel refuses to say.
-    pub async fn link_by_index(&self, index: u32) -> Result<Option<Link>, NetlinkError> {
+    pub async fn link_by_index(&self, index: u32) -> Result<Option<Interface>, NetlinkError> {
         let links = self.handle.link().get().match_index(index).execute();
         self.one_link(links, || format!("look up the interface with index {index}"))
             .await
@@ -138,10 +138,10 @@ impl Netlink {
         &self,
         links: impl futures::Stream<Item = Result<LinkMessage, rtnetlink::Error>>,
         action: impl FnOnce() -> String,
-    ) -> Result<Option<Link>, NetlinkError> {
+    ) -> Result<Option<Interface>, NetlinkError> {
         let mut links = std::pin::pin!(links);
         match links.try_next().await.map_err(|error| refused(action(), error)) {
-            Ok(message) => Ok(message.map(Link::from)),
+            Ok(message) => Ok(message.map(Interface::from)),
             Err(error) if error.errno() == Some(Errno::ENODEV) => Ok(None),
             Err(error) => Err(error),
         }
@@ -415,7 +415,7 @@ fn route_message(index: u32, net: IpNet) -> RouteMessage {
     }
 }
 
-impl From<LinkMessage> for Link {
+impl From<LinkMessage> for Interface {
     fn from(message: LinkMessage) -> Self {
         let mut link = Self {
             index: message.header.index,

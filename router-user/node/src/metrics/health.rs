@@ -8,12 +8,12 @@ pub struct Health {
     /// The worst of the checks.
     pub status: CheckState,
     /// What was looked at.
-    pub checks: Vec<Check>,
+    pub checks: Vec<HealthCheck>,
 }
 
 /// One thing that was looked at.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
-pub struct Check {
+pub struct HealthCheck {
     /// Its name.
     pub name: String,
     /// How it is.
@@ -36,7 +36,7 @@ pub enum CheckState {
 
 impl Health {
     /// Of these checks.
-    pub fn new(checks: Vec<Check>) -> Self {
+    pub fn new(checks: Vec<HealthCheck>) -> Self {
         let states = checks.iter().map(|check| check.status);
         Self {
             status: states.max().unwrap_or(CheckState::Ok),
@@ -45,7 +45,7 @@ impl Health {
     }
 }
 
-impl Check {
+impl HealthCheck {
     /// A check called `name`.
     pub fn new(name: &str, status: CheckState, detail: impl Into<String>) -> Self {
         Self {
@@ -74,7 +74,10 @@ mod tests {
             (&[Ok, Degraded, Ok], Degraded),
             (&[Failing, Degraded, Ok], Failing),
         ] {
-            let checks = states.iter().map(|state| Check::new("x", *state, "")).collect();
+            let checks = states
+                .iter()
+                .map(|state| HealthCheck::new("x", *state, ""))
+                .collect();
             assert_eq!(Health::new(checks).status, worst);
         }
     }

@@ -18,7 +18,7 @@ use tracing::{debug, info, warn};
 
 use super::history::{INTERVAL, Recorder};
 use super::routes::app;
-use super::{MetricsError, Shown};
+use super::{MetricsError, MetricsSources};
 use crate::control::Source;
 
 /// Connections served at a time; more wait in the listener's backlog.
@@ -58,14 +58,18 @@ impl MetricsServer {
     ///
     /// # Errors
     /// The address cannot be had, or the system gives no thread.
-    pub fn start(address: SocketAddr, hosts: &[String], shown: Shown) -> Result<Self, MetricsError> {
+    pub fn start(
+        address: SocketAddr,
+        hosts: &[String],
+        sources: MetricsSources,
+    ) -> Result<Self, MetricsError> {
         let listen = |source| MetricsError::Listen { address, source };
         let listener = StdListener::bind(address).map_err(listen)?;
         listener.set_nonblocking(true).map_err(listen)?;
         let address = listener.local_addr().map_err(listen)?;
         let history = Arc::new(Recorder::default());
-        let recording = record(shown.source.clone(), history.clone());
-        let app = app(shown, history, hosts.into());
+        let recording = record(sources.source.clone(), history.clone());
+        let app = app(sources, history, hosts.into());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(MetricsError::Thread)?;
         let stop = CancellationToken::new();

@@ -1,4 +1,4 @@
-//! Gateway interfaces: attached at the start, and kept from taking what the host itself routes.
+//! RunningGateway interfaces: attached at the start, and kept from taking what the host itself routes.
 
 use std::io;
 use std::sync::Arc;
@@ -18,10 +18,10 @@ use crate::kernel::{AttachedGateway, GatewayInterface, Kernel, KernelError, Sock
 /// The attached gateways, in the order of the configuration. Dropping it detaches them; sockets stay with their workers.
 #[derive(Default)]
 pub(super) struct Gateways {
-    gateways: Vec<Gateway>,
+    gateways: Vec<RunningGateway>,
 }
 
-struct Gateway {
+struct RunningGateway {
     attached: AttachedGateway,
     name: String,
     sink: Arc<GatewaySink>,
@@ -54,7 +54,7 @@ impl Gateways {
                 kernel.add_gateway_sockets(&interface, first_socket, pool.n_queues())?;
                 n_queues += pool.n_queues();
             }
-            let gateway = Gateway {
+            let gateway = RunningGateway {
                 attached,
                 name: interface.name,
                 sink: Arc::new(sink),
@@ -92,7 +92,7 @@ impl Gateways {
 
     /// What `status` shows of them.
     pub(super) fn status(&self) -> Vec<GatewayStatus> {
-        self.gateways.iter().map(Gateway::status).collect()
+        self.gateways.iter().map(RunningGateway::status).collect()
     }
 
     /// What their sockets drop, for `status`.
@@ -108,7 +108,7 @@ impl Gateways {
     }
 }
 
-impl Gateway {
+impl RunningGateway {
     fn report(&self) {
         let GatewayStatus {
             interface,

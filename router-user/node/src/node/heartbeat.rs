@@ -17,12 +17,12 @@ const SILENT_AFTER: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(super) struct Heartbeats {
     start: Instant,
-    beats: Vec<Beat>,
+    beats: Vec<ThreadHeartbeat>,
     _tasks: JoinSet<()>,
 }
 
 #[derive(Debug)]
-struct Beat {
+struct ThreadHeartbeat {
     thread: String,
     /// Of the last beat, after the start.
     last_ms: Arc<AtomicU64>,
@@ -45,7 +45,7 @@ impl Heartbeats {
                 }
             };
             tasks.spawn_on(beat, &runtime);
-            Beat { thread, last_ms }
+            ThreadHeartbeat { thread, last_ms }
         });
         let beats = beats.collect();
         Self {
@@ -63,8 +63,9 @@ impl Heartbeats {
     /// The threads that have been silent for too long at `now`, and for how long.
     pub(super) fn silent(&self, now: Instant) -> impl Iterator<Item = (&str, Duration)> {
         let passed = now.saturating_duration_since(self.start);
-        let silence =
-            move |beat: &Beat| passed.saturating_sub(Duration::from_millis(beat.last_ms.load(Relaxed)));
+        let silence = move |beat: &ThreadHeartbeat| {
+            passed.saturating_sub(Duration::from_millis(beat.last_ms.load(Relaxed)))
+        };
         let beats = self
             .beats
             .iter()

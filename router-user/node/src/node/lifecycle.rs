@@ -17,13 +17,13 @@ use super::data_thread::{DataThreads, Runtimes};
 use super::error::NodeError;
 use super::forwarder::Forwarder;
 use super::gateways::{Gateways, HostNetworks};
-use super::observed::Observed;
+use super::observability::Observability;
 use super::peer_registry::PeerRegistry;
 use super::peers::LivePeers;
 use super::prefixes::PrefixTable;
 use super::receiver::Receivers;
-use super::reload::{Live, ReloadError, Reloaded, network_peers};
-use super::status::{NodeStatus, Parts};
+use super::reload::{ReloadError, Reloadable, Reloaded, network_peers};
+use super::status::{NodeStatus, StatusParts};
 use super::stream_scaler::StreamScaler;
 use super::worker_pool::{WorkerBoard, WorkerPool};
 use super::{discovery, gateways, privileges, uncaptured};
@@ -45,12 +45,12 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(3);
 /// A running node. [`Node::stop`] delivers what it has accepted; dropping it does not.
 pub struct Node {
     // Dropped in this order: the way in, the tasks with their descriptors of the device, the device itself.
-    observed: Option<Observed>,
+    observability: Option<Observability>,
     _control: ControlServer,
     taps: Arc<Taps>,
     kernel: Arc<Kernel>,
     network: NetworkHandle,
-    live: Live,
+    reloadable: Reloadable,
     stop_workers: CancellationToken,
     finish_senders: CancellationToken,
     tasks: Tasks,
@@ -128,7 +128,7 @@ impl Node {
         let (gateways, host_networks) = start_gateways(config, &kernel, &prefixes, &device).await?;
         let status = NodeStatus::new(
             config,
-            Parts {
+            StatusParts {
                 device_index: device.index(),
                 kernel: kernel.clone(),
                 peers: peers.clone(),
@@ -151,7 +151,7 @@ impl Node {
         };
         let status = Arc::new(status);
         let control = ControlServer::start(config.node().control(), status.clone(), wishes)?;
-        let observed = Observed::start(
+        let observability = Observability::start(
             config,
             status,
             &data_threads.runtimes(),
@@ -209,11 +209,11 @@ impl Node {
         tasks
             .uncaptured
             .spawn_on(uncaptured::run(device.tun().clone(), counters.clone()), on);
-        if let Some(observed) = &observed {
-            observed.up();
+        if let Some(observability) = &observability {
+            observability.up();
         }
         info!(peer_id = %network.handle.local_peer(), device = device.name(), "node is up");
-        let live = Live {
+        let reloadable = Reloadable {
             running: config.clone(),
             registry,
             peers,
@@ -224,12 +224,12 @@ impl Node {
             limits,
         };
         Ok(Self {
-            observed,
+            observability,
             _control: control,
             taps,
             kernel,
             network: network.handle,
-            live,
+            reloadable,
             stop_workers,
             finish_senders,
             tasks,
@@ -250,7 +250,7 @@ impl Node {
 
     /// Returns the configuration that the node runs with.
     pub fn config(&self) -> &Config {
-        &self.live.running
+        &self.reloadable.running
     }
 
     /// Takes what of `new` a running node can take: peers, their prefixes and addresses, limits. Flows of peers that stay
@@ -259,7 +259,7 @@ impl Node {
     /// # Errors
     /// The node cannot take it; nothing has changed then.
     pub async fn reload(&mut self, new: &Config) -> Result<Reloaded, ReloadError> {
-        self.live.apply(&self.device, new).await
+        self.reloadable.apply(&self.device, new).await
     }
 
     /// Waits until a part of the node fails that it cannot do without; for ever, if none does.
@@ -277,8 +277,8 @@ impl Node {
             Ok(Err(error)) => error,
             Err(panic) => io::Error::other(panic),
         };
-        if let Some(observed) = &self.observed {
-            observed.failed(&source);
+        if let Some(observability) = &self.observability {
+            observability.failed(&source);
         }
         NodeError::System {
             action: "go on",
@@ -291,8 +291,8 @@ impl Node {
     /// # Errors
     /// Capturing cannot be ended, or the device cannot be removed; everything else has been done.
     pub async fn stop(mut self) -> Result<(), NodeError> {
-        if let Some(observed) = &self.observed {
-            observed.stopping();
+        if let Some(observability) = &self.observability {
+            observability.stopping();
         }
         let detached = self.kernel.detach();
         let drained = timeout(STOP_TIMEOUT, async {

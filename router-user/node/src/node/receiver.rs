@@ -10,7 +10,7 @@ use tracing::debug;
 
 use super::capture::{Passing, Taps};
 use super::counters::{Counter, Counters};
-use super::doorbell::Muffle;
+use super::deferred_wakeups::DeferredWakeups;
 use super::peers::{LivePeers, OpenStream, Peer};
 use crate::control::CaptureDirection;
 use crate::device::Injector;
@@ -89,7 +89,7 @@ impl Receivers {
             }
             Err(_) => self.counters.add(Counter::RxDeviceRefused, packet.n_frames),
         };
-        let _muffle = Muffle::new();
+        let _deferred = DeferredWakeups::new();
         // A peer that is configured no more owns no address in it.
         let peers = self.peers.load();
         let mut coalescer = Coalescer::new(self.injector.udp_offload());

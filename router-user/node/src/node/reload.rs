@@ -57,7 +57,7 @@ pub struct Reloaded {
 }
 
 /// What of a node can be changed, and what it runs with.
-pub(super) struct Live {
+pub(super) struct Reloadable {
     pub(super) running: Config,
     pub(super) registry: PeerRegistry,
     pub(super) peers: Arc<LivePeers>,
@@ -68,7 +68,7 @@ pub(super) struct Live {
     pub(super) limits: watch::Sender<StreamRouterConfig>,
 }
 
-impl Live {
+impl Reloadable {
     /// Takes what of `new` a running node can take; all of it or, on an error, nothing.
     pub(super) async fn apply(&mut self, device: &Device, new: &Config) -> Result<Reloaded, ReloadError> {
         let changes = self.running.changes(new);

@@ -15,12 +15,12 @@ use super::counter_meanings::meaning;
 use super::peers::{ConfiguredPeer, Peer};
 use crate::config::Config;
 use crate::control::{
-    self, CaptureQuery, CaptureStream, CounterKind, CounterOrigin, CounterStatus, DeviceStatus, FlowQuery,
-    Flows, PeerState, PeerStatus, Peers, RouteSource, RouteStatus, Routes, Source, SourceError, Status,
-    StreamState, StreamStatus, Streams, WorkerState, WorkerStatus, Workers,
+    self, CaptureQuery, CaptureStream, CounterKind, CounterOrigin, CounterStatus, DeviceStatus, FlowList,
+    FlowQuery, PeerList, PeerState, PeerStatus, RouteList, RouteSource, RouteStatus, Source, SourceError,
+    Status, StreamList, StreamState, StreamStatus, WorkerList, WorkerState, WorkerStatus,
 };
 use crate::kernel::SocketDrops;
-pub(super) use parts::Parts;
+pub(super) use parts::StatusParts;
 use parts::failed;
 use stream_router::p2p::{ConnectionSnapshot, Direction, Snapshot, TransportKind};
 use stream_router_engine::capture_filter::CaptureFilter;
@@ -33,7 +33,7 @@ const SINK_REASON: &str = "AF_XDP sockets are for gateways: a TUN device has no 
 
 /// Answers for the node.
 pub(super) struct NodeStatus {
-    parts: Parts,
+    parts: StatusParts,
     started: Instant,
     device_name: String,
     device_mtu: u32,
@@ -42,7 +42,7 @@ pub(super) struct NodeStatus {
 }
 
 impl NodeStatus {
-    pub(super) fn new(config: &Config, parts: Parts) -> Self {
+    pub(super) fn new(config: &Config, parts: StatusParts) -> Self {
         Self {
             parts,
             started: Instant::now(),
@@ -157,10 +157,10 @@ impl Source for NodeStatus {
         }
     }
 
-    fn peers(&self) -> Peers {
+    fn peers(&self) -> PeerList {
         let snapshot = self.parts.network.snapshot();
         let peers = self.parts.peers.load();
-        Peers {
+        PeerList {
             peers: peers
                 .all()
                 .iter()
@@ -169,11 +169,11 @@ impl Source for NodeStatus {
         }
     }
 
-    fn flows(&self, query: &FlowQuery) -> Result<Flows, SourceError> {
+    fn flows(&self, query: &FlowQuery) -> Result<FlowList, SourceError> {
         flow_list::read(&self.parts, self.max_flows, query)
     }
 
-    fn workers(&self) -> Workers {
+    fn workers(&self) -> WorkerList {
         let worker = |(id, view): (u32, super::worker_pool::WorkerView)| WorkerStatus {
             id,
             state: if view.active {
@@ -190,21 +190,21 @@ impl Source for NodeStatus {
             bytes: view.meter.n_bytes.load(Relaxed),
             wakeups: view.meter.n_wakeups.load(Relaxed),
         };
-        Workers {
+        WorkerList {
             workers: self.parts.workers.views().into_iter().map(worker).collect(),
         }
     }
 
-    fn streams(&self) -> Streams {
+    fn streams(&self) -> StreamList {
         let snapshot = self.parts.network.snapshot();
         let peers = self.parts.peers.load();
         let peers = peers.all().iter().map(|configured| &configured.peer);
-        Streams {
+        StreamList {
             streams: peers.flat_map(|peer| self.streams_of(peer, &snapshot)).collect(),
         }
     }
 
-    fn counters(&self) -> Result<control::Counters, SourceError> {
+    fn counters(&self) -> Result<control::CounterList, SourceError> {
         let kernel = self.parts.kernel.counters().map_err(failed)?;
         let kernel = kernel.into_iter().map(|(reason, n)| (reason.name(), n));
         let groups = [
@@ -231,12 +231,12 @@ impl Source for NodeStatus {
                 }
             })
         });
-        Ok(control::Counters {
+        Ok(control::CounterList {
             counters: counters.collect(),
         })
     }
 
-    fn routes(&self) -> Result<Routes, SourceError> {
+    fn routes(&self) -> Result<RouteList, SourceError> {
         let prefixes = self.parts.kernel.prefixes().map_err(failed)?;
         let route = |(prefix, peer): (IpNet, u32)| RouteStatus {
             prefix,
@@ -249,7 +249,7 @@ impl Source for NodeStatus {
         };
         let mut routes: Vec<_> = prefixes.into_iter().map(route).collect();
         routes.sort_by_key(|route| route.prefix);
-        Ok(Routes { routes })
+        Ok(RouteList { routes })
     }
 
     fn capture(&self, query: &CaptureQuery) -> Result<CaptureStream, SourceError> {
@@ -271,10 +271,10 @@ fn transport(connection: &ConnectionSnapshot) -> control::Transport {
     }
 }
 
-fn direction(connection: &ConnectionSnapshot) -> control::Direction {
+fn direction(connection: &ConnectionSnapshot) -> control::ConnectionDirection {
     match connection.direction {
-        Direction::Inbound => control::Direction::Inbound,
-        Direction::Outbound => control::Direction::Outbound,
+        Direction::Inbound => control::ConnectionDirection::Inbound,
+        Direction::Outbound => control::ConnectionDirection::Outbound,
     }
 }
 

@@ -189,7 +189,7 @@ mod tests {
     }
 
     fn super_packet(packet: &[u8]) -> PacketLine {
-        let peer = libp2p::PeerId::random().to_bytes();
+        let peer = PeerId::random().to_bytes();
         PacketLine::new(&CapturedPacket {
             vnet: VnetHeader {
                 gso_type: VnetHeader::GSO_TCPV4,

@@ -2,15 +2,15 @@
 
 use super::finding::Finding;
 use super::input::CheckInput;
-use crate::node::privileges::{lacking, needed, told};
+use crate::node::privileges::{described, missing, needed};
 
 const CHECK: &str = "capabilities";
 
 /// Looks at the process's own.
 pub(super) fn check(input: &CheckInput) -> Vec<Finding> {
     let needed = needed(&input.config);
-    let lacking = match lacking(&needed) {
-        Ok(lacking) => lacking,
+    let missing = match missing(&needed) {
+        Ok(missing) => missing,
         Err(error) => {
             return vec![Finding::unknown(
                 CHECK,
@@ -18,12 +18,12 @@ pub(super) fn check(input: &CheckInput) -> Vec<Finding> {
             )];
         }
     };
-    if lacking.is_empty() {
+    if missing.is_empty() {
         let names: Vec<_> = needed.iter().map(|one| one.name).collect();
         return vec![Finding::ok(CHECK, names.join(", "))];
     }
-    let detail = format!("this process lacks {}", told(&lacking));
-    if lacking.iter().all(|one| one.is_optional) {
+    let detail = format!("this process lacks {}", described(&missing));
+    if missing.iter().all(|one| one.is_optional) {
         return vec![Finding::warning(CHECK, detail)];
     }
     vec![Finding::problem(CHECK, detail).fix("sudo stream-router doctor")]

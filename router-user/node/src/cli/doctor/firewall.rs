@@ -11,8 +11,8 @@ use std::process::Command;
 
 use super::finding::Finding;
 use super::input::CheckInput;
-use super::ports::Listen;
-use ruleset::{Arriving, Fate, Ruleset};
+use super::ports::ListenAddress;
+use ruleset::{NewPacket, Ruleset, RulesetVerdict};
 
 const CHECK: &str = "firewall";
 
@@ -21,7 +21,7 @@ const OLD_TABLES: [&str; 2] = ["/proc/net/ip_tables_names", "/proc/net/ip6_table
 
 /// Follows the rules for every address that is listened on.
 pub(super) fn check(input: &CheckInput) -> Vec<Finding> {
-    let listen = input.config.node().listen().iter().filter_map(Listen::of);
+    let listen = input.config.node().listen().iter().filter_map(ListenAddress::of);
     let listen: Vec<_> = listen
         .filter(|listen| !listen.at.ip().is_loopback() && listen.at.port() != 0)
         .collect();
@@ -55,31 +55,31 @@ fn read() -> Result<Ruleset, String> {
     Ruleset::parse(&listed.stdout)
 }
 
-fn judge(rules: &Ruleset, listen: Listen, has_old_tables: bool) -> Finding {
-    let arriving = Arriving {
+fn judge(rules: &Ruleset, listen: ListenAddress, has_old_tables: bool) -> Finding {
+    let packet = NewPacket {
         is_v4: listen.at.is_ipv4(),
         is_tcp: listen.is_tcp,
         port: listen.at.port(),
     };
-    let finding = match rules.fate(arriving) {
-        Fate::Dropped(chain) => {
+    let finding = match rules.verdict(packet) {
+        RulesetVerdict::Dropped(chain) => {
             Finding::problem(CHECK, format!("{chain} drops what peers send to it")).fix(format!(
                 "nft insert rule {chain} {} dport {} accept",
                 listen.protocol(),
-                arriving.port
+                packet.port
             ))
         }
-        Fate::Unclear(chain) => Finding::unknown(
+        RulesetVerdict::Unclear(chain) => Finding::unknown(
             CHECK,
             format!("cannot tell: whether {chain} lets peers in depends on more than the port"),
         )
         .fix(format!("nft list chain {chain}")),
-        Fate::Passed if has_old_tables => Finding::unknown(
+        RulesetVerdict::Passed if has_old_tables => Finding::unknown(
             CHECK,
             "nftables lets it in; there are rules of the old iptables, which are not looked at",
         )
         .fix("iptables-legacy -nvL"),
-        Fate::Passed => Finding::ok(CHECK, "no rule of this host drops what arrives"),
+        RulesetVerdict::Passed => Finding::ok(CHECK, "no rule of this host drops what arrives"),
     };
     finding.about(format!("{}/{}", listen.protocol(), listen.at))
 }
@@ -96,7 +96,7 @@ mod tests {
             "type": "filter", "hook": "input", "policy": "drop"}}]}"#,
         )
         .unwrap();
-        let listen = Listen::of(&"/ip4/0.0.0.0/udp/4001/quic-v1".parse().unwrap()).unwrap();
+        let listen = ListenAddress::of(&"/ip4/0.0.0.0/udp/4001/quic-v1".parse().unwrap()).unwrap();
 
         let finding = judge(&rules, listen, false);
 

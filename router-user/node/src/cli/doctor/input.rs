@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::node::Running;
+use super::node::RunningNode;
 use crate::config::Config;
 
 /// What every group of checks looks at.
@@ -10,5 +10,5 @@ pub(super) struct CheckInput {
     pub(super) config: Config,
     /// The file of `config`; `None` if `config` is made of defaults.
     pub(super) file: Option<PathBuf>,
-    pub(super) running: Running,
+    pub(super) running: RunningNode,
 }

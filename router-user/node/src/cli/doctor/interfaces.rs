@@ -6,9 +6,9 @@ use libp2p::multiaddr::Protocol;
 
 use super::finding::Finding;
 use super::input::CheckInput;
-use super::node::Running;
+use super::node::RunningNode;
 use crate::control::GatewayStatus;
-use crate::device::{Link, Netlink, NetlinkError, Offload, driver, has_offload};
+use crate::device::{Interface, Netlink, NetlinkError, Offload, driver, has_offload};
 
 /// QUIC begins with datagrams of 1200 bytes (RFC 9000, 14); with an IPv6 and a UDP header.
 const QUIC_MIN_MTU: u32 = 1248;
@@ -22,8 +22,8 @@ const OFFLOADS: [(Offload, &str); 4] = [
 ];
 
 /// An interface, and whether an XDP program is attached to it.
-struct Seen {
-    link: Option<Link>,
+struct InterfaceState {
+    link: Option<Interface>,
     has_xdp: bool,
 }
 
@@ -46,7 +46,7 @@ pub(super) fn check(
                 Some(link) => netlink.has_xdp(link.index).await?,
                 None => false,
             };
-            Ok::<_, NetlinkError>(Seen { link, has_xdp })
+            Ok::<_, NetlinkError>(InterfaceState { link, has_xdp })
         })
     };
     let device = input.config.device();
@@ -66,7 +66,7 @@ pub(super) fn check(
             continue;
         }
         findings.push(offloads(name));
-        if let Ok(Seen { link: Some(link), .. }) = look(name) {
+        if let Ok(InterfaceState { link: Some(link), .. }) = look(name) {
             findings.push(judge_mtu(name, link.mtu, has_quic));
         }
     }
@@ -85,11 +85,11 @@ pub(super) fn check(
     Ok(findings)
 }
 
-fn judge_device(name: &str, mtu: u32, link: Option<&Link>, input: &CheckInput) -> Finding {
+fn judge_device(name: &str, mtu: u32, link: Option<&Interface>, input: &CheckInput) -> Finding {
     let owner = match &input.running {
-        Running::Yes(status) if status.device.name == name => Owner::Node,
-        Running::Unknown => Owner::Unknown,
-        Running::Yes(_) | Running::No => Owner::Other,
+        RunningNode::Yes(status) if status.device.name == name => Owner::Node,
+        RunningNode::Unknown => Owner::Unknown,
+        RunningNode::Yes(_) | RunningNode::No => Owner::Other,
     };
     judge_device_of(name, mtu, link.map(|link| link.mtu), owner)
 }
@@ -186,7 +186,12 @@ fn judge_mtu(name: &str, mtu: u32, has_quic: bool) -> Finding {
     finding.about(name)
 }
 
-fn judge_gateway(name: &str, seen: &Seen, status: Option<&GatewayStatus>, running: &Running) -> Finding {
+fn judge_gateway(
+    name: &str,
+    seen: &InterfaceState,
+    status: Option<&GatewayStatus>,
+    running: &RunningNode,
+) -> Finding {
     const CHECK: &str = "gateway";
     let finding = match (&seen.link, status) {
         (None, _) => Finding::problem(CHECK, "there is no such interface").fix("ip link show"),
@@ -208,7 +213,7 @@ fn judge_gateway(name: &str, seen: &Seen, status: Option<&GatewayStatus>, runnin
             ),
         )
         .fix(format!("ethtool -K {name} rx-udp-gro-forwarding off")),
-        (Some(_), None) if seen.has_xdp && matches!(running, Running::Unknown) => Finding::unknown(
+        (Some(_), None) if seen.has_xdp && matches!(running, RunningNode::Unknown) => Finding::unknown(
             CHECK,
             "an XDP program is attached; whether a node's cannot be told, as it may not be asked",
         ),
@@ -274,14 +279,14 @@ mod tests {
 
     #[test]
     fn a_gateway_is_judged_by_its_interface_and_by_what_the_node_says() {
-        let link = Link {
+        let link = Interface {
             index: 1,
             name: "lan0".to_owned(),
             mtu: 1500,
             up: true,
             ethernet_address: Some([2; 6]),
         };
-        let seen = |link: Option<Link>, has_xdp| Seen { link, has_xdp };
+        let seen = |link: Option<Interface>, has_xdp| InterfaceState { link, has_xdp };
         let status = |mode: &str| GatewayStatus {
             interface: "lan0".to_owned(),
             mode: mode.to_owned(),
@@ -289,14 +294,14 @@ mod tests {
             sink: "ring buffer".to_owned(),
             sink_reason: None,
         };
-        let verdict = |seen: &Seen, status: Option<&GatewayStatus>| {
-            judge_gateway("lan0", seen, status, &Running::No).verdict
+        let verdict = |seen: &InterfaceState, status: Option<&GatewayStatus>| {
+            judge_gateway("lan0", seen, status, &RunningNode::No).verdict
         };
-        let down = Link {
+        let down = Interface {
             up: false,
             ..link.clone()
         };
-        let no_ethernet = Link {
+        let no_ethernet = Interface {
             ethernet_address: None,
             ..link.clone()
         };
@@ -306,7 +311,12 @@ mod tests {
         assert_eq!(verdict(&seen(Some(no_ethernet), false), None), Verdict::Problem);
         assert_eq!(verdict(&seen(Some(link.clone()), true), None), Verdict::Problem);
         assert_eq!(verdict(&seen(Some(link.clone()), false), None), Verdict::Unknown);
-        let unsure = judge_gateway("lan0", &seen(Some(link.clone()), true), None, &Running::Unknown);
+        let unsure = judge_gateway(
+            "lan0",
+            &seen(Some(link.clone()), true),
+            None,
+            &RunningNode::Unknown,
+        );
         assert_eq!(unsure.verdict, Verdict::Unknown);
         assert_eq!(
             verdict(&seen(Some(link.clone()), true), Some(&status("native"))),

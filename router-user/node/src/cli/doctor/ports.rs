@@ -8,16 +8,16 @@ use libp2p::multiaddr::Protocol;
 
 use super::finding::Finding;
 use super::input::CheckInput;
-use super::node::Running;
+use super::node::RunningNode;
 
 /// An address to listen on, apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Listen {
+pub(super) struct ListenAddress {
     pub(super) is_tcp: bool,
     pub(super) at: SocketAddr,
 }
 
-impl Listen {
+impl ListenAddress {
     /// Reads a multiaddress of ours.
     pub(super) fn of(address: &Multiaddr) -> Option<Self> {
         let mut parts = address.iter();
@@ -59,11 +59,11 @@ pub(super) fn check(input: &CheckInput) -> Vec<Finding> {
         .status()
         .into_iter()
         .flat_map(|status| &status.listen)
-        .filter_map(|address| Listen::of(&address.parse().ok()?))
+        .filter_map(|address| ListenAddress::of(&address.parse().ok()?))
         .collect();
     let mut findings = Vec::new();
     for address in input.config.node().listen() {
-        let Some(listen) = Listen::of(address) else {
+        let Some(listen) = ListenAddress::of(address) else {
             continue;
         };
         let is_served = served
@@ -79,7 +79,7 @@ pub(super) fn check(input: &CheckInput) -> Vec<Finding> {
     findings
 }
 
-fn judge(listen: Listen, bound: io::Result<()>, running: &Running) -> Finding {
+fn judge(listen: ListenAddress, bound: io::Result<()>, running: &RunningNode) -> Finding {
     const CHECK: &str = "listen";
     let Err(error) = bound else {
         return Finding::ok(CHECK, "free");
@@ -87,7 +87,7 @@ fn judge(listen: Listen, bound: io::Result<()>, running: &Running) -> Finding {
     let flags = if listen.is_tcp { "-ltnp" } else { "-lunp" };
     let who = format!("ss {flags} 'sport = :{}'", listen.at.port());
     match error.kind() {
-        io::ErrorKind::AddrInUse if matches!(running, Running::Unknown) => Finding::unknown(
+        io::ErrorKind::AddrInUse if matches!(running, RunningNode::Unknown) => Finding::unknown(
             CHECK,
             "taken; whether by the node cannot be told, as it may not be asked",
         )
@@ -112,8 +112,8 @@ mod tests {
     use super::super::finding::Verdict;
     use super::*;
 
-    fn listen(address: &str) -> Listen {
-        Listen::of(&address.parse().unwrap()).unwrap()
+    fn listen(address: &str) -> ListenAddress {
+        ListenAddress::of(&address.parse().unwrap()).unwrap()
     }
 
     #[test]
@@ -132,15 +132,15 @@ mod tests {
         let port = taken.local_addr().unwrap().port();
         let listen = listen(&format!("/ip4/127.0.0.1/tcp/{port}"));
 
-        let finding = judge(listen, listen.try_bind(), &Running::No);
+        let finding = judge(listen, listen.try_bind(), &RunningNode::No);
 
         assert_eq!(finding.verdict, Verdict::Problem);
         assert_eq!(finding.fix, Some(format!("ss -ltnp 'sport = :{port}'")));
-        let unsure = judge(listen, listen.try_bind(), &Running::Unknown);
+        let unsure = judge(listen, listen.try_bind(), &RunningNode::Unknown);
         assert_eq!(unsure.verdict, Verdict::Unknown);
         drop(taken);
         assert_eq!(
-            judge(listen, listen.try_bind(), &Running::No).verdict,
+            judge(listen, listen.try_bind(), &RunningNode::No).verdict,
             Verdict::Ok
         );
     }
@@ -149,7 +149,7 @@ mod tests {
     fn an_address_of_another_host_is_a_problem() {
         let other = listen("/ip4/203.0.113.1/udp/4001/quic-v1");
         assert_eq!(
-            judge(other, other.try_bind(), &Running::No).detail,
+            judge(other, other.try_bind(), &RunningNode::No).detail,
             "203.0.113.1 is no address of this host"
         );
     }

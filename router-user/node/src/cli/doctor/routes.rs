@@ -18,7 +18,7 @@ const ANY_PORT: u16 = 9;
 
 /// How packets to an address leave the host.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Way {
+struct Route {
     source: IpAddr,
     /// The interface that has the source address.
     interface: Option<String>,
@@ -32,21 +32,21 @@ pub(super) fn check(input: &CheckInput) -> (Vec<Finding>, BTreeSet<String>) {
     let mut findings = Vec::new();
     for address in input.config.peers().iter().flat_map(|peer| peer.addresses()) {
         let Some(ip) = ip_of(address) else { continue };
-        let way = way_to(ip);
-        if let Ok(Way {
+        let route = route_to(ip);
+        if let Ok(Route {
             interface: Some(interface),
             ..
-        }) = &way
+        }) = &route
             && interface != device
         {
             underlays.insert(interface.clone());
         }
-        findings.push(judge(&address.to_string(), ip, way, device));
+        findings.push(judge(&address.to_string(), ip, route, device));
     }
     if findings.is_empty()
-        && let Ok(way) = way_to(ANYWHERE)
+        && let Ok(route) = route_to(ANYWHERE)
     {
-        underlays.extend(way.interface.filter(|interface| interface != device));
+        underlays.extend(route.interface.filter(|interface| interface != device));
     }
     (findings, underlays)
 }
@@ -60,7 +60,7 @@ fn ip_of(address: &Multiaddr) -> Option<IpAddr> {
 }
 
 /// Connecting a datagram socket looks the route up and sends nothing.
-fn way_to(ip: IpAddr) -> io::Result<Way> {
+fn route_to(ip: IpAddr) -> io::Result<Route> {
     let any: IpAddr = match ip {
         IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
         IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
@@ -68,7 +68,7 @@ fn way_to(ip: IpAddr) -> io::Result<Way> {
     let socket = UdpSocket::bind(SocketAddr::new(any, 0))?;
     socket.connect(SocketAddr::new(ip, ANY_PORT))?;
     let source = socket.local_addr()?.ip();
-    Ok(Way {
+    Ok(Route {
         interface: interface_with(source),
         source,
     })
@@ -83,10 +83,10 @@ fn interface_with(address: IpAddr) -> Option<String> {
     })
 }
 
-fn judge(address: &str, ip: IpAddr, way: io::Result<Way>, device: &str) -> Finding {
+fn judge(address: &str, ip: IpAddr, route: io::Result<Route>, device: &str) -> Finding {
     const CHECK: &str = "peer_route";
-    let finding = match way {
-        Ok(Way {
+    let finding = match route {
+        Ok(Route {
             interface: Some(interface),
             ..
         }) if interface == device => Finding::problem(
@@ -94,7 +94,7 @@ fn judge(address: &str, ip: IpAddr, way: io::Result<Way>, device: &str) -> Findi
             format!("leads through {device}, the tunnel itself; the peer's address needs a route outside it"),
         )
         .fix(format!("ip route add {ip} via GATEWAY")),
-        Ok(Way { source, interface }) => Finding::ok(
+        Ok(Route { source, interface }) => Finding::ok(
             CHECK,
             format!(
                 "through {} from {source}",
@@ -112,7 +112,7 @@ fn judge(address: &str, ip: IpAddr, way: io::Result<Way>, device: &str) -> Findi
             if errno.is_some_and(|errno| no_route.contains(&errno)) {
                 Finding::problem(CHECK, "no route to it").fix(format!("ip route add {ip} via GATEWAY"))
             } else {
-                Finding::problem(CHECK, format!("the kernel refuses the way there: {error}"))
+                Finding::problem(CHECK, format!("the kernel refuses the route there: {error}"))
                     .fix(format!("ip route get {ip}"))
             }
         }
@@ -129,12 +129,12 @@ mod tests {
     fn a_way_is_judged_by_where_it_leads() {
         let ip = IpAddr::from([192, 0, 2, 2]);
         let through = |name: &str| {
-            Ok(Way {
+            Ok(Route {
                 source: [192, 0, 2, 1].into(),
                 interface: Some(name.to_owned()),
             })
         };
-        let verdict = |way| judge("/ip4/192.0.2.2/tcp/4001", ip, way, "sr0").verdict;
+        let verdict = |route| judge("/ip4/192.0.2.2/tcp/4001", ip, route, "sr0").verdict;
 
         assert_eq!(verdict(through("eth0")), Verdict::Ok);
         assert_eq!(verdict(through("sr0")), Verdict::Problem);
@@ -146,7 +146,7 @@ mod tests {
 
     #[test]
     fn the_own_host_is_reached_through_loopback() {
-        let way = way_to(Ipv4Addr::LOCALHOST.into()).unwrap();
-        assert_eq!(way.interface.as_deref(), Some("lo"));
+        let route = route_to(Ipv4Addr::LOCALHOST.into()).unwrap();
+        assert_eq!(route.interface.as_deref(), Some("lo"));
     }
 }

@@ -2,7 +2,7 @@
 
 use std::cmp::Ordering;
 
-use crate::cli::table::Side;
+use crate::cli::table::Alignment;
 
 /// Between two columns.
 pub(super) const SPACING: u16 = 1;
@@ -16,7 +16,7 @@ pub(super) struct Column {
     /// Its heading.
     pub(super) title: &'static str,
     /// Where its text stands.
-    pub(super) side: Side,
+    pub(super) side: Alignment,
     /// Those of a low rank are left out last; those of rank 0 never.
     pub(super) rank: u8,
     /// It may be cut down to this width.
@@ -74,7 +74,7 @@ impl Column {
     pub(super) const fn text(title: &'static str, rank: u8) -> Self {
         Self {
             title,
-            side: Side::Left,
+            side: Alignment::Left,
             rank,
             least: None,
         }
@@ -83,7 +83,7 @@ impl Column {
     pub(super) const fn flexible(title: &'static str, rank: u8, least: u16) -> Self {
         Self {
             title,
-            side: Side::Left,
+            side: Alignment::Left,
             rank,
             least: Some(least),
         }
@@ -92,7 +92,7 @@ impl Column {
     pub(super) const fn number(title: &'static str, rank: u8) -> Self {
         Self {
             title,
-            side: Side::Right,
+            side: Alignment::Right,
             rank,
             least: None,
         }

@@ -15,11 +15,11 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, Clear, Paragraph};
 
 use super::columns::Tone;
-use super::model::{Model, Snapshot};
+use super::model::{Model, NodeSnapshot};
 use super::panes::Pane;
 use super::view::View;
 use crate::cli::units::{seconds, short_id};
-use list::Untold;
+use list::ListSummary;
 use style::style;
 
 const KEYS: &str = "1-5 pane  s sort  r reverse  / filter  p pause  + - interval  ? help  q quit";
@@ -82,8 +82,8 @@ pub(super) fn draw(frame: &mut Frame<'_>, model: &Model, view: &mut View, now: D
         );
     }
     draw_graphs(frame, model, view, graphs, now);
-    let untold = list::draw(frame, snapshot, view, view.pane(), list);
-    draw_tabs(frame, view, &untold, tabs);
+    let summary = list::draw(frame, snapshot, view, view.pane(), list);
+    draw_tabs(frame, view, &summary, tabs);
     if is_large {
         draw_second_row(frame, snapshot, view, second);
     }
@@ -96,7 +96,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, model: &Model, view: &mut View, now: D
 const LARGE_HEIGHT: u16 = LARGE.1;
 
 /// What is wrong with the answers, if anything is.
-fn silence(snapshot: &Snapshot, model: &Model, view: &View, now: Duration) -> Option<String> {
+fn silence(snapshot: &NodeSnapshot, model: &Model, view: &View, now: Duration) -> Option<String> {
     let silent = now.saturating_sub(snapshot.at);
     let is_silent = silent > SILENT_AFTER.max(view.interval() * 3) && !view.is_paused();
     let since = format!("no answer for {}, asking again", seconds(silent.as_secs_f64()));
@@ -107,7 +107,7 @@ fn silence(snapshot: &Snapshot, model: &Model, view: &View, now: Duration) -> Op
     }
 }
 
-fn heading(snapshot: &Snapshot, view: &View, width: u16) -> Line<'static> {
+fn heading(snapshot: &NodeSnapshot, view: &View, width: u16) -> Line<'static> {
     let status = &snapshot.status;
     let strong = Style::new().add_modifier(Modifier::BOLD);
     let retired = match status.retired_workers {
@@ -186,7 +186,7 @@ fn draw_graphs(frame: &mut Frame<'_>, model: &Model, view: &View, area: Rect, no
     );
 }
 
-fn draw_tabs(frame: &mut Frame<'_>, view: &View, untold: &Untold, area: Rect) {
+fn draw_tabs(frame: &mut Frame<'_>, view: &View, summary: &ListSummary, area: Rect) {
     let mut parts = Vec::new();
     for (number, pane) in (1..).zip(Pane::ALL) {
         let is_chosen = pane == view.pane();
@@ -200,7 +200,7 @@ fn draw_tabs(frame: &mut Frame<'_>, view: &View, untold: &Untold, area: Rect) {
         };
         parts.push(Span::styled(format!(" {number} {} ", pane.title()), style));
     }
-    if let Some(order) = untold.order {
+    if let Some(order) = summary.order {
         parts.push(Span::raw(format!(" by {}", order.to_lowercase())));
     }
     if view.pane().is_filtered() && !view.filter().text().is_empty() {
@@ -208,7 +208,7 @@ fn draw_tabs(frame: &mut Frame<'_>, view: &View, untold: &Untold, area: Rect) {
         parts.push(Span::styled(only, style(Tone::Warning)));
     }
     let tabs = Line::from(parts);
-    let place = Line::styled(untold.place.as_str(), style(Tone::Dim)).right_aligned();
+    let place = Line::styled(summary.place.as_str(), style(Tone::Dim)).right_aligned();
     if tabs.width() + 1 + place.width() <= area.width.into() {
         frame.render_widget(place, area);
     }
@@ -216,7 +216,7 @@ fn draw_tabs(frame: &mut Frame<'_>, view: &View, untold: &Untold, area: Rect) {
 }
 
 /// The first panes that are not chosen, so that a large screen shows what is busy and what is lost at once.
-fn draw_second_row(frame: &mut Frame<'_>, snapshot: &Snapshot, view: &mut View, area: Rect) {
+fn draw_second_row(frame: &mut Frame<'_>, snapshot: &NodeSnapshot, view: &mut View, area: Rect) {
     let chosen = view.pane();
     let others = [Pane::Workers, Pane::Drops, Pane::Peers];
     let mut others = others.into_iter().filter(|pane| *pane != chosen);

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::columns::{Cell, Column, Order, Row, Tone, sort};
 use super::filter::Filter;
-use super::model::{FlowRates, PeerRates, Rated, Snapshot, StreamRates, WorkerRates};
+use super::model::{FlowRates, NodeSnapshot, PeerRates, StreamRates, WithRates, WorkerRates};
 use super::rates::{bit_rate, count_rate};
 use crate::cli::units::{bytes, seconds, short_id};
 use crate::control::{
@@ -152,7 +152,7 @@ impl Pane {
     }
 
     /// Its rows, in order.
-    pub(super) fn rows(self, snapshot: &Snapshot, filter: &Filter, order: Order) -> Vec<Row> {
+    pub(super) fn rows(self, snapshot: &NodeSnapshot, filter: &Filter, order: Order) -> Vec<Row> {
         let mut rows: Vec<Row> = match self {
             Self::Peers => {
                 let shown = snapshot.peers.iter().filter(|peer| filter.shows_peer(&peer.now));
@@ -179,7 +179,7 @@ impl Pane {
     }
 
     /// What stands there when there is no row.
-    pub(super) fn empty(self, snapshot: &Snapshot, filter: &Filter) -> &'static str {
+    pub(super) fn empty(self, snapshot: &NodeSnapshot, filter: &Filter) -> &'static str {
         let is_filtered = self.is_filtered() && !filter.text().is_empty();
         match self {
             Self::Flows if snapshot.flows.is_none() => "asking for the flows",
@@ -193,8 +193,8 @@ impl Pane {
     }
 }
 
-fn peer(peer: &Rated<PeerStatus, PeerRates>) -> Row {
-    let Rated { now, rates } = peer;
+fn peer(peer: &WithRates<PeerStatus, PeerRates>) -> Row {
+    let WithRates { now, rates } = peer;
     let tone = match now.state {
         PeerState::Connected => Tone::Good,
         PeerState::Connecting => Tone::Warning,
@@ -222,8 +222,8 @@ fn peer(peer: &Rated<PeerStatus, PeerRates>) -> Row {
     Row { cells }
 }
 
-fn worker(worker: &Rated<WorkerStatus, WorkerRates>) -> Row {
-    let Rated { now, rates } = worker;
+fn worker(worker: &WithRates<WorkerStatus, WorkerRates>) -> Row {
+    let WithRates { now, rates } = worker;
     let state = match now.state {
         WorkerState::Active => Tone::Plain,
         WorkerState::Retired => Tone::Dim,
@@ -242,8 +242,8 @@ fn worker(worker: &Rated<WorkerStatus, WorkerRates>) -> Row {
     Row { cells }
 }
 
-fn stream(stream: &Rated<StreamStatus, StreamRates>) -> Row {
-    let Rated { now, rates } = stream;
+fn stream(stream: &WithRates<StreamStatus, StreamRates>) -> Row {
+    let WithRates { now, rates } = stream;
     let state = match (now.state, now.open) {
         (StreamState::Active, true) => Cell::text("active").with_tone(Tone::Good),
         (StreamState::Active, false) => Cell::text("closed"),
@@ -271,8 +271,8 @@ fn stream(stream: &Rated<StreamStatus, StreamRates>) -> Row {
     Row { cells }
 }
 
-fn flow(flow: &Rated<Flow, FlowRates>) -> Row {
-    let Rated { now, rates } = flow;
+fn flow(flow: &WithRates<Flow, FlowRates>) -> Row {
+    let WithRates { now, rates } = flow;
     let cells = vec![
         Cell::text(now.protocol.to_string()),
         Cell::text(endpoint(now.source, now.source_port)),
@@ -291,8 +291,8 @@ fn flow(flow: &Rated<Flow, FlowRates>) -> Row {
     Row { cells }
 }
 
-fn drop(drop: &Rated<CounterStatus, Option<f64>>) -> Row {
-    let Rated { now, rates: rate } = drop;
+fn drop(drop: &WithRates<CounterStatus, Option<f64>>) -> Row {
+    let WithRates { now, rates: rate } = drop;
     let cells = vec![
         Cell::text(&now.name),
         warned(Cell::maybe(*rate, count_rate), *rate, now.value),

@@ -28,7 +28,7 @@ const MAX_FILTER_CHARS: usize = 64;
 
 /// Whether the view goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum After {
+pub(super) enum KeyOutcome {
     Stay,
     Quit,
 }
@@ -43,12 +43,12 @@ pub(super) struct View {
     filter: Filter,
     /// What is typed while a filter is.
     typed: Option<String>,
-    lists: [List; Pane::ALL.len()],
+    lists: [ListState; Pane::ALL.len()],
 }
 
 /// What is chosen for one pane.
 #[derive(Clone, Copy, Debug)]
-struct List {
+struct ListState {
     order: Order,
     /// The first row that is shown.
     offset: usize,
@@ -59,7 +59,7 @@ struct List {
 
 impl View {
     pub(super) fn new(interval: Duration) -> Self {
-        let list = |pane: Pane| List {
+        let list = |pane: Pane| ListState {
             order: pane.first_order(),
             offset: 0,
             n_rows: 0,
@@ -125,23 +125,23 @@ impl View {
     }
 
     /// Takes a key.
-    pub(super) fn handle_key(&mut self, key: KeyEvent) -> After {
+    pub(super) fn handle_key(&mut self, key: KeyEvent) -> KeyOutcome {
         if key.modifiers.contains(KeyModifiers::CONTROL) {
             return self.handle_control(key.code);
         }
         if self.typed.is_some() {
             self.handle_typed(key.code);
-            return After::Stay;
+            return KeyOutcome::Stay;
         }
         if self.is_help {
             // Any key has been looked for there.
             self.is_help = false;
             if key.code != KeyCode::Char('q') {
-                return After::Stay;
+                return KeyOutcome::Stay;
             }
         }
         match key.code {
-            KeyCode::Char('q') | KeyCode::Esc => return After::Quit,
+            KeyCode::Char('q') | KeyCode::Esc => return KeyOutcome::Quit,
             KeyCode::Char('?' | 'h') | KeyCode::F(1) => self.is_help = true,
             KeyCode::Char('p' | ' ') => self.is_paused = !self.is_paused,
             KeyCode::Char('/') => self.typed = Some(self.filter.text().to_owned()),
@@ -162,16 +162,16 @@ impl View {
             }
             code => self.scroll(code),
         }
-        After::Stay
+        KeyOutcome::Stay
     }
 
-    fn handle_control(&mut self, code: KeyCode) -> After {
+    fn handle_control(&mut self, code: KeyCode) -> KeyOutcome {
         match (code, &mut self.typed) {
-            (KeyCode::Char('c'), _) => return After::Quit,
+            (KeyCode::Char('c'), _) => return KeyOutcome::Quit,
             (KeyCode::Char('u'), Some(typed)) => typed.clear(),
             _ => {}
         }
-        After::Stay
+        KeyOutcome::Stay
     }
 
     fn handle_typed(&mut self, code: KeyCode) {
@@ -221,16 +221,16 @@ impl View {
         list.offset = offset.min(list.last_offset());
     }
 
-    fn list(&self, pane: Pane) -> &List {
+    fn list(&self, pane: Pane) -> &ListState {
         &self.lists[pane as usize]
     }
 
-    fn list_mut(&mut self, pane: Pane) -> &mut List {
+    fn list_mut(&mut self, pane: Pane) -> &mut ListState {
         &mut self.lists[pane as usize]
     }
 }
 
-impl List {
+impl ListState {
     fn last_offset(&self) -> usize {
         self.n_rows.saturating_sub(self.n_shown)
     }
@@ -247,13 +247,13 @@ mod tests {
         View::new(Duration::from_secs(1))
     }
 
-    fn press(view: &mut View, code: KeyCode) -> After {
+    fn press(view: &mut View, code: KeyCode) -> KeyOutcome {
         view.handle_key(KeyEvent::new(code, KeyModifiers::NONE))
     }
 
     fn type_text(view: &mut View, text: &str) {
         for c in text.chars() {
-            assert_eq!(press(view, KeyCode::Char(c)), After::Stay);
+            assert_eq!(press(view, KeyCode::Char(c)), KeyOutcome::Stay);
         }
     }
 
@@ -315,7 +315,7 @@ mod tests {
 
         type_text(&mut view, "/x");
         assert_eq!(view.typed(), Some("10.42x"));
-        assert_eq!(press(&mut view, KeyCode::Esc), After::Stay);
+        assert_eq!(press(&mut view, KeyCode::Esc), KeyOutcome::Stay);
         assert_eq!((view.typed(), view.filter().text()), (None, "10.42"));
 
         type_text(&mut view, "/");
@@ -329,16 +329,16 @@ mod tests {
         let mut view = view();
         type_text(&mut view, "?");
         assert!(view.is_help());
-        assert_eq!(press(&mut view, KeyCode::Esc), After::Stay);
+        assert_eq!(press(&mut view, KeyCode::Esc), KeyOutcome::Stay);
         assert!(!view.is_help());
-        assert_eq!(press(&mut view, KeyCode::Esc), After::Quit);
-        assert_eq!(press(&mut view, KeyCode::Char('q')), After::Quit);
-        assert_eq!(view.handle_key(control('c')), After::Quit);
+        assert_eq!(press(&mut view, KeyCode::Esc), KeyOutcome::Quit);
+        assert_eq!(press(&mut view, KeyCode::Char('q')), KeyOutcome::Quit);
+        assert_eq!(view.handle_key(control('c')), KeyOutcome::Quit);
         type_text(&mut view, "/");
-        assert_eq!(view.handle_key(control('c')), After::Quit);
+        assert_eq!(view.handle_key(control('c')), KeyOutcome::Quit);
         press(&mut view, KeyCode::Esc);
         type_text(&mut view, "?");
-        assert_eq!(press(&mut view, KeyCode::Char('q')), After::Quit);
+        assert_eq!(press(&mut view, KeyCode::Char('q')), KeyOutcome::Quit);
     }
 
     #[test]

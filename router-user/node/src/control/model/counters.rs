@@ -8,7 +8,7 @@ use super::Resource;
 
 /// Every counter, in the order of a packet's way.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq, Eq)]
-pub struct Counters {
+pub struct CounterList {
     /// The counters.
     pub counters: Vec<CounterStatus>,
 }
@@ -52,7 +52,7 @@ pub enum CounterKind {
     Event,
 }
 
-impl Counters {
+impl CounterList {
     /// The value of the counter called `name`.
     pub fn value(&self, name: &str) -> Option<u64> {
         self.counters
@@ -82,6 +82,6 @@ impl fmt::Display for CounterKind {
     }
 }
 
-impl Resource for Counters {
+impl Resource for CounterList {
     const PATH: &'static str = "/v1/counters";
 }

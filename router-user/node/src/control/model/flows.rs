@@ -6,7 +6,7 @@ use super::{IpProtocol, Resource};
 
 /// Flows of packets that this node captures. What a peer sends back is a flow in the peer's own table.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq)]
-pub struct Flows {
+pub struct FlowList {
     /// Live flows in the table.
     pub live: u64,
     /// Those that the query matches.
@@ -46,6 +46,6 @@ pub struct Flow {
     pub bytes: u64,
 }
 
-impl Resource for Flows {
+impl Resource for FlowList {
     const PATH: &'static str = "/v1/flows";
 }

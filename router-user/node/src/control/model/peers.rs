@@ -8,7 +8,7 @@ use super::Resource;
 
 /// Every peer, in the order of the configuration.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq)]
-pub struct Peers {
+pub struct PeerList {
     /// The peers.
     pub peers: Vec<PeerStatus>,
 }
@@ -26,7 +26,7 @@ pub struct PeerStatus {
     /// What carries the connection.
     pub transport: Option<Transport>,
     /// Who dialled.
-    pub direction: Option<Direction>,
+    pub direction: Option<ConnectionDirection>,
     /// Last measured round trip in milliseconds.
     pub rtt_ms: Option<f64>,
     /// Seconds since the last handshake of a connection that stands.
@@ -74,7 +74,7 @@ pub enum Transport {
 /// Who opened a connection.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "snake_case")]
-pub enum Direction {
+pub enum ConnectionDirection {
     /// The peer.
     Inbound,
     /// This node.
@@ -100,7 +100,7 @@ impl fmt::Display for Transport {
     }
 }
 
-impl fmt::Display for Direction {
+impl fmt::Display for ConnectionDirection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             Self::Inbound => "inbound",
@@ -109,6 +109,6 @@ impl fmt::Display for Direction {
     }
 }
 
-impl Resource for Peers {
+impl Resource for PeerList {
     const PATH: &'static str = "/v1/peers";
 }

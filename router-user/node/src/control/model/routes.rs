@@ -9,7 +9,7 @@ use super::Resource;
 
 /// The kernel's prefix table, sorted.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq, Eq)]
-pub struct Routes {
+pub struct RouteList {
     /// Its entries.
     pub routes: Vec<RouteStatus>,
 }
@@ -44,6 +44,6 @@ impl fmt::Display for RouteSource {
     }
 }
 
-impl Resource for Routes {
+impl Resource for RouteList {
     const PATH: &'static str = "/v1/routes";
 }

@@ -77,12 +77,12 @@ pub struct KernelStatus {
     /// Its release, as `uname -r` says.
     pub release: String,
     /// What was found by trying; what nothing asked for is not in it.
-    pub features: Vec<Feature>,
+    pub features: Vec<KernelFeature>,
 }
 
 /// A feature of the kernel, or of a gateway's driver.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
-pub struct Feature {
+pub struct KernelFeature {
     /// Name.
     pub name: String,
     /// Whether it is there.

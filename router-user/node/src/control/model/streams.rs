@@ -9,7 +9,7 @@ use super::{Resource, Transport};
 /// The streams on which this node sends, by peer and index: those that take new flows, and those that are open still.
 /// The peers' own streams to this node are theirs to show.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq)]
-pub struct Streams {
+pub struct StreamList {
     /// The streams.
     pub streams: Vec<StreamStatus>,
 }
@@ -60,6 +60,6 @@ impl fmt::Display for StreamState {
     }
 }
 
-impl Resource for Streams {
+impl Resource for StreamList {
     const PATH: &'static str = "/v1/streams";
 }

@@ -8,7 +8,7 @@ use super::Resource;
 
 /// Every worker that has a ring, by number.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq)]
-pub struct Workers {
+pub struct WorkerList {
     /// The workers.
     pub workers: Vec<WorkerStatus>,
 }
@@ -57,6 +57,6 @@ impl fmt::Display for WorkerState {
     }
 }
 
-impl Resource for Workers {
+impl Resource for WorkerList {
     const PATH: &'static str = "/v1/workers";
 }

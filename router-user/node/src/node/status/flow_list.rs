@@ -8,12 +8,12 @@ use router_common::conn::Conn;
 use router_common::flow_key::{FAMILY_V4, FlowKey};
 use router_common::peer::NO_PEER;
 
-use super::parts::{Parts, failed};
-use crate::control::{Flow, FlowQuery, FlowSort, Flows, IpProtocol, SourceError};
+use super::parts::{StatusParts, failed};
+use crate::control::{Flow, FlowList, FlowQuery, FlowSort, IpProtocol, SourceError};
 use stream_router_engine::flow_cache::Tick;
 
 /// Reads the whole table once; keeps no more than twice the flows that are asked for.
-pub(super) fn read(parts: &Parts, max_flows: u32, query: &FlowQuery) -> Result<Flows, SourceError> {
+pub(super) fn read(parts: &StatusParts, max_flows: u32, query: &FlowQuery) -> Result<FlowList, SourceError> {
     let peer = query
         .peer
         .as_deref()
@@ -26,7 +26,7 @@ pub(super) fn read(parts: &Parts, max_flows: u32, query: &FlowQuery) -> Result<F
     let mut found = Vec::new();
     let outcome = reader.read(max_flows, |key, conn, age, idle| {
         live += 1;
-        let mut row = Row {
+        let mut row = FlowRow {
             key: *key,
             conn: *conn,
             age,
@@ -50,7 +50,7 @@ pub(super) fn read(parts: &Parts, max_flows: u32, query: &FlowQuery) -> Result<F
     found.sort_by(|a, b| a.order(b, query.sort));
     found.truncate(limit);
     let tick = parts.flows.tick(Instant::now());
-    Ok(Flows {
+    Ok(FlowList {
         live,
         matched,
         max_entries: max_flows.into(),
@@ -58,14 +58,14 @@ pub(super) fn read(parts: &Parts, max_flows: u32, query: &FlowQuery) -> Result<F
     })
 }
 
-struct Row {
+struct FlowRow {
     key: FlowKey,
     conn: Conn,
     age: Duration,
     idle: Duration,
 }
 
-impl Row {
+impl FlowRow {
     fn matches(&self, query: &FlowQuery, peer: Option<u32>) -> bool {
         let (source, destination) = self.addresses();
         let ports = [self.key.source_port_be, self.key.destination_port_be].map(u16::from_be_bytes);
@@ -99,7 +99,7 @@ impl Row {
         (address(self.key.source), address(self.key.destination))
     }
 
-    fn flow(&self, parts: &Parts, tick: Tick) -> Flow {
+    fn flow(&self, parts: &StatusParts, tick: Tick) -> Flow {
         let (source, destination) = self.addresses();
         let peer = parts.peer_id(self.conn.peer);
         let stream = parts.flows.peek(self.conn.flow_hash, tick);
@@ -124,9 +124,9 @@ impl Row {
 mod tests {
     use super::*;
 
-    fn row(bytes: u64) -> Row {
+    fn row(bytes: u64) -> FlowRow {
         let mapped = |last: u8| std::net::Ipv4Addr::new(10, 42, 0, last).to_ipv6_mapped().octets();
-        Row {
+        FlowRow {
             key: FlowKey {
                 source: mapped(1),
                 destination: mapped(2),

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::control::{Feature, GatewayStatus, KernelStatus};
+use crate::control::{GatewayStatus, KernelFeature, KernelStatus};
 
 const BTF: &str = "/sys/kernel/btf/vmlinux";
 
@@ -50,8 +50,8 @@ pub(super) fn look(pins: Option<&Path>, gateways: &[GatewayStatus]) -> KernelSta
     KernelStatus { release, features }
 }
 
-fn feature(name: &str, available: bool, detail: String) -> Feature {
-    Feature {
+fn feature(name: &str, available: bool, detail: String) -> KernelFeature {
+    KernelFeature {
         name: name.to_owned(),
         available,
         detail,

@@ -15,7 +15,7 @@ use crate::node::peers::{LivePeers, Peer};
 use crate::node::worker_pool::WorkerBoard;
 
 /// The parts that are asked.
-pub(in crate::node) struct Parts {
+pub(in crate::node) struct StatusParts {
     pub(in crate::node) device_index: u32,
     pub(in crate::node) kernel: Arc<Kernel>,
     pub(in crate::node) peers: Arc<LivePeers>,
@@ -29,7 +29,7 @@ pub(in crate::node) struct Parts {
     pub(in crate::node) taps: Arc<Taps>,
 }
 
-impl Parts {
+impl StatusParts {
     /// Returns the id of the peer with this index.
     pub(super) fn peer_id(&self, index: u32) -> Option<String> {
         let peers = self.peers.load();

@@ -10,7 +10,7 @@ use ratatui::widgets::{Block, Sparkline};
 
 use super::style::style;
 use crate::cli::top::columns::Tone;
-use crate::cli::top::history::{Point, column_width};
+use crate::cli::top::history::{ThroughputPoint, column_width};
 use crate::cli::top::model::Model;
 use crate::cli::top::rates::bit_rate;
 
@@ -23,7 +23,7 @@ pub(super) fn draw(
     model: &Model,
     name: &'static str,
     color: Color,
-    of: fn(&Point) -> f64,
+    of: fn(&ThroughputPoint) -> f64,
     area: Rect,
     now: Duration,
 ) {

@@ -7,16 +7,16 @@ use ratatui::text::{Line, Text};
 use ratatui::widgets::{Row as TableRow, Table};
 
 use super::style::style;
-use crate::cli::table::Side;
+use crate::cli::table::Alignment;
 use crate::cli::top::columns::{Column, Order, Row, SPACING, Tone, fit};
-use crate::cli::top::model::Snapshot;
+use crate::cli::top::model::NodeSnapshot;
 use crate::cli::top::panes::Pane;
 use crate::cli::top::view::View;
 use crate::cli::units::seconds;
 
 /// What the rows that were drawn do not say.
 #[derive(Debug, Default)]
-pub(super) struct Untold {
+pub(super) struct ListSummary {
     /// How many there are.
     pub(super) place: String,
     /// What they are ordered by, if that column is not shown.
@@ -26,11 +26,11 @@ pub(super) struct Untold {
 /// Draws the rows that there is room for, under their heading.
 pub(super) fn draw(
     frame: &mut Frame<'_>,
-    snapshot: &Snapshot,
+    snapshot: &NodeSnapshot,
     view: &mut View,
     pane: Pane,
     area: Rect,
-) -> Untold {
+) -> ListSummary {
     let order = view.order(pane);
     let rows = pane.rows(snapshot, view.filter(), order);
     let (n_rows, room) = (rows.len(), usize::from(area.height.saturating_sub(1)));
@@ -41,7 +41,7 @@ pub(super) fn draw(
         if n_rows == 0 {
             frame.render_widget(line, area);
         }
-        return Untold::default();
+        return ListSummary::default();
     }
     let columns = pane.columns();
     let wanted = columns
@@ -66,7 +66,7 @@ pub(super) fn draw(
     frame.render_widget(table, area);
     let is_shown = fitting.iter().any(|(index, _)| *index == order.column);
     let by = columns.get(order.column).filter(|_| !is_shown);
-    Untold {
+    ListSummary {
         place: place(snapshot, pane, first, shown.len(), n_rows),
         order: by.map(|column| column.title),
     }
@@ -94,15 +94,15 @@ fn heading(columns: &[Column], index: usize, order: Order) -> Text<'static> {
     aligned(&format!("{}{mark}", column.title), column.side)
 }
 
-fn aligned(text: &str, side: Side) -> Text<'static> {
+fn aligned(text: &str, side: Alignment) -> Text<'static> {
     let text = Text::raw(text.to_owned());
     match side {
-        Side::Left => text.left_aligned(),
-        Side::Right => text.right_aligned(),
+        Alignment::Left => text.left_aligned(),
+        Alignment::Right => text.right_aligned(),
     }
 }
 
-fn place(snapshot: &Snapshot, pane: Pane, first: usize, n_shown: usize, n_rows: usize) -> String {
+fn place(snapshot: &NodeSnapshot, pane: Pane, first: usize, n_shown: usize, n_rows: usize) -> String {
     let what = pane.title().to_lowercase();
     let what = if n_rows == 1 {
         what.trim_end_matches('s')

@@ -30,12 +30,12 @@ thread_local! {
 }
 
 /// Takes naps for one worker.
-pub(super) struct Napper {
+pub(super) struct NapTimer {
     timer: AsyncFd<OwnedFd>,
     n_idle: u32,
 }
 
-impl Napper {
+impl NapTimer {
     /// On the current runtime's reactor.
     ///
     /// # Errors

@@ -10,7 +10,7 @@ use crate::control::{ControlError, Resource, fetch, fetch_text};
 
 /// Arguments of every command that asks a node.
 #[derive(Debug, Args)]
-pub(super) struct Asked {
+pub(super) struct RequestArguments {
     /// Control socket of the node
     #[arg(long, value_name = "PATH", default_value = crate::config::DEFAULT_CONTROL_SOCKET)]
     pub(super) socket: PathBuf,
@@ -19,7 +19,7 @@ pub(super) struct Asked {
     pub(super) json: bool,
 }
 
-impl Asked {
+impl RequestArguments {
     /// Prints the resource of `query`; `show` makes lines of it.
     pub(super) fn show<R: Resource>(&self, query: &str, show: impl FnOnce(&R) -> String) -> Outcome {
         let text = wait(async {
