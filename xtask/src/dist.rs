@@ -22,7 +22,7 @@ pub use version::Version;
 use crate::lab::process::text;
 use tree::Tree;
 
-/// Every program that is run here is done in much less, packing a large program on a busy machine included.
+/// Time limit of each program that is run here, many times what packing a large program on a busy machine takes.
 const LIMIT: Duration = Duration::from_secs(300);
 
 /// What to package, and where to put it.
@@ -43,18 +43,18 @@ pub struct PackagePlan<'a> {
 /// How much time may be spent on small packages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Packing {
-    /// For those who download them.
+    /// Small packages, for those who download them.
     Small,
-    /// For those who install them here and now.
+    /// Packages that are made fast, for those who install them here and now.
     Fast,
 }
 
 /// The packages that were made.
 #[derive(Debug)]
 pub struct Packages {
-    /// For Debian and its kin.
+    /// The package for Debian and related distributions.
     pub deb: PathBuf,
-    /// For everybody else: to be unpacked over `/`.
+    /// The archive for other distributions, to be unpacked over `/`.
     pub tarball: PathBuf,
 }
 

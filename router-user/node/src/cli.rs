@@ -41,7 +41,7 @@ use crate::config::{ConfigError, InviteError};
 use crate::control::ControlError;
 use stream_router_engine::capture_filter::FilterError;
 
-/// Wrong usage or configuration; also clap's own code.
+/// Exit code for wrong usage or configuration; clap uses the same.
 const EXIT_USAGE: u8 = 2;
 
 /// Carries IP packets between VPN nodes over libp2p streams, steered by eBPF.
@@ -78,11 +78,11 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
     },
-    /// Have the running node read its configuration file again: peers, prefixes, limits, log level
+    /// Make the running node read its configuration file again: peers, prefixes, limits, log level
     Reload(RequestArguments),
     /// Print an invite to this node: one string with its id, addresses and prefixes, for `join` on another node
     ///
-    /// The invite is no secret and authenticates nothing by itself: whoever can change it on its way can put another
+    /// The invite is no secret and authenticates nothing by itself: anyone who can change it on its way can put another
     /// peer in. Send it over a channel that you trust.
     Invite(InviteArguments),
     /// Add the node that an invite names to the peers of a configuration file
@@ -107,7 +107,7 @@ enum Command {
     Workers(RequestArguments),
     /// Show the streams on which the node sends, and what waits for them
     Streams(RequestArguments),
-    /// Show what was counted, drops by reason
+    /// Show the counters, drops by reason
     Counters {
         #[command(flatten)]
         request: RequestArguments,
@@ -137,7 +137,7 @@ enum Command {
     },
 }
 
-/// Runs the command that the process was called with; its exit code is 0, 1 for a failure, 2 for wrong usage or
+/// Runs the command that the process was called with. The exit code is 0, 1 for a failure, 2 for wrong usage or
 /// configuration.
 pub fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {

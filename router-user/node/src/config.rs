@@ -113,7 +113,7 @@ impl Config {
     /// Reads and validates a file.
     ///
     /// # Errors
-    /// The file cannot be read, or is wrong: then with every problem in it.
+    /// The file cannot be read, or is wrong; the error of a wrong file has every problem.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
         let text = fs::read_to_string(path).map_err(|source| ConfigError::Read {
             path: path.to_owned(),
@@ -183,62 +183,62 @@ impl Config {
         })
     }
 
-    /// The node itself.
+    /// Returns the section of the node itself.
     pub fn node(&self) -> &NodeConfig {
         &self.node
     }
 
-    /// The TUN device.
+    /// Returns the section of the TUN device.
     pub fn device(&self) -> &DeviceConfig {
         &self.device
     }
 
-    /// Workers, connections and streams: what a router for embedders has as well.
+    /// Returns workers, connections and streams: the sections that a router for embedders has as well.
     pub fn router(&self) -> &StreamRouterConfig {
         &self.router
     }
 
-    /// How many workers there are.
+    /// Returns the section that says how many workers there are.
     pub fn workers(&self) -> &WorkersConfig {
         self.router.workers()
     }
 
-    /// The connection table.
+    /// Returns the section of the connection table.
     pub fn connections(&self) -> &ConnectionsConfig {
         self.router.connections()
     }
 
-    /// The connections to a peer.
+    /// Returns the section of the connections to a peer.
     pub fn transport(&self) -> &TransportConfig {
         &self.transport
     }
 
-    /// How peers are found.
+    /// Returns the section that says how peers are found.
     pub fn discovery(&self) -> &DiscoveryConfig {
         &self.discovery
     }
 
-    /// How many streams a peer has.
+    /// Returns the section that says how many streams a peer has.
     pub fn streams(&self) -> &StreamsConfig {
         self.router.streams()
     }
 
-    /// What is logged, and how.
+    /// Returns the section that says what is logged, and how.
     pub fn log(&self) -> &LogConfig {
         &self.log
     }
 
-    /// Metrics, health and the status page.
+    /// Returns the section of metrics, health and the status page.
     pub fn metrics(&self) -> &MetricsConfig {
         &self.metrics
     }
 
-    /// The gateways in the order of the file; may be none.
+    /// Returns the gateways in the order of the file. There may be none.
     pub fn gateways(&self) -> &[GatewayConfig] {
         &self.gateways
     }
 
-    /// The peers in the order of the file; may be none.
+    /// Returns the peers in the order of the file. There may be none.
     pub fn peers(&self) -> &[PeerConfig] {
         &self.peers
     }

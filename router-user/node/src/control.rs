@@ -34,14 +34,14 @@ pub(crate) use reply::{HttpRefusal, NoQuery, PrettyJson};
 pub use server::ControlServer;
 pub use source::{Source, SourceError, Wish, Wishes};
 
-/// What a client sends with `PUT`.
+/// The body that a client sends with `PUT`.
 #[derive(Clone, Copy, Debug, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 struct NumberBody {
     active: u32,
 }
 
-/// What a node answers when it refuses.
+/// The body of a refusal.
 #[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 struct ErrorBody {
     error: String,
@@ -50,13 +50,13 @@ struct ErrorBody {
 /// Why the control socket cannot be served or asked.
 #[derive(Debug, thiserror::Error)]
 pub enum ControlError {
-    /// Another node serves it.
+    /// Another node serves the socket.
     #[error("{} is served by a running node; give this node another node.control", path.display())]
     InUse {
         /// The socket.
         path: PathBuf,
     },
-    /// Something else stands in its place.
+    /// Something other than a socket is at the path.
     #[error("{} is there and is no socket; remove it, or choose another node.control", path.display())]
     NotASocket {
         /// The path.
@@ -70,7 +70,7 @@ pub enum ControlError {
         /// What the system said.
         source: io::Error,
     },
-    /// Nobody answers.
+    /// No node answers.
     #[error("no node answers at {}; is it running, and is this its node.control? (--socket names another)", path.display())]
     NoNode {
         /// The socket.
@@ -83,7 +83,7 @@ pub enum ControlError {
     BadAnswer {
         /// The socket.
         path: PathBuf,
-        /// What is wrong with it.
+        /// What is wrong with the answer.
         reason: String,
     },
     /// The node refused a request.
@@ -91,13 +91,13 @@ pub enum ControlError {
     Refused {
         /// The socket.
         path: PathBuf,
-        /// What it said.
+        /// Reason that the node gave.
         reason: String,
     },
-    /// The node was to read its configuration file again, and the file is wrong.
+    /// The node was asked to read its configuration file again, and the file is wrong.
     #[error("{}", problems.error)]
     BadConfiguration {
-        /// Everything that is wrong with it.
+        /// Everything that is wrong with the file.
         problems: ReloadProblems,
     },
     /// The system refused an operation.

@@ -110,7 +110,7 @@ fn variable() -> Result<Option<EnvFilter>, LogError> {
     }
 }
 
-/// What [`LogFormat::Auto`] is here.
+/// Returns what [`LogFormat::Auto`] is here.
 fn shown(format: LogFormat) -> LogFormat {
     match format {
         LogFormat::Auto if journal::is_journal(&stderr()) => LogFormat::Journald,

@@ -1,4 +1,5 @@
-//! The doctor before and beside live nodes: each setting broken on purpose is found, and the command it prints fixes it.
+//! The doctor before and beside live nodes: each setting broken on purpose is found, and the command it prints fixes
+//! it.
 
 use std::fs;
 use std::net::TcpListener;

@@ -15,7 +15,7 @@ use super::underlay::HostPair;
 use crate::command::require_root;
 use crate::install;
 
-/// What is measured and for how long.
+/// What is measured, for how long and how often.
 #[derive(Args, Debug)]
 pub(crate) struct ComparisonPlan {
     /// Measure only this one; may be given more than once.

@@ -14,28 +14,28 @@ use xtask::lab::Namespace;
 
 use super::mmsg::{self, BATCH};
 
-/// The search for the best rate begins here, far below what any of them carries.
+/// Rate at which the search for the best rate begins, far below what any VPN carries.
 const FIRST_RATE_PPS: f64 = 20_000.0;
 const RATE_STEP: f64 = 1.6;
-/// A rate that loses no more than this many percent counts as carried.
+/// Loss in percent up to which a rate counts as carried.
 const CLEAN_PERCENT: f64 = 1.0;
-/// The search ends when less than this share of what was to be sent is received.
+/// The search ends when less than this share of the intended rate is received.
 const SATURATED: f64 = 0.5;
 const MAX_STEPS: usize = 12;
-/// Part of a measurement's time that a step of the search takes.
+/// Divisor of a measurement's time that gives the time of a step of the search.
 const STEP_SHARE: u32 = 3;
 const MIN_STEP: Duration = Duration::from_millis(500);
-/// Counting begins when the queues on the way are as full as they will be: what fits in them is not a rate.
+/// Time before counting begins, in which the queues on the way fill up: what fits in them is not a rate.
 const WARM_UP: Duration = Duration::from_millis(500);
-/// A sender that was not run for longer than this does not make up for it.
+/// Longest time that a sender makes up for when it was not run.
 const MAX_BEHIND: Duration = Duration::from_millis(5);
-/// How often a receiver without packets looks whether it is done.
+/// Interval at which a receiver without packets checks whether it is done.
 const PATIENCE: Duration = Duration::from_millis(20);
-/// Some 10 ms of a million packets, so that the receiver's sleep is not what is measured.
+/// Receive buffer for 10 ms of a million packets a second, so that the receiver's sleep is not what is measured.
 const SOCKET_BYTES: usize = 16 << 20;
 const BUFFER_BYTES: usize = 2048;
 
-/// What came of packets offered at a rate.
+/// The result of packets offered at a rate.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct LoadResult {
     /// Packets sent in a second.
@@ -45,7 +45,7 @@ pub(super) struct LoadResult {
 }
 
 impl LoadResult {
-    /// Percent of the packets that were not received.
+    /// Returns the percentage of the packets that were not received.
     pub(super) fn loss_percent(&self) -> f64 {
         100.0 * (1.0 - self.received_pps / self.sent_pps).max(0.0)
     }
@@ -54,9 +54,9 @@ impl LoadResult {
 /// What the search for the best rate found.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct BestRate {
-    /// What came of the rate of which most was received.
+    /// The result at the rate of which most was received.
     pub(super) offered: LoadResult,
-    /// The highest received rate beside which almost nothing was lost, in packets a second.
+    /// The highest received rate at which almost nothing was lost, in packets a second.
     pub(super) clean_pps: f64,
 }
 
@@ -140,7 +140,7 @@ fn search(mut offer: impl FnMut(f64) -> Result<LoadResult>) -> Result<BestRate> 
     Ok(best)
 }
 
-/// What senders and receiver count until they are to stop.
+/// The counts of senders and receiver, and the request to stop.
 #[derive(Debug, Default)]
 struct DatagramCounters {
     n_sent: AtomicU64,

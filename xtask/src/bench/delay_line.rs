@@ -16,15 +16,15 @@ use xtask::lab::Namespace;
 
 use super::mmsg::{self, BATCH};
 
-/// How often frames are taken and given.
+/// Interval at which frames are taken and given.
 const TICK: Duration = Duration::from_micros(200);
-/// What a frame waits one way: on average it is seen half a tick late and given half a tick late.
+/// Time that a frame waits one way: on average it is seen half a tick late and given half a tick late.
 const DELAY: Duration = Duration::from_micros(10_000 - TICK.as_micros() as u64);
 /// Room for an Ethernet frame of the usual MTU with a VLAN tag.
 const FRAME_BYTES: usize = 1522;
-/// More than 10 Gbit/s of full frames wait in one direction.
+/// Most frames that wait in one direction: more than 10 Gbit/s of full frames need.
 const MAX_WAITING: usize = 16 * 1024;
-/// What the kernel holds for us while this thread does not run, some 10 ms of 10 Gbit/s.
+/// Socket buffer for the time that this thread does not run: some 10 ms of 10 Gbit/s.
 const SOCKET_BYTES: usize = 32 << 20;
 
 /// A running delay line; it ends on drop.
@@ -64,7 +64,7 @@ impl Drop for DelayLine {
     }
 }
 
-/// One direction.
+/// One direction of the delay line.
 #[derive(Default)]
 struct DelayedDirection {
     waiting: VecDeque<DelayedFrame>,
@@ -105,7 +105,8 @@ impl DelayedDirection {
         n_taken
     }
 
-    /// Gives a batch of frames that are due to a device; returns how many. What a device refuses is lost, as on a cable.
+    /// Gives a batch of frames that are due to a device; returns how many. What a device refuses is lost, as on a
+    /// cable.
     fn give(&mut self, to: &OwnedFd) -> usize {
         let now = Instant::now();
         let due = self.waiting.iter().take(BATCH);
@@ -125,7 +126,7 @@ impl DelayedDirection {
     }
 }
 
-/// A socket for all frames that a device brings; what is sent through it does not come back to it.
+/// Returns a socket for all frames that a device brings; what is sent through it does not come back to it.
 fn open(device: &str) -> Result<OwnedFd> {
     let socket = socket(
         AddressFamily::Packet,

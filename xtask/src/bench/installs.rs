@@ -22,7 +22,7 @@ pub(super) struct InstalledProgram {
 /// Which release of Debian a package is taken from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Suite {
-    /// The system's own, for programs that need its libraries.
+    /// The system's own release, for programs that need its libraries.
     Own,
     /// The newest packages, for programs that need no library but libc.
     Sid,
@@ -161,7 +161,7 @@ impl PrivateApt {
     }
 }
 
-/// Code name and mirror of the first archive that is Debian's main one.
+/// Returns code name and mirror of the first archive that is Debian's main one.
 fn main_archive(targets: &str) -> Option<(&str, &str)> {
     targets.lines().find_map(|line| {
         let words: Vec<&str> = line.split(' ').collect();

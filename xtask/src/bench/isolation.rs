@@ -1,4 +1,4 @@
-//! What a peer has while another peer stands still: the same load on both, with the other's node running and stopped.
+//! Measures a peer while another peer stands still: the same load on both, with the other's node running and stopped.
 
 use std::net::{IpAddr, UdpSocket};
 use std::path::Path;
@@ -15,7 +15,7 @@ use xtask::lab::{Namespace, Node, NodeConfig, Pair, PairPlan, PeerConfig, Scratc
 use super::stats::Summary;
 use crate::build;
 
-/// A connection whose peer is silent ends after 5 s, and with it what could hold others up.
+/// Length of a window. A connection whose peer is silent ends after 5 s, and with it what could hold others up.
 const WINDOW: Duration = Duration::from_secs(4);
 /// The load on the other peer, enough to fill its queue within the first second.
 const RATE_PPS: u64 = 5000;
@@ -121,7 +121,7 @@ impl ThreeNodes {
         result
     }
 
-    /// One window under the load.
+    /// Measures one window under the load.
     fn window(&self) -> Result<WindowResult> {
         let (a, b) = (&self.pair.a, &self.pair.b);
         let receiver = self

@@ -12,11 +12,11 @@ use super::figure::{Figure, LinkKind, Samples};
 use super::peers::Tunnel;
 use super::underlay::HostPair;
 
-/// Short enough that the CPUs do not fall into a sleep whose end takes longer than the way of the packet.
+/// Interval of pings, short enough that the CPUs do not fall into a sleep whose end takes longer than the packet's way.
 const PING_INTERVAL: Duration = Duration::from_millis(2);
-/// Where an answer takes longer than the interval, `ping` cannot keep one below 10 ms.
+/// Interval for links where an answer takes longer: there `ping` cannot keep an interval below 10 ms.
 const SLOW_PING_INTERVAL: Duration = Duration::from_millis(10);
-/// A load begins before the pings beside it, when TCP has found its rate, and ends after them.
+/// Time by which a load begins before the pings beside it, until TCP has found its rate, and ends after them.
 const MARGIN: Duration = Duration::from_secs(1);
 
 /// A tunnel over a link, ready to be measured.
@@ -48,7 +48,7 @@ const NEAR: &[(&str, Step)] = &[
     ("UDP of 1200 B", large_datagrams),
     ("memory", memory),
 ];
-/// Loss belongs where a lost packet is one frame: with offloads it would be up to 64 KiB at once.
+/// Rates of loss. They are measured where a lost packet is one frame: with offloads it would be up to 64 KiB at once.
 const LOSS: &[(&str, Step)] = &[
     ("TCP with 0.1 % loss", |site| {
         site.tcp_with_loss(Figure::TcpLoss1, 1)

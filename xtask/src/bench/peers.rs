@@ -26,7 +26,7 @@ use daemon::Daemon;
 const INNER: [&str; 2] = ["10.42.0.1", "10.42.0.2"];
 const CONNECT_LIMIT: Duration = Duration::from_secs(20);
 
-/// What is measured, in the order of the table's columns.
+/// The VPNs that are measured, in the order of the table's columns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub(crate) enum Vpn {
     /// This build.
@@ -45,10 +45,10 @@ pub(crate) enum Vpn {
     Veth,
 }
 
-/// A VPN that is there.
+/// A VPN that is installed.
 #[derive(Debug)]
 pub(super) struct InstalledVpn {
-    /// Which.
+    /// Which VPN it is.
     pub(super) vpn: Vpn,
     installed: Option<InstalledProgram>,
 }
@@ -56,7 +56,7 @@ pub(super) struct InstalledVpn {
 /// A VPN between the two hosts; it ends on drop.
 #[derive(Debug)]
 pub(super) struct Tunnel {
-    /// The address of the second host in it.
+    /// The address of the second host in the tunnel.
     pub(super) to: IpAddr,
     ends: Ends,
     _files: ScratchDir,
@@ -70,7 +70,7 @@ enum Ends {
 }
 
 impl Vpn {
-    /// The name in the table and on the command line.
+    /// Returns the name in the table and on the command line.
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::StreamRouter => "stream-router",
@@ -85,7 +85,7 @@ impl Vpn {
 }
 
 impl InstalledVpn {
-    /// Builds or installs it.
+    /// Builds or installs the VPN.
     pub(super) fn install(vpn: Vpn) -> Result<Self> {
         let installed = match vpn {
             Vpn::StreamRouter => Some(this_build()?),
@@ -107,7 +107,7 @@ impl InstalledVpn {
         Ok(Self { vpn, installed })
     }
 
-    /// Its version; the bare link has none.
+    /// Returns the version of the VPN; the bare link has none.
     pub(super) fn version(&self) -> &str {
         self.installed.as_ref().map_or("", |installed| &installed.version)
     }
@@ -154,7 +154,7 @@ impl InstalledVpn {
 }
 
 impl Tunnel {
-    /// The processes that carry its packets.
+    /// Returns the processes that carry the tunnel's packets.
     pub(super) fn process_ids(&self) -> Vec<u32> {
         match &self.ends {
             Ends::Bare => Vec::new(),
@@ -174,7 +174,7 @@ fn this_build() -> Result<InstalledProgram> {
     })
 }
 
-/// Makes the same for both sides, 0 and 1.
+/// Makes a value for each side, 0 and 1.
 fn each_side<T>(mut make: impl FnMut(usize) -> Result<T>) -> Result<[T; 2]> {
     Ok([make(0)?, make(1)?])
 }

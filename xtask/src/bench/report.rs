@@ -1,4 +1,4 @@
-//! What was measured, on what, as a table and a picture for people and as JSON for programs.
+//! The report: figures and machine, as a table and a picture for people and as JSON for programs.
 
 mod json;
 mod machine;
@@ -20,10 +20,10 @@ use machine::Machine;
 #[derive(Debug)]
 pub(super) struct VpnColumn {
     pub(super) name: &'static str,
-    /// Nothing when it is not there.
+    /// Version of the VPN; `None` when it is not installed.
     pub(super) version: Option<String>,
     pub(super) samples: Samples,
-    /// Why something is missing.
+    /// Why figures are missing.
     pub(super) failures: Vec<String>,
 }
 
@@ -37,7 +37,7 @@ pub(super) struct ComparisonReport {
 }
 
 impl VpnColumn {
-    /// An empty column for a VPN that is there, or not.
+    /// Makes an empty column for a VPN that is installed, or could not be.
     pub(super) fn new(name: &'static str, peer: &Result<InstalledVpn>) -> Self {
         let failures = peer.as_ref().err().map(|error| format!("not there: {error:#}"));
         Self {
@@ -89,7 +89,7 @@ mod tests {
     use super::*;
     use crate::bench::figure::{Figure, LinkKind};
 
-    /// A run of one figure, with a VPN that is there and one that is not.
+    /// Returns a run of one figure, with a VPN that is installed and one that is not.
     pub(super) fn report() -> ComparisonReport {
         let key = (LinkKind::Offloads, Figure::Tcp);
         let there = VpnColumn {

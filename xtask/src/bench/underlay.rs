@@ -19,7 +19,7 @@ pub(super) const OUTER: [IpAddr; 2] = [
 const DEVICE: &str = "u0";
 const LIMIT: Duration = Duration::from_secs(10);
 
-/// Two hosts and what connects them.
+/// Two hosts and the link between them.
 #[derive(Debug)]
 pub(super) struct HostPair {
     /// The hosts: a sends, b receives, unless a measurement says otherwise.

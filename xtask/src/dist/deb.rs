@@ -1,4 +1,4 @@
-//! What makes a tree a Debian package.
+//! Makes a Debian package of a tree.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -76,7 +76,7 @@ fn control(plan: &PackagePlan<'_>, tree: &Tree, installed: &[PathBuf], architect
     ))
 }
 
-/// As the policy counts it: a file in whole KiB, anything else as one.
+/// Returns the size as the policy counts it: a file in whole KiB, anything else as one KiB.
 fn installed_kib(installed: &[PathBuf]) -> Result<u64> {
     let mut kib = 0;
     for path in installed {
@@ -91,7 +91,7 @@ fn installed_kib(installed: &[PathBuf]) -> Result<u64> {
     Ok(kib)
 }
 
-/// The packages whose libraries the program needs, with the versions it needs.
+/// Returns the packages whose libraries the program needs, with the versions it needs.
 fn libraries(plan: &PackagePlan<'_>, tree: &Tree) -> Result<String> {
     // dpkg-shlibdeps wants to be in a source package.
     let source = plan.out.join("debian-source");

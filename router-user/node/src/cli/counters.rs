@@ -3,7 +3,7 @@
 use super::table::{Alignment, Table};
 use crate::control::CounterList;
 
-/// A row for each counter; those at 0 only if `all`.
+/// Returns a row for each counter; those at 0 only if `all`.
 pub(super) fn lines(counters: &CounterList, all: bool) -> String {
     let mut table = Table::new([
         ("counter", Alignment::Left),

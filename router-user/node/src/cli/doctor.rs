@@ -1,8 +1,9 @@
-//! `stream-router doctor`: what keeps a node from running, or from running well, and the command that fixes it.
+//! `stream-router doctor`: finds what keeps a node from running, or from running well, and names the command that fixes
+//! it.
 //!
-//! With `--json` one object: `findings`, each with `check` (a name that stays), `subject` (the interface, address or file
-//! that it is about, or null), `verdict` (`ok`, `warning`, `problem` or `unknown`), `detail` and `fix` (a command, or
-//! null); and the numbers of `problems`, `warnings` and `unknown`.
+//! With `--json` one object: `findings`, each with `check` (a name that stays), `subject` (the interface, address or
+//! file that it is about, or null), `verdict` (`ok`, `warning`, `problem` or `unknown`), `detail` and `fix` (a command,
+//! or null); and the numbers of `problems`, `warnings` and `unknown`.
 //!
 //! Each group is a file: probes look, and pure functions judge what they saw.
 
@@ -31,13 +32,13 @@ use crate::config::{Config, ConfigError};
 use finding::{Finding, Verdict};
 use input::CheckInput;
 
-/// What a node would be without a configuration: the defaults, and an address because there has to be one.
+/// The configuration that is checked when none is given: the defaults, and an address because one is required.
 const DEFAULTS: &str = "[device]\naddresses = [\"10.42.0.1/24\"]\n";
 
-/// What to look at.
+/// What is checked.
 #[derive(Debug, Args)]
 pub(super) struct DoctorArguments {
-    /// Configuration of the node; the defaults, unless it is said
+    /// Configuration of the node; without it the defaults are checked
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Print JSON
@@ -45,7 +46,7 @@ pub(super) struct DoctorArguments {
     json: bool,
 }
 
-/// Something is wrong; the findings have been printed.
+/// Some checks found a problem; the findings have been printed.
 #[derive(Debug, thiserror::Error)]
 #[error("{n} of the checks found a problem")]
 struct ProblemsFound {
@@ -60,7 +61,7 @@ struct DoctorReport {
     findings: Vec<Finding>,
 }
 
-/// Looks at everything, and prints what was found.
+/// Runs every check, and prints the findings.
 pub(super) fn doctor(arguments: &DoctorArguments) -> Outcome {
     let report = DoctorReport::of(examine(arguments.config.as_deref())?);
     if arguments.json {

@@ -10,10 +10,10 @@ use super::table::{Alignment, Table};
 use super::units::{bytes, seconds, short_id};
 use crate::control::{DEFAULT_FLOWS, FlowList, FlowQuery, FlowSort, IpProtocol, parse_limit, parse_prefix};
 
-/// Which flows.
+/// Which flows are shown.
 #[derive(Debug, Args)]
 pub(super) struct FlowArguments {
-    /// Only flows to the peer whose id is this, or ends so
+    /// Only flows to the peer whose id is this, or ends with this
     #[arg(long, value_name = "ID", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     peer: Option<String>,
     /// Only flows from or to this address or prefix
@@ -25,16 +25,16 @@ pub(super) struct FlowArguments {
     /// Only flows of this protocol, by name or number
     #[arg(long)]
     protocol: Option<IpProtocol>,
-    /// What has most comes first: bytes, packets, age or idle
+    /// Order, largest first: bytes, packets, age or idle
     #[arg(long, value_name = "BY", default_value_t)]
     sort: FlowSort,
-    /// So many flows at most, up to 10000
+    /// Number of flows at most, up to 10000
     #[arg(long, value_name = "N", default_value_t = DEFAULT_FLOWS, value_parser = parse_limit)]
     top: u32,
 }
 
 impl FlowArguments {
-    /// The query of them.
+    /// Returns the query for these flows.
     pub(super) fn query(self) -> String {
         let query = FlowQuery {
             peer: self.peer,
@@ -48,7 +48,7 @@ impl FlowArguments {
     }
 }
 
-/// A row for each flow.
+/// Returns a row for each flow.
 pub(super) fn lines(flows: &FlowList) -> String {
     let mut table = Table::new([
         ("proto", Alignment::Left),

@@ -1,4 +1,4 @@
-//! `stream-router generate`: what a package has beside the program.
+//! `stream-router generate`: writes what a package holds beside the program.
 
 use std::fs::OpenOptions;
 use std::io::Write;
@@ -9,7 +9,7 @@ use clap_complete::Shell;
 
 use super::outcome::Outcome;
 
-/// Sections of stream-router(1) that the command line does not know of.
+/// Sections of stream-router(1) that cannot be made from the command line.
 const MANUAL: &str = r#".SH "EXIT STATUS"
 0: done. 1: failed. 2: wrong usage or configuration.
 .SH ENVIRONMENT
@@ -33,7 +33,7 @@ Pinned programs and maps of running nodes.
 \fBstream\-router.toml\fR(5), \fBbpftool\fR(8), \fBsystemctl\fR(1)
 "#;
 
-/// What to write.
+/// What is written.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub(super) enum PackageFiles {
     /// A manual page for each command.

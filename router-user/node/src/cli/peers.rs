@@ -4,7 +4,7 @@ use super::request::or_dash;
 use super::units::{bytes, seconds};
 use crate::control::{PeerList, PeerState, PeerStatus};
 
-/// A paragraph for each peer.
+/// Returns a paragraph for each peer.
 pub(super) fn lines(peers: &PeerList) -> String {
     if peers.peers.is_empty() {
         return "no peers are configured".to_owned();

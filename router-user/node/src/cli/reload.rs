@@ -6,7 +6,7 @@ use super::outcome::{Outcome, print};
 use super::request::{RequestArguments, wait};
 use crate::control::{ControlError, Reload, reload as ask_reload};
 
-/// Has the node read its configuration file again, and prints what came of it.
+/// Makes the node read its configuration file again, and prints the outcome.
 pub(super) fn reload(request: &RequestArguments) -> Outcome {
     let outcome = wait(ask_reload(&request.socket));
     match outcome {

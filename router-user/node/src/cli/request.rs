@@ -1,4 +1,4 @@
-//! Asks a running node, and prints what it says as lines or as JSON.
+//! Asks a running node, and prints the answer as lines or as JSON.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -20,7 +20,7 @@ pub(super) struct RequestArguments {
 }
 
 impl RequestArguments {
-    /// Prints the resource of `query`; `show` makes lines of it.
+    /// Prints the resource of `query`, as the lines that `show` makes of it or as JSON.
     pub(super) fn show<R: Resource>(&self, query: &str, show: impl FnOnce(&R) -> String) -> Outcome {
         let text = wait(async {
             Ok(if self.json {
@@ -43,7 +43,7 @@ pub(super) fn wait<T>(
     Ok(runtime.block_on(request)?)
 }
 
-/// A value, or `-` for none.
+/// Returns the text of a value, or `-` for none.
 pub(super) fn or_dash(value: Option<impl fmt::Display>) -> String {
     value.map_or_else(|| "-".to_owned(), |value| value.to_string())
 }

@@ -4,7 +4,7 @@ use super::request::or_dash;
 use super::table::{Alignment, Table};
 use crate::control::RouteList;
 
-/// A row for each prefix.
+/// Returns a row for each prefix.
 pub(super) fn lines(routes: &RouteList) -> String {
     let mut table = Table::new([
         ("prefix", Alignment::Left),

@@ -5,7 +5,7 @@ use super::table::{Alignment, Table};
 use super::units::{bytes, short_id};
 use crate::control::StreamList;
 
-/// A row for each stream.
+/// Returns a row for each stream.
 pub(super) fn lines(streams: &StreamList) -> String {
     let mut table = Table::new([
         ("peer", Alignment::Left),

@@ -1,11 +1,11 @@
 //! Aligned columns.
 
-/// Which side of a column its text stands at.
+/// Alignment of the text in a column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Alignment {
-    /// Text.
+    /// Left, for text.
     Left,
-    /// Numbers.
+    /// Right, for numbers.
     Right,
 }
 
@@ -17,7 +17,7 @@ pub(super) struct Table<const N: usize> {
 }
 
 impl<const N: usize> Table<N> {
-    /// A table with this heading.
+    /// Makes a table with this heading.
     pub(super) fn new(columns: [(&str, Alignment); N]) -> Self {
         Self {
             sides: columns.map(|(_, side)| side),
@@ -30,7 +30,7 @@ impl<const N: usize> Table<N> {
         self.rows.push(row);
     }
 
-    /// The lines, without spaces at their ends.
+    /// Returns the lines, without spaces at their ends.
     pub(super) fn text(&self) -> String {
         let mut widths = [0; N];
         for row in &self.rows {

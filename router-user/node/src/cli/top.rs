@@ -1,12 +1,12 @@
 //! `stream-router top`: a live view of a running node.
 //!
-//! 1. [`poll`] asks the node, no faster than the view wants it.
-//! 2. [`model`] makes rates and a history of what it says.
-//! 3. [`view`] is what the keys have chosen: pane, order, filter, pace.
-//! 4. [`panes`] makes rows of the two, and [`draw`] draws them.
-//! 5. [`screen`] has the terminal, and gives it back whatever happens.
+//! 1. [`poll`] asks the node, no more often than the view wants.
+//! 2. [`model`] makes rates and a history of the answers.
+//! 3. [`view`] is what the user has chosen with the keys: pane, order, filter, interval.
+//! 4. [`panes`] makes rows of model and view, and [`draw`] draws them.
+//! 5. [`screen`] holds the terminal, and gives it back whatever happens.
 //!
-//! All but the first and the last are pure: time is an argument.
+//! All but [`poll`] and [`screen`] are pure: time is an argument.
 
 mod columns;
 mod draw;
@@ -38,21 +38,21 @@ use poll::{PollSettings, Poller};
 use screen::Screen;
 use view::{KeyOutcome, View};
 
-/// What nobody has heard of for so long is drawn again, so that it shows for how long.
+/// Time after which the view is drawn again without news, so that it shows how old the last answer is.
 const REDRAWN_AFTER: Duration = Duration::from_secs(1);
 
-/// Which node, how often.
+/// Which node is watched, and how often it is asked.
 #[derive(Debug, Args)]
 pub(super) struct TopArguments {
     /// Control socket of the node
     #[arg(long, value_name = "PATH", default_value = crate::config::DEFAULT_CONTROL_SOCKET)]
     socket: PathBuf,
-    /// Seconds between two looks, from 0.5 to 60
+    /// Seconds between two requests, from 0.5 to 60
     #[arg(long, value_name = "SECS", default_value = "1", value_parser = parse_interval)]
     interval: Duration,
 }
 
-/// Why nothing can be shown.
+/// Why the view cannot be shown.
 #[derive(Debug, thiserror::Error)]
 enum TopError {
     #[error(
@@ -61,7 +61,7 @@ enum TopError {
     NoTerminal,
 }
 
-/// Shows the node until the user has seen enough.
+/// Shows the node until the user quits.
 pub(super) fn top(arguments: &TopArguments) -> Outcome {
     if !stdin().is_terminal() || !stdout().is_terminal() {
         return Err(Box::new(TopError::NoTerminal));

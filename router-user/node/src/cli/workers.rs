@@ -4,7 +4,7 @@ use super::table::{Alignment, Table};
 use super::units::bytes;
 use crate::control::WorkerList;
 
-/// A row for each worker.
+/// Returns a row for each worker.
 pub(super) fn lines(workers: &WorkerList) -> String {
     let mut table = Table::new([
         ("worker", Alignment::Right),

@@ -1,4 +1,4 @@
-//! Checks between sections: what is right alone and wrong together.
+//! Checks between sections, for values that are right alone and wrong together.
 
 use std::collections::HashMap;
 

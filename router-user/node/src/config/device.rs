@@ -35,17 +35,17 @@ pub struct DeviceConfig {
 }
 
 impl DeviceConfig {
-    /// Name of the interface.
+    /// Returns the name of the interface.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Addresses of the interface, at least one, each with the length of its on-link prefix.
+    /// Returns the addresses of the interface, at least one, each with the length of its on-link prefix.
     pub fn addresses(&self) -> &[IpNet] {
         &self.addresses
     }
 
-    /// MTU in bytes.
+    /// Returns the MTU in bytes.
     pub fn mtu(&self) -> u32 {
         self.mtu
     }

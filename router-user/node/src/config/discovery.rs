@@ -16,17 +16,18 @@ pub struct DiscoveryConfig {
 }
 
 impl DiscoveryConfig {
-    /// Whether peers on the local network are found by mDNS.
+    /// Returns whether peers on the local network are found by mDNS.
     pub fn mdns(&self) -> bool {
         self.mdns
     }
 
-    /// Whether peers are found through other peers.
+    /// Returns whether peers are found through other peers.
     pub fn dht(&self) -> bool {
         self.dht
     }
 
-    /// Addresses where this node says it is reached; if there are none, those that it listens on.
+    /// Returns the addresses at which this node announces itself; if there are none, it announces those that it listens
+    /// on.
     pub fn announce(&self) -> &[Multiaddr] {
         &self.announce
     }

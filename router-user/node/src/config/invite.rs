@@ -1,8 +1,8 @@
-//! An invite: what another node has to know of this one, as one string.
+//! An invite: what another node must know of this one, as one string.
 //!
-//! `sr`, the version `1`, and base64url without padding of: length of the peer id and the id; number of addresses, and of
-//! each its kind, IP address and port; number of prefixes, and of each its family, length and the bytes it needs; the
-//! first 4 bytes of the SHA-256 sum of `sr1` and all before. Each invite has one form only.
+//! `sr`, the version `1`, and base64url without padding of: length of the peer id and the id; number of addresses, and
+//! of each its kind, IP address and port; number of prefixes, and of each its family, length and the bytes it needs;
+//! the first 4 bytes of the SHA-256 sum of `sr1` and all before. Each invite has one form only.
 
 mod error;
 mod format;
@@ -39,10 +39,11 @@ pub struct Invite {
 }
 
 impl Invite {
-    /// An invite to the node `id`, which is dialled at `addresses`, if any, and has `allowed_ips` behind it.
+    /// Makes an invite to the node `id`, which is dialled at `addresses`, if any, and has `allowed_ips` behind it.
     ///
     /// # Errors
-    /// An address or a prefix is none of a peer's, is there twice, or there are too many, or no prefix.
+    /// A peer cannot have one of the addresses or prefixes, one is there twice, there are too many, or there is no
+    /// prefix.
     pub fn new(id: PeerId, addresses: Vec<Multiaddr>, allowed_ips: Vec<IpNet>) -> Result<Self, InviteError> {
         let wrong = |wrong: String| InviteError::Content { wrong };
         if addresses.len() > MAX_ADDRESSES {
@@ -78,30 +79,30 @@ impl Invite {
         })
     }
 
-    /// The same with other prefixes.
+    /// Returns the invite with other prefixes.
     ///
     /// # Errors
-    /// As for [`Invite::new`].
+    /// Fails as [`Invite::new`] does.
     pub fn with_allowed_ips(self, allowed_ips: Vec<IpNet>) -> Result<Self, InviteError> {
         Self::new(self.id, self.addresses, allowed_ips)
     }
 
-    /// Id of the node.
+    /// Returns the id of the node.
     pub fn id(&self) -> PeerId {
         self.id
     }
 
-    /// Where to dial it; empty if it dials.
+    /// Returns the addresses at which the node is dialled; empty if it dials the others.
     pub fn addresses(&self) -> &[Multiaddr] {
         &self.addresses
     }
 
-    /// Prefixes behind it.
+    /// Returns the prefixes behind the node.
     pub fn allowed_ips(&self) -> &[IpNet] {
         &self.allowed_ips
     }
 
-    /// The `[[peer]]` section of a configuration that makes the node a peer.
+    /// Returns the `[[peer]]` section of a configuration that makes the node a peer.
     pub fn section(&self) -> String {
         let texts = |texts: Vec<String>| format!("{texts:?}");
         format!(
@@ -193,7 +194,7 @@ fn checksum(content: &[u8]) -> [u8; CHECKSUM_LEN] {
     [a, b, c, d]
 }
 
-/// Of an address that `dial_address` made: an IP address, then TCP, or UDP and QUIC.
+/// Writes an address that `dial_address` made: an IP address, then TCP, or UDP and QUIC.
 fn put_address(address: &Multiaddr, bytes: &mut Vec<u8>) {
     let (mut kind, mut ip, mut port_be) = (0, Vec::new(), [0; 2]);
     for protocol in address {

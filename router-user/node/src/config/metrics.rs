@@ -20,12 +20,12 @@ pub struct MetricsConfig {
 }
 
 impl MetricsConfig {
-    /// Address to listen on; none serves nothing.
+    /// Returns the address to listen on; without one nothing is served.
     pub fn listen(&self) -> Option<SocketAddr> {
         self.listen
     }
 
-    /// Names that requests may be addressed to, beside addresses and `localhost`; in lower case.
+    /// Returns the names that requests may be addressed to, beside addresses and `localhost`; in lower case.
     pub fn hosts(&self) -> &[String] {
         &self.hosts
     }

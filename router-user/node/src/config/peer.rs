@@ -19,17 +19,18 @@ pub struct PeerConfig {
 }
 
 impl PeerConfig {
-    /// Identity of the peer.
+    /// Returns the identity of the peer.
     pub fn id(&self) -> PeerId {
         self.id
     }
 
-    /// Addresses to dial the peer at, without its id, the preferred transport's first; empty when only the peer dials.
+    /// Returns the addresses to dial the peer at, without its id, the preferred transport's first; empty when only the
+    /// peer dials.
     pub fn addresses(&self) -> &[Multiaddr] {
         &self.addresses
     }
 
-    /// Networks behind the peer, at least one: what is sent to it and what it may send from.
+    /// Returns the networks behind the peer, at least one: what is sent to it and what it may send from.
     pub fn allowed_ips(&self) -> &[IpNet] {
         &self.allowed_ips
     }

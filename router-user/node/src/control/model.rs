@@ -26,7 +26,7 @@ pub use status::{DeviceStatus, GatewayStatus, KernelFeature, KernelStatus, Statu
 pub use streams::{StreamList, StreamState, StreamStatus};
 pub use workers::{WorkerList, WorkerState, WorkerStatus};
 
-/// What `GET` on a path answers.
+/// The answer to `GET` on a path.
 pub trait Resource: Serialize + DeserializeOwned {
     /// The path.
     const PATH: &'static str;

@@ -11,7 +11,7 @@ use tracing::warn;
 use super::{ErrorBody, SourceError};
 use stream_router_engine::causes::with_sources;
 
-/// JSON for people too: a line for each field.
+/// A JSON answer with a line for each field, so that people can read it.
 pub(crate) struct PrettyJson<T>(pub(crate) T);
 
 /// A refusal: a code, and `{"error": "..."}`.
@@ -40,7 +40,7 @@ impl HttpRefusal {
         Self { code, error }
     }
 
-    /// A query that is wrong.
+    /// Returns the refusal of a wrong query.
     pub(crate) fn query(error: String) -> Self {
         Self::new(StatusCode::BAD_REQUEST, error)
     }

@@ -28,7 +28,7 @@ use super::{
     WorkerList,
 };
 
-/// Of a request; the longest that makes sense has 30.
+/// Most bytes in the body of a request; the longest valid one has 30.
 const MAX_BODY_BYTES: usize = 4096;
 
 #[derive(Clone)]
@@ -47,10 +47,11 @@ pub struct ControlServer {
 }
 
 impl ControlServer {
-    /// Serves `source` at `path`, and passes on `wishes`; mode 0600, in place of what a killed node left there.
+    /// Serves `source` at `path` with mode 0600, and passes on `wishes`. A socket that a killed node left there is
+    /// replaced.
     ///
     /// # Errors
-    /// A running node serves it, something else stands there, or the system refuses.
+    /// A running node serves the path, something other than a socket is there, or the system refuses.
     ///
     /// # Panics
     /// Outside a tokio runtime with I/O enabled.
@@ -207,7 +208,7 @@ async fn unknown_method(method: Method, uri: Uri) -> HttpRefusal {
 }
 
 impl ServerState {
-    /// Reads a table of the kernel: on a thread of its own, as it takes long, and one at a time.
+    /// Reads a table of the kernel. That takes long, so it runs on a thread of its own, and one read at a time.
     async fn read<R: Send + 'static>(
         self,
         read: impl FnOnce(&dyn Source) -> Result<R, SourceError> + Send + 'static,

@@ -53,7 +53,7 @@ impl Offload {
     }
 }
 
-/// Whether an interface of the calling thread's network namespace has an offload turned on.
+/// Returns whether an interface of the calling thread's network namespace has an offload turned on.
 ///
 /// # Errors
 /// There is no such interface, or the kernel does not say.
@@ -66,7 +66,7 @@ pub fn has_offload(interface: &str, offload: Offload) -> io::Result<bool> {
     Ok(value.data != 0)
 }
 
-/// Name of the driver of an interface.
+/// Returns the name of the driver of an interface.
 ///
 /// # Errors
 /// There is no such interface, or the kernel does not say.

@@ -71,8 +71,8 @@ impl RouteChanges {
 }
 
 impl Netlink {
-    /// Networks and addresses that the main and the local table keep from the interface `device`: the host's own, and
-    /// those it routes to other interfaces or nowhere. Policy routing by other tables is not looked at.
+    /// Returns the networks and addresses that the main and the local table keep from the interface `device`: the
+    /// host's own, and those it routes to other interfaces or nowhere. Policy routing by other tables is not looked at.
     ///
     /// # Errors
     /// The kernel refuses to say.

@@ -48,7 +48,7 @@ impl Injector {
         Self { fd, udp_offload }
     }
 
-    /// Whether UDP super-packets are taken; false before Linux 6.2.
+    /// Returns whether UDP super-packets are taken; false before Linux 6.2.
     pub fn udp_offload(&self) -> bool {
         self.udp_offload
     }

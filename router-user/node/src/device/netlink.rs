@@ -97,7 +97,7 @@ impl Netlink {
         })
     }
 
-    /// The interface called `name`, if there is one.
+    /// Returns the interface called `name`, if there is one.
     ///
     /// # Errors
     /// The kernel refuses to say.
@@ -107,7 +107,7 @@ impl Netlink {
             .await
     }
 
-    /// The interface with `index`, if there is one.
+    /// Returns the interface with `index`, if there is one.
     ///
     /// # Errors
     /// The kernel refuses to say.
@@ -117,7 +117,7 @@ impl Netlink {
             .await
     }
 
-    /// Whether an XDP program is attached to an interface.
+    /// Returns whether an XDP program is attached to an interface.
     ///
     /// # Errors
     /// The kernel refuses to say.
@@ -240,7 +240,7 @@ impl Netlink {
         })
     }
 
-    /// Addresses of an interface with the lengths of their prefixes.
+    /// Returns the addresses of an interface with the lengths of their prefixes.
     ///
     /// # Errors
     /// The kernel refuses to say.
@@ -315,7 +315,7 @@ impl Netlink {
         deletion.map_err(|error| refused(format!("remove the route to {net}"), error))
     }
 
-    /// Networks that the main table routes to an interface.
+    /// Returns the networks that the main table routes to an interface.
     ///
     /// # Errors
     /// The kernel refuses to say.
@@ -329,13 +329,13 @@ impl Netlink {
             .collect())
     }
 
-    /// Every unicast route of the main table in the family of `family`.
+    /// Returns every unicast route of the main table in the family of `family`.
     async fn main_routes(&self, family: IpAddr) -> Result<Vec<Route>, NetlinkError> {
         self.table_routes(RouteHeader::RT_TABLE_MAIN, family).await
     }
 
-    /// Addresses that the host takes packets for on an interface: those with a route in the local table. An IPv6 address
-    /// gets its route from a work queue, some time after the interface came up.
+    /// Returns the addresses that the host takes packets for on an interface: those with a route in the local table. An
+    /// IPv6 address gets its route from a work queue, some time after the interface came up.
     ///
     /// # Errors
     /// The kernel refuses to say.

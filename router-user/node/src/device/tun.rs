@@ -110,17 +110,17 @@ impl Tun {
         })
     }
 
-    /// Whether UDP super-packets pass whole; false before Linux 6.2.
+    /// Returns whether UDP super-packets pass whole; false before Linux 6.2.
     pub fn udp_offload(&self) -> bool {
         self.udp_offload
     }
 
-    /// A handle that writes packets into the host.
+    /// Returns a handle that writes packets into the host.
     pub fn injector(&self) -> Injector {
         Injector::new(Arc::clone(&self.fd), self.udp_offload)
     }
 
-    /// The device on the current runtime's reactor, to wait until a packet can be read.
+    /// Returns the device on the current runtime's reactor, to wait until a packet can be read.
     ///
     /// # Errors
     /// The reactor cannot take the descriptor.

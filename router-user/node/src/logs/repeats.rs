@@ -75,7 +75,7 @@ impl Repeats {
         }
     }
 
-    /// What was left out since the last call; forgets what was said long ago.
+    /// Returns what was left out since the last call; forgets what was said long ago.
     fn take_left(&self, now: Instant) -> Vec<Left> {
         let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
         let mut left = Vec::new();
@@ -175,7 +175,7 @@ mod tests {
         }
     }
 
-    /// How many of the events of `say` are heard, and the repeats.
+    /// Returns how many of the events of `say` are heard, and the repeats.
     fn heard(say: impl FnOnce()) -> (u32, Arc<Repeats>) {
         let (heard, repeats) = (Heard::default(), Arc::new(Repeats::default()));
         let subscriber = tracing_subscriber::registry()

@@ -1,4 +1,4 @@
-//! The node's metrics: taken when somebody asks, so that nothing is counted twice and no packet waits for it.
+//! The node's metrics, collected on request, so that nothing is counted twice and no packet waits for it.
 
 use std::fmt;
 
@@ -25,7 +25,7 @@ pub(super) enum CollectError {
     Encode(#[from] fmt::Error),
 }
 
-/// Everything, as OpenMetrics text.
+/// Returns all metrics as OpenMetrics text.
 pub(super) fn open_metrics(sources: &MetricsSources) -> Result<String, CollectError> {
     let mut text = String::new();
     let mut add = |prefix, collector: Box<dyn Collector>| {
@@ -43,7 +43,7 @@ pub(super) fn open_metrics(sources: &MetricsSources) -> Result<String, CollectEr
     Ok(text)
 }
 
-/// The node at one moment.
+/// The state of the node at one moment.
 #[derive(Debug)]
 struct NodeMetrics {
     status: Status,

@@ -1,4 +1,4 @@
-//! Which requests are answered: those addressed to this host by a name that no stranger's name server can give it.
+//! Decides which requests are answered: those addressed to this host by a name that no foreign name server can give it.
 //!
 //! A web page from anywhere may ask its visitor's browser to fetch from `http://name.of.the.page:9464/`. Once that name
 //! resolves to this host (DNS rebinding) the browser takes the answer for the page's own and lets it read it. An
@@ -15,7 +15,8 @@ use axum::response::{IntoResponse, Response};
 
 use crate::control::HttpRefusal;
 
-/// Sent with every answer: it is of this moment, is what it says it is, and is for pages of this listener alone.
+/// Headers of every answer. It is not to be stored, its type is not to be guessed, and only pages of this listener may
+/// use it.
 const HEADERS: [(header::HeaderName, HeaderValue); 4] = [
     (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
     (

@@ -5,37 +5,37 @@ use serde::{Deserialize, Serialize};
 /// Whether the node works.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
 pub struct Health {
-    /// The worst of the checks.
+    /// The worst state of the checks.
     pub status: CheckState,
-    /// What was looked at.
+    /// All checks.
     pub checks: Vec<HealthCheck>,
 }
 
-/// One thing that was looked at.
+/// One check and its result.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
 pub struct HealthCheck {
-    /// Its name.
+    /// Name of the check.
     pub name: String,
-    /// How it is.
+    /// State of what was checked.
     pub status: CheckState,
     /// What was seen.
     pub detail: String,
 }
 
-/// How something is; what comes later is worse.
+/// State of what was checked; a later variant is worse.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize, PartialEq, Eq, PartialOrd, Ord)]
 #[serde(rename_all = "snake_case")]
 pub enum CheckState {
-    /// As it should be.
+    /// Nothing is wrong.
     Ok,
-    /// The node works, but not for everybody.
+    /// The node works, but not for all peers.
     Degraded,
     /// The node carries nothing.
     Failing,
 }
 
 impl Health {
-    /// Of these checks.
+    /// Makes the health that these checks add up to.
     pub fn new(checks: Vec<HealthCheck>) -> Self {
         let states = checks.iter().map(|check| check.status);
         Self {
@@ -46,7 +46,7 @@ impl Health {
 }
 
 impl HealthCheck {
-    /// A check called `name`.
+    /// Makes a check called `name`.
     pub fn new(name: &str, status: CheckState, detail: impl Into<String>) -> Self {
         Self {
             name: name.to_owned(),
@@ -55,7 +55,7 @@ impl HealthCheck {
         }
     }
 
-    /// Whether it is as it should be.
+    /// Returns whether the node works for all peers.
     pub fn passes(&self) -> bool {
         self.status == CheckState::Ok
     }

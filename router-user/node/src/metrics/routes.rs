@@ -1,4 +1,4 @@
-//! What is served.
+//! The paths that are served.
 
 use std::sync::Arc;
 
@@ -22,7 +22,7 @@ use crate::control::{
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 const PLAIN_TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// Every path there is.
+/// Every path that is served.
 pub(super) const PATHS: [&str; 9] = [
     "/",
     "/metrics",
@@ -35,7 +35,8 @@ pub(super) const PATHS: [&str; 9] = [
     History::PATH,
 ];
 
-/// Everything that is served. There is no password, so flows and routes are not, and nothing can be changed.
+/// Builds the router of all paths. There is no password, so flows and routes are not served, and nothing can be
+/// changed.
 pub(super) fn app(sources: MetricsSources, history: Arc<Recorder>, hosts: Hosts) -> Router {
     let get_history = |_: NoQuery| async move { PrettyJson(history.history()) };
     Router::new()
@@ -103,7 +104,7 @@ async fn get_metrics(
     Ok(([(header::CONTENT_TYPE, kind)], text).into_response())
 }
 
-/// Whether whoever asks names text and not OpenMetrics, as browsers and older readers do.
+/// Returns whether the client accepts plain text and not OpenMetrics, as browsers and older readers do.
 fn wants_plain_text(headers: &HeaderMap) -> bool {
     let accepted = headers.get_all(header::ACCEPT).into_iter();
     let accepted: Vec<_> = accepted.filter_map(|value| value.to_str().ok()).collect();

@@ -12,7 +12,7 @@ use crate::logs::Logs;
 use stream_router::p2p::PeerId;
 use stream_router_engine::causes::with_sources;
 
-/// The configuration file of a node, and the log that it says something of.
+/// The configuration file of a node, and the log whose level it sets.
 pub(super) struct ConfigFile<'a> {
     pub(super) path: PathBuf,
     pub(super) logs: &'a Logs,

@@ -11,24 +11,24 @@ use futures::task::AtomicWaker;
 use crate::kernel::RingBell;
 
 thread_local! {
-    /// Of the workers of this thread.
+    /// The wake-up states of the workers of this thread.
     static WAKEUPS: RefCell<Vec<Arc<WakeupState>>> = const { RefCell::new(Vec::new()) };
 }
 
 struct WakeupState {
     ring: RingBell,
-    /// The worker sleeps, and it is for a [`DeferredWakeups`] to wake it.
+    /// Whether the worker sleeps and a [`DeferredWakeups`] will wake it.
     is_deferred: AtomicBool,
-    /// The worker has been woken so, and has not seen it yet.
+    /// Whether the worker was woken by a [`DeferredWakeups`] and has not seen it yet.
     is_woken: AtomicBool,
     waker: AtomicWaker,
 }
 
-/// A worker's; whoever injects on its thread knows of it until it is dropped.
+/// Registers a worker with its thread, until it is dropped: receivers of the thread can then defer its wake-ups.
 pub(super) struct WorkerWakeup(Arc<WakeupState>);
 
 impl WorkerWakeup {
-    /// For the worker of a ring, on its thread.
+    /// Registers the worker of a ring with the current thread.
     pub(super) fn new(ring: RingBell) -> Self {
         let wakeup = Arc::new(WakeupState {
             ring,
@@ -40,7 +40,7 @@ impl WorkerWakeup {
         Self(wakeup)
     }
 
-    /// Ready once after a [`DeferredWakeups`] that kept the kernel from waking the worker.
+    /// Ready once after a [`DeferredWakeups`] has kept the kernel from waking the worker.
     pub(super) fn poll_woken(&self, context: &mut Context<'_>) -> Poll<()> {
         if self.0.is_woken.swap(false, Relaxed) {
             return Poll::Ready(());
@@ -56,11 +56,13 @@ impl Drop for WorkerWakeup {
     }
 }
 
-/// While it lives, the kernel wakes no worker of this thread; then those are woken whose rings have something.
+/// Keeps the kernel from waking the workers of this thread while it lives. On drop it wakes those whose rings hold
+/// records.
 pub(super) struct DeferredWakeups(());
 
 impl DeferredWakeups {
-    /// Beginning now. It must not outlive a poll of its task, since the thread's other tasks inject too.
+    /// Defers wake-ups from now on. It must not outlive a poll of its task, because other tasks of the thread inject
+    /// too.
     pub(super) fn new() -> Self {
         WAKEUPS.with_borrow(|wakeups| {
             for wakeup in wakeups {

@@ -7,7 +7,8 @@ use ipnet::IpNet;
 use crate::config::Config;
 use stream_router::p2p::{DhtConfig, DiscoveryConfig};
 
-/// What the network has to know of it. `allowed_ips` are those that peers have now, whenever it is asked.
+/// Returns what the network must know to find peers. `allowed_ips` gives the prefixes that peers have at the time of
+/// the call.
 pub(super) fn settings(
     config: &Config,
     allowed_ips: impl Fn(&mut dyn FnMut(&IpNet)) + Send + Sync + 'static,

@@ -10,10 +10,10 @@ use tokio::time::{MissedTickBehavior, interval};
 
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Many times what a thread under load is late.
+/// Silence after which a thread counts as stuck: many times the delay of a thread under load.
 const SILENT_AFTER: Duration = Duration::from_secs(5);
 
-/// A task on each thread that notes the time; they end when this is dropped.
+/// A task on each thread that notes the time. The tasks end on drop.
 #[derive(Debug)]
 pub(super) struct Heartbeats {
     start: Instant,
@@ -24,7 +24,7 @@ pub(super) struct Heartbeats {
 #[derive(Debug)]
 struct ThreadHeartbeat {
     thread: String,
-    /// Of the last beat, after the start.
+    /// Time of the last beat, in milliseconds after the start.
     last_ms: Arc<AtomicU64>,
 }
 
@@ -55,12 +55,12 @@ impl Heartbeats {
         }
     }
 
-    /// How many threads there are.
+    /// Returns how many threads there are.
     pub(super) fn n_threads(&self) -> usize {
         self.beats.len()
     }
 
-    /// The threads that have been silent for too long at `now`, and for how long.
+    /// Returns the threads that have been silent for too long at `now`, and for how long.
     pub(super) fn silent(&self, now: Instant) -> impl Iterator<Item = (&str, Duration)> {
         let passed = now.saturating_duration_since(self.start);
         let silence = move |beat: &ThreadHeartbeat| {

@@ -36,7 +36,7 @@ use stream_router::p2p::{Keypair, Network, NetworkConfig, NetworkHandle, identit
 use stream_router_engine::flow_cache::FlowCache;
 use stream_router_engine::route_table::PeerIndex;
 
-/// Wishes for another number of workers that may wait.
+/// Requests for another number of workers or streams that may wait.
 const MAX_WISHES: usize = 4;
 
 /// How long a stopping node tries to deliver what it has accepted, and then to close its connections.
@@ -58,22 +58,22 @@ pub struct Node {
     device: Device,
 }
 
-/// The tasks, most of them on the data thread.
+/// The tasks of a node, most of them on the first data thread.
 struct Tasks {
     workers: JoinSet<io::Result<()>>,
     connections: JoinSet<()>,
     network: JoinSet<()>,
     stream_scaler: JoinSet<()>,
     uncaptured: JoinSet<io::Result<()>>,
-    /// Empty without gateways.
+    /// The task that follows the host's routes; empty without gateways.
     host_networks: JoinSet<io::Result<()>>,
 }
 
 impl Node {
-    /// Brings everything up, or nothing.
+    /// Starts every part of the node, or none.
     ///
     /// # Errors
-    /// [`NodeError`] says which part could not be had and what to do; what had been made is gone again.
+    /// [`NodeError`] says which part cannot be started and what to do. What was made before is removed again.
     ///
     /// # Panics
     /// Outside a tokio runtime with I/O and time enabled.
@@ -81,7 +81,7 @@ impl Node {
         Self::start_with(config, None).await
     }
 
-    /// Brings everything up, or nothing; requests to reload go to `reload`, if there is one to take them.
+    /// Starts every part of the node, or none. Requests to reload go to `reload`, if the node has a configuration file.
     pub(super) async fn start_with(
         config: &Config,
         reload: Option<mpsc::Sender<ReloadRequest>>,
@@ -253,8 +253,8 @@ impl Node {
         &self.reloadable.running
     }
 
-    /// Takes what of `new` a running node can take: peers, their prefixes and addresses, limits. Flows of peers that stay
-    /// see nothing of it. What needs a restart is named, and stays as it is.
+    /// Applies what a running node can take of `new`: peers, their prefixes and addresses, limits. Flows of peers that
+    /// stay are not affected. Fields that need a restart are named, and stay as they are.
     ///
     /// # Errors
     /// The node cannot take it; nothing has changed then.
@@ -262,7 +262,7 @@ impl Node {
         self.reloadable.apply(&self.device, new).await
     }
 
-    /// Waits until a part of the node fails that it cannot do without; for ever, if none does.
+    /// Waits until an indispensable part of the node fails; for ever, if none does.
     pub async fn failed(&mut self) -> NodeError {
         let ended = tokio::select! {
             Some(ended) = self.tasks.workers.join_next() => ended,

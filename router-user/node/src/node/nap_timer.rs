@@ -18,25 +18,25 @@ use stream_router_engine::pace::Pace;
 /// packets, short enough that nobody notices.
 const GRID_NS: i64 = 50_000;
 
-/// No nap is shorter.
+/// Shortest nap.
 const LEAST_NS: i64 = 20_000;
 
-/// Naps in a row of which nothing comes.
+/// Naps in a row without a packet, after which the worker sleeps.
 const MAX_IDLE: u32 = 3;
 
 thread_local! {
-    /// It is the thread that is woken, so its workers count together.
+    /// Counts the packets of all workers of this thread together, because it is the thread that is woken.
     static PACE: RefCell<Pace> = RefCell::new(Pace::new(Instant::now()));
 }
 
-/// Takes naps for one worker.
+/// A timer for the naps of one worker.
 pub(super) struct NapTimer {
     timer: AsyncFd<OwnedFd>,
     n_idle: u32,
 }
 
 impl NapTimer {
-    /// On the current runtime's reactor.
+    /// Makes a timer on the current runtime's reactor.
     ///
     /// # Errors
     /// The system gives no timer.
@@ -50,13 +50,13 @@ impl NapTimer {
         })
     }
 
-    /// The worker took so much in a turn.
+    /// Notes how much the worker took in a turn.
     pub(super) fn handle_taken(&mut self, n_packets: usize, n_bytes: usize) {
         self.n_idle = 0;
         PACE.with_borrow_mut(|pace| pace.handle_taken(n_packets, n_bytes));
     }
 
-    /// Naps if that is better than to sleep, when there was nothing to take at `now`; says whether it was.
+    /// Naps if that is better than to sleep, when there was nothing to take at `now`; returns whether it napped.
     ///
     /// # Errors
     /// The timer cannot be set or waited for.

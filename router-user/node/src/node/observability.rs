@@ -1,4 +1,4 @@
-//! The node's metrics and health, if the configuration says where they are served.
+//! The node's metrics and health, which are served if the configuration says where.
 
 use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
@@ -19,7 +19,7 @@ const STARTING: u8 = 0;
 const RUNNING: u8 = 1;
 const STOPPING: u8 = 2;
 
-/// What is served, and what it says of the node's state.
+/// The server of metrics and health, and the state of the node that it shows.
 pub(super) struct Observability {
     state: Arc<HealthState>,
     _server: MetricsServer,
@@ -34,10 +34,10 @@ struct HealthState {
 }
 
 impl Observability {
-    /// Serves, or does nothing if nothing is to be served.
+    /// Starts the server; returns `None` if the configuration names no address for it.
     ///
     /// # Errors
-    /// The address cannot be had.
+    /// The address cannot be listened on.
     pub(super) fn start(
         config: &Config,
         source: Arc<dyn Source>,
@@ -68,17 +68,17 @@ impl Observability {
         }))
     }
 
-    /// The node is up.
+    /// Notes that the node is up.
     pub(super) fn up(&self) {
         self.state.phase.store(RUNNING, Relaxed);
     }
 
-    /// The node is going down.
+    /// Notes that the node is stopping.
     pub(super) fn stopping(&self) {
         self.state.phase.store(STOPPING, Relaxed);
     }
 
-    /// A part has failed that the node cannot do without; the first one counts.
+    /// Notes that an indispensable part of the node has failed. The first failure counts.
     pub(super) fn failed(&self, error: &dyn std::error::Error) {
         let _first = self.state.failure.set(error.to_string());
     }
@@ -128,7 +128,8 @@ impl HealthState {
         HealthCheck::new("device", status, detail)
     }
 
-    /// Without a peer the node works all the same, and restarting it would not bring the peer back.
+    /// Checks whether every peer is connected. Without one the node is degraded only: to restart it would not bring the
+    /// peer back.
     fn peers(&self) -> HealthCheck {
         let status = self.source.status();
         let (connected, configured) = (status.connected_peers, status.configured_peers);

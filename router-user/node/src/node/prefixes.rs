@@ -12,7 +12,7 @@ use crate::kernel::{Kernel, KernelError};
 use stream_router_engine::host_networks::inside_peers;
 use stream_router_engine::prefix_steps::{self, Prefixes};
 
-/// Writes what both of its sides say.
+/// The kernel's prefix table, written from the prefixes of the peers and of the host.
 pub(super) struct PrefixTable {
     kernel: Arc<Kernel>,
     state: Mutex<State>,
@@ -27,7 +27,7 @@ struct State {
 }
 
 impl PrefixTable {
-    /// The table is empty.
+    /// Makes a writer for an empty table.
     pub(super) fn new(kernel: Arc<Kernel>) -> Self {
         Self {
             kernel,
@@ -35,10 +35,10 @@ impl PrefixTable {
         }
     }
 
-    /// The peers have these prefixes from now on, and their flows are looked up anew.
+    /// Writes the prefixes that the peers have from now on; their flows are looked up again.
     ///
     /// # Errors
-    /// The table cannot be written; it is what it was before, unless the log says otherwise.
+    /// The table cannot be written. It is as it was before, unless the log says otherwise.
     pub(super) fn set_peers(&self, table: &PeerTable) -> Result<(), KernelError> {
         let prefixes = table.all().iter().flat_map(|configured| {
             let owner = configured.peer.index.0;
@@ -48,10 +48,10 @@ impl PrefixTable {
         self.update(|state| state.peers = peers).map(drop)
     }
 
-    /// The host has these networks from now on; says whether that changed the table.
+    /// Writes the networks that the host has from now on; returns whether that changed the table.
     ///
     /// # Errors
-    /// As [`PrefixTable::set_peers`].
+    /// Fails as [`PrefixTable::set_peers`] does.
     pub(super) fn set_host(&self, networks: BTreeSet<IpNet>) -> Result<bool, KernelError> {
         self.update(|state| state.host = networks)
     }

@@ -1,4 +1,5 @@
-//! What a node may have to do, and whether the process may: looked at before anything is made, and by the doctor.
+//! The capabilities that a node uses, and whether the process has them: checked before anything is made, and by the
+//! doctor.
 
 use std::fs;
 use std::io;
@@ -13,10 +14,10 @@ use crate::config::{Config, Sink};
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Capability {
     pub(crate) name: &'static str,
-    /// One of these gives it.
+    /// Capabilities any of which is enough.
     any_of: CapabilitySet,
     what_for: &'static str,
-    /// A node runs without it.
+    /// Whether a node runs without the capability.
     pub(crate) is_optional: bool,
 }
 
@@ -60,7 +61,7 @@ const NET_BIND_SERVICE: Capability = Capability {
 /// First port that needs no capability, unless `net.ipv4.ip_unprivileged_port_start` says otherwise.
 const FIRST_FREE_PORT: u16 = 1024;
 
-/// What the node of this configuration uses.
+/// Returns the capabilities that the node of this configuration uses.
 pub(crate) fn needed(config: &Config) -> Vec<Capability> {
     let first_free = fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start")
         .ok()
@@ -80,15 +81,15 @@ pub(crate) fn needed(config: &Config) -> Vec<Capability> {
     needed
 }
 
-/// Those of `needed` that the process lacks.
+/// Returns those of `needed` that the process lacks.
 ///
 /// # Errors
-/// The kernel does not say what it has.
+/// The kernel does not say which capabilities the process has.
 pub(crate) fn missing(needed: &[Capability]) -> io::Result<Vec<Capability>> {
     Ok(missing_from(capabilities(None)?.effective, needed))
 }
 
-/// Names capabilities, and what each is for.
+/// Returns the names of capabilities, and what each is for.
 pub(crate) fn described(capabilities: &[Capability]) -> String {
     let described = capabilities
         .iter()

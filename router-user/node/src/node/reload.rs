@@ -1,9 +1,9 @@
-//! Another configuration for a running node: what it takes at once, and in which order.
+//! Applies another configuration to a running node: what takes effect at once, and in which order.
 //!
-//! Nothing changes unless all of it can. Then the new peers' prefixes are routed to the device, where nobody takes their
-//! packets yet; the kernel's table follows, then the workers and receivers, which see one table or the other and nothing
-//! in between; then connections are closed and dialled; the routes that nobody needs any more go last. So a peer that is
-//! gone has no address before it has no connection, and a flow of another peer sees nothing of it all.
+//! Nothing changes unless all of it can. Then the new peers' prefixes are routed to the device, where nobody takes
+//! their packets yet; the kernel's table follows, then the workers and receivers, which see one table or the other and
+//! nothing in between; then connections are closed and dialled; the routes that nobody needs any more go last. So a
+//! peer that is gone has no address before it has no connection, and a flow of another peer sees nothing of it all.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -22,10 +22,10 @@ use stream_router::p2p::{NetworkHandle, PeerConfig, StartError};
 use stream_router_engine::causes::with_sources;
 use stream_router_engine::flow_cache::FlowCache;
 
-/// Why a running node does not take a configuration. It goes on with the one it has.
+/// Why a running node refuses a configuration. It goes on with the one it has.
 #[derive(Debug, Error)]
 pub enum ReloadError {
-    /// The peers are not such as a node can have.
+    /// A node cannot have these peers.
     #[error("cannot take these peers")]
     Peers(#[from] StartError),
     /// A peer's prefix is an address of the running node's device.
@@ -36,27 +36,27 @@ pub enum ReloadError {
         /// The prefix.
         net: IpNet,
     },
-    /// Peers that are going leave no room for those that come.
+    /// Peers that are about to go leave no index for new ones.
     #[error(transparent)]
     NoRoom(#[from] NoRoom),
     /// A prefix cannot be routed to the device.
     #[error("cannot route a peer's prefix to the device")]
     Device(#[from] DeviceError),
-    /// The kernel's prefix table.
+    /// The kernel's prefix table cannot be changed.
     #[error("cannot change the kernel's prefix table")]
     Kernel(#[from] KernelError),
 }
 
-/// What a running node took of a configuration.
+/// What a reload has changed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Reloaded {
-    /// What is different.
+    /// Differences between the old and the new configuration.
     pub changes: Changes,
-    /// What could not be done to the end, or is without effect, and why.
+    /// What could not be finished or has no effect, and why.
     pub notes: Vec<String>,
 }
 
-/// What of a node can be changed, and what it runs with.
+/// The parts of a node that a reload can change, and the configuration that it runs with.
 pub(super) struct Reloadable {
     pub(super) running: Config,
     pub(super) registry: PeerRegistry,
@@ -69,7 +69,7 @@ pub(super) struct Reloadable {
 }
 
 impl Reloadable {
-    /// Takes what of `new` a running node can take; all of it or, on an error, nothing.
+    /// Applies everything of `new` that a running node can take, or, on an error, nothing.
     pub(super) async fn apply(&mut self, device: &Device, new: &Config) -> Result<Reloaded, ReloadError> {
         let changes = self.running.changes(new);
         let adopted = self.running.adopting(new);
@@ -100,7 +100,7 @@ impl Reloadable {
     }
 }
 
-/// The peers of a configuration as the network knows them.
+/// Returns the peers of a configuration as the network knows them.
 pub(super) fn network_peers(config: &Config) -> Vec<PeerConfig> {
     let peer = |peer: &crate::config::PeerConfig| PeerConfig {
         peer: peer.id(),
@@ -109,7 +109,8 @@ pub(super) fn network_peers(config: &Config) -> Vec<PeerConfig> {
     config.peers().iter().map(peer).collect()
 }
 
-/// The file was checked against the addresses that stand in it, which are not those of the running node if they changed.
+/// Checks the prefixes against the addresses of the running node. The file was checked against its own, which may
+/// differ.
 fn check_addresses(config: &Config) -> Result<(), ReloadError> {
     let own: BTreeSet<_> = config
         .device()
@@ -142,7 +143,7 @@ async fn add_routes(device: &Device, nets: &[IpNet]) -> Result<(), DeviceError> 
     Ok(())
 }
 
-/// Returns what could not be removed.
+/// Removes routes, and returns a text for each that could not be removed.
 async fn remove_routes(device: &Device, nets: impl IntoIterator<Item = &IpNet>) -> Vec<String> {
     let mut left = Vec::new();
     for net in nets {

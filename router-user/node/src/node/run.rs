@@ -21,7 +21,7 @@ const MAX_RELOADS: usize = 4;
 /// reads `file` again.
 ///
 /// # Errors
-/// What kept it from starting, running or stopping in order.
+/// The node could not start, run or stop in order.
 pub(crate) fn run(config: &Config, file: &Path, logs: &Logs) -> Result<(), NodeError> {
     let system = |action| move |source| NodeError::System { action, source };
     let runtime = tokio::runtime::Builder::new_current_thread()

@@ -1,4 +1,4 @@
-//! What the service manager that started the node is told (sd_notify(3)): ready, how it goes, alive, stopping.
+//! Tells the service manager that started the node (sd_notify(3)) its state: ready, status, alive, stopping.
 //!
 //! A node is alive while the main thread and every data thread take up new work.
 
@@ -13,20 +13,20 @@ use super::data_thread::Runtimes;
 use super::heartbeat::Heartbeats;
 use stream_router::p2p::NetworkHandle;
 
-/// Between two looks at the node, if the watchdog does not ask for more.
+/// Time between two reports, unless the watchdog asks for more of them.
 const PERIOD: Duration = Duration::from_secs(10);
 
-/// Signs of life within the time that the watchdog allows: one may be late without harm.
+/// Signs of life within the time that the watchdog allows; one may be late without harm.
 const N_SIGNS: u32 = 3;
 
-/// Tells the service manager how it goes, until it is dropped.
+/// Reports the state of the node to the service manager until it is dropped.
 #[derive(Debug)]
 pub(super) struct Service {
     reporter: Option<JoinHandle<()>>,
 }
 
 impl Service {
-    /// Says that the node is up, and from then on how many peers are connected and that its threads live.
+    /// Reports that the node is up, and from then on how many peers are connected and that its threads are alive.
     ///
     /// # Panics
     /// Outside the main runtime.
@@ -46,7 +46,7 @@ impl Service {
         }
     }
 
-    /// Says that the node stops.
+    /// Reports that the node stops.
     pub(super) fn stopping(self) {
         tell(&[NotifyState::Stopping, NotifyState::Status("stopping")]);
     }
@@ -60,7 +60,7 @@ impl Drop for Service {
     }
 }
 
-/// Runs on the main thread: if that hangs, nothing is said.
+/// The task that reports. It runs on the main thread: if that hangs, no sign of life is sent.
 struct Reporter {
     watchdog: Option<Duration>,
     threads: Heartbeats,
@@ -91,7 +91,7 @@ impl Reporter {
     }
 }
 
-/// Not 0, which no interval can be.
+/// Returns the time between two reports. It is never 0, which no interval can be.
 fn period(watchdog: Option<Duration>) -> Duration {
     let wanted = watchdog.map_or(PERIOD, |limit| limit / N_SIGNS);
     wanted.clamp(Duration::from_millis(1), PERIOD)

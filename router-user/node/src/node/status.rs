@@ -1,4 +1,4 @@
-//! What an operator sees, gathered from every part of the node.
+//! Gathers from every part of the node what an operator sees.
 
 mod flow_list;
 mod kernel_features;
@@ -31,7 +31,7 @@ const HOOK_REASON: &str =
 const SINK: &str = "ring buffer";
 const SINK_REASON: &str = "AF_XDP sockets are for gateways: a TUN device has no receive queue";
 
-/// Answers for the node.
+/// Answers the requests of the control socket and of the metrics server for the node.
 pub(super) struct NodeStatus {
     parts: StatusParts,
     started: Instant,

@@ -16,7 +16,7 @@ use crate::bench::underlay::{HostPair, OUTER};
 
 const LIMIT: Duration = Duration::from_secs(20);
 
-/// Starts one on each host; everything that is not addresses and names is what it ships with.
+/// Starts Nebula on each host; everything but addresses and names is as it is shipped.
 pub(super) fn start(
     installed: &InstalledProgram,
     underlay: &HostPair,

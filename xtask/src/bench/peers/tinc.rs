@@ -16,7 +16,7 @@ use crate::bench::underlay::{HostPair, OUTER};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// Starts one on each host; everything that is not addresses and names is what it ships with.
+/// Starts tinc on each host; everything but addresses and names is as it is shipped.
 pub(super) fn start(
     installed: &InstalledProgram,
     underlay: &HostPair,
@@ -68,12 +68,12 @@ fn home(directory: &Path, side: usize) -> std::path::PathBuf {
     directory.join(format!("home{side}"))
 }
 
-/// What the first side knows of the second.
+/// Returns what the first side knows of the second.
 fn host_file(directory: &Path, of: usize, on: usize) -> std::path::PathBuf {
     home(directory, of).join("hosts").join(format!("host{on}"))
 }
 
-/// The directories of shared libraries that were unpacked beside the program.
+/// Returns the directories of shared libraries that were unpacked beside the program.
 fn libraries(root: &Path) -> String {
     let places = ["lib", "usr/lib"].map(|place| fs::read_dir(root.join(place)));
     let directories = places.into_iter().flatten().flatten().flatten();

@@ -27,7 +27,7 @@ const PORT: u16 = 51820;
 /// What `wg-quick` gives a device over a link of 1500 bytes.
 const MTU: &str = "1420";
 
-/// Starts one on each host with these arguments before the device's name.
+/// Starts WireGuard on each host with these arguments before the device's name.
 pub(super) fn start(
     installed: &InstalledProgram,
     arguments: &[&str],
@@ -70,7 +70,7 @@ fn configure(
     Ok(daemon)
 }
 
-/// One request of the cross-platform interface, see <https://www.wireguard.com/xplatform/>.
+/// Sends one request of the cross-platform interface, see <https://www.wireguard.com/xplatform/>.
 fn configuration(side: usize) -> String {
     let other = 1 - side;
     format!(

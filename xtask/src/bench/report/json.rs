@@ -35,7 +35,7 @@ struct FigureJson<'a> {
 }
 
 impl ComparisonReport {
-    /// Every value, with the median and the spread.
+    /// Returns every value, with the median and the spread.
     pub(super) fn json(&self) -> Result<String> {
         let run = RunJson {
             machine: &self.machine,

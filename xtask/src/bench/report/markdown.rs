@@ -14,7 +14,7 @@ Loss is random and at the receiver, so it meets data and not acknowledgements. \
 Versions with a dash are Debian's.\n";
 
 impl ComparisonReport {
-    /// A line on the run, a table for each link, and what is missing with the reason.
+    /// Returns a line on the run, a table for each link, and what is missing with the reason.
     pub(super) fn markdown(&self) -> String {
         let machine = &self.machine;
         let mut text = format!(
@@ -101,7 +101,7 @@ fn cell(column: &VpnColumn, link: LinkKind, figure: Figure) -> String {
     }
 }
 
-/// Three digits that say something.
+/// Returns a value with three significant digits.
 pub(super) fn rounded(value: f64) -> String {
     let decimals = match value.abs() {
         size if size >= 100.0 => 0,

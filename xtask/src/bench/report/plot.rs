@@ -37,7 +37,7 @@ const CEILING: RGBColor = RGBColor(0xdd, 0xe1, 0xe6);
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 
 impl ComparisonReport {
-    /// A picture of the medians, with the spread as a line.
+    /// Returns a picture of the medians, with the spread as a line.
     pub(super) fn svg(&self) -> Result<String> {
         let mut svg = String::new();
         self.draw(&mut svg)

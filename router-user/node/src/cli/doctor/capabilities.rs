@@ -1,4 +1,4 @@
-//! What the process may do; a node started from the same place may do as much.
+//! Checks the capabilities of the process; a node started from the same place has the same ones.
 
 use super::finding::Finding;
 use super::input::CheckInput;
@@ -6,7 +6,7 @@ use crate::node::privileges::{described, missing, needed};
 
 const CHECK: &str = "capabilities";
 
-/// Looks at the process's own.
+/// Checks the capabilities of this process.
 pub(super) fn check(input: &CheckInput) -> Vec<Finding> {
     let needed = needed(&input.config);
     let missing = match missing(&needed) {

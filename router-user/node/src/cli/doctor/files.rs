@@ -1,4 +1,4 @@
-//! The configuration and the key file.
+//! Checks the configuration and the key file.
 
 use std::io;
 use std::path::Path;
@@ -8,7 +8,7 @@ use super::input::CheckInput;
 use crate::config::{Config, ConfigError};
 use stream_router::p2p::identity::{self, IdentityError};
 
-/// What loading the configuration gave; `None` without one.
+/// Judges the outcome of loading the configuration; `None` stands for no configuration.
 pub(super) fn configuration(file: Option<&Path>, loaded: Option<&Result<Config, ConfigError>>) -> Finding {
     const CHECK: &str = "configuration";
     let (Some(file), Some(loaded)) = (file, loaded) else {
@@ -49,7 +49,7 @@ pub(super) fn configuration(file: Option<&Path>, loaded: Option<&Result<Config, 
     }
 }
 
-/// Whether the node has an identity that is its own.
+/// Checks that the node has an identity that nobody else can use.
 pub(super) fn key(input: &CheckInput) -> Option<Finding> {
     let path = input.config.node().key();
     let loaded = identity::load(path).map(|keypair| keypair.public().to_peer_id().to_string());

@@ -1,7 +1,7 @@
-//! Whether this host's firewall lets peers in: the rules of nftables, followed for a new packet to each port.
+//! Checks whether this host's firewall lets peers in: follows the rules of nftables for a new packet to each port.
 //!
-//! What a rule asks that is not known beforehand, such as where a packet comes from, makes the answer "cannot tell", if it
-//! matters. Firewalls on the way are not looked at.
+//! What a rule asks that is not known beforehand, such as where a packet comes from, makes the answer "cannot tell", if
+//! it matters. Firewalls on the way are not looked at.
 
 mod ruleset;
 
@@ -19,7 +19,7 @@ const CHECK: &str = "firewall";
 /// Names of the tables of the old iptables, which nft does not show.
 const OLD_TABLES: [&str; 2] = ["/proc/net/ip_tables_names", "/proc/net/ip6_tables_names"];
 
-/// Follows the rules for every address that is listened on.
+/// Follows the rules for every address that the node listens on.
 pub(super) fn check(input: &CheckInput) -> Vec<Finding> {
     let listen = input.config.node().listen().iter().filter_map(ListenAddress::of);
     let listen: Vec<_> = listen

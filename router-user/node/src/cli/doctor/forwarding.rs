@@ -1,10 +1,10 @@
-//! What the host does with packets that come out of the tunnel: reverse-path filter, forwarding, IPv6.
+//! Checks what the host does with packets that come out of the tunnel: reverse-path filter, forwarding, IPv6.
 
 use super::finding::Finding;
 use super::input::CheckInput;
 use super::sysctl::read;
 
-/// Looks at the settings that hold for the device, or will when it is made.
+/// Checks the settings that apply to the device, or will apply when it is made.
 pub(super) fn check(input: &CheckInput) -> Vec<Finding> {
     let device = input.config.device();
     let own = |family: &str, name: &str| {
@@ -41,7 +41,7 @@ pub(super) fn check(input: &CheckInput) -> Vec<Finding> {
     findings
 }
 
-/// The kernel takes the larger of the two: 0 none, 1 strict, 2 loose.
+/// Judges the reverse-path filter. The kernel takes the larger of the two values: 0 none, 1 strict, 2 loose.
 fn judge_rp_filter(all: Option<&str>, own: Option<&str>) -> Finding {
     const CHECK: &str = "rp_filter";
     let (Some(all), Some(own)) = (all, own) else {

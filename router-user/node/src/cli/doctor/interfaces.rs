@@ -1,4 +1,4 @@
-//! The interfaces: the device's name and MTU, offloads and MTU of those below the tunnel, XDP at gateways.
+//! Checks the interfaces: the device's name and MTU, offloads and MTU of those below the tunnel, XDP at gateways.
 
 use std::collections::BTreeSet;
 
@@ -10,10 +10,10 @@ use super::node::RunningNode;
 use crate::control::GatewayStatus;
 use crate::device::{Interface, Netlink, NetlinkError, Offload, driver, has_offload};
 
-/// QUIC begins with datagrams of 1200 bytes (RFC 9000, 14); with an IPv6 and a UDP header.
+/// Least MTU for QUIC, which begins with datagrams of 1200 bytes (RFC 9000, 14), here with an IPv6 and a UDP header.
 const QUIC_MIN_MTU: u32 = 1248;
 
-/// Without one of these the node's own segments are cut or glued packet by packet.
+/// Offloads without which the node's own segments are cut or joined packet by packet.
 const OFFLOADS: [(Offload, &str); 4] = [
     (Offload::TxChecksum, "tx"),
     (Offload::Tso, "tso"),
@@ -27,7 +27,7 @@ struct InterfaceState {
     has_xdp: bool,
 }
 
-/// Looks at the device, the `underlays` and the gateways.
+/// Checks the device, the `underlays` and the gateways.
 ///
 /// # Errors
 /// The system gives no runtime.
@@ -94,14 +94,14 @@ fn judge_device(name: &str, mtu: u32, link: Option<&Interface>, input: &CheckInp
     judge_device_of(name, mtu, link.map(|link| link.mtu), owner)
 }
 
-/// Whose an interface with the device's name would be.
+/// Owner of an interface with the device's name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Owner {
-    /// The running node's.
+    /// The interface is the running node's.
     Node,
-    /// Somebody else's.
+    /// The interface belongs to something else.
     Other,
-    /// Perhaps the running node's.
+    /// The interface may be the running node's.
     Unknown,
 }
 
@@ -169,7 +169,7 @@ fn judge_offloads(name: &str, states: &[(&str, Option<bool>)]) -> Finding {
     finding.about(name)
 }
 
-/// Packets travel in streams, which are cut as the path needs it; only QUIC has a least size.
+/// Judges the MTU below the tunnel. Streams are cut as the path needs it; only QUIC has a least size.
 fn judge_mtu(name: &str, mtu: u32, has_quic: bool) -> Finding {
     const CHECK: &str = "mtu";
     let finding = if has_quic && mtu < QUIC_MIN_MTU {

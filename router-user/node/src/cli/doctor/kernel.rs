@@ -1,4 +1,4 @@
-//! The running kernel: version, types, BPF file system, JIT.
+//! Checks the running kernel: version, types, BPF file system, JIT.
 
 use std::fs;
 use std::path::Path;
@@ -8,15 +8,15 @@ use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 use super::finding::Finding;
 use crate::kernel::BPFFS;
 
-/// `bpf_ringbuf_reserve_dynptr` came with it.
+/// Oldest kernel that runs the programs: `bpf_ringbuf_reserve_dynptr` came with it.
 const MIN_VERSION: (u32, u32) = (5, 19);
-/// UDP super-packets can be injected from it on.
+/// First kernel into which UDP super-packets can be injected.
 const UDP_OFFLOAD_VERSION: (u32, u32) = (6, 2);
 
 const BTF: &str = "/sys/kernel/btf/vmlinux";
 const JIT: &str = "/proc/sys/net/core/bpf_jit_enable";
 
-/// Looks at what needs no trying.
+/// Checks what can be told without a trial.
 pub(super) fn check() -> Vec<Finding> {
     let release = nix::sys::utsname::uname().ok();
     let release = release.map(|name| name.release().to_string_lossy().into_owned());

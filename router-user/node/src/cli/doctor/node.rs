@@ -1,4 +1,4 @@
-//! Whether a node runs here already.
+//! Checks whether a node runs here already.
 
 use std::fs;
 use std::io;
@@ -10,19 +10,19 @@ use crate::cli::request::wait;
 use crate::cli::units::seconds;
 use crate::control::{ControlError, Status, fetch};
 
-/// Who answers at the control socket.
+/// The answer at the control socket.
 #[derive(Debug)]
 pub(super) enum RunningNode {
-    /// A node.
+    /// A node answers.
     Yes(Box<Status>),
-    /// Nobody.
+    /// No node answers.
     No,
-    /// It may not be asked.
+    /// The process may not ask.
     Unknown,
 }
 
 impl RunningNode {
-    /// What the running node says of itself.
+    /// Returns the status of the running node.
     pub(super) fn status(&self) -> Option<&Status> {
         match self {
             Self::Yes(status) => Some(status),
@@ -31,7 +31,7 @@ impl RunningNode {
     }
 }
 
-/// What stands in the place of the control socket.
+/// What is at the path of the control socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum SocketPlace {
     Nothing,
@@ -39,7 +39,7 @@ enum SocketPlace {
     Other,
 }
 
-/// Asks whoever is at `socket`.
+/// Asks the node at `socket`.
 ///
 /// # Errors
 /// The system gives no runtime.

@@ -1,4 +1,4 @@
-//! The addresses to listen on: free, or served by the node that runs.
+//! Checks the addresses to listen on: each is free, or served by the running node.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
@@ -10,7 +10,7 @@ use super::finding::Finding;
 use super::input::CheckInput;
 use super::node::RunningNode;
 
-/// An address to listen on, apart.
+/// An address to listen on, taken apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct ListenAddress {
     pub(super) is_tcp: bool,
@@ -18,7 +18,7 @@ pub(super) struct ListenAddress {
 }
 
 impl ListenAddress {
-    /// Reads a multiaddress of ours.
+    /// Reads a multiaddress of the configuration.
     pub(super) fn of(address: &Multiaddr) -> Option<Self> {
         let mut parts = address.iter();
         let ip: IpAddr = match parts.next()? {
@@ -37,12 +37,12 @@ impl ListenAddress {
         })
     }
 
-    /// The protocol's name.
+    /// Returns the protocol's name.
     pub(super) fn protocol(self) -> &'static str {
         if self.is_tcp { "tcp" } else { "udp" }
     }
 
-    /// Takes the address for a moment.
+    /// Binds the address for a moment.
     fn try_bind(self) -> io::Result<()> {
         if self.is_tcp {
             TcpListener::bind(self.at).map(drop)
@@ -52,7 +52,7 @@ impl ListenAddress {
     }
 }
 
-/// Looks at every address of the configuration.
+/// Checks every address of the configuration.
 pub(super) fn check(input: &CheckInput) -> Vec<Finding> {
     let served: Vec<_> = input
         .running

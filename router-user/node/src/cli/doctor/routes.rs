@@ -1,4 +1,4 @@
-//! The ways to the peers: for each address that is dialled a route, and not through the tunnel itself.
+//! Checks the routes to the peers: each address that is dialled has one, and not through the tunnel itself.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -12,11 +12,11 @@ use nix::ifaddrs::getifaddrs;
 use super::finding::Finding;
 use super::input::CheckInput;
 
-/// Nobody's (RFC 5737): where it would go is where the default route leads.
+/// An address that no host has (RFC 5737): its route is the default route.
 const ANYWHERE: IpAddr = IpAddr::V4(Ipv4Addr::new(203, 0, 113, 1));
 const ANY_PORT: u16 = 9;
 
-/// How packets to an address leave the host.
+/// The route that packets to an address take.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Route {
     source: IpAddr,
@@ -24,7 +24,7 @@ struct Route {
     interface: Option<String>,
 }
 
-/// Looks at every address; returns also the interfaces that the peers are reached through, or the one of the default
+/// Checks every address. Returns also the interfaces through which the peers are reached, or that of the default
 /// route for a node that dials nobody.
 pub(super) fn check(input: &CheckInput) -> (Vec<Finding>, BTreeSet<String>) {
     let device = input.config.device().name();
@@ -59,7 +59,7 @@ fn ip_of(address: &Multiaddr) -> Option<IpAddr> {
     })
 }
 
-/// Connecting a datagram socket looks the route up and sends nothing.
+/// Looks the route to `ip` up by connecting a datagram socket, which sends nothing.
 fn route_to(ip: IpAddr) -> io::Result<Route> {
     let any: IpAddr = match ip {
         IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),

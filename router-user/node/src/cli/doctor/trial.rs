@@ -1,4 +1,5 @@
-//! What can only be told by trying: device, programs and hook, made in a network namespace that ends with the trial.
+//! Checks by trial what cannot be told otherwise: makes device, programs and hook in a network namespace that ends with
+//! it.
 
 use std::error::Error;
 use std::time::Duration;
@@ -13,11 +14,11 @@ use crate::kernel::{Kernel, KernelConfig, KernelError, SocketPool};
 
 const DEVICE: &str = "sr-doctor";
 const MTU: u32 = 1420;
-/// As small as may be: it is memory for nothing.
+/// Flows in the trial's table, as few as possible: the memory is not used.
 const MAX_CONNECTIONS: u32 = 4096;
 const RING_BYTES: u32 = 1 << 20;
 
-/// What trying gave; `None` for what was not tried.
+/// The outcome of the trial; `None` for what was not tried.
 #[derive(Debug, Default)]
 struct Trial {
     /// Why no namespace could be made.
@@ -29,7 +30,7 @@ struct Trial {
     sockets: Option<std::io::Result<()>>,
 }
 
-/// Tries, and takes everything down again.
+/// Makes everything, removes it again, and judges the outcome.
 pub(super) fn check(input: &CheckInput) -> Vec<Finding> {
     let gateways = input.config.gateways();
     let with_gateway = !gateways.is_empty();
@@ -144,7 +145,7 @@ fn judge_refusal(check: &'static str, error: &KernelError) -> Finding {
     }
 }
 
-/// An error with its causes; the verifier's last word is enough of what it says.
+/// Returns the text of an error with its causes. Of a long one, such as the verifier's, the beginning is enough.
 fn chain(error: &(dyn Error + 'static)) -> String {
     const MAX_CHARS: usize = 400;
     let mut text = error.to_string();

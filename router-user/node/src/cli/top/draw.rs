@@ -38,16 +38,16 @@ const HELP: [(&str, &str); 11] = [
     ("q, Esc, Ctrl-C", "quit"),
 ];
 
-/// From this size on a second row of panes is there.
+/// Least width and height of a screen with a second row of panes.
 const LARGE: (u16, u16) = (120, 36);
 const SECOND_ROW: u16 = 10;
-/// Below this width a graph is a smear.
+/// Least width of a screen with graphs that can be read.
 const MIN_GRAPHS: u16 = 50;
 
-/// What is silent for longer than this, and than three looks, is said to be.
+/// Silence, if it is also longer than three intervals, after which the view says that the node does not answer.
 const SILENT_AFTER: Duration = Duration::from_secs(3);
 
-/// Draws everything; `now` is since the start of the view.
+/// Draws everything; `now` is the time since the start of the view.
 pub(super) fn draw(frame: &mut Frame<'_>, model: &Model, view: &mut View, now: Duration) {
     let area = frame.area();
     let Some(snapshot) = model.snapshot() else {
@@ -95,7 +95,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, model: &Model, view: &mut View, now: D
 
 const LARGE_HEIGHT: u16 = LARGE.1;
 
-/// What is wrong with the answers, if anything is.
+/// Returns the text that says that the node does not answer, if it does not.
 fn silence(snapshot: &NodeSnapshot, model: &Model, view: &View, now: Duration) -> Option<String> {
     let silent = now.saturating_sub(snapshot.at);
     let is_silent = silent > SILENT_AFTER.max(view.interval() * 3) && !view.is_paused();
@@ -215,7 +215,7 @@ fn draw_tabs(frame: &mut Frame<'_>, view: &View, summary: &ListSummary, area: Re
     frame.render_widget(tabs, area);
 }
 
-/// The first panes that are not chosen, so that a large screen shows what is busy and what is lost at once.
+/// Draws the first panes that are not chosen, so that a large screen shows at once what is busy and what is lost.
 fn draw_second_row(frame: &mut Frame<'_>, snapshot: &NodeSnapshot, view: &mut View, area: Rect) {
     let chosen = view.pane();
     let others = [Pane::Workers, Pane::Drops, Pane::Peers];

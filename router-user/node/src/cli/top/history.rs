@@ -3,13 +3,13 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-/// At the fastest pace these are 10 minutes.
+/// Most points kept; at the shortest interval these are 10 minutes.
 const MAX_POINTS: usize = 1200;
 
-/// A graph shows at least this much time.
+/// Least time that a graph shows.
 const SHOWN: Duration = Duration::from_secs(120);
 
-/// Throughput between two looks.
+/// Throughput between two answers.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct ThroughputPoint {
     pub(super) from: Duration,
@@ -33,12 +33,13 @@ impl ThroughputHistory {
         self.points.push_back(point);
     }
 
-    /// The newest point.
+    /// Returns the newest point.
     pub(super) fn latest(&self) -> Option<&ThroughputPoint> {
         self.points.back()
     }
 
-    /// Means of `of` in `n` stretches of time, the last of which holds `now`; `None` where nothing is known.
+    /// Returns the means of `of` in `n` stretches of time, the last of which holds `now`; `None` where nothing is
+    /// known.
     pub(super) fn columns(
         &self,
         n: usize,
@@ -72,7 +73,7 @@ impl ThroughputHistory {
     }
 }
 
-/// The time that one of `n` columns stands for.
+/// Returns the time that one of `n` columns stands for.
 pub(super) fn column_width(n: usize) -> Duration {
     let seconds = SHOWN.as_secs().div_ceil(n.max(1) as u64);
     Duration::from_secs(seconds.max(1))

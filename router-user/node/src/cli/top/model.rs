@@ -1,4 +1,4 @@
-//! What the node said, and how fast it changes.
+//! The answers of the node, and how fast they change.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -12,17 +12,17 @@ use crate::control::{
     StreamList, StreamStatus, WorkerList, WorkerStatus,
 };
 
-/// What the node said at one moment.
+/// The answers of the node at one moment.
 #[derive(Clone, Debug)]
 pub(super) struct NodeSample {
-    /// Since the start of the view.
+    /// Time since the start of the view.
     pub(super) at: Duration,
     pub(super) status: Status,
     pub(super) peers: PeerList,
     pub(super) workers: WorkerList,
     pub(super) streams: StreamList,
     pub(super) counters: CounterList,
-    /// When they were asked for.
+    /// Flows, if they were asked for.
     pub(super) flows: Option<FlowList>,
 }
 
@@ -47,7 +47,7 @@ pub(super) struct NodeSnapshot {
     pub(super) flows: Option<FlowSnapshot>,
 }
 
-/// The last flows, which are not asked for as often.
+/// The last flows, which are asked for less often.
 #[derive(Debug)]
 pub(super) struct FlowSnapshot {
     pub(super) at: Duration,
@@ -55,7 +55,7 @@ pub(super) struct FlowSnapshot {
     pub(super) flows: Vec<WithRates<Flow, FlowRates>>,
 }
 
-/// Something and its rates, which are `None` until it was seen twice.
+/// A value and its rates, which are `None` until it was seen twice.
 #[derive(Debug)]
 pub(super) struct WithRates<T, R> {
     pub(super) now: T,
@@ -92,7 +92,7 @@ pub(super) struct FlowRates {
 }
 
 impl Model {
-    /// Takes what the node said.
+    /// Takes the answers of the node.
     pub(super) fn handle_sample(&mut self, sample: NodeSample) {
         self.trouble = None;
         let before = self.snapshot.take().filter(|before| before.is_same_run(&sample));
@@ -113,29 +113,29 @@ impl Model {
         self.snapshot = Some(snapshot);
     }
 
-    /// Takes that the node did not answer; what it said before stays.
+    /// Notes that the node did not answer; its earlier answers stay.
     pub(super) fn handle_failure(&mut self, error: &ControlError) {
         self.trouble = Some(error.to_string());
     }
 
-    /// What the node said last.
+    /// Returns the last answers of the node.
     pub(super) fn snapshot(&self) -> Option<&NodeSnapshot> {
         self.snapshot.as_ref()
     }
 
-    /// Throughput of the last minutes.
+    /// Returns the throughput of the last minutes.
     pub(super) fn history(&self) -> &ThroughputHistory {
         &self.history
     }
 
-    /// Why it did not answer, if it did not since.
+    /// Returns why the node does not answer, if it has not answered since.
     pub(super) fn trouble(&self) -> Option<&str> {
         self.trouble.as_deref()
     }
 }
 
 impl NodeSnapshot {
-    /// Whether counts can be compared: a node that was started again begins at 0.
+    /// Returns whether counts can be compared: a node that was started again begins at 0.
     fn is_same_run(&self, sample: &NodeSample) -> bool {
         let (before, now) = (&self.status, &sample.status);
         before.peer_id == now.peer_id && before.uptime_seconds <= now.uptime_seconds
@@ -245,7 +245,7 @@ struct Counts {
     flows: Option<FlowSnapshot>,
 }
 
-/// Rates each by what the one with the same key was before.
+/// Rates each value by the earlier value with the same key.
 fn rated<T, R, K: Hash + Eq>(
     now: Vec<T>,
     before: Vec<T>,

@@ -1,4 +1,4 @@
-//! What each pane shows of the node.
+//! What each pane of the view shows.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -12,7 +12,7 @@ use crate::control::{
     WorkerStatus,
 };
 
-/// A list of the view.
+/// A pane of the view, which shows a list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Pane {
     Peers,
@@ -79,7 +79,7 @@ const DROPS: [Column; 5] = [
     Column::flexible("MEANING", 1, 20),
 ];
 
-/// Characters of a bar.
+/// Number of characters in a bar.
 const BAR: usize = 10;
 
 impl Pane {
@@ -111,7 +111,7 @@ impl Pane {
         }
     }
 
-    /// The busiest first; workers by number, as there are few and they should not jump.
+    /// Returns the initial order: the busiest first, but workers by number, as there are few and they should not jump.
     pub(super) fn first_order(self) -> Order {
         let by = match self {
             Self::Peers => "TX",
@@ -146,12 +146,12 @@ impl Pane {
         }
     }
 
-    /// Whether the filter says anything about it.
+    /// Returns whether the filter applies to the pane.
     pub(super) fn is_filtered(self) -> bool {
         matches!(self, Self::Peers | Self::Streams | Self::Flows)
     }
 
-    /// Its rows, in order.
+    /// Returns the rows of the pane, in order.
     pub(super) fn rows(self, snapshot: &NodeSnapshot, filter: &Filter, order: Order) -> Vec<Row> {
         let mut rows: Vec<Row> = match self {
             Self::Peers => {
@@ -178,7 +178,7 @@ impl Pane {
         rows
     }
 
-    /// What stands there when there is no row.
+    /// Returns the text that is shown when there is no row.
     pub(super) fn empty(self, snapshot: &NodeSnapshot, filter: &Filter) -> &'static str {
         let is_filtered = self.is_filtered() && !filter.text().is_empty();
         match self {
@@ -303,7 +303,7 @@ fn drop(drop: &WithRates<CounterStatus, Option<f64>>) -> Row {
     Row { cells }
 }
 
-/// What is lost now is worse than what was lost once.
+/// Returns the tone of a counter of drops: packets lost now are worse than those lost earlier.
 fn warned(cell: Cell, rate: Option<f64>, all: u64) -> Cell {
     let tone = match (rate, all) {
         (Some(rate), _) if rate > 0.0 => Tone::Bad,
@@ -313,7 +313,7 @@ fn warned(cell: Cell, rate: Option<f64>, all: u64) -> Cell {
     cell.with_tone(tone)
 }
 
-/// The id behind an address is the peer's, which has a column.
+/// Returns an address without the peer's id, which has a column of its own.
 fn without_id(address: &str) -> &str {
     address
         .split_once("/p2p/")
@@ -327,7 +327,7 @@ fn via(transport: Option<Transport>) -> Cell {
     }
 }
 
-/// A bar, and the share that it stands for.
+/// Returns a bar, and the share that it stands for.
 fn fill(share: f64) -> Cell {
     let share = share.clamp(0.0, 1.0);
     let n_full = (share * BAR as f64).round() as usize;

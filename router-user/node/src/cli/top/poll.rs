@@ -9,24 +9,24 @@ use tokio::time::{sleep, timeout};
 use super::model::NodeSample;
 use crate::control::{ControlError, FlowQuery, Resource, fetch};
 
-/// However often the settings change, the node is not asked more often.
+/// Shortest time between two requests, however often the settings change.
 const MIN_INTERVAL: Duration = Duration::from_millis(250);
 
-/// For flows the node reads its whole table, which takes up to this share of its time.
+/// Share of the time, as its reciprocal, that the node may spend on reading its whole table for flows.
 const FLOW_SHARE: u32 = 20;
 
 /// How often the node is asked, and for what.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct PollSettings {
-    /// Time between two looks.
+    /// Time between two requests.
     pub(super) interval: Duration,
-    /// No looks at all.
+    /// Whether the node is not asked at all.
     pub(super) paused: bool,
-    /// Which flows, if any are looked at.
+    /// Which flows are asked for, if any.
     pub(super) flows: Option<FlowQuery>,
 }
 
-/// Asks one node.
+/// Asks one node for everything that the view shows.
 #[derive(Debug)]
 pub(super) struct Poller {
     socket: PathBuf,
@@ -42,7 +42,7 @@ struct FlowInterval {
 }
 
 impl Poller {
-    /// One whose time begins at `start`.
+    /// Makes a poller whose time begins at `start`.
     pub(super) fn new(socket: &Path, start: Instant) -> Self {
         Self {
             socket: socket.to_owned(),
@@ -51,7 +51,7 @@ impl Poller {
         }
     }
 
-    /// Asks until nobody wants to know.
+    /// Asks until the receiver of the answers is gone.
     pub(super) async fn run(
         mut self,
         mut changes: watch::Receiver<PollSettings>,
@@ -108,7 +108,7 @@ impl Poller {
     }
 }
 
-/// Waits until it is time for the next look, or the settings change.
+/// Waits until it is time for the next request, or the settings change.
 ///
 /// # Errors
 /// The view is gone.

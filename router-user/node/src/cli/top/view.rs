@@ -1,4 +1,4 @@
-//! What the keys have chosen.
+//! What the user has chosen with the keys.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -9,10 +9,10 @@ use super::columns::Order;
 use super::filter::Filter;
 use super::panes::Pane;
 
-/// Faster would be a load for the node, slower no live view.
+/// Allowed intervals. A shorter one would be a load for the node, with a longer one the view would not be live.
 pub(super) const INTERVALS: RangeInclusive<Duration> = Duration::from_millis(500)..=Duration::from_secs(60);
 
-/// What `+` and `-` step through.
+/// Intervals that `+` and `-` step through.
 const STEPS: [Duration; 7] = [
     Duration::from_millis(500),
     Duration::from_secs(1),
@@ -23,7 +23,7 @@ const STEPS: [Duration; 7] = [
     Duration::from_secs(60),
 ];
 
-/// Longer than any peer id or prefix.
+/// Most characters of a filter, more than any peer id or prefix has.
 const MAX_FILTER_CHARS: usize = 64;
 
 /// Whether the view goes on.
@@ -33,7 +33,7 @@ pub(super) enum KeyOutcome {
     Quit,
 }
 
-/// Pane, order, filter and pace.
+/// Pane, order, filter and interval of the view.
 #[derive(Debug)]
 pub(super) struct View {
     pane: Pane,
@@ -41,18 +41,18 @@ pub(super) struct View {
     is_paused: bool,
     is_help: bool,
     filter: Filter,
-    /// What is typed while a filter is.
+    /// Text of the filter while it is typed.
     typed: Option<String>,
     lists: [ListState; Pane::ALL.len()],
 }
 
-/// What is chosen for one pane.
+/// What the user has chosen for one pane.
 #[derive(Clone, Copy, Debug)]
 struct ListState {
     order: Order,
     /// The first row that is shown.
     offset: usize,
-    /// Rows, and those that there is room for, when it was drawn last.
+    /// Number of rows, and of those that there was room for, when the pane was drawn last.
     n_rows: usize,
     n_shown: usize,
 }
@@ -76,47 +76,47 @@ impl View {
         }
     }
 
-    /// The pane that has the keys.
+    /// Returns the pane that has the keys.
     pub(super) fn pane(&self) -> Pane {
         self.pane
     }
 
-    /// Time between two looks at the node.
+    /// Returns the time between two requests to the node.
     pub(super) fn interval(&self) -> Duration {
         self.interval
     }
 
-    /// Whether the node is left alone.
+    /// Returns whether the node is not asked.
     pub(super) fn is_paused(&self) -> bool {
         self.is_paused
     }
 
-    /// Whether the keys are explained.
+    /// Returns whether the keys are explained.
     pub(super) fn is_help(&self) -> bool {
         self.is_help
     }
 
-    /// What is shown.
+    /// Returns the filter.
     pub(super) fn filter(&self) -> &Filter {
         &self.filter
     }
 
-    /// What is typed while a filter is.
+    /// Returns the text of the filter while it is typed.
     pub(super) fn typed(&self) -> Option<&str> {
         self.typed.as_deref()
     }
 
-    /// The order of a pane.
+    /// Returns the order of a pane.
     pub(super) fn order(&self, pane: Pane) -> Order {
         self.list(pane).order
     }
 
-    /// Whether flows are looked at: the node reads its whole table for them.
+    /// Returns whether flows are shown, for which the node reads its whole table.
     pub(super) fn wants_flows(&self) -> bool {
         self.pane == Pane::Flows
     }
 
-    /// The first row to show of the `n_rows` of a pane that has room for `n_shown`.
+    /// Returns the first row to show of the `n_rows` of a pane that has room for `n_shown`.
     pub(super) fn scrolled(&mut self, pane: Pane, n_rows: usize, n_shown: usize) -> usize {
         let list = self.list_mut(pane);
         (list.n_rows, list.n_shown) = (n_rows, n_shown);
@@ -124,7 +124,7 @@ impl View {
         list.offset
     }
 
-    /// Takes a key.
+    /// Handles a key.
     pub(super) fn handle_key(&mut self, key: KeyEvent) -> KeyOutcome {
         if key.modifiers.contains(KeyModifiers::CONTROL) {
             return self.handle_control(key.code);

@@ -1,4 +1,4 @@
-//! The signs and limits of an invite's form.
+//! The markers and limits of an invite's format.
 
 /// What every invite starts with, whatever its version.
 pub(super) const MAGIC: &str = "sr";

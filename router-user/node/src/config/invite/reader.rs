@@ -84,7 +84,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// The bytes with zeros behind them; `None` if there are more.
+/// Returns the bytes with zeros behind them; `None` if there are more.
 fn filled<const N: usize>(bytes: &[u8]) -> Option<[u8; N]> {
     let mut filled = [0; N];
     filled.get_mut(..bytes.len())?.copy_from_slice(bytes);

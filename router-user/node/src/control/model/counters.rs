@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Resource;
 
-/// Every counter, in the order of a packet's way.
+/// Every counter, in the order in which a packet meets them.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq, Eq)]
 pub struct CounterList {
     /// The counters.
@@ -16,19 +16,19 @@ pub struct CounterList {
 /// One counter.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
 pub struct CounterStatus {
-    /// Its name, which no other has.
+    /// Name of the counter, which no other has.
     pub name: String,
     /// The count from the start of the node.
     pub value: u64,
-    /// Who counts.
+    /// Part of the node that counts.
     pub origin: CounterOrigin,
-    /// Whether what it counts is lost.
+    /// Whether the packets that the counter counts are lost.
     pub kind: CounterKind,
-    /// What it counts.
+    /// What the counter counts.
     pub meaning: String,
 }
 
-/// Who counts.
+/// Part of the node that counts.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "snake_case")]
 pub enum CounterOrigin {
@@ -42,18 +42,18 @@ pub enum CounterOrigin {
     Network,
 }
 
-/// Whether what a counter counts is lost.
+/// Whether the packets that a counter counts are lost.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "snake_case")]
 pub enum CounterKind {
-    /// A packet that goes no further.
+    /// The counter counts packets that go no further.
     Drop,
-    /// Anything else.
+    /// The counter counts anything else.
     Event,
 }
 
 impl CounterList {
-    /// The value of the counter called `name`.
+    /// Returns the value of the counter called `name`.
     pub fn value(&self, name: &str) -> Option<u64> {
         self.counters
             .iter()

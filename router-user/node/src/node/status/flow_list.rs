@@ -12,7 +12,7 @@ use super::parts::{StatusParts, failed};
 use crate::control::{Flow, FlowList, FlowQuery, FlowSort, IpProtocol, SourceError};
 use stream_router_engine::flow_cache::Tick;
 
-/// Reads the whole table once; keeps no more than twice the flows that are asked for.
+/// Reads the whole table once, and keeps no more than twice the flows that are asked for.
 pub(super) fn read(parts: &StatusParts, max_flows: u32, query: &FlowQuery) -> Result<FlowList, SourceError> {
     let peer = query
         .peer
@@ -79,7 +79,8 @@ impl FlowRow {
                 .is_none_or(|protocol| protocol.0 == self.key.protocol)
     }
 
-    /// What has most comes first; the key decides between equals, so that the order stays.
+    /// Compares two rows: the one with the larger value comes first. The key decides between equals, so that the order
+    /// is stable.
     fn order(&self, other: &Self, sort: FlowSort) -> Ordering {
         let by_sort = match sort {
             FlowSort::Bytes => other.conn.bytes.cmp(&self.conn.bytes),

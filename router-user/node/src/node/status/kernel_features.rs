@@ -6,7 +6,7 @@ use crate::control::{GatewayStatus, KernelFeature, KernelStatus};
 
 const BTF: &str = "/sys/kernel/btf/vmlinux";
 
-/// Looks at what is there.
+/// Returns the kernel's release and the features that were tried.
 pub(super) fn look(pins: Option<&Path>, gateways: &[GatewayStatus]) -> KernelStatus {
     let release = match nix::sys::utsname::uname() {
         Ok(name) => name.release().to_string_lossy().into_owned(),

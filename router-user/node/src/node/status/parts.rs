@@ -14,7 +14,7 @@ use crate::node::data_thread::Runtimes;
 use crate::node::peers::{LivePeers, Peer};
 use crate::node::worker_pool::WorkerBoard;
 
-/// The parts that are asked.
+/// The parts of the node that know what an operator asks for.
 pub(in crate::node) struct StatusParts {
     pub(in crate::node) device_index: u32,
     pub(in crate::node) kernel: Arc<Kernel>,

@@ -1,11 +1,11 @@
-//! What `nft -j list ruleset` prints (libnftables-json(5)), followed for one packet.
+//! Reads what `nft -j list ruleset` prints (libnftables-json(5)), and follows the rules for one packet.
 
 use std::fmt;
 
 use serde::Deserialize;
 use serde_json::Value;
 
-/// Chains that call each other deeper than the kernel allows (`NFT_JUMP_STACK_SIZE`).
+/// Deepest nesting of chains that the kernel allows (`NFT_JUMP_STACK_SIZE`).
 const MAX_DEPTH: u32 = 16;
 
 /// A new packet from a peer to a port of this host.
@@ -16,7 +16,7 @@ pub(super) struct NewPacket {
     pub(super) port: u16,
 }
 
-/// What becomes of it.
+/// What the rules do with a packet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum RulesetVerdict {
     /// No chain drops it.
@@ -73,12 +73,12 @@ struct Rule {
 enum ChainEnd {
     Accept,
     Drop,
-    /// Not decided: the chain that called it goes on.
+    /// The chain decides nothing, and the chain that called it goes on.
     Return,
     Unclear,
 }
 
-/// Whether a packet is like what a rule asks for.
+/// Whether a packet matches a rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Match {
     Yes,
@@ -90,7 +90,7 @@ impl Ruleset {
     /// Reads what nft printed.
     ///
     /// # Errors
-    /// It makes no sense.
+    /// The text is not what nft prints.
     pub(super) fn parse(json: &[u8]) -> Result<Self, String> {
         #[derive(Deserialize)]
         struct Listing {
@@ -144,7 +144,7 @@ impl Ruleset {
         verdict
     }
 
-    /// How the chain ends, and how it may have ended before that.
+    /// Returns how the chain ends, and how it may have ended before that.
     fn follow(
         &self,
         family: &str,
@@ -236,7 +236,7 @@ fn matches(value: &Value, packet: NewPacket) -> Match {
     }
 }
 
-/// What a map says for the packet; `None` if nothing.
+/// Returns what a map says for the packet; `None` if nothing.
 fn mapped(value: &Value, packet: NewPacket) -> Option<ChainEnd> {
     let Some(pairs) = value["data"]["set"].as_array() else {
         return Some(ChainEnd::Unclear);
@@ -260,7 +260,7 @@ fn mapped(value: &Value, packet: NewPacket) -> Option<ChainEnd> {
     found
 }
 
-/// Whether the packet has a value, or one of a set of them, where `left` says.
+/// Returns whether the packet has a value, or one of a set of them, where `left` says.
 fn compare(left: &Value, right: &Value, packet: NewPacket) -> Match {
     match left.as_object().and_then(|left| left.iter().next()) {
         Some((kind, what)) if kind == "payload" => payload(what, right, packet),
@@ -298,7 +298,7 @@ fn meta(key: &str, right: &Value, packet: NewPacket) -> Match {
     }
 }
 
-/// Whether a value, or the set that it is, holds a word.
+/// Returns whether a value, or the set that it is, holds a word.
 fn holds_word(right: &Value, word: &str) -> Match {
     match right {
         Value::String(name) if name.starts_with('@') => Match::Maybe,
@@ -312,7 +312,7 @@ fn holds_word(right: &Value, word: &str) -> Match {
     }
 }
 
-/// Whether a value, or the set or range that it is, holds a number.
+/// Returns whether a value, or the set or range that it is, holds a number.
 fn holds_number(right: &Value, number: u16) -> Match {
     match right {
         Value::Number(own) => Match::from(own.as_u64() == Some(number.into())),
@@ -356,7 +356,7 @@ mod tests {
 
     use super::*;
 
-    /// A base chain with this policy and these rules, and one that can be jumped to.
+    /// Returns a base chain with this policy and these rules, and one that can be jumped to.
     fn ruleset(policy: &str, rules: &[Value], called: &[Value]) -> Ruleset {
         let rule = |chain: &str, expr: &Value| json!({"rule": {"family": "inet", "table": "t", "chain": chain, "handle": 1, "expr": expr}});
         let mut items = vec![

@@ -14,10 +14,10 @@ use crate::cli::top::history::{ThroughputPoint, column_width};
 use crate::cli::top::model::Model;
 use crate::cli::top::rates::bit_rate;
 
-/// Below it nothing but keep-alives is sent, which should not fill the graph.
+/// Least rate at the top of a graph. Below it only keep-alives are sent, which should not fill the graph.
 const LEAST_TOP: f64 = 10_000.0;
 
-/// Draws one direction; the newest is at the right.
+/// Draws the graph of one direction, the newest rate at the right.
 pub(super) fn draw(
     frame: &mut Frame<'_>,
     model: &Model,

@@ -14,12 +14,12 @@ use crate::cli::top::panes::Pane;
 use crate::cli::top::view::View;
 use crate::cli::units::seconds;
 
-/// What the rows that were drawn do not say.
+/// What the drawn rows do not show themselves.
 #[derive(Debug, Default)]
 pub(super) struct ListSummary {
-    /// How many there are.
+    /// How many rows there are, and which of them are shown.
     pub(super) place: String,
-    /// What they are ordered by, if that column is not shown.
+    /// Column that the rows are ordered by, if it is not shown.
     pub(super) order: Option<&'static str>,
 }
 
@@ -72,7 +72,7 @@ pub(super) fn draw(
     }
 }
 
-/// The width of the heading with its mark, or of the longest cell that is shown.
+/// Returns the width of the heading with its mark, or of the longest cell that is shown.
 fn wanted(index: usize, column: &Column, shown: &[Row]) -> u16 {
     let cells = shown.iter().filter_map(|row| row.cells.get(index));
     let longest = cells.map(|cell| Line::raw(cell.text.as_str()).width()).max();
