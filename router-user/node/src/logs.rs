@@ -20,13 +20,13 @@ use repeats::Repeats;
 /// Why there is no log.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LogError {
-    /// The variable is set, and is no filter.
+    /// The variable `RUST_LOG` is set, and is no filter.
     #[error(
         "{}={text} is no log filter: {reason}; such as \"info\" or \"stream_router=debug\"",
         EnvFilter::DEFAULT_ENV
     )]
     Variable { text: String, reason: String },
-    /// A log is there already.
+    /// The process has a log already.
     #[error("cannot begin to log: {0}")]
     Begun(String),
 }
@@ -35,7 +35,7 @@ pub(crate) enum LogError {
 pub(crate) struct Logs {
     filter: reload::Handle<EnvFilter, Registry>,
     repeats: Arc<Repeats>,
-    /// The environment says what is logged, whatever the configuration does.
+    /// Whether the environment says what is logged, which goes before the configuration.
     overridden: bool,
 }
 
@@ -71,7 +71,7 @@ impl Logs {
         })
     }
 
-    /// Logs what `config` says from now on; returns why not, if not.
+    /// Sets the level of `config` from now on; returns why it has no effect, if it has none.
     pub(crate) fn set_level(&self, config: &LogConfig) -> Result<(), String> {
         if self.overridden {
             return Err(format!("{} says what is logged", EnvFilter::DEFAULT_ENV));
@@ -81,7 +81,7 @@ impl Logs {
             .map_err(|error| error.to_string())
     }
 
-    /// Says for ever, once in a while, how many repeats were left out.
+    /// Logs from time to time how many repeats were left out; does not return.
     pub(crate) async fn report_repeats(&self) {
         self.repeats.report().await;
     }
@@ -110,7 +110,7 @@ fn variable() -> Result<Option<EnvFilter>, LogError> {
     }
 }
 
-/// Returns what [`LogFormat::Auto`] is here.
+/// Returns the format that [`LogFormat::Auto`] stands for here.
 fn shown(format: LogFormat) -> LogFormat {
     match format {
         LogFormat::Auto if journal::is_journal(&stderr()) => LogFormat::Journald,

@@ -1,6 +1,6 @@
 //! Links, addresses and routes, through rtnetlink.
 //!
-//! Everything is asked of netlink and nothing of sysfs, which after a bare `setns` still shows another namespace.
+//! All information comes from netlink and none from sysfs, which after a bare `setns` still shows another namespace.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -21,7 +21,7 @@ use tokio::task::JoinHandle;
 /// Why a request to the kernel failed.
 #[derive(Debug, Error)]
 pub enum NetlinkError {
-    /// No netlink socket.
+    /// The kernel gives no netlink socket.
     #[error("cannot open a netlink socket")]
     Open(#[source] io::Error),
     /// The kernel refused a request.
@@ -53,18 +53,18 @@ impl NetlinkError {
     }
 }
 
-/// An interface.
+/// An interface of the host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Interface {
-    /// Its index.
+    /// Index of the interface.
     pub index: u32,
-    /// Its name.
+    /// Name of the interface.
     pub name: String,
-    /// Its MTU in bytes.
+    /// MTU in bytes.
     pub mtu: u32,
-    /// Whether it is administratively up.
+    /// Whether the interface is administratively up.
     pub up: bool,
-    /// Its hardware address, if it is an Ethernet interface.
+    /// Hardware address, if it is an Ethernet interface.
     pub ethernet_address: Option<[u8; 6]>,
 }
 

@@ -14,17 +14,17 @@ use tracing_subscriber::layer::Context;
 
 use stream_router_engine::occasional::Occasional;
 
-/// What was said is not said again for so long.
+/// Time for which a line is not repeated.
 const INTERVAL: Duration = Duration::from_secs(60);
 
 /// Different ones of one place in the program that may be said in that time: whoever can cause a warning may be able to
 /// cause many, none like the other.
 const MAX_DIFFERENT: usize = 16;
 
-/// What is said there answers an operator, each time that one asks.
+/// Targets that are never suppressed: they answer an operator.
 const ANSWERS: &str = "stream_router_node::node::reload";
 
-/// Warnings and errors as they were said.
+/// Warnings and errors that were logged.
 #[derive(Default)]
 pub(super) struct Repeats {
     places: Mutex<HashMap<Identifier, Place>>,
@@ -34,12 +34,12 @@ pub(super) struct Repeats {
 struct Place {
     /// By hash of the values.
     said: HashMap<u64, Occasional>,
-    /// What there was no room for in `said`.
+    /// Number of events that there was no room for in `said`.
     others: u64,
     message: String,
 }
 
-/// What is told of a place.
+/// The repeats left out at a place.
 #[derive(Debug, PartialEq, Eq)]
 struct Left {
     message: String,
@@ -75,7 +75,7 @@ impl Repeats {
         }
     }
 
-    /// Returns what was left out since the last call; forgets what was said long ago.
+    /// Returns the repeats left out since the last call, and forgets events that were logged long ago.
     fn take_left(&self, now: Instant) -> Vec<Left> {
         let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
         let mut left = Vec::new();
@@ -93,7 +93,7 @@ impl Repeats {
         left
     }
 
-    /// Says for ever, once in a while, how many were left out.
+    /// Logs from time to time how many were left out; does not return.
     pub(super) async fn report(&self) {
         loop {
             tokio::time::sleep(INTERVAL).await;
@@ -111,7 +111,7 @@ impl Repeats {
     }
 }
 
-/// Stands before what writes the log.
+/// The filter before the layer that writes the log.
 pub(super) struct Layer(pub(super) Arc<Repeats>);
 
 impl<S: Subscriber> tracing_subscriber::Layer<S> for Layer {
@@ -133,7 +133,7 @@ fn can_repeat(metadata: &Metadata<'_>) -> bool {
     *metadata.level() <= Level::WARN && ![module_path!(), ANSWERS].contains(&metadata.target())
 }
 
-/// What tells an event from others of its place, and its text.
+/// The values that tell an event from others of its place, and its text.
 #[derive(Default)]
 struct Values {
     key: DefaultHasher,
@@ -165,7 +165,7 @@ mod tests {
 
     use super::*;
 
-    /// Counts what comes through.
+    /// Counts the events that come through.
     #[derive(Clone, Default)]
     struct Heard(Arc<AtomicU32>);
 

@@ -52,7 +52,7 @@ impl Recorder {
     pub(super) fn record(&self, source: &dyn Source) {
         let counters = match source.counters() {
             Ok(counters) => counters.counters,
-            // Whoever asks for the counters gets the same error.
+            // A request for the counters gets the same error.
             Err(error) => return debug!(%error, "no sample for the history"),
         };
         let peers = source.peers().peers;

@@ -23,7 +23,7 @@ pub(super) fn settings(
             announce: discovery.announce().to_vec(),
         }),
         // Dialling a peer at an address that is routed to the tunnel would need the connection that is to be made. With
-        // a default route that would be every address; whoever has one has routes for the peers' own addresses.
+        // a default route that would be every address; a host with one has routes for the peers' own addresses.
         is_inner: Arc::new(move |address| {
             let mut inner = own.iter().any(|net| net.contains(&address));
             allowed_ips(&mut |net| inner |= net.prefix_len() > 0 && net.contains(&address));

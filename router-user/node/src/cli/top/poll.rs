@@ -34,7 +34,7 @@ pub(super) struct Poller {
     pace: FlowInterval,
 }
 
-/// When flows may be asked for.
+/// The time from which flows may be asked for again.
 #[derive(Debug, Default)]
 struct FlowInterval {
     query: Option<FlowQuery>,

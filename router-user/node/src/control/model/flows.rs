@@ -17,7 +17,7 @@ pub struct FlowList {
     pub flows: Vec<Flow>,
 }
 
-/// One flow.
+/// A flow in the kernel's table.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
 pub struct Flow {
     /// Protocol behind the IP header.
