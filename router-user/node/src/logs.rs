@@ -15,6 +15,8 @@ use tracing_subscriber::{EnvFilter, Layer, Registry, reload};
 use crate::config::{LogConfig, LogFormat};
 use journal::JournalFormat;
 use json::JsonFormat;
+#[cfg(test)]
+pub(crate) use repeats::ANSWERS;
 use repeats::Repeats;
 
 /// Why there is no log.

@@ -1,7 +1,6 @@
 //! A node: joins kernel, device and network into the path of a packet.
 
 mod capture;
-mod config_file;
 mod connections;
 mod counter_meanings;
 pub mod counters;
@@ -22,6 +21,7 @@ mod prefixes;
 pub(crate) mod privileges;
 mod receiver;
 mod reload;
+mod reloadable;
 mod run;
 mod sender;
 mod service;
@@ -34,5 +34,5 @@ mod worker_pool;
 pub use error::NodeError;
 pub use lifecycle::Node;
 pub use peer_registry::NoRoom;
-pub use reload::{ReloadError, Reloaded};
+pub use reloadable::{ReloadError, Reloaded};
 pub(crate) use run::run;

@@ -17,12 +17,12 @@ use stream_router_engine::occasional::Occasional;
 /// Time for which a line is not repeated.
 const INTERVAL: Duration = Duration::from_secs(60);
 
-/// Different ones of one place in the program that may be said in that time: whoever can cause a warning may be able to
+/// Different lines of one place in the program that may be logged in that time: who can cause a warning may be able to
 /// cause many, none like the other.
 const MAX_DIFFERENT: usize = 16;
 
-/// Targets that are never suppressed: they answer an operator.
-const ANSWERS: &str = "stream_router_node::node::reload";
+/// Log target that is never suppressed: its lines answer an operator.
+pub(crate) const ANSWERS: &str = "stream_router_node::node::reload";
 
 /// Warnings and errors that were logged.
 #[derive(Default)]
@@ -32,7 +32,7 @@ pub(super) struct Repeats {
 
 /// A place in the program that warns. There are as many as the program has, so their number needs no bound.
 struct Place {
-    /// By hash of the values.
+    /// The events, by the hash of their values.
     said: HashMap<u64, Occasional>,
     /// Number of events that there was no room for in `said`.
     others: u64,
@@ -47,8 +47,8 @@ struct Left {
 }
 
 impl Repeats {
-    /// Says whether an event may be said now. Two are the same if their place and their values are, but for numbers:
-    /// those are measured, and seldom the same.
+    /// Returns whether an event may be logged now. Two events are the same if their places and their values are, except
+    /// for numbers, which are measured and seldom the same.
     fn is_due(&self, place: Identifier, key: u64, message: &str, now: Instant) -> bool {
         let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
         let place = places.entry(place).or_insert_with(|| Place {

@@ -22,7 +22,7 @@ use super::peer_registry::PeerRegistry;
 use super::peers::LivePeers;
 use super::prefixes::PrefixTable;
 use super::receiver::Receivers;
-use super::reload::{ReloadError, Reloadable, Reloaded, network_peers};
+use super::reloadable::{ReloadError, Reloadable, Reloaded, network_peers};
 use super::status::{NodeStatus, StatusParts};
 use super::stream_scaler::StreamScaler;
 use super::worker_pool::{WorkerBoard, WorkerPool};

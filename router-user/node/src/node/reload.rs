@@ -1,155 +1,171 @@
-//! Applies another configuration to a running node: what takes effect at once, and in which order.
-//!
-//! Nothing changes unless all of it can. Then the new peers' prefixes are routed to the device, where nobody takes
-//! their packets yet; the kernel's table follows, then the workers and receivers, which see one table or the other and
-//! nothing in between; then connections are closed and dialled; the routes that nobody needs any more go last. So a
-//! peer that is gone has no address before it has no connection, and a flow of another peer sees nothing of it all.
+//! Reads the configuration file of a running node again, on request, and reports the outcome.
 
-use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
 
-use ipnet::IpNet;
-use thiserror::Error;
-use tokio::sync::watch;
+use tracing::{error, info, warn};
 
-use super::peer_registry::{NoRoom, PeerRegistry};
-use super::peers::LivePeers;
-use super::prefixes::PrefixTable;
-use crate::config::{Changes, Config, StreamRouterConfig};
-use crate::device::{Device, DeviceError};
-use crate::kernel::{Kernel, KernelError};
-use stream_router::p2p::{NetworkHandle, PeerConfig, StartError};
+use super::lifecycle::Node;
+use super::reloadable::Reloaded;
+use crate::config::{Changes, Config, ConfigError, Problem};
+use crate::control::{ConfigProblem, Reload, ReloadProblems, ReloadRefusal};
+use crate::logs::Logs;
+use stream_router::p2p::PeerId;
 use stream_router_engine::causes::with_sources;
-use stream_router_engine::flow_cache::FlowCache;
 
-/// Why a running node refuses a configuration. It goes on with the one it has.
-#[derive(Debug, Error)]
-pub enum ReloadError {
-    /// A node cannot have these peers.
-    #[error("cannot take these peers")]
-    Peers(#[from] StartError),
-    /// A peer's prefix is an address of the running node's device.
-    #[error(
-        "{net} is an address of the device, and behind a peer in the file; restart the node to change device.addresses"
-    )]
-    OwnAddress {
-        /// The prefix.
-        net: IpNet,
-    },
-    /// Peers that are about to go leave no index for new ones.
-    #[error(transparent)]
-    NoRoom(#[from] NoRoom),
-    /// A prefix cannot be routed to the device.
-    #[error("cannot route a peer's prefix to the device")]
-    Device(#[from] DeviceError),
-    /// The kernel's prefix table cannot be changed.
-    #[error("cannot change the kernel's prefix table")]
-    Kernel(#[from] KernelError),
+/// The configuration file of a node, and the log whose level it sets.
+pub(super) struct ConfigFile<'a> {
+    pub(super) path: PathBuf,
+    pub(super) logs: &'a Logs,
 }
 
-/// What a reload has changed.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Reloaded {
-    /// Differences between the old and the new configuration.
-    pub changes: Changes,
-    /// What could not be finished or has no effect, and why.
-    pub notes: Vec<String>,
-}
-
-/// The parts of a node that a reload can change, and the configuration that it runs with.
-pub(super) struct Reloadable {
-    pub(super) running: Config,
-    pub(super) registry: PeerRegistry,
-    pub(super) peers: Arc<LivePeers>,
-    pub(super) prefixes: Arc<PrefixTable>,
-    pub(super) kernel: Arc<Kernel>,
-    pub(super) flows: Arc<FlowCache>,
-    pub(super) network: NetworkHandle,
-    pub(super) limits: watch::Sender<StreamRouterConfig>,
-}
-
-impl Reloadable {
-    /// Applies everything of `new` that a running node can take, or, on an error, nothing.
-    pub(super) async fn apply(&mut self, device: &Device, new: &Config) -> Result<Reloaded, ReloadError> {
-        let changes = self.running.changes(new);
-        let adopted = self.running.adopting(new);
-        check_addresses(&adopted)?;
-        let network_peers = network_peers(&adopted);
-        self.network.check_peers(&network_peers)?;
-        let n_streams = adopted.streams().scaling().scaler.min;
-        let table = self.registry.table(adopted.peers(), n_streams)?;
-        let (before, after) = (prefixes(&self.running), prefixes(&adopted));
-
-        let added: Vec<_> = after.difference(&before).copied().collect();
-        add_routes(device, &added).await?;
-        if let Err(refused) = self.prefixes.set_peers(&table) {
-            remove_routes(device, &added).await;
-            return Err(refused.into());
+impl ConfigFile<'_> {
+    /// Reads the file again and gives it to `node`; the outcome is logged.
+    pub(super) async fn reload(&self, node: &mut Node) -> Result<Reload, ReloadRefusal> {
+        let new = Config::load(&self.path).map_err(|wrong| self.refuse(&wrong))?;
+        let level_changed = node.config().log().level() != new.log().level();
+        let mut reloaded = node.reload(&new).await.map_err(|failure| {
+            let text = with_sources(&failure);
+            error!(
+                error = text,
+                "the configuration was read again, and the node cannot take it: nothing has changed"
+            );
+            ReloadRefusal::Failed(text)
+        })?;
+        if level_changed && let Err(why) = self.logs.set_level(new.log()) {
+            reloaded.notes.push(format!("log.level has no effect: {why}"));
         }
-        self.peers.store(Arc::new(table));
-        self.network.set_peers(network_peers).await?;
+        report(&reloaded);
+        Ok(answer(&self.path, reloaded))
+    }
 
-        self.kernel.set_conn_ttl(adopted.connections().ttl());
-        self.flows.set_ttl(adopted.connections().ttl());
-        if adopted.router() != self.running.router() {
-            self.limits.send_replace(adopted.router().clone());
+    fn refuse(&self, wrong: &ConfigError) -> ReloadRefusal {
+        for problem in wrong.problems() {
+            error!(
+                file = %problem.file().display(),
+                line = problem.line(),
+                field = problem.field(),
+                allowed = problem.allowed(),
+                "the configuration is wrong: {}",
+                problem.wrong()
+            );
         }
-        self.running = adopted;
-        let notes = remove_routes(device, before.difference(&after)).await;
-        Ok(Reloaded { changes, notes })
+        let text = with_sources(wrong);
+        if wrong.problems().is_empty() {
+            error!(error = text, "the configuration cannot be read again");
+        }
+        error!(file = %self.path.display(), "nothing has changed: the node goes on with the configuration it has");
+        ReloadRefusal::File(ReloadProblems {
+            error: text,
+            problems: wrong.problems().iter().map(control_problem).collect(),
+        })
     }
 }
 
-/// Returns the peers of a configuration as the network knows them.
-pub(super) fn network_peers(config: &Config) -> Vec<PeerConfig> {
-    let peer = |peer: &crate::config::PeerConfig| PeerConfig {
-        peer: peer.id(),
-        addresses: peer.addresses().to_vec(),
-    };
-    config.peers().iter().map(peer).collect()
-}
-
-/// Checks the prefixes against the addresses of the running node. The file was checked against its own, which may
-/// differ.
-fn check_addresses(config: &Config) -> Result<(), ReloadError> {
-    let own: BTreeSet<_> = config
-        .device()
-        .addresses()
-        .iter()
-        .map(|net| IpNet::from(net.addr()))
-        .collect();
-    match prefixes(config).intersection(&own).next() {
-        Some(net) => Err(ReloadError::OwnAddress { net: *net }),
-        None => Ok(()),
+fn report(Reloaded { changes, notes }: &Reloaded) {
+    let Changes {
+        peers_added,
+        peers_removed,
+        peers_changed,
+        applied,
+        needs_restart,
+    } = changes;
+    info!(
+        peers_added = peers_added.len(),
+        peers_removed = peers_removed.len(),
+        peers_changed = peers_changed.len(),
+        applied = applied.join(", "),
+        "the configuration was read again"
+    );
+    if !needs_restart.is_empty() {
+        warn!(
+            fields = needs_restart.join(", "),
+            "changed in the configuration, and without effect until the node is restarted"
+        );
+    }
+    for note in notes {
+        warn!("{note}");
     }
 }
 
-fn prefixes(config: &Config) -> BTreeSet<IpNet> {
-    config
-        .peers()
-        .iter()
-        .flat_map(|peer| peer.allowed_ips())
-        .copied()
-        .collect()
+fn answer(file: &Path, Reloaded { changes, notes }: Reloaded) -> Reload {
+    let ids = |peers: Vec<PeerId>| peers.iter().map(ToString::to_string).collect();
+    let names = |fields: Vec<&str>| fields.into_iter().map(str::to_owned).collect();
+    Reload {
+        file: file.display().to_string(),
+        peers_added: ids(changes.peers_added),
+        peers_removed: ids(changes.peers_removed),
+        peers_changed: ids(changes.peers_changed),
+        applied: names(changes.applied),
+        needs_restart: names(changes.needs_restart),
+        notes,
+    }
 }
 
-async fn add_routes(device: &Device, nets: &[IpNet]) -> Result<(), DeviceError> {
-    for (n_added, net) in nets.iter().enumerate() {
-        if let Err(refused) = device.add_route(*net).await {
-            remove_routes(device, &nets[..n_added]).await;
-            return Err(refused);
-        }
+/// Returns a problem of the file as the control socket answers it.
+fn control_problem(problem: &Problem) -> ConfigProblem {
+    ConfigProblem {
+        file: problem.file().display().to_string(),
+        line: problem.line(),
+        field: problem.field().to_owned(),
+        wrong: problem.wrong().to_owned(),
+        allowed: problem.allowed().to_owned(),
     }
-    Ok(())
 }
 
-/// Removes routes, and returns a text for each that could not be removed.
-async fn remove_routes(device: &Device, nets: impl IntoIterator<Item = &IpNet>) -> Vec<String> {
-    let mut left = Vec::new();
-    for net in nets {
-        if let Err(error) = device.remove_route(*net).await {
-            left.push(with_sources(&error));
-        }
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_reload_logs_is_never_suppressed() {
+        assert_eq!(module_path!(), format!("{}::tests", crate::logs::ANSWERS));
     }
-    left
+
+    #[test]
+    fn an_answer_names_what_has_changed_by_id_and_field() {
+        let peer = PeerId::random();
+        let reloaded = Reloaded {
+            changes: Changes {
+                peers_added: vec![peer],
+                applied: vec!["log.level"],
+                needs_restart: vec!["device.mtu"],
+                ..Changes::default()
+            },
+            notes: vec!["a note".to_owned()],
+        };
+
+        assert_eq!(
+            answer(Path::new("/etc/sr.toml"), reloaded),
+            Reload {
+                file: "/etc/sr.toml".to_owned(),
+                peers_added: vec![peer.to_string()],
+                applied: vec!["log.level".to_owned()],
+                needs_restart: vec!["device.mtu".to_owned()],
+                notes: vec!["a note".to_owned()],
+                ..Reload::default()
+            }
+        );
+    }
+
+    #[test]
+    fn every_problem_of_a_wrong_file_is_answered_with_its_place() {
+        let text = "[device]\nname = \"a b\"\naddresses = [\"10.42.0.1/24\"]\nmtu = 1\n";
+        let wrong = Config::parse(text, Path::new("sr.toml")).unwrap_err();
+
+        let problems: Vec<_> = wrong.problems().iter().map(control_problem).collect();
+
+        let places: Vec<_> = problems
+            .iter()
+            .map(|problem| (problem.file.as_str(), problem.line, problem.field.as_str()))
+            .collect();
+        assert_eq!(
+            places,
+            [("sr.toml", 2, "device.name"), ("sr.toml", 4, "device.mtu")]
+        );
+        assert!(
+            problems
+                .iter()
+                .all(|problem| !problem.wrong.is_empty() && !problem.allowed.is_empty())
+        );
+    }
 }

@@ -6,9 +6,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tracing::info;
 
-use super::config_file::ConfigFile;
 use super::error::NodeError;
 use super::lifecycle::Node;
+use super::reload::ConfigFile;
 use super::service::Service;
 use crate::config::Config;
 use crate::control::ReloadRequest;
