@@ -15,8 +15,27 @@ thread_local! {
     static WAKEUPS: RefCell<Vec<Arc<WakeupState>>> = const { RefCell::new(Vec::new()) };
 }
 
+/// The flag of a ring by which the kernel knows whether to wake the ring's worker.
+trait KernelWakeup: Send + Sync {
+    /// Keeps the kernel from waking the worker; false when it would not have.
+    fn hold(&self) -> bool;
+
+    /// Makes the kernel wake the worker for the next record; false when the ring holds records already.
+    fn arm(&self) -> bool;
+}
+
+impl KernelWakeup for RingBell {
+    fn hold(&self) -> bool {
+        Self::hold(self)
+    }
+
+    fn arm(&self) -> bool {
+        Self::arm(self)
+    }
+}
+
 struct WakeupState {
-    ring: RingBell,
+    ring: Box<dyn KernelWakeup>,
     /// Whether the worker sleeps and a [`DeferredWakeups`] will wake it.
     is_deferred: AtomicBool,
     /// Whether the worker was woken by a [`DeferredWakeups`] and has not seen it yet.
@@ -30,6 +49,10 @@ pub(super) struct WorkerWakeup(Arc<WakeupState>);
 impl WorkerWakeup {
     /// Registers the worker of a ring with the current thread.
     pub(super) fn new(ring: RingBell) -> Self {
+        Self::register(Box::new(ring))
+    }
+
+    fn register(ring: Box<dyn KernelWakeup>) -> Self {
         let wakeup = Arc::new(WakeupState {
             ring,
             is_deferred: AtomicBool::new(false),
@@ -83,5 +106,91 @@ impl Drop for DeferredWakeups {
                 }
             }
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::task::noop_waker;
+
+    use super::*;
+
+    /// A ring whose flag the kernel would see.
+    #[derive(Clone, Default)]
+    struct Ring {
+        is_armed: Arc<AtomicBool>,
+        has_records: Arc<AtomicBool>,
+    }
+
+    impl KernelWakeup for Ring {
+        fn hold(&self) -> bool {
+            self.is_armed.swap(false, Relaxed)
+        }
+
+        fn arm(&self) -> bool {
+            self.is_armed.store(!self.has_records.load(Relaxed), Relaxed);
+            self.is_armed.load(Relaxed)
+        }
+    }
+
+    fn worker() -> (Ring, WorkerWakeup) {
+        let ring = Ring::default();
+        (ring.clone(), WorkerWakeup::register(Box::new(ring)))
+    }
+
+    fn is_woken(worker: &WorkerWakeup) -> bool {
+        worker
+            .poll_woken(&mut Context::from_waker(&noop_waker()))
+            .is_ready()
+    }
+
+    #[test]
+    fn a_sleeping_worker_whose_ring_got_records_is_woken_once() {
+        let (ring, worker) = worker();
+        ring.arm();
+
+        let deferred = DeferredWakeups::new();
+        assert!(!ring.is_armed.load(Relaxed));
+        ring.has_records.store(true, Relaxed);
+        assert!(!is_woken(&worker));
+        drop(deferred);
+
+        assert!(is_woken(&worker));
+        assert!(!is_woken(&worker));
+    }
+
+    #[test]
+    fn a_sleeping_worker_whose_ring_stays_empty_is_left_to_the_kernel_again() {
+        let (ring, worker) = worker();
+        ring.arm();
+
+        drop(DeferredWakeups::new());
+
+        assert!(ring.is_armed.load(Relaxed));
+        assert!(!is_woken(&worker));
+    }
+
+    #[test]
+    fn a_worker_that_is_awake_is_neither_woken_nor_its_flag_raised() {
+        let (ring, worker) = worker();
+
+        let deferred = DeferredWakeups::new();
+        ring.has_records.store(true, Relaxed);
+        drop(deferred);
+
+        assert!(!is_woken(&worker));
+        assert!(!ring.is_armed.load(Relaxed));
+    }
+
+    #[test]
+    fn a_worker_that_has_ended_is_not_touched() {
+        let (ring, worker) = worker();
+        ring.arm();
+        drop(worker);
+
+        drop(DeferredWakeups::new());
+
+        assert!(ring.is_armed.load(Relaxed));
+        assert_eq!(WAKEUPS.with_borrow(Vec::len), 0);
     }
 }

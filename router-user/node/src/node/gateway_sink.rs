@@ -92,3 +92,49 @@ fn fits_a_frame(device_mtu: u32) -> io::Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longest_packet_that_fits_a_socket_fits_with_two_tags() {
+        let most = MAX_SOCKET_RECORD_LEN - RecordHeader::LEN as u32 - MAX_ETHERNET_LEN;
+
+        assert!(fits_a_frame(most).is_ok());
+        let refused = fits_a_frame(most + 1).unwrap_err().to_string();
+        assert!(refused.contains(&format!("packets of {most} bytes")), "{refused}");
+    }
+
+    #[test]
+    fn a_gateway_that_asks_for_the_rings_opens_no_socket() {
+        let interface = GatewayInterface {
+            name: "lan0".to_owned(),
+            index: u32::MAX,
+            address: [0; 6],
+        };
+        let sink = GatewaySink::open(Sink::Ring, &interface, 1420, 1).unwrap();
+
+        assert!(sink.pool().is_none());
+        assert!(sink.open_sockets().unwrap().is_empty());
+        assert_eq!(sink.status(), ("ring buffer".to_owned(), None));
+    }
+
+    #[test]
+    fn packets_too_long_for_a_socket_take_the_ring_only_where_that_is_a_choice() {
+        let interface = GatewayInterface {
+            name: "lan0".to_owned(),
+            index: u32::MAX,
+            address: [0; 6],
+        };
+        let open = |sink| GatewaySink::open(sink, &interface, 9000, 1);
+
+        let (sink, reason) = open(Sink::Auto).unwrap().status();
+        assert_eq!(sink, "ring buffer");
+        assert!(reason.unwrap().starts_with("no zero-copy: device.mtu is 9000"));
+        assert!(matches!(
+            open(Sink::AfXdp),
+            Err(KernelError::Sockets { interface, .. }) if interface == "lan0"
+        ));
+    }
+}

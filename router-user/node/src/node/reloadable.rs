@@ -153,3 +153,45 @@ async fn remove_routes(device: &Device, nets: impl IntoIterator<Item = &IpNet>) 
     }
     left
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    fn config(address: &str, allowed_ips: &str) -> Config {
+        let text = format!(
+            "[device]\naddresses = ['{address}']\n\
+             [[peer]]\nid = '12D3KooWDpJ7As7BWAwRMfu1VU2WCqNjvq387JEYKDBj4kx6nXTN'\n\
+             addresses = ['/ip4/192.0.2.2/tcp/4001']\nallowed_ips = {allowed_ips}\n"
+        );
+        Config::parse(&text, Path::new("sr.toml")).unwrap()
+    }
+
+    #[test]
+    fn a_peer_cannot_get_an_address_that_the_running_device_has() {
+        let running = config("10.42.0.1/24", "['10.42.0.2/32']");
+        // Right by itself: it gives the device another address, which needs a restart.
+        let new = config("10.42.0.9/24", "['10.42.0.1/32']");
+
+        let refused = check_addresses(&running.adopting(&new)).unwrap_err();
+
+        assert!(matches!(refused, ReloadError::OwnAddress { net } if net.to_string() == "10.42.0.1/32"));
+        check_addresses(&running).unwrap();
+        // A network around the device's address is the usual case.
+        check_addresses(&config("10.42.0.1/24", "['0.0.0.0/0']")).unwrap();
+    }
+
+    #[test]
+    fn the_network_gets_each_peer_with_the_addresses_to_dial() {
+        let config = config("10.42.0.1/24", "['10.42.0.2/32', '192.168.7.0/24']");
+
+        let peers = network_peers(&config);
+
+        assert_eq!(peers.len(), 1);
+        assert_eq!(peers[0].peer, config.peers()[0].id());
+        assert_eq!(peers[0].addresses, config.peers()[0].addresses());
+        assert_eq!(prefixes(&config).len(), 2);
+    }
+}

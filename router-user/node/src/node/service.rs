@@ -11,7 +11,7 @@ use tracing::warn;
 
 use super::data_thread::Runtimes;
 use super::heartbeat::Heartbeats;
-use stream_router::p2p::NetworkHandle;
+use stream_router::p2p::{NetworkHandle, PeerSnapshot};
 
 /// Time between two reports, unless the watchdog asks for more of them.
 const PERIOD: Duration = Duration::from_secs(10);
@@ -31,7 +31,7 @@ impl Service {
     /// # Panics
     /// Outside the main runtime.
     pub(super) fn ready(runtimes: &Runtimes, network: NetworkHandle) -> Self {
-        let summary = summary(&network);
+        let summary = summary(&network.snapshot().peers);
         tell(&[NotifyState::Ready, NotifyState::Status(&summary)]);
         let watchdog = sd_notify::watchdog_enabled();
         let managed = watchdog.is_some() || std::env::var_os("NOTIFY_SOCKET").is_some();
@@ -82,7 +82,7 @@ impl Reporter {
                     warn!(threads = ?silent, "threads do not answer; the service manager will restart the node");
                 }
             }
-            let summary = summary(&self.network);
+            let summary = summary(&self.network.snapshot().peers);
             if summary != self.said {
                 tell(&[NotifyState::Status(&summary)]);
                 self.said = summary;
@@ -97,8 +97,7 @@ fn period(watchdog: Option<Duration>) -> Duration {
     wanted.clamp(Duration::from_millis(1), PERIOD)
 }
 
-fn summary(network: &NetworkHandle) -> String {
-    let peers = network.snapshot().peers;
+fn summary(peers: &[PeerSnapshot]) -> String {
     let n_connected = peers.iter().filter(|peer| !peer.connections.is_empty()).count();
     format!("{n_connected} of {} peers connected", peers.len())
 }
@@ -112,6 +111,9 @@ fn tell(states: &[NotifyState<'_>]) {
 
 #[cfg(test)]
 mod tests {
+    use stream_router::p2p::PeerId;
+
+    use super::super::status::tests::connection;
     use super::*;
 
     #[test]
@@ -122,5 +124,19 @@ mod tests {
         assert_eq!(period(Some(seconds(3600))), PERIOD);
         assert_eq!(period(None), PERIOD);
         assert!(period(Some(Duration::ZERO)) > Duration::ZERO);
+    }
+
+    #[test]
+    fn the_summary_counts_peers_with_a_connection() {
+        let peer = |connections| PeerSnapshot {
+            peer: PeerId::random(),
+            connections,
+            last_dial_error: None,
+            found: Vec::new(),
+        };
+
+        assert_eq!(summary(&[]), "0 of 0 peers connected");
+        let peers = [peer(Vec::new()), peer(vec![connection(), connection()])];
+        assert_eq!(summary(&peers), "1 of 2 peers connected");
     }
 }

@@ -52,73 +52,6 @@ impl NodeStatus {
             max_flows: config.connections().max_entries(),
         }
     }
-
-    fn peer(&self, configured: &ConfiguredPeer, snapshot: &Snapshot) -> PeerStatus {
-        let peer = &configured.peer;
-        let network = snapshot.peers.iter().find(|other| other.peer == peer.id);
-        let connections = network.map_or(&[][..], |network| &network.connections);
-        let oldest = connections.first();
-        let newest = connections.iter().map(|connection| connection.since).max();
-        let state = match oldest {
-            Some(_) => PeerState::Connected,
-            None if configured.dialled => PeerState::Connecting,
-            None => PeerState::Disconnected,
-        };
-        // A clock that was set back says 0.
-        let age = |since: SystemTime| since.elapsed().unwrap_or_default().as_secs_f64();
-        PeerStatus {
-            id: peer.id.to_string(),
-            state,
-            address: oldest.map(|connection| connection.address.to_string()),
-            transport: oldest.map(transport),
-            direction: oldest.map(direction),
-            rtt_ms: oldest
-                .and_then(|connection| connection.rtt)
-                .map(|rtt| rtt.as_secs_f64() * 1e3),
-            handshake_age_seconds: newest.map(age),
-            connections: connections.len() as u32,
-            streams: peer.traffic.n_streams.load(Relaxed),
-            allowed_ips: configured.allowed_ips.iter().map(ToString::to_string).collect(),
-            tx_frames: peer.traffic.tx_packets.load(Relaxed),
-            tx_bytes: peer.traffic.tx_bytes.load(Relaxed),
-            rx_frames: peer.traffic.rx_packets.load(Relaxed),
-            rx_bytes: peer.traffic.rx_bytes.load(Relaxed),
-            last_dial_error: network.and_then(|network| network.last_dial_error.clone()),
-        }
-    }
-
-    fn streams_of<'a>(
-        &self,
-        peer: &'a Peer,
-        snapshot: &Snapshot,
-    ) -> impl Iterator<Item = StreamStatus> + use<'a> {
-        let network = snapshot.peers.iter().find(|other| other.peer == peer.id);
-        let transport = network
-            .and_then(|network| network.connections.first())
-            .map(transport);
-        let n_active = peer.streams.n_active();
-        (0..).zip(peer.streams.lanes()).filter_map(move |(index, lane)| {
-            let (open, active) = (lane.open.load(Relaxed), index < n_active);
-            let (queued_bytes, pressed) = lane.outbox.fill();
-            (active || open || queued_bytes > 0).then(|| StreamStatus {
-                peer: peer.id.to_string(),
-                index,
-                state: if active {
-                    StreamState::Active
-                } else {
-                    StreamState::Retired
-                },
-                open,
-                transport: transport.filter(|_| open),
-                frames: lane.n_offered.load(Relaxed),
-                queued_bytes: queued_bytes as u64,
-                pressed,
-                refused: lane.n_refused.load(Relaxed),
-                dropped: lane.n_aged.load(Relaxed),
-                marked: lane.n_marked.load(Relaxed),
-            })
-        })
-    }
 }
 
 impl Source for NodeStatus {
@@ -164,7 +97,7 @@ impl Source for NodeStatus {
             peers: peers
                 .all()
                 .iter()
-                .map(|peer| self.peer(peer, &snapshot))
+                .map(|peer| peer_status(peer, &snapshot))
                 .collect(),
         }
     }
@@ -200,7 +133,7 @@ impl Source for NodeStatus {
         let peers = self.parts.peers.load();
         let peers = peers.all().iter().map(|configured| &configured.peer);
         StreamList {
-            streams: peers.flat_map(|peer| self.streams_of(peer, &snapshot)).collect(),
+            streams: peers.flat_map(|peer| stream_statuses(peer, &snapshot)).collect(),
         }
     }
 
@@ -264,6 +197,71 @@ impl Source for NodeStatus {
     }
 }
 
+/// Returns the status of a peer, by what the network knows of it.
+fn peer_status(configured: &ConfiguredPeer, snapshot: &Snapshot) -> PeerStatus {
+    let peer = &configured.peer;
+    let network = snapshot.peers.iter().find(|other| other.peer == peer.id);
+    let connections = network.map_or(&[][..], |network| &network.connections);
+    let oldest = connections.first();
+    let newest = connections.iter().map(|connection| connection.since).max();
+    let state = match oldest {
+        Some(_) => PeerState::Connected,
+        None if configured.dialled => PeerState::Connecting,
+        None => PeerState::Disconnected,
+    };
+    // A clock that was set back says 0.
+    let age = |since: SystemTime| since.elapsed().unwrap_or_default().as_secs_f64();
+    PeerStatus {
+        id: peer.id.to_string(),
+        state,
+        address: oldest.map(|connection| connection.address.to_string()),
+        transport: oldest.map(transport),
+        direction: oldest.map(direction),
+        rtt_ms: oldest
+            .and_then(|connection| connection.rtt)
+            .map(|rtt| rtt.as_secs_f64() * 1e3),
+        handshake_age_seconds: newest.map(age),
+        connections: connections.len() as u32,
+        streams: peer.traffic.n_streams.load(Relaxed),
+        allowed_ips: configured.allowed_ips.iter().map(ToString::to_string).collect(),
+        tx_frames: peer.traffic.tx_packets.load(Relaxed),
+        tx_bytes: peer.traffic.tx_bytes.load(Relaxed),
+        rx_frames: peer.traffic.rx_packets.load(Relaxed),
+        rx_bytes: peer.traffic.rx_bytes.load(Relaxed),
+        last_dial_error: network.and_then(|network| network.last_dial_error.clone()),
+    }
+}
+
+/// Returns the status of the streams to a peer that take new flows, are open, or have something to send.
+fn stream_statuses<'a>(peer: &'a Peer, snapshot: &Snapshot) -> impl Iterator<Item = StreamStatus> + use<'a> {
+    let network = snapshot.peers.iter().find(|other| other.peer == peer.id);
+    let transport = network
+        .and_then(|network| network.connections.first())
+        .map(transport);
+    let n_active = peer.streams.n_active();
+    (0..).zip(peer.streams.lanes()).filter_map(move |(index, lane)| {
+        let (open, active) = (lane.open.load(Relaxed), index < n_active);
+        let (queued_bytes, pressed) = lane.outbox.fill();
+        (active || open || queued_bytes > 0).then(|| StreamStatus {
+            peer: peer.id.to_string(),
+            index,
+            state: if active {
+                StreamState::Active
+            } else {
+                StreamState::Retired
+            },
+            open,
+            transport: transport.filter(|_| open),
+            frames: lane.n_offered.load(Relaxed),
+            queued_bytes: queued_bytes as u64,
+            pressed,
+            refused: lane.n_refused.load(Relaxed),
+            dropped: lane.n_aged.load(Relaxed),
+            marked: lane.n_marked.load(Relaxed),
+        })
+    })
+}
+
 fn transport(connection: &ConnectionSnapshot) -> control::Transport {
     match connection.transport {
         TransportKind::Tcp => control::Transport::Tcp,
@@ -300,8 +298,14 @@ fn network_counters(snapshot: &Snapshot) -> Vec<(&'static str, u64)> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
     use router_common::reason::Reason;
+    use stream_router::egress::streams::Streams;
+    use stream_router::p2p::{ConnectionId, PeerId, PeerSnapshot};
+    use stream_router_engine::route_table::PeerIndex;
 
     use super::super::counters::Counters;
     use super::*;
@@ -315,5 +319,106 @@ mod tests {
         for name in kernel.chain(user).chain(sockets.iter().map(|(name, _)| *name)) {
             assert!(meaning(name).is_some(), "{name} has no meaning");
         }
+    }
+
+    /// A peer of a configuration, without a connection, that is dialled.
+    pub(in crate::node) fn configured(index: u32) -> ConfiguredPeer {
+        let streams = Streams::new(4, 2, Box::new(|_| {}));
+        ConfiguredPeer {
+            peer: Arc::new(Peer::new(PeerIndex(index), PeerId::random(), streams)),
+            allowed_ips: vec!["10.42.0.2/32".parse().unwrap()],
+            dialled: true,
+        }
+    }
+
+    /// A connection that this node has dialled.
+    pub(in crate::node) fn connection() -> ConnectionSnapshot {
+        ConnectionSnapshot {
+            connection: ConnectionId::new_unchecked(1),
+            address: "/ip4/192.0.2.2/tcp/4001".parse().unwrap(),
+            direction: Direction::Outbound,
+            transport: TransportKind::Tcp,
+            since: SystemTime::now() - Duration::from_secs(60),
+            rtt: Some(Duration::from_millis(2)),
+            n_inbound_streams: 0,
+            n_outbound_streams: 0,
+        }
+    }
+
+    fn snapshot(configured: &ConfiguredPeer, connections: Vec<ConnectionSnapshot>) -> Snapshot {
+        Snapshot {
+            local_peer: PeerId::random(),
+            listening: Vec::new(),
+            peers: vec![PeerSnapshot {
+                peer: configured.peer.id,
+                connections,
+                last_dial_error: Some("refused".to_owned()),
+                found: Vec::new(),
+            }],
+            counters: Default::default(),
+        }
+    }
+
+    #[test]
+    fn a_peer_without_a_connection_is_dialled_or_waited_for() {
+        let mut configured = configured(0);
+        let snapshot = snapshot(&configured, Vec::new());
+
+        let connecting = peer_status(&configured, &snapshot);
+        configured.dialled = false;
+        let disconnected = peer_status(&configured, &snapshot);
+
+        assert_eq!(connecting.state, PeerState::Connecting);
+        assert_eq!(disconnected.state, PeerState::Disconnected);
+        assert_eq!(connecting.address, None);
+        assert_eq!(connecting.handshake_age_seconds, None);
+        assert_eq!(connecting.last_dial_error.as_deref(), Some("refused"));
+    }
+
+    #[test]
+    fn a_connected_peer_shows_its_oldest_connection_and_the_age_of_the_newest() {
+        let configured = configured(0);
+        let newer = ConnectionSnapshot {
+            address: "/ip4/192.0.2.2/udp/4001/quic-v1".parse().unwrap(),
+            direction: Direction::Inbound,
+            transport: TransportKind::Quic,
+            since: SystemTime::now() - Duration::from_secs(10),
+            ..connection()
+        };
+
+        let status = peer_status(&configured, &snapshot(&configured, vec![connection(), newer]));
+
+        assert_eq!(status.state, PeerState::Connected);
+        assert_eq!(status.address.as_deref(), Some("/ip4/192.0.2.2/tcp/4001"));
+        assert_eq!(status.transport, Some(control::Transport::Tcp));
+        assert_eq!(status.direction, Some(control::ConnectionDirection::Outbound));
+        assert_eq!(status.rtt_ms, Some(2.0));
+        assert_eq!(status.connections, 2);
+        let age = status.handshake_age_seconds.unwrap();
+        assert!((10.0..40.0).contains(&age), "{age}");
+    }
+
+    #[test]
+    fn streams_are_shown_that_take_flows_or_are_open_still() {
+        let configured = configured(0);
+        let peer = &configured.peer;
+        let shown = |connections| {
+            let snapshot = snapshot(&configured, connections);
+            stream_statuses(peer, &snapshot)
+                .map(|stream| (stream.index, stream.state, stream.open, stream.transport))
+                .collect::<Vec<_>>()
+        };
+        let tcp = Some(control::Transport::Tcp);
+
+        let closed = (StreamState::Active, false, None);
+        assert_eq!(
+            shown(vec![connection()]),
+            [
+                (0, closed.0, closed.1, closed.2),
+                (1, closed.0, closed.1, closed.2)
+            ]
+        );
+        peer.streams.lanes()[3].open.store(true, Relaxed);
+        assert_eq!(shown(vec![connection()])[2], (3, StreamState::Retired, true, tcp));
     }
 }

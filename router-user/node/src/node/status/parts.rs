@@ -11,7 +11,7 @@ use crate::kernel::{Kernel, KernelError, SocketDrops};
 use crate::node::capture::Taps;
 use crate::node::counters::Counters;
 use crate::node::data_thread::Runtimes;
-use crate::node::peers::{LivePeers, Peer};
+use crate::node::peers::{LivePeers, Peer, PeerTable};
 use crate::node::worker_pool::WorkerBoard;
 
 /// The parts of the node that know what an operator asks for.
@@ -41,24 +41,46 @@ impl StatusParts {
     /// # Errors
     /// No id ends with it, or several do.
     pub(super) fn find_peer(&self, end: &str) -> Result<Arc<Peer>, SourceError> {
-        let peers = self.peers.load();
-        let peers = peers.all().iter().map(|configured| &configured.peer);
-        match peers
-            .filter(|peer| peer.id.to_string().ends_with(end))
-            .collect::<Vec<_>>()[..]
-        {
-            [] => Err(SourceError::Query(format!(
-                "no peer's id ends with {end}; the command peers lists them"
-            ))),
-            [peer] => Ok(Arc::clone(peer)),
-            [_, _, ..] => Err(SourceError::Query(format!(
-                "the ids of several peers end with {end}; give more of it"
-            ))),
-        }
+        find_peer(&self.peers.load(), end)
+    }
+}
+
+fn find_peer(peers: &PeerTable, end: &str) -> Result<Arc<Peer>, SourceError> {
+    let peers = peers.all().iter().map(|configured| &configured.peer);
+    match peers
+        .filter(|peer| peer.id.to_string().ends_with(end))
+        .collect::<Vec<_>>()[..]
+    {
+        [] => Err(SourceError::Query(format!(
+            "no peer's id ends with {end}; the command peers lists them"
+        ))),
+        [peer] => Ok(Arc::clone(peer)),
+        [_, _, ..] => Err(SourceError::Query(format!(
+            "the ids of several peers end with {end}; give more of it"
+        ))),
     }
 }
 
 /// Returns the answer to a request for which the kernel could not be read.
 pub(super) fn failed(error: KernelError) -> SourceError {
     SourceError::Failed(Box::new(error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::node::status::tests::configured;
+
+    #[test]
+    fn a_peer_is_found_by_an_end_of_its_id_that_no_other_has() {
+        let table = PeerTable::new(vec![configured(0), configured(1)]);
+        let [first, second] = [0, 1].map(|at| table.all()[at].peer.id.to_string());
+        let found = |end: &str| find_peer(&table, end).map(|peer| peer.id.to_string());
+        let refused = |end: &str| found(end).unwrap_err().to_string();
+
+        assert_eq!(found(&first).unwrap(), first);
+        assert_eq!(found(&second[second.len() - 20..]).unwrap(), second);
+        assert!(refused("nobody").starts_with("no peer's id ends with nobody"));
+        assert!(refused("").starts_with("the ids of several peers"));
+    }
 }
