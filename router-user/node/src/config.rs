@@ -75,19 +75,19 @@ use std::path::Path;
 use toml::de::DeTable;
 
 pub use changes::Changes;
-pub use device::DeviceConfig;
-pub use discovery::DiscoveryConfig;
-pub use gateway::{GatewayConfig, Sink};
+pub use device::DeviceSection;
+pub use discovery::DiscoverySection;
+pub use gateway::{GatewaySection, Sink};
 pub(crate) use invite::parse_network;
 pub use invite::{Invite, InviteError};
-pub use log::{LogConfig, LogFormat};
-pub use metrics::MetricsConfig;
-pub use node::{DEFAULT_CONTROL_SOCKET, DEFAULT_KEY_FILE, NodeConfig};
-pub use peer::PeerConfig;
+pub use log::{LogFormat, LogSection};
+pub use metrics::MetricsSection;
+pub use node::{DEFAULT_CONTROL_SOCKET, DEFAULT_KEY_FILE, NodeSection};
+pub use peer::PeerSection;
 pub use stream_router::config::problem::{ConfigError, Problem};
 pub use stream_router::config::{ConnectionsConfig, StreamRouterConfig, StreamsConfig, WorkersConfig};
 pub(crate) use stream_router::config::{MAX_STREAMS_PER_PEER, ScalingConfig};
-pub use transport::TransportConfig;
+pub use transport::TransportSection;
 
 use device::RawDevice;
 use gateway::RawGateway;
@@ -98,15 +98,15 @@ use stream_router::config::reader::{Lines, Table};
 /// A validated configuration.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
-    node: NodeConfig,
-    device: DeviceConfig,
+    node: NodeSection,
+    device: DeviceSection,
     router: StreamRouterConfig,
-    transport: TransportConfig,
-    log: LogConfig,
-    discovery: DiscoveryConfig,
-    metrics: MetricsConfig,
-    gateways: Vec<GatewayConfig>,
-    peers: Vec<PeerConfig>,
+    transport: TransportSection,
+    log: LogSection,
+    discovery: DiscoverySection,
+    metrics: MetricsSection,
+    gateways: Vec<GatewaySection>,
+    peers: Vec<PeerSection>,
 }
 
 impl Config {
@@ -142,13 +142,13 @@ impl Config {
             return Err(problems.into_error());
         }
         let mut root = Table::root(document.get_ref(), &lines);
-        let node = NodeConfig::read(root.table("node", &mut problems), &mut problems);
+        let node = NodeSection::read(root.table("node", &mut problems), &mut problems);
         let device = RawDevice::read(root.table("device", &mut problems), &mut problems);
         let router = StreamRouterConfig::read(&mut root, &mut problems);
-        let transport = TransportConfig::read(root.table("transport", &mut problems), &mut problems);
-        let log = LogConfig::read(root.table("log", &mut problems), &mut problems);
-        let discovery = DiscoveryConfig::read(root.table("discovery", &mut problems), &mut problems);
-        let metrics = MetricsConfig::read(root.table("metrics", &mut problems), &mut problems);
+        let transport = TransportSection::read(root.table("transport", &mut problems), &mut problems);
+        let log = LogSection::read(root.table("log", &mut problems), &mut problems);
+        let discovery = DiscoverySection::read(root.table("discovery", &mut problems), &mut problems);
+        let metrics = MetricsSection::read(root.table("metrics", &mut problems), &mut problems);
         let gateways: Vec<RawGateway> = root
             .tables("gateway", &mut problems)
             .into_iter()
@@ -184,12 +184,12 @@ impl Config {
     }
 
     /// Returns the section of the node itself.
-    pub fn node(&self) -> &NodeConfig {
+    pub fn node(&self) -> &NodeSection {
         &self.node
     }
 
     /// Returns the section of the TUN device.
-    pub fn device(&self) -> &DeviceConfig {
+    pub fn device(&self) -> &DeviceSection {
         &self.device
     }
 
@@ -209,12 +209,12 @@ impl Config {
     }
 
     /// Returns the section of the connections to a peer.
-    pub fn transport(&self) -> &TransportConfig {
+    pub fn transport(&self) -> &TransportSection {
         &self.transport
     }
 
     /// Returns the section that says how peers are found.
-    pub fn discovery(&self) -> &DiscoveryConfig {
+    pub fn discovery(&self) -> &DiscoverySection {
         &self.discovery
     }
 
@@ -224,22 +224,22 @@ impl Config {
     }
 
     /// Returns the section that says what is logged, and how.
-    pub fn log(&self) -> &LogConfig {
+    pub fn log(&self) -> &LogSection {
         &self.log
     }
 
     /// Returns the section of metrics, health and the status page.
-    pub fn metrics(&self) -> &MetricsConfig {
+    pub fn metrics(&self) -> &MetricsSection {
         &self.metrics
     }
 
     /// Returns the gateways in the order of the file. There may be none.
-    pub fn gateways(&self) -> &[GatewayConfig] {
+    pub fn gateways(&self) -> &[GatewaySection] {
         &self.gateways
     }
 
     /// Returns the peers in the order of the file. There may be none.
-    pub fn peers(&self) -> &[PeerConfig] {
+    pub fn peers(&self) -> &[PeerSection] {
         &self.peers
     }
 }

@@ -22,11 +22,11 @@ pub use capture::{
 pub(crate) use capture::{parse_snaplen, put_dropped, put_end, put_packet};
 pub use client::{fetch, fetch_text, reload, set_streams, set_workers};
 pub use model::{
-    ConfigProblem, ConnectionDirection, CounterKind, CounterList, CounterOrigin, CounterStatus,
-    DEFAULT_FLOWS, DeviceStatus, Flow, FlowList, FlowQuery, FlowSort, GatewayStatus, IpProtocol,
-    KernelFeature, KernelStatus, MAX_FLOWS, PeerList, PeerState, PeerStatus, Reload, ReloadProblems,
-    Resource, RouteList, RouteSource, RouteStatus, Status, StreamList, StreamState, StreamStatus, Transport,
-    UnknownProtocol, WorkerList, WorkerState, WorkerStatus,
+    ConfigProblem, CounterKind, CounterList, CounterOrigin, CounterStatus, DEFAULT_FLOWS, DeviceStatus,
+    Direction, Flow, FlowList, FlowQuery, FlowSort, GatewayStatus, IpProtocol, KernelFeature, KernelStatus,
+    MAX_FLOWS, PeerList, PeerState, PeerStatus, Reload, ReloadProblems, Resource, RouteList, RouteSource,
+    RouteStatus, Status, StreamList, StreamState, StreamStatus, Transport, UnknownProtocol, WorkerList,
+    WorkerState, WorkerStatus,
 };
 pub(crate) use model::{parse_limit, parse_prefix};
 pub use reload_request::{ReloadRefusal, ReloadRequest};

@@ -12,7 +12,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, Registry, reload};
 
-use crate::config::{LogConfig, LogFormat};
+use crate::config::{LogFormat, LogSection};
 use journal::JournalFormat;
 use json::JsonFormat;
 #[cfg(test)]
@@ -46,7 +46,7 @@ impl Logs {
     ///
     /// # Errors
     /// `RUST_LOG` is wrong, or something else logs in this process.
-    pub(crate) fn begin(config: &LogConfig) -> Result<Self, LogError> {
+    pub(crate) fn begin(config: &LogSection) -> Result<Self, LogError> {
         let variable = variable()?;
         let overridden = variable.is_some();
         let (filter, handle) = reload::Layer::new(variable.unwrap_or_else(|| config.filter()));
@@ -74,7 +74,7 @@ impl Logs {
     }
 
     /// Sets the level of `config` from now on; returns why it has no effect, if it has none.
-    pub(crate) fn set_level(&self, config: &LogConfig) -> Result<(), String> {
+    pub(crate) fn set_level(&self, config: &LogSection) -> Result<(), String> {
         if self.overridden {
             return Err(format!("{} says what is logged", EnvFilter::DEFAULT_ENV));
         }

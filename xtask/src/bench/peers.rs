@@ -58,12 +58,12 @@ pub(super) struct InstalledVpn {
 pub(super) struct Tunnel {
     /// The address of the second host in the tunnel.
     pub(super) to: IpAddr,
-    ends: Ends,
+    ends: TunnelEnds,
     _files: ScratchDir,
 }
 
 #[derive(Debug)]
-enum Ends {
+enum TunnelEnds {
     Bare,
     Nodes(Box<[Node; 2]>),
     Daemons([Daemon; 2]),
@@ -117,10 +117,10 @@ impl InstalledVpn {
         let files = ScratchDir::unique(self.vpn.name())?;
         let ends = match &self.installed {
             Some(installed) => self.start(installed, underlay, files.path())?,
-            None => Ends::Bare,
+            None => TunnelEnds::Bare,
         };
         let to = match ends {
-            Ends::Bare => OUTER[1],
+            TunnelEnds::Bare => OUTER[1],
             _ => INNER[1].parse()?,
         };
         let tunnel = Tunnel {
@@ -136,19 +136,20 @@ impl InstalledVpn {
         Ok(tunnel)
     }
 
-    fn start(&self, installed: &InstalledProgram, underlay: &HostPair, files: &Path) -> Result<Ends> {
-        let wireguard =
-            |arguments: &[&str]| wireguard::start(installed, arguments, underlay, files).map(Ends::Daemons);
+    fn start(&self, installed: &InstalledProgram, underlay: &HostPair, files: &Path) -> Result<TunnelEnds> {
+        let wireguard = |arguments: &[&str]| {
+            wireguard::start(installed, arguments, underlay, files).map(TunnelEnds::Daemons)
+        };
         match self.vpn {
             Vpn::StreamRouter => {
                 let nodes = stream_router::start(&installed.program, underlay, files)?;
-                Ok(Ends::Nodes(Box::new(nodes)))
+                Ok(TunnelEnds::Nodes(Box::new(nodes)))
             }
             Vpn::WireguardGo => wireguard(&["--foreground"]),
             Vpn::Gotatun | Vpn::Boringtun => wireguard(&["--foreground", "--disable-drop-privileges"]),
-            Vpn::Nebula => nebula::start(installed, underlay, files).map(Ends::Daemons),
-            Vpn::Tinc => tinc::start(installed, underlay, files).map(Ends::Daemons),
-            Vpn::Veth => Ok(Ends::Bare),
+            Vpn::Nebula => nebula::start(installed, underlay, files).map(TunnelEnds::Daemons),
+            Vpn::Tinc => tinc::start(installed, underlay, files).map(TunnelEnds::Daemons),
+            Vpn::Veth => Ok(TunnelEnds::Bare),
         }
     }
 }
@@ -157,9 +158,9 @@ impl Tunnel {
     /// Returns the processes that carry the tunnel's packets.
     pub(super) fn process_ids(&self) -> Vec<u32> {
         match &self.ends {
-            Ends::Bare => Vec::new(),
-            Ends::Nodes(nodes) => nodes.iter().filter_map(Node::process_id).collect(),
-            Ends::Daemons(daemons) => daemons.iter().map(Daemon::id).collect(),
+            TunnelEnds::Bare => Vec::new(),
+            TunnelEnds::Nodes(nodes) => nodes.iter().filter_map(Node::process_id).collect(),
+            TunnelEnds::Daemons(daemons) => daemons.iter().map(Daemon::id).collect(),
         }
     }
 }

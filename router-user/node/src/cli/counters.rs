@@ -1,11 +1,11 @@
 //! `stream-router counters`
 
-use super::table::{Alignment, Table};
+use super::table::{Alignment, TextTable};
 use crate::control::CounterList;
 
 /// Returns a row for each counter; those at 0 only if `all`.
 pub(super) fn lines(counters: &CounterList, all: bool) -> String {
-    let mut table = Table::new([
+    let mut table = TextTable::new([
         ("counter", Alignment::Left),
         ("value", Alignment::Right),
         ("from", Alignment::Left),

@@ -6,7 +6,7 @@ use clap::Args;
 use ipnet::IpNet;
 
 use super::request::or_dash;
-use super::table::{Alignment, Table};
+use super::table::{Alignment, TextTable};
 use super::units::{bytes, seconds, short_id};
 use crate::control::{DEFAULT_FLOWS, FlowList, FlowQuery, FlowSort, IpProtocol, parse_limit, parse_prefix};
 
@@ -50,7 +50,7 @@ impl FlowArguments {
 
 /// Returns a row for each flow.
 pub(super) fn lines(flows: &FlowList) -> String {
-    let mut table = Table::new([
+    let mut table = TextTable::new([
         ("proto", Alignment::Left),
         ("source", Alignment::Left),
         ("destination", Alignment::Left),

@@ -1,12 +1,12 @@
 //! `stream-router routes`
 
 use super::request::or_dash;
-use super::table::{Alignment, Table};
+use super::table::{Alignment, TextTable};
 use crate::control::RouteList;
 
 /// Returns a row for each prefix.
 pub(super) fn lines(routes: &RouteList) -> String {
-    let mut table = Table::new([
+    let mut table = TextTable::new([
         ("prefix", Alignment::Left),
         ("from", Alignment::Left),
         ("peer", Alignment::Left),

@@ -1,13 +1,13 @@
 //! `stream-router streams`
 
 use super::request::or_dash;
-use super::table::{Alignment, Table};
+use super::table::{Alignment, TextTable};
 use super::units::{bytes, short_id};
 use crate::control::StreamList;
 
 /// Returns a row for each stream.
 pub(super) fn lines(streams: &StreamList) -> String {
-    let mut table = Table::new([
+    let mut table = TextTable::new([
         ("peer", Alignment::Left),
         ("stream", Alignment::Right),
         ("state", Alignment::Left),

@@ -11,12 +11,12 @@ pub(super) enum Alignment {
 
 /// Rows under a heading.
 #[derive(Debug)]
-pub(super) struct Table<const N: usize> {
+pub(super) struct TextTable<const N: usize> {
     sides: [Alignment; N],
     rows: Vec<[String; N]>,
 }
 
-impl<const N: usize> Table<N> {
+impl<const N: usize> TextTable<N> {
     /// Makes a table with this heading.
     pub(super) fn new(columns: [(&str, Alignment); N]) -> Self {
         Self {
@@ -58,7 +58,7 @@ mod tests {
 
     #[test]
     fn columns_are_as_wide_as_their_widest_cell() {
-        let mut table = Table::new([
+        let mut table = TextTable::new([
             ("name", Alignment::Left),
             ("n", Alignment::Right),
             ("why", Alignment::Left),

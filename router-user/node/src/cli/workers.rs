@@ -1,12 +1,12 @@
 //! `stream-router workers`
 
-use super::table::{Alignment, Table};
+use super::table::{Alignment, TextTable};
 use super::units::bytes;
 use crate::control::WorkerList;
 
 /// Returns a row for each worker.
 pub(super) fn lines(workers: &WorkerList) -> String {
-    let mut table = Table::new([
+    let mut table = TextTable::new([
         ("worker", Alignment::Right),
         ("state", Alignment::Left),
         ("thread", Alignment::Left),

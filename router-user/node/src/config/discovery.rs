@@ -9,13 +9,13 @@ use stream_router::p2p::MAX_ANNOUNCED_ADDRESSES;
 
 /// How peers are found beyond their `addresses`; by default not at all.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct DiscoveryConfig {
+pub struct DiscoverySection {
     mdns: bool,
     dht: bool,
     announce: Vec<Multiaddr>,
 }
 
-impl DiscoveryConfig {
+impl DiscoverySection {
     /// Returns whether peers on the local network are found by mDNS.
     pub fn mdns(&self) -> bool {
         self.mdns

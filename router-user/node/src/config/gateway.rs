@@ -11,7 +11,7 @@ const INTERFACE_ALLOWED: &str =
 
 /// An interface whose arriving packets are captured before the host forwards them.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct GatewayConfig {
+pub struct GatewaySection {
     interface: String,
     sink: Sink,
 }
@@ -28,7 +28,7 @@ pub enum Sink {
     Auto,
 }
 
-impl GatewayConfig {
+impl GatewaySection {
     /// Returns the name of the interface.
     pub fn interface(&self) -> &str {
         &self.interface
@@ -70,8 +70,8 @@ impl RawGateway {
     }
 
     /// Name of the interface; `None` when the section names none, which was reported.
-    pub(super) fn validated(self) -> Option<GatewayConfig> {
-        Some(GatewayConfig {
+    pub(super) fn validated(self) -> Option<GatewaySection> {
+        Some(GatewaySection {
             interface: self.interface?.value,
             sink: self.sink,
         })
@@ -211,7 +211,7 @@ mod tests {
         let text = "[[gateway]]\ninterface = 'a'\n[[gateway]]\ninterface = 'b'\nsink = 'ring'\n[[gateway]]\ninterface \
                     = 'c'\nsink = 'af_xdp'\n[[gateway]]\ninterface = 'd'\nsink = 'auto'\n";
         let config = Config::parse(&format!("{DEVICE}{text}"), Path::new("sr.toml")).unwrap();
-        let sinks: Vec<Sink> = config.gateways().iter().map(GatewayConfig::sink).collect();
+        let sinks: Vec<Sink> = config.gateways().iter().map(GatewaySection::sink).collect();
 
         assert_eq!(sinks, [Sink::Ring, Sink::Ring, Sink::AfXdp, Sink::Auto]);
         assert_eq!(

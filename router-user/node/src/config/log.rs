@@ -18,7 +18,7 @@ const FORMAT_ALLOWED: &str = "\"auto\", \"human\", \"json\" or \"journald\"";
 
 /// What is logged, and how.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LogConfig {
+pub struct LogSection {
     level: String,
     format: LogFormat,
 }
@@ -37,7 +37,7 @@ pub enum LogFormat {
     Journald,
 }
 
-impl LogConfig {
+impl LogSection {
     /// Returns the directives as they stand in the file.
     pub fn level(&self) -> &str {
         &self.level
@@ -115,7 +115,7 @@ mod tests {
     use super::*;
     use crate::config::Config;
 
-    fn log(section: &str) -> Result<LogConfig, String> {
+    fn log(section: &str) -> Result<LogSection, String> {
         let text = format!("[device]\naddresses = ['10.42.0.1/24']\n[log]\n{section}\n");
         match Config::parse(&text, Path::new("sr.toml")) {
             Ok(config) => Ok(config.log().clone()),

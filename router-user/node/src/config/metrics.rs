@@ -14,12 +14,12 @@ const MAX_HOST_LEN: usize = 253;
 
 /// Where metrics, health and the status page are served, if anywhere.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct MetricsConfig {
+pub struct MetricsSection {
     listen: Option<SocketAddr>,
     hosts: Vec<String>,
 }
 
-impl MetricsConfig {
+impl MetricsSection {
     /// Returns the address to listen on; without one nothing is served.
     pub fn listen(&self) -> Option<SocketAddr> {
         self.listen

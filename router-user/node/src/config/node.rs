@@ -22,13 +22,13 @@ const MAX_SOCKET_PATH_LEN: usize = 107;
 
 /// The node itself: identity, addresses, control socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NodeConfig {
+pub struct NodeSection {
     key: PathBuf,
     listen: Vec<Multiaddr>,
     control: PathBuf,
 }
 
-impl NodeConfig {
+impl NodeSection {
     /// Returns the file that holds the node's identity.
     pub fn key(&self) -> &Path {
         &self.key

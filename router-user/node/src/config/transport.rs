@@ -14,12 +14,12 @@ const MOST_CONNECTIONS: u32 = MAX_CONNECTIONS_PER_PEER as u32 / 2;
 
 /// Which of a peer's addresses are dialled first, and how often.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TransportConfig {
+pub struct TransportSection {
     quic_first: bool,
     connections_per_peer: Option<u32>,
 }
 
-impl TransportConfig {
+impl TransportSection {
     /// Returns the most connections to a peer that its streams are spread over: by default as many as there are data
     /// threads, of which there are `n_threads`.
     pub fn connections_per_peer(&self, n_threads: u32) -> u32 {

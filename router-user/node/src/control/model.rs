@@ -18,7 +18,7 @@ pub use counters::{CounterKind, CounterList, CounterOrigin, CounterStatus};
 pub use flow_query::{DEFAULT_FLOWS, FlowQuery, FlowSort, MAX_FLOWS};
 pub(crate) use flow_query::{parse_limit, parse_prefix};
 pub use flows::{Flow, FlowList};
-pub use peers::{ConnectionDirection, PeerList, PeerState, PeerStatus, Transport};
+pub use peers::{Direction, PeerList, PeerState, PeerStatus, Transport};
 pub use protocol::{IpProtocol, UnknownProtocol};
 pub use reload::{ConfigProblem, Reload, ReloadProblems};
 pub use routes::{RouteList, RouteSource, RouteStatus};

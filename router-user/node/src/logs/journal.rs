@@ -81,9 +81,9 @@ mod tests {
     use super::*;
 
     #[derive(Clone, Default)]
-    struct Shared(Arc<Mutex<Vec<u8>>>);
+    struct SharedBuffer(Arc<Mutex<Vec<u8>>>);
 
-    impl Write for Shared {
+    impl Write for SharedBuffer {
         fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
             self.0.lock().unwrap().extend_from_slice(bytes);
             Ok(bytes.len())
@@ -96,7 +96,7 @@ mod tests {
 
     #[test]
     fn every_line_has_a_priority_and_neither_time_nor_colour() {
-        let written = Shared::default();
+        let written = SharedBuffer::default();
         let writer = written.clone();
         let lines = tracing_subscriber::fmt::layer()
             .with_ansi(false)

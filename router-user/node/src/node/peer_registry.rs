@@ -7,7 +7,7 @@ use router_common::peer::MAX_PEERS;
 use thiserror::Error;
 
 use super::peers::{ConfiguredPeer, Peer, PeerTable};
-use crate::config::PeerConfig;
+use crate::config::PeerSection;
 use stream_router::egress::streams::Streams;
 use stream_router::p2p::PeerId;
 use stream_router_engine::route_table::PeerIndex;
@@ -47,8 +47,8 @@ impl PeerRegistry {
     ///
     /// # Errors
     /// Peers that are about to go have the indices that new ones need.
-    pub(super) fn table(&mut self, peers: &[PeerConfig], n_active: u32) -> Result<PeerTable, NoRoom> {
-        let wanted: HashSet<_> = peers.iter().map(PeerConfig::id).collect();
+    pub(super) fn table(&mut self, peers: &[PeerSection], n_active: u32) -> Result<PeerTable, NoRoom> {
+        let wanted: HashSet<_> = peers.iter().map(PeerSection::id).collect();
         let configured = peers.iter().map(|config| {
             Ok(ConfiguredPeer {
                 peer: self.peer(config.id(), &wanted, n_active)?,
@@ -100,7 +100,7 @@ mod tests {
     }
 
     /// Returns the peers of [`IDS`] in this order; the one at `n` has 10.0.n.0/24.
-    fn peers(order: &[usize]) -> Vec<PeerConfig> {
+    fn peers(order: &[usize]) -> Vec<PeerSection> {
         let mut text = "[device]\naddresses = ['10.42.0.1/24']\n".to_owned();
         for n in order {
             text += &format!("[[peer]]\nid = '{}'\nallowed_ips = ['10.0.{n}.0/24']\n", IDS[*n]);

@@ -15,11 +15,11 @@ use stream_router_engine::prefix_steps::{self, Prefixes};
 /// The kernel's prefix table, written from the prefixes of the peers and of the host.
 pub(super) struct PrefixTable {
     kernel: Arc<Kernel>,
-    state: Mutex<State>,
+    contents: Mutex<TablePrefixes>,
 }
 
 #[derive(Default)]
-struct State {
+struct TablePrefixes {
     /// All networks that the host has or routes elsewhere; none without a gateway.
     host: BTreeSet<IpNet>,
     peers: Prefixes,
@@ -31,7 +31,7 @@ impl PrefixTable {
     pub(super) fn new(kernel: Arc<Kernel>) -> Self {
         Self {
             kernel,
-            state: Mutex::default(),
+            contents: Mutex::default(),
         }
     }
 
@@ -45,7 +45,7 @@ impl PrefixTable {
             configured.allowed_ips.iter().map(move |net| (*net, owner))
         });
         let peers = prefixes.collect();
-        self.update(|state| state.peers = peers).map(drop)
+        self.update(|contents| contents.peers = peers).map(drop)
     }
 
     /// Writes the networks that the host has from now on; returns whether that changed the table.
@@ -53,22 +53,22 @@ impl PrefixTable {
     /// # Errors
     /// Fails as [`PrefixTable::set_peers`] does.
     pub(super) fn set_host(&self, networks: BTreeSet<IpNet>) -> Result<bool, KernelError> {
-        self.update(|state| state.host = networks)
+        self.update(|contents| contents.host = networks)
     }
 
-    fn update(&self, change: impl FnOnce(&mut State)) -> Result<bool, KernelError> {
+    fn update(&self, change: impl FnOnce(&mut TablePrefixes)) -> Result<bool, KernelError> {
         // It is whole whenever it is let go.
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let (host, peers) = (state.host.clone(), state.peers.clone());
-        change(&mut state);
-        let wanted = wanted(&state);
-        let steps = prefix_steps::steps(&state.written, &wanted);
+        let mut contents = self.contents.lock().unwrap_or_else(PoisonError::into_inner);
+        let (host, peers) = (contents.host.clone(), contents.peers.clone());
+        change(&mut contents);
+        let wanted = wanted(&contents);
+        let steps = prefix_steps::steps(&contents.written, &wanted);
         if steps.is_empty() {
             return Ok(false);
         }
         if let Err(refused) = self.kernel.change_prefixes(steps) {
-            (state.host, state.peers) = (host, peers);
-            let back = prefix_steps::steps(&wanted, &state.written);
+            (contents.host, contents.peers) = (host, peers);
+            let back = prefix_steps::steps(&wanted, &contents.written);
             if let Err(error) = self.kernel.change_prefixes(back) {
                 error!(
                     error = &error as &dyn std::error::Error,
@@ -79,17 +79,17 @@ impl PrefixTable {
             return Err(refused);
         }
         self.kernel.renew_peers();
-        state.written = wanted;
+        contents.written = wanted;
         Ok(true)
     }
 }
 
-fn wanted(state: &State) -> Prefixes {
-    let peers = state.peers.keys().copied().collect();
-    let mut wanted: Prefixes = inside_peers(&state.host, &peers)
+fn wanted(contents: &TablePrefixes) -> Prefixes {
+    let peers = contents.peers.keys().copied().collect();
+    let mut wanted: Prefixes = inside_peers(&contents.host, &peers)
         .into_iter()
         .map(|net| (net, NO_PEER))
         .collect();
-    wanted.extend(&state.peers);
+    wanted.extend(&contents.peers);
     wanted
 }

@@ -102,7 +102,7 @@ impl Reloadable {
 
 /// Returns the peers of a configuration as the network knows them.
 pub(super) fn network_peers(config: &Config) -> Vec<PeerConfig> {
-    let peer = |peer: &crate::config::PeerConfig| PeerConfig {
+    let peer = |peer: &crate::config::PeerSection| PeerConfig {
         peer: peer.id(),
         addresses: peer.addresses().to_vec(),
     };

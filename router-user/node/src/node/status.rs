@@ -269,10 +269,10 @@ fn transport(connection: &ConnectionSnapshot) -> control::Transport {
     }
 }
 
-fn direction(connection: &ConnectionSnapshot) -> control::ConnectionDirection {
+fn direction(connection: &ConnectionSnapshot) -> control::Direction {
     match connection.direction {
-        Direction::Inbound => control::ConnectionDirection::Inbound,
-        Direction::Outbound => control::ConnectionDirection::Outbound,
+        Direction::Inbound => control::Direction::Inbound,
+        Direction::Outbound => control::Direction::Outbound,
     }
 }
 
@@ -391,7 +391,7 @@ pub(super) mod tests {
         assert_eq!(status.state, PeerState::Connected);
         assert_eq!(status.address.as_deref(), Some("/ip4/192.0.2.2/tcp/4001"));
         assert_eq!(status.transport, Some(control::Transport::Tcp));
-        assert_eq!(status.direction, Some(control::ConnectionDirection::Outbound));
+        assert_eq!(status.direction, Some(control::Direction::Outbound));
         assert_eq!(status.rtt_ms, Some(2.0));
         assert_eq!(status.connections, 2);
         let age = status.handshake_age_seconds.unwrap();

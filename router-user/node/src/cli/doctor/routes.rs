@@ -18,7 +18,7 @@ const ANY_PORT: u16 = 9;
 
 /// The route that packets to an address take.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Route {
+struct HostRoute {
     source: IpAddr,
     /// The interface that has the source address.
     interface: Option<String>,
@@ -33,7 +33,7 @@ pub(super) fn check(input: &CheckInput) -> (Vec<Finding>, BTreeSet<String>) {
     for address in input.config.peers().iter().flat_map(|peer| peer.addresses()) {
         let Some(ip) = ip_of(address) else { continue };
         let route = route_to(ip);
-        if let Ok(Route {
+        if let Ok(HostRoute {
             interface: Some(interface),
             ..
         }) = &route
@@ -60,7 +60,7 @@ fn ip_of(address: &Multiaddr) -> Option<IpAddr> {
 }
 
 /// Looks the route to `ip` up by connecting a datagram socket, which sends nothing.
-fn route_to(ip: IpAddr) -> io::Result<Route> {
+fn route_to(ip: IpAddr) -> io::Result<HostRoute> {
     let any: IpAddr = match ip {
         IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
         IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
@@ -68,7 +68,7 @@ fn route_to(ip: IpAddr) -> io::Result<Route> {
     let socket = UdpSocket::bind(SocketAddr::new(any, 0))?;
     socket.connect(SocketAddr::new(ip, ANY_PORT))?;
     let source = socket.local_addr()?.ip();
-    Ok(Route {
+    Ok(HostRoute {
         interface: interface_with(source),
         source,
     })
@@ -83,10 +83,10 @@ fn interface_with(address: IpAddr) -> Option<String> {
     })
 }
 
-fn judge(address: &str, ip: IpAddr, route: io::Result<Route>, device: &str) -> Finding {
+fn judge(address: &str, ip: IpAddr, route: io::Result<HostRoute>, device: &str) -> Finding {
     const CHECK: &str = "peer_route";
     let finding = match route {
-        Ok(Route {
+        Ok(HostRoute {
             interface: Some(interface),
             ..
         }) if interface == device => Finding::problem(
@@ -94,7 +94,7 @@ fn judge(address: &str, ip: IpAddr, route: io::Result<Route>, device: &str) -> F
             format!("leads through {device}, the tunnel itself; the peer's address needs a route outside it"),
         )
         .fix(format!("ip route add {ip} via GATEWAY")),
-        Ok(Route { source, interface }) => Finding::ok(
+        Ok(HostRoute { source, interface }) => Finding::ok(
             CHECK,
             format!(
                 "through {} from {source}",
@@ -129,7 +129,7 @@ mod tests {
     fn a_way_is_judged_by_where_it_leads() {
         let ip = IpAddr::from([192, 0, 2, 2]);
         let through = |name: &str| {
-            Ok(Route {
+            Ok(HostRoute {
                 source: [192, 0, 2, 1].into(),
                 interface: Some(name.to_owned()),
             })

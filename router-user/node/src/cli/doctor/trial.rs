@@ -15,7 +15,7 @@ use crate::kernel::{Kernel, KernelConfig, KernelError, SocketPool};
 const DEVICE: &str = "sr-doctor";
 const MTU: u32 = 1420;
 /// Flows in the trial's table, as few as possible: the memory is not used.
-const MAX_CONNECTIONS: u32 = 4096;
+const MAX_FLOWS: u32 = 4096;
 const RING_BYTES: u32 = 1 << 20;
 
 /// The outcome of the trial; `None` for what was not tried.
@@ -69,7 +69,7 @@ impl Trial {
             ring_bytes: RING_BYTES,
             device_mtu: MTU,
             conn_ttl: Duration::from_secs(5),
-            max_connections: MAX_CONNECTIONS,
+            max_connections: MAX_FLOWS,
             // No BPF file system, so nothing is pinned.
             bpffs: "/proc".into(),
         });

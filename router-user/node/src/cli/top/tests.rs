@@ -7,8 +7,8 @@ use super::filter::Filter;
 use super::model::{Model, NodeSample};
 use super::panes::Pane;
 use crate::control::{
-    ConnectionDirection, ControlError, CounterKind, CounterList, CounterOrigin, CounterStatus, DeviceStatus,
-    Flow, FlowList, FlowQuery, IpProtocol, KernelStatus, PeerList, PeerState, PeerStatus, Status, StreamList,
+    ControlError, CounterKind, CounterList, CounterOrigin, CounterStatus, DeviceStatus, Direction, Flow,
+    FlowList, FlowQuery, IpProtocol, KernelStatus, PeerList, PeerState, PeerStatus, Status, StreamList,
     StreamState, StreamStatus, Transport, WorkerList, WorkerState, WorkerStatus,
 };
 
@@ -86,7 +86,7 @@ fn peer(id: &str, number: u32, n: u64) -> PeerStatus {
         state: PeerState::Connected,
         address: Some(format!("/ip4/192.0.2.{number}/tcp/4001/p2p/{id}")),
         transport: Some(Transport::Tcp),
-        direction: Some(ConnectionDirection::Outbound),
+        direction: Some(Direction::Outbound),
         rtt_ms: Some(0.25),
         handshake_age_seconds: Some(3.0),
         connections: 1,

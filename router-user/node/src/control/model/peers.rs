@@ -26,7 +26,7 @@ pub struct PeerStatus {
     /// Transport of the connection.
     pub transport: Option<Transport>,
     /// Side that dialled.
-    pub direction: Option<ConnectionDirection>,
+    pub direction: Option<Direction>,
     /// Last measured round trip in milliseconds.
     pub rtt_ms: Option<f64>,
     /// Seconds since the last handshake of an established connection.
@@ -74,7 +74,7 @@ pub enum Transport {
 /// Side that opened a connection.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "snake_case")]
-pub enum ConnectionDirection {
+pub enum Direction {
     /// The peer opened it.
     Inbound,
     /// This node opened it.
@@ -100,7 +100,7 @@ impl fmt::Display for Transport {
     }
 }
 
-impl fmt::Display for ConnectionDirection {
+impl fmt::Display for Direction {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             Self::Inbound => "inbound",
