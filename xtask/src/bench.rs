@@ -19,12 +19,12 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-pub(crate) use compare::{Plan, compare};
+pub(crate) use compare::{ComparisonPlan, compare};
 
 use crate::command::{cargo, require_root, run};
 use crate::{build, install};
 
-/// Packets per second through the router that programs embed, beside a naive one.
+/// Measures packets per second through the router that programs embed, beside a naive one.
 ///
 /// # Errors
 /// When the build fails, or when a packet that was taken was not written.
@@ -33,7 +33,7 @@ pub(crate) fn dispatch() -> Result<()> {
     run(cargo().args(["bench", "--package=stream-router", "--bench=dispatch"]))
 }
 
-/// What the steering of flows costs: the program alone, then an established flow beside a flood of new ones.
+/// Measures what the steering of flows costs: the program alone, then an established flow beside a flood of new ones.
 ///
 /// # Errors
 /// When not root, when a build fails, or when a measurement cannot be made.
@@ -45,7 +45,7 @@ pub(crate) fn steering(seconds: Duration) -> Result<()> {
     flood::run(seconds)
 }
 
-/// What a peer that stands still costs another one.
+/// Measures what a stopped peer costs another one.
 ///
 /// # Errors
 /// When not root, when a build fails, or when a measurement cannot be made.

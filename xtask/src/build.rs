@@ -20,22 +20,22 @@ const BPF_TARGET: &str = if cfg!(target_endian = "little") {
 pub(crate) struct Profile(String);
 
 impl Profile {
-    /// Quick to build, with overflow checks and debug assertions.
+    /// The profile that is quick to build, with overflow checks and debug assertions.
     pub(crate) fn dev() -> Self {
         Self("dev".into())
     }
 
-    /// What users run.
+    /// The profile of what users run.
     pub(crate) fn release() -> Self {
         Self("release".into())
     }
 
-    /// A profile of the workspace manifest.
+    /// Returns the profile of the workspace manifest with this name.
     pub(crate) fn named(name: String) -> Self {
         Self(name)
     }
 
-    /// The directory below the target directory that cargo uses for it.
+    /// Returns the name of the directory below the target directory that cargo uses for the profile.
     fn directory(&self) -> &str {
         if self.0 == "dev" || self.0 == "test" {
             "debug"

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::dirs;
 
-/// The cargo that runs this task, in the workspace.
+/// Returns the cargo that runs this task, in the workspace.
 pub(crate) fn cargo() -> Command {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(dirs::workspace());
@@ -55,7 +55,7 @@ pub(crate) fn read(command: &mut Command) -> Result<String> {
     String::from_utf8(output.stdout).with_context(|| format!("{} printed no UTF-8", shown(command)))
 }
 
-/// The first file of this name in `PATH` or in the system's directories for administrators' programs.
+/// Returns the first file of this name in `PATH` or in the system's directories for administrators' programs.
 pub(crate) fn find_program(name: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     env::split_paths(&path)
@@ -64,7 +64,7 @@ pub(crate) fn find_program(name: &str) -> Option<PathBuf> {
         .find(|file| file.is_file())
 }
 
-/// True when this process may administer the machine.
+/// Returns whether this process may administer the machine.
 pub(crate) fn is_root() -> bool {
     nix::unistd::geteuid().is_root()
 }

@@ -1,4 +1,4 @@
-//! Where things are.
+//! The directories of the workspace.
 
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -7,14 +7,14 @@ use anyhow::{Context, Result};
 
 use crate::command::{cargo, read};
 
-/// The root of the workspace.
+/// Returns the root of the workspace.
 pub(crate) fn workspace() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .parent()
         .expect("the xtask crate is inside the workspace")
 }
 
-/// Cargo's target directory, wherever the environment or cargo's configuration puts it.
+/// Returns cargo's target directory, wherever the environment or cargo's configuration puts it.
 ///
 /// # Errors
 /// When `cargo metadata` fails.

@@ -22,12 +22,12 @@ pub use version::Version;
 use crate::lab::process::text;
 use tree::Tree;
 
-/// Every program that is run here is done in much less, packing a large program on a busy machine included.
+/// Time limit of each program that is run here, many times what packing a large program on a busy machine takes.
 const LIMIT: Duration = Duration::from_secs(300);
 
 /// What to package, and where to put it.
 #[derive(Debug)]
-pub struct Plan<'a> {
+pub struct PackagePlan<'a> {
     /// The root of the workspace.
     pub workspace: &'a Path,
     /// The node's program, which also prints its manual and completions.
@@ -43,18 +43,18 @@ pub struct Plan<'a> {
 /// How much time may be spent on small packages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Packing {
-    /// For those who download them.
+    /// Small packages, for those who download them.
     Small,
-    /// For those who install them here and now.
+    /// Packages that are made fast, for those who install them here and now.
     Fast,
 }
 
 /// The packages that were made.
 #[derive(Debug)]
 pub struct Packages {
-    /// For Debian and its kin.
+    /// The package for Debian and related distributions.
     pub deb: PathBuf,
-    /// For everybody else: to be unpacked over `/`.
+    /// The archive for other distributions, to be unpacked over `/`.
     pub tarball: PathBuf,
 }
 
@@ -62,7 +62,7 @@ pub struct Packages {
 ///
 /// # Errors
 /// When a file or a program is missing, or a program fails.
-pub fn package(plan: &Plan<'_>) -> Result<Packages> {
+pub fn package(plan: &PackagePlan<'_>) -> Result<Packages> {
     let version = plan.version.text();
     let name = format!("stream-router-{version}-{}", std::env::consts::ARCH);
     let root = plan.out.join(&name);
@@ -82,7 +82,7 @@ pub fn package(plan: &Plan<'_>) -> Result<Packages> {
     Ok(Packages { deb, tarball })
 }
 
-fn tarball(plan: &Plan<'_>, name: &str) -> Result<PathBuf> {
+fn tarball(plan: &PackagePlan<'_>, name: &str) -> Result<PathBuf> {
     let tarball = plan.out.join(format!("{name}.tar.gz"));
     let gzip = match plan.packing {
         Packing::Small => "gzip --no-name -9",

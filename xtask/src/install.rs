@@ -108,7 +108,7 @@ pub(crate) fn apt(packages: &[&str]) -> Result<()> {
     run(&mut apt_install(packages))
 }
 
-/// A fresh container image has no package lists, and an install with stale ones fails after a long wait.
+/// Updates the package lists. A fresh container image has none, and an install with stale ones fails after a long wait.
 fn lists_are_present() -> bool {
     let Ok(entries) = fs::read_dir("/var/lib/apt/lists") else {
         return false;

@@ -69,20 +69,20 @@ struct BenchArgs {
     #[command(subcommand)]
     task: Option<BenchTask>,
     #[command(flatten)]
-    plan: bench::Plan,
+    plan: bench::ComparisonPlan,
 }
 
 #[derive(Subcommand)]
 enum BenchTask {
-    /// Packets per second through the router that programs embed, beside a naive one.
+    /// Measure packets per second through the router that programs embed, beside a naive one.
     Dispatch,
-    /// What the egress program costs, and a TCP flow beside a flood of new flows.
+    /// Measure what the egress program costs, and a TCP flow beside a flood of new flows.
     Steering {
         /// Seconds of each TCP flow.
         #[arg(long, default_value = "10")]
         secs: u64,
     },
-    /// What a peer whose node is stopped costs another peer.
+    /// Measure what a peer whose node is stopped costs another peer.
     Isolation {
         /// Windows of each kind.
         #[arg(long, default_value = "5", value_parser = clap::value_parser!(u32).range(1..))]

@@ -77,7 +77,8 @@ impl ReadyNetwork {
     }
 }
 
-/// Holds the ready network's names as long as this process lives; an abstract socket leaves nothing when it is killed.
+/// Reserves the ready network's names as long as this process lives; an abstract socket leaves nothing behind when it
+/// is killed.
 fn claim() -> Result<UnixListener> {
     let name = SocketAddr::from_abstract_name("stream-router-demo")?;
     match UnixListener::bind_addr(&name) {

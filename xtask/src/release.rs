@@ -1,7 +1,7 @@
 //! Builds the node and packages it.
 
 use anyhow::Result;
-use xtask::dist::{self, Packages, Packing, Plan, Version};
+use xtask::dist::{self, PackagePlan, Packages, Packing, Version};
 
 use crate::build::{self, Profile};
 use crate::{dirs, install};
@@ -14,7 +14,7 @@ pub(crate) fn package(profile: &Profile) -> Result<Packages> {
     install::package_programs()?;
     let version = Version::of_checkout(dirs::workspace())?;
     let binary = build::node(profile)?;
-    dist::package(&Plan {
+    dist::package(&PackagePlan {
         workspace: dirs::workspace(),
         binary: &binary,
         out: &dirs::target()?.join("dist"),

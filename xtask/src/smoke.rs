@@ -1,4 +1,4 @@
-//! Sends real traffic over the ready network and judges what came of it.
+//! Sends real traffic over the ready network and judges the result.
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr};
@@ -16,7 +16,7 @@ const IDLE: Duration = Duration::from_secs(10);
 const TCP: Duration = Duration::from_secs(5);
 const UDP: Duration = Duration::from_secs(3);
 const UDP_RATE: &str = "200M";
-/// Short enough that the CPUs do not fall into a sleep whose end takes longer than the way of the packet.
+/// Interval of pings, short enough that the CPUs do not fall into a sleep whose end takes longer than the packet's way.
 const PING_INTERVAL: Duration = Duration::from_millis(2);
 const UNDERLAY_B: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 2));
 
@@ -26,7 +26,7 @@ const UNDERLAY_B: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 2));
 /// When the network cannot be made or a tool cannot run.
 pub(crate) fn run() -> Result<ExitCode> {
     let network = ReadyNetwork::start()?;
-    let mut report = Report::default();
+    let mut report = SmokeReport::default();
     measure(&network.pair, &mut report)?;
     let left = network.stop()?;
     report.row(
@@ -50,12 +50,12 @@ pub(crate) fn run() -> Result<ExitCode> {
 }
 
 #[derive(Debug, Default)]
-struct Report {
+struct SmokeReport {
     rows: Vec<(String, String)>,
     wrong: Vec<String>,
 }
 
-impl Report {
+impl SmokeReport {
     fn row(&mut self, figure: &str, value: String) {
         self.rows.push((figure.to_owned(), value));
     }
@@ -81,7 +81,7 @@ impl Report {
     }
 }
 
-fn measure(pair: &Pair, report: &mut Report) -> Result<()> {
+fn measure(pair: &Pair, report: &mut SmokeReport) -> Result<()> {
     let cpu_before = cpu_time(&pair.a.node)?;
     thread::sleep(IDLE);
     let cpu = cpu_time(&pair.a.node)?.saturating_sub(cpu_before);
@@ -161,7 +161,7 @@ fn measure(pair: &Pair, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-/// CPU time of all threads of a node.
+/// Returns the CPU time of all threads of a node.
 fn cpu_time(node: &Node) -> Result<Duration> {
     let mut nanos = 0_u64;
     for task in fs::read_dir(proc_path(node, "task")?)? {

@@ -6,7 +6,7 @@ use xtask::lab;
 use crate::command::{cargo, require_root, run};
 use crate::{build, install};
 
-/// Many times what a program of tests takes.
+/// Time limit of a program of tests, many times what it takes.
 const PROGRAM_LIMIT_SECS: &str = "1200";
 
 /// Builds the object and runs every test: units, documentation, and real nodes in network namespaces.

@@ -48,7 +48,7 @@ impl Toolchain {
         })
     }
 
-    /// A command that runs this toolchain's cargo, free of the settings of the cargo that started us.
+    /// Returns a command that runs this toolchain's cargo, free of the settings of the cargo that started this task.
     pub(crate) fn cargo(&self) -> Command {
         let mut command = Command::new(&self.compiler.cargo);
         for name in [
@@ -71,13 +71,13 @@ impl Toolchain {
         command
     }
 
-    /// The linker's path.
+    /// Returns the linker's path.
     pub(crate) fn linker(&self) -> &std::path::Path {
         &self.linker
     }
 }
 
-/// The first compiler that has its source.
+/// Returns the first compiler that has its source.
 fn ready() -> Option<Candidate> {
     let mut rejected = Vec::new();
     for candidate in candidate::all() {

@@ -1,6 +1,5 @@
 //! The command line: one file per command.
 
-mod ask;
 mod capture;
 mod check;
 mod counters;
@@ -11,8 +10,10 @@ mod id;
 mod invite;
 mod join;
 mod keygen;
+mod outcome;
 mod peers;
 mod reload;
+mod request;
 mod routes;
 mod run;
 mod status;
@@ -26,21 +27,21 @@ use std::error::Error;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
-use ask::Asked;
 use capture::{CaptureArguments, UsageError};
 use doctor::DoctorArguments;
 use flows::FlowArguments;
 use invite::InviteArguments;
 use join::{JoinArguments, JoinError};
+use request::RequestArguments;
 use top::TopArguments;
 
 use crate::config::{ConfigError, InviteError};
 use crate::control::ControlError;
 use stream_router_engine::capture_filter::FilterError;
 
-/// Wrong usage or configuration; also clap's own code.
+/// Exit code for wrong usage or configuration; clap uses the same.
 const EXIT_USAGE: u8 = 2;
 
 /// Carries IP packets between VPN nodes over libp2p streams, steered by eBPF.
@@ -77,11 +78,11 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
     },
-    /// Have the running node read its configuration file again: peers, prefixes, limits, log level
-    Reload(Asked),
+    /// Make the running node read its configuration file again: peers, prefixes, limits, log level
+    Reload(RequestArguments),
     /// Print an invite to this node: one string with its id, addresses and prefixes, for `join` on another node
     ///
-    /// The invite is no secret and authenticates nothing by itself: whoever can change it on its way can put another
+    /// The invite is no secret and authenticates nothing by itself: anyone who can change it on its way can put another
     /// peer in. Send it over a channel that you trust.
     Invite(InviteArguments),
     /// Add the node that an invite names to the peers of a configuration file
@@ -92,51 +93,51 @@ enum Command {
     /// Watch a running node live: throughput, peers, workers, streams, flows and drops
     Top(TopArguments),
     /// Show a running node as a whole
-    Status(Asked),
+    Status(RequestArguments),
     /// Show the peers: state, address, round trip, last handshake, traffic
-    Peers(Asked),
+    Peers(RequestArguments),
     /// Show the flows that the node captures, those with most bytes first
     Flows {
         #[command(flatten)]
-        asked: Asked,
+        request: RequestArguments,
         #[command(flatten)]
         which: FlowArguments,
     },
     /// Show the workers and how full their rings are
-    Workers(Asked),
+    Workers(RequestArguments),
     /// Show the streams on which the node sends, and what waits for them
-    Streams(Asked),
-    /// Show what was counted, drops by reason
+    Streams(RequestArguments),
+    /// Show the counters, drops by reason
     Counters {
         #[command(flatten)]
-        asked: Asked,
+        request: RequestArguments,
         /// Show counters at 0 too, as JSON does
         #[arg(long)]
         all: bool,
     },
     /// Show the kernel's prefix table
-    Routes(Asked),
+    Routes(RequestArguments),
     /// Show packets as they go to peers and come from them, or write them as pcap
     Capture {
         #[command(flatten)]
-        asked: Asked,
+        request: RequestArguments,
         #[command(flatten)]
         what: CaptureArguments,
     },
-    /// Check what a node needs, and say what mends what is wrong: exit 0, or 1 with a problem
+    /// Check what a node needs, and print the commands that fix what is wrong: exit 0, or 1 with a problem
     Doctor(DoctorArguments),
     /// Write the manual pages or shell completions of a package
     #[command(hide = true)]
     Generate {
         /// What to write
-        what: generate::What,
+        what: generate::PackageFiles,
         /// Directory to write into
         #[arg(long, value_name = "DIR")]
         out: PathBuf,
     },
 }
 
-/// Runs the command that the process was called with; its exit code is 0, 1 for a failure, 2 for wrong usage or
+/// Runs the command that the process was called with. The exit code is 0, 1 for a failure, 2 for wrong usage or
 /// configuration.
 pub fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
@@ -144,20 +145,20 @@ pub fn main() -> ExitCode {
         Command::Id { key } => id::id(&key),
         Command::Check { config } => check::check(&config),
         Command::Run { config } => run::run(&config),
-        Command::Reload(asked) => reload::reload(&asked),
+        Command::Reload(request) => reload::reload(&request),
         Command::Invite(arguments) => invite::invite(arguments),
         Command::Join(arguments) => join::join(arguments),
         Command::Top(arguments) => top::top(&arguments),
-        Command::Status(asked) => asked.show("", status::lines),
-        Command::Peers(asked) => asked.show("", peers::lines),
-        Command::Flows { asked, which } => asked.show(&which.query(), flows::lines),
-        Command::Workers(asked) => asked.show("", workers::lines),
-        Command::Streams(asked) => asked.show("", streams::lines),
-        Command::Counters { asked, all } => asked.show("", |counters| counters::lines(counters, all)),
-        Command::Routes(asked) => asked.show("", routes::lines),
-        Command::Capture { asked, what } => capture::capture(&asked, &what),
+        Command::Status(request) => request.show("", status::lines),
+        Command::Peers(request) => request.show("", peers::lines),
+        Command::Flows { request, which } => request.show(&which.query(), flows::lines),
+        Command::Workers(request) => request.show("", workers::lines),
+        Command::Streams(request) => request.show("", streams::lines),
+        Command::Counters { request, all } => request.show("", |counters| counters::lines(counters, all)),
+        Command::Routes(request) => request.show("", routes::lines),
+        Command::Capture { request, what } => capture::capture(&request, &what),
         Command::Doctor(arguments) => doctor::doctor(&arguments),
-        Command::Generate { what, out } => generate::generate(what, &out),
+        Command::Generate { what, out } => generate::generate(what, &out, &Arguments::command()),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -182,8 +183,6 @@ fn is_usage(error: &(dyn Error + 'static)) -> bool {
         || matches!(of_a_node, Some(ControlError::BadConfiguration { .. }))
 }
 
-type Outcome = Result<(), Box<dyn Error>>;
-
 fn report(error: &(dyn Error + 'static)) {
     eprintln!("error: {error}");
     let mut cause = error.source();
@@ -191,12 +190,4 @@ fn report(error: &(dyn Error + 'static)) {
         eprintln!("  caused by: {error}");
         cause = error.source();
     }
-}
-
-/// Prints to standard output; an error, such as a closed pipe, is the command's.
-fn print(text: impl std::fmt::Display) -> Outcome {
-    use std::io::Write;
-    let mut stdout = std::io::stdout().lock();
-    writeln!(stdout, "{text}")?;
-    Ok(stdout.flush()?)
 }

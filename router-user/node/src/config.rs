@@ -75,19 +75,19 @@ use std::path::Path;
 use toml::de::DeTable;
 
 pub use changes::Changes;
-pub use device::DeviceConfig;
-pub use discovery::DiscoveryConfig;
-pub use gateway::{GatewayConfig, Sink};
+pub use device::DeviceSection;
+pub use discovery::DiscoverySection;
+pub use gateway::{GatewaySection, Sink};
 pub(crate) use invite::parse_network;
 pub use invite::{Invite, InviteError};
-pub use log::{LogConfig, LogFormat};
-pub use metrics::MetricsConfig;
-pub use node::{DEFAULT_CONTROL_SOCKET, DEFAULT_KEY_FILE, NodeConfig};
-pub use peer::PeerConfig;
+pub use log::{LogFormat, LogSection};
+pub use metrics::MetricsSection;
+pub use node::{DEFAULT_CONTROL_SOCKET, DEFAULT_KEY_FILE, NodeSection};
+pub use peer::PeerSection;
 pub use stream_router::config::problem::{ConfigError, Problem};
 pub use stream_router::config::{ConnectionsConfig, StreamRouterConfig, StreamsConfig, WorkersConfig};
 pub(crate) use stream_router::config::{MAX_STREAMS_PER_PEER, ScalingConfig};
-pub use transport::TransportConfig;
+pub use transport::TransportSection;
 
 use device::RawDevice;
 use gateway::RawGateway;
@@ -98,22 +98,22 @@ use stream_router::config::reader::{Lines, Table};
 /// A validated configuration.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
-    node: NodeConfig,
-    device: DeviceConfig,
+    node: NodeSection,
+    device: DeviceSection,
     router: StreamRouterConfig,
-    transport: TransportConfig,
-    log: LogConfig,
-    discovery: DiscoveryConfig,
-    metrics: MetricsConfig,
-    gateways: Vec<GatewayConfig>,
-    peers: Vec<PeerConfig>,
+    transport: TransportSection,
+    log: LogSection,
+    discovery: DiscoverySection,
+    metrics: MetricsSection,
+    gateways: Vec<GatewaySection>,
+    peers: Vec<PeerSection>,
 }
 
 impl Config {
     /// Reads and validates a file.
     ///
     /// # Errors
-    /// The file cannot be read, or is wrong: then with every problem in it.
+    /// The file cannot be read, or is wrong; the error of a wrong file has every problem.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
         let text = fs::read_to_string(path).map_err(|source| ConfigError::Read {
             path: path.to_owned(),
@@ -142,13 +142,13 @@ impl Config {
             return Err(problems.into_error());
         }
         let mut root = Table::root(document.get_ref(), &lines);
-        let node = NodeConfig::read(root.table("node", &mut problems), &mut problems);
+        let node = NodeSection::read(root.table("node", &mut problems), &mut problems);
         let device = RawDevice::read(root.table("device", &mut problems), &mut problems);
         let router = StreamRouterConfig::read(&mut root, &mut problems);
-        let transport = TransportConfig::read(root.table("transport", &mut problems), &mut problems);
-        let log = LogConfig::read(root.table("log", &mut problems), &mut problems);
-        let discovery = DiscoveryConfig::read(root.table("discovery", &mut problems), &mut problems);
-        let metrics = MetricsConfig::read(root.table("metrics", &mut problems), &mut problems);
+        let transport = TransportSection::read(root.table("transport", &mut problems), &mut problems);
+        let log = LogSection::read(root.table("log", &mut problems), &mut problems);
+        let discovery = DiscoverySection::read(root.table("discovery", &mut problems), &mut problems);
+        let metrics = MetricsSection::read(root.table("metrics", &mut problems), &mut problems);
         let gateways: Vec<RawGateway> = root
             .tables("gateway", &mut problems)
             .into_iter()
@@ -183,63 +183,63 @@ impl Config {
         })
     }
 
-    /// The node itself.
-    pub fn node(&self) -> &NodeConfig {
+    /// Returns the section of the node itself.
+    pub fn node(&self) -> &NodeSection {
         &self.node
     }
 
-    /// The TUN device.
-    pub fn device(&self) -> &DeviceConfig {
+    /// Returns the section of the TUN device.
+    pub fn device(&self) -> &DeviceSection {
         &self.device
     }
 
-    /// Workers, connections and streams: what a router for embedders has as well.
+    /// Returns workers, connections and streams: the sections that a router for embedders has as well.
     pub fn router(&self) -> &StreamRouterConfig {
         &self.router
     }
 
-    /// How many workers there are.
+    /// Returns the section that says how many workers there are.
     pub fn workers(&self) -> &WorkersConfig {
         self.router.workers()
     }
 
-    /// The connection table.
+    /// Returns the section of the connection table.
     pub fn connections(&self) -> &ConnectionsConfig {
         self.router.connections()
     }
 
-    /// The connections to a peer.
-    pub fn transport(&self) -> &TransportConfig {
+    /// Returns the section of the connections to a peer.
+    pub fn transport(&self) -> &TransportSection {
         &self.transport
     }
 
-    /// How peers are found.
-    pub fn discovery(&self) -> &DiscoveryConfig {
+    /// Returns the section that says how peers are found.
+    pub fn discovery(&self) -> &DiscoverySection {
         &self.discovery
     }
 
-    /// How many streams a peer has.
+    /// Returns the section that says how many streams a peer has.
     pub fn streams(&self) -> &StreamsConfig {
         self.router.streams()
     }
 
-    /// What is logged, and how.
-    pub fn log(&self) -> &LogConfig {
+    /// Returns the section that says what is logged, and how.
+    pub fn log(&self) -> &LogSection {
         &self.log
     }
 
-    /// Metrics, health and the status page.
-    pub fn metrics(&self) -> &MetricsConfig {
+    /// Returns the section of metrics, health and the status page.
+    pub fn metrics(&self) -> &MetricsSection {
         &self.metrics
     }
 
-    /// The gateways in the order of the file; may be none.
-    pub fn gateways(&self) -> &[GatewayConfig] {
+    /// Returns the gateways in the order of the file. There may be none.
+    pub fn gateways(&self) -> &[GatewaySection] {
         &self.gateways
     }
 
-    /// The peers in the order of the file; may be none.
-    pub fn peers(&self) -> &[PeerConfig] {
+    /// Returns the peers in the order of the file. There may be none.
+    pub fn peers(&self) -> &[PeerSection] {
         &self.peers
     }
 }

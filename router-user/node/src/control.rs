@@ -5,6 +5,7 @@ mod capture;
 mod client;
 mod model;
 mod reload;
+mod reload_request;
 mod reply;
 mod server;
 mod source;
@@ -21,25 +22,26 @@ pub use capture::{
 pub(crate) use capture::{parse_snaplen, put_dropped, put_end, put_packet};
 pub use client::{fetch, fetch_text, reload, set_streams, set_workers};
 pub use model::{
-    ConfigProblem, CounterKind, CounterOrigin, CounterStatus, Counters, DEFAULT_FLOWS, DeviceStatus,
-    Direction, Feature, Flow, FlowQuery, FlowSort, Flows, GatewayStatus, IpProtocol, KernelStatus, MAX_FLOWS,
-    PeerState, PeerStatus, Peers, Reload, ReloadProblems, Resource, RouteSource, RouteStatus, Routes, Status,
-    StreamState, StreamStatus, Streams, Transport, UnknownProtocol, WorkerState, WorkerStatus, Workers,
+    ConfigProblem, CounterKind, CounterList, CounterOrigin, CounterStatus, DEFAULT_FLOWS, DeviceStatus,
+    Direction, Flow, FlowList, FlowQuery, FlowSort, GatewayStatus, IpProtocol, KernelFeature, KernelStatus,
+    MAX_FLOWS, PeerList, PeerState, PeerStatus, Reload, ReloadProblems, Resource, RouteList, RouteSource,
+    RouteStatus, Status, StreamList, StreamState, StreamStatus, Transport, UnknownProtocol, WorkerList,
+    WorkerState, WorkerStatus,
 };
 pub(crate) use model::{parse_limit, parse_prefix};
-pub use reload::{ReloadRefusal, ReloadWish};
-pub(crate) use reply::{NoQuery, Pretty, Refusal};
+pub use reload_request::{ReloadRefusal, ReloadRequest};
+pub(crate) use reply::{HttpRefusal, NoQuery, PrettyJson};
 pub use server::ControlServer;
 pub use source::{Source, SourceError, Wish, Wishes};
 
-/// What a client sends with `PUT`.
+/// The body that a client sends with `PUT`.
 #[derive(Clone, Copy, Debug, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 struct NumberBody {
     active: u32,
 }
 
-/// What a node answers when it refuses.
+/// The body of a refusal.
 #[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 struct ErrorBody {
     error: String,
@@ -48,13 +50,13 @@ struct ErrorBody {
 /// Why the control socket cannot be served or asked.
 #[derive(Debug, thiserror::Error)]
 pub enum ControlError {
-    /// Another node serves it.
+    /// Another node serves the socket.
     #[error("{} is served by a running node; give this node another node.control", path.display())]
     InUse {
         /// The socket.
         path: PathBuf,
     },
-    /// Something else stands in its place.
+    /// Something other than a socket is at the path.
     #[error("{} is there and is no socket; remove it, or choose another node.control", path.display())]
     NotASocket {
         /// The path.
@@ -68,7 +70,7 @@ pub enum ControlError {
         /// What the system said.
         source: io::Error,
     },
-    /// Nobody answers.
+    /// No node answers.
     #[error("no node answers at {}; is it running, and is this its node.control? (--socket names another)", path.display())]
     NoNode {
         /// The socket.
@@ -81,7 +83,7 @@ pub enum ControlError {
     BadAnswer {
         /// The socket.
         path: PathBuf,
-        /// What is wrong with it.
+        /// What is wrong with the answer.
         reason: String,
     },
     /// The node refused a request.
@@ -89,13 +91,13 @@ pub enum ControlError {
     Refused {
         /// The socket.
         path: PathBuf,
-        /// What it said.
+        /// Reason that the node gave.
         reason: String,
     },
-    /// The node was to read its configuration file again, and the file is wrong.
+    /// The node was asked to read its configuration file again, and the file is wrong.
     #[error("{}", problems.error)]
     BadConfiguration {
-        /// Everything that is wrong with it.
+        /// Everything that is wrong with the file.
         problems: ReloadProblems,
     },
     /// The system refused an operation.

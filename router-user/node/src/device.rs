@@ -1,4 +1,4 @@
-//! The TUN device: made, addressed, routed to, written to, removed.
+//! The TUN device from its creation to its removal: addresses, routes, injection.
 
 mod ethtool;
 mod host_networks;
@@ -21,15 +21,15 @@ pub use ethtool::{Offload, driver, has_offload};
 pub use host_networks::RouteChanges;
 pub use icmp::{MAX_REPLY_LEN, NoReply, ReplyBuffer, Unreachable, unreachable};
 pub use inject::{InjectError, Injector};
-pub use netlink::{Link, Netlink, NetlinkError};
+pub use netlink::{Interface, Netlink, NetlinkError};
 pub use rate_limit::TokenBucket;
 pub use tun::{Tun, TunError};
 
-/// The kernel needs some milliseconds; whoever turned IPv6 off waits in vain.
+/// Longest wait for the addresses. The kernel needs some milliseconds; on a host with IPv6 off the wait is in vain.
 const ADDRESSES_TIMEOUT: Duration = Duration::from_secs(2);
 const ADDRESSES_POLL: Duration = Duration::from_millis(2);
 
-/// What a device is made from; [`crate::config`] says which values make sense.
+/// What a device is made from; the configuration has checked the values.
 #[derive(Clone, Copy, Debug)]
 pub struct DeviceSettings<'a> {
     /// Name of the interface.
@@ -168,7 +168,7 @@ impl Device {
             .map_err(|source| self.set_up_error(source))
     }
 
-    /// Routes a network to the device no longer.
+    /// Removes the route of a network to the device.
     ///
     /// # Errors
     /// The kernel refuses, or has no such route.
@@ -179,7 +179,7 @@ impl Device {
             .map_err(|source| self.set_up_error(source))
     }
 
-    /// Removes the interface, whoever still holds an [`Injector`]; their writes give [`InjectError::Gone`] then.
+    /// Removes the interface, even while an [`Injector`] exists; its writes give [`InjectError::Gone`] then.
     ///
     /// # Errors
     /// The kernel refuses; the interface then goes with the last descriptor.
@@ -190,22 +190,22 @@ impl Device {
             .map_err(|source| self.set_up_error(source))
     }
 
-    /// Name of the interface.
+    /// Returns the name of the interface.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Index of the interface.
+    /// Returns the index of the interface.
     pub fn index(&self) -> u32 {
         self.index
     }
 
-    /// The descriptor, to read what the egress program let pass.
+    /// Returns the descriptor, to read what the egress program let pass.
     pub fn tun(&self) -> &Tun {
         &self.tun
     }
 
-    /// A handle that writes packets into the host.
+    /// Returns a handle that writes packets into the host.
     pub fn injector(&self) -> Injector {
         self.tun.injector()
     }

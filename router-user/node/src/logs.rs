@@ -12,21 +12,23 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, Registry, reload};
 
-use crate::config::{LogConfig, LogFormat};
+use crate::config::{LogFormat, LogSection};
 use journal::JournalFormat;
 use json::JsonFormat;
+#[cfg(test)]
+pub(crate) use repeats::ANSWERS;
 use repeats::Repeats;
 
 /// Why there is no log.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LogError {
-    /// The variable is set, and is no filter.
+    /// The variable `RUST_LOG` is set, and is no filter.
     #[error(
         "{}={text} is no log filter: {reason}; such as \"info\" or \"stream_router=debug\"",
         EnvFilter::DEFAULT_ENV
     )]
     Variable { text: String, reason: String },
-    /// A log is there already.
+    /// The process has a log already.
     #[error("cannot begin to log: {0}")]
     Begun(String),
 }
@@ -35,7 +37,7 @@ pub(crate) enum LogError {
 pub(crate) struct Logs {
     filter: reload::Handle<EnvFilter, Registry>,
     repeats: Arc<Repeats>,
-    /// The environment says what is logged, whatever the configuration does.
+    /// Whether the environment says what is logged, which goes before the configuration.
     overridden: bool,
 }
 
@@ -44,7 +46,7 @@ impl Logs {
     ///
     /// # Errors
     /// `RUST_LOG` is wrong, or something else logs in this process.
-    pub(crate) fn begin(config: &LogConfig) -> Result<Self, LogError> {
+    pub(crate) fn begin(config: &LogSection) -> Result<Self, LogError> {
         let variable = variable()?;
         let overridden = variable.is_some();
         let (filter, handle) = reload::Layer::new(variable.unwrap_or_else(|| config.filter()));
@@ -71,8 +73,8 @@ impl Logs {
         })
     }
 
-    /// Logs what `config` says from now on; returns why not, if not.
-    pub(crate) fn set_level(&self, config: &LogConfig) -> Result<(), String> {
+    /// Sets the level of `config` from now on; returns why it has no effect, if it has none.
+    pub(crate) fn set_level(&self, config: &LogSection) -> Result<(), String> {
         if self.overridden {
             return Err(format!("{} says what is logged", EnvFilter::DEFAULT_ENV));
         }
@@ -81,7 +83,7 @@ impl Logs {
             .map_err(|error| error.to_string())
     }
 
-    /// Says for ever, once in a while, how many repeats were left out.
+    /// Logs from time to time how many repeats were left out; does not return.
     pub(crate) async fn report_repeats(&self) {
         self.repeats.report().await;
     }
@@ -110,7 +112,7 @@ fn variable() -> Result<Option<EnvFilter>, LogError> {
     }
 }
 
-/// What [`LogFormat::Auto`] is here.
+/// Returns the format that [`LogFormat::Auto`] stands for here.
 fn shown(format: LogFormat) -> LogFormat {
     match format {
         LogFormat::Auto if journal::is_journal(&stderr()) => LogFormat::Journald,

@@ -20,29 +20,29 @@ use std::sync::Arc;
 
 use prometheus_client::registry::Registry;
 
-pub use health::{Check, CheckState, Health};
+pub use health::{CheckState, Health, HealthCheck};
 pub use history::{History, Sample};
 pub use server::MetricsServer;
 
 use crate::control::Source;
 
-/// What the server shows.
+/// The sources of what the server shows.
 #[derive(Clone)]
-pub struct Shown {
+pub struct MetricsSources {
     /// The node.
     pub source: Arc<dyn Source>,
-    /// Whether it works. Must not block.
+    /// Returns whether the node works. It must not block.
     pub health: Arc<dyn Fn() -> Health + Send + Sync>,
-    /// Flows that the connection table has room for.
+    /// Number of flows that the connection table has room for.
     pub max_flows: u32,
-    /// Metrics that others keep, with their whole names.
+    /// Metrics that other parts keep, under their complete names.
     pub others: Arc<Registry>,
 }
 
 /// Why metrics cannot be served.
 #[derive(Debug, thiserror::Error)]
 pub enum MetricsError {
-    /// The address cannot be had.
+    /// The address cannot be listened on.
     #[error("cannot listen on {address}; give this node another metrics.listen")]
     Listen {
         /// The address.

@@ -1,4 +1,5 @@
-//! The doctor before and beside live nodes: each setting broken on purpose is found, and the command it prints mends it.
+//! The doctor before and beside live nodes: each setting broken on purpose is found, and the command it prints fixes
+//! it.
 
 use std::fs;
 use std::net::TcpListener;
@@ -69,7 +70,7 @@ impl Scene {
     }
 
     /// Has the doctor find what is broken now, runs the command that it prints, and has it find nothing.
-    fn mended(&self, check: &str, subject: &str, verdict: &str) -> Result<()> {
+    fn fixed(&self, check: &str, subject: &str, verdict: &str) -> Result<()> {
         let broken = self.report()?;
         let finding = broken.finding(check, subject)?;
         ensure!(finding["verdict"] == verdict, "{finding}");
@@ -81,14 +82,14 @@ impl Scene {
             broken.json
         );
         ensure!(has_problem || verdict != "problem", "{}", broken.json);
-        let command = finding["mend"].as_str().context("no command")?;
+        let command = finding["fix"].as_str().context("no command")?;
 
         // The program need not be installed where the test runs.
         self.sh(&command.replace("stream-router", NODE))
             .with_context(|| format!("{check}: {command}"))?;
 
-        let mended = self.report()?;
-        let finding = mended.finding(check, subject)?;
+        let fixed = self.report()?;
+        let finding = fixed.finding(check, subject)?;
         ensure!(finding["verdict"] == "ok", "{command}: {finding}");
         Ok(())
     }
@@ -129,7 +130,7 @@ impl Report {
 }
 
 #[test]
-fn what_is_broken_is_found_and_mended_by_the_command_that_is_printed() {
+fn what_is_broken_is_found_and_fixed_by_the_command_that_is_printed() {
     let mut scene = Scene::new().unwrap();
 
     a_host_in_order_has_no_problem(&scene);
@@ -182,25 +183,25 @@ fn a_host_in_order_has_no_problem(scene: &Scene) {
 
 fn settings(scene: &Scene) -> Result<()> {
     scene.sh("sysctl -w net.ipv4.conf.all.rp_filter=1")?;
-    scene.mended("rp_filter", "", "warning")?;
+    scene.fixed("rp_filter", "", "warning")?;
     scene.sh("sysctl -w net.ipv4.tcp_rmem='4096 131072 212992'")?;
-    scene.mended("tcp_buffers", "tcp_rmem", "warning")?;
+    scene.fixed("tcp_buffers", "tcp_rmem", "warning")?;
     scene.sh("sysctl -w net.ipv4.ip_forward=0")?;
-    scene.mended("forwarding", "ipv4", "problem")?;
+    scene.fixed("forwarding", "ipv4", "problem")?;
     scene.sh("sysctl -w net.ipv6.conf.default.disable_ipv6=1")?;
-    scene.mended("ipv6", "", "problem")
+    scene.fixed("ipv6", "", "problem")
 }
 
 fn files(scene: &Scene) -> Result<()> {
     let key = scene.pair.a.node.key();
     fs::set_permissions(&key, fs::Permissions::from_mode(0o644))?;
-    scene.mended("key", "", "problem")?;
+    scene.fixed("key", "", "problem")?;
     let kept = key.with_extension("kept");
     fs::rename(&key, &kept)?;
-    scene.mended("key", "", "problem")?;
+    scene.fixed("key", "", "problem")?;
     fs::rename(&kept, &key)?;
     fs::write(scene.pair.a.node.socket(), "no socket")?;
-    scene.mended("node", "", "problem")?;
+    scene.fixed("node", "", "problem")?;
     let taken = scene
         .pair
         .a
@@ -216,11 +217,11 @@ fn files(scene: &Scene) -> Result<()> {
 fn interfaces(scene: &Scene) -> Result<()> {
     let host = &scene.pair.a.host;
     host.ip(&["link", "add", &scene.pair.a.config.device, "type", "veth"])?;
-    scene.mended("device", "", "problem")?;
+    scene.fixed("device", "", "problem")?;
     scene.sh("ethtool -K u0 tso off gso off")?;
-    scene.mended("offloads", "u0", "warning")?;
+    scene.fixed("offloads", "u0", "warning")?;
     host.ip(&["link", "set", "u0", "mtu", "1240"])?;
-    scene.mended("mtu", "u0", "problem")?;
+    scene.fixed("mtu", "u0", "problem")?;
     host.ip(&["link", "set", "u0", "mtu", "1500"])?;
     host.ip(&["route", "del", "192.0.2.0/24", "dev", "u0"])?;
     scene.found("peer_route", "192.0.2.2")?;
@@ -229,7 +230,7 @@ fn interfaces(scene: &Scene) -> Result<()> {
     let report = scene.report()?;
     let finding = report.finding("gateway", GATEWAY)?;
     ensure!(
-        finding["mend"] == format!("ip link set dev {GATEWAY} up"),
+        finding["fix"] == format!("ip link set dev {GATEWAY} up"),
         "{finding}"
     );
     host.ip(&["link", "set", GATEWAY, "up"])?;
@@ -243,7 +244,7 @@ fn firewall(scene: &Scene) -> Result<()> {
          add rule inet filter input iifname lo accept; \
          add rule inet filter input udp dport { 53, 4000-4010 } accept'",
     )?;
-    scene.mended("firewall", "tcp/", "problem")?;
+    scene.fixed("firewall", "tcp/", "problem")?;
     let report = scene.report()?;
     ensure!(
         report.finding("firewall", "udp/")?["verdict"] == "ok",
@@ -336,7 +337,7 @@ fn beside_the_running_node(scene: &mut Scene) -> Result<()> {
     }
     let device = &scene.pair.a.config.device;
     scene.pair.a.host.ip(&["link", "set", device, "mtu", "1400"])?;
-    scene.mended("device", "", "warning")?;
+    scene.fixed("device", "", "warning")?;
     let config = scene.pair.a.node.config();
     let config = config.to_str().context("a path of ASCII")?;
     let lines = text(&mut scene.command(&["--config", config]), LIMIT)?;

@@ -14,7 +14,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
 use serde_json::Value;
-use xtask::dist::{self, Packages, Packing, Plan, Version};
+use xtask::dist::{self, PackagePlan, Packages, Packing, Version};
 use xtask::lab::probe::PingPlan;
 use xtask::lab::process::{output, signal, text, wait};
 use xtask::lab::{CleanRoot, Namespace, ScratchDir, link};
@@ -157,7 +157,7 @@ fn packages_are_the_same_each_time_and_have_the_same_files() {
 
 fn package(out: &Path) -> Result<Packages> {
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2);
-    dist::package(&Plan {
+    dist::package(&PackagePlan {
         workspace: workspace.context("the package is in a workspace")?,
         binary: Path::new(NODE),
         out,

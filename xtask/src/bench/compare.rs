@@ -7,17 +7,17 @@ use clap::Args;
 use clap::builder::RangedU64ValueParser;
 use xtask::lab::clear_leftovers;
 
-use super::figure::{Link, Samples};
+use super::figure::{LinkKind, Samples};
 use super::measure::Site;
-use super::peers::{Peer, Vpn};
-use super::report::{Column, Report};
-use super::underlay::Underlay;
+use super::peers::{InstalledVpn, Vpn};
+use super::report::{ComparisonReport, VpnColumn};
+use super::underlay::HostPair;
 use crate::command::require_root;
 use crate::install;
 
-/// What is measured and for how long.
+/// What is measured, for how long and how often.
 #[derive(Args, Debug)]
-pub(crate) struct Plan {
+pub(crate) struct ComparisonPlan {
     /// Measure only this one; may be given more than once.
     #[arg(long, value_name = "NAME")]
     only: Vec<Vpn>,
@@ -35,21 +35,21 @@ pub(crate) struct Plan {
 ///
 /// # Errors
 /// When not root, when a tool is missing, when no VPN is there, or when the report cannot be written.
-pub(crate) fn compare(plan: &Plan) -> Result<()> {
+pub(crate) fn compare(plan: &ComparisonPlan) -> Result<()> {
     require_root("bench")?;
     install::bench_programs()?;
     clear_leftovers()?;
     let mut peers = Vec::new();
     for vpn in plan.vpns() {
-        peers.push((vpn, Peer::install(vpn)));
+        peers.push((vpn, InstalledVpn::install(vpn)));
     }
-    let mut columns: Vec<Column> = peers
+    let mut columns: Vec<VpnColumn> = peers
         .iter()
-        .map(|(vpn, peer)| Column::new(vpn.name(), peer))
+        .map(|(vpn, peer)| VpnColumn::new(vpn.name(), peer))
         .collect();
     // The outermost loop is the repeat, so that a busy minute of the machine falls on all of them.
     for repeat in 1..=plan.repeats {
-        for link in Link::ALL {
+        for link in LinkKind::ALL {
             for ((_, peer), column) in peers.iter().zip(&mut columns) {
                 let Ok(peer) = peer else { continue };
                 eprintln!(
@@ -62,10 +62,10 @@ pub(crate) fn compare(plan: &Plan) -> Result<()> {
             }
         }
     }
-    Report::new(plan, columns)?.publish()
+    ComparisonReport::new(plan, columns)?.publish()
 }
 
-impl Plan {
+impl ComparisonPlan {
     fn vpns(&self) -> Vec<Vpn> {
         let all = <Vpn as clap::ValueEnum>::value_variants();
         let wanted = |vpn: &Vpn| self.only.is_empty() || self.only.contains(vpn);
@@ -73,7 +73,7 @@ impl Plan {
     }
 }
 
-fn measure(peer: &Peer, link: Link, plan: &Plan, column: &mut Column) {
+fn measure(peer: &InstalledVpn, link: LinkKind, plan: &ComparisonPlan, column: &mut VpnColumn) {
     let (samples, failures) = match over(peer, link, Duration::from_secs(plan.secs)) {
         Ok(measured) => measured,
         Err(error) => (Samples::new(), vec![format!("{error:#}")]),
@@ -87,8 +87,8 @@ fn measure(peer: &Peer, link: Link, plan: &Plan, column: &mut Column) {
     }
 }
 
-fn over(peer: &Peer, link: Link, duration: Duration) -> Result<(Samples, Vec<String>)> {
-    let underlay = Underlay::new(link)?;
+fn over(peer: &InstalledVpn, link: LinkKind, duration: Duration) -> Result<(Samples, Vec<String>)> {
+    let underlay = HostPair::new(link)?;
     let tunnel = peer.connect(&underlay)?;
     let site = Site {
         underlay: &underlay,

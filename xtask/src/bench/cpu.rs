@@ -1,4 +1,4 @@
-//! What the whole machine's CPUs do, and how much memory a process holds.
+//! Reads how long the machine's CPUs have worked, and how much memory a process holds.
 
 use std::fs;
 
@@ -7,7 +7,8 @@ use anyhow::{Context, Result};
 /// `USER_HZ`, the unit of /proc/stat on every architecture that Rust knows.
 const TICKS_PER_SECOND: f64 = 100.0;
 
-/// CPU seconds that the machine has worked since it started: all time but idle, waiting for disks and guests'.
+/// Returns the CPU seconds that the machine has worked since it started: all time but idle, waiting for disks and
+/// guests'.
 pub(super) fn busy_seconds() -> Result<f64> {
     let stat = fs::read_to_string("/proc/stat").context("cannot read /proc/stat")?;
     busy_ticks(&stat)
@@ -15,7 +16,7 @@ pub(super) fn busy_seconds() -> Result<f64> {
         .context("/proc/stat begins with no line of all CPUs")
 }
 
-/// Resident memory of a process in MiB.
+/// Returns the resident memory of a process in MiB.
 pub(super) fn resident_mib(pid: u32) -> Result<f64> {
     let path = format!("/proc/{pid}/status");
     let status = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
@@ -23,7 +24,8 @@ pub(super) fn resident_mib(pid: u32) -> Result<f64> {
     Ok(kib / 1024.0)
 }
 
-/// The fields are user, nice, system, idle, iowait, irq, softirq, steal, guest and guest_nice; guests count as user, too.
+/// Returns the ticks of work in a line of /proc/stat. Its fields are user, nice, system, idle, iowait, irq, softirq,
+/// steal, guest and guest_nice; guests count as user, too.
 fn busy_ticks(stat: &str) -> Option<u64> {
     let fields = stat.lines().next()?.strip_prefix("cpu ")?;
     let ticks: Vec<u64> = fields

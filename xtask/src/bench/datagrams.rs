@@ -14,38 +14,38 @@ use xtask::lab::Namespace;
 
 use super::mmsg::{self, BATCH};
 
-/// The search for the best rate begins here, far below what any of them carries.
+/// Rate at which the search for the best rate begins, far below what any VPN carries.
 const FIRST_RATE_PPS: f64 = 20_000.0;
 const RATE_STEP: f64 = 1.6;
-/// A rate that loses no more than this many percent counts as carried.
+/// Loss in percent up to which a rate counts as carried.
 const CLEAN_PERCENT: f64 = 1.0;
-/// The search ends when less than this share of what was to be sent is received.
+/// The search ends when less than this share of the intended rate is received.
 const SATURATED: f64 = 0.5;
 const MAX_STEPS: usize = 12;
-/// Part of a measurement's time that a step of the search takes.
+/// Divisor of a measurement's time that gives the time of a step of the search.
 const STEP_SHARE: u32 = 3;
 const MIN_STEP: Duration = Duration::from_millis(500);
-/// Counting begins when the queues on the way are as full as they will be: what fits in them is not a rate.
+/// Time before counting begins, in which the queues on the way fill up: what fits in them is not a rate.
 const WARM_UP: Duration = Duration::from_millis(500);
-/// A sender that was not run for longer than this does not make up for it.
+/// Longest time that a sender makes up for when it was not run.
 const MAX_BEHIND: Duration = Duration::from_millis(5);
-/// How often a receiver without packets looks whether it is done.
+/// Interval at which a receiver without packets checks whether it is done.
 const PATIENCE: Duration = Duration::from_millis(20);
-/// Some 10 ms of a million packets, so that the receiver's sleep is not what is measured.
+/// Receive buffer for 10 ms of a million packets a second, so that the receiver's sleep is not what is measured.
 const SOCKET_BYTES: usize = 16 << 20;
 const BUFFER_BYTES: usize = 2048;
 
-/// What came of packets offered at a rate.
+/// The result of packets offered at a rate.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Offered {
+pub(super) struct LoadResult {
     /// Packets sent in a second.
     pub(super) sent_pps: f64,
     /// Packets received in a second.
     pub(super) received_pps: f64,
 }
 
-impl Offered {
-    /// Percent of the packets that were not received.
+impl LoadResult {
+    /// Returns the percentage of the packets that were not received.
     pub(super) fn loss_percent(&self) -> f64 {
         100.0 * (1.0 - self.received_pps / self.sent_pps).max(0.0)
     }
@@ -53,10 +53,10 @@ impl Offered {
 
 /// What the search for the best rate found.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Best {
-    /// What came of the rate of which most was received.
-    pub(super) offered: Offered,
-    /// The highest received rate beside which almost nothing was lost, in packets a second.
+pub(super) struct BestRate {
+    /// The result at the rate of which most was received.
+    pub(super) offered: LoadResult,
+    /// The highest received rate at which almost nothing was lost, in packets a second.
     pub(super) clean_pps: f64,
 }
 
@@ -71,17 +71,17 @@ pub(super) struct Datagrams<'a> {
 
 impl Datagrams<'_> {
     /// Offers more and more until most is lost.
-    pub(super) fn best(&self) -> Result<Best> {
+    pub(super) fn best(&self) -> Result<BestRate> {
         let step = (self.duration / STEP_SHARE).max(MIN_STEP);
         search(|rate_pps| self.offer_for(rate_pps, step))
     }
 
     /// Offers packets at a rate.
-    pub(super) fn offer(&self, rate_pps: f64) -> Result<Offered> {
+    pub(super) fn offer(&self, rate_pps: f64) -> Result<LoadResult> {
         self.offer_for(rate_pps, self.duration)
     }
 
-    fn offer_for(&self, rate_pps: f64, duration: Duration) -> Result<Offered> {
+    fn offer_for(&self, rate_pps: f64, duration: Duration) -> Result<LoadResult> {
         let [from, at] = self.hosts;
         let receiver = at.enter(|| {
             let socket = UdpSocket::bind((self.to, 0)).context("cannot receive UDP")?;
@@ -92,7 +92,7 @@ impl Datagrams<'_> {
         let to = receiver.local_addr()?;
         let n_senders = thread::available_parallelism()?.get();
         let share_pps = rate_pps / n_senders as f64;
-        let traffic = Traffic::default();
+        let traffic = DatagramCounters::default();
         let (n_sent, n_received, seconds) = thread::scope(|scope| {
             scope.spawn(|| traffic.receive(&receiver));
             let senders: Vec<_> = (0..n_senders)
@@ -109,7 +109,7 @@ impl Datagrams<'_> {
             Ok::<_, anyhow::Error>((after.0 - before.0, after.1 - before.1, elapsed.as_secs_f64()))
         })?;
         ensure!(n_sent > 0, "no packet was sent");
-        Ok(Offered {
+        Ok(LoadResult {
             sent_pps: n_sent as f64 / seconds,
             received_pps: n_received as f64 / seconds,
         })
@@ -117,9 +117,9 @@ impl Datagrams<'_> {
 }
 
 /// Offers more and more until most is lost or the senders' limit is far behind.
-fn search(mut offer: impl FnMut(f64) -> Result<Offered>) -> Result<Best> {
+fn search(mut offer: impl FnMut(f64) -> Result<LoadResult>) -> Result<BestRate> {
     let mut rate = FIRST_RATE_PPS;
-    let mut best = Best {
+    let mut best = BestRate {
         offered: offer(rate)?,
         clean_pps: 0.0,
     };
@@ -140,15 +140,15 @@ fn search(mut offer: impl FnMut(f64) -> Result<Offered>) -> Result<Best> {
     Ok(best)
 }
 
-/// What senders and receiver count until they are to stop.
+/// The counts of senders and receiver, and the request to stop.
 #[derive(Debug, Default)]
-struct Traffic {
+struct DatagramCounters {
     n_sent: AtomicU64,
     n_received: AtomicU64,
     stop: AtomicBool,
 }
 
-impl Traffic {
+impl DatagramCounters {
     fn counts(&self) -> (u64, u64) {
         (self.n_sent.load(Relaxed), self.n_received.load(Relaxed))
     }
@@ -202,7 +202,7 @@ mod tests {
         let best = search(|rate| {
             n_steps += 1;
             let received_pps = if rate < 60_000.0 { rate } else { 25_000.0 };
-            Ok(Offered {
+            Ok(LoadResult {
                 sent_pps: rate,
                 received_pps,
             })
@@ -217,7 +217,7 @@ mod tests {
 
     #[test]
     fn loss_is_the_share_of_what_was_sent() {
-        let offered = Offered {
+        let offered = LoadResult {
             sent_pps: 400.0,
             received_pps: 300.0,
         };

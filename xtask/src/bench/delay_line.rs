@@ -16,15 +16,15 @@ use xtask::lab::Namespace;
 
 use super::mmsg::{self, BATCH};
 
-/// How often frames are taken and given.
+/// Interval at which frames are taken and given.
 const TICK: Duration = Duration::from_micros(200);
-/// What a frame waits one way: on average it is seen half a tick late and given half a tick late.
+/// Time that a frame waits one way: on average it is seen half a tick late and given half a tick late.
 const DELAY: Duration = Duration::from_micros(10_000 - TICK.as_micros() as u64);
 /// Room for an Ethernet frame of the usual MTU with a VLAN tag.
 const FRAME_BYTES: usize = 1522;
-/// More than 10 Gbit/s of full frames wait in one direction.
+/// Most frames that wait in one direction: more than 10 Gbit/s of full frames need.
 const MAX_WAITING: usize = 16 * 1024;
-/// What the kernel holds for us while this thread does not run, some 10 ms of 10 Gbit/s.
+/// Socket buffer for the time that this thread does not run: some 10 ms of 10 Gbit/s.
 const SOCKET_BYTES: usize = 32 << 20;
 
 /// A running delay line; it ends on drop.
@@ -41,7 +41,7 @@ impl DelayLine {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         let thread = thread::Builder::new().name("bench-delay".into()).spawn(move || {
-            let (mut there, mut back) = (Lane::default(), Lane::default());
+            let (mut there, mut back) = (DelayedDirection::default(), DelayedDirection::default());
             while !stopped.load(Relaxed) {
                 there.carry(&left, &right);
                 back.carry(&right, &left);
@@ -64,20 +64,20 @@ impl Drop for DelayLine {
     }
 }
 
-/// One direction.
+/// One direction of the delay line.
 #[derive(Default)]
-struct Lane {
-    waiting: VecDeque<Frame>,
+struct DelayedDirection {
+    waiting: VecDeque<DelayedFrame>,
     free: Vec<Vec<u8>>,
 }
 
-struct Frame {
+struct DelayedFrame {
     due: Instant,
     length: usize,
     bytes: Vec<u8>,
 }
 
-impl Lane {
+impl DelayedDirection {
     fn carry(&mut self, from: &OwnedFd, to: &OwnedFd) {
         while self.waiting.len() < MAX_WAITING && self.take(from) == BATCH {}
         while self.give(to) == BATCH {}
@@ -98,14 +98,15 @@ impl Lane {
         let mut batch = batch.into_iter();
         let mut n_taken = 0;
         for (length, bytes) in lengths.zip(batch.by_ref()) {
-            self.waiting.push_back(Frame { due, length, bytes });
+            self.waiting.push_back(DelayedFrame { due, length, bytes });
             n_taken += 1;
         }
         self.free.extend(batch);
         n_taken
     }
 
-    /// Gives a batch of frames that are due to a device; returns how many. What a device refuses is lost, as on a cable.
+    /// Gives a batch of frames that are due to a device; returns how many. What a device refuses is lost, as on a
+    /// cable.
     fn give(&mut self, to: &OwnedFd) -> usize {
         let now = Instant::now();
         let due = self.waiting.iter().take(BATCH);
@@ -125,7 +126,7 @@ impl Lane {
     }
 }
 
-/// A socket for all frames that a device brings; what is sent through it does not come back to it.
+/// Returns a socket for all frames that a device brings; what is sent through it does not come back to it.
 fn open(device: &str) -> Result<OwnedFd> {
     let socket = socket(
         AddressFamily::Packet,

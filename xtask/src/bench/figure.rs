@@ -1,4 +1,4 @@
-//! What is measured, one entry a row of the table.
+//! The measured figures, one for each row of the table.
 
 use std::collections::BTreeMap;
 
@@ -6,12 +6,12 @@ use Figure::*;
 
 /// A link that the tunnels cross.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Link {
+pub(super) enum LinkKind {
     /// A veth pair with its offloads: segments of up to 64 KiB cross it in one piece.
     Offloads,
     /// A veth pair that carries nothing above its MTU.
     Frames,
-    /// The same with a delay line in the middle.
+    /// A veth pair without offloads, with a delay line in the middle.
     Far,
 }
 
@@ -43,12 +43,12 @@ pub(super) enum Figure {
 }
 
 /// Values of one repeat, or of all repeats, over one link.
-pub(super) type Samples = BTreeMap<(Link, Figure), Vec<f64>>;
+pub(super) type Samples = BTreeMap<(LinkKind, Figure), Vec<f64>>;
 
-impl Link {
+impl LinkKind {
     pub(super) const ALL: [Self; 3] = [Self::Offloads, Self::Frames, Self::Far];
 
-    /// A word for files.
+    /// Returns the name of the link in files.
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Offloads => "offloads",
@@ -57,7 +57,7 @@ impl Link {
         }
     }
 
-    /// A few words for where there is little room.
+    /// Returns a short title for where there is little room.
     pub(super) fn short_title(self) -> &'static str {
         match self {
             Self::Offloads => "veth with offloads",
@@ -66,7 +66,7 @@ impl Link {
         }
     }
 
-    /// A heading.
+    /// Returns the heading of the link's table.
     pub(super) fn title(self) -> &'static str {
         match self {
             Self::Offloads => "A veth with its offloads, where segments of 64 KiB cross in one piece",
@@ -102,7 +102,7 @@ impl Figure {
         TcpLoss20,
     ];
 
-    /// What the row says.
+    /// Returns the title of the row.
     pub(super) fn title(self) -> &'static str {
         match self {
             Tcp => "TCP, 1 flow",
@@ -130,7 +130,7 @@ impl Figure {
         }
     }
 
-    /// The unit of its values.
+    /// Returns the unit of the figure's values.
     pub(super) fn unit(self) -> &'static str {
         match self {
             Tcp | TcpReverse | Tcp4 | Tcp4Reverse | TcpBoth | LargeRate | LargeClean | TcpLoss1
@@ -144,7 +144,7 @@ impl Figure {
         }
     }
 
-    /// True when a small value is a good one.
+    /// Returns whether a smaller value is a better one.
     pub(super) fn less_is_better(self) -> bool {
         matches!(self.unit(), "s/GiB" | "%" | "ms" | "MiB")
     }

@@ -19,19 +19,19 @@ use crate::build;
 /// Packets per second of the flood and of the ordinary traffic.
 const RATE: u64 = 100_000;
 const BURST: u64 = 100;
-/// Sockets, so that with every destination port there are more than a million flows.
+/// Number of sockets: with every destination port there are more than a million flows.
 const N_SOCKETS: u64 = 20;
 const FIRST_PORT: u64 = 10_000;
 const N_PORTS: u64 = 55_000;
 const PAYLOAD: [u8; 66] = [0; 66];
 const MEAN_LEN: usize = 64;
-/// The flood begins before the measured flow and ends after it.
+/// Time by which the flood begins before the measured flow and ends after it.
 const MARGIN: Duration = Duration::from_secs(1);
 
-/// Rounds through all cases; the medians count.
+/// Number of rounds through all cases; the medians count.
 const N_ROUNDS: usize = 3;
 
-/// What is sent beside the measured flow.
+/// The cases: what is sent beside the measured flow.
 const CASES: [(&str, u64, Lengths); 3] = [
     ("of few flows", 1, Lengths::Equal),
     ("of few flows, each longer", 1, Lengths::Growing),
@@ -73,7 +73,7 @@ enum Lengths {
 }
 
 impl Lengths {
-    /// That of the `n`th packet.
+    /// Returns the length of the `n`th packet.
     fn of(self, n: u64) -> usize {
         const ROUNDS: u64 = BURST / N_SOCKETS;
         match self {
@@ -83,7 +83,7 @@ impl Lengths {
     }
 }
 
-/// TCP bits per second, and flows that the packets beside it were.
+/// Returns the TCP bits per second, and the number of flows among the packets beside it.
 fn beside(pair: &Pair, n_ports: u64, lengths: Lengths, duration: Duration) -> Result<(f64, u64)> {
     let (stop, n_sent) = (AtomicBool::new(false), AtomicU64::new(0));
     thread::scope(|scope| {

@@ -13,7 +13,7 @@ const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
 /// A program with its version, and the directory that holds all that came with it.
 #[derive(Debug)]
-pub(super) struct Installed {
+pub(super) struct InstalledProgram {
     pub(super) version: String,
     pub(super) program: PathBuf,
     pub(super) root: PathBuf,
@@ -22,14 +22,14 @@ pub(super) struct Installed {
 /// Which release of Debian a package is taken from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Suite {
-    /// The system's own, for programs that need its libraries.
+    /// The system's own release, for programs that need its libraries.
     Own,
     /// The newest packages, for programs that need no library but libc.
     Sid,
 }
 
 /// Builds a package of the cargo registry.
-pub(super) fn cargo_package(package: &str, version: &str, program: &str) -> Result<Installed> {
+pub(super) fn cargo_package(package: &str, version: &str, program: &str) -> Result<InstalledProgram> {
     let directory = directory()?;
     let root = directory.join(format!("{package}-{version}"));
     let file = root.join("bin").join(program);
@@ -49,7 +49,7 @@ pub(super) fn cargo_package(package: &str, version: &str, program: &str) -> Resu
             .arg("--target-dir")
             .arg(directory.join("build")))?;
     }
-    Ok(Installed {
+    Ok(InstalledProgram {
         version: version.to_owned(),
         program: file,
         root,
@@ -57,7 +57,7 @@ pub(super) fn cargo_package(package: &str, version: &str, program: &str) -> Resu
 }
 
 /// Unpacks Debian packages, the first of which has the program.
-pub(super) fn debian_packages(suite: Suite, packages: &[&str], program: &str) -> Result<Installed> {
+pub(super) fn debian_packages(suite: Suite, packages: &[&str], program: &str) -> Result<InstalledProgram> {
     let name = packages.first().context("no package is named")?;
     let place = directory()?.join(name);
     if !place.is_dir() {
@@ -74,7 +74,7 @@ pub(super) fn debian_packages(suite: Suite, packages: &[&str], program: &str) ->
     let root = place.join("root");
     let program = root.join(program);
     ensure!(program.is_file(), "{name} has no {}", program.display());
-    Ok(Installed {
+    Ok(InstalledProgram {
         version: version.trim().to_owned(),
         program,
         root,
@@ -161,7 +161,7 @@ impl PrivateApt {
     }
 }
 
-/// Code name and mirror of the first archive that is Debian's main one.
+/// Returns code name and mirror of the first archive that is Debian's main one.
 fn main_archive(targets: &str) -> Option<(&str, &str)> {
     targets.lines().find_map(|line| {
         let words: Vec<&str> = line.split(' ').collect();

@@ -1,4 +1,4 @@
-//! What a peer has while another peer stands still: the same load on both, with the other's node running and stopped.
+//! Measures a peer while another peer stands still: the same load on both, with the other's node running and stopped.
 
 use std::net::{IpAddr, UdpSocket};
 use std::path::Path;
@@ -15,7 +15,7 @@ use xtask::lab::{Namespace, Node, NodeConfig, Pair, PairPlan, PeerConfig, Scratc
 use super::stats::Summary;
 use crate::build;
 
-/// A connection whose peer is silent ends after 5 s, and with it what could hold others up.
+/// Length of a window. A connection whose peer is silent ends after 5 s, and with it what could hold others up.
 const WINDOW: Duration = Duration::from_secs(4);
 /// The load on the other peer, enough to fill its queue within the first second.
 const RATE_PPS: u64 = 5000;
@@ -25,18 +25,18 @@ const PING_INTERVAL: Duration = Duration::from_millis(10);
 const CONNECT_LIMIT: Duration = Duration::from_secs(20);
 const OTHER: &str = "10.42.0.3";
 
-/// What the measured peer had in one window.
+/// Figures of the measured peer in one window.
 #[derive(Clone, Copy, Debug)]
-struct Had {
+struct WindowResult {
     tcp_bps: f64,
     ping_p50_ms: f64,
     ping_p99_ms: f64,
 }
 
-type Figure = fn(&Had) -> f64;
+type Value = fn(&WindowResult) -> f64;
 
 /// A pair, and a third node that is the first one's other peer.
-struct Scene {
+struct ThreeNodes {
     other: Node,
     other_host: Namespace,
     pair: Pair,
@@ -44,24 +44,24 @@ struct Scene {
 
 /// Prints throughput and round trip of one peer in windows that take turns: the other peer's node running, and stopped.
 pub(super) fn run(repeats: u32) -> Result<()> {
-    let scene = Scene::start(&build::node(&build::Profile::release())?)?;
+    let nodes = ThreeNodes::start(&build::node(&build::Profile::release())?)?;
     let (mut running, mut stopped) = (Vec::new(), Vec::new());
     for _ in 0..repeats {
-        running.push(scene.window()?);
-        stopped.push(scene.while_stopped()?);
+        running.push(nodes.window()?);
+        stopped.push(nodes.while_stopped()?);
     }
     println!(
         "\na TCP flow and pings to one peer, {RATE_PPS} UDP packets/s of {} B to another; medians of {repeats}",
         PAYLOAD.len()
     );
     println!("                   | its node runs | is stopped | change");
-    let figures: [(&str, Figure); 3] = [
-        ("TCP, Gbit/s", |had| had.tcp_bps * 1e-9),
-        ("ping p50, ms", |had| had.ping_p50_ms),
-        ("ping p99, ms", |had| had.ping_p99_ms),
+    let figures: [(&str, Value); 3] = [
+        ("TCP, Gbit/s", |result| result.tcp_bps * 1e-9),
+        ("ping p50, ms", |result| result.ping_p50_ms),
+        ("ping p99, ms", |result| result.ping_p99_ms),
     ];
     for (name, value) in figures {
-        let median = |all: &[Had]| {
+        let median = |all: &[WindowResult]| {
             let values: Vec<_> = all.iter().map(value).collect();
             Summary::of(&values).map(|summary| summary.median)
         };
@@ -73,7 +73,7 @@ pub(super) fn run(repeats: u32) -> Result<()> {
     Ok(())
 }
 
-impl Scene {
+impl ThreeNodes {
     fn start(binary: &Path) -> Result<Self> {
         let mut pair = Pair::prepare(binary, &PairPlan::unique(), ScratchDir::unique("isolation")?)?;
         let other_host = Namespace::unique("other")?;
@@ -108,28 +108,28 @@ impl Scene {
         })
     }
 
-    fn while_stopped(&self) -> Result<Had> {
+    fn while_stopped(&self) -> Result<WindowResult> {
         let process = self.other.process_id().context("the other node does not run")?;
         let process = Pid::from_raw(process as i32);
         kill(process, Signal::SIGSTOP).context("cannot stop the other node")?;
-        let had = self.window();
+        let result = self.window();
         kill(process, Signal::SIGCONT).context("cannot continue the other node")?;
         let node = &self.pair.a.node;
         node.wait_for("the stopped peer is noticed or back", CONNECT_LIMIT, |status| {
             status.is_connected(self.other.peer_id())
         })?;
-        had
+        result
     }
 
-    /// One window under the load.
-    fn window(&self) -> Result<Had> {
+    /// Measures one window under the load.
+    fn window(&self) -> Result<WindowResult> {
         let (a, b) = (&self.pair.a, &self.pair.b);
         let receiver = self
             .other_host
             .enter(|| Ok(UdpSocket::bind(("0.0.0.0", PORT))?))?;
         let _server = IperfServer::start(&b.host)?;
         let stop = AtomicBool::new(false);
-        let had = thread::scope(|scope| {
+        let result = thread::scope(|scope| {
             let load = scope.spawn(|| a.host.enter(|| send(OTHER.parse()?, &stop)));
             let tcp = scope.spawn(|| iperf(&a.host, b.v4, WINDOW, &[]));
             let pings = PingPlan {
@@ -143,14 +143,14 @@ impl Scene {
             load.join().expect("the load does not panic")?;
             let pings = pings?;
             let at = |percent| pings.percentile_ms(percent).context("no ping was answered");
-            Ok(Had {
+            Ok(WindowResult {
                 tcp_bps: tcp?.received_bits_per_second,
                 ping_p50_ms: at(50)?,
                 ping_p99_ms: at(99)?,
             })
         });
         drop(receiver);
-        had
+        result
     }
 }
 

@@ -8,23 +8,23 @@ use xtask::lab::probe::{IperfReport, IperfServer, PingPlan, PingReport, iperf};
 
 use super::cpu::{busy_seconds, resident_mib};
 use super::datagrams::Datagrams;
-use super::figure::{Figure, Link, Samples};
+use super::figure::{Figure, LinkKind, Samples};
 use super::peers::Tunnel;
-use super::underlay::Underlay;
+use super::underlay::HostPair;
 
-/// Short enough that the CPUs do not fall into a sleep whose end takes longer than the way of the packet.
+/// Interval of pings, short enough that the CPUs do not fall into a sleep whose end takes longer than the packet's way.
 const PING_INTERVAL: Duration = Duration::from_millis(2);
-/// Where an answer takes longer than the interval, `ping` cannot keep one below 10 ms.
+/// Interval for links where an answer takes longer: there `ping` cannot keep an interval below 10 ms.
 const SLOW_PING_INTERVAL: Duration = Duration::from_millis(10);
-/// A load begins before the pings beside it, when TCP has found its rate, and ends after them.
+/// Time by which a load begins before the pings beside it, until TCP has found its rate, and ends after them.
 const MARGIN: Duration = Duration::from_secs(1);
 
 /// A tunnel over a link, ready to be measured.
 #[derive(Debug)]
 pub(super) struct Site<'a> {
-    pub(super) underlay: &'a Underlay,
+    pub(super) underlay: &'a HostPair,
     pub(super) tunnel: &'a Tunnel,
-    pub(super) link: Link,
+    pub(super) link: LinkKind,
     pub(super) duration: Duration,
 }
 
@@ -48,7 +48,7 @@ const NEAR: &[(&str, Step)] = &[
     ("UDP of 1200 B", large_datagrams),
     ("memory", memory),
 ];
-/// Loss belongs where a lost packet is one frame: with offloads it would be up to 64 KiB at once.
+/// Rates of loss. They are measured where a lost packet is one frame: with offloads it would be up to 64 KiB at once.
 const LOSS: &[(&str, Step)] = &[
     ("TCP with 0.1 % loss", |site| {
         site.tcp_with_loss(Figure::TcpLoss1, 1)
@@ -81,9 +81,9 @@ impl Site<'_> {
 
     fn steps(&self) -> Vec<(&'static str, Step)> {
         let of_link: &[&[(&str, Step)]] = match self.link {
-            Link::Offloads => &[EVERYWHERE, NEAR],
-            Link::Frames => &[EVERYWHERE, NEAR, LOSS],
-            Link::Far => &[EVERYWHERE, LOSS],
+            LinkKind::Offloads => &[EVERYWHERE, NEAR],
+            LinkKind::Frames => &[EVERYWHERE, NEAR, LOSS],
+            LinkKind::Far => &[EVERYWHERE, LOSS],
         };
         of_link.concat()
     }
@@ -137,7 +137,7 @@ fn tcp_and_cpu(site: &Site<'_>) -> Result<Vec<(Figure, f64)>> {
     let gib = bits / 8.0 * site.duration.as_secs_f64() / f64::from(1 << 30);
     let mut values = vec![(Figure::Tcp, bits * 1e-9)];
     // A delay line in user space works more than the tunnel.
-    if site.link != Link::Far {
+    if site.link != LinkKind::Far {
         values.push((Figure::CpuPerGib, busy / gib));
     }
     Ok(values)
@@ -145,7 +145,7 @@ fn tcp_and_cpu(site: &Site<'_>) -> Result<Vec<(Figure, f64)>> {
 
 fn ping_idle(site: &Site<'_>) -> Result<Vec<(Figure, f64)>> {
     let interval = match site.link {
-        Link::Far => SLOW_PING_INTERVAL,
+        LinkKind::Far => SLOW_PING_INTERVAL,
         _ => PING_INTERVAL,
     };
     percentiles(&site.ping(interval)?, Figure::PingIdle50, Figure::PingIdle99)

@@ -31,7 +31,7 @@ pub(super) fn send(socket: BorrowedFd<'_>, packets: &[IoSlice<'_>]) -> io::Resul
 /// Receives packets into buffers, at most [`BATCH`], and tells the length of each; waits for the first if told so.
 ///
 /// # Errors
-/// When there is none, or not in the socket's time.
+/// When there is no packet, or none within the socket's timeout.
 pub(super) fn receive(
     socket: BorrowedFd<'_>,
     buffers: &mut [IoSliceMut<'_>],

@@ -17,8 +17,8 @@ use xtask::lab::probe::answers;
 use xtask::lab::process::{text, until};
 use xtask::lab::{Node, ScratchDir};
 
-use super::installs::{Installed, Suite, cargo_package, debian_packages};
-use super::underlay::{OUTER, Underlay};
+use super::installs::{InstalledProgram, Suite, cargo_package, debian_packages};
+use super::underlay::{HostPair, OUTER};
 use crate::build;
 use daemon::Daemon;
 
@@ -26,7 +26,7 @@ use daemon::Daemon;
 const INNER: [&str; 2] = ["10.42.0.1", "10.42.0.2"];
 const CONNECT_LIMIT: Duration = Duration::from_secs(20);
 
-/// What is measured, in the order of the table's columns.
+/// The VPNs that are measured, in the order of the table's columns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub(crate) enum Vpn {
     /// This build.
@@ -45,32 +45,32 @@ pub(crate) enum Vpn {
     Veth,
 }
 
-/// A VPN that is there.
+/// A VPN that is installed.
 #[derive(Debug)]
-pub(super) struct Peer {
-    /// Which.
+pub(super) struct InstalledVpn {
+    /// Which VPN it is.
     pub(super) vpn: Vpn,
-    installed: Option<Installed>,
+    installed: Option<InstalledProgram>,
 }
 
 /// A VPN between the two hosts; it ends on drop.
 #[derive(Debug)]
 pub(super) struct Tunnel {
-    /// The address of the second host in it.
+    /// The address of the second host in the tunnel.
     pub(super) to: IpAddr,
-    ends: Ends,
+    ends: TunnelEnds,
     _files: ScratchDir,
 }
 
 #[derive(Debug)]
-enum Ends {
+enum TunnelEnds {
     Bare,
     Nodes(Box<[Node; 2]>),
     Daemons([Daemon; 2]),
 }
 
 impl Vpn {
-    /// The name in the table and on the command line.
+    /// Returns the name in the table and on the command line.
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::StreamRouter => "stream-router",
@@ -84,8 +84,8 @@ impl Vpn {
     }
 }
 
-impl Peer {
-    /// Builds or installs it.
+impl InstalledVpn {
+    /// Builds or installs the VPN.
     pub(super) fn install(vpn: Vpn) -> Result<Self> {
         let installed = match vpn {
             Vpn::StreamRouter => Some(this_build()?),
@@ -107,20 +107,20 @@ impl Peer {
         Ok(Self { vpn, installed })
     }
 
-    /// Its version; the bare link has none.
+    /// Returns the version of the VPN; the bare link has none.
     pub(super) fn version(&self) -> &str {
         self.installed.as_ref().map_or("", |installed| &installed.version)
     }
 
     /// Makes a tunnel and waits until it carries packets.
-    pub(super) fn connect(&self, underlay: &Underlay) -> Result<Tunnel> {
+    pub(super) fn connect(&self, underlay: &HostPair) -> Result<Tunnel> {
         let files = ScratchDir::unique(self.vpn.name())?;
         let ends = match &self.installed {
             Some(installed) => self.start(installed, underlay, files.path())?,
-            None => Ends::Bare,
+            None => TunnelEnds::Bare,
         };
         let to = match ends {
-            Ends::Bare => OUTER[1],
+            TunnelEnds::Bare => OUTER[1],
             _ => INNER[1].parse()?,
         };
         let tunnel = Tunnel {
@@ -136,45 +136,46 @@ impl Peer {
         Ok(tunnel)
     }
 
-    fn start(&self, installed: &Installed, underlay: &Underlay, files: &Path) -> Result<Ends> {
-        let wireguard =
-            |arguments: &[&str]| wireguard::start(installed, arguments, underlay, files).map(Ends::Daemons);
+    fn start(&self, installed: &InstalledProgram, underlay: &HostPair, files: &Path) -> Result<TunnelEnds> {
+        let wireguard = |arguments: &[&str]| {
+            wireguard::start(installed, arguments, underlay, files).map(TunnelEnds::Daemons)
+        };
         match self.vpn {
             Vpn::StreamRouter => {
                 let nodes = stream_router::start(&installed.program, underlay, files)?;
-                Ok(Ends::Nodes(Box::new(nodes)))
+                Ok(TunnelEnds::Nodes(Box::new(nodes)))
             }
             Vpn::WireguardGo => wireguard(&["--foreground"]),
             Vpn::Gotatun | Vpn::Boringtun => wireguard(&["--foreground", "--disable-drop-privileges"]),
-            Vpn::Nebula => nebula::start(installed, underlay, files).map(Ends::Daemons),
-            Vpn::Tinc => tinc::start(installed, underlay, files).map(Ends::Daemons),
-            Vpn::Veth => Ok(Ends::Bare),
+            Vpn::Nebula => nebula::start(installed, underlay, files).map(TunnelEnds::Daemons),
+            Vpn::Tinc => tinc::start(installed, underlay, files).map(TunnelEnds::Daemons),
+            Vpn::Veth => Ok(TunnelEnds::Bare),
         }
     }
 }
 
 impl Tunnel {
-    /// The processes that carry its packets.
+    /// Returns the processes that carry the tunnel's packets.
     pub(super) fn process_ids(&self) -> Vec<u32> {
         match &self.ends {
-            Ends::Bare => Vec::new(),
-            Ends::Nodes(nodes) => nodes.iter().filter_map(Node::process_id).collect(),
-            Ends::Daemons(daemons) => daemons.iter().map(Daemon::id).collect(),
+            TunnelEnds::Bare => Vec::new(),
+            TunnelEnds::Nodes(nodes) => nodes.iter().filter_map(Node::process_id).collect(),
+            TunnelEnds::Daemons(daemons) => daemons.iter().map(Daemon::id).collect(),
         }
     }
 }
 
-fn this_build() -> Result<Installed> {
+fn this_build() -> Result<InstalledProgram> {
     let program = build::node(&build::Profile::release())?;
     let printed = text(Command::new(&program).arg("--version"), CONNECT_LIMIT)?;
-    Ok(Installed {
+    Ok(InstalledProgram {
         version: printed.split_whitespace().last().unwrap_or_default().to_owned(),
         root: program.parent().unwrap_or(&program).to_owned(),
         program,
     })
 }
 
-/// Makes the same for both sides, 0 and 1.
+/// Makes a value for each side, 0 and 1.
 fn each_side<T>(mut make: impl FnMut(usize) -> Result<T>) -> Result<[T; 2]> {
     Ok([make(0)?, make(1)?])
 }

@@ -1,4 +1,4 @@
-//! What was measured, on what, as a table and a picture for people and as JSON for programs.
+//! The report: figures and machine, as a table and a picture for people and as JSON for programs.
 
 mod json;
 mod machine;
@@ -10,35 +10,35 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 
-use super::compare::Plan;
+use super::compare::ComparisonPlan;
 use super::figure::Samples;
-use super::peers::Peer;
+use super::peers::InstalledVpn;
 use crate::dirs;
 use machine::Machine;
 
 /// All that was measured of one VPN.
 #[derive(Debug)]
-pub(super) struct Column {
+pub(super) struct VpnColumn {
     pub(super) name: &'static str,
-    /// Nothing when it is not there.
+    /// Version of the VPN; `None` when it is not installed.
     pub(super) version: Option<String>,
     pub(super) samples: Samples,
-    /// Why something is missing.
+    /// Why figures are missing.
     pub(super) failures: Vec<String>,
 }
 
 /// A finished run.
 #[derive(Debug)]
-pub(super) struct Report {
+pub(super) struct ComparisonReport {
     machine: Machine,
     secs: u64,
     repeats: u64,
-    columns: Vec<Column>,
+    columns: Vec<VpnColumn>,
 }
 
-impl Column {
-    /// An empty column for a VPN that is there, or not.
-    pub(super) fn new(name: &'static str, peer: &Result<Peer>) -> Self {
+impl VpnColumn {
+    /// Makes an empty column for a VPN that is installed, or could not be.
+    pub(super) fn new(name: &'static str, peer: &Result<InstalledVpn>) -> Self {
         let failures = peer.as_ref().err().map(|error| format!("not there: {error:#}"));
         Self {
             name,
@@ -49,8 +49,8 @@ impl Column {
     }
 }
 
-impl Report {
-    pub(super) fn new(plan: &Plan, columns: Vec<Column>) -> Result<Self> {
+impl ComparisonReport {
+    pub(super) fn new(plan: &ComparisonPlan, columns: Vec<VpnColumn>) -> Result<Self> {
         if columns.iter().all(|column| column.samples.is_empty()) {
             let failures: Vec<String> = columns
                 .iter()
@@ -87,24 +87,24 @@ fn write(path: &Path, text: &str) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bench::figure::{Figure, Link};
+    use crate::bench::figure::{Figure, LinkKind};
 
-    /// A run of one figure, with a VPN that is there and one that is not.
-    pub(super) fn report() -> Report {
-        let key = (Link::Offloads, Figure::Tcp);
-        let there = Column {
+    /// Returns a run of one figure, with a VPN that is installed and one that is not.
+    pub(super) fn report() -> ComparisonReport {
+        let key = (LinkKind::Offloads, Figure::Tcp);
+        let there = VpnColumn {
             name: "veth",
             version: Some(String::new()),
             samples: Samples::from([(key, vec![3.0, 1.0, 2.0])]),
             failures: Vec::new(),
         };
-        let absent = Column {
+        let absent = VpnColumn {
             name: "tinc",
             version: None,
             samples: Samples::new(),
             failures: vec!["not there: no apt-get".into()],
         };
-        Report {
+        ComparisonReport {
             machine: Machine {
                 date: "2000-01-01".into(),
                 kernel: "6.18".into(),

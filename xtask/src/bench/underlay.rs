@@ -8,7 +8,7 @@ use xtask::lab::process::text;
 use xtask::lab::{Namespace, link};
 
 use super::delay_line::DelayLine;
-use super::figure::Link;
+use super::figure::LinkKind;
 
 /// Outer addresses of the two hosts.
 pub(super) const OUTER: [IpAddr; 2] = [
@@ -19,26 +19,26 @@ pub(super) const OUTER: [IpAddr; 2] = [
 const DEVICE: &str = "u0";
 const LIMIT: Duration = Duration::from_secs(10);
 
-/// Two hosts and what connects them.
+/// Two hosts and the link between them.
 #[derive(Debug)]
-pub(super) struct Underlay {
+pub(super) struct HostPair {
     /// The hosts: a sends, b receives, unless a measurement says otherwise.
     pub(super) hosts: [Namespace; 2],
     _middle: Option<(DelayLine, Namespace)>,
 }
 
-impl Underlay {
+impl HostPair {
     /// Lays a cable of this kind.
-    pub(super) fn new(kind: Link) -> Result<Self> {
+    pub(super) fn new(kind: LinkKind) -> Result<Self> {
         let hosts = [Namespace::unique("a")?, Namespace::unique("b")?];
         let [a, b] = &hosts;
-        let middle = if kind == Link::Far {
+        let middle = if kind == LinkKind::Far {
             Some(lay_delayed(a, b)?)
         } else {
             link((a, DEVICE, &[&prefix(0)]), (b, DEVICE, &[&prefix(1)]))?;
             None
         };
-        if kind != Link::Offloads {
+        if kind != LinkKind::Offloads {
             for host in &hosts {
                 switch_off(host, &["tso", "gso", "gro", "tx-udp-segmentation"])?;
             }

@@ -1,4 +1,4 @@
-//! What makes a tree a Debian package.
+//! Makes a Debian package of a tree.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -8,7 +8,7 @@ use std::process::Command;
 use anyhow::{Context, Result};
 
 use super::tree::{CONFIG, Tree};
-use super::{LIMIT, Packing, Plan};
+use super::{LIMIT, PackagePlan, Packing};
 use crate::lab::process::text;
 
 /// Directory of a package's control files.
@@ -17,7 +17,7 @@ pub(super) const MAINTAINER: &str = "The Stream Router developers <stream-router
 const SCRIPTS: &[&str] = &["postinst", "prerm", "postrm"];
 
 /// Adds the control files to the tree and packs it.
-pub(super) fn build(plan: &Plan<'_>, tree: &Tree) -> Result<PathBuf> {
+pub(super) fn build(plan: &PackagePlan<'_>, tree: &Tree) -> Result<PathBuf> {
     tree.settle()?;
     // Before there are control files, which are no part of what is installed.
     let installed = tree.walk()?;
@@ -51,7 +51,7 @@ pub(super) fn build(plan: &Plan<'_>, tree: &Tree) -> Result<PathBuf> {
     Ok(deb)
 }
 
-fn control(plan: &Plan<'_>, tree: &Tree, installed: &[PathBuf], architecture: &str) -> Result<String> {
+fn control(plan: &PackagePlan<'_>, tree: &Tree, installed: &[PathBuf], architecture: &str) -> Result<String> {
     let libraries = libraries(plan, tree)?;
     Ok(format!(
         "Package: stream-router\n\
@@ -76,7 +76,7 @@ fn control(plan: &Plan<'_>, tree: &Tree, installed: &[PathBuf], architecture: &s
     ))
 }
 
-/// As the policy counts it: a file in whole KiB, anything else as one.
+/// Returns the size as the policy counts it: a file in whole KiB, anything else as one KiB.
 fn installed_kib(installed: &[PathBuf]) -> Result<u64> {
     let mut kib = 0;
     for path in installed {
@@ -91,8 +91,8 @@ fn installed_kib(installed: &[PathBuf]) -> Result<u64> {
     Ok(kib)
 }
 
-/// The packages whose libraries the program needs, with the versions it needs.
-fn libraries(plan: &Plan<'_>, tree: &Tree) -> Result<String> {
+/// Returns the packages whose libraries the program needs, with the versions it needs.
+fn libraries(plan: &PackagePlan<'_>, tree: &Tree) -> Result<String> {
     // dpkg-shlibdeps wants to be in a source package.
     let source = plan.out.join("debian-source");
     let debian = source.join("debian");

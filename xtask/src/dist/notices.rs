@@ -14,10 +14,11 @@ use crate::lab::process::text;
 
 const RULE: &str = "------------------------------------------------------------------------------";
 
-/// Every library that the program is linked with, with its licence, and the texts and notices that came with them.
+/// Returns every library that the program is linked with, with its licence, and the texts and notices that came with
+/// them.
 ///
 /// # Errors
-/// When cargo does not tell.
+/// When cargo fails.
 pub(super) fn text_of(workspace: &Path) -> Result<String> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut tree = Command::new(&cargo);
@@ -74,7 +75,7 @@ pub(super) fn text_of(workspace: &Path) -> Result<String> {
     Ok(list)
 }
 
-/// What stands in the files of a package whose names say that they are about its licence.
+/// Returns what stands in the files of a package whose names say that they are about its licence.
 fn licence_texts(directory: &Path) -> Result<Vec<String>> {
     let mut texts = BTreeSet::new();
     let entries = fs::read_dir(directory).with_context(|| format!("cannot read {}", directory.display()))?;

@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 
 const HEADING: &str = "## Fields";
 
-/// `stream-router.toml(5)` in roff, from the text of `configuration.md`.
+/// Returns `stream-router.toml(5)` in roff, from the text of `configuration.md`.
 ///
 /// # Errors
 /// When the document has no table of fields where it should.
@@ -46,7 +46,7 @@ pub(super) fn page(document: &str) -> Result<String> {
     Ok(page)
 }
 
-/// The cells of a row; `\|` is no border.
+/// Returns the cells of a row; `\|` is no border.
 fn cells(row: &str) -> Vec<String> {
     const BAR: &str = "\u{0}";
     let row = row.replace("\\|", BAR);
@@ -54,7 +54,7 @@ fn cells(row: &str) -> Vec<String> {
     row.split('|').map(|cell| cell.trim().replace(BAR, "|")).collect()
 }
 
-/// A line of Markdown in roff: code in bold, the rest as it is.
+/// Returns a line of Markdown in roff: code in bold, the rest as it is.
 fn inline(markdown: &str) -> String {
     let mut roff = String::new();
     for (index, part) in markdown.split('`').enumerate() {

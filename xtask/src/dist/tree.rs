@@ -7,12 +7,12 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use super::{LIMIT, Plan, Version, notices, reference};
+use super::{LIMIT, PackagePlan, Version, notices, reference};
 use crate::lab::process::text;
 
-/// Where documentation is.
+/// Directory of the documentation.
 pub(super) const DOC: &str = "usr/share/doc/stream-router";
-/// Where everything of `router-user/node/dist` is that has no place of its own.
+/// Directory for everything of `router-user/node/dist` that has no place of its own.
 const SHARE: &str = "usr/share/stream-router";
 /// The documents that the README points to.
 const DOCUMENTS: &str = "router-user/docs";
@@ -56,19 +56,19 @@ const COMPLETIONS: &[(&str, &str)] = &[
 pub(super) struct Tree(PathBuf);
 
 impl Tree {
-    /// An empty one.
+    /// Makes an empty tree.
     pub(super) fn new(root: PathBuf) -> Result<Self> {
         fs::create_dir_all(&root).with_context(|| format!("cannot create {}", root.display()))?;
         Ok(Self(root))
     }
 
-    /// Where it is.
+    /// Returns the directory of the tree.
     pub(super) fn root(&self) -> &Path {
         &self.0
     }
 
     /// Lays everything out that is the same in every package.
-    pub(super) fn fill(&self, plan: &Plan<'_>) -> Result<()> {
+    pub(super) fn fill(&self, plan: &PackagePlan<'_>) -> Result<()> {
         let workspace = plan.workspace;
         self.program(plan.binary)?;
         self.manual(plan)?;
@@ -98,7 +98,7 @@ impl Tree {
         self.gzip(&[format!("{DOC}/changelog"), format!("{DOC}/THIRD-PARTY")])
     }
 
-    /// Gives every file and directory the mode it is to have, whatever our umask is.
+    /// Gives every file and directory its mode, whatever the umask is.
     pub(super) fn settle(&self) -> Result<()> {
         for path in self.walk()? {
             let executable = path.is_dir() || path == self.0.join(PROGRAM);
@@ -108,7 +108,7 @@ impl Tree {
         set_mode(&self.0, 0o755)
     }
 
-    /// Every file and directory, in order.
+    /// Returns every file and directory, in order.
     pub(super) fn walk(&self) -> Result<Vec<PathBuf>> {
         let mut found = Vec::new();
         let mut waiting = vec![self.0.clone()];
@@ -159,7 +159,7 @@ impl Tree {
         Ok(())
     }
 
-    fn manual(&self, plan: &Plan<'_>) -> Result<()> {
+    fn manual(&self, plan: &PackagePlan<'_>) -> Result<()> {
         let first = self.place(&format!("{MAN}/man1/stream-router.1"))?;
         let directory = first.parent().context("a page is in a directory")?;
         generate(plan.binary, "man", directory)?;
@@ -179,7 +179,7 @@ impl Tree {
         self.gzip(&pages)
     }
 
-    fn completions(&self, plan: &Plan<'_>) -> Result<()> {
+    fn completions(&self, plan: &PackagePlan<'_>) -> Result<()> {
         let scratch = self.place("completions/scratch")?;
         let directory = scratch.parent().context("a file is in a directory")?;
         generate(plan.binary, "completions", directory)?;
@@ -221,7 +221,7 @@ fn set_mode(path: &Path, mode: u32) -> Result<()> {
         .with_context(|| format!("cannot set the mode of {}", path.display()))
 }
 
-/// In the format of <https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/>.
+/// Returns the copyright file, in the format of <https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/>.
 fn copyright(workspace: &Path) -> Result<String> {
     let path = workspace.join("LICENSE-MIT");
     let mit = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;

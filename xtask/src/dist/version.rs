@@ -1,4 +1,4 @@
-//! What is packaged, and when it was made.
+//! The version of what is packaged, and its time.
 
 use std::path::Path;
 use std::process::Command;
@@ -19,7 +19,7 @@ pub struct Version {
 }
 
 impl Version {
-    /// A version with the time that the packaged files bear, in seconds since 1970.
+    /// Makes a version with the time that the packaged files bear, in seconds since 1970.
     pub fn new(text: &str, epoch_secs: u64) -> Self {
         Self {
             text: text.to_owned(),
@@ -27,12 +27,12 @@ impl Version {
         }
     }
 
-    /// The version of a checkout: that of the workspace, on a commit with its tag; with time and id of the commit added
-    /// on any other, so that what is made later counts as newer. Without git it is that of the workspace, and the time
-    /// is taken from `SOURCE_DATE_EPOCH`, which goes before git's in any case.
+    /// Returns the version of a checkout: that of the workspace, on a commit with its tag; with time and id of the
+    /// commit added on any other, so that what is made later counts as newer. Without git it is that of the workspace,
+    /// and the time is taken from `SOURCE_DATE_EPOCH`, which goes before git's in any case.
     ///
     /// # Errors
-    /// When there is neither git nor the variable, or it is no number.
+    /// When there is neither git nor the variable, or the variable is no number.
     pub fn of_checkout(workspace: &Path) -> Result<Self> {
         let epoch_secs = std::env::var(EPOCH).ok();
         let epoch_secs = epoch_secs
@@ -92,12 +92,12 @@ impl Version {
         ))
     }
 
-    /// As packages show it.
+    /// Returns the version as packages show it.
     pub fn text(&self) -> &str {
         &self.text
     }
 
-    /// The time that packaged files bear, in seconds since 1970.
+    /// Returns the time that packaged files bear, in seconds since 1970.
     pub fn epoch_secs(&self) -> u64 {
         self.epoch_secs
     }

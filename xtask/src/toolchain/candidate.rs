@@ -12,7 +12,7 @@ use crate::command::{find_program, read};
 /// LLVM versions that the linker is published for.
 pub(super) const LLVM_MAJORS: RangeInclusive<u32> = 20..=22;
 
-/// The workspace's minimum, as (major, minor).
+/// The workspace's minimum compiler version, as (major, minor).
 const MIN_RUST: (u32, u32) = (1, 95);
 
 /// A compiler with its cargo.
@@ -25,7 +25,7 @@ pub(super) struct Candidate {
     release: String,
 }
 
-/// Every compiler worth a look, the preferred one first.
+/// Returns every compiler worth a look, the preferred one first.
 pub(super) fn all() -> Vec<Result<Candidate>> {
     let mut all = Vec::new();
     for home in rustup_homes() {
@@ -74,7 +74,7 @@ impl Candidate {
         })
     }
 
-    /// The candidate, if it can build the programs.
+    /// Returns the candidate, if it can build the programs.
     pub(super) fn checked(self) -> Result<Self> {
         let name = self.rustc.display();
         let source = self.sysroot.join("lib/rustlib/src/rust/library/core/Cargo.toml");
@@ -104,7 +104,7 @@ impl Candidate {
     }
 }
 
-/// Rustup's directories: its own setting, this user's, and that of the user who called sudo.
+/// Returns Rustup's directories: its own setting, this user's, and that of the user who called sudo.
 fn rustup_homes() -> Vec<PathBuf> {
     let mut homes: Vec<PathBuf> = env::var_os("RUSTUP_HOME")
         .map(PathBuf::from)
@@ -124,7 +124,7 @@ fn host_triple() -> String {
     format!("{}-unknown-linux-gnu", env::consts::ARCH)
 }
 
-/// The directory of the compiler's LLVM library, and the library's file name.
+/// Returns the directory of the compiler's LLVM library, and the library's file name.
 pub(super) fn llvm_library(candidate: &Candidate) -> Result<PathBuf> {
     let multiarch = format!("/usr/lib/{}-linux-gnu", env::consts::ARCH);
     let directories = [

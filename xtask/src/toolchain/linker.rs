@@ -11,7 +11,7 @@ use crate::command::{cargo, run};
 
 const VERSION: &str = "0.10.3";
 
-/// A directory that holds the compiler's LLVM library and nothing else.
+/// Returns a directory that holds the compiler's LLVM library and nothing else.
 ///
 /// The linker loads the first `libLLVM*` that a directory of `LD_LIBRARY_PATH` lists, whatever its version.
 pub(super) fn llvm_directory(compiler: &Candidate, tools: &Path) -> Result<PathBuf> {
@@ -30,7 +30,7 @@ pub(super) fn llvm_directory(compiler: &Candidate, tools: &Path) -> Result<PathB
     Ok(directory)
 }
 
-/// The linker for this LLVM, built from the package registry when it is not there yet.
+/// Returns the linker for this LLVM, built from the package registry when it is not there yet.
 pub(super) fn find_or_install(llvm_major: u32, tools: &Path) -> Result<PathBuf> {
     let root = tools.join(format!("bpf-linker-{VERSION}-llvm-{llvm_major}"));
     let linker = root.join("bin/bpf-linker");

@@ -8,11 +8,10 @@ use std::io::{IsTerminal, stdout};
 use std::path::PathBuf;
 
 use clap::{ArgAction, Args};
-use libp2p::PeerId;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::Outcome;
-use super::ask::Asked;
+use super::outcome::Outcome;
+use super::request::RequestArguments;
 use crate::control::{
     CaptureDirections, CaptureQuery, CaptureReader, CaptureRecord, CaptureRecords, ControlError, MAX_SNAPLEN,
     parse_snaplen,
@@ -58,7 +57,7 @@ struct Ended {
 }
 
 /// Shows or writes packets until somebody ends it.
-pub(super) fn capture(asked: &Asked, arguments: &CaptureArguments) -> Outcome {
+pub(super) fn capture(request: &RequestArguments, arguments: &CaptureArguments) -> Outcome {
     let query = arguments.query();
     // Before a node is asked: a wrong filter is wrong usage.
     CaptureFilter::parse(&query.filter)?;
@@ -71,13 +70,13 @@ pub(super) fn capture(asked: &Asked, arguments: &CaptureArguments) -> Outcome {
             "-w - would write pcap to a terminal; give it to a program, such as | tcpdump -r -, or name a file",
         )));
     }
-    if arguments.write.is_some() && asked.json {
+    if arguments.write.is_some() && request.json {
         return Err(Box::new(UsageError("--json is for lines; -w writes pcap")));
     }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    let ended = runtime.block_on(run(asked, arguments, &query));
+    let ended = runtime.block_on(run(request, arguments, &query));
     // A write that nobody takes does not hold up the end.
     runtime.shutdown_background();
     let ended = ended?;
@@ -118,7 +117,7 @@ impl CaptureArguments {
 }
 
 async fn run(
-    asked: &Asked,
+    request: &RequestArguments,
     arguments: &CaptureArguments,
     query: &CaptureQuery,
 ) -> Result<Ended, Box<dyn std::error::Error>> {
@@ -130,8 +129,8 @@ async fn run(
             _ = terminate.recv() => {}
         }
     });
-    let mut reader = CaptureReader::open(&asked.socket, query).await?;
-    let mut output = Output::open(arguments.target(asked.json), query.snaplen).await?;
+    let mut reader = CaptureReader::open(&request.socket, query).await?;
+    let mut output = Output::open(arguments.target(request.json), query.snaplen).await?;
     // Whoever reads pcap from a pipe waits for its header.
     output.flush().await?;
     eprintln!(
@@ -167,7 +166,7 @@ async fn run(
                 break;
             }
         }
-        is_over = ended.handle(&mut records, &mut output, arguments.count, &asked.socket);
+        is_over = ended.handle(&mut records, &mut output, arguments.count, &request.socket);
         if !output.write(stopped.as_mut()).await? {
             break;
         }
@@ -220,9 +219,4 @@ impl Ended {
             self.n_packets, self.n_dropped
         );
     }
-}
-
-/// The id of a peer from its bytes; as it is for people.
-fn peer_text(bytes: &[u8]) -> Option<String> {
-    PeerId::from_bytes(bytes).ok().map(|peer| peer.to_string())
 }

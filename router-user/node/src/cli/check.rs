@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{Outcome, print};
+use super::outcome::{Outcome, print};
 use crate::config::Config;
 
 /// Validates a configuration.

@@ -1,16 +1,16 @@
 //! `stream-router counters`
 
-use super::table::{Side, Table};
-use crate::control::Counters;
+use super::table::{Alignment, TextTable};
+use crate::control::CounterList;
 
-/// A row for each counter; those at 0 only if `all`.
-pub(super) fn lines(counters: &Counters, all: bool) -> String {
-    let mut table = Table::new([
-        ("counter", Side::Left),
-        ("value", Side::Right),
-        ("from", Side::Left),
-        ("kind", Side::Left),
-        ("meaning", Side::Left),
+/// Returns a row for each counter; those at 0 only if `all`.
+pub(super) fn lines(counters: &CounterList, all: bool) -> String {
+    let mut table = TextTable::new([
+        ("counter", Alignment::Left),
+        ("value", Alignment::Right),
+        ("from", Alignment::Left),
+        ("kind", Alignment::Left),
+        ("meaning", Alignment::Left),
     ]);
     let shown = counters
         .counters

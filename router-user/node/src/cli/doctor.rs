@@ -1,8 +1,9 @@
-//! `stream-router doctor`: what keeps a node from running, or from running well, and the command that mends it.
+//! `stream-router doctor`: finds what keeps a node from running, or from running well, and names the command that fixes
+//! it.
 //!
-//! With `--json` one object: `findings`, each with `check` (a name that stays), `subject` (the interface, address or file
-//! that it is about, or null), `verdict` (`ok`, `warning`, `problem` or `unknown`), `detail` and `mend` (a command, or
-//! null); and the numbers of `problems`, `warnings` and `unknown`.
+//! With `--json` one object: `findings`, each with `check` (a name that stays), `subject` (the interface, address or
+//! file that it is about, or null), `verdict` (`ok`, `warning`, `problem` or `unknown`), `detail` and `fix` (a command,
+//! or null); and the numbers of `problems`, `warnings` and `unknown`.
 //!
 //! Each group is a file: probes look, and pure functions judge what they saw.
 
@@ -12,6 +13,7 @@ mod files;
 mod finding;
 mod firewall;
 mod forwarding;
+mod input;
 mod interfaces;
 mod kernel;
 mod node;
@@ -25,18 +27,18 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde::Serialize;
 
-use super::{Outcome, print};
+use super::outcome::{Outcome, print};
 use crate::config::{Config, ConfigError};
 use finding::{Finding, Verdict};
-use node::Running;
+use input::CheckInput;
 
-/// What a node would be without a configuration: the defaults, and an address because there has to be one.
+/// The configuration that is checked when none is given: the defaults, and an address because one is required.
 const DEFAULTS: &str = "[device]\naddresses = [\"10.42.0.1/24\"]\n";
 
-/// What to look at.
+/// What is checked.
 #[derive(Debug, Args)]
 pub(super) struct DoctorArguments {
-    /// Configuration of the node; the defaults, unless it is said
+    /// Configuration of the node; without it the defaults are checked
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Print JSON
@@ -44,32 +46,24 @@ pub(super) struct DoctorArguments {
     json: bool,
 }
 
-/// Something is wrong; the findings have been printed.
+/// Some checks found a problem; the findings have been printed.
 #[derive(Debug, thiserror::Error)]
 #[error("{n} of the checks found a problem")]
-struct Ill {
+struct ProblemsFound {
     n: usize,
 }
 
 #[derive(Debug, Serialize)]
-struct Report {
+struct DoctorReport {
     problems: usize,
     warnings: usize,
     unknown: usize,
     findings: Vec<Finding>,
 }
 
-/// What every group looks at.
-struct Scene {
-    config: Config,
-    /// The file of `config`; without it, it is made of defaults.
-    file: Option<PathBuf>,
-    running: Running,
-}
-
-/// Looks at everything, and prints what was found.
+/// Runs every check, and prints the findings.
 pub(super) fn doctor(arguments: &DoctorArguments) -> Outcome {
-    let report = Report::of(examine(arguments.config.as_deref())?);
+    let report = DoctorReport::of(examine(arguments.config.as_deref())?);
     if arguments.json {
         print(serde_json::to_string_pretty(&report)?)?;
     } else {
@@ -77,7 +71,7 @@ pub(super) fn doctor(arguments: &DoctorArguments) -> Outcome {
     }
     match report.problems {
         0 => Ok(()),
-        n => Err(Box::new(Ill { n })),
+        n => Err(Box::new(ProblemsFound { n })),
     }
 }
 
@@ -90,23 +84,23 @@ fn examine(file: Option<&Path>) -> Result<Vec<Finding>, Box<dyn std::error::Erro
         _ => (defaults()?, None),
     };
     let (running, control) = node::look(config.node().control())?;
-    let scene = Scene {
+    let input = CheckInput {
         config,
         file: file.map(Path::to_owned),
         running,
     };
     findings.push(control);
-    findings.extend(files::key(&scene));
-    findings.extend(capabilities::check(&scene));
+    findings.extend(files::key(&input));
+    findings.extend(capabilities::check(&input));
     findings.extend(kernel::check());
-    findings.extend(trial::check(&scene));
-    findings.extend(sysctl::check(&scene));
-    findings.extend(forwarding::check(&scene));
-    let (routes, underlays) = routes::check(&scene);
+    findings.extend(trial::check(&input));
+    findings.extend(sysctl::check(&input));
+    findings.extend(forwarding::check(&input));
+    let (routes, underlays) = routes::check(&input);
     findings.extend(routes);
-    findings.extend(interfaces::check(&scene, &underlays)?);
-    findings.extend(ports::check(&scene));
-    findings.extend(firewall::check(&scene));
+    findings.extend(interfaces::check(&input, &underlays)?);
+    findings.extend(ports::check(&input));
+    findings.extend(firewall::check(&input));
     findings.extend(clock::check());
     Ok(findings)
 }
@@ -115,7 +109,7 @@ fn defaults() -> Result<Config, ConfigError> {
     Config::parse(DEFAULTS, Path::new("the defaults"))
 }
 
-impl Report {
+impl DoctorReport {
     fn of(findings: Vec<Finding>) -> Self {
         let n = |verdict| {
             findings
@@ -156,9 +150,9 @@ mod tests {
 
     #[test]
     fn a_report_counts_by_verdict_and_has_a_line_for_each_finding() {
-        let report = Report::of(vec![
+        let report = DoctorReport::of(vec![
             Finding::ok("clock", "synchronised"),
-            Finding::warning("rp_filter", "strict").mend("sysctl -w a=2"),
+            Finding::warning("rp_filter", "strict").fix("sysctl -w a=2"),
             Finding::problem("key", "missing"),
             Finding::unknown("firewall", "not root").about("tcp/4001"),
         ]);
@@ -177,7 +171,7 @@ mod tests {
         assert_eq!(
             json["findings"][1],
             serde_json::json!({
-                "check": "rp_filter", "subject": null, "verdict": "warning", "detail": "strict", "mend": "sysctl -w a=2",
+                "check": "rp_filter", "subject": null, "verdict": "warning", "detail": "strict", "fix": "sysctl -w a=2",
             })
         );
     }

@@ -5,15 +5,15 @@ use std::net::{IpAddr, SocketAddr};
 use clap::Args;
 use ipnet::IpNet;
 
-use super::ask::or_dash;
-use super::table::{Side, Table};
+use super::request::or_dash;
+use super::table::{Alignment, TextTable};
 use super::units::{bytes, seconds, short_id};
-use crate::control::{DEFAULT_FLOWS, FlowQuery, FlowSort, Flows, IpProtocol, parse_limit, parse_prefix};
+use crate::control::{DEFAULT_FLOWS, FlowList, FlowQuery, FlowSort, IpProtocol, parse_limit, parse_prefix};
 
-/// Which flows.
+/// Which flows are shown.
 #[derive(Debug, Args)]
 pub(super) struct FlowArguments {
-    /// Only flows to the peer whose id is this, or ends so
+    /// Only flows to the peer whose id is this, or ends with this
     #[arg(long, value_name = "ID", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     peer: Option<String>,
     /// Only flows from or to this address or prefix
@@ -25,16 +25,16 @@ pub(super) struct FlowArguments {
     /// Only flows of this protocol, by name or number
     #[arg(long)]
     protocol: Option<IpProtocol>,
-    /// What has most comes first: bytes, packets, age or idle
+    /// Order, largest first: bytes, packets, age or idle
     #[arg(long, value_name = "BY", default_value_t)]
     sort: FlowSort,
-    /// So many flows at most, up to 10000
+    /// Number of flows at most, up to 10000
     #[arg(long, value_name = "N", default_value_t = DEFAULT_FLOWS, value_parser = parse_limit)]
     top: u32,
 }
 
 impl FlowArguments {
-    /// The query of them.
+    /// Returns the query for these flows.
     pub(super) fn query(self) -> String {
         let query = FlowQuery {
             peer: self.peer,
@@ -48,19 +48,19 @@ impl FlowArguments {
     }
 }
 
-/// A row for each flow.
-pub(super) fn lines(flows: &Flows) -> String {
-    let mut table = Table::new([
-        ("proto", Side::Left),
-        ("source", Side::Left),
-        ("destination", Side::Left),
-        ("peer", Side::Left),
-        ("stream", Side::Right),
-        ("worker", Side::Right),
-        ("age", Side::Right),
-        ("idle", Side::Right),
-        ("packets", Side::Right),
-        ("bytes", Side::Right),
+/// Returns a row for each flow.
+pub(super) fn lines(flows: &FlowList) -> String {
+    let mut table = TextTable::new([
+        ("proto", Alignment::Left),
+        ("source", Alignment::Left),
+        ("destination", Alignment::Left),
+        ("peer", Alignment::Left),
+        ("stream", Alignment::Right),
+        ("worker", Alignment::Right),
+        ("age", Alignment::Right),
+        ("idle", Alignment::Right),
+        ("packets", Alignment::Right),
+        ("bytes", Alignment::Right),
     ]);
     for flow in &flows.flows {
         table.push([

@@ -1,15 +1,15 @@
-//! `stream-router generate`: what a package has beside the program.
+//! `stream-router generate`: writes what a package holds beside the program.
 
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::Path;
 
-use clap::{Command, CommandFactory, ValueEnum};
+use clap::{Command, ValueEnum};
 use clap_complete::Shell;
 
-use super::{Arguments, Outcome};
+use super::outcome::Outcome;
 
-/// Sections of stream-router(1) that the command line does not know of.
+/// Sections of stream-router(1) that cannot be made from the command line.
 const MANUAL: &str = r#".SH "EXIT STATUS"
 0: done. 1: failed. 2: wrong usage or configuration.
 .SH ENVIRONMENT
@@ -33,37 +33,38 @@ Pinned programs and maps of running nodes.
 \fBstream\-router.toml\fR(5), \fBbpftool\fR(8), \fBsystemctl\fR(1)
 "#;
 
-/// What to write.
+/// What is written.
 #[derive(Clone, Copy, Debug, ValueEnum)]
-pub(super) enum What {
+pub(super) enum PackageFiles {
     /// A manual page for each command.
     Man,
     /// Completions for bash, fish and zsh.
     Completions,
 }
 
-/// Writes files that describe the command line into the directory `out`.
-pub(super) fn generate(what: What, out: &Path) -> Outcome {
+/// Writes files that describe `command_line` into the directory `out`.
+pub(super) fn generate(what: PackageFiles, out: &Path, command_line: &Command) -> Outcome {
     let failed = |error| format!("cannot write into {}: {error}", out.display());
     match what {
-        What::Man => manual(out).map_err(failed)?,
-        What::Completions => completions(out).map_err(failed)?,
+        PackageFiles::Man => manual(out, command_line).map_err(failed)?,
+        PackageFiles::Completions => completions(out, command_line).map_err(failed)?,
     }
     Ok(())
 }
 
-fn manual(out: &Path) -> std::io::Result<()> {
-    clap_mangen::generate_to(Arguments::command(), out)?;
+fn manual(out: &Path, command_line: &Command) -> std::io::Result<()> {
+    clap_mangen::generate_to(command_line.clone(), out)?;
     let mut page = OpenOptions::new()
         .append(true)
         .open(out.join("stream-router.1"))?;
     page.write_all(MANUAL.as_bytes())
 }
 
-fn completions(out: &Path) -> std::io::Result<()> {
+fn completions(out: &Path, command_line: &Command) -> std::io::Result<()> {
     // The shells are offered what the help shows.
-    let all = Arguments::command();
-    let shown = all.get_subcommands().filter(|command| !command.is_hide_set());
+    let shown = command_line
+        .get_subcommands()
+        .filter(|command| !command.is_hide_set());
     let mut command = Command::new("stream-router")
         .version(env!("CARGO_PKG_VERSION"))
         .subcommands(shown.cloned());

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{Outcome, print};
+use super::outcome::{Outcome, print};
 use stream_router::p2p::identity;
 
 /// Prints the peer id of an identity.

@@ -8,13 +8,13 @@ use ipnet::IpNet;
 use libp2p::multiaddr::Protocol;
 use libp2p::{Multiaddr, PeerId};
 
-use super::ask::wait;
-use super::{Outcome, print};
+use super::outcome::{Outcome, print};
+use super::request::wait;
 use crate::config::{Config, Invite, parse_network};
 use crate::control::{ControlError, Status, fetch};
 use stream_router::p2p::identity;
 
-/// What goes into the invite.
+/// The content of the invite.
 #[derive(Debug, Args)]
 pub(super) struct InviteArguments {
     /// Configuration file of this node
@@ -23,7 +23,7 @@ pub(super) struct InviteArguments {
     /// Prefixes behind this node, instead of the addresses of its device
     #[arg(long, value_name = "PREFIX,...", value_delimiter = ',', value_parser = parse_network)]
     allowed_ips: Vec<IpNet>,
-    /// Where others dial this node, instead of the addresses at which it listens
+    /// Addresses at which others dial this node, instead of those at which it listens
     #[arg(long, value_name = "MULTIADDR,...", value_delimiter = ',')]
     addresses: Vec<Multiaddr>,
     /// Nobody can dial this node: it dials the others
@@ -57,7 +57,7 @@ enum AddressesError {
     None,
 }
 
-/// Prints an invite to this node, and what is in it to standard error.
+/// Prints an invite to this node, and its content to standard error.
 pub(super) fn invite(arguments: InviteArguments) -> Outcome {
     let config = Config::load(&arguments.config)?;
     let id = identity::load(config.node().key())?.public().to_peer_id();
@@ -95,13 +95,14 @@ fn listed<T: ToString>(all: &[T]) -> String {
     all.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
-/// The device's own addresses, each alone.
+/// Returns the device's own addresses, each as a prefix of its full length.
 fn own_prefixes(config: &Config) -> Vec<IpNet> {
     let addresses = config.device().addresses().iter();
     addresses.map(|net| IpNet::from(net.addr())).collect()
 }
 
-/// Where the node listens: as it says if it runs, or as its configuration says if that leaves nothing open.
+/// Returns the addresses at which the node listens: those of the running node, or of the configuration if it names them
+/// all.
 fn listened_at(config: &Config, id: PeerId) -> Result<Vec<Multiaddr>, Box<dyn std::error::Error>> {
     let configured = config.node().listen();
     if configured.is_empty() {
@@ -157,14 +158,14 @@ fn ip(address: &Multiaddr) -> Option<IpAddr> {
     })
 }
 
-/// Which address or port it is shows only when the node runs.
+/// Returns whether only a running node knows the address or the port.
 fn is_open(address: &Multiaddr) -> bool {
     let any_port = |protocol| matches!(protocol, Protocol::Tcp(0) | Protocol::Udp(0));
     ip(address).is_none_or(|ip| ip.is_unspecified()) || address.iter().any(any_port)
 }
 
-/// Addresses inside the VPN are reached through the very connection that is to be made; a link-local one means nothing
-/// without its interface.
+/// Returns whether others can dial the address. One inside the VPN is reached through the very connection that is to be
+/// made; a link-local one means nothing without its interface.
 fn is_for_others(address: &Multiaddr, inner: &[IpAddr]) -> bool {
     ip(address).is_some_and(|ip| {
         let link_local = match ip {

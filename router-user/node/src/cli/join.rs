@@ -9,7 +9,7 @@ use clap::Args;
 use ipnet::IpNet;
 use libp2p::PeerId;
 
-use super::{Outcome, print};
+use super::outcome::{Outcome, print};
 use crate::config::{Config, ConfigError, DEFAULT_CONTROL_SOCKET, Invite, parse_network};
 use replacement::Replacement;
 use stream_router::p2p::identity;

@@ -1,11 +1,11 @@
 //! `stream-router peers`
 
-use super::ask::or_dash;
+use super::request::or_dash;
 use super::units::{bytes, seconds};
-use crate::control::{PeerState, PeerStatus, Peers};
+use crate::control::{PeerList, PeerState, PeerStatus};
 
-/// A paragraph for each peer.
-pub(super) fn lines(peers: &Peers) -> String {
+/// Returns a paragraph for each peer.
+pub(super) fn lines(peers: &PeerList) -> String {
     if peers.peers.is_empty() {
         return "no peers are configured".to_owned();
     }

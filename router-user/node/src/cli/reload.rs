@@ -2,18 +2,18 @@
 
 use std::fmt::Write as _;
 
-use super::ask::{Asked, wait};
-use super::{Outcome, print};
+use super::outcome::{Outcome, print};
+use super::request::{RequestArguments, wait};
 use crate::control::{ControlError, Reload, reload as ask_reload};
 
-/// Has the node read its configuration file again, and prints what came of it.
-pub(super) fn reload(asked: &Asked) -> Outcome {
-    let outcome = wait(ask_reload(&asked.socket));
+/// Makes the node read its configuration file again, and prints the outcome.
+pub(super) fn reload(request: &RequestArguments) -> Outcome {
+    let outcome = wait(ask_reload(&request.socket));
     match outcome {
-        Ok((_, json)) if asked.json => print(json.trim_end()),
+        Ok((_, json)) if request.json => print(json.trim_end()),
         Ok((reload, _)) => print(lines(&reload).trim_end()),
         Err(error) => {
-            if asked.json
+            if request.json
                 && let Some(ControlError::BadConfiguration { problems }) = error.downcast_ref()
             {
                 print(serde_json::to_string_pretty(problems)?)?;

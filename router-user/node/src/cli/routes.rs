@@ -1,12 +1,16 @@
 //! `stream-router routes`
 
-use super::ask::or_dash;
-use super::table::{Side, Table};
-use crate::control::Routes;
+use super::request::or_dash;
+use super::table::{Alignment, TextTable};
+use crate::control::RouteList;
 
-/// A row for each prefix.
-pub(super) fn lines(routes: &Routes) -> String {
-    let mut table = Table::new([("prefix", Side::Left), ("from", Side::Left), ("peer", Side::Left)]);
+/// Returns a row for each prefix.
+pub(super) fn lines(routes: &RouteList) -> String {
+    let mut table = TextTable::new([
+        ("prefix", Alignment::Left),
+        ("from", Alignment::Left),
+        ("peer", Alignment::Left),
+    ]);
     for route in &routes.routes {
         table.push([
             route.prefix.to_string(),

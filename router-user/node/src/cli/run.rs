@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::Outcome;
+use super::outcome::Outcome;
 use crate::config::Config;
 use crate::logs::Logs;
 use crate::node;

@@ -3,7 +3,7 @@
 use super::units::seconds;
 use crate::control::{GatewayStatus, Status};
 
-/// Lines of the status.
+/// Returns the lines of the status.
 pub(super) fn lines(status: &Status) -> String {
     let device = &status.device;
     let kernel = &status.kernel;

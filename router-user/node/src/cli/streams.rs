@@ -1,24 +1,24 @@
 //! `stream-router streams`
 
-use super::ask::or_dash;
-use super::table::{Side, Table};
+use super::request::or_dash;
+use super::table::{Alignment, TextTable};
 use super::units::{bytes, short_id};
-use crate::control::Streams;
+use crate::control::StreamList;
 
-/// A row for each stream.
-pub(super) fn lines(streams: &Streams) -> String {
-    let mut table = Table::new([
-        ("peer", Side::Left),
-        ("stream", Side::Right),
-        ("state", Side::Left),
-        ("open", Side::Left),
-        ("transport", Side::Left),
-        ("frames", Side::Right),
-        ("queued", Side::Right),
-        ("pressed", Side::Left),
-        ("refused", Side::Right),
-        ("dropped", Side::Right),
-        ("marked", Side::Right),
+/// Returns a row for each stream.
+pub(super) fn lines(streams: &StreamList) -> String {
+    let mut table = TextTable::new([
+        ("peer", Alignment::Left),
+        ("stream", Alignment::Right),
+        ("state", Alignment::Left),
+        ("open", Alignment::Left),
+        ("transport", Alignment::Left),
+        ("frames", Alignment::Right),
+        ("queued", Alignment::Right),
+        ("pressed", Alignment::Left),
+        ("refused", Alignment::Right),
+        ("dropped", Alignment::Right),
+        ("marked", Alignment::Right),
     ]);
     let yes_no = |yes: bool| if yes { "yes" } else { "no" }.to_owned();
     for stream in &streams.streams {

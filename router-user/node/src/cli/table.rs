@@ -1,24 +1,24 @@
 //! Aligned columns.
 
-/// Which side of a column its text stands at.
+/// Alignment of the text in a column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Side {
-    /// Text.
+pub(super) enum Alignment {
+    /// Left, for text.
     Left,
-    /// Numbers.
+    /// Right, for numbers.
     Right,
 }
 
 /// Rows under a heading.
 #[derive(Debug)]
-pub(super) struct Table<const N: usize> {
-    sides: [Side; N],
+pub(super) struct TextTable<const N: usize> {
+    sides: [Alignment; N],
     rows: Vec<[String; N]>,
 }
 
-impl<const N: usize> Table<N> {
-    /// A table with this heading.
-    pub(super) fn new(columns: [(&str, Side); N]) -> Self {
+impl<const N: usize> TextTable<N> {
+    /// Makes a table with this heading.
+    pub(super) fn new(columns: [(&str, Alignment); N]) -> Self {
         Self {
             sides: columns.map(|(_, side)| side),
             rows: vec![columns.map(|(name, _)| name.to_uppercase())],
@@ -30,7 +30,7 @@ impl<const N: usize> Table<N> {
         self.rows.push(row);
     }
 
-    /// The lines, without spaces at their ends.
+    /// Returns the lines, without spaces at their ends.
     pub(super) fn text(&self) -> String {
         let mut widths = [0; N];
         for row in &self.rows {
@@ -42,8 +42,8 @@ impl<const N: usize> Table<N> {
         for row in &self.rows {
             let cells = row.iter().zip(widths).zip(self.sides);
             let cells = cells.map(|((cell, width), side)| match side {
-                Side::Left => format!("{cell:<width$}"),
-                Side::Right => format!("{cell:>width$}"),
+                Alignment::Left => format!("{cell:<width$}"),
+                Alignment::Right => format!("{cell:>width$}"),
             });
             text += cells.collect::<Vec<_>>().join("  ").trim_end();
             text.push('\n');
@@ -58,7 +58,11 @@ mod tests {
 
     #[test]
     fn columns_are_as_wide_as_their_widest_cell() {
-        let mut table = Table::new([("name", Side::Left), ("n", Side::Right), ("why", Side::Left)]);
+        let mut table = TextTable::new([
+            ("name", Alignment::Left),
+            ("n", Alignment::Right),
+            ("why", Alignment::Left),
+        ]);
         table.push(["a".to_owned(), "1000".to_owned(), String::new()]);
         table.push(["longer".to_owned(), "1".to_owned(), "so".to_owned()]);
 

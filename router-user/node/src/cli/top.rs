@@ -1,12 +1,12 @@
 //! `stream-router top`: a live view of a running node.
 //!
-//! 1. [`poll`] asks the node, no faster than the view wants it.
-//! 2. [`model`] makes rates and a history of what it says.
-//! 3. [`view`] is what the keys have chosen: pane, order, filter, pace.
-//! 4. [`panes`] makes rows of the two, and [`draw`] draws them.
-//! 5. [`screen`] has the terminal, and gives it back whatever happens.
+//! 1. [`poll`] asks the node, no more often than the view wants.
+//! 2. [`model`] makes rates and a history of the answers.
+//! 3. [`view`] is what the user has chosen with the keys: pane, order, filter, interval.
+//! 4. [`panes`] makes rows of model and view, and [`draw`] draws them.
+//! 5. [`screen`] holds the terminal, and gives it back whatever happens.
 //!
-//! All but the first and the last are pure: time is an argument.
+//! All but [`poll`] and [`screen`] are pure: time is an argument.
 
 mod columns;
 mod draw;
@@ -32,27 +32,27 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::time::sleep;
 
-use super::Outcome;
+use super::outcome::Outcome;
 use model::Model;
-use poll::{Poller, Wish};
+use poll::{PollSettings, Poller};
 use screen::Screen;
-use view::{After, View};
+use view::{KeyOutcome, View};
 
-/// What nobody has heard of for so long is drawn again, so that it shows for how long.
+/// Time after which the view is drawn again without news, so that it shows how old the last answer is.
 const REDRAWN_AFTER: Duration = Duration::from_secs(1);
 
-/// Which node, how often.
+/// Which node is watched, and how often it is asked.
 #[derive(Debug, Args)]
 pub(super) struct TopArguments {
     /// Control socket of the node
     #[arg(long, value_name = "PATH", default_value = crate::config::DEFAULT_CONTROL_SOCKET)]
     socket: PathBuf,
-    /// Seconds between two looks, from 0.5 to 60
+    /// Seconds between two requests, from 0.5 to 60
     #[arg(long, value_name = "SECS", default_value = "1", value_parser = parse_interval)]
     interval: Duration,
 }
 
-/// Why nothing can be shown.
+/// Why the view cannot be shown.
 #[derive(Debug, thiserror::Error)]
 enum TopError {
     #[error(
@@ -61,7 +61,7 @@ enum TopError {
     NoTerminal,
 }
 
-/// Shows the node until the user has seen enough.
+/// Shows the node until the user quits.
 pub(super) fn top(arguments: &TopArguments) -> Outcome {
     if !stdin().is_terminal() || !stdout().is_terminal() {
         return Err(Box::new(TopError::NoTerminal));
@@ -76,7 +76,7 @@ async fn show(arguments: &TopArguments) -> Outcome {
     let start = Instant::now();
     let mut view = View::new(arguments.interval);
     let mut model = Model::default();
-    let (wishes, wished) = watch::channel(wish(&view, &model));
+    let (changes, changed) = watch::channel(poll_settings(&view, &model));
     let mut poller = Poller::new(&arguments.socket, start);
     // An error before the terminal is taken stays readable.
     model.handle_sample(poller.ask(None).await?);
@@ -89,7 +89,7 @@ async fn show(arguments: &TopArguments) -> Outcome {
     .map(signal)
     .collect::<Result<Vec<_>, _>>()?;
     let (answers, mut answered) = mpsc::channel(1);
-    let polling = tokio::spawn(poller.run(wished, answers));
+    let polling = tokio::spawn(poller.run(changed, answers));
     let mut screen = Screen::take()?;
     let mut events = EventStream::new();
     loop {
@@ -97,7 +97,7 @@ async fn show(arguments: &TopArguments) -> Outcome {
         tokio::select! {
             event = events.next() => match event.transpose()? {
                 Some(Event::Key(key)) if key.kind == KeyEventKind::Press => {
-                    if view.handle_key(key) == After::Quit {
+                    if view.handle_key(key) == KeyOutcome::Quit {
                         break;
                     }
                 }
@@ -112,10 +112,10 @@ async fn show(arguments: &TopArguments) -> Outcome {
             () = any(&mut ends) => break,
             () = sleep(REDRAWN_AFTER) => {}
         }
-        let wish = wish(&view, &model);
-        wishes.send_if_modified(|last| {
-            let changed = *last != wish;
-            *last = wish;
+        let settings = poll_settings(&view, &model);
+        changes.send_if_modified(|last| {
+            let changed = *last != settings;
+            *last = settings;
             changed
         });
     }
@@ -123,8 +123,8 @@ async fn show(arguments: &TopArguments) -> Outcome {
     Ok(())
 }
 
-fn wish(view: &View, model: &Model) -> Wish {
-    Wish {
+fn poll_settings(view: &View, model: &Model) -> PollSettings {
+    PollSettings {
         interval: view.interval(),
         paused: view.is_paused(),
         flows: view.wants_flows().then(|| view.filter().query(model)),

@@ -1,6 +1,6 @@
 //! Numbers for people.
 
-/// Bytes in binary units, three digits or so.
+/// Returns the text of a number of bytes, in binary units with about three digits.
 pub(super) fn bytes(n: u64) -> String {
     const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
     let mut value = n as f64;
@@ -17,7 +17,7 @@ pub(super) fn bytes(n: u64) -> String {
     format!("{value:.1} {unit}")
 }
 
-/// Seconds, in at most two units.
+/// Returns the text of a number of seconds, in at most two units.
 pub(super) fn seconds(seconds: f64) -> String {
     let whole = seconds as u64;
     match whole {
@@ -28,7 +28,7 @@ pub(super) fn seconds(seconds: f64) -> String {
     }
 }
 
-/// The end of a peer's id, which tells peers apart.
+/// Returns the end of a peer's id, which tells peers apart.
 pub(super) fn short_id(id: &str) -> &str {
     let start = id.len().saturating_sub(8);
     id.get(start..).unwrap_or(id)

@@ -1,22 +1,22 @@
 //! `stream-router workers`
 
-use super::table::{Side, Table};
+use super::table::{Alignment, TextTable};
 use super::units::bytes;
-use crate::control::Workers;
+use crate::control::WorkerList;
 
-/// A row for each worker.
-pub(super) fn lines(workers: &Workers) -> String {
-    let mut table = Table::new([
-        ("worker", Side::Right),
-        ("state", Side::Left),
-        ("thread", Side::Left),
-        ("ring", Side::Right),
-        ("fill", Side::Right),
-        ("sockets", Side::Right),
-        ("flows", Side::Right),
-        ("packets", Side::Right),
-        ("bytes", Side::Right),
-        ("wakeups", Side::Right),
+/// Returns a row for each worker.
+pub(super) fn lines(workers: &WorkerList) -> String {
+    let mut table = TextTable::new([
+        ("worker", Alignment::Right),
+        ("state", Alignment::Left),
+        ("thread", Alignment::Left),
+        ("ring", Alignment::Right),
+        ("fill", Alignment::Right),
+        ("sockets", Alignment::Right),
+        ("flows", Alignment::Right),
+        ("packets", Alignment::Right),
+        ("bytes", Alignment::Right),
+        ("wakeups", Alignment::Right),
     ]);
     for worker in &workers.workers {
         table.push([

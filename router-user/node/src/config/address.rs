@@ -43,7 +43,8 @@ pub(super) fn dial_address(text: &str, peer: Option<PeerId>) -> Result<Multiaddr
     Ok(address)
 }
 
-/// `dialled` is `None` for an address to listen on, which carries no peer id, and otherwise the peer's id if it is known.
+/// Parses an address. `dialled` is `None` for an address to listen on, which carries no peer id, and otherwise the
+/// peer's id if it is known.
 fn transport_address(
     text: &str,
     dialled: Option<Option<PeerId>>,
@@ -128,7 +129,7 @@ fn parse_net(text: &str) -> Result<IpNet, String> {
         .map_err(|_source: ipnet::AddrParseError| format!("{text:?} is not an address with a prefix length"))
 }
 
-/// Says what an address is that no host has for itself.
+/// Returns what an address is that no host can have for itself; `None` for one that a host can have.
 fn special(ip: IpAddr) -> Option<&'static str> {
     match ip {
         ip if ip.is_unspecified() => Some("the unspecified address"),
@@ -140,7 +141,7 @@ fn special(ip: IpAddr) -> Option<&'static str> {
     }
 }
 
-/// Length of the prefix of the special range that `ip` is in, if any: a network at least that long is inside it.
+/// Returns the prefix length of the special range that `ip` is in, if any: a network at least that long is inside it.
 fn special_prefix_len(ip: IpAddr) -> u8 {
     match ip {
         IpAddr::V4(ip) if ip.is_multicast() => 4,

@@ -1,4 +1,4 @@
-//! Checks between sections: what is right alone and wrong together.
+//! Checks between sections, for values that are right alone and wrong together.
 
 use std::collections::HashMap;
 
@@ -7,15 +7,15 @@ use libp2p::PeerId;
 use router_common::peer::{MAX_PEERS, MAX_PREFIXES};
 
 use super::device::{MAX_MTU, MIN_MTU_V6, RawDevice};
-use super::discovery::DiscoveryConfig;
-use super::node::NodeConfig;
+use super::discovery::DiscoverySection;
+use super::node::NodeSection;
 use super::peer::RawPeer;
 use stream_router::config::problem::{Place, Problems};
 
 /// Checks the peers against each other, the device and the node.
 pub(super) fn check(
-    node: &NodeConfig,
-    discovery: &DiscoveryConfig,
+    node: &NodeSection,
+    discovery: &DiscoverySection,
     device: &RawDevice,
     peers: &[RawPeer],
     problems: &mut Problems,
@@ -99,7 +99,12 @@ fn networks(device: &RawDevice, peers: &[RawPeer], problems: &mut Problems) {
     }
 }
 
-fn reachability(node: &NodeConfig, discovery: &DiscoveryConfig, peers: &[RawPeer], problems: &mut Problems) {
+fn reachability(
+    node: &NodeSection,
+    discovery: &DiscoverySection,
+    peers: &[RawPeer],
+    problems: &mut Problems,
+) {
     if !node.listen().is_empty() || discovery.mdns() || discovery.dht() {
         return;
     }

@@ -1,4 +1,5 @@
-//! What is different between the configuration that a node runs with and a new one, and what of it a running node takes.
+//! What is different between the configuration that a node runs with and a new one, and what of it a running node
+//! takes.
 
 use std::collections::HashMap;
 
@@ -6,30 +7,30 @@ use libp2p::PeerId;
 
 use super::{Config, ConnectionsConfig, ScalingConfig, StreamRouterConfig, WorkersConfig};
 
-/// The differences, by the names of the file.
+/// The differences, by the names of the fields in the file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Changes {
     /// Peers that are new.
     pub peers_added: Vec<PeerId>,
-    /// Peers that are no more.
+    /// Peers that are not configured any more.
     pub peers_removed: Vec<PeerId>,
     /// Peers with other addresses or other `allowed_ips`.
     pub peers_changed: Vec<PeerId>,
     /// Other fields that a running node takes.
     pub applied: Vec<&'static str>,
-    /// Fields that count from the next start on.
+    /// Fields that take effect at the next start.
     pub needs_restart: Vec<&'static str>,
 }
 
 impl Changes {
-    /// Nothing is different.
+    /// Returns whether nothing is different.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
 }
 
 impl Config {
-    /// What is different in `new`, for a node that runs with `self`.
+    /// Returns what is different in `new`, for a node that runs with `self`.
     pub fn changes(&self, new: &Self) -> Changes {
         let mut changes = Changes::default();
         // Every section by its name, so that none is forgotten.
@@ -79,7 +80,8 @@ impl Config {
         changes
     }
 
-    /// What a node runs with that ran with `self` and was given `new`: what needs a restart is as it was.
+    /// Returns what a node runs with that ran with `self` and was given `new`: fields that need a restart stay as they
+    /// were.
     #[must_use]
     pub fn adopting(&self, new: &Self) -> Self {
         Self {
@@ -287,7 +289,7 @@ mod tests {
         ("peer", "id", "", true),
     ];
 
-    /// A file that says the fields of `FIELDS` that are chosen.
+    /// Returns a file that says the fields of `FIELDS` that are chosen.
     fn text(chosen: &[bool]) -> String {
         let mut text = String::new();
         let is_chosen = |section: &str, field: &str| {

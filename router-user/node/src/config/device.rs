@@ -28,24 +28,24 @@ const NAME_ALLOWED: &str = "1 to 15 of the characters A-Z a-z 0-9 _ -, not \"all
 
 /// The TUN device.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DeviceConfig {
+pub struct DeviceSection {
     name: String,
     addresses: Vec<IpNet>,
     mtu: u32,
 }
 
-impl DeviceConfig {
-    /// Name of the interface.
+impl DeviceSection {
+    /// Returns the name of the interface.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Addresses of the interface, at least one, each with the length of its on-link prefix.
+    /// Returns the addresses of the interface, at least one, each with the length of its on-link prefix.
     pub fn addresses(&self) -> &[IpNet] {
         &self.addresses
     }
 
-    /// MTU in bytes.
+    /// Returns the MTU in bytes.
     pub fn mtu(&self) -> u32 {
         self.mtu
     }
@@ -76,9 +76,9 @@ impl RawDevice {
         &self.name
     }
 
-    pub(super) fn validated(self) -> DeviceConfig {
+    pub(super) fn validated(self) -> DeviceSection {
         let addresses = self.addresses.into_iter().map(|address| address.value).collect();
-        DeviceConfig {
+        DeviceSection {
             name: self.name,
             addresses,
             mtu: self.mtu.value,

@@ -9,24 +9,25 @@ use stream_router::p2p::MAX_ANNOUNCED_ADDRESSES;
 
 /// How peers are found beyond their `addresses`; by default not at all.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct DiscoveryConfig {
+pub struct DiscoverySection {
     mdns: bool,
     dht: bool,
     announce: Vec<Multiaddr>,
 }
 
-impl DiscoveryConfig {
-    /// Whether peers on the local network are found by mDNS.
+impl DiscoverySection {
+    /// Returns whether peers on the local network are found by mDNS.
     pub fn mdns(&self) -> bool {
         self.mdns
     }
 
-    /// Whether peers are found through other peers.
+    /// Returns whether peers are found through other peers.
     pub fn dht(&self) -> bool {
         self.dht
     }
 
-    /// Addresses where this node says it is reached; if there are none, those that it listens on.
+    /// Returns the addresses at which this node announces itself; if there are none, it announces those that it listens
+    /// on.
     pub fn announce(&self) -> &[Multiaddr] {
         &self.announce
     }

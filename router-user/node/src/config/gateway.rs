@@ -11,7 +11,7 @@ const INTERFACE_ALLOWED: &str =
 
 /// An interface whose arriving packets are captured before the host forwards them.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct GatewayConfig {
+pub struct GatewaySection {
     interface: String,
     sink: Sink,
 }
@@ -19,22 +19,22 @@ pub struct GatewayConfig {
 /// How captured packets reach the workers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Sink {
-    /// By the workers' ring buffers.
+    /// Packets go through the workers' ring buffers.
     #[default]
     Ring,
-    /// By AF_XDP sockets, zero-copy where the driver can.
+    /// Packets go through AF_XDP sockets, zero-copy where the driver can.
     AfXdp,
-    /// By AF_XDP sockets where they are zero-copy, else by the ring buffers.
+    /// Packets go through AF_XDP sockets where they are zero-copy, else through the ring buffers.
     Auto,
 }
 
-impl GatewayConfig {
-    /// Name of the interface.
+impl GatewaySection {
+    /// Returns the name of the interface.
     pub fn interface(&self) -> &str {
         &self.interface
     }
 
-    /// How captured packets reach the workers.
+    /// Returns how captured packets reach the workers.
     pub fn sink(&self) -> Sink {
         self.sink
     }
@@ -69,9 +69,9 @@ impl RawGateway {
         }
     }
 
-    /// `None` when the section names no interface, which was reported.
-    pub(super) fn validated(self) -> Option<GatewayConfig> {
-        Some(GatewayConfig {
+    /// Name of the interface; `None` when the section names none, which was reported.
+    pub(super) fn validated(self) -> Option<GatewaySection> {
+        Some(GatewaySection {
             interface: self.interface?.value,
             sink: self.sink,
         })
@@ -118,7 +118,8 @@ fn sink(table: &mut Table<'_>, problems: &mut Problems) -> Sink {
     }
 }
 
-/// As the kernel has it (`dev_valid_name`), less the loopback interface, which nothing arrives at.
+/// Returns whether the kernel takes the name (`dev_valid_name`) and it is not the loopback interface, at which nothing
+/// arrives.
 fn names_an_interface(name: &str) -> bool {
     (1..=MAX_NAME_LEN).contains(&name.len())
         && !name
@@ -210,7 +211,7 @@ mod tests {
         let text = "[[gateway]]\ninterface = 'a'\n[[gateway]]\ninterface = 'b'\nsink = 'ring'\n[[gateway]]\ninterface \
                     = 'c'\nsink = 'af_xdp'\n[[gateway]]\ninterface = 'd'\nsink = 'auto'\n";
         let config = Config::parse(&format!("{DEVICE}{text}"), Path::new("sr.toml")).unwrap();
-        let sinks: Vec<Sink> = config.gateways().iter().map(GatewayConfig::sink).collect();
+        let sinks: Vec<Sink> = config.gateways().iter().map(GatewaySection::sink).collect();
 
         assert_eq!(sinks, [Sink::Ring, Sink::Ring, Sink::AfXdp, Sink::Auto]);
         assert_eq!(

@@ -1,9 +1,11 @@
-//! An invite: what another node has to know of this one, as one string.
+//! An invite: what another node must know of this one, as one string.
 //!
-//! `sr`, the version `1`, and base64url without padding of: length of the peer id and the id; number of addresses, and of
-//! each its kind, IP address and port; number of prefixes, and of each its family, length and the bytes it needs; the
-//! first 4 bytes of the SHA-256 sum of `sr1` and all before. Each invite has one form only.
+//! `sr`, the version `1`, and base64url without padding of: length of the peer id and the id; number of addresses, and
+//! of each its kind, IP address and port; number of prefixes, and of each its family, length and the bytes it needs;
+//! the first 4 bytes of the SHA-256 sum of `sr1` and all before. Each invite has one form only.
 
+mod error;
+mod format;
 mod reader;
 #[cfg(test)]
 mod tests;
@@ -20,37 +22,12 @@ use libp2p::{Multiaddr, PeerId};
 use sha2::{Digest, Sha256};
 
 use super::address::{NETWORK_ALLOWED, dial_address, peer_network};
+pub use error::InviteError;
+use format::{
+    CHECKSUM_LEN, FAMILY_V4, FAMILY_V6, KIND_QUIC, KIND_V6, MAGIC, MAX_ADDRESSES, MAX_CHARS, MAX_PREFIXES,
+    VERSION,
+};
 use reader::Reader;
-
-/// What every invite starts with, whatever its version.
-const MAGIC: &str = "sr";
-/// Version that is written, and the only one that is read.
-const VERSION: char = '1';
-const CHECKSUM_LEN: usize = 4;
-
-/// Most addresses in an invite; more would be dialled one after the other for minutes.
-const MAX_ADDRESSES: usize = 16;
-/// Most prefixes in an invite; a node with more of them has a configuration that is written by hand.
-const MAX_PREFIXES: usize = 64;
-/// Longest invite.
-const MAX_CHARS: usize = 2048;
-/// Longest peer id: a multihash of a key of 42 bytes, which stands in it as it is.
-const MAX_ID_LEN: usize = 2 + 42;
-/// Kind, IPv6 address, port.
-const ADDRESS_LEN: usize = 1 + 16 + 2;
-/// Family, length, IPv6 address.
-const PREFIX_LEN: usize = 1 + 1 + 16;
-const MAX_BYTES: usize =
-    1 + MAX_ID_LEN + 1 + MAX_ADDRESSES * ADDRESS_LEN + 1 + MAX_PREFIXES * PREFIX_LEN + CHECKSUM_LEN;
-
-const _: () = assert!(3 + MAX_BYTES.div_ceil(3) * 4 <= MAX_CHARS);
-
-/// Bits of an address's kind.
-const KIND_V6: u8 = 1;
-const KIND_QUIC: u8 = 2;
-/// Families of a prefix.
-const FAMILY_V4: u8 = 4;
-const FAMILY_V6: u8 = 6;
 
 /// A node as another one needs it for a `[[peer]]` section. It authenticates nothing: who can change it on its way can
 /// put another peer in.
@@ -61,48 +38,12 @@ pub struct Invite {
     allowed_ips: Vec<IpNet>,
 }
 
-/// Why a text is no invite, or an invite cannot be made.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum InviteError {
-    /// Something else altogether.
-    #[error("this is no invite: an invite starts with sr1, as `stream-router invite` prints it")]
-    NoInvite,
-    /// Of another version.
-    #[error(
-        "the invite is of version {version}, and this program reads version {VERSION}; update the older of the two nodes"
-    )]
-    Version {
-        /// That version.
-        version: char,
-    },
-    /// Longer than any invite.
-    #[error("the invite has {n_bytes} characters, and none has more than {MAX_CHARS}; copy it alone")]
-    TooLong {
-        /// Its length.
-        n_bytes: usize,
-    },
-    /// A character that no invite has.
-    #[error("character {place} is none of an invite; copy the invite whole and on one line")]
-    Character {
-        /// Which, from 1.
-        place: usize,
-    },
-    /// Its checksum does not fit.
-    #[error("the invite is damaged or cut: its checksum does not fit; copy it again, the whole of it")]
-    Damaged,
-    /// It says what no peer can have.
-    #[error("the invite cannot be used: {wrong}")]
-    Content {
-        /// What is wrong.
-        wrong: String,
-    },
-}
-
 impl Invite {
-    /// An invite to the node `id`, which is dialled at `addresses`, if any, and has `allowed_ips` behind it.
+    /// Makes an invite to the node `id`, which is dialled at `addresses`, if any, and has `allowed_ips` behind it.
     ///
     /// # Errors
-    /// An address or a prefix is none of a peer's, is there twice, or there are too many, or no prefix.
+    /// A peer cannot have one of the addresses or prefixes, one is there twice, there are too many, or there is no
+    /// prefix.
     pub fn new(id: PeerId, addresses: Vec<Multiaddr>, allowed_ips: Vec<IpNet>) -> Result<Self, InviteError> {
         let wrong = |wrong: String| InviteError::Content { wrong };
         if addresses.len() > MAX_ADDRESSES {
@@ -138,30 +79,30 @@ impl Invite {
         })
     }
 
-    /// The same with other prefixes.
+    /// Returns the invite with other prefixes.
     ///
     /// # Errors
-    /// As for [`Invite::new`].
+    /// Fails as [`Invite::new`] does.
     pub fn with_allowed_ips(self, allowed_ips: Vec<IpNet>) -> Result<Self, InviteError> {
         Self::new(self.id, self.addresses, allowed_ips)
     }
 
-    /// Id of the node.
+    /// Returns the id of the node.
     pub fn id(&self) -> PeerId {
         self.id
     }
 
-    /// Where to dial it; empty if it dials.
+    /// Returns the addresses at which the node is dialled; empty if it dials the others.
     pub fn addresses(&self) -> &[Multiaddr] {
         &self.addresses
     }
 
-    /// Prefixes behind it.
+    /// Returns the prefixes behind the node.
     pub fn allowed_ips(&self) -> &[IpNet] {
         &self.allowed_ips
     }
 
-    /// The `[[peer]]` section of a configuration that makes the node a peer.
+    /// Returns the `[[peer]]` section of a configuration that makes the node a peer.
     pub fn section(&self) -> String {
         let texts = |texts: Vec<String>| format!("{texts:?}");
         format!(
@@ -253,7 +194,7 @@ fn checksum(content: &[u8]) -> [u8; CHECKSUM_LEN] {
     [a, b, c, d]
 }
 
-/// Of an address that `dial_address` made: an IP address, then TCP, or UDP and QUIC.
+/// Writes an address that `dial_address` made: an IP address, then TCP, or UDP and QUIC.
 fn put_address(address: &Multiaddr, bytes: &mut Vec<u8>) {
     let (mut kind, mut ip, mut port_be) = (0, Vec::new(), [0; 2]);
     for protocol in address {

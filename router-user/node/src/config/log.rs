@@ -7,7 +7,7 @@ use stream_router::config::reader::Table;
 
 const DEFAULT_LEVEL: &str = "info";
 
-/// The INFO of swarm and mDNS repeats ours, and tells of every stranger on the local network. The DHT warns that it
+/// INFO of the swarm and of mDNS repeats ours, and reports every stranger on the local network. The DHT warns that it
 /// knows nobody yet when it starts.
 const QUIET_TARGETS: &str = "libp2p_swarm=warn,libp2p_mdns=warn,libp2p_kad=error";
 
@@ -18,7 +18,7 @@ const FORMAT_ALLOWED: &str = "\"auto\", \"human\", \"json\" or \"journald\"";
 
 /// What is logged, and how.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LogConfig {
+pub struct LogSection {
     level: String,
     format: LogFormat,
 }
@@ -26,10 +26,10 @@ pub struct LogConfig {
 /// How a line of the log looks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LogFormat {
-    /// For the journal where standard error is the journal, else for people.
+    /// The form of the journal where standard error is the journal, else the form for people.
     #[default]
     Auto,
-    /// Time, level, text and values.
+    /// Time, level, text and values, for people.
     Human,
     /// One JSON object.
     Json,
@@ -37,24 +37,24 @@ pub enum LogFormat {
     Journald,
 }
 
-impl LogConfig {
-    /// The directives as they stand in the file.
+impl LogSection {
+    /// Returns the directives as they stand in the file.
     pub fn level(&self) -> &str {
         &self.level
     }
 
-    /// How a line looks.
+    /// Returns how a line looks.
     pub fn format(&self) -> LogFormat {
         self.format
     }
 
-    /// The filter that the directives make.
+    /// Returns the filter that the directives make.
     pub fn filter(&self) -> EnvFilter {
         // Of two directives for one target the later counts.
         EnvFilter::new(format!("{QUIET_TARGETS},{}", self.level))
     }
 
-    /// `self` with the level of `new`.
+    /// Returns `self` with the level of `new`.
     pub(super) fn with_level_of(&self, new: &Self) -> Self {
         Self {
             level: new.level.clone(),
@@ -78,7 +78,7 @@ impl LogConfig {
     }
 }
 
-/// A word alone is a target to the filter, which then hears of nothing else: here it is a level, or a mistake.
+/// Refuses a word alone that is no level. To the filter it would be a target, and nothing else would be logged.
 fn check_level(text: &str) -> Result<(), String> {
     for directive in text.split(',').map(str::trim) {
         let is_level = LEVELS.contains(&directive.to_ascii_lowercase().as_str());
@@ -115,7 +115,7 @@ mod tests {
     use super::*;
     use crate::config::Config;
 
-    fn log(section: &str) -> Result<LogConfig, String> {
+    fn log(section: &str) -> Result<LogSection, String> {
         let text = format!("[device]\naddresses = ['10.42.0.1/24']\n[log]\n{section}\n");
         match Config::parse(&text, Path::new("sr.toml")) {
             Ok(config) => Ok(config.log().clone()),

@@ -14,18 +14,18 @@ const MAX_HOST_LEN: usize = 253;
 
 /// Where metrics, health and the status page are served, if anywhere.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct MetricsConfig {
+pub struct MetricsSection {
     listen: Option<SocketAddr>,
     hosts: Vec<String>,
 }
 
-impl MetricsConfig {
-    /// Address to listen on; none serves nothing.
+impl MetricsSection {
+    /// Returns the address to listen on; without one nothing is served.
     pub fn listen(&self) -> Option<SocketAddr> {
         self.listen
     }
 
-    /// Names that requests may be addressed to, beside addresses and `localhost`; in lower case.
+    /// Returns the names that requests may be addressed to, beside addresses and `localhost`; in lower case.
     pub fn hosts(&self) -> &[String] {
         &self.hosts
     }

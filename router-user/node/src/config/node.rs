@@ -11,7 +11,7 @@ use stream_router::config::reader::Table;
 /// Where `keygen` writes the identity and a node looks for it unless told otherwise.
 pub const DEFAULT_KEY_FILE: &str = "/var/lib/stream-router/identity.key";
 
-/// Where a node answers `status` unless told otherwise.
+/// Path of the control socket unless told otherwise.
 pub const DEFAULT_CONTROL_SOCKET: &str = "/run/stream-router/control.sock";
 
 /// Addresses a node listens on unless told otherwise.
@@ -22,24 +22,24 @@ const MAX_SOCKET_PATH_LEN: usize = 107;
 
 /// The node itself: identity, addresses, control socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NodeConfig {
+pub struct NodeSection {
     key: PathBuf,
     listen: Vec<Multiaddr>,
     control: PathBuf,
 }
 
-impl NodeConfig {
-    /// File that holds the node's identity.
+impl NodeSection {
+    /// Returns the file that holds the node's identity.
     pub fn key(&self) -> &Path {
         &self.key
     }
 
-    /// Addresses to listen on; may be empty, then the node only dials.
+    /// Returns the addresses to listen on; may be empty, then the node only dials.
     pub fn listen(&self) -> &[Multiaddr] {
         &self.listen
     }
 
-    /// Path of the control socket.
+    /// Returns the path of the control socket.
     pub fn control(&self) -> &Path {
         &self.control
     }

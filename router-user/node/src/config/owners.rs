@@ -1,10 +1,10 @@
-//! Whose an address is, by a configuration.
+//! The owners of addresses, by a configuration.
 
 use stream_router::discovery::StaticDiscovery;
 
 use super::Config;
 
-/// What the node with this configuration does.
+/// Answers as the node with this configuration does.
 impl From<&Config> for StaticDiscovery {
     fn from(config: &Config) -> Self {
         let peers = config.peers().iter();

@@ -4,7 +4,7 @@ use ipnet::IpNet;
 use libp2p::{Multiaddr, PeerId};
 
 use super::address::{DIAL_ALLOWED, NETWORK_ALLOWED, dial_address, peer_network};
-use super::transport::TransportConfig;
+use super::transport::TransportSection;
 use stream_router::config::problem::{Located, Place, Problems};
 use stream_router::config::reader::Table;
 
@@ -12,24 +12,25 @@ const ID_ALLOWED: &str = "a peer id as `stream-router id` prints it, such as \"1
 
 /// A peer: who it is, where it is, what is behind it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PeerConfig {
+pub struct PeerSection {
     id: PeerId,
     addresses: Vec<Multiaddr>,
     allowed_ips: Vec<IpNet>,
 }
 
-impl PeerConfig {
-    /// Identity of the peer.
+impl PeerSection {
+    /// Returns the identity of the peer.
     pub fn id(&self) -> PeerId {
         self.id
     }
 
-    /// Addresses to dial the peer at, without its id, the preferred transport's first; empty when only the peer dials.
+    /// Returns the addresses to dial the peer at, without its id, the preferred transport's first; empty when only the
+    /// peer dials.
     pub fn addresses(&self) -> &[Multiaddr] {
         &self.addresses
     }
 
-    /// Networks behind the peer, at least one: what is sent to it and what it may send from.
+    /// Returns the networks behind the peer, at least one: what is sent to it and what it may send from.
     pub fn allowed_ips(&self) -> &[IpNet] {
         &self.allowed_ips
     }
@@ -73,9 +74,9 @@ impl RawPeer {
     }
 
     /// `None` when the section has no valid id, which was reported.
-    pub(super) fn validated(mut self, transport: &TransportConfig) -> Option<PeerConfig> {
+    pub(super) fn validated(mut self, transport: &TransportSection) -> Option<PeerSection> {
         transport.sort(&mut self.addresses);
-        Some(PeerConfig {
+        Some(PeerSection {
             id: self.id?.value,
             addresses: self.addresses,
             allowed_ips: self.allowed_ips.into_iter().map(|net| net.value).collect(),

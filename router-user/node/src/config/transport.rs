@@ -9,35 +9,35 @@ use stream_router::p2p::{MAX_CONNECTIONS_PER_PEER, TransportKind};
 
 const ALLOWED: &str = "\"tcp\" and \"quic\", each once, the preferred one first";
 
-/// Half of what a peer may have, as both sides may dial at once.
+/// Most connections that the file may ask for: half of what a peer may have, as both sides may dial at once.
 const MOST_CONNECTIONS: u32 = MAX_CONNECTIONS_PER_PEER as u32 / 2;
 
 /// Which of a peer's addresses are dialled first, and how often.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TransportConfig {
+pub struct TransportSection {
     quic_first: bool,
     connections_per_peer: Option<u32>,
 }
 
-impl TransportConfig {
-    /// Most connections to a peer that its streams are spread over; unless it is said, as many as there are data threads,
-    /// of which there are `n_threads`.
+impl TransportSection {
+    /// Returns the most connections to a peer that its streams are spread over: by default as many as there are data
+    /// threads, of which there are `n_threads`.
     pub fn connections_per_peer(&self, n_threads: u32) -> u32 {
         self.connections_per_peer
             .unwrap_or_else(|| n_threads.clamp(1, MOST_CONNECTIONS))
     }
 
-    /// Whether QUIC addresses are dialled first.
+    /// Returns whether QUIC addresses are dialled first.
     pub(super) fn quic_first(&self) -> bool {
         self.quic_first
     }
 
-    /// How many connections to a peer the file says, if it does.
+    /// Returns how many connections to a peer the file says, if it does.
     pub(super) fn n_connections(&self) -> Option<u32> {
         self.connections_per_peer
     }
 
-    /// `self` with the preference of `new`.
+    /// Returns `self` with the preference of `new`.
     pub(super) fn with_preference_of(&self, new: &Self) -> Self {
         Self {
             quic_first: new.quic_first,
@@ -72,7 +72,7 @@ impl TransportConfig {
         }
     }
 
-    /// The transport whose addresses are dialled first.
+    /// Returns the transport whose addresses are dialled first.
     pub fn preferred(&self) -> TransportKind {
         match self.quic_first {
             true => TransportKind::Quic,

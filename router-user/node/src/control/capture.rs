@@ -15,10 +15,10 @@ pub use query::{CaptureDirections, CaptureQuery, MAX_SNAPLEN};
 pub use record::{CaptureDirection, CaptureRecord, CaptureRecords, CapturedPacket, MAX_CAPTURE_RECORD_LEN};
 pub(crate) use record::{put_dropped, put_end, put_packet};
 
-/// Where captures are asked for.
+/// Path at which captures are requested.
 pub const CAPTURE_PATH: &str = "/v1/capture";
 
-/// The kind of content that answers.
+/// Content type of the answer.
 pub const CAPTURE_CONTENT_TYPE: &str = "application/x-stream-router-capture";
 
 /// The records of a running capture, in pieces; dropping it ends the capture.

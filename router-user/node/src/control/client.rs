@@ -14,13 +14,13 @@ use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
-use super::{ControlError, ErrorBody, NumberBody, Reload, ReloadProblems, Resource, Streams, Workers};
+use super::{ControlError, ErrorBody, NumberBody, Reload, ReloadProblems, Resource, StreamList, WorkerList};
 
-/// More than 10,000 flows, or 1,000 peers with 16 prefixes each, need.
+/// Longest answer: more than 10,000 flows, or 1,000 peers with 16 prefixes each, need.
 const MAX_BODY_BYTES: usize = 16 * 1024 * 1024;
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Asks the node at `socket` for a resource; `query` is empty or what stands behind the `?`.
+/// Asks the node at `socket` for a resource; `query` is empty or the part of the URL behind the `?`.
 ///
 /// # Errors
 /// Nobody answers within 5 s, the node refuses, or its answer is not of this version.
@@ -38,23 +38,23 @@ pub async fn fetch_text<R: Resource>(socket: &Path, query: &str) -> Result<Strin
     String::from_utf8(answer.into()).map_err(|error| bad_answer(socket, error))
 }
 
-/// Has the node at `socket` scale to `n` workers; returns once they are active.
+/// Asks the node at `socket` to scale to `n` workers; returns once they are active.
 ///
 /// # Errors
 /// Nobody answers within 5 s, or the node refuses.
 pub async fn set_workers(socket: &Path, n: u32) -> Result<(), ControlError> {
-    set_number(socket, Workers::PATH, n).await
+    set_number(socket, WorkerList::PATH, n).await
 }
 
-/// Has the node at `socket` scale to `n` streams to each peer.
+/// Asks the node at `socket` to scale to `n` streams to each peer.
 ///
 /// # Errors
 /// Nobody answers within 5 s, or the node refuses.
 pub async fn set_streams(socket: &Path, n: u32) -> Result<(), ControlError> {
-    set_number(socket, Streams::PATH, n).await
+    set_number(socket, StreamList::PATH, n).await
 }
 
-/// Has the node at `socket` read its configuration file again; returns the JSON of what came of it.
+/// Asks the node at `socket` to read its configuration file again; returns the outcome and its JSON.
 ///
 /// # Errors
 /// Nobody answers within 5 s, the file is wrong, or the node cannot take what it says.
@@ -97,7 +97,7 @@ async fn ask(
     accepted(socket, status, body)
 }
 
-/// The body of an answer, or the error that it says.
+/// Returns the body of an answer, or the error that the answer reports.
 fn accepted(socket: &Path, status: StatusCode, body: Bytes) -> Result<Bytes, ControlError> {
     if status.is_success() {
         return Ok(body);
@@ -124,7 +124,7 @@ async fn send(
     within_limit(socket, exchange(socket, request)).await
 }
 
-/// Waits for an answer, but not for ever.
+/// Waits for an answer, for [`TIMEOUT`] at most.
 pub(super) async fn within_limit<T>(
     socket: &Path,
     answer: impl Future<Output = Result<T, ControlError>>,
@@ -170,7 +170,7 @@ impl Requests {
     }
 }
 
-/// What an answer that is a refusal says.
+/// Returns the reason in a refusal.
 pub(super) async fn refused(socket: &Path, status: StatusCode, body: Incoming) -> ControlError {
     let said = read(socket, body)
         .await

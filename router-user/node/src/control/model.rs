@@ -14,19 +14,19 @@ mod workers;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-pub use counters::{CounterKind, CounterOrigin, CounterStatus, Counters};
+pub use counters::{CounterKind, CounterList, CounterOrigin, CounterStatus};
 pub use flow_query::{DEFAULT_FLOWS, FlowQuery, FlowSort, MAX_FLOWS};
 pub(crate) use flow_query::{parse_limit, parse_prefix};
-pub use flows::{Flow, Flows};
-pub use peers::{Direction, PeerState, PeerStatus, Peers, Transport};
+pub use flows::{Flow, FlowList};
+pub use peers::{Direction, PeerList, PeerState, PeerStatus, Transport};
 pub use protocol::{IpProtocol, UnknownProtocol};
 pub use reload::{ConfigProblem, Reload, ReloadProblems};
-pub use routes::{RouteSource, RouteStatus, Routes};
-pub use status::{DeviceStatus, Feature, GatewayStatus, KernelStatus, Status};
-pub use streams::{StreamState, StreamStatus, Streams};
-pub use workers::{WorkerState, WorkerStatus, Workers};
+pub use routes::{RouteList, RouteSource, RouteStatus};
+pub use status::{DeviceStatus, GatewayStatus, KernelFeature, KernelStatus, Status};
+pub use streams::{StreamList, StreamState, StreamStatus};
+pub use workers::{WorkerList, WorkerState, WorkerStatus};
 
-/// What `GET` on a path answers.
+/// The answer to `GET` on a path.
 pub trait Resource: Serialize + DeserializeOwned {
     /// The path.
     const PATH: &'static str;

@@ -11,12 +11,12 @@ use tracing::warn;
 use super::{ErrorBody, SourceError};
 use stream_router_engine::causes::with_sources;
 
-/// JSON for people too: a line for each field.
-pub(crate) struct Pretty<T>(pub(crate) T);
+/// A JSON answer with a line for each field, so that people can read it.
+pub(crate) struct PrettyJson<T>(pub(crate) T);
 
 /// A refusal: a code, and `{"error": "..."}`.
 #[derive(Debug)]
-pub(crate) struct Refusal {
+pub(crate) struct HttpRefusal {
     code: StatusCode,
     error: String,
 }
@@ -24,21 +24,23 @@ pub(crate) struct Refusal {
 /// A request without a query.
 pub(crate) struct NoQuery;
 
-impl<T: Serialize> IntoResponse for Pretty<T> {
+impl<T: Serialize> IntoResponse for PrettyJson<T> {
     fn into_response(self) -> Response {
         match serde_json::to_string_pretty(&self.0) {
             Ok(json) => ([(header::CONTENT_TYPE, "application/json")], json + "\n").into_response(),
-            Err(error) => Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+            Err(error) => {
+                HttpRefusal::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response()
+            }
         }
     }
 }
 
-impl Refusal {
+impl HttpRefusal {
     pub(crate) fn new(code: StatusCode, error: String) -> Self {
         Self { code, error }
     }
 
-    /// A query that is wrong.
+    /// Returns the refusal of a wrong query.
     pub(crate) fn query(error: String) -> Self {
         Self::new(StatusCode::BAD_REQUEST, error)
     }
@@ -48,19 +50,19 @@ impl Refusal {
     }
 }
 
-impl IntoResponse for Refusal {
+impl IntoResponse for HttpRefusal {
     fn into_response(self) -> Response {
-        (self.code, Pretty(ErrorBody { error: self.error })).into_response()
+        (self.code, PrettyJson(ErrorBody { error: self.error })).into_response()
     }
 }
 
-impl From<JsonRejection> for Refusal {
+impl From<JsonRejection> for HttpRefusal {
     fn from(rejection: JsonRejection) -> Self {
         Self::new(rejection.status(), rejection.body_text())
     }
 }
 
-impl From<SourceError> for Refusal {
+impl From<SourceError> for HttpRefusal {
     fn from(error: SourceError) -> Self {
         match error {
             SourceError::Query(wrong) => Self::query(wrong),
@@ -77,12 +79,12 @@ impl From<SourceError> for Refusal {
 }
 
 impl<S: Sync> FromRequestParts<S> for NoQuery {
-    type Rejection = Refusal;
+    type Rejection = HttpRefusal;
 
-    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Refusal> {
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, HttpRefusal> {
         match parts.uri.query() {
             None | Some("") => Ok(Self),
-            Some(query) => Err(Refusal::query(format!(
+            Some(query) => Err(HttpRefusal::query(format!(
                 "{} takes no parameters, and {query:?} was given",
                 parts.uri.path()
             ))),

@@ -21,17 +21,18 @@ use tokio::task::AbortHandle;
 use tracing::warn;
 
 use super::reload::post_reload;
-use super::reply::{NoQuery, Pretty, Refusal};
+use super::reply::{HttpRefusal, NoQuery, PrettyJson};
 use super::{
-    CAPTURE_CONTENT_TYPE, CAPTURE_PATH, CaptureQuery, ControlError, Counters, FlowQuery, Flows, NumberBody,
-    Peers, Reload, Resource, Routes, Source, SourceError, Status, Streams, Wish, Wishes, Workers,
+    CAPTURE_CONTENT_TYPE, CAPTURE_PATH, CaptureQuery, ControlError, CounterList, FlowList, FlowQuery,
+    NumberBody, PeerList, Reload, Resource, RouteList, Source, SourceError, Status, StreamList, Wish, Wishes,
+    WorkerList,
 };
 
-/// Of a request; the longest that makes sense has 30.
+/// Most bytes in the body of a request; the longest valid one has 30.
 const MAX_BODY_BYTES: usize = 4096;
 
 #[derive(Clone)]
-struct Shared {
+struct ServerState {
     source: Arc<dyn Source>,
     wishes: Wishes,
     /// Held while a table of the kernel is read.
@@ -46,10 +47,11 @@ pub struct ControlServer {
 }
 
 impl ControlServer {
-    /// Serves `source` at `path`, and passes on `wishes`; mode 0600, in place of what a killed node left there.
+    /// Serves `source` at `path` with mode 0600, and passes on `wishes`. A socket that a killed node left there is
+    /// replaced.
     ///
     /// # Errors
-    /// A running node serves it, something else stands there, or the system refuses.
+    /// A running node serves the path, something other than a socket is there, or the system refuses.
     ///
     /// # Panics
     /// Outside a tokio runtime with I/O enabled.
@@ -70,12 +72,12 @@ impl ControlServer {
         }
         remove_stale(path)?;
         let listener = bind_private(path).map_err(io("listen on"))?;
-        let shared = Shared {
+        let server = ServerState {
             source,
             wishes,
             reading: Arc::new(Semaphore::new(1)),
         };
-        let app = app(shared);
+        let app = app(server);
         let serving = tokio::spawn(async move {
             if let Err(error) = axum::serve(listener, app).await {
                 warn!(%error, "the control socket failed");
@@ -97,138 +99,149 @@ impl Drop for ControlServer {
     }
 }
 
-fn app(shared: Shared) -> Router {
+fn app(server: ServerState) -> Router {
     Router::new()
         .route(Status::PATH, get(get_status))
-        .route(Peers::PATH, get(get_peers))
-        .route(Flows::PATH, get(get_flows))
-        .route(Workers::PATH, get(get_workers).put(put_workers))
-        .route(Streams::PATH, get(get_streams).put(put_streams))
-        .route(Counters::PATH, get(get_counters))
-        .route(Routes::PATH, get(get_routes))
+        .route(PeerList::PATH, get(get_peers))
+        .route(FlowList::PATH, get(get_flows))
+        .route(WorkerList::PATH, get(get_workers).put(put_workers))
+        .route(StreamList::PATH, get(get_streams).put(put_streams))
+        .route(CounterList::PATH, get(get_counters))
+        .route(RouteList::PATH, get(get_routes))
         .route(
             Reload::PATH,
-            post(post_reload).with_state(shared.wishes.reload.clone()),
+            post(post_reload).with_state(server.wishes.reload.clone()),
         )
         .route(CAPTURE_PATH, get(get_capture))
         .fallback(unknown_path)
         .method_not_allowed_fallback(unknown_method)
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
-        .with_state(shared)
+        .with_state(server)
 }
 
-async fn get_status(State(shared): State<Shared>, _: NoQuery) -> Pretty<Status> {
-    Pretty(shared.source.status())
+async fn get_status(State(server): State<ServerState>, _: NoQuery) -> PrettyJson<Status> {
+    PrettyJson(server.source.status())
 }
 
-async fn get_peers(State(shared): State<Shared>, _: NoQuery) -> Pretty<Peers> {
-    Pretty(shared.source.peers())
+async fn get_peers(State(server): State<ServerState>, _: NoQuery) -> PrettyJson<PeerList> {
+    PrettyJson(server.source.peers())
 }
 
 async fn get_flows(
-    State(shared): State<Shared>,
+    State(server): State<ServerState>,
     RawQuery(query): RawQuery,
-) -> Result<Pretty<Flows>, Refusal> {
-    let query = FlowQuery::parse(query.as_deref().unwrap_or_default()).map_err(Refusal::query)?;
-    shared.read(move |source| source.flows(&query)).await
+) -> Result<PrettyJson<FlowList>, HttpRefusal> {
+    let query = FlowQuery::parse(query.as_deref().unwrap_or_default()).map_err(HttpRefusal::query)?;
+    server.read(move |source| source.flows(&query)).await
 }
 
-async fn get_workers(State(shared): State<Shared>, _: NoQuery) -> Pretty<Workers> {
-    Pretty(shared.source.workers())
+async fn get_workers(State(server): State<ServerState>, _: NoQuery) -> PrettyJson<WorkerList> {
+    PrettyJson(server.source.workers())
 }
 
-async fn get_streams(State(shared): State<Shared>, _: NoQuery) -> Pretty<Streams> {
-    Pretty(shared.source.streams())
+async fn get_streams(State(server): State<ServerState>, _: NoQuery) -> PrettyJson<StreamList> {
+    PrettyJson(server.source.streams())
 }
 
-async fn get_counters(State(shared): State<Shared>, _: NoQuery) -> Result<Pretty<Counters>, Refusal> {
-    Ok(Pretty(shared.source.counters()?))
+async fn get_counters(
+    State(server): State<ServerState>,
+    _: NoQuery,
+) -> Result<PrettyJson<CounterList>, HttpRefusal> {
+    Ok(PrettyJson(server.source.counters()?))
 }
 
-async fn get_routes(State(shared): State<Shared>, _: NoQuery) -> Result<Pretty<Routes>, Refusal> {
-    shared.read(|source| source.routes()).await
+async fn get_routes(
+    State(server): State<ServerState>,
+    _: NoQuery,
+) -> Result<PrettyJson<RouteList>, HttpRefusal> {
+    server.read(|source| source.routes()).await
 }
 
 async fn get_capture(
-    State(shared): State<Shared>,
+    State(server): State<ServerState>,
     RawQuery(query): RawQuery,
-) -> Result<impl IntoResponse, Refusal> {
-    let query = CaptureQuery::parse(query.as_deref().unwrap_or_default()).map_err(Refusal::query)?;
-    let records = shared.source.capture(&query)?;
+) -> Result<impl IntoResponse, HttpRefusal> {
+    let query = CaptureQuery::parse(query.as_deref().unwrap_or_default()).map_err(HttpRefusal::query)?;
+    let records = server.source.capture(&query)?;
     let body = Body::from_stream(records.map(Ok::<_, Infallible>));
     Ok(([(header::CONTENT_TYPE, CAPTURE_CONTENT_TYPE)], body))
 }
 
 async fn put_workers(
-    State(shared): State<Shared>,
+    State(server): State<ServerState>,
     _: NoQuery,
     body: Result<Json<NumberBody>, JsonRejection>,
-) -> Result<StatusCode, Refusal> {
-    fulfil(&shared.wishes.workers, body?.0).await
+) -> Result<StatusCode, HttpRefusal> {
+    fulfil(&server.wishes.workers, body?.0).await
 }
 
 async fn put_streams(
-    State(shared): State<Shared>,
+    State(server): State<ServerState>,
     _: NoQuery,
     body: Result<Json<NumberBody>, JsonRejection>,
-) -> Result<StatusCode, Refusal> {
-    fulfil(&shared.wishes.streams, body?.0).await
+) -> Result<StatusCode, HttpRefusal> {
+    fulfil(&server.wishes.streams, body?.0).await
 }
 
-async fn unknown_path(uri: Uri) -> Refusal {
+async fn unknown_path(uri: Uri) -> HttpRefusal {
     let paths = [
         Status::PATH,
-        Peers::PATH,
-        Flows::PATH,
-        Workers::PATH,
-        Streams::PATH,
-        Counters::PATH,
-        Routes::PATH,
+        PeerList::PATH,
+        FlowList::PATH,
+        WorkerList::PATH,
+        StreamList::PATH,
+        CounterList::PATH,
+        RouteList::PATH,
         Reload::PATH,
         CAPTURE_PATH,
     ];
     let error = format!("there is no {}; there are {}", uri.path(), paths.join(", "));
-    Refusal::new(StatusCode::NOT_FOUND, error)
+    HttpRefusal::new(StatusCode::NOT_FOUND, error)
 }
 
-async fn unknown_method(method: Method, uri: Uri) -> Refusal {
+async fn unknown_method(method: Method, uri: Uri) -> HttpRefusal {
     let error = format!(
         "{} takes no {method}; the header Allow says what it takes",
         uri.path()
     );
-    Refusal::new(StatusCode::METHOD_NOT_ALLOWED, error)
+    HttpRefusal::new(StatusCode::METHOD_NOT_ALLOWED, error)
 }
 
-impl Shared {
-    /// Reads a table of the kernel: on a thread of its own, as it takes long, and one at a time.
+impl ServerState {
+    /// Reads a table of the kernel. That takes long, so it runs on a thread of its own, and one read at a time.
     async fn read<R: Send + 'static>(
         self,
         read: impl FnOnce(&dyn Source) -> Result<R, SourceError> + Send + 'static,
-    ) -> Result<Pretty<R>, Refusal> {
+    ) -> Result<PrettyJson<R>, HttpRefusal> {
         let turn = self.reading.acquire_owned().await;
-        let turn = turn.map_err(|_closed| Refusal::stopping())?;
+        let turn = turn.map_err(|_closed| HttpRefusal::stopping())?;
         let source = self.source;
         let answer = tokio::task::spawn_blocking(move || {
             let _turn = turn;
             read(source.as_ref())
         });
-        Ok(Pretty(
-            answer.await.map_err(|_stopping_or_panic| Refusal::stopping())??,
+        Ok(PrettyJson(
+            answer
+                .await
+                .map_err(|_stopping_or_panic| HttpRefusal::stopping())??,
         ))
     }
 }
 
-async fn fulfil(wishes: &mpsc::Sender<Wish>, body: NumberBody) -> Result<StatusCode, Refusal> {
+async fn fulfil(wishes: &mpsc::Sender<Wish>, body: NumberBody) -> Result<StatusCode, HttpRefusal> {
     let (reply, answer) = oneshot::channel();
     let wish = Wish {
         n_active: body.active,
         reply,
     };
-    wishes.send(wish).await.map_err(|_closed| Refusal::stopping())?;
+    wishes
+        .send(wish)
+        .await
+        .map_err(|_closed| HttpRefusal::stopping())?;
     match answer.await {
         Ok(Ok(())) => Ok(StatusCode::NO_CONTENT),
-        Ok(Err(reason)) => Err(Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, reason)),
-        Err(_closed) => Err(Refusal::stopping()),
+        Ok(Err(reason)) => Err(HttpRefusal::new(StatusCode::UNPROCESSABLE_ENTITY, reason)),
+        Err(_closed) => Err(HttpRefusal::stopping()),
     }
 }
 

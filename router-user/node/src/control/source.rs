@@ -1,50 +1,50 @@
-//! Who answers: what the control socket, and whoever else shows the node, asks.
+//! The interface through which the control socket and the metrics server ask the node.
 
 use std::error::Error;
 
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
-    CaptureQuery, CaptureStream, Counters, FlowQuery, Flows, Peers, ReloadWish, Routes, Status, Streams,
-    Workers,
+    CaptureQuery, CaptureStream, CounterList, FlowList, FlowQuery, PeerList, ReloadRequest, RouteList,
+    Status, StreamList, WorkerList,
 };
 
-/// Where the answers come from.
+/// The source of the answers.
 pub trait Source: Send + Sync + 'static {
-    /// The node as a whole.
+    /// Returns the node as a whole.
     fn status(&self) -> Status;
 
-    /// Every peer.
-    fn peers(&self) -> Peers;
+    /// Returns every peer.
+    fn peers(&self) -> PeerList;
 
-    /// The flows of a query. Reads the kernel's whole table: to be called where blocking is allowed.
+    /// Returns the flows of a query. Reads the kernel's whole table: to be called where blocking is allowed.
     ///
     /// # Errors
-    /// The query asks for a peer that is not there, or the table cannot be read.
-    fn flows(&self, query: &FlowQuery) -> Result<Flows, SourceError>;
+    /// The query names a peer that is not there, or the table cannot be read.
+    fn flows(&self, query: &FlowQuery) -> Result<FlowList, SourceError>;
 
-    /// Every worker.
-    fn workers(&self) -> Workers;
+    /// Returns every worker.
+    fn workers(&self) -> WorkerList;
 
-    /// Every stream on which the node sends.
-    fn streams(&self) -> Streams;
+    /// Returns every stream on which the node sends.
+    fn streams(&self) -> StreamList;
 
-    /// Every counter.
+    /// Returns every counter.
     ///
     /// # Errors
-    /// The kernel's cannot be read.
-    fn counters(&self) -> Result<Counters, SourceError>;
+    /// The kernel's counters cannot be read.
+    fn counters(&self) -> Result<CounterList, SourceError>;
 
-    /// The kernel's prefix table. To be called where blocking is allowed.
+    /// Returns the kernel's prefix table. To be called where blocking is allowed.
     ///
     /// # Errors
-    /// It cannot be read.
-    fn routes(&self) -> Result<Routes, SourceError>;
+    /// The table cannot be read.
+    fn routes(&self) -> Result<RouteList, SourceError>;
 
     /// Begins a capture; its packets are taken from now on.
     ///
     /// # Errors
-    /// The query asks for a peer that is not there, so many captures run that no more may, or there is nothing to capture.
+    /// The query names a peer that is not there, too many captures run, or there is nothing to capture.
     fn capture(&self, query: &CaptureQuery) -> Result<CaptureStream, SourceError> {
         let _ = query;
         Err(SourceError::Query("no packets pass here".to_owned()))
@@ -54,13 +54,13 @@ pub trait Source: Send + Sync + 'static {
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
-    /// It makes no sense here.
+    /// The query makes no sense here.
     #[error("{0}")]
     Query(String),
-    /// Too many ask for the same at once.
+    /// Too many requests of this kind run at once.
     #[error("{0}")]
     Busy(String),
-    /// It cannot be had.
+    /// The data cannot be read.
     #[error("cannot be read")]
     Failed(#[from] Box<dyn Error + Send + Sync>),
 }
@@ -82,5 +82,5 @@ pub struct Wishes {
     /// For another number of streams to each peer.
     pub streams: mpsc::Sender<Wish>,
     /// To read the configuration file again, if there is one.
-    pub reload: Option<mpsc::Sender<ReloadWish>>,
+    pub reload: Option<mpsc::Sender<ReloadRequest>>,
 }

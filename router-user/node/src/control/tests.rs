@@ -124,8 +124,12 @@ async fn a_query_reaches_the_source_and_what_it_says_comes_back() {
         ..FlowQuery::default()
     };
 
-    let nobody = fetch::<Flows>(&path, &query("nobody").query()).await.unwrap_err();
-    let broken = fetch::<Flows>(&path, &query("broken").query()).await.unwrap_err();
+    let nobody = fetch::<FlowList>(&path, &query("nobody").query())
+        .await
+        .unwrap_err();
+    let broken = fetch::<FlowList>(&path, &query("broken").query())
+        .await
+        .unwrap_err();
     let limited = FlowQuery {
         limit: 1,
         ..FlowQuery::default()
@@ -139,7 +143,11 @@ async fn a_query_reaches_the_source_and_what_it_says_comes_back() {
     );
     assert!(broken.to_string().ends_with("refused: outer: inner"), "{broken}");
     assert_eq!(
-        fetch::<Flows>(&path, &limited.query()).await.unwrap().flows.len(),
+        fetch::<FlowList>(&path, &limited.query())
+            .await
+            .unwrap()
+            .flows
+            .len(),
         1
     );
     fs::remove_dir_all(directory).unwrap();

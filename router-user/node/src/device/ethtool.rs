@@ -9,16 +9,16 @@ use nix::errno::Errno;
 use nix::libc;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 
-/// What an interface does for the host.
+/// Work that an interface does for the host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Offload {
-    /// Checksums of what is sent.
+    /// It computes the checksums of what is sent.
     TxChecksum,
-    /// Cutting TCP super-packets.
+    /// It cuts TCP super-packets.
     Tso,
-    /// Keeping super-packets whole up to the driver.
+    /// Super-packets stay whole up to the driver.
     Gso,
-    /// Merging what arrives.
+    /// It merges the packets that arrive.
     Gro,
 }
 
@@ -53,7 +53,7 @@ impl Offload {
     }
 }
 
-/// Whether an interface of the calling thread's network namespace has an offload turned on.
+/// Returns whether an interface of the calling thread's network namespace has an offload turned on.
 ///
 /// # Errors
 /// There is no such interface, or the kernel does not say.
@@ -66,7 +66,7 @@ pub fn has_offload(interface: &str, offload: Offload) -> io::Result<bool> {
     Ok(value.data != 0)
 }
 
-/// Name of the driver of an interface.
+/// Returns the name of the driver of an interface.
 ///
 /// # Errors
 /// There is no such interface, or the kernel does not say.

@@ -1,4 +1,4 @@
-//! What the host routes elsewhere than to the device, now and whenever it changes.
+//! Lists the networks that the host routes elsewhere than to the device, and follows changes of routes.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -16,10 +16,10 @@ use super::netlink::{Netlink, NetlinkError, refused};
 /// `RT_TABLE_LOCAL` of `linux/rtnetlink.h`.
 const RT_TABLE_LOCAL: u8 = 255;
 
-/// A daemon that changes routes changes many at once.
+/// Pause after a change before the next is looked for: a daemon that changes routes changes many at once.
 const SETTLE: Duration = Duration::from_millis(50);
 
-/// Tells when routes of the network namespace it was opened in change.
+/// A listener that tells when routes of its network namespace change.
 #[derive(Debug)]
 pub struct RouteChanges {
     changed: std::sync::Arc<Notify>,
@@ -33,7 +33,7 @@ impl Drop for RouteChanges {
 }
 
 impl RouteChanges {
-    /// Begins to listen, in the network namespace of the calling thread.
+    /// Opens a listener in the network namespace of the calling thread.
     ///
     /// # Errors
     /// The kernel gives no socket.
@@ -63,7 +63,7 @@ impl RouteChanges {
         Ok(Self { changed, task })
     }
 
-    /// Waits for changes since the last call, and until they have come to rest.
+    /// Waits for changes since the last call, and until they pause.
     pub async fn wait(&self) {
         self.changed.notified().await;
         tokio::time::sleep(SETTLE).await;
@@ -71,8 +71,8 @@ impl RouteChanges {
 }
 
 impl Netlink {
-    /// Networks and addresses that the main and the local table keep from the interface `device`: the host's own, and
-    /// those it routes to other interfaces or nowhere. Policy routing by other tables is not looked at.
+    /// Returns the networks and addresses that the main and the local table keep from the interface `device`: the
+    /// host's own, and those it routes to other interfaces or nowhere. Policy routing by other tables is not looked at.
     ///
     /// # Errors
     /// The kernel refuses to say.

@@ -11,16 +11,16 @@ use thiserror::Error;
 /// Why a packet was not injected.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 pub enum InjectError {
-    /// Shorter than an offload header with an IPv4 header.
+    /// The packet is shorter than an offload header with an IPv4 header.
     #[error("{len} bytes are less than an offload header with a packet")]
     TooShort {
-        /// Bytes given.
+        /// Length in bytes.
         len: usize,
     },
     /// The kernel refuses the offload header, or header and packet contradict each other.
     #[error("the kernel refuses the offload header or the packet")]
     Invalid,
-    /// No memory for the packet just now.
+    /// The kernel has no memory for the packet at the moment.
     #[error("the kernel has no memory for the packet")]
     NoMemory,
     /// The device is administratively down.
@@ -29,14 +29,14 @@ pub enum InjectError {
     /// The device was removed.
     #[error("the device is gone")]
     Gone,
-    /// Any other errno of writev(2).
+    /// writev(2) failed with another errno.
     #[error("writing to the device gave {0}")]
     Other(Errno),
 }
 
 /// A handle to write packets with; clones share the descriptor, and each keeps the device alive.
 ///
-/// One call is one writev(2): any number of threads may inject at once, and no order is promised between them.
+/// Each call is one writev(2), so any number of threads may inject at once; no order is promised between them.
 #[derive(Clone, Debug)]
 pub struct Injector {
     fd: Arc<OwnedFd>,
@@ -48,7 +48,7 @@ impl Injector {
         Self { fd, udp_offload }
     }
 
-    /// Whether UDP super-packets are taken; false before Linux 6.2.
+    /// Returns whether UDP super-packets are taken; false before Linux 6.2.
     pub fn udp_offload(&self) -> bool {
         self.udp_offload
     }
@@ -63,10 +63,10 @@ impl Injector {
         self.inject_parts(&[IoSlice::new(vnet_and_packet)])
     }
 
-    /// The same, with header and packet in pieces that the kernel joins; at most 1024 (`UIO_MAXIOV`).
+    /// Injects a header and a packet in pieces that the kernel joins, at most 1024 (`UIO_MAXIOV`).
     ///
     /// # Errors
-    /// As for [`Injector::inject`].
+    /// Fails as [`Injector::inject`] does.
     pub fn inject_parts(&self, parts: &[IoSlice<'_>]) -> Result<(), InjectError> {
         let len = parts.iter().map(|part| part.len()).sum();
         if len < VnetHeader::LEN + MIN_PACKET_LEN {

@@ -1,6 +1,6 @@
 //! Links, addresses and routes, through rtnetlink.
 //!
-//! Everything is asked of netlink and nothing of sysfs, which after a bare `setns` still shows another namespace.
+//! All information comes from netlink and none from sysfs, which after a bare `setns` still shows another namespace.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -21,7 +21,7 @@ use tokio::task::JoinHandle;
 /// Why a request to the kernel failed.
 #[derive(Debug, Error)]
 pub enum NetlinkError {
-    /// No netlink socket.
+    /// The kernel gives no netlink socket.
     #[error("cannot open a netlink socket")]
     Open(#[source] io::Error),
     /// The kernel refused a request.
@@ -53,18 +53,18 @@ impl NetlinkError {
     }
 }
 
-/// An interface.
+/// An interface of the host.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Link {
-    /// Its index.
+pub struct Interface {
+    /// Index of the interface.
     pub index: u32,
-    /// Its name.
+    /// Name of the interface.
     pub name: String,
-    /// Its MTU in bytes.
+    /// MTU in bytes.
     pub mtu: u32,
-    /// Whether it is administratively up.
+    /// Whether the interface is administratively up.
     pub up: bool,
-    /// Its hardware address, if it is an Ethernet interface.
+    /// Hardware address, if it is an Ethernet interface.
     pub ethernet_address: Option<[u8; 6]>,
 }
 
@@ -97,27 +97,27 @@ impl Netlink {
         })
     }
 
-    /// The interface called `name`, if there is one.
+    /// Returns the interface called `name`, if there is one.
     ///
     /// # Errors
     /// The kernel refuses to say.
-    pub async fn link_by_name(&self, name: &str) -> Result<Option<Link>, NetlinkError> {
+    pub async fn link_by_name(&self, name: &str) -> Result<Option<Interface>, NetlinkError> {
         let links = self.handle.link().get().match_name(name).execute();
         self.one_link(links, || format!("look up the interface {name}"))
             .await
     }
 
-    /// The interface with `index`, if there is one.
+    /// Returns the interface with `index`, if there is one.
     ///
     /// # Errors
     /// The kernel refuses to say.
-    pub async fn link_by_index(&self, index: u32) -> Result<Option<Link>, NetlinkError> {
+    pub async fn link_by_index(&self, index: u32) -> Result<Option<Interface>, NetlinkError> {
         let links = self.handle.link().get().match_index(index).execute();
         self.one_link(links, || format!("look up the interface with index {index}"))
             .await
     }
 
-    /// Whether an XDP program is attached to an interface.
+    /// Returns whether an XDP program is attached to an interface.
     ///
     /// # Errors
     /// The kernel refuses to say.
@@ -138,10 +138,10 @@ impl Netlink {
         &self,
         links: impl futures::Stream<Item = Result<LinkMessage, rtnetlink::Error>>,
         action: impl FnOnce() -> String,
-    ) -> Result<Option<Link>, NetlinkError> {
+    ) -> Result<Option<Interface>, NetlinkError> {
         let mut links = std::pin::pin!(links);
         match links.try_next().await.map_err(|error| refused(action(), error)) {
-            Ok(message) => Ok(message.map(Link::from)),
+            Ok(message) => Ok(message.map(Interface::from)),
             Err(error) if error.errno() == Some(Errno::ENODEV) => Ok(None),
             Err(error) => Err(error),
         }
@@ -240,7 +240,7 @@ impl Netlink {
         })
     }
 
-    /// Addresses of an interface with the lengths of their prefixes.
+    /// Returns the addresses of an interface with the lengths of their prefixes.
     ///
     /// # Errors
     /// The kernel refuses to say.
@@ -315,7 +315,7 @@ impl Netlink {
         deletion.map_err(|error| refused(format!("remove the route to {net}"), error))
     }
 
-    /// Networks that the main table routes to an interface.
+    /// Returns the networks that the main table routes to an interface.
     ///
     /// # Errors
     /// The kernel refuses to say.
@@ -329,13 +329,13 @@ impl Netlink {
             .collect())
     }
 
-    /// Every unicast route of the main table in the family of `family`.
+    /// Returns every unicast route of the main table in the family of `family`.
     async fn main_routes(&self, family: IpAddr) -> Result<Vec<Route>, NetlinkError> {
         self.table_routes(RouteHeader::RT_TABLE_MAIN, family).await
     }
 
-    /// Addresses that the host takes packets for on an interface: those with a route in the local table. An IPv6 address
-    /// gets its route from a work queue, some time after the interface came up.
+    /// Returns the addresses that the host takes packets for on an interface: those with a route in the local table. An
+    /// IPv6 address gets its route from a work queue, some time after the interface came up.
     ///
     /// # Errors
     /// The kernel refuses to say.
@@ -415,7 +415,7 @@ fn route_message(index: u32, net: IpNet) -> RouteMessage {
     }
 }
 
-impl From<LinkMessage> for Link {
+impl From<LinkMessage> for Interface {
     fn from(message: LinkMessage) -> Self {
         let mut link = Self {
             index: message.header.index,

@@ -9,12 +9,12 @@ pub struct TokenBucket {
     interval: Duration,
     /// Time a whole burst takes to come back.
     depth: Duration,
-    /// When the bucket is full again; it holds `(now + depth - full_at) / interval` tokens.
+    /// Time at which the bucket is full again; it holds `(now + depth - full_at) / interval` tokens.
     full_at: Instant,
 }
 
 impl TokenBucket {
-    /// A full bucket at `now`. A rate or burst of 0 counts as 1.
+    /// Makes a bucket that is full at `now`. A rate or burst of 0 counts as 1.
     pub fn new(rate_per_second: u32, burst: u32, now: Instant) -> Self {
         let interval = Duration::from_secs(1) / rate_per_second.max(1);
         Self {

@@ -109,7 +109,7 @@ fn a_device_appears_as_asked_for_and_leaves_nothing() {
         let link = netlink.link_by_name("sr0").await.unwrap().unwrap();
         assert_eq!(
             link,
-            Link {
+            Interface {
                 index: device.index(),
                 name: "sr0".to_owned(),
                 mtu: 1420,

@@ -17,7 +17,7 @@ use tokio::io::unix::AsyncFd;
 use super::inject::Injector;
 
 mod ioctl {
-    //! The ioctls of `linux/if_tun.h` that the `tun` crate has not.
+    //! The ioctls of `linux/if_tun.h` that the `tun` crate does not have.
     use nix::libc::c_int;
 
     nix::ioctl_write_int!(tun_set_offload, b'T', 208);
@@ -38,10 +38,10 @@ const UDP_OFFLOADS: u64 = TUN_F_USO4 | TUN_F_USO6;
 /// Why the TUN device cannot be made.
 #[derive(Debug, Error)]
 pub enum TunError {
-    /// No `/dev/net/tun`.
+    /// There is no `/dev/net/tun`.
     #[error("/dev/net/tun cannot be opened; load the tun module (modprobe tun)")]
     NoDriver(#[source] io::Error),
-    /// Not root.
+    /// The process lacks the privilege.
     #[error(
         "no permission to create the device {name}; run as root, or with CAP_NET_ADMIN as a user who may open /dev/net/tun"
     )]
@@ -57,7 +57,7 @@ pub enum TunError {
         /// Name of the device.
         name: String,
     },
-    /// Anything else the kernel refused.
+    /// The kernel refused an operation.
     #[error("cannot {action} the device {name}")]
     Refused {
         /// What was tried.
@@ -71,7 +71,7 @@ pub enum TunError {
 
 /// A TUN device with a 12-byte `virtio_net_hdr` before each packet; it goes away with its last descriptor.
 ///
-/// Its descriptor is non-blocking. It reads what the egress program let pass, and [`Tun::injector`] writes to it.
+/// The descriptor is non-blocking. It reads what the egress program let pass, and [`Tun::injector`] writes to it.
 #[derive(Clone, Debug)]
 pub struct Tun {
     fd: Arc<OwnedFd>,
@@ -110,17 +110,17 @@ impl Tun {
         })
     }
 
-    /// Whether UDP super-packets pass whole; false before Linux 6.2.
+    /// Returns whether UDP super-packets pass whole; false before Linux 6.2.
     pub fn udp_offload(&self) -> bool {
         self.udp_offload
     }
 
-    /// A handle that writes packets into the host.
+    /// Returns a handle that writes packets into the host.
     pub fn injector(&self) -> Injector {
         Injector::new(Arc::clone(&self.fd), self.udp_offload)
     }
 
-    /// The device on the current runtime's reactor, to wait until a packet can be read.
+    /// Returns the device on the current runtime's reactor, to wait until a packet can be read.
     ///
     /// # Errors
     /// The reactor cannot take the descriptor.
@@ -145,14 +145,14 @@ impl Tun {
     }
 }
 
-/// For `tokio::io::unix::AsyncFd`.
+/// Lets `tokio::io::unix::AsyncFd` own the device.
 impl AsRawFd for Tun {
     fn as_raw_fd(&self) -> RawFd {
         self.fd.as_raw_fd()
     }
 }
 
-/// Turns on every offload the kernel has; whether those for UDP are among them.
+/// Turns on every offload that the kernel has, and returns whether those for UDP are among them.
 fn set_offloads(fd: &OwnedFd, name: &str) -> Result<bool, TunError> {
     // SAFETY: the descriptor is open and the argument is passed by value.
     let set = |offloads| unsafe { ioctl::tun_set_offload(fd.as_raw_fd(), offloads) };

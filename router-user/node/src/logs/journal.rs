@@ -10,10 +10,10 @@ use tracing_subscriber::fmt::format::{Format, Full, Writer};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
-/// Names device and inode of the journal's socket: systemd.exec(5).
+/// Environment variable with device and inode of the journal's socket: systemd.exec(5).
 const VARIABLE: &str = "JOURNAL_STREAM";
 
-/// Says whether what is written to `output` goes to the journal.
+/// Returns whether `output` is written to the journal.
 pub(super) fn is_journal(output: &impl AsFd) -> bool {
     let Ok(stream) = env::var(VARIABLE) else {
         return false;
@@ -25,7 +25,7 @@ fn is_stream(stream: &str, device: u64, inode: u64) -> bool {
     stream == format!("{device}:{inode}")
 }
 
-/// Text and values behind the priority.
+/// A format of text and values behind the priority.
 pub(super) struct JournalFormat(Format<Full, ()>);
 
 impl Default for JournalFormat {
@@ -61,7 +61,7 @@ where
     }
 }
 
-/// As syslog(3) numbers them.
+/// Returns the number of the level in syslog(3).
 fn priority(level: Level) -> u8 {
     match level {
         Level::ERROR => 3,
@@ -81,9 +81,9 @@ mod tests {
     use super::*;
 
     #[derive(Clone, Default)]
-    struct Shared(Arc<Mutex<Vec<u8>>>);
+    struct SharedBuffer(Arc<Mutex<Vec<u8>>>);
 
-    impl Write for Shared {
+    impl Write for SharedBuffer {
         fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
             self.0.lock().unwrap().extend_from_slice(bytes);
             Ok(bytes.len())
@@ -96,7 +96,7 @@ mod tests {
 
     #[test]
     fn every_line_has_a_priority_and_neither_time_nor_colour() {
-        let written = Shared::default();
+        let written = SharedBuffer::default();
         let writer = written.clone();
         let lines = tracing_subscriber::fmt::layer()
             .with_ansi(false)

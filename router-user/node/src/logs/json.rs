@@ -1,4 +1,4 @@
-//! One JSON object a line, for whoever collects logs.
+//! One JSON object in each line, for programs that collect logs.
 
 use std::fmt;
 use std::time::SystemTime;

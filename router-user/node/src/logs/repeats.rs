@@ -14,17 +14,17 @@ use tracing_subscriber::layer::Context;
 
 use stream_router_engine::log_rate_limit::LogRateLimit;
 
-/// What was said is not said again for so long.
+/// Time for which a line is not repeated.
 const INTERVAL: Duration = Duration::from_secs(60);
 
-/// Different ones of one place in the program that may be said in that time: whoever can cause a warning may be able to
+/// Different lines of one place in the program that may be logged in that time: who can cause a warning may be able to
 /// cause many, none like the other.
 const MAX_DIFFERENT: usize = 16;
 
-/// What is said there answers an operator, each time that one asks.
-const ANSWERS: &str = "stream_router_node::node::reload";
+/// Log target that is never suppressed: its lines answer an operator.
+pub(crate) const ANSWERS: &str = "stream_router_node::node::reload";
 
-/// Warnings and errors as they were said.
+/// Warnings and errors that were logged.
 #[derive(Default)]
 pub(super) struct Repeats {
     places: Mutex<HashMap<Identifier, Place>>,
@@ -32,14 +32,14 @@ pub(super) struct Repeats {
 
 /// A place in the program that warns. There are as many as the program has, so their number needs no bound.
 struct Place {
-    /// By hash of the values.
+    /// The events, by the hash of their values.
     said: HashMap<u64, LogRateLimit>,
-    /// What there was no room for in `said`.
+    /// Number of events that there was no room for in `said`.
     others: u64,
     message: String,
 }
 
-/// What is told of a place.
+/// The repeats left out at a place.
 #[derive(Debug, PartialEq, Eq)]
 struct Left {
     message: String,
@@ -47,8 +47,8 @@ struct Left {
 }
 
 impl Repeats {
-    /// Says whether an event may be said now. Two are the same if their place and their values are, but for numbers:
-    /// those are measured, and seldom the same.
+    /// Returns whether an event may be logged now. Two events are the same if their places and their values are, except
+    /// for numbers, which are measured and seldom the same.
     fn is_due(&self, place: Identifier, key: u64, message: &str, now: Instant) -> bool {
         let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
         let place = places.entry(place).or_insert_with(|| Place {
@@ -75,7 +75,7 @@ impl Repeats {
         }
     }
 
-    /// What was left out since the last call; forgets what was said long ago.
+    /// Returns the repeats left out since the last call, and forgets events that were logged long ago.
     fn take_left(&self, now: Instant) -> Vec<Left> {
         let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
         let mut left = Vec::new();
@@ -93,7 +93,7 @@ impl Repeats {
         left
     }
 
-    /// Says for ever, once in a while, how many were left out.
+    /// Logs from time to time how many were left out; does not return.
     pub(super) async fn report(&self) {
         loop {
             tokio::time::sleep(INTERVAL).await;
@@ -111,7 +111,7 @@ impl Repeats {
     }
 }
 
-/// Stands before what writes the log.
+/// The filter before the layer that writes the log.
 pub(super) struct Layer(pub(super) Arc<Repeats>);
 
 impl<S: Subscriber> tracing_subscriber::Layer<S> for Layer {
@@ -133,7 +133,7 @@ fn can_repeat(metadata: &Metadata<'_>) -> bool {
     *metadata.level() <= Level::WARN && ![module_path!(), ANSWERS].contains(&metadata.target())
 }
 
-/// What tells an event from others of its place, and its text.
+/// The values that tell an event from others of its place, and its text.
 #[derive(Default)]
 struct Values {
     key: DefaultHasher,
@@ -165,7 +165,7 @@ mod tests {
 
     use super::*;
 
-    /// Counts what comes through.
+    /// Counts the events that come through.
     #[derive(Clone, Default)]
     struct Heard(Arc<AtomicU32>);
 
@@ -175,7 +175,7 @@ mod tests {
         }
     }
 
-    /// How many of the events of `say` are heard, and the repeats.
+    /// Returns how many of the events of `say` are heard, and the repeats.
     fn heard(say: impl FnOnce()) -> (u32, Arc<Repeats>) {
         let (heard, repeats) = (Heard::default(), Arc::new(Repeats::default()));
         let subscriber = tracing_subscriber::registry()

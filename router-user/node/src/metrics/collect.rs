@@ -1,4 +1,4 @@
-//! The node's metrics: taken when somebody asks, so that nothing is counted twice and no packet waits for it.
+//! The node's metrics, collected on request, so that nothing is counted twice and no packet waits for it.
 
 use std::fmt;
 
@@ -9,9 +9,9 @@ use prometheus_client::registry::Registry;
 
 use super::family::{self, PREFIX, PROCESS_PREFIX, Samples};
 use super::process::Process;
-use super::{Health, Shown};
+use super::{Health, MetricsSources};
 use crate::control::{
-    CounterKind, Counters, PeerState, Peers, SourceError, Status, Streams, WorkerState, Workers,
+    CounterKind, CounterList, PeerList, PeerState, SourceError, Status, StreamList, WorkerList, WorkerState,
 };
 
 /// Why there are no metrics.
@@ -25,46 +25,46 @@ pub(super) enum CollectError {
     Encode(#[from] fmt::Error),
 }
 
-/// Everything, as OpenMetrics text.
-pub(super) fn open_metrics(shown: &Shown) -> Result<String, CollectError> {
+/// Returns all metrics as OpenMetrics text.
+pub(super) fn open_metrics(sources: &MetricsSources) -> Result<String, CollectError> {
     let mut text = String::new();
     let mut add = |prefix, collector: Box<dyn Collector>| {
         let mut registry = Registry::with_prefix(prefix);
         registry.register_collector(collector);
         encode_registry(&mut text, &registry)
     };
-    add(PREFIX, Box::new(NodeMetrics::take(shown)?))?;
+    add(PREFIX, Box::new(NodeMetrics::take(sources)?))?;
     add(
         PROCESS_PREFIX,
         Box::new(Process::read().map_err(CollectError::Process)?),
     )?;
-    encode_registry(&mut text, &shown.others)?;
+    encode_registry(&mut text, &sources.others)?;
     encode_eof(&mut text)?;
     Ok(text)
 }
 
-/// The node at one moment.
+/// The state of the node at one moment.
 #[derive(Debug)]
 struct NodeMetrics {
     status: Status,
-    peers: Peers,
-    workers: Workers,
-    streams: Streams,
-    counters: Counters,
+    peers: PeerList,
+    workers: WorkerList,
+    streams: StreamList,
+    counters: CounterList,
     health: Health,
     max_flows: u32,
 }
 
 impl NodeMetrics {
-    fn take(shown: &Shown) -> Result<Self, SourceError> {
+    fn take(sources: &MetricsSources) -> Result<Self, SourceError> {
         Ok(Self {
-            status: shown.source.status(),
-            peers: shown.source.peers(),
-            workers: shown.source.workers(),
-            streams: shown.source.streams(),
-            counters: shown.source.counters()?,
-            health: (shown.health)(),
-            max_flows: shown.max_flows,
+            status: sources.source.status(),
+            peers: sources.source.peers(),
+            workers: sources.source.workers(),
+            streams: sources.source.streams(),
+            counters: sources.source.counters()?,
+            health: (sources.health)(),
+            max_flows: sources.max_flows,
         })
     }
 

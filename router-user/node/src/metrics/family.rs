@@ -6,10 +6,10 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, MetricEncod
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Unit;
 
-/// Begins the names of the node's own metrics.
+/// Prefix of the names of the node's own metrics.
 pub(super) const PREFIX: &str = "stream_router";
 
-/// Begins the names of those of the process, which are the same for every program.
+/// Prefix of the names of the process metrics, which are the same for every program.
 pub(super) const PROCESS_PREFIX: &str = "process";
 
 /// A metric family: its name without prefix, unit and suffix.
@@ -24,12 +24,12 @@ pub(super) struct Family {
 /// Takes the samples of one family.
 pub(super) struct Samples<'a>(MetricEncoder<'a>);
 
-/// A sample's number.
+/// The number of a sample.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Number {
-    /// A whole one.
+    /// A whole number.
     Integer(u64),
-    /// Any.
+    /// Any number.
     Float(f64),
 }
 
@@ -64,7 +64,7 @@ impl Family {
         }
     }
 
-    /// Writes the family; `samples` adds what there is of it.
+    /// Writes the family with the samples that `samples` adds.
     pub(super) fn encode(
         &self,
         encoder: &mut DescriptorEncoder<'_>,
@@ -144,7 +144,7 @@ impl From<f64> for Number {
     }
 }
 
-/// The node.
+/// Metrics of the node.
 pub(super) const BUILD: Family = info("build", "Version of the program.");
 pub(super) const NODE: Family = info("node", "The node's own peer id and the name of its device.");
 pub(super) const UPTIME: Family = gauge("uptime", "Time since the node started.").of("seconds");
@@ -163,7 +163,7 @@ pub(super) const EVENTS: Family = counter(
     "Anything else that is counted, by who counts it and what.",
 );
 
-/// Peers.
+/// Metrics of the peers.
 pub(super) const PEERS: Family = gauge("peers", "Configured peers by state.");
 pub(super) const PEER_CONNECTED: Family = gauge(
     "peer_connected",
@@ -188,7 +188,7 @@ pub(super) const PEER_FRAMES: Family = counter(
 pub(super) const PEER_TRAFFIC: Family =
     counter("peer_traffic", "Bytes of these frames, frame headers included.").of("bytes");
 
-/// Workers.
+/// Metrics of the workers.
 pub(super) const WORKERS: Family = gauge("workers", "Workers by state.");
 pub(super) const WORKER_FILL: Family =
     gauge("worker_fill", "Share of the worker's ring that is full.").of("ratio");
@@ -208,7 +208,7 @@ pub(super) const WORKER_WAKEUPS: Family = counter(
     "Times the worker was woken because something had come in.",
 );
 
-/// Streams.
+/// Metrics of the streams.
 pub(super) const STREAM_OPEN: Family = gauge("stream_open", "Whether the stream is open: 1 or 0.");
 pub(super) const STREAM_PRESSED: Family = gauge(
     "stream_pressed",
@@ -229,7 +229,7 @@ pub(super) const STREAM_DROPPED: Family = counter(
 );
 pub(super) const STREAM_MARKED: Family = counter("stream_marked", "Frames marked with ECN instead.");
 
-/// The process.
+/// Metrics of the process.
 pub(super) const CPU: Family = counter("cpu", "CPU time of the process, user and system.").of("seconds");
 pub(super) const RESIDENT_MEMORY: Family =
     gauge("resident_memory", "Resident memory of the process.").of("bytes");

@@ -1,4 +1,4 @@
-//! Which requests are answered: those addressed to this host by a name that no stranger's name server can give it.
+//! Decides which requests are answered: those addressed to this host by a name that no foreign name server can give it.
 //!
 //! A web page from anywhere may ask its visitor's browser to fetch from `http://name.of.the.page:9464/`. Once that name
 //! resolves to this host (DNS rebinding) the browser takes the answer for the page's own and lets it read it. An
@@ -13,9 +13,10 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
-use crate::control::Refusal;
+use crate::control::HttpRefusal;
 
-/// Sent with every answer: it is of this moment, is what it says it is, and is for pages of this listener alone.
+/// Headers of every answer. It is not to be stored, its type is not to be guessed, and only pages of this listener may
+/// use it.
 const HEADERS: [(header::HeaderName, HeaderValue); 4] = [
     (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
     (
@@ -42,11 +43,11 @@ pub(super) async fn guard(State(hosts): State<Hosts>, request: Request, next: Ne
     response
 }
 
-fn check(headers: &HeaderMap, hosts: &[String]) -> Result<(), Refusal> {
+fn check(headers: &HeaderMap, hosts: &[String]) -> Result<(), HttpRefusal> {
     let mut named = headers.get_all(header::HOST).into_iter();
     let (Some(host), None) = (named.next(), named.next()) else {
         let wrong = "a request says in one Host header which host it is addressed to";
-        return Err(Refusal::new(StatusCode::BAD_REQUEST, wrong.to_owned()));
+        return Err(HttpRefusal::new(StatusCode::BAD_REQUEST, wrong.to_owned()));
     };
     let authority: Option<Authority> = host.to_str().ok().and_then(|host| host.parse().ok());
     let name = authority.as_ref().map(Authority::host).unwrap_or_default();
@@ -62,5 +63,5 @@ fn check(headers: &HeaderMap, hosts: &[String]) -> Result<(), Refusal> {
     }
     let wrong =
         format!("requests to {name:?} are not answered; use the address, or add the name to metrics.hosts");
-    Err(Refusal::new(StatusCode::FORBIDDEN, wrong))
+    Err(HttpRefusal::new(StatusCode::FORBIDDEN, wrong))
 }

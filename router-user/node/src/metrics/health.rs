@@ -5,38 +5,38 @@ use serde::{Deserialize, Serialize};
 /// Whether the node works.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
 pub struct Health {
-    /// The worst of the checks.
+    /// The worst state of the checks.
     pub status: CheckState,
-    /// What was looked at.
-    pub checks: Vec<Check>,
+    /// All checks.
+    pub checks: Vec<HealthCheck>,
 }
 
-/// One thing that was looked at.
+/// One check and its result.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
-pub struct Check {
-    /// Its name.
+pub struct HealthCheck {
+    /// Name of the check.
     pub name: String,
-    /// How it is.
+    /// State of what was checked.
     pub status: CheckState,
     /// What was seen.
     pub detail: String,
 }
 
-/// How something is; what comes later is worse.
+/// State of what was checked; a later variant is worse.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize, PartialEq, Eq, PartialOrd, Ord)]
 #[serde(rename_all = "snake_case")]
 pub enum CheckState {
-    /// As it should be.
+    /// Nothing is wrong.
     Ok,
-    /// The node works, but not for everybody.
+    /// The node works, but not for all peers.
     Degraded,
     /// The node carries nothing.
     Failing,
 }
 
 impl Health {
-    /// Of these checks.
-    pub fn new(checks: Vec<Check>) -> Self {
+    /// Makes the health that these checks add up to.
+    pub fn new(checks: Vec<HealthCheck>) -> Self {
         let states = checks.iter().map(|check| check.status);
         Self {
             status: states.max().unwrap_or(CheckState::Ok),
@@ -45,8 +45,8 @@ impl Health {
     }
 }
 
-impl Check {
-    /// A check called `name`.
+impl HealthCheck {
+    /// Makes a check called `name`.
     pub fn new(name: &str, status: CheckState, detail: impl Into<String>) -> Self {
         Self {
             name: name.to_owned(),
@@ -55,7 +55,7 @@ impl Check {
         }
     }
 
-    /// Whether it is as it should be.
+    /// Returns whether the node works for all peers.
     pub fn passes(&self) -> bool {
         self.status == CheckState::Ok
     }
@@ -74,7 +74,10 @@ mod tests {
             (&[Ok, Degraded, Ok], Degraded),
             (&[Failing, Degraded, Ok], Failing),
         ] {
-            let checks = states.iter().map(|state| Check::new("x", *state, "")).collect();
+            let checks = states
+                .iter()
+                .map(|state| HealthCheck::new("x", *state, ""))
+                .collect();
             assert_eq!(Health::new(checks).status, worst);
         }
     }

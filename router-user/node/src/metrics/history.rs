@@ -12,7 +12,7 @@ use crate::control::{CounterKind, Resource, Source};
 /// Time between two samples.
 pub(super) const INTERVAL: Duration = Duration::from_secs(1);
 
-/// 15 minutes of samples, 42 KiB.
+/// Most samples kept: those of 15 minutes, 42 KiB.
 const MAX_SAMPLES: usize = 900;
 
 /// Samples, the oldest first.
@@ -29,11 +29,11 @@ pub struct Sample {
     pub uptime_seconds: f64,
     /// Frames sent to all peers.
     pub tx_frames: u64,
-    /// Their bytes.
+    /// Bytes of these frames.
     pub tx_bytes: u64,
     /// Frames injected from all peers.
     pub rx_frames: u64,
-    /// Their bytes.
+    /// Bytes of these frames.
     pub rx_bytes: u64,
     /// Packets dropped for any reason.
     pub drops: u64,
@@ -48,11 +48,11 @@ impl Resource for History {
 pub(super) struct Recorder(Mutex<History>);
 
 impl Recorder {
-    /// Takes one sample more.
+    /// Takes another sample.
     pub(super) fn record(&self, source: &dyn Source) {
         let counters = match source.counters() {
             Ok(counters) => counters.counters,
-            // Whoever asks for the counters gets the same error.
+            // A request for the counters gets the same error.
             Err(error) => return debug!(%error, "no sample for the history"),
         };
         let peers = source.peers().peers;
@@ -69,7 +69,7 @@ impl Recorder {
         });
     }
 
-    /// The samples so far.
+    /// Returns the samples so far.
     pub(super) fn history(&self) -> History {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }

@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 
 const PAGE: &str = include_str!("page.html");
 
-/// The page's own script and style, known by their hashes, and requests to where it came from: nothing else.
+/// Policy of the page: its own script and style, known by their hashes, and requests to its own origin; nothing else.
 static POLICY: LazyLock<HeaderValue> = LazyLock::new(|| {
     let policy = format!(
         "default-src 'none'; script-src '{}'; style-src '{}'; connect-src 'self'; img-src data:; base-uri 'none'; \
@@ -26,7 +26,7 @@ pub(super) async fn get_page() -> impl IntoResponse {
     ([(header::CONTENT_SECURITY_POLICY, POLICY.clone())], Html(PAGE))
 }
 
-/// The content of the page's one element of this name.
+/// Returns the content of the page's one element of this name.
 fn content(element: &str) -> &'static str {
     let (_, rest) = PAGE.split_once(&format!("<{element}>")).expect("the page has it");
     let (content, _) = rest

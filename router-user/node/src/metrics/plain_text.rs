@@ -5,7 +5,7 @@
 
 use std::fmt::Write;
 
-/// Makes it from OpenMetrics text.
+/// Makes the older format from OpenMetrics text.
 pub(super) fn from_open_metrics(text: &str) -> String {
     let mut plain = String::with_capacity(text.len());
     // A family's HELP stands before its TYPE, but needs the suffix that the TYPE says.

@@ -1,4 +1,4 @@
-//! What is served.
+//! The paths that are served.
 
 use std::sync::Arc;
 
@@ -14,71 +14,88 @@ use super::guard::{Hosts, guard};
 use super::history::Recorder;
 use super::page::get_page;
 use super::plain_text::from_open_metrics;
-use super::{CheckState, History, Shown};
-use crate::control::{Counters, NoQuery, Peers, Pretty, Refusal, Resource, Status, Streams, Workers};
+use super::{CheckState, History, MetricsSources};
+use crate::control::{
+    CounterList, HttpRefusal, NoQuery, PeerList, PrettyJson, Resource, Status, StreamList, WorkerList,
+};
 
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 const PLAIN_TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// Every path there is.
+/// Every path that is served.
 pub(super) const PATHS: [&str; 9] = [
     "/",
     "/metrics",
     "/health",
     Status::PATH,
-    Peers::PATH,
-    Workers::PATH,
-    Streams::PATH,
-    Counters::PATH,
+    PeerList::PATH,
+    WorkerList::PATH,
+    StreamList::PATH,
+    CounterList::PATH,
     History::PATH,
 ];
 
-/// Everything that is served. There is no password, so flows and routes are not, and nothing can be changed.
-pub(super) fn app(shown: Shown, history: Arc<Recorder>, hosts: Hosts) -> Router {
-    let get_history = |_: NoQuery| async move { Pretty(history.history()) };
+/// Builds the router of all paths. There is no password, so flows and routes are not served, and nothing can be
+/// changed.
+pub(super) fn app(sources: MetricsSources, history: Arc<Recorder>, hosts: Hosts) -> Router {
+    let get_history = |_: NoQuery| async move { PrettyJson(history.history()) };
     Router::new()
         .route("/", get(get_page))
         .route("/metrics", get(get_metrics))
         .route("/health", get(get_health))
         .route(
             Status::PATH,
-            get(|State(shown): State<Shown>, _: NoQuery| async move { Pretty(shown.source.status()) }),
+            get(|State(sources): State<MetricsSources>, _: NoQuery| async move {
+                PrettyJson(sources.source.status())
+            }),
         )
         .route(
-            Peers::PATH,
-            get(|State(shown): State<Shown>, _: NoQuery| async move { Pretty(shown.source.peers()) }),
+            PeerList::PATH,
+            get(|State(sources): State<MetricsSources>, _: NoQuery| async move {
+                PrettyJson(sources.source.peers())
+            }),
         )
         .route(
-            Workers::PATH,
-            get(|State(shown): State<Shown>, _: NoQuery| async move { Pretty(shown.source.workers()) }),
+            WorkerList::PATH,
+            get(|State(sources): State<MetricsSources>, _: NoQuery| async move {
+                PrettyJson(sources.source.workers())
+            }),
         )
         .route(
-            Streams::PATH,
-            get(|State(shown): State<Shown>, _: NoQuery| async move { Pretty(shown.source.streams()) }),
+            StreamList::PATH,
+            get(|State(sources): State<MetricsSources>, _: NoQuery| async move {
+                PrettyJson(sources.source.streams())
+            }),
         )
-        .route(Counters::PATH, get(get_counters))
+        .route(CounterList::PATH, get(get_counters))
         .route(History::PATH, get(get_history))
         .fallback(unknown_path)
         .method_not_allowed_fallback(unknown_method)
         .layer(middleware::from_fn_with_state(hosts, guard))
-        .with_state(shown)
+        .with_state(sources)
 }
 
-async fn get_counters(State(shown): State<Shown>, _: NoQuery) -> Result<Pretty<Counters>, Refusal> {
-    Ok(Pretty(shown.source.counters()?))
+async fn get_counters(
+    State(sources): State<MetricsSources>,
+    _: NoQuery,
+) -> Result<PrettyJson<CounterList>, HttpRefusal> {
+    Ok(PrettyJson(sources.source.counters()?))
 }
 
-async fn get_health(State(shown): State<Shown>, _: NoQuery) -> Response {
-    let health = (shown.health)();
+async fn get_health(State(sources): State<MetricsSources>, _: NoQuery) -> Response {
+    let health = (sources.health)();
     let code = match health.status {
         CheckState::Ok | CheckState::Degraded => StatusCode::OK,
         CheckState::Failing => StatusCode::SERVICE_UNAVAILABLE,
     };
-    (code, Pretty(health)).into_response()
+    (code, PrettyJson(health)).into_response()
 }
 
-async fn get_metrics(State(shown): State<Shown>, headers: HeaderMap) -> Result<Response, Refusal> {
-    let text = open_metrics(&shown)?;
+async fn get_metrics(
+    State(sources): State<MetricsSources>,
+    headers: HeaderMap,
+) -> Result<Response, HttpRefusal> {
+    let text = open_metrics(&sources)?;
     let (kind, text) = if wants_plain_text(&headers) {
         (PLAIN_TEXT, from_open_metrics(&text))
     } else {
@@ -87,7 +104,7 @@ async fn get_metrics(State(shown): State<Shown>, headers: HeaderMap) -> Result<R
     Ok(([(header::CONTENT_TYPE, kind)], text).into_response())
 }
 
-/// Whether whoever asks names text and not OpenMetrics, as browsers and older readers do.
+/// Returns whether the client accepts plain text and not OpenMetrics, as browsers and older readers do.
 fn wants_plain_text(headers: &HeaderMap) -> bool {
     let accepted = headers.get_all(header::ACCEPT).into_iter();
     let accepted: Vec<_> = accepted.filter_map(|value| value.to_str().ok()).collect();
@@ -100,20 +117,20 @@ fn wants_plain_text(headers: &HeaderMap) -> bool {
     text && !names("application/openmetrics-text")
 }
 
-async fn unknown_path(uri: Uri) -> Refusal {
+async fn unknown_path(uri: Uri) -> HttpRefusal {
     let paths = PATHS.join(", ");
-    Refusal::new(
+    HttpRefusal::new(
         StatusCode::NOT_FOUND,
         format!("there is no {}; there are {paths}", uri.path()),
     )
 }
 
-async fn unknown_method(method: Method, uri: Uri) -> Refusal {
+async fn unknown_method(method: Method, uri: Uri) -> HttpRefusal {
     let wrong = format!("{} takes no {method}; everything here is only read", uri.path());
-    Refusal::new(StatusCode::METHOD_NOT_ALLOWED, wrong)
+    HttpRefusal::new(StatusCode::METHOD_NOT_ALLOWED, wrong)
 }
 
-impl From<CollectError> for Refusal {
+impl From<CollectError> for HttpRefusal {
     fn from(error: CollectError) -> Self {
         match error {
             CollectError::Source(error) => error.into(),

@@ -1,4 +1,4 @@
-//! Serves HTTP on a thread of its own, so that whoever asks much or slowly takes nothing from the node but CPU time.
+//! Serves HTTP on a thread of its own, so that a client that asks much or slowly costs the node nothing but CPU time.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
@@ -18,7 +18,7 @@ use tracing::{debug, info, warn};
 
 use super::history::{INTERVAL, Recorder};
 use super::routes::app;
-use super::{MetricsError, Shown};
+use super::{MetricsError, MetricsSources};
 use crate::control::Source;
 
 /// Connections served at a time; more wait in the listener's backlog.
@@ -27,25 +27,25 @@ pub(super) const MAX_CONNECTIONS: usize = 32;
 /// How long a request's head may take to arrive, and a connection may be idle.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long a connection may be used. It ends after the request it is at; clients just make another.
+/// How long a connection may be used. It ends after the request that is under way; clients then open another.
 const MAX_CONNECTION_AGE: Duration = Duration::from_secs(60);
 
-/// How long that request may still take, which a client that does not read its answer would never let end.
+/// How long the last request of a connection may take; a client that does not read its answer would never end it.
 const LAST_REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Of one request's head; also the least that hyper takes.
+/// Most bytes in the head of a request; hyper allows no smaller limit.
 const MAX_HEAD_BYTES: usize = 8192;
 
-/// Of one request's head; browsers send about 20.
+/// Most headers in a request; browsers send about 20.
 const MAX_HEADERS: usize = 64;
 
-/// Wait after a failure to accept: it says that descriptors are short, and does not go away by asking again at once.
+/// Pause after a failure to accept, which means that descriptors are short and would only repeat at once.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// The thread's name.
+/// Name of the thread.
 const THREAD: &str = "sr-metrics";
 
-/// Serves until it is dropped.
+/// A running server, which serves until it is dropped.
 #[derive(Debug)]
 pub struct MetricsServer {
     address: SocketAddr,
@@ -57,15 +57,19 @@ impl MetricsServer {
     /// Serves at `address`, to requests addressed to an IP address, `localhost` or one of `hosts`.
     ///
     /// # Errors
-    /// The address cannot be had, or the system gives no thread.
-    pub fn start(address: SocketAddr, hosts: &[String], shown: Shown) -> Result<Self, MetricsError> {
+    /// The address cannot be listened on, or the system gives no thread.
+    pub fn start(
+        address: SocketAddr,
+        hosts: &[String],
+        sources: MetricsSources,
+    ) -> Result<Self, MetricsError> {
         let listen = |source| MetricsError::Listen { address, source };
         let listener = StdListener::bind(address).map_err(listen)?;
         listener.set_nonblocking(true).map_err(listen)?;
         let address = listener.local_addr().map_err(listen)?;
         let history = Arc::new(Recorder::default());
-        let recording = record(shown.source.clone(), history.clone());
-        let app = app(shown, history, hosts.into());
+        let recording = record(sources.source.clone(), history.clone());
+        let app = app(sources, history, hosts.into());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(MetricsError::Thread)?;
         let stop = CancellationToken::new();
@@ -96,7 +100,7 @@ impl MetricsServer {
         })
     }
 
-    /// The address it listens on.
+    /// Returns the address that the server listens on.
     pub fn address(&self) -> SocketAddr {
         self.address
     }

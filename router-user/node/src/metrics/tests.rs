@@ -13,17 +13,17 @@ use serde_json::Value;
 
 use super::*;
 use crate::control::tests::example::Example;
-use crate::control::{Counters, Peers, Resource, Status, Streams, Workers};
+use crate::control::{CounterList, PeerList, Resource, Status, StreamList, WorkerList};
 use lint::{Exported, lint};
 
 /// Well above what an answer takes, well below what the server allows a slow client.
 const LIMIT: Duration = Duration::from_secs(5);
 
 /// What there is to show, with this state of the node.
-fn shown(state: CheckState) -> Shown {
-    Shown {
+fn sources(state: CheckState) -> MetricsSources {
+    MetricsSources {
         source: Arc::new(Example),
-        health: Arc::new(move || Health::new(vec![Check::new("node", state, "as the test says")])),
+        health: Arc::new(move || Health::new(vec![HealthCheck::new("node", state, "as the test says")])),
         max_flows: 4096,
         others: Arc::new(Registry::default()),
     }
@@ -31,7 +31,7 @@ fn shown(state: CheckState) -> Shown {
 
 fn serve(state: CheckState) -> MetricsServer {
     let hosts = ["node1.example".to_owned()];
-    MetricsServer::start("127.0.0.1:0".parse().expect("an address"), &hosts, shown(state))
+    MetricsServer::start("127.0.0.1:0".parse().expect("an address"), &hosts, sources(state))
         .expect("it is served")
 }
 
@@ -69,7 +69,7 @@ fn code(head: &str) -> &str {
 
 /// Families of the example by name.
 fn exported() -> std::collections::BTreeMap<String, Exported> {
-    lint(&collect::open_metrics(&shown(CheckState::Ok)).expect("metrics"))
+    lint(&collect::open_metrics(&sources(CheckState::Ok)).expect("metrics"))
 }
 
 #[test]
@@ -159,10 +159,10 @@ fn json_is_as_on_the_control_socket_without_what_needs_its_permissions() {
     let server = serve(CheckState::Ok);
 
     check::<Status>(&server, Example.status());
-    check::<Peers>(&server, Example.peers());
-    check::<Workers>(&server, Example.workers());
-    check::<Streams>(&server, Example.streams());
-    check::<Counters>(&server, Example.counters().unwrap());
+    check::<PeerList>(&server, Example.peers());
+    check::<WorkerList>(&server, Example.workers());
+    check::<StreamList>(&server, Example.streams());
+    check::<CounterList>(&server, Example.counters().unwrap());
     for path in ["/v1/flows", "/v1/routes", "/v1/nothing", "/metrics/"] {
         let (head, body) = get(&server, path);
         assert_eq!(code(&head), "404");
@@ -263,34 +263,34 @@ fn a_source_that_fails_is_an_error_and_not_an_empty_answer() {
         fn status(&self) -> Status {
             Example.status()
         }
-        fn peers(&self) -> Peers {
+        fn peers(&self) -> PeerList {
             Example.peers()
         }
         fn flows(
             &self,
             query: &crate::control::FlowQuery,
-        ) -> Result<crate::control::Flows, crate::control::SourceError> {
+        ) -> Result<crate::control::FlowList, crate::control::SourceError> {
             Example.flows(query)
         }
-        fn workers(&self) -> Workers {
+        fn workers(&self) -> WorkerList {
             Example.workers()
         }
-        fn streams(&self) -> Streams {
+        fn streams(&self) -> StreamList {
             Example.streams()
         }
-        fn counters(&self) -> Result<Counters, crate::control::SourceError> {
+        fn counters(&self) -> Result<CounterList, crate::control::SourceError> {
             let cause: Box<dyn std::error::Error + Send + Sync> = io::Error::other("the map is gone").into();
             Err(cause.into())
         }
-        fn routes(&self) -> Result<crate::control::Routes, crate::control::SourceError> {
+        fn routes(&self) -> Result<crate::control::RouteList, crate::control::SourceError> {
             Example.routes()
         }
     }
-    let shown = Shown {
+    let sources = MetricsSources {
         source: Arc::new(Broken),
-        ..shown(CheckState::Ok)
+        ..sources(CheckState::Ok)
     };
-    let server = MetricsServer::start("127.0.0.1:0".parse().unwrap(), &[], shown).unwrap();
+    let server = MetricsServer::start("127.0.0.1:0".parse().unwrap(), &[], sources).unwrap();
 
     for path in ["/metrics", "/v1/counters"] {
         let (head, body) = get(&server, path);
@@ -346,16 +346,16 @@ fn more_connections_than_there_are_places_wait_and_are_served_then() {
 
 #[test]
 fn a_server_that_is_dropped_leaves_its_address_and_its_source() {
-    let shown = shown(CheckState::Ok);
-    let source = Arc::downgrade(&shown.health);
-    let server = MetricsServer::start("127.0.0.1:0".parse().unwrap(), &[], shown).unwrap();
+    let sources = sources(CheckState::Ok);
+    let source = Arc::downgrade(&sources.health);
+    let server = MetricsServer::start("127.0.0.1:0".parse().unwrap(), &[], sources).unwrap();
     let address = server.address();
     let _open = TcpStream::connect(address).unwrap();
-    let taken = MetricsServer::start(address, &[], self::shown(CheckState::Ok));
+    let taken = MetricsServer::start(address, &[], self::sources(CheckState::Ok));
 
     drop(server);
 
     assert!(matches!(taken, Err(MetricsError::Listen { .. })));
     assert!(source.upgrade().is_none());
-    MetricsServer::start(address, &[], self::shown(CheckState::Ok)).unwrap();
+    MetricsServer::start(address, &[], self::sources(CheckState::Ok)).unwrap();
 }

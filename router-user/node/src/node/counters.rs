@@ -1,10 +1,10 @@
-//! Counters of what user space does with packets, by reason; the kernel's stand beside them in `status`.
+//! Counters of what user space does with packets, by reason. `status` shows the kernel's counters beside them.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use stream_router_engine::admission::FrameRefusal;
 
-/// A reason, as an index into [`Counters`].
+/// A reason why user space drops or counts a packet, as an index into [`Counters`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Counter {
     /// Captured packet whose destination is in nobody's `allowed_ips`.
@@ -53,7 +53,7 @@ impl Counter {
         Self::IcmpUnreachableSent,
     ];
 
-    /// Name in `status`.
+    /// Returns the name of the counter in `status`.
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::TxNoRoute => "tx_no_route",

@@ -12,8 +12,8 @@ use tokio::runtime::{Builder, Handle};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-/// Above the applications whose packets it carries: with them on the same CPUs, a ping beside a bulk transfer takes 0.8
-/// instead of 2.0 ms (p50), and the transfer loses 3 %.
+/// Niceness of a data thread, above the applications whose packets it carries: with them on the same CPUs, a ping
+/// beside a bulk transfer takes 0.8 instead of 2.0 ms (p50), and the transfer loses 3 %.
 const NICENESS: i32 = -10;
 
 /// Data threads, at least one.
@@ -36,51 +36,51 @@ impl DataThreads {
         })
     }
 
-    /// How many there are.
+    /// Returns how many data threads there are.
     pub(super) fn n(&self) -> u32 {
         1 + self.others.len() as u32
     }
 
-    /// The first thread, which also has what there is one of.
+    /// Returns the runtime of the first thread, which also runs the tasks of which there is one.
     pub(super) fn first(&self) -> &Handle {
         &self.first.handle
     }
 
-    /// Runtimes of all threads, the first one's first.
+    /// Returns the runtimes of all threads, the first one's first.
     pub(super) fn runtimes(&self) -> Runtimes {
         let others = self.others.iter().map(|thread| thread.handle.clone());
         Runtimes(std::iter::once(self.first.handle.clone()).chain(others).collect())
     }
 }
 
-/// Where tasks may be placed.
+/// The runtimes that tasks may be placed on.
 #[derive(Clone, Debug)]
 pub(super) struct Runtimes(Vec<Handle>);
 
 impl Runtimes {
-    /// The place of the task with this number, the same each time.
+    /// Returns the runtime of the task with this number, the same one each time.
     pub(super) fn of(&self, number: u32) -> &Handle {
         &self.0[number as usize % self.0.len()]
     }
 
-    /// A place that is taken as seldom as any, from that of `number` on.
+    /// Returns a runtime that `taken` names as seldom as any; the search begins at that of `number`.
     pub(super) fn least_taken(&self, number: u32, taken: &[Handle]) -> &Handle {
         let n_taken = |place: &&Handle| taken.iter().filter(|other| other.id() == place.id()).count();
         let places = (0..self.0.len() as u32).map(|i| self.of(number.wrapping_add(i)));
         places.min_by_key(n_taken).unwrap_or_else(|| self.of(number))
     }
 
-    /// Names of the threads, in order.
+    /// Returns the names of the threads, in order.
     pub(super) fn names(&self) -> impl Iterator<Item = String> {
         (0..self.0.len() as u32).map(thread_name)
     }
 
-    /// The threads, in order, with their names.
+    /// Returns the threads, in order, with their names.
     pub(super) fn named(&self) -> impl Iterator<Item = (String, Handle)> {
         self.names().zip(self.0.iter().cloned())
     }
 
-    /// Name of the thread that [`Runtimes::of`] is on.
+    /// Returns the name of the thread that [`Runtimes::of`] is on.
     pub(super) fn name_of(&self, number: u32) -> String {
         thread_name(number % self.0.len() as u32)
     }

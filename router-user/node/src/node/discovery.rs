@@ -7,7 +7,8 @@ use ipnet::IpNet;
 use crate::config::Config;
 use stream_router::p2p::{DhtConfig, DiscoveryConfig};
 
-/// What the network has to know of it. `allowed_ips` are those that peers have now, whenever it is asked.
+/// Returns what the network must know to find peers. `allowed_ips` gives the prefixes that peers have at the time of
+/// the call.
 pub(super) fn settings(
     config: &Config,
     allowed_ips: impl Fn(&mut dyn FnMut(&IpNet)) + Send + Sync + 'static,
@@ -22,7 +23,7 @@ pub(super) fn settings(
             announce: discovery.announce().to_vec(),
         }),
         // Dialling a peer at an address that is routed to the tunnel would need the connection that is to be made. With
-        // a default route that would be every address; whoever has one has routes for the peers' own addresses.
+        // a default route that would be every address; a host with one has routes for the peers' own addresses.
         is_inner: Arc::new(move |address| {
             let mut inner = own.iter().any(|net| net.contains(&address));
             allowed_ips(&mut |net| inner |= net.prefix_len() > 0 && net.contains(&address));

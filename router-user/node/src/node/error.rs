@@ -4,16 +4,16 @@ use std::io;
 
 use thiserror::Error;
 
-/// Why a node does not start; what had been made is gone again.
+/// Why a node does not start. What was made before the error is removed again.
 #[derive(Debug, Error)]
 pub enum NodeError {
-    /// The identity file.
+    /// The identity file cannot be used.
     #[error("cannot use the identity")]
     Identity(#[from] stream_router::p2p::identity::IdentityError),
     /// A peer section carries this node's own id.
     #[error("peer {id} is this node itself; remove its [[peer]] section")]
     OwnPeer {
-        /// The id.
+        /// The id of both.
         id: libp2p::PeerId,
     },
     /// The process lacks capabilities.
@@ -21,13 +21,13 @@ pub enum NodeError {
         "this process lacks {missing}; run it as root, or as the service stream-router, whose unit gives what it needs"
     )]
     Privileges {
-        /// Which, and what for.
+        /// Names of the missing capabilities, and what each is for.
         missing: String,
     },
-    /// The TUN device, its addresses or its routes.
+    /// The TUN device, its addresses or its routes cannot be set up.
     #[error("cannot set up the device")]
     Device(#[from] crate::device::DeviceError),
-    /// The eBPF programs and their maps.
+    /// The eBPF programs or their maps cannot be set up.
     #[error("cannot set up the kernel side")]
     Kernel(#[from] crate::kernel::KernelError),
     /// A gateway's interface is not there.
@@ -35,28 +35,28 @@ pub enum NodeError {
         "there is no interface {interface}, which a [[gateway]] section names; `ip link` lists those there are"
     )]
     NoGateway {
-        /// Its name.
+        /// Name of the interface.
         interface: String,
     },
     /// A gateway's interface carries no Ethernet frames.
     #[error("the interface {interface}, which a [[gateway]] section names, is no Ethernet interface")]
     NotEthernet {
-        /// Its name.
+        /// Name of the interface.
         interface: String,
     },
-    /// More peers than a node can have.
+    /// There are more peers than a node can have.
     #[error(transparent)]
     NoRoom(#[from] super::peer_registry::NoRoom),
-    /// Listening for peers.
+    /// The network cannot be started.
     #[error("cannot start the network")]
     Network(#[from] stream_router::p2p::StartError),
-    /// The control socket.
+    /// The control socket cannot be opened.
     #[error("cannot open the control socket")]
     Control(#[from] crate::control::ControlError),
-    /// Metrics and the status page.
+    /// Metrics and the status page cannot be served.
     #[error("cannot serve metrics")]
     Metrics(#[from] crate::metrics::MetricsError),
-    /// A thread, signal handler or descriptor of the system.
+    /// The system gives no thread, signal handler or descriptor.
     #[error("cannot {action}")]
     System {
         /// What was tried.

@@ -8,10 +8,10 @@ use router_common::record::RecordHeader;
 use crate::config::Sink;
 use crate::kernel::{CopyMode, GatewayInterface, KernelError, SocketConsumer, SocketPool};
 
-/// Ethernet header with two tags.
+/// Length of an Ethernet header with two tags.
 const MAX_ETHERNET_LEN: u32 = 22;
 
-/// What `status` calls the workers' rings.
+/// Name of the workers' rings in `status`.
 const RING: &str = "ring buffer";
 
 /// The way that one gateway's packets take.
@@ -24,7 +24,7 @@ impl GatewaySink {
     /// Opens sockets at `interface` where `sink` asks for them, at no more than `max_queues` receive queues.
     ///
     /// # Errors
-    /// There are to be sockets, and none can be had.
+    /// The configuration asks for sockets, and the kernel gives none.
     pub(super) fn open(
         sink: Sink,
         interface: &GatewayInterface,
@@ -58,7 +58,7 @@ impl GatewaySink {
         Ok(Self { pool, reason })
     }
 
-    /// The sockets' pool, unless the rings are the way.
+    /// Returns the sockets' pool, unless the rings are the way.
     pub(super) fn pool(&self) -> Option<&SocketPool> {
         self.pool.as_ref()
     }
@@ -73,7 +73,7 @@ impl GatewaySink {
             .map_or_else(|| Ok(Vec::new()), SocketPool::open_sockets)
     }
 
-    /// What `status` shows, and why it is no better.
+    /// Returns the sink as `status` shows it, and why it is no faster one.
     pub(super) fn status(&self) -> (String, Option<String>) {
         let sink = match &self.pool {
             Some(pool) => format!("AF_XDP, {}", pool.mode()),
@@ -83,7 +83,7 @@ impl GatewaySink {
     }
 }
 
-/// A longer packet would go by the ring, and overtake or be overtaken by its flow's others.
+/// Checks that every packet fits a socket's frame. A longer one would go through the ring, out of order with its flow.
 fn fits_a_frame(device_mtu: u32) -> io::Result<()> {
     let most = MAX_SOCKET_RECORD_LEN - RecordHeader::LEN as u32 - MAX_ETHERNET_LEN;
     if device_mtu > most {
@@ -91,4 +91,50 @@ fn fits_a_frame(device_mtu: u32) -> io::Result<()> {
         return Err(io::Error::other(wrong));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longest_packet_that_fits_a_socket_fits_with_two_tags() {
+        let most = MAX_SOCKET_RECORD_LEN - RecordHeader::LEN as u32 - MAX_ETHERNET_LEN;
+
+        assert!(fits_a_frame(most).is_ok());
+        let refused = fits_a_frame(most + 1).unwrap_err().to_string();
+        assert!(refused.contains(&format!("packets of {most} bytes")), "{refused}");
+    }
+
+    #[test]
+    fn a_gateway_that_asks_for_the_rings_opens_no_socket() {
+        let interface = GatewayInterface {
+            name: "lan0".to_owned(),
+            index: u32::MAX,
+            address: [0; 6],
+        };
+        let sink = GatewaySink::open(Sink::Ring, &interface, 1420, 1).unwrap();
+
+        assert!(sink.pool().is_none());
+        assert!(sink.open_sockets().unwrap().is_empty());
+        assert_eq!(sink.status(), ("ring buffer".to_owned(), None));
+    }
+
+    #[test]
+    fn packets_too_long_for_a_socket_take_the_ring_only_where_that_is_a_choice() {
+        let interface = GatewayInterface {
+            name: "lan0".to_owned(),
+            index: u32::MAX,
+            address: [0; 6],
+        };
+        let open = |sink| GatewaySink::open(sink, &interface, 9000, 1);
+
+        let (sink, reason) = open(Sink::Auto).unwrap().status();
+        assert_eq!(sink, "ring buffer");
+        assert!(reason.unwrap().starts_with("no zero-copy: device.mtu is 9000"));
+        assert!(matches!(
+            open(Sink::AfXdp),
+            Err(KernelError::Sockets { interface, .. }) if interface == "lan0"
+        ));
+    }
 }

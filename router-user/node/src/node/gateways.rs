@@ -15,13 +15,14 @@ use crate::control::GatewayStatus;
 use crate::device::{DeviceError, Netlink, RouteChanges};
 use crate::kernel::{AttachedGateway, GatewayInterface, Kernel, KernelError, SocketConsumer, SocketDrops};
 
-/// The attached gateways, in the order of the configuration. Dropping it detaches them; sockets stay with their workers.
+/// The attached gateways, in the order of the configuration. They are detached on drop; sockets stay with their
+/// workers.
 #[derive(Default)]
 pub(super) struct Gateways {
-    gateways: Vec<Gateway>,
+    gateways: Vec<RunningGateway>,
 }
 
-struct Gateway {
+struct RunningGateway {
     attached: AttachedGateway,
     name: String,
     sink: Arc<GatewaySink>,
@@ -33,7 +34,7 @@ impl Gateways {
     /// table by now.
     ///
     /// # Errors
-    /// An interface is missing, is no Ethernet, or cannot be attached to; none is attached then.
+    /// An interface is missing, carries no Ethernet frames, or cannot be attached to; none is attached then.
     pub(super) fn attach(
         config: &Config,
         kernel: &Kernel,
@@ -54,7 +55,7 @@ impl Gateways {
                 kernel.add_gateway_sockets(&interface, first_socket, pool.n_queues())?;
                 n_queues += pool.n_queues();
             }
-            let gateway = Gateway {
+            let gateway = RunningGateway {
                 attached,
                 name: interface.name,
                 sink: Arc::new(sink),
@@ -66,7 +67,7 @@ impl Gateways {
         Ok(Self { gateways })
     }
 
-    /// Opens the sockets of a worker and redirects to them; none where the rings are the way.
+    /// Opens the sockets of a worker and redirects packets to them. There are none at gateways that use the rings.
     ///
     /// # Errors
     /// The kernel gives no socket.
@@ -90,12 +91,12 @@ impl Gateways {
         Ok(all)
     }
 
-    /// What `status` shows of them.
+    /// Returns the gateways as `status` shows them.
     pub(super) fn status(&self) -> Vec<GatewayStatus> {
-        self.gateways.iter().map(Gateway::status).collect()
+        self.gateways.iter().map(RunningGateway::status).collect()
     }
 
-    /// What their sockets drop, for `status`.
+    /// Returns a function that counts, for `status`, what the sockets of the gateways drop.
     pub(super) fn drops(&self) -> impl Fn() -> SocketDrops + Send + Sync + use<> {
         let sinks: Vec<_> = self.gateways.iter().map(|gateway| gateway.sink.clone()).collect();
         move || {
@@ -108,7 +109,7 @@ impl Gateways {
     }
 }
 
-impl Gateway {
+impl RunningGateway {
     fn report(&self) {
         let GatewayStatus {
             interface,
@@ -142,7 +143,7 @@ impl Gateway {
 /// Looks the configured interfaces up.
 ///
 /// # Errors
-/// One is missing or is no Ethernet.
+/// An interface is missing, or carries no Ethernet frames.
 pub(super) async fn interfaces(
     config: &Config,
     netlink: &Netlink,
@@ -175,7 +176,7 @@ pub(super) struct HostNetworks {
 }
 
 impl HostNetworks {
-    /// Writes what is routed elsewhere than to `device` now.
+    /// Writes the networks that are routed elsewhere than to `device` now.
     ///
     /// # Errors
     /// Routes cannot be listed, or the table cannot be written.
@@ -194,10 +195,10 @@ impl HostNetworks {
         Ok(networks)
     }
 
-    /// Follows changes for as long as routes can be listed.
+    /// Follows changes of routes until the routes cannot be listed.
     ///
     /// # Errors
-    /// They cannot be any more.
+    /// The routes cannot be listed any more.
     pub(super) async fn run(self) -> io::Result<()> {
         loop {
             self.changes.wait().await;

@@ -10,21 +10,21 @@ use tokio::time::{MissedTickBehavior, interval};
 
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Many times what a thread under load is late.
+/// Silence after which a thread counts as stuck: many times the delay of a thread under load.
 const SILENT_AFTER: Duration = Duration::from_secs(5);
 
-/// A task on each thread that notes the time; they end when this is dropped.
+/// A task on each thread that notes the time. The tasks end on drop.
 #[derive(Debug)]
 pub(super) struct Heartbeats {
     start: Instant,
-    beats: Vec<Beat>,
+    beats: Vec<ThreadHeartbeat>,
     _tasks: JoinSet<()>,
 }
 
 #[derive(Debug)]
-struct Beat {
+struct ThreadHeartbeat {
     thread: String,
-    /// Of the last beat, after the start.
+    /// Time of the last beat, in milliseconds after the start.
     last_ms: Arc<AtomicU64>,
 }
 
@@ -45,7 +45,7 @@ impl Heartbeats {
                 }
             };
             tasks.spawn_on(beat, &runtime);
-            Beat { thread, last_ms }
+            ThreadHeartbeat { thread, last_ms }
         });
         let beats = beats.collect();
         Self {
@@ -55,16 +55,17 @@ impl Heartbeats {
         }
     }
 
-    /// How many threads there are.
+    /// Returns how many threads there are.
     pub(super) fn n_threads(&self) -> usize {
         self.beats.len()
     }
 
-    /// The threads that have been silent for too long at `now`, and for how long.
+    /// Returns the threads that have been silent for too long at `now`, and for how long.
     pub(super) fn silent(&self, now: Instant) -> impl Iterator<Item = (&str, Duration)> {
         let passed = now.saturating_duration_since(self.start);
-        let silence =
-            move |beat: &Beat| passed.saturating_sub(Duration::from_millis(beat.last_ms.load(Relaxed)));
+        let silence = move |beat: &ThreadHeartbeat| {
+            passed.saturating_sub(Duration::from_millis(beat.last_ms.load(Relaxed)))
+        };
         let beats = self
             .beats
             .iter()

@@ -1,11 +1,9 @@
 //! A node from start to stop, and the order of both.
 
 use std::io;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -15,25 +13,23 @@ use tracing::{info, warn};
 use super::capture::Taps;
 use super::connections::Connections;
 use super::data_path::DataPath;
-use super::data_thread::DataThreads;
+use super::data_thread::{DataThreads, Runtimes};
 use super::error::NodeError;
 use super::gateways::{Gateways, HostNetworks};
-use super::observed::Observed;
+use super::observability::Observability;
 use super::peer_registry::PeerRegistry;
 use super::peers::{LivePeers, QUEUE_LIMITS};
 use super::prefixes::PrefixTable;
 use super::receiver::Receivers;
-use super::reload::{ConfigFile, Live, ReloadError, Reloaded, network_peers};
-use super::service::Service;
-use super::status::{NodeStatus, Parts};
+use super::reloadable::{ReloadError, Reloadable, Reloaded, network_peers};
+use super::status::{NodeStatus, StatusParts};
 use super::stream_scaler::StreamScaler;
 use super::worker_pool::{WorkerBoard, WorkerPool};
 use super::{discovery, gateways, privileges, uncaptured};
 use crate::config::{Config, MAX_STREAMS_PER_PEER};
-use crate::control::{ControlServer, ReloadWish, Wishes};
+use crate::control::{ControlServer, ReloadRequest, Wishes};
 use crate::device::{Device, DeviceError, DeviceSettings, Netlink};
 use crate::kernel::{BPFFS, Kernel, KernelConfig};
-use crate::logs::Logs;
 use stream_router::egress::lanes::PeerLanes;
 use stream_router::p2p::{Keypair, Network, NetworkConfig, NetworkHandle, identity};
 use stream_router_engine::flow_cache::FlowCache;
@@ -48,12 +44,12 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(3);
 /// A running node. [`Node::stop`] delivers what it has accepted; dropping it does not.
 pub struct Node {
     // Dropped in this order: the way in, the tasks with their descriptors of the device, the device itself.
-    observed: Option<Observed>,
+    observability: Option<Observability>,
     _control: ControlServer,
     taps: Arc<Taps>,
     kernel: Arc<Kernel>,
     network: NetworkHandle,
-    live: Live,
+    reloadable: Reloadable,
     ends: Ends,
     tasks: Tasks,
     data_threads: DataThreads,
@@ -69,7 +65,7 @@ struct Ends {
     senders: CancellationToken,
 }
 
-/// The tasks, most of them on the data thread.
+/// The tasks of a node, most of them on the first data thread.
 #[derive(Default)]
 struct Tasks {
     workers: JoinSet<io::Result<()>>,
@@ -93,9 +89,10 @@ impl Node {
         Self::start_with(config, None).await
     }
 
-    async fn start_with(
+    /// Starts every part of the node, or none. Requests to reload go to `reload`, if the node has a configuration file.
+    pub(super) async fn start_with(
         config: &Config,
-        reload: Option<mpsc::Sender<ReloadWish>>,
+        reload: Option<mpsc::Sender<ReloadRequest>>,
     ) -> Result<Self, NodeError> {
         let keypair = identity::load(config.node().key())?;
         privileges::check(config)?;
@@ -136,7 +133,7 @@ impl Node {
         let (gateways, host_networks) = start_gateways(config, &kernel, &prefixes, &device).await?;
         let status = Arc::new(NodeStatus::new(
             config,
-            Parts {
+            StatusParts {
                 device_index: device.index(),
                 kernel: kernel.clone(),
                 data_path: data_path.clone(),
@@ -156,7 +153,7 @@ impl Node {
         };
         let control = ControlServer::start(config.node().control(), status.clone(), wishes)?;
         let network_metrics = network.driver.take_metrics();
-        let observed = Observed::start(config, status, &data_threads.runtimes(), network_metrics)?;
+        let observability = Observability::start(config, status, &data_threads.runtimes(), network_metrics)?;
 
         kernel.attach()?;
         let networks = config.peers().iter().flat_map(|peer| peer.allowed_ips());
@@ -196,14 +193,14 @@ impl Node {
         if let Some(host_networks) = host_networks {
             tasks.host_networks.spawn(host_networks.run());
         }
-        if let Some(observed) = &observed {
-            observed.up();
+        if let Some(observability) = &observability {
+            observability.up();
         }
         info!(peer_id = %network.handle.local_peer(), device = device.name(), "node is up");
         Ok(Self {
-            observed,
+            observability,
             _control: control,
-            live: Live {
+            reloadable: Reloadable {
                 running: config.clone(),
                 registry,
                 peers: data_path.peers,
@@ -223,21 +220,31 @@ impl Node {
         })
     }
 
-    /// What the node runs with.
-    pub fn config(&self) -> &Config {
-        &self.live.running
+    /// Returns the runtimes of the data threads.
+    pub(super) fn runtimes(&self) -> Runtimes {
+        self.data_threads.runtimes()
     }
 
-    /// Takes what of `new` a running node can take: peers, their prefixes and addresses, limits. Flows of peers that stay
-    /// see nothing of it. What needs a restart is named, and stays as it is.
+    /// Returns a handle of the network.
+    pub(super) fn network(&self) -> NetworkHandle {
+        self.network.clone()
+    }
+
+    /// Returns the configuration that the node runs with.
+    pub fn config(&self) -> &Config {
+        &self.reloadable.running
+    }
+
+    /// Applies what a running node can take of `new`: peers, their prefixes and addresses, limits. Flows of peers that
+    /// stay are not affected. Fields that need a restart are named, and stay as they are.
     ///
     /// # Errors
     /// The node cannot take it; nothing has changed then.
     pub async fn reload(&mut self, new: &Config) -> Result<Reloaded, ReloadError> {
-        self.live.apply(&self.device, new).await
+        self.reloadable.apply(&self.device, new).await
     }
 
-    /// Waits until a part of the node fails that it cannot do without; for ever, if none does.
+    /// Waits until an indispensable part of the node fails; for ever, if none does.
     pub async fn failed(&mut self) -> NodeError {
         let ended = tokio::select! {
             Some(ended) = self.tasks.workers.join_next() => ended,
@@ -252,8 +259,8 @@ impl Node {
             Ok(Err(error)) => error,
             Err(panic) => io::Error::other(panic),
         };
-        if let Some(observed) = &self.observed {
-            observed.failed(&source);
+        if let Some(observability) = &self.observability {
+            observability.failed(&source);
         }
         NodeError::System {
             action: "go on",
@@ -266,8 +273,8 @@ impl Node {
     /// # Errors
     /// Capturing cannot be ended, or the device cannot be removed; everything else has been done.
     pub async fn stop(mut self) -> Result<(), NodeError> {
-        if let Some(observed) = &self.observed {
-            observed.stopping();
+        if let Some(observability) = &self.observability {
+            observability.stopping();
         }
         let detached = self.kernel.detach();
         let drained = timeout(STOP_TIMEOUT, async {
@@ -298,61 +305,6 @@ impl Node {
         detached?;
         Ok(removed?)
     }
-}
-
-/// Runs a node until SIGINT or SIGTERM, or until it fails. SIGHUP, or a request at the control socket, has it read
-/// `file` again.
-///
-/// # Errors
-/// What kept it from starting, running or stopping in order.
-pub(crate) fn run(config: &Config, file: &Path, logs: &Logs) -> Result<(), NodeError> {
-    let system = |action| move |source| NodeError::System { action, source };
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(system("start the main runtime"))?;
-    runtime.block_on(async {
-        let mut interrupt = signal(SignalKind::interrupt()).map_err(system("handle SIGINT"))?;
-        let mut terminate = signal(SignalKind::terminate()).map_err(system("handle SIGTERM"))?;
-        let mut hangup = signal(SignalKind::hangup()).map_err(system("handle SIGHUP"))?;
-        let mut stopped = std::pin::pin!(async {
-            tokio::select! {
-                _ = interrupt.recv() => "SIGINT",
-                _ = terminate.recv() => "SIGTERM",
-            }
-        });
-        let file = ConfigFile {
-            path: file.to_owned(),
-            logs,
-        };
-        let (reload, mut reloads) = mpsc::channel::<ReloadWish>(MAX_WISHES);
-        let mut repeats = std::pin::pin!(logs.report_repeats());
-        let mut node = tokio::select! {
-            node = Node::start_with(config, Some(reload)) => node?,
-            // What has been made so far is taken down as it is dropped.
-            _ = &mut stopped => return Ok(()),
-        };
-        let service = Service::ready(&node.data_threads.runtimes(), node.network.clone());
-        let failure = loop {
-            tokio::select! {
-                signal = &mut stopped => {
-                    info!(signal, "stopping");
-                    break Ok(());
-                }
-                failure = node.failed() => break Err(failure),
-                // The log has what comes of it.
-                Some(()) = hangup.recv() => drop(file.reload(&mut node).await),
-                Some(wish) = reloads.recv() => {
-                    // Whoever asked may have gone.
-                    let _ = wish.reply.send(file.reload(&mut node).await);
-                }
-                () = &mut repeats => {}
-            }
-        };
-        service.stopping();
-        let down = node.stop().await;
-        failure.and(down)
-    })
 }
 
 fn load_kernel(config: &Config) -> Result<Arc<Kernel>, NodeError> {

@@ -1,4 +1,4 @@
-//! Gives peers their indices, which kernel and user space know them by, and keeps those of peers that have gone.
+//! Gives peers their indices, by which kernel and user space know them, and keeps those of peers that are gone.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use router_common::peer::MAX_PEERS;
 use thiserror::Error;
 
 use super::peers::{ConfiguredPeer, Peer, PeerTable};
-use crate::config::PeerConfig;
+use crate::config::PeerSection;
 use stream_router::egress::lanes::PeerLanes;
 use stream_router::p2p::PeerId;
 use stream_router_engine::route_table::PeerIndex;
@@ -22,9 +22,10 @@ pub struct NoRoom;
 
 /// Every peer that was ever configured, by index.
 ///
-/// A peer that stays is the same in the next table, and one that comes back is again what it was: counts, streams,
-/// index. Only once all indices are given one is given again, and only that of a peer of which nothing is under way any
-/// more: no receiver that would admit its packets as another peer's, no queue that would hold another peer's back.
+/// A peer that stays is the same object in the next table, and one that comes back is again what it was: counts,
+/// streams, index. Only once all indices are given one is given again, and only that of a peer of which nothing is
+/// under way any more: no receiver that would admit its packets as another peer's, no queue that would hold another
+/// peer's back.
 pub(super) struct PeerRegistry {
     peers: Vec<Arc<Peer>>,
     max_peers: u32,
@@ -32,7 +33,8 @@ pub(super) struct PeerRegistry {
 }
 
 impl PeerRegistry {
-    /// Makes a registry of nobody. `new_lanes` makes the lanes of a new peer, that many of them active.
+    /// Makes a registry without peers. `new_lanes` makes the lanes of a new peer, of which the given number is
+    /// active.
     pub(super) fn new(new_lanes: impl Fn(PeerIndex, u32) -> PeerLanes + Send + 'static) -> Self {
         Self {
             peers: Vec::new(),
@@ -41,12 +43,12 @@ impl PeerRegistry {
         }
     }
 
-    /// The table of the peers of a configuration; a new one begins with `n_active` streams.
+    /// Returns the table of the peers of a configuration; a new one begins with `n_active` streams.
     ///
     /// # Errors
-    /// Peers that are going have the indices that new ones need.
-    pub(super) fn table(&mut self, peers: &[PeerConfig], n_active: u32) -> Result<PeerTable, NoRoom> {
-        let wanted: HashSet<_> = peers.iter().map(PeerConfig::id).collect();
+    /// Peers that are about to go have the indices that new ones need.
+    pub(super) fn table(&mut self, peers: &[PeerSection], n_active: u32) -> Result<PeerTable, NoRoom> {
+        let wanted: HashSet<_> = peers.iter().map(PeerSection::id).collect();
         let configured = peers.iter().map(|config| {
             Ok(ConfiguredPeer {
                 peer: self.peer(config.id(), &wanted, n_active)?,
@@ -99,8 +101,8 @@ mod tests {
         registry
     }
 
-    /// The peers of [`IDS`] in this order; the one at `n` has 10.0.n.0/24.
-    fn peers(order: &[usize]) -> Vec<PeerConfig> {
+    /// Returns the peers of [`IDS`] in this order; the one at `n` has 10.0.n.0/24.
+    fn peers(order: &[usize]) -> Vec<PeerSection> {
         let mut text = "[device]\naddresses = ['10.42.0.1/24']\n".to_owned();
         for n in order {
             text += &format!("[[peer]]\nid = '{}'\nallowed_ips = ['10.0.{n}.0/24']\n", IDS[*n]);

@@ -12,14 +12,14 @@ use crate::kernel::{Kernel, KernelError};
 use stream_router_engine::host_networks::inside_peers;
 use stream_router_engine::prefix_steps::{self, Prefixes};
 
-/// Writes what both of its sides say.
+/// The kernel's prefix table, written from the prefixes of the peers and of the host.
 pub(super) struct PrefixTable {
     kernel: Arc<Kernel>,
-    state: Mutex<State>,
+    contents: Mutex<TablePrefixes>,
 }
 
 #[derive(Default)]
-struct State {
+struct TablePrefixes {
     /// All networks that the host has or routes elsewhere; none without a gateway.
     host: BTreeSet<IpNet>,
     peers: Prefixes,
@@ -27,48 +27,48 @@ struct State {
 }
 
 impl PrefixTable {
-    /// The table is empty.
+    /// Makes a writer for an empty table.
     pub(super) fn new(kernel: Arc<Kernel>) -> Self {
         Self {
             kernel,
-            state: Mutex::default(),
+            contents: Mutex::default(),
         }
     }
 
-    /// The peers have these prefixes from now on, and their flows are looked up anew.
+    /// Writes the prefixes that the peers have from now on; their flows are looked up again.
     ///
     /// # Errors
-    /// The table cannot be written; it is what it was before, unless the log says otherwise.
+    /// The table cannot be written. It is as it was before, unless the log says otherwise.
     pub(super) fn set_peers(&self, table: &PeerTable) -> Result<(), KernelError> {
         let prefixes = table.all().iter().flat_map(|configured| {
             let owner = configured.peer.index.0;
             configured.allowed_ips.iter().map(move |net| (*net, owner))
         });
         let peers = prefixes.collect();
-        self.update(|state| state.peers = peers).map(drop)
+        self.update(|contents| contents.peers = peers).map(drop)
     }
 
-    /// The host has these networks from now on; says whether that changed the table.
+    /// Writes the networks that the host has from now on; returns whether that changed the table.
     ///
     /// # Errors
-    /// As [`PrefixTable::set_peers`].
+    /// Fails as [`PrefixTable::set_peers`] does.
     pub(super) fn set_host(&self, networks: BTreeSet<IpNet>) -> Result<bool, KernelError> {
-        self.update(|state| state.host = networks)
+        self.update(|contents| contents.host = networks)
     }
 
-    fn update(&self, change: impl FnOnce(&mut State)) -> Result<bool, KernelError> {
+    fn update(&self, change: impl FnOnce(&mut TablePrefixes)) -> Result<bool, KernelError> {
         // It is whole whenever it is let go.
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let (host, peers) = (state.host.clone(), state.peers.clone());
-        change(&mut state);
-        let wanted = wanted(&state);
-        let steps = prefix_steps::steps(&state.written, &wanted);
+        let mut contents = self.contents.lock().unwrap_or_else(PoisonError::into_inner);
+        let (host, peers) = (contents.host.clone(), contents.peers.clone());
+        change(&mut contents);
+        let wanted = wanted(&contents);
+        let steps = prefix_steps::steps(&contents.written, &wanted);
         if steps.is_empty() {
             return Ok(false);
         }
         if let Err(refused) = self.kernel.change_prefixes(steps) {
-            (state.host, state.peers) = (host, peers);
-            let back = prefix_steps::steps(&wanted, &state.written);
+            (contents.host, contents.peers) = (host, peers);
+            let back = prefix_steps::steps(&wanted, &contents.written);
             if let Err(error) = self.kernel.change_prefixes(back) {
                 error!(
                     error = &error as &dyn std::error::Error,
@@ -79,17 +79,17 @@ impl PrefixTable {
             return Err(refused);
         }
         self.kernel.renew_peers();
-        state.written = wanted;
+        contents.written = wanted;
         Ok(true)
     }
 }
 
-fn wanted(state: &State) -> Prefixes {
-    let peers = state.peers.keys().copied().collect();
-    let mut wanted: Prefixes = inside_peers(&state.host, &peers)
+fn wanted(contents: &TablePrefixes) -> Prefixes {
+    let peers = contents.peers.keys().copied().collect();
+    let mut wanted: Prefixes = inside_peers(&contents.host, &peers)
         .into_iter()
         .map(|net| (net, NO_PEER))
         .collect();
-    wanted.extend(&state.peers);
+    wanted.extend(&contents.peers);
     wanted
 }

@@ -1,4 +1,5 @@
-//! What a node may have to do, and whether the process may: looked at before anything is made, and by the doctor.
+//! The capabilities that a node uses, and whether the process has them: checked before anything is made, and by the
+//! doctor.
 
 use std::fs;
 use std::io;
@@ -13,10 +14,10 @@ use crate::config::{Config, Sink};
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Capability {
     pub(crate) name: &'static str,
-    /// One of these gives it.
+    /// Capabilities any of which is enough.
     any_of: CapabilitySet,
     what_for: &'static str,
-    /// A node runs without it.
+    /// Whether a node runs without the capability.
     pub(crate) is_optional: bool,
 }
 
@@ -60,7 +61,7 @@ const NET_BIND_SERVICE: Capability = Capability {
 /// First port that needs no capability, unless `net.ipv4.ip_unprivileged_port_start` says otherwise.
 const FIRST_FREE_PORT: u16 = 1024;
 
-/// What the node of this configuration uses.
+/// Returns the capabilities that the node of this configuration uses.
 pub(crate) fn needed(config: &Config) -> Vec<Capability> {
     let first_free = fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start")
         .ok()
@@ -80,38 +81,38 @@ pub(crate) fn needed(config: &Config) -> Vec<Capability> {
     needed
 }
 
-/// Those of `needed` that the process lacks.
+/// Returns those of `needed` that the process lacks.
 ///
 /// # Errors
-/// The kernel does not say what it has.
-pub(crate) fn lacking(needed: &[Capability]) -> io::Result<Vec<Capability>> {
-    Ok(not_in(capabilities(None)?.effective, needed))
+/// The kernel does not say which capabilities the process has.
+pub(crate) fn missing(needed: &[Capability]) -> io::Result<Vec<Capability>> {
+    Ok(missing_from(capabilities(None)?.effective, needed))
 }
 
-/// Names capabilities, and what each is for.
-pub(crate) fn told(capabilities: &[Capability]) -> String {
-    let told = capabilities
+/// Returns the names of capabilities, and what each is for.
+pub(crate) fn described(capabilities: &[Capability]) -> String {
+    let described = capabilities
         .iter()
         .map(|one| format!("{} (for {})", one.name, one.what_for));
-    told.collect::<Vec<_>>().join(", ")
+    described.collect::<Vec<_>>().join(", ")
 }
 
 /// Fails if the process lacks a capability without which the node of this configuration does not run.
 pub(super) fn check(config: &Config) -> Result<(), NodeError> {
-    let mut lacking = lacking(&needed(config)).map_err(|source| NodeError::System {
+    let mut missing = missing(&needed(config)).map_err(|source| NodeError::System {
         action: "ask for the capabilities of this process",
         source,
     })?;
-    lacking.retain(|one| !one.is_optional);
-    if lacking.is_empty() {
+    missing.retain(|one| !one.is_optional);
+    if missing.is_empty() {
         return Ok(());
     }
     Err(NodeError::Privileges {
-        missing: told(&lacking),
+        missing: described(&missing),
     })
 }
 
-fn not_in(held: CapabilitySet, needed: &[Capability]) -> Vec<Capability> {
+fn missing_from(held: CapabilitySet, needed: &[Capability]) -> Vec<Capability> {
     let lacks = |one: &&Capability| !held.intersects(one.any_of);
     needed.iter().filter(lacks).copied().collect()
 }
@@ -127,7 +128,7 @@ mod tests {
         let held = CapabilitySet::NET_ADMIN | CapabilitySet::PERFMON;
 
         assert_eq!(
-            told(&not_in(held, &[NET_ADMIN, BPF, PERFMON, SYS_NICE])),
+            described(&missing_from(held, &[NET_ADMIN, BPF, PERFMON, SYS_NICE])),
             "CAP_BPF (for eBPF maps and programs), CAP_SYS_NICE (for data threads that go before other programs)"
         );
     }
@@ -176,6 +177,6 @@ mod tests {
     fn an_administrator_needs_no_capability_of_its_own_for_ebpf() {
         let held = CapabilitySet::NET_ADMIN | CapabilitySet::SYS_ADMIN;
 
-        assert!(not_in(held, &[NET_ADMIN, BPF, PERFMON]).is_empty());
+        assert!(missing_from(held, &[NET_ADMIN, BPF, PERFMON]).is_empty());
     }
 }

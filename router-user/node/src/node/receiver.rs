@@ -10,7 +10,7 @@ use tracing::{Instrument, Level, debug, debug_span, trace};
 use super::capture::Passing;
 use super::counters::Counter;
 use super::data_path::DataPath;
-use super::doorbell::Muffle;
+use super::deferred_wakeups::DeferredWakeups;
 use super::peers::{InboundStream, Peer};
 use crate::control::CaptureDirection;
 use stream_router::p2p::{ConnectionId, DataStream, InboundStreams, PeerId};
@@ -89,7 +89,7 @@ impl Receivers {
                     .counters
                     .add(Counter::RxDeviceRefused, packet.n_frames),
             };
-        let _muffle = Muffle::new();
+        let _deferred = DeferredWakeups::new();
         // A peer that is configured no more owns no address in it.
         let peers = self.data_path.peers.load();
         let mut coalescer = Coalescer::new(self.data_path.injector.udp_offload());

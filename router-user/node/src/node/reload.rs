@@ -1,118 +1,25 @@
-//! Another configuration for a running node: what it takes at once, and in which order.
-//!
-//! Nothing changes unless all of it can. Then the new peers' prefixes are routed to the device, where nobody takes their
-//! packets yet; the kernel's table follows, then the workers and receivers, which see one table or the other and nothing
-//! in between; then connections are closed and dialled; the routes that nobody needs any more go last. So a peer that is
-//! gone has no address before it has no connection, and a flow of another peer sees nothing of it all.
+//! Reads the configuration file of a running node again, on request, and reports the outcome.
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
-use ipnet::IpNet;
-use thiserror::Error;
-use tokio::sync::watch;
 use tracing::{error, info, warn};
 
 use super::lifecycle::Node;
-use super::peer_registry::{NoRoom, PeerRegistry};
-use super::peers::LivePeers;
-use super::prefixes::PrefixTable;
-use crate::config::{Changes, Config, ConfigError, StreamRouterConfig};
-use crate::control::{Reload, ReloadRefusal};
-use crate::device::{Device, DeviceError};
-use crate::kernel::{Kernel, KernelError};
+use super::reloadable::Reloaded;
+use crate::config::{Changes, Config, ConfigError, Problem};
+use crate::control::{ConfigProblem, Reload, ReloadProblems, ReloadRefusal};
 use crate::logs::Logs;
-use stream_router::p2p::{NetworkHandle, PeerConfig, PeerId, StartError};
+use stream_router::p2p::PeerId;
 use stream_router_engine::causes::with_sources;
-use stream_router_engine::flow_cache::FlowCache;
 
-/// Why a running node does not take a configuration. It goes on with the one it has.
-#[derive(Debug, Error)]
-pub enum ReloadError {
-    /// The peers are not such as a node can have.
-    #[error("cannot take these peers")]
-    Peers(#[from] StartError),
-    /// A peer's prefix is an address of the running node's device.
-    #[error(
-        "{net} is an address of the device, and behind a peer in the file; restart the node to change device.addresses"
-    )]
-    OwnAddress {
-        /// The prefix.
-        net: IpNet,
-    },
-    /// Peers that are going leave no room for those that come.
-    #[error(transparent)]
-    NoRoom(#[from] NoRoom),
-    /// A prefix cannot be routed to the device.
-    #[error("cannot route a peer's prefix to the device")]
-    Device(#[from] DeviceError),
-    /// The kernel's prefix table.
-    #[error("cannot change the kernel's prefix table")]
-    Kernel(#[from] KernelError),
-}
-
-/// What a running node took of a configuration.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Reloaded {
-    /// What is different.
-    pub changes: Changes,
-    /// What could not be done to the end, or is without effect, and why.
-    pub notes: Vec<String>,
-}
-
-/// What of a node can be changed, and what it runs with.
-pub(super) struct Live {
-    pub(super) running: Config,
-    pub(super) registry: PeerRegistry,
-    pub(super) peers: Arc<LivePeers>,
-    pub(super) prefixes: Arc<PrefixTable>,
-    pub(super) kernel: Arc<Kernel>,
-    pub(super) flows: Arc<FlowCache>,
-    pub(super) network: NetworkHandle,
-    pub(super) limits: watch::Sender<StreamRouterConfig>,
-}
-
-impl Live {
-    /// Takes what of `new` a running node can take; all of it or, on an error, nothing.
-    pub(super) async fn apply(&mut self, device: &Device, new: &Config) -> Result<Reloaded, ReloadError> {
-        let changes = self.running.changes(new);
-        let adopted = self.running.adopting(new);
-        check_addresses(&adopted)?;
-        let network_peers = network_peers(&adopted);
-        self.network.check_peers(&network_peers)?;
-        let n_streams = adopted.streams().scaling().scaler.min;
-        let table = self.registry.table(adopted.peers(), n_streams)?;
-        let (before, after) = (prefixes(&self.running), prefixes(&adopted));
-
-        let added: Vec<_> = after.difference(&before).copied().collect();
-        add_routes(device, &added).await?;
-        if let Err(refused) = self.prefixes.set_peers(&table) {
-            remove_routes(device, &added).await;
-            return Err(refused.into());
-        }
-        self.peers.store(Arc::new(table));
-        self.network.set_peers(network_peers).await?;
-
-        self.kernel.set_conn_ttl(adopted.connections().ttl());
-        self.flows.set_ttl(adopted.connections().ttl());
-        if adopted.router() != self.running.router() {
-            self.limits.send_replace(adopted.router().clone());
-        }
-        self.running = adopted;
-        let notes = remove_routes(device, before.difference(&after)).await;
-        Ok(Reloaded { changes, notes })
-    }
-}
-
-/// The configuration file of a node, and the log that it says something of.
+/// The configuration file of a node, and the log whose level it sets.
 pub(super) struct ConfigFile<'a> {
     pub(super) path: PathBuf,
     pub(super) logs: &'a Logs,
 }
 
 impl ConfigFile<'_> {
-    /// Reads the file again and has `node` take it; the log has what came of it.
+    /// Reads the file again and gives it to `node`; the outcome is logged.
     pub(super) async fn reload(&self, node: &mut Node) -> Result<Reload, ReloadRefusal> {
         let new = Config::load(&self.path).map_err(|wrong| self.refuse(&wrong))?;
         let level_changed = node.config().log().level() != new.log().level();
@@ -147,7 +54,10 @@ impl ConfigFile<'_> {
             error!(error = text, "the configuration cannot be read again");
         }
         error!(file = %self.path.display(), "nothing has changed: the node goes on with the configuration it has");
-        ReloadRefusal::file(text, wrong.problems())
+        ReloadRefusal::File(ReloadProblems {
+            error: text,
+            problems: wrong.problems().iter().map(control_problem).collect(),
+        })
     }
 }
 
@@ -191,55 +101,71 @@ fn answer(file: &Path, Reloaded { changes, notes }: Reloaded) -> Reload {
     }
 }
 
-/// The peers of a configuration as the network knows them.
-pub(super) fn network_peers(config: &Config) -> Vec<PeerConfig> {
-    let peer = |peer: &crate::config::PeerConfig| PeerConfig {
-        peer: peer.id(),
-        addresses: peer.addresses().to_vec(),
-    };
-    config.peers().iter().map(peer).collect()
-}
-
-/// The file was checked against the addresses that stand in it, which are not those of the running node if they changed.
-fn check_addresses(config: &Config) -> Result<(), ReloadError> {
-    let own: BTreeSet<_> = config
-        .device()
-        .addresses()
-        .iter()
-        .map(|net| IpNet::from(net.addr()))
-        .collect();
-    match prefixes(config).intersection(&own).next() {
-        Some(net) => Err(ReloadError::OwnAddress { net: *net }),
-        None => Ok(()),
+/// Returns a problem of the file as the control socket answers it.
+fn control_problem(problem: &Problem) -> ConfigProblem {
+    ConfigProblem {
+        file: problem.file().display().to_string(),
+        line: problem.line(),
+        field: problem.field().to_owned(),
+        wrong: problem.wrong().to_owned(),
+        allowed: problem.allowed().to_owned(),
     }
 }
 
-fn prefixes(config: &Config) -> BTreeSet<IpNet> {
-    config
-        .peers()
-        .iter()
-        .flat_map(|peer| peer.allowed_ips())
-        .copied()
-        .collect()
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-async fn add_routes(device: &Device, nets: &[IpNet]) -> Result<(), DeviceError> {
-    for (n_added, net) in nets.iter().enumerate() {
-        if let Err(refused) = device.add_route(*net).await {
-            remove_routes(device, &nets[..n_added]).await;
-            return Err(refused);
-        }
+    #[test]
+    fn what_a_reload_logs_is_never_suppressed() {
+        assert_eq!(module_path!(), format!("{}::tests", crate::logs::ANSWERS));
     }
-    Ok(())
-}
 
-/// Returns what could not be removed.
-async fn remove_routes(device: &Device, nets: impl IntoIterator<Item = &IpNet>) -> Vec<String> {
-    let mut left = Vec::new();
-    for net in nets {
-        if let Err(error) = device.remove_route(*net).await {
-            left.push(with_sources(&error));
-        }
+    #[test]
+    fn an_answer_names_what_has_changed_by_id_and_field() {
+        let peer = PeerId::random();
+        let reloaded = Reloaded {
+            changes: Changes {
+                peers_added: vec![peer],
+                applied: vec!["log.level"],
+                needs_restart: vec!["device.mtu"],
+                ..Changes::default()
+            },
+            notes: vec!["a note".to_owned()],
+        };
+
+        assert_eq!(
+            answer(Path::new("/etc/sr.toml"), reloaded),
+            Reload {
+                file: "/etc/sr.toml".to_owned(),
+                peers_added: vec![peer.to_string()],
+                applied: vec!["log.level".to_owned()],
+                needs_restart: vec!["device.mtu".to_owned()],
+                notes: vec!["a note".to_owned()],
+                ..Reload::default()
+            }
+        );
     }
-    left
+
+    #[test]
+    fn every_problem_of_a_wrong_file_is_answered_with_its_place() {
+        let text = "[device]\nname = \"a b\"\naddresses = [\"10.42.0.1/24\"]\nmtu = 1\n";
+        let wrong = Config::parse(text, Path::new("sr.toml")).unwrap_err();
+
+        let problems: Vec<_> = wrong.problems().iter().map(control_problem).collect();
+
+        let places: Vec<_> = problems
+            .iter()
+            .map(|problem| (problem.file.as_str(), problem.line, problem.field.as_str()))
+            .collect();
+        assert_eq!(
+            places,
+            [("sr.toml", 2, "device.name"), ("sr.toml", 4, "device.mtu")]
+        );
+        assert!(
+            problems
+                .iter()
+                .all(|problem| !problem.wrong.is_empty() && !problem.allowed.is_empty())
+        );
+    }
 }

@@ -1,4 +1,4 @@
-//! What the service manager that started the node is told (sd_notify(3)): ready, how it goes, alive, stopping.
+//! Tells the service manager that started the node (sd_notify(3)) its state: ready, status, alive, stopping.
 //!
 //! A node is alive while the main thread and every data thread take up new work.
 
@@ -11,27 +11,27 @@ use tracing::warn;
 
 use super::data_thread::Runtimes;
 use super::heartbeat::Heartbeats;
-use stream_router::p2p::NetworkHandle;
+use stream_router::p2p::{NetworkHandle, PeerSnapshot};
 
-/// Between two looks at the node, if the watchdog does not ask for more.
+/// Time between two reports, unless the watchdog asks for more of them.
 const PERIOD: Duration = Duration::from_secs(10);
 
-/// Signs of life within the time that the watchdog allows: one may be late without harm.
+/// Signs of life within the time that the watchdog allows; one may be late without harm.
 const N_SIGNS: u32 = 3;
 
-/// Tells the service manager how it goes, until it is dropped.
+/// Reports the state of the node to the service manager until it is dropped.
 #[derive(Debug)]
 pub(super) struct Service {
     reporter: Option<JoinHandle<()>>,
 }
 
 impl Service {
-    /// Says that the node is up, and from then on how many peers are connected and that its threads live.
+    /// Reports that the node is up, and from then on how many peers are connected and that its threads are alive.
     ///
     /// # Panics
     /// Outside the main runtime.
     pub(super) fn ready(runtimes: &Runtimes, network: NetworkHandle) -> Self {
-        let summary = summary(&network);
+        let summary = summary(&network.snapshot().peers);
         tell(&[NotifyState::Ready, NotifyState::Status(&summary)]);
         let watchdog = sd_notify::watchdog_enabled();
         let managed = watchdog.is_some() || std::env::var_os("NOTIFY_SOCKET").is_some();
@@ -46,7 +46,7 @@ impl Service {
         }
     }
 
-    /// Says that the node stops.
+    /// Reports that the node stops.
     pub(super) fn stopping(self) {
         tell(&[NotifyState::Stopping, NotifyState::Status("stopping")]);
     }
@@ -60,7 +60,7 @@ impl Drop for Service {
     }
 }
 
-/// Runs on the main thread: if that hangs, nothing is said.
+/// The task that reports. It runs on the main thread: if that hangs, no sign of life is sent.
 struct Reporter {
     watchdog: Option<Duration>,
     threads: Heartbeats,
@@ -82,7 +82,7 @@ impl Reporter {
                     warn!(threads = ?silent, "threads do not answer; the service manager will restart the node");
                 }
             }
-            let summary = summary(&self.network);
+            let summary = summary(&self.network.snapshot().peers);
             if summary != self.said {
                 tell(&[NotifyState::Status(&summary)]);
                 self.said = summary;
@@ -91,14 +91,13 @@ impl Reporter {
     }
 }
 
-/// Not 0, which no interval can be.
+/// Returns the time between two reports. It is never 0, which no interval can be.
 fn period(watchdog: Option<Duration>) -> Duration {
     let wanted = watchdog.map_or(PERIOD, |limit| limit / N_SIGNS);
     wanted.clamp(Duration::from_millis(1), PERIOD)
 }
 
-fn summary(network: &NetworkHandle) -> String {
-    let peers = network.snapshot().peers;
+fn summary(peers: &[PeerSnapshot]) -> String {
     let n_connected = peers.iter().filter(|peer| !peer.connections.is_empty()).count();
     format!("{n_connected} of {} peers connected", peers.len())
 }
@@ -112,6 +111,9 @@ fn tell(states: &[NotifyState<'_>]) {
 
 #[cfg(test)]
 mod tests {
+    use stream_router::p2p::PeerId;
+
+    use super::super::status::tests::connection;
     use super::*;
 
     #[test]
@@ -122,5 +124,19 @@ mod tests {
         assert_eq!(period(Some(seconds(3600))), PERIOD);
         assert_eq!(period(None), PERIOD);
         assert!(period(Some(Duration::ZERO)) > Duration::ZERO);
+    }
+
+    #[test]
+    fn the_summary_counts_peers_with_a_connection() {
+        let peer = |connections| PeerSnapshot {
+            peer: PeerId::random(),
+            connections,
+            last_dial_error: None,
+            found: Vec::new(),
+        };
+
+        assert_eq!(summary(&[]), "0 of 0 peers connected");
+        let peers = [peer(Vec::new()), peer(vec![connection(), connection()])];
+        assert_eq!(summary(&peers), "1 of 2 peers connected");
     }
 }

@@ -1,9 +1,9 @@
-//! What an operator sees, gathered from every part of the node.
+//! Gathers from every part of the node what an operator sees.
 
 mod flow_list;
 mod kernel_features;
+mod parts;
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Instant, SystemTime};
 
@@ -12,22 +12,18 @@ use router_common::peer::NO_PEER;
 
 use super::capture::TooMany;
 use super::counter_meanings::meaning;
-use super::data_path::DataPath;
-use super::data_thread::Runtimes;
 use super::peers::{ConfiguredPeer, Peer};
-use super::worker_pool::WorkerBoard;
 use crate::config::Config;
 use crate::control::{
-    self, CaptureQuery, CaptureStream, CounterKind, CounterOrigin, CounterStatus, DeviceStatus, FlowQuery,
-    Flows, GatewayStatus, PeerState, PeerStatus, Peers, RouteSource, RouteStatus, Routes, Source,
-    SourceError, Status, StreamState, StreamStatus, Streams, WorkerState, WorkerStatus, Workers,
+    self, CaptureQuery, CaptureStream, CounterKind, CounterOrigin, CounterStatus, DeviceStatus, FlowList,
+    FlowQuery, PeerList, PeerState, PeerStatus, RouteList, RouteSource, RouteStatus, Source, SourceError,
+    Status, StreamList, StreamState, StreamStatus, WorkerList, WorkerState, WorkerStatus,
 };
-use crate::kernel::{Kernel, KernelError, SocketDrops};
-use stream_router::p2p::{
-    ConnectionDirection, ConnectionSnapshot, NetworkHandle, NetworkSnapshot, TransportKind,
-};
+use crate::kernel::SocketDrops;
+pub(super) use parts::StatusParts;
+use parts::failed;
+use stream_router::p2p::{ConnectionDirection, ConnectionSnapshot, NetworkSnapshot, TransportKind};
 use stream_router_engine::capture_filter::CaptureFilter;
-use stream_router_engine::route_table::PeerIndex;
 
 const HOOK: &str = "clsact egress";
 const HOOK_REASON: &str =
@@ -35,21 +31,9 @@ const HOOK_REASON: &str =
 const SINK: &str = "ring buffer";
 const SINK_REASON: &str = "AF_XDP sockets are for gateways: a TUN device has no receive queue";
 
-/// The parts that are asked.
-pub(super) struct Parts {
-    pub(super) device_index: u32,
-    pub(super) kernel: Arc<Kernel>,
-    pub(super) data_path: DataPath,
-    pub(super) network: NetworkHandle,
-    pub(super) workers: Arc<WorkerBoard>,
-    pub(super) runtimes: Runtimes,
-    pub(super) gateways: Vec<GatewayStatus>,
-    pub(super) socket_drops: Box<dyn Fn() -> SocketDrops + Send + Sync>,
-}
-
-/// Answers for the node.
+/// Answers the requests of the control socket and of the metrics server for the node.
 pub(super) struct NodeStatus {
-    parts: Parts,
+    parts: StatusParts,
     started: Instant,
     device_name: String,
     device_mtu: u32,
@@ -58,7 +42,7 @@ pub(super) struct NodeStatus {
 }
 
 impl NodeStatus {
-    pub(super) fn new(config: &Config, parts: Parts) -> Self {
+    pub(super) fn new(config: &Config, parts: StatusParts) -> Self {
         Self {
             parts,
             started: Instant::now(),
@@ -67,78 +51,6 @@ impl NodeStatus {
             device_addresses: config.device().addresses().to_vec(),
             max_flows: config.connections().max_entries(),
         }
-    }
-
-    fn peer(&self, configured: &ConfiguredPeer, snapshot: &NetworkSnapshot) -> PeerStatus {
-        let peer = &configured.peer;
-        let network = snapshot.peers.iter().find(|other| other.peer == peer.id);
-        let connections = network.map_or(&[][..], |network| &network.connections);
-        let oldest = connections.first();
-        let newest = connections.iter().map(|connection| connection.since).max();
-        let state = match oldest {
-            Some(_) => PeerState::Connected,
-            None if configured.dialled => PeerState::Connecting,
-            None => PeerState::Disconnected,
-        };
-        // A clock that was set back says 0.
-        let age = |since: SystemTime| since.elapsed().unwrap_or_default().as_secs_f64();
-        PeerStatus {
-            id: peer.id.to_string(),
-            state,
-            address: oldest.map(|connection| connection.address.to_string()),
-            transport: oldest.map(transport),
-            direction: oldest.map(direction),
-            rtt_ms: oldest
-                .and_then(|connection| connection.rtt)
-                .map(|rtt| rtt.as_secs_f64() * 1e3),
-            handshake_age_seconds: newest.map(age),
-            connections: connections.len() as u32,
-            streams: peer.traffic.n_inbound_streams.load(Relaxed) + peer.lanes.n_open(),
-            allowed_ips: configured.allowed_ips.iter().map(ToString::to_string).collect(),
-            tx_frames: peer.traffic.tx_packets.load(Relaxed),
-            tx_bytes: peer.traffic.tx_bytes.load(Relaxed),
-            rx_frames: peer.traffic.rx_packets.load(Relaxed),
-            rx_bytes: peer.traffic.rx_bytes.load(Relaxed),
-            last_dial_error: network.and_then(|network| network.last_dial_error.clone()),
-        }
-    }
-
-    fn streams_of<'a>(
-        &self,
-        peer: &'a Peer,
-        snapshot: &NetworkSnapshot,
-    ) -> impl Iterator<Item = StreamStatus> + use<'a> {
-        let network = snapshot.peers.iter().find(|other| other.peer == peer.id);
-        let transport = network
-            .and_then(|network| network.connections.first())
-            .map(transport);
-        let n_active = peer.lanes.n_active();
-        (0..).zip(peer.lanes.all()).filter_map(move |(index, lane)| {
-            let (open, active) = (lane.open.load(Relaxed), index < n_active);
-            let (queued_bytes, pressed) = lane.outbox.fill();
-            (active || open || queued_bytes > 0).then(|| StreamStatus {
-                peer: peer.id.to_string(),
-                index,
-                state: if active {
-                    StreamState::Active
-                } else {
-                    StreamState::Retired
-                },
-                open,
-                transport: transport.filter(|_| open),
-                frames: lane.n_offered.load(Relaxed),
-                queued_bytes: queued_bytes as u64,
-                pressed,
-                refused: lane.n_refused.load(Relaxed),
-                dropped: lane.n_aged.load(Relaxed),
-                marked: lane.n_marked.load(Relaxed),
-            })
-        })
-    }
-
-    fn peer_id(&self, index: u32) -> Option<String> {
-        let peers = self.parts.data_path.peers.load();
-        peers.get(PeerIndex(index)).map(|peer| peer.id.to_string())
     }
 }
 
@@ -178,23 +90,23 @@ impl Source for NodeStatus {
         }
     }
 
-    fn peers(&self) -> Peers {
+    fn peers(&self) -> PeerList {
         let snapshot = self.parts.network.snapshot();
         let peers = self.parts.data_path.peers.load();
-        Peers {
+        PeerList {
             peers: peers
                 .all()
                 .iter()
-                .map(|peer| self.peer(peer, &snapshot))
+                .map(|peer| peer_status(peer, &snapshot))
                 .collect(),
         }
     }
 
-    fn flows(&self, query: &FlowQuery) -> Result<Flows, SourceError> {
-        flow_list::read(self, query)
+    fn flows(&self, query: &FlowQuery) -> Result<FlowList, SourceError> {
+        flow_list::read(&self.parts, self.max_flows, query)
     }
 
-    fn workers(&self) -> Workers {
+    fn workers(&self) -> WorkerList {
         let worker = |(id, view): (u32, super::worker_pool::WorkerView)| WorkerStatus {
             id,
             state: if view.active {
@@ -211,21 +123,21 @@ impl Source for NodeStatus {
             bytes: view.meter.n_bytes.load(Relaxed),
             wakeups: view.meter.n_wakeups.load(Relaxed),
         };
-        Workers {
+        WorkerList {
             workers: self.parts.workers.views().into_iter().map(worker).collect(),
         }
     }
 
-    fn streams(&self) -> Streams {
+    fn streams(&self) -> StreamList {
         let snapshot = self.parts.network.snapshot();
         let peers = self.parts.data_path.peers.load();
         let peers = peers.all().iter().map(|configured| &configured.peer);
-        Streams {
-            streams: peers.flat_map(|peer| self.streams_of(peer, &snapshot)).collect(),
+        StreamList {
+            streams: peers.flat_map(|peer| stream_statuses(peer, &snapshot)).collect(),
         }
     }
 
-    fn counters(&self) -> Result<control::Counters, SourceError> {
+    fn counters(&self) -> Result<control::CounterList, SourceError> {
         let kernel = self.parts.kernel.counters().map_err(failed)?;
         let kernel = kernel.into_iter().map(|(reason, n)| (reason.name(), n));
         let groups = [
@@ -255,16 +167,16 @@ impl Source for NodeStatus {
                 }
             })
         });
-        Ok(control::Counters {
+        Ok(control::CounterList {
             counters: counters.collect(),
         })
     }
 
-    fn routes(&self) -> Result<Routes, SourceError> {
+    fn routes(&self) -> Result<RouteList, SourceError> {
         let prefixes = self.parts.kernel.prefixes().map_err(failed)?;
         let route = |(prefix, peer): (IpNet, u32)| RouteStatus {
             prefix,
-            peer: self.peer_id(peer),
+            peer: self.parts.peer_id(peer),
             source: if peer == NO_PEER {
                 RouteSource::Host
             } else {
@@ -273,13 +185,13 @@ impl Source for NodeStatus {
         };
         let mut routes: Vec<_> = prefixes.into_iter().map(route).collect();
         routes.sort_by_key(|route| route.prefix);
-        Ok(Routes { routes })
+        Ok(RouteList { routes })
     }
 
     fn capture(&self, query: &CaptureQuery) -> Result<CaptureStream, SourceError> {
         let filter = CaptureFilter::parse(&query.filter);
         let filter = filter.map_err(|error| SourceError::Query(error.to_string()))?;
-        let peer = |end: &String| flow_list::find_peer(self, end).map(|peer| peer.id);
+        let peer = |end: &String| self.parts.find_peer(end).map(|peer| peer.id);
         let filter = filter.map(|filter| filter.resolve(peer)).transpose()?;
         let opened = self.parts.data_path.taps.open(query, filter);
         opened.map_err(|TooMany| {
@@ -288,8 +200,72 @@ impl Source for NodeStatus {
     }
 }
 
-fn failed(error: KernelError) -> SourceError {
-    SourceError::Failed(Box::new(error))
+/// Returns the status of a peer, by what the network knows of it.
+fn peer_status(configured: &ConfiguredPeer, snapshot: &NetworkSnapshot) -> PeerStatus {
+    let peer = &configured.peer;
+    let network = snapshot.peers.iter().find(|other| other.peer == peer.id);
+    let connections = network.map_or(&[][..], |network| &network.connections);
+    let oldest = connections.first();
+    let newest = connections.iter().map(|connection| connection.since).max();
+    let state = match oldest {
+        Some(_) => PeerState::Connected,
+        None if configured.dialled => PeerState::Connecting,
+        None => PeerState::Disconnected,
+    };
+    // A clock that was set back says 0.
+    let age = |since: SystemTime| since.elapsed().unwrap_or_default().as_secs_f64();
+    PeerStatus {
+        id: peer.id.to_string(),
+        state,
+        address: oldest.map(|connection| connection.address.to_string()),
+        transport: oldest.map(transport),
+        direction: oldest.map(direction),
+        rtt_ms: oldest
+            .and_then(|connection| connection.rtt)
+            .map(|rtt| rtt.as_secs_f64() * 1e3),
+        handshake_age_seconds: newest.map(age),
+        connections: connections.len() as u32,
+        streams: peer.traffic.n_inbound_streams.load(Relaxed) + peer.lanes.n_open(),
+        allowed_ips: configured.allowed_ips.iter().map(ToString::to_string).collect(),
+        tx_frames: peer.traffic.tx_packets.load(Relaxed),
+        tx_bytes: peer.traffic.tx_bytes.load(Relaxed),
+        rx_frames: peer.traffic.rx_packets.load(Relaxed),
+        rx_bytes: peer.traffic.rx_bytes.load(Relaxed),
+        last_dial_error: network.and_then(|network| network.last_dial_error.clone()),
+    }
+}
+
+/// Returns the status of the streams to a peer that take new flows, are open, or have something to send.
+fn stream_statuses<'a>(
+    peer: &'a Peer,
+    snapshot: &NetworkSnapshot,
+) -> impl Iterator<Item = StreamStatus> + use<'a> {
+    let network = snapshot.peers.iter().find(|other| other.peer == peer.id);
+    let transport = network
+        .and_then(|network| network.connections.first())
+        .map(transport);
+    let n_active = peer.lanes.n_active();
+    (0..).zip(peer.lanes.all()).filter_map(move |(index, lane)| {
+        let (open, active) = (lane.open.load(Relaxed), index < n_active);
+        let (queued_bytes, pressed) = lane.outbox.fill();
+        (active || open || queued_bytes > 0).then(|| StreamStatus {
+            peer: peer.id.to_string(),
+            index,
+            state: if active {
+                StreamState::Active
+            } else {
+                StreamState::Retired
+            },
+            open,
+            transport: transport.filter(|_| open),
+            frames: lane.n_offered.load(Relaxed),
+            queued_bytes: queued_bytes as u64,
+            pressed,
+            refused: lane.n_refused.load(Relaxed),
+            dropped: lane.n_aged.load(Relaxed),
+            marked: lane.n_marked.load(Relaxed),
+        })
+    })
 }
 
 fn transport(connection: &ConnectionSnapshot) -> control::Transport {
@@ -328,11 +304,18 @@ fn network_counters(snapshot: &NetworkSnapshot) -> Vec<(&'static str, u64)> {
 }
 
 #[cfg(test)]
-mod tests {
-    use router_common::reason::Reason;
+pub(super) mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
 
+    use router_common::reason::Reason;
+    use stream_router::egress::lanes::PeerLanes;
+    use stream_router::p2p::{ConnectionId, PeerId, PeerSnapshot};
+    use stream_router_engine::route_table::PeerIndex;
+
+    use super::super::counters::Counters;
+    use super::super::peers::QUEUE_LIMITS;
     use super::*;
-    use crate::node::counters::Counters;
 
     #[test]
     fn every_counter_has_a_meaning() {
@@ -343,5 +326,106 @@ mod tests {
         for name in kernel.chain(user).chain(sockets.iter().map(|(name, _)| *name)) {
             assert!(meaning(name).is_some(), "{name} has no meaning");
         }
+    }
+
+    /// A peer of a configuration, without a connection, that is dialled.
+    pub(in crate::node) fn configured(index: u32) -> ConfiguredPeer {
+        let lanes = PeerLanes::new(4, 2, QUEUE_LIMITS, Box::new(|_| {}));
+        ConfiguredPeer {
+            peer: Arc::new(Peer::new(PeerIndex(index), PeerId::random(), lanes)),
+            allowed_ips: vec!["10.42.0.2/32".parse().unwrap()],
+            dialled: true,
+        }
+    }
+
+    /// A connection that this node has dialled.
+    pub(in crate::node) fn connection() -> ConnectionSnapshot {
+        ConnectionSnapshot {
+            connection: ConnectionId::new_unchecked(1),
+            address: "/ip4/192.0.2.2/tcp/4001".parse().unwrap(),
+            direction: ConnectionDirection::Outbound,
+            transport: TransportKind::Tcp,
+            since: SystemTime::now() - Duration::from_secs(60),
+            rtt: Some(Duration::from_millis(2)),
+            n_inbound_streams: 0,
+            n_outbound_streams: 0,
+        }
+    }
+
+    fn snapshot(configured: &ConfiguredPeer, connections: Vec<ConnectionSnapshot>) -> NetworkSnapshot {
+        NetworkSnapshot {
+            local_peer: PeerId::random(),
+            listening: Vec::new(),
+            peers: vec![PeerSnapshot {
+                peer: configured.peer.id,
+                connections,
+                last_dial_error: Some("refused".to_owned()),
+                found: Vec::new(),
+            }],
+            counters: Default::default(),
+        }
+    }
+
+    #[test]
+    fn a_peer_without_a_connection_is_dialled_or_waited_for() {
+        let mut configured = configured(0);
+        let snapshot = snapshot(&configured, Vec::new());
+
+        let connecting = peer_status(&configured, &snapshot);
+        configured.dialled = false;
+        let disconnected = peer_status(&configured, &snapshot);
+
+        assert_eq!(connecting.state, PeerState::Connecting);
+        assert_eq!(disconnected.state, PeerState::Disconnected);
+        assert_eq!(connecting.address, None);
+        assert_eq!(connecting.handshake_age_seconds, None);
+        assert_eq!(connecting.last_dial_error.as_deref(), Some("refused"));
+    }
+
+    #[test]
+    fn a_connected_peer_shows_its_oldest_connection_and_the_age_of_the_newest() {
+        let configured = configured(0);
+        let newer = ConnectionSnapshot {
+            address: "/ip4/192.0.2.2/udp/4001/quic-v1".parse().unwrap(),
+            direction: ConnectionDirection::Inbound,
+            transport: TransportKind::Quic,
+            since: SystemTime::now() - Duration::from_secs(10),
+            ..connection()
+        };
+
+        let status = peer_status(&configured, &snapshot(&configured, vec![connection(), newer]));
+
+        assert_eq!(status.state, PeerState::Connected);
+        assert_eq!(status.address.as_deref(), Some("/ip4/192.0.2.2/tcp/4001"));
+        assert_eq!(status.transport, Some(control::Transport::Tcp));
+        assert_eq!(status.direction, Some(control::Direction::Outbound));
+        assert_eq!(status.rtt_ms, Some(2.0));
+        assert_eq!(status.connections, 2);
+        let age = status.handshake_age_seconds.unwrap();
+        assert!((10.0..40.0).contains(&age), "{age}");
+    }
+
+    #[test]
+    fn streams_are_shown_that_take_flows_or_are_open_still() {
+        let configured = configured(0);
+        let peer = &configured.peer;
+        let shown = |connections| {
+            let snapshot = snapshot(&configured, connections);
+            stream_statuses(peer, &snapshot)
+                .map(|stream| (stream.index, stream.state, stream.open, stream.transport))
+                .collect::<Vec<_>>()
+        };
+        let tcp = Some(control::Transport::Tcp);
+
+        let closed = (StreamState::Active, false, None);
+        assert_eq!(
+            shown(vec![connection()]),
+            [
+                (0, closed.0, closed.1, closed.2),
+                (1, closed.0, closed.1, closed.2)
+            ]
+        );
+        peer.lanes.all()[3].open.store(true, Relaxed);
+        assert_eq!(shown(vec![connection()])[2], (3, StreamState::Retired, true, tcp));
     }
 }

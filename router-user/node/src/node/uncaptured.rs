@@ -6,10 +6,10 @@ use std::sync::Arc;
 use super::counters::{Counter, Counters};
 use crate::device::Tun;
 
-/// A packet is only counted, so its first bytes are enough; the kernel drops the rest.
+/// Bytes read of a packet, which is only counted; the kernel drops the rest.
 const READ_BYTES: usize = 64;
 
-/// Reads `device` for as long as it is there.
+/// Reads, counts and drops the packets of `device` for as long as it exists.
 ///
 /// # Errors
 /// The device cannot be read.

@@ -13,9 +13,9 @@ use tokio::io::unix::AsyncFd;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use super::doorbell::Doorbell;
+use super::deferred_wakeups::WorkerWakeup;
 use super::forwarder::Forwarder;
-use super::nap::Napper;
+use super::nap_timer::NapTimer;
 use crate::kernel::{RingConsumer, SocketConsumer};
 
 /// Bytes taken from the ring in one turn, so that the stream's sender and connection get theirs.
@@ -46,13 +46,13 @@ pub(super) async fn run(
     meter: Arc<Meter>,
     stop: CancellationToken,
 ) -> io::Result<()> {
-    let doorbell = Doorbell::new(ring.bell());
+    let wakeup = WorkerWakeup::new(ring.bell());
     let mut ring = ring.into_async()?;
     let mut sockets = sockets
         .into_iter()
         .map(SocketConsumer::into_async)
         .collect::<io::Result<Vec<_>>>()?;
-    let mut napper = Napper::new()?;
+    let mut nap_timer = NapTimer::new()?;
     // Made once, since the runtime keeps a list of those who wait for them.
     let mut safety = pin!(sleep(SAFETY_TIMEOUT));
     let mut stopped = pin!(stop.cancelled());
@@ -72,15 +72,15 @@ pub(super) async fn run(
         if n_records > 0 {
             meter.n_packets.fetch_add(n_records as u64, Relaxed);
             meter.n_bytes.fetch_add(n_bytes as u64, Relaxed);
-            napper.handle_taken(n_records, n_bytes);
+            nap_timer.handle_taken(n_records, n_bytes);
             tokio::task::yield_now().await;
         } else if stop.is_cancelled() {
             return Ok(());
-        } else if napper.nap(now).await? {
+        } else if nap_timer.nap(now).await? {
             // Looks again.
         } else if ring.get_mut().prepare_sleep() {
             let woken = poll_fn(|context| {
-                if doorbell.poll_rung(context).is_ready()
+                if wakeup.poll_woken(context).is_ready()
                     || poll_readable(&ring, context)?.is_ready()
                     || poll_any_readable(&sockets, context)?.is_ready()
                 {

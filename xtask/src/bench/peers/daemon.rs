@@ -23,7 +23,7 @@ pub(super) struct Daemon {
 }
 
 impl Daemon {
-    /// Starts it with its output in the log.
+    /// Starts the process with its output in the log.
     pub(super) fn start(mut command: Command, log: PathBuf) -> Result<Self> {
         let file = File::create(&log).with_context(|| format!("cannot create {}", log.display()))?;
         let process = command
@@ -45,7 +45,7 @@ impl Daemon {
         self
     }
 
-    /// Its process id.
+    /// Returns the process id.
     pub(super) fn id(&self) -> u32 {
         self.process.id()
     }
@@ -63,7 +63,7 @@ impl Daemon {
         Ok(())
     }
 
-    /// Waits for its device, gives it an address and sets it up; the MTU stays the program's unless one is named.
+    /// Waits for the device, gives it an address and brings it up; the program's MTU stays unless another is named.
     pub(super) fn configure_device(
         &mut self,
         host: &Namespace,

@@ -11,13 +11,17 @@ use xtask::lab::unique_device;
 
 use super::daemon::Daemon;
 use super::{INNER, each_side};
-use crate::bench::installs::Installed;
-use crate::bench::underlay::{OUTER, Underlay};
+use crate::bench::installs::InstalledProgram;
+use crate::bench::underlay::{HostPair, OUTER};
 
 const LIMIT: Duration = Duration::from_secs(20);
 
-/// Starts one on each host; everything that is not addresses and names is what it ships with.
-pub(super) fn start(installed: &Installed, underlay: &Underlay, directory: &Path) -> Result<[Daemon; 2]> {
+/// Starts Nebula on each host; everything but addresses and names is as it is shipped.
+pub(super) fn start(
+    installed: &InstalledProgram,
+    underlay: &HostPair,
+    directory: &Path,
+) -> Result<[Daemon; 2]> {
     let certify = |args: &[&str]| -> Result<()> {
         let mut command = Command::new(installed.program.with_file_name("nebula-cert"));
         text(command.args(args).current_dir(directory), LIMIT)?;

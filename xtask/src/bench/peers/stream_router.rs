@@ -6,12 +6,12 @@ use std::time::Duration;
 use anyhow::Result;
 use xtask::lab::{Node, PairPlan, mount_bpffs};
 
-use crate::bench::underlay::Underlay;
+use crate::bench::underlay::HostPair;
 
 const CONNECT_LIMIT: Duration = Duration::from_secs(15);
 
 /// Starts a node on each host with the defaults that users have, and waits until they are connected.
-pub(super) fn start(binary: &Path, underlay: &Underlay, directory: &Path) -> Result<[Node; 2]> {
+pub(super) fn start(binary: &Path, underlay: &HostPair, directory: &Path) -> Result<[Node; 2]> {
     mount_bpffs()?;
     let plan = PairPlan::unique();
     let [a, b] = &underlay.hosts;

@@ -11,13 +11,17 @@ use xtask::lab::unique_device;
 
 use super::daemon::Daemon;
 use super::{INNER, each_side};
-use crate::bench::installs::Installed;
-use crate::bench::underlay::{OUTER, Underlay};
+use crate::bench::installs::InstalledProgram;
+use crate::bench::underlay::{HostPair, OUTER};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// Starts one on each host; everything that is not addresses and names is what it ships with.
-pub(super) fn start(installed: &Installed, underlay: &Underlay, directory: &Path) -> Result<[Daemon; 2]> {
+/// Starts tinc on each host; everything but addresses and names is as it is shipped.
+pub(super) fn start(
+    installed: &InstalledProgram,
+    underlay: &HostPair,
+    directory: &Path,
+) -> Result<[Daemon; 2]> {
     let libraries = libraries(&installed.root);
     let devices = each_side(|side| prepare(installed, &libraries, directory, side))?;
     for side in 0..2 {
@@ -43,7 +47,7 @@ pub(super) fn start(installed: &Installed, underlay: &Underlay, directory: &Path
 }
 
 /// Writes the configuration of one side and makes its key, which is added to its host file.
-fn prepare(installed: &Installed, libraries: &str, directory: &Path, side: usize) -> Result<String> {
+fn prepare(installed: &InstalledProgram, libraries: &str, directory: &Path, side: usize) -> Result<String> {
     let device = unique_device();
     let home = home(directory, side);
     fs::create_dir_all(home.join("hosts")).with_context(|| format!("cannot create {}", home.display()))?;
@@ -64,12 +68,12 @@ fn home(directory: &Path, side: usize) -> std::path::PathBuf {
     directory.join(format!("home{side}"))
 }
 
-/// What the first side knows of the second.
+/// Returns what the first side knows of the second.
 fn host_file(directory: &Path, of: usize, on: usize) -> std::path::PathBuf {
     home(directory, of).join("hosts").join(format!("host{on}"))
 }
 
-/// The directories of shared libraries that were unpacked beside the program.
+/// Returns the directories of shared libraries that were unpacked beside the program.
 fn libraries(root: &Path) -> String {
     let places = ["lib", "usr/lib"].map(|place| fs::read_dir(root.join(place)));
     let directories = places.into_iter().flatten().flatten().flatten();

@@ -9,8 +9,8 @@ use xtask::lab::{Namespace, WIREGUARD_SOCKETS, unique_device};
 
 use super::daemon::Daemon;
 use super::{INNER, each_side};
-use crate::bench::installs::Installed;
-use crate::bench::underlay::{OUTER, Underlay};
+use crate::bench::installs::InstalledProgram;
+use crate::bench::underlay::{HostPair, OUTER};
 
 /// Key pairs of the two hosts, private and public; they protect a test network only.
 const KEYS: [(&str, &str); 2] = [
@@ -27,11 +27,11 @@ const PORT: u16 = 51820;
 /// What `wg-quick` gives a device over a link of 1500 bytes.
 const MTU: &str = "1420";
 
-/// Starts one on each host with these arguments before the device's name.
+/// Starts WireGuard on each host with these arguments before the device's name.
 pub(super) fn start(
-    installed: &Installed,
+    installed: &InstalledProgram,
     arguments: &[&str],
-    underlay: &Underlay,
+    underlay: &HostPair,
     directory: &Path,
 ) -> Result<[Daemon; 2]> {
     each_side(|side| {
@@ -70,7 +70,7 @@ fn configure(
     Ok(daemon)
 }
 
-/// One request of the cross-platform interface, see <https://www.wireguard.com/xplatform/>.
+/// Sends one request of the cross-platform interface, see <https://www.wireguard.com/xplatform/>.
 fn configuration(side: usize) -> String {
     let other = 1 - side;
     format!(

@@ -4,27 +4,27 @@ use anyhow::{Context, Result};
 use serde::Serialize;
 
 use super::machine::Machine;
-use super::{Column, Report};
+use super::{ComparisonReport, VpnColumn};
 use crate::bench::stats::Summary;
 
 #[derive(Serialize)]
-struct Run<'a> {
+struct RunJson<'a> {
     machine: &'a Machine,
     seconds: u64,
     repeats: u64,
-    vpns: Vec<Vpn<'a>>,
+    vpns: Vec<VpnJson<'a>>,
 }
 
 #[derive(Serialize)]
-struct Vpn<'a> {
+struct VpnJson<'a> {
     name: &'a str,
     version: Option<&'a str>,
     failures: &'a [String],
-    figures: Vec<Entry<'a>>,
+    figures: Vec<FigureJson<'a>>,
 }
 
 #[derive(Serialize)]
-struct Entry<'a> {
+struct FigureJson<'a> {
     link: &'a str,
     figure: String,
     title: &'a str,
@@ -34,10 +34,10 @@ struct Entry<'a> {
     summary: Option<Summary>,
 }
 
-impl Report {
-    /// Every value, with the median and the spread.
+impl ComparisonReport {
+    /// Returns every value, with the median and the spread.
     pub(super) fn json(&self) -> Result<String> {
-        let run = Run {
+        let run = RunJson {
             machine: &self.machine,
             seconds: self.secs,
             repeats: self.repeats,
@@ -48,8 +48,8 @@ impl Report {
     }
 }
 
-fn vpn(column: &Column) -> Vpn<'_> {
-    let entries = column.samples.iter().map(|((link, figure), values)| Entry {
+fn vpn(column: &VpnColumn) -> VpnJson<'_> {
+    let entries = column.samples.iter().map(|((link, figure), values)| FigureJson {
         link: link.name(),
         figure: format!("{figure:?}"),
         title: figure.title(),
@@ -57,7 +57,7 @@ fn vpn(column: &Column) -> Vpn<'_> {
         values,
         summary: Summary::of(values),
     });
-    Vpn {
+    VpnJson {
         name: column.name,
         version: column.version.as_deref(),
         failures: &column.failures,

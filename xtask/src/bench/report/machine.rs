@@ -1,4 +1,4 @@
-//! When and on what a run was made.
+//! The day and the machine of a run.
 
 use std::fs;
 use std::process::Command;
@@ -19,11 +19,11 @@ pub(super) struct Machine {
     pub(super) date: String,
     /// The kernel's release.
     pub(super) kernel: String,
-    /// What the CPU calls itself.
+    /// The model name of the CPU.
     pub(super) cpu: String,
     /// CPUs that this process may use.
     pub(super) n_cpus: usize,
-    /// How TCP of the traffic, and of VPNs over TCP, finds its rate.
+    /// Congestion control of the traffic's TCP, and of VPNs over TCP.
     pub(super) congestion_control: String,
 }
 

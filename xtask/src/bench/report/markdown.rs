@@ -2,8 +2,8 @@
 
 use std::fmt::Write as _;
 
-use super::{Column, Report};
-use crate::bench::figure::{Figure, Link};
+use super::{ComparisonReport, VpnColumn};
+use crate::bench::figure::{Figure, LinkKind};
 use crate::bench::stats::Summary;
 
 const MISSING: &str = "–";
@@ -13,8 +13,8 @@ UDP comes from one sender per CPU at rates that rise until most is lost, and is 
 Loss is random and at the receiver, so it meets data and not acknowledgements. \
 Versions with a dash are Debian's.\n";
 
-impl Report {
-    /// A line on the run, a table for each link, and what is missing with the reason.
+impl ComparisonReport {
+    /// Returns a line on the run, a table for each link, and what is missing with the reason.
     pub(super) fn markdown(&self) -> String {
         let machine = &self.machine;
         let mut text = format!(
@@ -31,7 +31,7 @@ impl Report {
                 n => format!("medians of {n}, smallest and largest in parentheses"),
             },
         );
-        for link in Link::ALL {
+        for link in LinkKind::ALL {
             self.link_table(link, &mut text);
         }
         text += "\n";
@@ -44,7 +44,7 @@ impl Report {
         text
     }
 
-    fn link_table(&self, link: Link, text: &mut String) {
+    fn link_table(&self, link: LinkKind, text: &mut String) {
         let measured = |figure: &Figure| {
             let key = (link, *figure);
             self.columns
@@ -80,14 +80,14 @@ fn line(text: &mut String, first: &str, cells: impl Iterator<Item = String>) {
     let _ = writeln!(text, "| {first} | {} |", cells.join(" | "));
 }
 
-fn heading(column: &Column) -> String {
+fn heading(column: &VpnColumn) -> String {
     match &column.version {
         Some(version) => format!("{} {version}", column.name).trim_end().to_owned(),
         None => column.name.to_owned(),
     }
 }
 
-fn cell(column: &Column, link: Link, figure: Figure) -> String {
+fn cell(column: &VpnColumn, link: LinkKind, figure: Figure) -> String {
     let values = column.samples.get(&(link, figure)).map_or(&[][..], Vec::as_slice);
     match (Summary::of(values), values.len()) {
         (None, _) => MISSING.into(),
@@ -101,7 +101,7 @@ fn cell(column: &Column, link: Link, figure: Figure) -> String {
     }
 }
 
-/// Three digits that say something.
+/// Returns a value with three significant digits.
 pub(super) fn rounded(value: f64) -> String {
     let decimals = match value.abs() {
         size if size >= 100.0 => 0,
@@ -137,6 +137,6 @@ mod tests {
             "{text}"
         );
         assert!(text.ends_with("\n- tinc: not there: no apt-get\n"), "{text}");
-        assert!(!text.contains(Link::Frames.title()), "{text}");
+        assert!(!text.contains(LinkKind::Frames.title()), "{text}");
     }
 }

@@ -5,23 +5,23 @@ use plotters::coord::Shift;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
-use super::Report;
-use crate::bench::figure::{Figure, Link};
+use super::ComparisonReport;
+use crate::bench::figure::{Figure, LinkKind};
 use crate::bench::stats::Summary;
 
-const PANELS: [(Link, Figure); 12] = [
-    (Link::Offloads, Figure::Tcp),
-    (Link::Offloads, Figure::TcpBoth),
-    (Link::Offloads, Figure::CpuPerGib),
-    (Link::Frames, Figure::Tcp),
-    (Link::Frames, Figure::TcpLoss5),
-    (Link::Frames, Figure::CpuPerGib),
-    (Link::Far, Figure::Tcp),
-    (Link::Offloads, Figure::SmallClean),
-    (Link::Offloads, Figure::SmallOverload),
-    (Link::Offloads, Figure::PingIdle50),
-    (Link::Offloads, Figure::PingLoad99),
-    (Link::Offloads, Figure::Resident),
+const PANELS: [(LinkKind, Figure); 12] = [
+    (LinkKind::Offloads, Figure::Tcp),
+    (LinkKind::Offloads, Figure::TcpBoth),
+    (LinkKind::Offloads, Figure::CpuPerGib),
+    (LinkKind::Frames, Figure::Tcp),
+    (LinkKind::Frames, Figure::TcpLoss5),
+    (LinkKind::Frames, Figure::CpuPerGib),
+    (LinkKind::Far, Figure::Tcp),
+    (LinkKind::Offloads, Figure::SmallClean),
+    (LinkKind::Offloads, Figure::SmallOverload),
+    (LinkKind::Offloads, Figure::PingIdle50),
+    (LinkKind::Offloads, Figure::PingLoad99),
+    (LinkKind::Offloads, Figure::Resident),
 ];
 const N_COLUMNS: usize = 3;
 const PANEL_WIDTH: i32 = 440;
@@ -36,8 +36,8 @@ const CEILING: RGBColor = RGBColor(0xdd, 0xe1, 0xe6);
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 
-impl Report {
-    /// A picture of the medians, with the spread as a line.
+impl ComparisonReport {
+    /// Returns a picture of the medians, with the spread as a line.
     pub(super) fn svg(&self) -> Result<String> {
         let mut svg = String::new();
         self.draw(&mut svg)
@@ -68,7 +68,7 @@ impl Report {
         root.present().context("end")
     }
 
-    fn panel(&self, area: &Area<'_>, link: Link, figure: Figure) -> Result<()> {
+    fn panel(&self, area: &Area<'_>, link: LinkKind, figure: Figure) -> Result<()> {
         let title = (FONT, 18).into_font().style(FontStyle::Bold).color(&BLACK);
         let small = (FONT, 15).into_font().color(&BLACK);
         let heading = format!("{}, {}", figure.title(), figure.unit());

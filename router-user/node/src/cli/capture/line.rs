@@ -2,12 +2,12 @@
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
+use libp2p::PeerId;
 use router_common::flow_key::FAMILY_V4;
 use router_common::frame::VnetHeader;
 use router_common::packet::{Parsed, parse, protocol};
 use serde::Serialize;
 
-use super::peer_text;
 use crate::cli::units::short_id;
 use crate::control::{CapturedPacket, IpProtocol};
 
@@ -120,6 +120,11 @@ fn endpoint(address: IpAddr, port: Option<u16>) -> String {
     }
 }
 
+/// Returns the id of a peer from its bytes, in the form that people use.
+fn peer_text(bytes: &[u8]) -> Option<String> {
+    PeerId::from_bytes(bytes).ok().map(|peer| peer.to_string())
+}
+
 /// Packets that the super-packet becomes on a wire.
 fn n_segments(packet: &CapturedPacket<'_>) -> u32 {
     let VnetHeader {
@@ -184,7 +189,7 @@ mod tests {
     }
 
     fn super_packet(packet: &[u8]) -> PacketLine {
-        let peer = libp2p::PeerId::random().to_bytes();
+        let peer = PeerId::random().to_bytes();
         PacketLine::new(&CapturedPacket {
             vnet: VnetHeader {
                 gso_type: VnetHeader::GSO_TCPV4,

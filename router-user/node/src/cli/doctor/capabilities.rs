@@ -1,16 +1,16 @@
-//! What the process may do; a node started from the same place may do as much.
+//! Checks the capabilities of the process; a node started from the same place has the same ones.
 
-use super::Scene;
 use super::finding::Finding;
-use crate::node::privileges::{lacking, needed, told};
+use super::input::CheckInput;
+use crate::node::privileges::{described, missing, needed};
 
 const CHECK: &str = "capabilities";
 
-/// Looks at the process's own.
-pub(super) fn check(scene: &Scene) -> Vec<Finding> {
-    let needed = needed(&scene.config);
-    let lacking = match lacking(&needed) {
-        Ok(lacking) => lacking,
+/// Checks the capabilities of this process.
+pub(super) fn check(input: &CheckInput) -> Vec<Finding> {
+    let needed = needed(&input.config);
+    let missing = match missing(&needed) {
+        Ok(missing) => missing,
         Err(error) => {
             return vec![Finding::unknown(
                 CHECK,
@@ -18,13 +18,13 @@ pub(super) fn check(scene: &Scene) -> Vec<Finding> {
             )];
         }
     };
-    if lacking.is_empty() {
+    if missing.is_empty() {
         let names: Vec<_> = needed.iter().map(|one| one.name).collect();
         return vec![Finding::ok(CHECK, names.join(", "))];
     }
-    let detail = format!("this process lacks {}", told(&lacking));
-    if lacking.iter().all(|one| one.is_optional) {
+    let detail = format!("this process lacks {}", described(&missing));
+    if missing.iter().all(|one| one.is_optional) {
         return vec![Finding::warning(CHECK, detail)];
     }
-    vec![Finding::problem(CHECK, detail).mend("sudo stream-router doctor")]
+    vec![Finding::problem(CHECK, detail).fix("sudo stream-router doctor")]
 }

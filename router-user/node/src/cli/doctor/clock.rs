@@ -1,4 +1,5 @@
-//! The clock: handshakes hold at any plausible time, but logs, captures and handshake ages are only as right as it is.
+//! Checks the clock: handshakes work at any plausible time, but logs, captures and handshake ages are only as right as
+//! it is.
 #![expect(unsafe_code, reason = "adjtimex(2), which no crate we use wraps")]
 
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -8,16 +9,17 @@ use nix::libc;
 
 use super::finding::Finding;
 
-/// Peers' certificates hold from 1975 to 4096; a clock before this program was written has not been set.
+/// Earliest plausible time. Peers' certificates are valid from 1975 to 4096; a clock before this program was written is
+/// not set.
 const WRITTEN_AT_S: u64 = 1_767_225_600;
 
-/// Looks at the clock.
+/// Checks the clock.
 pub(super) fn check() -> Vec<Finding> {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     vec![judge(since.as_secs(), is_synchronised())]
 }
 
-/// Whether the kernel was told that its clock follows another one; no permission is needed to ask.
+/// Returns whether the kernel was told that its clock follows another one; no permission is needed to ask.
 fn is_synchronised() -> Result<bool, Errno> {
     // SAFETY: a structure of integers may be 0; `modes` 0 asks and sets nothing.
     let mut clock: libc::timex = unsafe { std::mem::zeroed() };
@@ -28,13 +30,13 @@ fn is_synchronised() -> Result<bool, Errno> {
 
 fn judge(now_s: u64, synchronised: Result<bool, Errno>) -> Finding {
     const CHECK: &str = "clock";
-    const MEND: &str = "timedatectl set-ntp true";
+    const FIX: &str = "timedatectl set-ntp true";
     if now_s < WRITTEN_AT_S {
         return Finding::problem(
             CHECK,
             format!("it says {now_s} seconds since 1970, which is long past; peers may refuse the handshake"),
         )
-        .mend(MEND);
+        .fix(FIX);
     }
     match synchronised {
         Ok(true) => Finding::ok(CHECK, "synchronised"),
@@ -42,7 +44,7 @@ fn judge(now_s: u64, synchronised: Result<bool, Errno>) -> Finding {
             CHECK,
             "no other clock keeps it right; the tunnel does not need that, but times of logs and captures do",
         )
-        .mend(MEND),
+        .fix(FIX),
         Err(errno) => Finding::unknown(
             CHECK,
             format!("the kernel does not say whether it is synchronised: {errno}"),

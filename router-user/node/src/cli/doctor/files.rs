@@ -1,14 +1,14 @@
-//! The configuration and the key file.
+//! Checks the configuration and the key file.
 
 use std::io;
 use std::path::Path;
 
-use super::Scene;
 use super::finding::Finding;
+use super::input::CheckInput;
 use crate::config::{Config, ConfigError};
 use stream_router::p2p::identity::{self, IdentityError};
 
-/// What loading the configuration gave; `None` without one.
+/// Judges the outcome of loading the configuration; `None` stands for no configuration.
 pub(super) fn configuration(file: Option<&Path>, loaded: Option<&Result<Config, ConfigError>>) -> Finding {
     const CHECK: &str = "configuration";
     let (Some(file), Some(loaded)) = (file, loaded) else {
@@ -45,15 +45,15 @@ pub(super) fn configuration(file: Option<&Path>, loaded: Option<&Result<Config, 
                     .map_or(String::new(), ToString::to_string)
             ),
         )
-        .mend(format!("stream-router check --config {file}")),
+        .fix(format!("stream-router check --config {file}")),
     }
 }
 
-/// Whether the node has an identity that is its own.
-pub(super) fn key(scene: &Scene) -> Option<Finding> {
-    let path = scene.config.node().key();
+/// Checks that the node has an identity that nobody else can use.
+pub(super) fn key(input: &CheckInput) -> Option<Finding> {
+    let path = input.config.node().key();
     let loaded = identity::load(path).map(|keypair| keypair.public().to_peer_id().to_string());
-    Some(judge_key(path, loaded, scene.file.is_some()))
+    Some(judge_key(path, loaded, input.file.is_some()))
 }
 
 fn judge_key(path: &Path, loaded: Result<String, IdentityError>, is_configured: bool) -> Finding {
@@ -66,7 +66,7 @@ fn judge_key(path: &Path, loaded: Result<String, IdentityError>, is_configured: 
     let detail = error.to_string();
     match error {
         IdentityError::Missing { .. } => {
-            let mend = match path.parent() {
+            let fix = match path.parent() {
                 Some(parent) if !parent.is_dir() => format!("mkdir -p {} && ", parent.display()),
                 _ => String::new(),
             };
@@ -76,13 +76,13 @@ fn judge_key(path: &Path, loaded: Result<String, IdentityError>, is_configured: 
             } else {
                 Finding::warning(CHECK, detail)
             };
-            finding.mend(format!("{mend}stream-router keygen --out {shown}"))
+            finding.fix(format!("{fix}stream-router keygen --out {shown}"))
         }
         IdentityError::Exposed { mode, .. } => Finding::problem(
             CHECK,
             format!("{shown} has mode {mode:04o}, so others than its owner can use it; a node refuses it"),
         )
-        .mend(format!("chmod 600 {shown}")),
+        .fix(format!("chmod 600 {shown}")),
         IdentityError::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
             Finding::unknown(
                 CHECK,
@@ -120,7 +120,7 @@ mod tests {
         assert_eq!(judge_key(path, missing(), false).verdict, Verdict::Warning);
         let finding = judge_key(path, missing(), true);
         assert_eq!(
-            (finding.verdict, finding.mend.as_deref()),
+            (finding.verdict, finding.fix.as_deref()),
             (
                 Verdict::Problem,
                 Some("mkdir -p /nowhere && stream-router keygen --out /nowhere/identity.key")
@@ -128,7 +128,7 @@ mod tests {
         );
         let finding = judge_key(path, exposed, true);
         assert_eq!(
-            (finding.verdict, finding.mend.as_deref()),
+            (finding.verdict, finding.fix.as_deref()),
             (Verdict::Problem, Some("chmod 600 /nowhere/identity.key"))
         );
         assert_eq!(judge_key(path, denied, true).verdict, Verdict::Unknown);

@@ -1,66 +1,66 @@
-//! What a check says.
+//! The result of a check.
 
 use serde::Serialize;
 
-/// How bad it is.
+/// How bad a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Verdict {
-    /// As it should be.
+    /// Nothing is wrong.
     Ok,
     /// A node runs, but not as well as it could.
     Warning,
     /// A node does not run, or part of its traffic goes nowhere.
     Problem,
-    /// It cannot be told from here.
+    /// The check could not be made.
     Unknown,
 }
 
 /// One line of the report.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(super) struct Finding {
-    /// Name of the check; it stays.
+    /// Name of the check, which does not change between versions.
     pub(super) check: &'static str,
-    /// The interface, address or file that it is about.
+    /// Interface, address or file that the finding is about.
     pub(super) subject: Option<String>,
-    /// How bad it is.
+    /// How bad a finding is.
     pub(super) verdict: Verdict,
     /// What was seen, and what it means.
     pub(super) detail: String,
-    /// A command that mends it.
-    pub(super) mend: Option<String>,
+    /// A command that fixes what is wrong.
+    pub(super) fix: Option<String>,
 }
 
 impl Finding {
-    /// As it should be.
+    /// Nothing is wrong.
     pub(super) fn ok(check: &'static str, detail: impl Into<String>) -> Self {
         Self::new(check, Verdict::Ok, detail.into())
     }
 
-    /// Not as good as it could be.
+    /// Makes a finding of something that could be better.
     pub(super) fn warning(check: &'static str, detail: impl Into<String>) -> Self {
         Self::new(check, Verdict::Warning, detail.into())
     }
 
-    /// Bad.
+    /// Makes a finding of a problem.
     pub(super) fn problem(check: &'static str, detail: impl Into<String>) -> Self {
         Self::new(check, Verdict::Problem, detail.into())
     }
 
-    /// Not to be told, and why.
+    /// Makes a finding of a check that could not be made, and why.
     pub(super) fn unknown(check: &'static str, detail: impl Into<String>) -> Self {
         Self::new(check, Verdict::Unknown, detail.into())
     }
 
-    /// The same, about something of several.
+    /// Sets which of several things the finding is about.
     pub(super) fn about(mut self, subject: impl Into<String>) -> Self {
         self.subject = Some(subject.into());
         self
     }
 
-    /// The same, with the command that mends it.
-    pub(super) fn mend(mut self, command: impl Into<String>) -> Self {
-        self.mend = Some(command.into());
+    /// Sets the command that fixes what is wrong.
+    pub(super) fn fix(mut self, command: impl Into<String>) -> Self {
+        self.fix = Some(command.into());
         self
     }
 
@@ -70,11 +70,11 @@ impl Finding {
             subject: None,
             verdict,
             detail,
-            mend: None,
+            fix: None,
         }
     }
 
-    /// A line, and another for the command.
+    /// Returns the line of the finding, and another line for the command.
     pub(super) fn text(&self) -> String {
         let verdict = match self.verdict {
             Verdict::Ok => "ok",
@@ -87,8 +87,8 @@ impl Finding {
             .as_ref()
             .map_or(String::new(), |subject| format!("{subject}: "));
         let mut text = format!("{verdict:<8} {:<18} {subject}{}\n", self.check, self.detail);
-        if let Some(mend) = &self.mend {
-            text += &format!("{:28}{mend}\n", "");
+        if let Some(fix) = &self.fix {
+            text += &format!("{:28}{fix}\n", "");
         }
         text
     }

@@ -1,7 +1,7 @@
-//! Whether this host's firewall lets peers in: the rules of nftables, followed for a new packet to each port.
+//! Checks whether this host's firewall lets peers in: follows the rules of nftables for a new packet to each port.
 //!
-//! What a rule asks that is not known beforehand, such as where a packet comes from, makes the answer "cannot tell", if it
-//! matters. Firewalls on the way are not looked at.
+//! What a rule asks that is not known beforehand, such as where a packet comes from, makes the answer "cannot tell", if
+//! it matters. Firewalls on the way are not looked at.
 
 mod ruleset;
 
@@ -9,19 +9,19 @@ use std::fs;
 use std::io;
 use std::process::Command;
 
-use super::Scene;
 use super::finding::Finding;
-use super::ports::Listen;
-use ruleset::{Arriving, Fate, Ruleset};
+use super::input::CheckInput;
+use super::ports::ListenAddress;
+use ruleset::{NewPacket, Ruleset, RulesetVerdict};
 
 const CHECK: &str = "firewall";
 
 /// Names of the tables of the old iptables, which nft does not show.
 const OLD_TABLES: [&str; 2] = ["/proc/net/ip_tables_names", "/proc/net/ip6_tables_names"];
 
-/// Follows the rules for every address that is listened on.
-pub(super) fn check(scene: &Scene) -> Vec<Finding> {
-    let listen = scene.config.node().listen().iter().filter_map(Listen::of);
+/// Follows the rules for every address that the node listens on.
+pub(super) fn check(input: &CheckInput) -> Vec<Finding> {
+    let listen = input.config.node().listen().iter().filter_map(ListenAddress::of);
     let listen: Vec<_> = listen
         .filter(|listen| !listen.at.ip().is_loopback() && listen.at.port() != 0)
         .collect();
@@ -55,31 +55,31 @@ fn read() -> Result<Ruleset, String> {
     Ruleset::parse(&listed.stdout)
 }
 
-fn judge(rules: &Ruleset, listen: Listen, has_old_tables: bool) -> Finding {
-    let arriving = Arriving {
+fn judge(rules: &Ruleset, listen: ListenAddress, has_old_tables: bool) -> Finding {
+    let packet = NewPacket {
         is_v4: listen.at.is_ipv4(),
         is_tcp: listen.is_tcp,
         port: listen.at.port(),
     };
-    let finding = match rules.fate(arriving) {
-        Fate::Dropped(chain) => {
-            Finding::problem(CHECK, format!("{chain} drops what peers send to it")).mend(format!(
+    let finding = match rules.verdict(packet) {
+        RulesetVerdict::Dropped(chain) => {
+            Finding::problem(CHECK, format!("{chain} drops what peers send to it")).fix(format!(
                 "nft insert rule {chain} {} dport {} accept",
                 listen.protocol(),
-                arriving.port
+                packet.port
             ))
         }
-        Fate::Unclear(chain) => Finding::unknown(
+        RulesetVerdict::Unclear(chain) => Finding::unknown(
             CHECK,
             format!("cannot tell: whether {chain} lets peers in depends on more than the port"),
         )
-        .mend(format!("nft list chain {chain}")),
-        Fate::Passed if has_old_tables => Finding::unknown(
+        .fix(format!("nft list chain {chain}")),
+        RulesetVerdict::Passed if has_old_tables => Finding::unknown(
             CHECK,
             "nftables lets it in; there are rules of the old iptables, which are not looked at",
         )
-        .mend("iptables-legacy -nvL"),
-        Fate::Passed => Finding::ok(CHECK, "no rule of this host drops what arrives"),
+        .fix("iptables-legacy -nvL"),
+        RulesetVerdict::Passed => Finding::ok(CHECK, "no rule of this host drops what arrives"),
     };
     finding.about(format!("{}/{}", listen.protocol(), listen.at))
 }
@@ -90,19 +90,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_drop_is_mended_by_a_rule_before_it() {
+    fn a_drop_is_fixed_by_a_rule_before_it() {
         let rules = Ruleset::parse(
             br#"{"nftables": [{"chain": {"family": "inet", "table": "filter", "name": "input",
             "type": "filter", "hook": "input", "policy": "drop"}}]}"#,
         )
         .unwrap();
-        let listen = Listen::of(&"/ip4/0.0.0.0/udp/4001/quic-v1".parse().unwrap()).unwrap();
+        let listen = ListenAddress::of(&"/ip4/0.0.0.0/udp/4001/quic-v1".parse().unwrap()).unwrap();
 
         let finding = judge(&rules, listen, false);
 
         assert_eq!(finding.verdict, Verdict::Problem);
         assert_eq!(
-            finding.mend.as_deref(),
+            finding.fix.as_deref(),
             Some("nft insert rule inet filter input udp dport 4001 accept")
         );
         let none = Ruleset::parse(br#"{"nftables": []}"#).unwrap();

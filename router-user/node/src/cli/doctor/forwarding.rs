@@ -1,12 +1,12 @@
-//! What the host does with packets that come out of the tunnel: reverse-path filter, forwarding, IPv6.
+//! Checks what the host does with packets that come out of the tunnel: reverse-path filter, forwarding, IPv6.
 
-use super::Scene;
 use super::finding::Finding;
+use super::input::CheckInput;
 use super::sysctl::read;
 
-/// Looks at the settings that hold for the device, or will when it is made.
-pub(super) fn check(scene: &Scene) -> Vec<Finding> {
-    let device = scene.config.device();
+/// Checks the settings that apply to the device, or will apply when it is made.
+pub(super) fn check(input: &CheckInput) -> Vec<Finding> {
+    let device = input.config.device();
     let own = |family: &str, name: &str| {
         let of_device = read(&format!("net.{family}.conf.{}.{name}", device.name()));
         of_device.or_else(|| read(&format!("net.{family}.conf.default.{name}")))
@@ -16,13 +16,13 @@ pub(super) fn check(scene: &Scene) -> Vec<Finding> {
         all.as_deref(),
         own("ipv4", "rp_filter").as_deref(),
     )];
-    let prefixes: Vec<_> = scene
+    let prefixes: Vec<_> = input
         .config
         .peers()
         .iter()
         .flat_map(|peer| peer.allowed_ips())
         .collect();
-    let has_gateway = !scene.config.gateways().is_empty();
+    let has_gateway = !input.config.gateways().is_empty();
     let families = [
         ("net.ipv4.ip_forward", true),
         (
@@ -41,7 +41,7 @@ pub(super) fn check(scene: &Scene) -> Vec<Finding> {
     findings
 }
 
-/// The kernel takes the larger of the two: 0 none, 1 strict, 2 loose.
+/// Judges the reverse-path filter. The kernel takes the larger of the two values: 0 none, 1 strict, 2 loose.
 fn judge_rp_filter(all: Option<&str>, own: Option<&str>) -> Finding {
     const CHECK: &str = "rp_filter";
     let (Some(all), Some(own)) = (all, own) else {
@@ -53,7 +53,7 @@ fn judge_rp_filter(all: Option<&str>, own: Option<&str>) -> Finding {
             CHECK,
             "strict: the host drops what comes from a peer's address that it routes elsewhere, without a trace",
         )
-        .mend("sysctl -w net.ipv4.conf.all.rp_filter=2"),
+        .fix("sysctl -w net.ipv4.conf.all.rp_filter=2"),
         _ => Finding::ok(CHECK, "loose"),
     }
 }
@@ -66,7 +66,7 @@ fn judge_forwarding(name: &'static str, value: Option<&str>, has_gateway: bool) 
             CHECK,
             "off: what peers answer to the gateway's network goes nowhere",
         )
-        .mend(format!("sysctl -w {name}=1")),
+        .fix(format!("sysctl -w {name}=1")),
         Some("0") => Finding::ok(CHECK, "off, as long as only this host itself uses the tunnel"),
         Some(_) => Finding::ok(CHECK, "on"),
     };
@@ -81,7 +81,7 @@ fn judge_ipv6(device: &str, disabled: Option<&str>) -> Finding {
             CHECK,
             format!("turned off, but {device} is to have an IPv6 address"),
         )
-        .mend("sysctl -w net.ipv6.conf.all.disable_ipv6=0 net.ipv6.conf.default.disable_ipv6=0"),
+        .fix("sysctl -w net.ipv6.conf.all.disable_ipv6=0 net.ipv6.conf.default.disable_ipv6=0"),
         None => Finding::problem(
             CHECK,
             format!("the kernel has none, but {device} is to have an IPv6 address"),
@@ -120,7 +120,7 @@ mod tests {
         assert_eq!(judged(None, true).verdict, Verdict::Unknown);
         let off = judged(Some("0"), true);
         assert_eq!(off.verdict, Verdict::Problem);
-        assert_eq!(off.mend.as_deref(), Some("sysctl -w net.ipv4.ip_forward=1"));
+        assert_eq!(off.fix.as_deref(), Some("sysctl -w net.ipv4.ip_forward=1"));
     }
 
     #[test]

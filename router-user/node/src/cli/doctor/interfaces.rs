@@ -1,19 +1,19 @@
-//! The interfaces: the device's name and MTU, offloads and MTU of those below the tunnel, XDP at gateways.
+//! Checks the interfaces: the device's name and MTU, offloads and MTU of those below the tunnel, XDP at gateways.
 
 use std::collections::BTreeSet;
 
 use libp2p::multiaddr::Protocol;
 
-use super::Scene;
 use super::finding::Finding;
-use super::node::Running;
+use super::input::CheckInput;
+use super::node::RunningNode;
 use crate::control::GatewayStatus;
-use crate::device::{Link, Netlink, NetlinkError, Offload, driver, has_offload};
+use crate::device::{Interface, Netlink, NetlinkError, Offload, driver, has_offload};
 
-/// QUIC begins with datagrams of 1200 bytes (RFC 9000, 14); with an IPv6 and a UDP header.
+/// Least MTU for QUIC, which begins with datagrams of 1200 bytes (RFC 9000, 14), here with an IPv6 and a UDP header.
 const QUIC_MIN_MTU: u32 = 1248;
 
-/// Without one of these the node's own segments are cut or glued packet by packet.
+/// Offloads without which the node's own segments are cut or joined packet by packet.
 const OFFLOADS: [(Offload, &str); 4] = [
     (Offload::TxChecksum, "tx"),
     (Offload::Tso, "tso"),
@@ -22,17 +22,17 @@ const OFFLOADS: [(Offload, &str); 4] = [
 ];
 
 /// An interface, and whether an XDP program is attached to it.
-struct Seen {
-    link: Option<Link>,
+struct InterfaceState {
+    link: Option<Interface>,
     has_xdp: bool,
 }
 
-/// Looks at the device, the `underlays` and the gateways.
+/// Checks the device, the `underlays` and the gateways.
 ///
 /// # Errors
 /// The system gives no runtime.
 pub(super) fn check(
-    scene: &Scene,
+    input: &CheckInput,
     underlays: &BTreeSet<String>,
 ) -> Result<Vec<Finding>, Box<dyn std::error::Error>> {
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -46,62 +46,62 @@ pub(super) fn check(
                 Some(link) => netlink.has_xdp(link.index).await?,
                 None => false,
             };
-            Ok::<_, NetlinkError>(Seen { link, has_xdp })
+            Ok::<_, NetlinkError>(InterfaceState { link, has_xdp })
         })
     };
-    let device = scene.config.device();
+    let device = input.config.device();
     let mut findings = vec![match look(device.name()) {
-        Ok(seen) => judge_device(device.name(), device.mtu(), seen.link.as_ref(), scene),
+        Ok(seen) => judge_device(device.name(), device.mtu(), seen.link.as_ref(), input),
         Err(error) => Finding::unknown("device", error.to_string()),
     }];
-    let has_quic = scene
+    let has_quic = input
         .config
         .peers()
         .iter()
         .flat_map(|peer| peer.addresses())
-        .chain(scene.config.node().listen())
+        .chain(input.config.node().listen())
         .any(|address| address.iter().any(|part| part == Protocol::QuicV1));
     for name in underlays {
         if name == "lo" {
             continue;
         }
         findings.push(offloads(name));
-        if let Ok(Seen { link: Some(link), .. }) = look(name) {
+        if let Ok(InterfaceState { link: Some(link), .. }) = look(name) {
             findings.push(judge_mtu(name, link.mtu, has_quic));
         }
     }
-    for gateway in scene.config.gateways() {
+    for gateway in input.config.gateways() {
         let name = gateway.interface();
         if !underlays.contains(name) {
             findings.push(offloads(name));
         }
-        let status = scene.running.status().map(|status| &status.gateways);
+        let status = input.running.status().map(|status| &status.gateways);
         let own = status.and_then(|all| all.iter().find(|one| one.interface == name));
         match look(name) {
-            Ok(seen) => findings.push(judge_gateway(name, &seen, own, &scene.running)),
+            Ok(seen) => findings.push(judge_gateway(name, &seen, own, &input.running)),
             Err(error) => findings.push(Finding::unknown("gateway", error.to_string()).about(name)),
         }
     }
     Ok(findings)
 }
 
-fn judge_device(name: &str, mtu: u32, link: Option<&Link>, scene: &Scene) -> Finding {
-    let owner = match &scene.running {
-        Running::Yes(status) if status.device.name == name => Owner::Node,
-        Running::Unknown => Owner::Unknown,
-        Running::Yes(_) | Running::No => Owner::Other,
+fn judge_device(name: &str, mtu: u32, link: Option<&Interface>, input: &CheckInput) -> Finding {
+    let owner = match &input.running {
+        RunningNode::Yes(status) if status.device.name == name => Owner::Node,
+        RunningNode::Unknown => Owner::Unknown,
+        RunningNode::Yes(_) | RunningNode::No => Owner::Other,
     };
     judge_device_of(name, mtu, link.map(|link| link.mtu), owner)
 }
 
-/// Whose an interface with the device's name would be.
+/// Owner of an interface with the device's name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Owner {
-    /// The running node's.
+    /// The interface is the running node's.
     Node,
-    /// Somebody else's.
+    /// The interface belongs to something else.
     Other,
-    /// Perhaps the running node's.
+    /// The interface may be the running node's.
     Unknown,
 }
 
@@ -112,7 +112,7 @@ fn judge_device_of(name: &str, mtu: u32, found_mtu: Option<u32>, owner: Owner) -
             CHECK,
             "the running node's device is not in this network namespace",
         )
-        .mend("nsenter --net --target PID stream-router doctor"),
+        .fix("nsenter --net --target PID stream-router doctor"),
         (None, Owner::Other | Owner::Unknown) => Finding::ok(CHECK, "the name is free"),
         (Some(_), Owner::Unknown) => Finding::unknown(
             CHECK,
@@ -122,14 +122,14 @@ fn judge_device_of(name: &str, mtu: u32, found_mtu: Option<u32>, owner: Owner) -
             CHECK,
             "the name is taken by an interface that is no running node's",
         )
-        .mend(format!("ip link delete {name}")),
+        .fix(format!("ip link delete {name}")),
         (Some(found), Owner::Node) if found != mtu => Finding::warning(
             CHECK,
             format!(
                 "it has an MTU of {found} and the configuration says {mtu}; a gateway goes by the latter"
             ),
         )
-        .mend(format!("ip link set dev {name} mtu {mtu}")),
+        .fix(format!("ip link set dev {name} mtu {mtu}")),
         (Some(_), Owner::Node) => Finding::ok(CHECK, format!("the running node's, MTU {mtu}")),
     };
     finding.about(name)
@@ -160,7 +160,7 @@ fn judge_offloads(name: &str, states: &[(&str, Option<bool>)]) -> Finding {
             CHECK,
             format!("off: {}; each costs CPU for every packet", off.join(", ")),
         )
-        .mend(format!("ethtool -K {name} {}", command.join(" ")))
+        .fix(format!("ethtool -K {name} {}", command.join(" ")))
     } else if unknown.is_empty() {
         Finding::ok(CHECK, words(Some(true)).join(", "))
     } else {
@@ -169,11 +169,11 @@ fn judge_offloads(name: &str, states: &[(&str, Option<bool>)]) -> Finding {
     finding.about(name)
 }
 
-/// Packets travel in streams, which are cut as the path needs it; only QUIC has a least size.
+/// Judges the MTU below the tunnel. Streams are cut as the path needs it; only QUIC has a least size.
 fn judge_mtu(name: &str, mtu: u32, has_quic: bool) -> Finding {
     const CHECK: &str = "mtu";
     let finding = if has_quic && mtu < QUIC_MIN_MTU {
-        Finding::problem(CHECK, format!("{mtu}: QUIC needs {QUIC_MIN_MTU} or more")).mend(format!(
+        Finding::problem(CHECK, format!("{mtu}: QUIC needs {QUIC_MIN_MTU} or more")).fix(format!(
             "ip link set dev {name} mtu {}",
             QUIC_MIN_MTU.next_multiple_of(16).max(1280)
         ))
@@ -186,15 +186,20 @@ fn judge_mtu(name: &str, mtu: u32, has_quic: bool) -> Finding {
     finding.about(name)
 }
 
-fn judge_gateway(name: &str, seen: &Seen, status: Option<&GatewayStatus>, running: &Running) -> Finding {
+fn judge_gateway(
+    name: &str,
+    seen: &InterfaceState,
+    status: Option<&GatewayStatus>,
+    running: &RunningNode,
+) -> Finding {
     const CHECK: &str = "gateway";
     let finding = match (&seen.link, status) {
-        (None, _) => Finding::problem(CHECK, "there is no such interface").mend("ip link show"),
+        (None, _) => Finding::problem(CHECK, "there is no such interface").fix("ip link show"),
         (Some(link), _) if link.ethernet_address.is_none() => {
-            Finding::problem(CHECK, "it is no Ethernet interface").mend("ip link show")
+            Finding::problem(CHECK, "it is no Ethernet interface").fix("ip link show")
         }
         (Some(link), _) if !link.up => {
-            Finding::problem(CHECK, "it is down").mend(format!("ip link set dev {name} up"))
+            Finding::problem(CHECK, "it is down").fix(format!("ip link set dev {name} up"))
         }
         (Some(_), Some(status)) if status.mode == "native" => {
             Finding::ok(CHECK, format!("captured in the driver, by {}", status.sink))
@@ -207,8 +212,8 @@ fn judge_gateway(name: &str, seen: &Seen, status: Option<&GatewayStatus>, runnin
                 status.reason.as_deref().unwrap_or("no reason given")
             ),
         )
-        .mend(format!("ethtool -K {name} rx-udp-gro-forwarding off")),
-        (Some(_), None) if seen.has_xdp && matches!(running, Running::Unknown) => Finding::unknown(
+        .fix(format!("ethtool -K {name} rx-udp-gro-forwarding off")),
+        (Some(_), None) if seen.has_xdp && matches!(running, RunningNode::Unknown) => Finding::unknown(
             CHECK,
             "an XDP program is attached; whether a node's cannot be told, as it may not be asked",
         ),
@@ -216,7 +221,7 @@ fn judge_gateway(name: &str, seen: &Seen, status: Option<&GatewayStatus>, runnin
             CHECK,
             "another XDP program is attached, and a node cannot attach its own",
         )
-        .mend(format!("ip link set dev {name} xdp off")),
+        .fix(format!("ip link set dev {name} xdp off")),
         (Some(_), None) => {
             let driver = driver(name).unwrap_or_else(|_| "of unknown name".to_owned());
             Finding::unknown(
@@ -240,11 +245,11 @@ mod tests {
         assert_eq!(judged(Some(1420), Owner::Node).verdict, Verdict::Ok);
         assert_eq!(judged(Some(1420), Owner::Unknown).verdict, Verdict::Unknown);
         assert_eq!(
-            judged(Some(1420), Owner::Other).mend.as_deref(),
+            judged(Some(1420), Owner::Other).fix.as_deref(),
             Some("ip link delete sr0")
         );
         assert_eq!(
-            judged(Some(1400), Owner::Node).mend.as_deref(),
+            judged(Some(1400), Owner::Node).fix.as_deref(),
             Some("ip link set dev sr0 mtu 1420")
         );
         assert_eq!(judged(None, Owner::Node).verdict, Verdict::Problem);
@@ -256,7 +261,7 @@ mod tests {
         let off = [("tso", Some(false)), ("gro", Some(true)), ("gso", Some(false))];
         assert_eq!(judge_offloads("u0", &on).verdict, Verdict::Ok);
         assert_eq!(
-            judge_offloads("u0", &off).mend.as_deref(),
+            judge_offloads("u0", &off).fix.as_deref(),
             Some("ethtool -K u0 tso on gso on")
         );
         assert_eq!(judge_offloads("u0", &[("tso", None)]).verdict, Verdict::Unknown);
@@ -267,21 +272,21 @@ mod tests {
         assert_eq!(judge_mtu("u0", 1200, false).verdict, Verdict::Ok);
         assert_eq!(judge_mtu("u0", 1248, true).verdict, Verdict::Ok);
         assert_eq!(
-            judge_mtu("u0", 1247, true).mend.as_deref(),
+            judge_mtu("u0", 1247, true).fix.as_deref(),
             Some("ip link set dev u0 mtu 1280")
         );
     }
 
     #[test]
     fn a_gateway_is_judged_by_its_interface_and_by_what_the_node_says() {
-        let link = Link {
+        let link = Interface {
             index: 1,
             name: "lan0".to_owned(),
             mtu: 1500,
             up: true,
             ethernet_address: Some([2; 6]),
         };
-        let seen = |link: Option<Link>, has_xdp| Seen { link, has_xdp };
+        let seen = |link: Option<Interface>, has_xdp| InterfaceState { link, has_xdp };
         let status = |mode: &str| GatewayStatus {
             interface: "lan0".to_owned(),
             mode: mode.to_owned(),
@@ -289,14 +294,14 @@ mod tests {
             sink: "ring buffer".to_owned(),
             sink_reason: None,
         };
-        let verdict = |seen: &Seen, status: Option<&GatewayStatus>| {
-            judge_gateway("lan0", seen, status, &Running::No).verdict
+        let verdict = |seen: &InterfaceState, status: Option<&GatewayStatus>| {
+            judge_gateway("lan0", seen, status, &RunningNode::No).verdict
         };
-        let down = Link {
+        let down = Interface {
             up: false,
             ..link.clone()
         };
-        let no_ethernet = Link {
+        let no_ethernet = Interface {
             ethernet_address: None,
             ..link.clone()
         };
@@ -306,7 +311,12 @@ mod tests {
         assert_eq!(verdict(&seen(Some(no_ethernet), false), None), Verdict::Problem);
         assert_eq!(verdict(&seen(Some(link.clone()), true), None), Verdict::Problem);
         assert_eq!(verdict(&seen(Some(link.clone()), false), None), Verdict::Unknown);
-        let unsure = judge_gateway("lan0", &seen(Some(link.clone()), true), None, &Running::Unknown);
+        let unsure = judge_gateway(
+            "lan0",
+            &seen(Some(link.clone()), true),
+            None,
+            &RunningNode::Unknown,
+        );
         assert_eq!(unsure.verdict, Verdict::Unknown);
         assert_eq!(
             verdict(&seen(Some(link.clone()), true), Some(&status("native"))),

@@ -1,4 +1,4 @@
-//! The running kernel: version, types, BPF file system, JIT.
+//! Checks the running kernel: version, types, BPF file system, JIT.
 
 use std::fs;
 use std::path::Path;
@@ -8,15 +8,15 @@ use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 use super::finding::Finding;
 use crate::kernel::BPFFS;
 
-/// `bpf_ringbuf_reserve_dynptr` came with it.
+/// Oldest kernel that runs the programs: `bpf_ringbuf_reserve_dynptr` came with it.
 const MIN_VERSION: (u32, u32) = (5, 19);
-/// UDP super-packets can be injected from it on.
+/// First kernel into which UDP super-packets can be injected.
 const UDP_OFFLOAD_VERSION: (u32, u32) = (6, 2);
 
 const BTF: &str = "/sys/kernel/btf/vmlinux";
 const JIT: &str = "/proc/sys/net/core/bpf_jit_enable";
 
-/// Looks at what needs no trying.
+/// Checks what can be told without a trial.
 pub(super) fn check() -> Vec<Finding> {
     let release = nix::sys::utsname::uname().ok();
     let release = release.map(|name| name.release().to_string_lossy().into_owned());
@@ -83,7 +83,7 @@ fn judge_bpffs(is_mounted: bool) -> Finding {
                 "no BPF file system at {BPFFS}: programs and maps are not pinned, bpftool cannot look at them"
             ),
         )
-        .mend(format!("mount -t bpf bpf {BPFFS}"))
+        .fix(format!("mount -t bpf bpf {BPFFS}"))
     }
 }
 
@@ -94,7 +94,7 @@ fn judge_jit(value: &str) -> Finding {
             CHECK,
             "eBPF programs are interpreted: each packet takes several times as long",
         )
-        .mend("sysctl -w net.core.bpf_jit_enable=1"),
+        .fix("sysctl -w net.core.bpf_jit_enable=1"),
         _ => Finding::ok(CHECK, "eBPF programs are compiled"),
     }
 }
@@ -125,7 +125,7 @@ mod tests {
         assert_eq!(judge_btf(false).verdict, Verdict::Warning);
         assert_eq!(judge_bpffs(true).verdict, Verdict::Ok);
         let bpffs = judge_bpffs(false);
-        assert_eq!(bpffs.mend.as_deref(), Some("mount -t bpf bpf /sys/fs/bpf"));
+        assert_eq!(bpffs.fix.as_deref(), Some("mount -t bpf bpf /sys/fs/bpf"));
         assert_eq!(judge_jit("1").verdict, Verdict::Ok);
         assert_eq!(judge_jit("0").verdict, Verdict::Warning);
     }

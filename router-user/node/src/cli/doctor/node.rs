@@ -1,4 +1,4 @@
-//! Whether a node runs here already.
+//! Checks whether a node runs here already.
 
 use std::fs;
 use std::io;
@@ -6,23 +6,23 @@ use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 
 use super::finding::Finding;
-use crate::cli::ask::wait;
+use crate::cli::request::wait;
 use crate::cli::units::seconds;
 use crate::control::{ControlError, Status, fetch};
 
-/// Who answers at the control socket.
+/// The answer at the control socket.
 #[derive(Debug)]
-pub(super) enum Running {
-    /// A node.
+pub(super) enum RunningNode {
+    /// A node answers.
     Yes(Box<Status>),
-    /// Nobody.
+    /// No node answers.
     No,
-    /// It may not be asked.
+    /// The process may not ask.
     Unknown,
 }
 
-impl Running {
-    /// What the running node says of itself.
+impl RunningNode {
+    /// Returns the status of the running node.
     pub(super) fn status(&self) -> Option<&Status> {
         match self {
             Self::Yes(status) => Some(status),
@@ -31,31 +31,31 @@ impl Running {
     }
 }
 
-/// What stands in the place of the control socket.
+/// What is at the path of the control socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
+enum SocketPlace {
     Nothing,
     Socket,
     Other,
 }
 
-/// Asks whoever is at `socket`.
+/// Asks the node at `socket`.
 ///
 /// # Errors
 /// The system gives no runtime.
-pub(super) fn look(socket: &Path) -> Result<(Running, Finding), Box<dyn std::error::Error>> {
+pub(super) fn look(socket: &Path) -> Result<(RunningNode, Finding), Box<dyn std::error::Error>> {
     let place = match fs::symlink_metadata(socket) {
-        Ok(metadata) if metadata.file_type().is_socket() => Place::Socket,
-        Ok(_) => Place::Other,
+        Ok(metadata) if metadata.file_type().is_socket() => SocketPlace::Socket,
+        Ok(_) => SocketPlace::Other,
         // No permission for the directory shows when it is asked.
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Place::Socket,
-        Err(_) => Place::Nothing,
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => SocketPlace::Socket,
+        Err(_) => SocketPlace::Nothing,
     };
     let answer = wait(async { Ok(fetch::<Status>(socket, "").await) })?;
     Ok(judge(socket, place, answer))
 }
 
-fn judge(socket: &Path, place: Place, answer: Result<Status, ControlError>) -> (Running, Finding) {
+fn judge(socket: &Path, place: SocketPlace, answer: Result<Status, ControlError>) -> (RunningNode, Finding) {
     const CHECK: &str = "node";
     let shown = socket.display();
     let finding = match (answer, place) {
@@ -68,19 +68,19 @@ fn judge(socket: &Path, place: Place, answer: Result<Status, ControlError>) -> (
                 status.connected_peers,
                 status.configured_peers
             );
-            return (Running::Yes(Box::new(status)), Finding::ok(CHECK, detail));
+            return (RunningNode::Yes(Box::new(status)), Finding::ok(CHECK, detail));
         }
         (Err(ControlError::NoPermission { .. }), _) => {
             let finding = Finding::unknown(CHECK, format!("no permission for {shown}; run doctor as root"));
-            return (Running::Unknown, finding);
+            return (RunningNode::Unknown, finding);
         }
-        (Err(_), Place::Nothing) => Finding::ok(CHECK, format!("none runs with {shown}")),
-        (Err(_), Place::Other) => Finding::problem(
+        (Err(_), SocketPlace::Nothing) => Finding::ok(CHECK, format!("none runs with {shown}")),
+        (Err(_), SocketPlace::Other) => Finding::problem(
             CHECK,
             format!("{shown} is no socket; a node does not start over it"),
         )
-        .mend(format!("rm {shown}")),
-        (Err(ControlError::NoNode { source, .. }), Place::Socket)
+        .fix(format!("rm {shown}")),
+        (Err(ControlError::NoNode { source, .. }), SocketPlace::Socket)
             if source.kind() == io::ErrorKind::ConnectionRefused =>
         {
             Finding::ok(
@@ -88,11 +88,11 @@ fn judge(socket: &Path, place: Place, answer: Result<Status, ControlError>) -> (
                 format!("none runs; {shown} is left from one that was killed, the next takes its place"),
             )
         }
-        (Err(error), Place::Socket) => {
-            Finding::problem(CHECK, error.to_string()).mend(format!("ss -xlp src {shown}"))
+        (Err(error), SocketPlace::Socket) => {
+            Finding::problem(CHECK, error.to_string()).fix(format!("ss -xlp src {shown}"))
         }
     };
-    (Running::No, finding)
+    (RunningNode::No, finding)
 }
 
 #[cfg(test)]
@@ -116,23 +116,23 @@ mod tests {
         let verdict = |place, answer| judge(path, place, answer).1.verdict;
 
         assert_eq!(
-            verdict(Place::Nothing, silent(io::ErrorKind::NotFound)),
+            verdict(SocketPlace::Nothing, silent(io::ErrorKind::NotFound)),
             Verdict::Ok
         );
         assert_eq!(
-            verdict(Place::Socket, silent(io::ErrorKind::ConnectionRefused)),
+            verdict(SocketPlace::Socket, silent(io::ErrorKind::ConnectionRefused)),
             Verdict::Ok
         );
         assert_eq!(
-            verdict(Place::Socket, silent(io::ErrorKind::TimedOut)),
+            verdict(SocketPlace::Socket, silent(io::ErrorKind::TimedOut)),
             Verdict::Problem
         );
         assert_eq!(
-            verdict(Place::Other, silent(io::ErrorKind::ConnectionRefused)),
+            verdict(SocketPlace::Other, silent(io::ErrorKind::ConnectionRefused)),
             Verdict::Problem
         );
-        let (running, finding) = judge(path, Place::Socket, denied);
-        assert!(matches!(running, Running::Unknown));
+        let (running, finding) = judge(path, SocketPlace::Socket, denied);
+        assert!(matches!(running, RunningNode::Unknown));
         assert_eq!(finding.verdict, Verdict::Unknown);
     }
 }

@@ -1,4 +1,4 @@
-//! The addresses to listen on: free, or served by the node that runs.
+//! Checks the addresses to listen on: each is free, or served by the running node.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
@@ -6,19 +6,19 @@ use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
 use libp2p::Multiaddr;
 use libp2p::multiaddr::Protocol;
 
-use super::Scene;
 use super::finding::Finding;
-use super::node::Running;
+use super::input::CheckInput;
+use super::node::RunningNode;
 
-/// An address to listen on, apart.
+/// An address to listen on, taken apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Listen {
+pub(super) struct ListenAddress {
     pub(super) is_tcp: bool,
     pub(super) at: SocketAddr,
 }
 
-impl Listen {
-    /// Reads a multiaddress of ours.
+impl ListenAddress {
+    /// Reads a multiaddress of the configuration.
     pub(super) fn of(address: &Multiaddr) -> Option<Self> {
         let mut parts = address.iter();
         let ip: IpAddr = match parts.next()? {
@@ -37,12 +37,12 @@ impl Listen {
         })
     }
 
-    /// The protocol's name.
+    /// Returns the protocol's name.
     pub(super) fn protocol(self) -> &'static str {
         if self.is_tcp { "tcp" } else { "udp" }
     }
 
-    /// Takes the address for a moment.
+    /// Binds the address for a moment.
     fn try_bind(self) -> io::Result<()> {
         if self.is_tcp {
             TcpListener::bind(self.at).map(drop)
@@ -52,18 +52,18 @@ impl Listen {
     }
 }
 
-/// Looks at every address of the configuration.
-pub(super) fn check(scene: &Scene) -> Vec<Finding> {
-    let served: Vec<_> = scene
+/// Checks every address of the configuration.
+pub(super) fn check(input: &CheckInput) -> Vec<Finding> {
+    let served: Vec<_> = input
         .running
         .status()
         .into_iter()
         .flat_map(|status| &status.listen)
-        .filter_map(|address| Listen::of(&address.parse().ok()?))
+        .filter_map(|address| ListenAddress::of(&address.parse().ok()?))
         .collect();
     let mut findings = Vec::new();
-    for address in scene.config.node().listen() {
-        let Some(listen) = Listen::of(address) else {
+    for address in input.config.node().listen() {
+        let Some(listen) = ListenAddress::of(address) else {
             continue;
         };
         let is_served = served
@@ -72,14 +72,14 @@ pub(super) fn check(scene: &Scene) -> Vec<Finding> {
         let finding = if is_served {
             Finding::ok("listen", "served by the running node")
         } else {
-            judge(listen, listen.try_bind(), &scene.running)
+            judge(listen, listen.try_bind(), &input.running)
         };
         findings.push(finding.about(address.to_string()));
     }
     findings
 }
 
-fn judge(listen: Listen, bound: io::Result<()>, running: &Running) -> Finding {
+fn judge(listen: ListenAddress, bound: io::Result<()>, running: &RunningNode) -> Finding {
     const CHECK: &str = "listen";
     let Err(error) = bound else {
         return Finding::ok(CHECK, "free");
@@ -87,18 +87,18 @@ fn judge(listen: Listen, bound: io::Result<()>, running: &Running) -> Finding {
     let flags = if listen.is_tcp { "-ltnp" } else { "-lunp" };
     let who = format!("ss {flags} 'sport = :{}'", listen.at.port());
     match error.kind() {
-        io::ErrorKind::AddrInUse if matches!(running, Running::Unknown) => Finding::unknown(
+        io::ErrorKind::AddrInUse if matches!(running, RunningNode::Unknown) => Finding::unknown(
             CHECK,
             "taken; whether by the node cannot be told, as it may not be asked",
         )
-        .mend(who),
-        io::ErrorKind::AddrInUse => Finding::problem(CHECK, "taken by another program").mend(who),
+        .fix(who),
+        io::ErrorKind::AddrInUse => Finding::problem(CHECK, "taken by another program").fix(who),
         io::ErrorKind::AddrNotAvailable => {
             Finding::problem(CHECK, format!("{} is no address of this host", listen.at.ip()))
-                .mend("ip address show")
+                .fix("ip address show")
         }
         io::ErrorKind::PermissionDenied => {
-            Finding::problem(CHECK, "no permission for a port so low").mend(format!(
+            Finding::problem(CHECK, "no permission for a port so low").fix(format!(
                 "sysctl -w net.ipv4.ip_unprivileged_port_start={}",
                 listen.at.port()
             ))
@@ -112,8 +112,8 @@ mod tests {
     use super::super::finding::Verdict;
     use super::*;
 
-    fn listen(address: &str) -> Listen {
-        Listen::of(&address.parse().unwrap()).unwrap()
+    fn listen(address: &str) -> ListenAddress {
+        ListenAddress::of(&address.parse().unwrap()).unwrap()
     }
 
     #[test]
@@ -132,15 +132,15 @@ mod tests {
         let port = taken.local_addr().unwrap().port();
         let listen = listen(&format!("/ip4/127.0.0.1/tcp/{port}"));
 
-        let finding = judge(listen, listen.try_bind(), &Running::No);
+        let finding = judge(listen, listen.try_bind(), &RunningNode::No);
 
         assert_eq!(finding.verdict, Verdict::Problem);
-        assert_eq!(finding.mend, Some(format!("ss -ltnp 'sport = :{port}'")));
-        let unsure = judge(listen, listen.try_bind(), &Running::Unknown);
+        assert_eq!(finding.fix, Some(format!("ss -ltnp 'sport = :{port}'")));
+        let unsure = judge(listen, listen.try_bind(), &RunningNode::Unknown);
         assert_eq!(unsure.verdict, Verdict::Unknown);
         drop(taken);
         assert_eq!(
-            judge(listen, listen.try_bind(), &Running::No).verdict,
+            judge(listen, listen.try_bind(), &RunningNode::No).verdict,
             Verdict::Ok
         );
     }
@@ -149,7 +149,7 @@ mod tests {
     fn an_address_of_another_host_is_a_problem() {
         let other = listen("/ip4/203.0.113.1/udp/4001/quic-v1");
         assert_eq!(
-            judge(other, other.try_bind(), &Running::No).detail,
+            judge(other, other.try_bind(), &RunningNode::No).detail,
             "203.0.113.1 is no address of this host"
         );
     }

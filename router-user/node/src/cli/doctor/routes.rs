@@ -1,4 +1,4 @@
-//! The ways to the peers: for each address that is dialled a route, and not through the tunnel itself.
+//! Checks the routes to the peers: each address that is dialled has one, and not through the tunnel itself.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -9,44 +9,44 @@ use libp2p::multiaddr::Protocol;
 use nix::errno::Errno;
 use nix::ifaddrs::getifaddrs;
 
-use super::Scene;
 use super::finding::Finding;
+use super::input::CheckInput;
 
-/// Nobody's (RFC 5737): where it would go is where the default route leads.
+/// An address that no host has (RFC 5737): its route is the default route.
 const ANYWHERE: IpAddr = IpAddr::V4(Ipv4Addr::new(203, 0, 113, 1));
 const ANY_PORT: u16 = 9;
 
-/// How packets to an address leave the host.
+/// The route that packets to an address take.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Way {
+struct HostRoute {
     source: IpAddr,
     /// The interface that has the source address.
     interface: Option<String>,
 }
 
-/// Looks at every address; returns also the interfaces that the peers are reached through, or the one of the default
+/// Checks every address. Returns also the interfaces through which the peers are reached, or that of the default
 /// route for a node that dials nobody.
-pub(super) fn check(scene: &Scene) -> (Vec<Finding>, BTreeSet<String>) {
-    let device = scene.config.device().name();
+pub(super) fn check(input: &CheckInput) -> (Vec<Finding>, BTreeSet<String>) {
+    let device = input.config.device().name();
     let mut underlays = BTreeSet::new();
     let mut findings = Vec::new();
-    for address in scene.config.peers().iter().flat_map(|peer| peer.addresses()) {
+    for address in input.config.peers().iter().flat_map(|peer| peer.addresses()) {
         let Some(ip) = ip_of(address) else { continue };
-        let way = way_to(ip);
-        if let Ok(Way {
+        let route = route_to(ip);
+        if let Ok(HostRoute {
             interface: Some(interface),
             ..
-        }) = &way
+        }) = &route
             && interface != device
         {
             underlays.insert(interface.clone());
         }
-        findings.push(judge(&address.to_string(), ip, way, device));
+        findings.push(judge(&address.to_string(), ip, route, device));
     }
     if findings.is_empty()
-        && let Ok(way) = way_to(ANYWHERE)
+        && let Ok(route) = route_to(ANYWHERE)
     {
-        underlays.extend(way.interface.filter(|interface| interface != device));
+        underlays.extend(route.interface.filter(|interface| interface != device));
     }
     (findings, underlays)
 }
@@ -59,8 +59,8 @@ fn ip_of(address: &Multiaddr) -> Option<IpAddr> {
     })
 }
 
-/// Connecting a datagram socket looks the route up and sends nothing.
-fn way_to(ip: IpAddr) -> io::Result<Way> {
+/// Looks the route to `ip` up by connecting a datagram socket, which sends nothing.
+fn route_to(ip: IpAddr) -> io::Result<HostRoute> {
     let any: IpAddr = match ip {
         IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
         IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
@@ -68,7 +68,7 @@ fn way_to(ip: IpAddr) -> io::Result<Way> {
     let socket = UdpSocket::bind(SocketAddr::new(any, 0))?;
     socket.connect(SocketAddr::new(ip, ANY_PORT))?;
     let source = socket.local_addr()?.ip();
-    Ok(Way {
+    Ok(HostRoute {
         interface: interface_with(source),
         source,
     })
@@ -83,18 +83,18 @@ fn interface_with(address: IpAddr) -> Option<String> {
     })
 }
 
-fn judge(address: &str, ip: IpAddr, way: io::Result<Way>, device: &str) -> Finding {
+fn judge(address: &str, ip: IpAddr, route: io::Result<HostRoute>, device: &str) -> Finding {
     const CHECK: &str = "peer_route";
-    let finding = match way {
-        Ok(Way {
+    let finding = match route {
+        Ok(HostRoute {
             interface: Some(interface),
             ..
         }) if interface == device => Finding::problem(
             CHECK,
             format!("leads through {device}, the tunnel itself; the peer's address needs a route outside it"),
         )
-        .mend(format!("ip route add {ip} via GATEWAY")),
-        Ok(Way { source, interface }) => Finding::ok(
+        .fix(format!("ip route add {ip} via GATEWAY")),
+        Ok(HostRoute { source, interface }) => Finding::ok(
             CHECK,
             format!(
                 "through {} from {source}",
@@ -110,10 +110,10 @@ fn judge(address: &str, ip: IpAddr, way: io::Result<Way>, device: &str) -> Findi
             ];
             let errno = error.raw_os_error().map(Errno::from_raw);
             if errno.is_some_and(|errno| no_route.contains(&errno)) {
-                Finding::problem(CHECK, "no route to it").mend(format!("ip route add {ip} via GATEWAY"))
+                Finding::problem(CHECK, "no route to it").fix(format!("ip route add {ip} via GATEWAY"))
             } else {
-                Finding::problem(CHECK, format!("the kernel refuses the way there: {error}"))
-                    .mend(format!("ip route get {ip}"))
+                Finding::problem(CHECK, format!("the kernel refuses the route there: {error}"))
+                    .fix(format!("ip route get {ip}"))
             }
         }
     };
@@ -129,12 +129,12 @@ mod tests {
     fn a_way_is_judged_by_where_it_leads() {
         let ip = IpAddr::from([192, 0, 2, 2]);
         let through = |name: &str| {
-            Ok(Way {
+            Ok(HostRoute {
                 source: [192, 0, 2, 1].into(),
                 interface: Some(name.to_owned()),
             })
         };
-        let verdict = |way| judge("/ip4/192.0.2.2/tcp/4001", ip, way, "sr0").verdict;
+        let verdict = |route| judge("/ip4/192.0.2.2/tcp/4001", ip, route, "sr0").verdict;
 
         assert_eq!(verdict(through("eth0")), Verdict::Ok);
         assert_eq!(verdict(through("sr0")), Verdict::Problem);
@@ -146,7 +146,7 @@ mod tests {
 
     #[test]
     fn the_own_host_is_reached_through_loopback() {
-        let way = way_to(Ipv4Addr::LOCALHOST.into()).unwrap();
-        assert_eq!(way.interface.as_deref(), Some("lo"));
+        let route = route_to(Ipv4Addr::LOCALHOST.into()).unwrap();
+        assert_eq!(route.interface.as_deref(), Some("lo"));
     }
 }

@@ -1,22 +1,23 @@
-//! Settings of the kernel that cost throughput when they are small.
+//! Checks settings of the kernel that cost throughput when they are small.
 
 use std::fs;
 
 use libp2p::multiaddr::Protocol;
 
-use super::Scene;
 use super::finding::Finding;
+use super::input::CheckInput;
 
-/// What a QUIC socket needs so that a burst is not lost: some milliseconds at several Gbit/s.
+/// Buffer that a QUIC socket needs so that a burst is not lost: some milliseconds at several Gbit/s.
 const QUIC_BUFFER_BYTES: u64 = 4 * 1024 * 1024;
 
-/// What a TCP connection needs for 1 Gbit/s over a round trip of 30 ms; the kernel's own default is more.
+/// Buffer that a TCP connection needs for 1 Gbit/s over a round trip of 30 ms; the kernel's own default is more.
 const TCP_BUFFER_BYTES: u64 = 4 * 1024 * 1024;
 
-/// Looks at the buffers of sockets. QUIC's get the default size, as libp2p asks for none: `rmem_max` alone changes nothing.
-pub(super) fn check(scene: &Scene) -> Vec<Finding> {
-    let peers = scene.config.peers().iter().flat_map(|peer| peer.addresses());
-    let has_quic = scene
+/// Checks the buffers of sockets. QUIC sockets get the default size, as libp2p asks for none: `rmem_max` alone changes
+/// nothing.
+pub(super) fn check(input: &CheckInput) -> Vec<Finding> {
+    let peers = input.config.peers().iter().flat_map(|peer| peer.addresses());
+    let has_quic = input
         .config
         .node()
         .listen()
@@ -35,7 +36,7 @@ pub(super) fn check(scene: &Scene) -> Vec<Finding> {
     findings
 }
 
-/// The value of a setting; `None` if it is not there or may not be read.
+/// Returns the value of a setting; `None` if it is not there or may not be read.
 pub(super) fn read(name: &str) -> Option<String> {
     let path = format!("/proc/sys/{}", name.replace('.', "/"));
     fs::read_to_string(path).ok().map(|text| text.trim().to_owned())
@@ -54,10 +55,10 @@ fn judge_quic(name: &'static str, value: Option<&str>) -> Finding {
         format!("{bytes} bytes: QUIC loses packets under load; a node takes it over at its next start"),
     )
     .about(name)
-    .mend(format!("sysctl -w {name}={QUIC_BUFFER_BYTES}"))
+    .fix(format!("sysctl -w {name}={QUIC_BUFFER_BYTES}"))
 }
 
-/// The three values are the least, the first and the most bytes of a socket.
+/// Judges the three values of a TCP buffer: the least, the first and the most bytes of a socket.
 fn judge_tcp(name: &'static str, value: Option<&str>) -> Finding {
     const CHECK: &str = "tcp_buffers";
     let values: Vec<&str> = value.unwrap_or_default().split_whitespace().collect();
@@ -73,7 +74,7 @@ fn judge_tcp(name: &'static str, value: Option<&str>) -> Finding {
             format!("up to {bytes} bytes: too few for a fast path with a long round trip"),
         )
         .about(name)
-        .mend(format!("sysctl -w {name}=\"{least} {first} {TCP_BUFFER_BYTES}\"")),
+        .fix(format!("sysctl -w {name}=\"{least} {first} {TCP_BUFFER_BYTES}\"")),
         Err(_no_number) => Finding::unknown(CHECK, "cannot be read").about(name),
     }
 }
@@ -96,7 +97,7 @@ mod tests {
         let small = judge_quic("net.core.rmem_default", Some("212992"));
         assert_eq!(small.verdict, Verdict::Warning);
         assert_eq!(
-            small.mend.as_deref(),
+            small.fix.as_deref(),
             Some("sysctl -w net.core.rmem_default=4194304")
         );
         assert_eq!(
@@ -105,7 +106,7 @@ mod tests {
         );
         let small = judge_tcp("net.ipv4.tcp_rmem", Some("4096\t131072\t212992"));
         assert_eq!(
-            small.mend.as_deref(),
+            small.fix.as_deref(),
             Some("sysctl -w net.ipv4.tcp_rmem=\"4096 131072 4194304\"")
         );
         assert_eq!(

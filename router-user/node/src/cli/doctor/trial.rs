@@ -1,23 +1,24 @@
-//! What can only be told by trying: device, programs and hook, made in a network namespace that ends with the trial.
+//! Checks by trial what cannot be told otherwise: makes device, programs and hook in a network namespace that ends with
+//! it.
 
 use std::error::Error;
 use std::time::Duration;
 
 use nix::sched::{CloneFlags, unshare};
 
-use super::Scene;
 use super::finding::Finding;
+use super::input::CheckInput;
 use crate::config::Sink;
 use crate::device::{Device, DeviceError, DeviceSettings, TunError};
 use crate::kernel::{Kernel, KernelConfig, KernelError, SocketPool};
 
 const DEVICE: &str = "sr-doctor";
 const MTU: u32 = 1420;
-/// As small as may be: it is memory for nothing.
-const MAX_CONNECTIONS: u32 = 4096;
+/// Flows in the trial's table, as few as possible: the memory is not used.
+const MAX_FLOWS: u32 = 4096;
 const RING_BYTES: u32 = 1 << 20;
 
-/// What trying gave; `None` for what was not tried.
+/// The outcome of the trial; `None` for what was not tried.
 #[derive(Debug, Default)]
 struct Trial {
     /// Why no namespace could be made.
@@ -29,9 +30,9 @@ struct Trial {
     sockets: Option<std::io::Result<()>>,
 }
 
-/// Tries, and takes everything down again.
-pub(super) fn check(scene: &Scene) -> Vec<Finding> {
-    let gateways = scene.config.gateways();
+/// Makes everything, removes it again, and judges the outcome.
+pub(super) fn check(input: &CheckInput) -> Vec<Finding> {
+    let gateways = input.config.gateways();
     let with_gateway = !gateways.is_empty();
     let with_sockets = gateways.iter().any(|gateway| gateway.sink() != Sink::Ring);
     // A thread of its own: the namespace is the thread's, and goes with it.
@@ -68,7 +69,7 @@ impl Trial {
             ring_bytes: RING_BYTES,
             device_mtu: MTU,
             conn_ttl: Duration::from_secs(5),
-            max_connections: MAX_CONNECTIONS,
+            max_connections: MAX_FLOWS,
             // No BPF file system, so nothing is pinned.
             bpffs: "/proc".into(),
         });
@@ -127,7 +128,7 @@ impl Trial {
 fn judge_device(error: &DeviceError) -> Finding {
     let finding = Finding::problem("tun", chain(error));
     match error {
-        DeviceError::Tun(TunError::NoDriver(_)) => finding.mend("modprobe tun"),
+        DeviceError::Tun(TunError::NoDriver(_)) => finding.fix("modprobe tun"),
         _ => finding,
     }
 }
@@ -135,16 +136,16 @@ fn judge_device(error: &DeviceError) -> Finding {
 fn judge_refusal(check: &'static str, error: &KernelError) -> Finding {
     match error {
         KernelError::NotPermitted(_) => {
-            Finding::problem(check, error.to_string()).mend("sudo stream-router doctor")
+            Finding::problem(check, error.to_string()).fix("sudo stream-router doctor")
         }
         KernelError::Attach { .. } => {
-            Finding::problem(check, chain(error)).mend("modprobe -a sch_ingress cls_bpf")
+            Finding::problem(check, chain(error)).fix("modprobe -a sch_ingress cls_bpf")
         }
         _ => Finding::problem(check, chain(error)),
     }
 }
 
-/// An error with its causes; the verifier's last word is enough of what it says.
+/// Returns the text of an error with its causes. Of a long one, such as the verifier's, the beginning is enough.
 fn chain(error: &(dyn Error + 'static)) -> String {
     const MAX_CHARS: usize = 400;
     let mut text = error.to_string();
@@ -184,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_is_named_with_what_mends_it() {
+    fn a_refusal_is_named_with_what_fixes_it() {
         let no_driver = DeviceError::Tun(TunError::NoDriver(io::ErrorKind::NotFound.into()));
         let attach = KernelError::Attach {
             device: DEVICE.to_owned(),
@@ -200,12 +201,12 @@ mod tests {
         };
 
         let findings = trial.judge();
-        let mends: Vec<_> = findings
+        let fixes: Vec<_> = findings
             .iter()
-            .map(|one| (one.check, one.mend.as_deref()))
+            .map(|one| (one.check, one.fix.as_deref()))
             .collect();
         assert_eq!(
-            mends,
+            fixes,
             [
                 ("tun", Some("modprobe tun")),
                 ("programs", None),

@@ -2,46 +2,46 @@
 
 use std::cmp::Ordering;
 
-use crate::cli::table::Side;
+use crate::cli::table::Alignment;
 
-/// Between two columns.
+/// Width of the gap between two columns.
 pub(super) const SPACING: u16 = 1;
 
-/// A column with less than this shows nothing that can be read.
+/// Least width of a column that can be read.
 const MIN_WIDTH: u16 = 6;
 
 /// A column of a pane.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Column {
-    /// Its heading.
+    /// Heading of the column.
     pub(super) title: &'static str,
-    /// Where its text stands.
-    pub(super) side: Side,
-    /// Those of a low rank are left out last; those of rank 0 never.
+    /// Alignment of the text.
+    pub(super) side: Alignment,
+    /// Columns of a high rank are left out first; those of rank 0 never.
     pub(super) rank: u8,
-    /// It may be cut down to this width.
+    /// Width that the column may be cut down to.
     pub(super) least: Option<u16>,
 }
 
 /// A field of a row.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Cell {
-    /// What is shown.
+    /// Text that is shown.
     pub(super) text: String,
-    /// What it is ordered by.
+    /// Key that the row is ordered by.
     pub(super) key: Key,
-    /// What it means.
+    /// Meaning, which decides the colour.
     pub(super) tone: Tone,
 }
 
 /// What a cell is ordered by.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Key {
-    /// It has no value, and stands at the end in either order.
+    /// The cell has no value, and comes last in either order.
     Missing,
-    /// Most comes first.
+    /// A number; the largest comes first.
     Number(f64),
-    /// In the order of letters.
+    /// A text, in alphabetical order.
     Text,
 }
 
@@ -66,7 +66,7 @@ pub(super) struct Row {
 pub(super) struct Order {
     /// Index of a column.
     pub(super) column: usize,
-    /// The other way round.
+    /// Whether the order is reversed.
     pub(super) reversed: bool,
 }
 
@@ -74,7 +74,7 @@ impl Column {
     pub(super) const fn text(title: &'static str, rank: u8) -> Self {
         Self {
             title,
-            side: Side::Left,
+            side: Alignment::Left,
             rank,
             least: None,
         }
@@ -83,7 +83,7 @@ impl Column {
     pub(super) const fn flexible(title: &'static str, rank: u8, least: u16) -> Self {
         Self {
             title,
-            side: Side::Left,
+            side: Alignment::Left,
             rank,
             least: Some(least),
         }
@@ -92,7 +92,7 @@ impl Column {
     pub(super) const fn number(title: &'static str, rank: u8) -> Self {
         Self {
             title,
-            side: Side::Right,
+            side: Alignment::Right,
             rank,
             least: None,
         }
@@ -108,7 +108,7 @@ impl Cell {
         }
     }
 
-    /// A number, shown as `text`.
+    /// Makes a cell of a number, shown as `text`.
     pub(super) fn number(value: f64, text: impl Into<String>) -> Self {
         Self {
             text: text.into(),
@@ -121,7 +121,7 @@ impl Cell {
         Self::number(n as f64, n.to_string())
     }
 
-    /// A number that may not be there.
+    /// Makes a cell of a number that may be unknown.
     pub(super) fn maybe(value: Option<f64>, show: impl FnOnce(f64) -> String) -> Self {
         match value {
             Some(value) => Self::number(value, show(value)),
@@ -151,7 +151,7 @@ impl Cell {
     }
 }
 
-/// Puts rows in order; those that are equal stay as they are.
+/// Sorts rows; the sort is stable.
 pub(super) fn sort(rows: &mut [Row], order: Order) {
     rows.sort_by(
         |a, b| match (a.cells.get(order.column), b.cells.get(order.column)) {
@@ -161,7 +161,8 @@ pub(super) fn sort(rows: &mut [Row], order: Order) {
     );
 }
 
-/// The columns that `width` has room for, by index, with the width of each. `wanted` is how wide each would be.
+/// Returns the columns that `width` has room for, by index, with the width of each. `wanted` has the full width of
+/// each.
 pub(super) fn fit(columns: &[Column], wanted: &[u16], width: u16) -> Vec<(usize, u16)> {
     let mut by_rank: Vec<_> = columns.iter().zip(wanted).enumerate().collect();
     by_rank.sort_by_key(|(_, (column, _))| column.rank);

@@ -2,6 +2,7 @@
 
 mod graph;
 mod list;
+mod style;
 #[cfg(test)]
 mod tests;
 
@@ -14,11 +15,12 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, Clear, Paragraph};
 
 use super::columns::Tone;
-use super::model::{Model, Snapshot};
+use super::model::{Model, NodeSnapshot};
 use super::panes::Pane;
 use super::view::View;
 use crate::cli::units::{seconds, short_id};
-use list::Untold;
+use list::ListSummary;
+use style::style;
 
 const KEYS: &str = "1-5 pane  s sort  r reverse  / filter  p pause  + - interval  ? help  q quit";
 
@@ -36,16 +38,16 @@ const HELP: [(&str, &str); 11] = [
     ("q, Esc, Ctrl-C", "quit"),
 ];
 
-/// From this size on a second row of panes is there.
+/// Least width and height of a screen with a second row of panes.
 const LARGE: (u16, u16) = (120, 36);
 const SECOND_ROW: u16 = 10;
-/// Below this width a graph is a smear.
+/// Least width of a screen with graphs that can be read.
 const MIN_GRAPHS: u16 = 50;
 
-/// What is silent for longer than this, and than three looks, is said to be.
+/// Silence, if it is also longer than three intervals, after which the view says that the node does not answer.
 const SILENT_AFTER: Duration = Duration::from_secs(3);
 
-/// Draws everything; `now` is since the start of the view.
+/// Draws everything; `now` is the time since the start of the view.
 pub(super) fn draw(frame: &mut Frame<'_>, model: &Model, view: &mut View, now: Duration) {
     let area = frame.area();
     let Some(snapshot) = model.snapshot() else {
@@ -80,8 +82,8 @@ pub(super) fn draw(frame: &mut Frame<'_>, model: &Model, view: &mut View, now: D
         );
     }
     draw_graphs(frame, model, view, graphs, now);
-    let untold = list::draw(frame, snapshot, view, view.pane(), list);
-    draw_tabs(frame, view, &untold, tabs);
+    let summary = list::draw(frame, snapshot, view, view.pane(), list);
+    draw_tabs(frame, view, &summary, tabs);
     if is_large {
         draw_second_row(frame, snapshot, view, second);
     }
@@ -93,8 +95,8 @@ pub(super) fn draw(frame: &mut Frame<'_>, model: &Model, view: &mut View, now: D
 
 const LARGE_HEIGHT: u16 = LARGE.1;
 
-/// What is wrong with the answers, if anything is.
-fn silence(snapshot: &Snapshot, model: &Model, view: &View, now: Duration) -> Option<String> {
+/// Returns the text that says that the node does not answer, if it does not.
+fn silence(snapshot: &NodeSnapshot, model: &Model, view: &View, now: Duration) -> Option<String> {
     let silent = now.saturating_sub(snapshot.at);
     let is_silent = silent > SILENT_AFTER.max(view.interval() * 3) && !view.is_paused();
     let since = format!("no answer for {}, asking again", seconds(silent.as_secs_f64()));
@@ -105,7 +107,7 @@ fn silence(snapshot: &Snapshot, model: &Model, view: &View, now: Duration) -> Op
     }
 }
 
-fn heading(snapshot: &Snapshot, view: &View, width: u16) -> Line<'static> {
+fn heading(snapshot: &NodeSnapshot, view: &View, width: u16) -> Line<'static> {
     let status = &snapshot.status;
     let strong = Style::new().add_modifier(Modifier::BOLD);
     let retired = match status.retired_workers {
@@ -184,7 +186,7 @@ fn draw_graphs(frame: &mut Frame<'_>, model: &Model, view: &View, area: Rect, no
     );
 }
 
-fn draw_tabs(frame: &mut Frame<'_>, view: &View, untold: &Untold, area: Rect) {
+fn draw_tabs(frame: &mut Frame<'_>, view: &View, summary: &ListSummary, area: Rect) {
     let mut parts = Vec::new();
     for (number, pane) in (1..).zip(Pane::ALL) {
         let is_chosen = pane == view.pane();
@@ -198,7 +200,7 @@ fn draw_tabs(frame: &mut Frame<'_>, view: &View, untold: &Untold, area: Rect) {
         };
         parts.push(Span::styled(format!(" {number} {} ", pane.title()), style));
     }
-    if let Some(order) = untold.order {
+    if let Some(order) = summary.order {
         parts.push(Span::raw(format!(" by {}", order.to_lowercase())));
     }
     if view.pane().is_filtered() && !view.filter().text().is_empty() {
@@ -206,15 +208,15 @@ fn draw_tabs(frame: &mut Frame<'_>, view: &View, untold: &Untold, area: Rect) {
         parts.push(Span::styled(only, style(Tone::Warning)));
     }
     let tabs = Line::from(parts);
-    let place = Line::styled(untold.place.as_str(), style(Tone::Dim)).right_aligned();
+    let place = Line::styled(summary.place.as_str(), style(Tone::Dim)).right_aligned();
     if tabs.width() + 1 + place.width() <= area.width.into() {
         frame.render_widget(place, area);
     }
     frame.render_widget(tabs, area);
 }
 
-/// The first panes that are not chosen, so that a large screen shows what is busy and what is lost at once.
-fn draw_second_row(frame: &mut Frame<'_>, snapshot: &Snapshot, view: &mut View, area: Rect) {
+/// Draws the first panes that are not chosen, so that a large screen shows at once what is busy and what is lost.
+fn draw_second_row(frame: &mut Frame<'_>, snapshot: &NodeSnapshot, view: &mut View, area: Rect) {
     let chosen = view.pane();
     let others = [Pane::Workers, Pane::Drops, Pane::Peers];
     let mut others = others.into_iter().filter(|pane| *pane != chosen);
@@ -257,15 +259,4 @@ fn draw_help(frame: &mut Frame<'_>, area: Rect) {
         Paragraph::new(text).block(Block::bordered().title(" Keys ")),
         popup,
     );
-}
-
-/// Colours by name, which every terminal shows as its user likes them.
-fn style(tone: Tone) -> Style {
-    match tone {
-        Tone::Plain => Style::new(),
-        Tone::Dim => Style::new().add_modifier(Modifier::DIM),
-        Tone::Good => Style::new().fg(Color::Green),
-        Tone::Warning => Style::new().fg(Color::Yellow),
-        Tone::Bad => Style::new().fg(Color::Red).add_modifier(Modifier::BOLD),
-    }
 }

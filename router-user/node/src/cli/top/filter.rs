@@ -1,11 +1,11 @@
-//! Which peers, streams and flows are shown.
+//! Decides which peers, streams and flows are shown.
 
 use ipnet::IpNet;
 
 use super::model::Model;
 use crate::control::{Flow, FlowQuery, PeerStatus, StreamStatus, parse_prefix};
 
-/// Flows that are asked for: those with most bytes. A screen does not show as many.
+/// Number of flows that are asked for, those with most bytes. A screen does not show as many.
 const MAX_FLOWS: u32 = 500;
 
 /// A part of a peer's id or address, or an address or prefix.
@@ -16,7 +16,7 @@ pub(super) struct Filter {
 }
 
 impl Filter {
-    /// The filter that `text` says; an empty one lets everything through.
+    /// Makes a filter of the text; an empty one lets everything through.
     pub(super) fn new(text: &str) -> Self {
         Self {
             text: text.trim().to_owned(),
@@ -24,7 +24,7 @@ impl Filter {
         }
     }
 
-    /// As it was typed; empty if it lets everything through.
+    /// Returns the text as it was typed; empty if the filter lets everything through.
     pub(super) fn text(&self) -> &str {
         &self.text
     }
@@ -49,7 +49,8 @@ impl Filter {
             || ends.into_iter().any(|end| self.is_in(&end.to_string()))
     }
 
-    /// What the node is asked, so that what others have does not push out what is looked for.
+    /// Returns the query to the node, which is filtered there too, so that other flows do not push out those that
+    /// match.
     pub(super) fn query(&self, model: &Model) -> FlowQuery {
         let all = FlowQuery {
             limit: MAX_FLOWS,
@@ -75,7 +76,7 @@ impl Filter {
         }
     }
 
-    /// Ids are of letters of both cases, but nobody types them so.
+    /// Compares without regard to case: ids have letters of both cases, but users do not type them so.
     fn is_in(&self, text: &str) -> bool {
         text.to_ascii_lowercase()
             .contains(&self.text.to_ascii_lowercase())

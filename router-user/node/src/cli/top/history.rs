@@ -3,15 +3,15 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-/// At the fastest pace these are 10 minutes.
+/// Most points kept; at the shortest interval these are 10 minutes.
 const MAX_POINTS: usize = 1200;
 
-/// A graph shows at least this much time.
+/// Least time that a graph shows.
 const SHOWN: Duration = Duration::from_secs(120);
 
-/// Throughput between two looks.
+/// Throughput between two answers.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Point {
+pub(super) struct ThroughputPoint {
     pub(super) from: Duration,
     pub(super) to: Duration,
     pub(super) tx_bits_per_second: f64,
@@ -20,26 +20,32 @@ pub(super) struct Point {
 
 /// The points of the last minutes, oldest first.
 #[derive(Debug, Default)]
-pub(super) struct History {
-    points: VecDeque<Point>,
+pub(super) struct ThroughputHistory {
+    points: VecDeque<ThroughputPoint>,
 }
 
-impl History {
+impl ThroughputHistory {
     /// Adds the newest point.
-    pub(super) fn push(&mut self, point: Point) {
+    pub(super) fn push(&mut self, point: ThroughputPoint) {
         if self.points.len() == MAX_POINTS {
             self.points.pop_front();
         }
         self.points.push_back(point);
     }
 
-    /// The newest point.
-    pub(super) fn latest(&self) -> Option<&Point> {
+    /// Returns the newest point.
+    pub(super) fn latest(&self) -> Option<&ThroughputPoint> {
         self.points.back()
     }
 
-    /// Means of `of` in `n` stretches of time, the last of which holds `now`; `None` where nothing is known.
-    pub(super) fn columns(&self, n: usize, now: Duration, of: impl Fn(&Point) -> f64) -> Vec<Option<f64>> {
+    /// Returns the means of `of` in `n` stretches of time, the last of which holds `now`; `None` where nothing is
+    /// known.
+    pub(super) fn columns(
+        &self,
+        n: usize,
+        now: Duration,
+        of: impl Fn(&ThroughputPoint) -> f64,
+    ) -> Vec<Option<f64>> {
         let width = column_width(n).as_secs_f64();
         // Stretches begin at multiples of their width, so that they do not flicker.
         let end = (now.as_secs_f64() / width).floor() + 1.0;
@@ -67,7 +73,7 @@ impl History {
     }
 }
 
-/// The time that one of `n` columns stands for.
+/// Returns the time that one of `n` columns stands for.
 pub(super) fn column_width(n: usize) -> Duration {
     let seconds = SHOWN.as_secs().div_ceil(n.max(1) as u64);
     Duration::from_secs(seconds.max(1))
@@ -84,8 +90,8 @@ mod tests {
         Duration::from_secs_f64(n)
     }
 
-    fn point(from: f64, to: f64, tx: f64) -> Point {
-        Point {
+    fn point(from: f64, to: f64, tx: f64) -> ThroughputPoint {
+        ThroughputPoint {
             from: seconds(from),
             to: seconds(to),
             tx_bits_per_second: tx,
@@ -93,13 +99,13 @@ mod tests {
         }
     }
 
-    fn tx(history: &History, n: usize, now: f64) -> Vec<Option<f64>> {
+    fn tx(history: &ThroughputHistory, n: usize, now: f64) -> Vec<Option<f64>> {
         history.columns(n, seconds(now), |point| point.tx_bits_per_second)
     }
 
     #[test]
     fn a_column_is_the_mean_over_its_time() {
-        let mut history = History::default();
+        let mut history = ThroughputHistory::default();
         history.push(point(0.0, 1.0, 10.0));
         history.push(point(1.0, 2.0, 20.0));
         history.push(point(2.0, 3.0, 30.0));
@@ -113,7 +119,7 @@ mod tests {
 
     #[test]
     fn a_time_without_answers_is_a_gap() {
-        let mut history = History::default();
+        let mut history = ThroughputHistory::default();
         history.push(point(0.0, 1.0, 10.0));
         history.push(point(3.0, 4.0, 20.0));
 
@@ -124,7 +130,7 @@ mod tests {
 
     #[test]
     fn a_slow_pace_fills_every_column_it_covers() {
-        let mut history = History::default();
+        let mut history = ThroughputHistory::default();
         history.push(point(0.0, 4.0, 10.0));
 
         assert_eq!(tx(&history, 120, 3.5)[116..], [Some(10.0); 4]);
@@ -136,7 +142,7 @@ mod tests {
         assert_eq!(column_width(38), Duration::from_secs(4));
         assert_eq!(column_width(500), Duration::from_secs(1));
         assert_eq!(column_width(0), Duration::from_secs(120));
-        assert_eq!(tx(&History::default(), 0, 1.0), []);
+        assert_eq!(tx(&ThroughputHistory::default(), 0, 1.0), []);
     }
 
     proptest! {
@@ -145,7 +151,7 @@ mod tests {
             steps in vec((0.1..8.0_f64, 0.0..1e10_f64), 1..2000),
             n in 1..200_usize,
         ) {
-            let mut history = History::default();
+            let mut history = ThroughputHistory::default();
             let mut now = 0.0;
             for (step, rate) in &steps {
                 history.push(point(now, now + step, *rate));

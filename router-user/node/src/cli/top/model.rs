@@ -1,63 +1,63 @@
-//! What the node said, and how fast it changes.
+//! The answers of the node, and how fast they change.
 
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::history::{History, Point};
+use super::history::{ThroughputHistory, ThroughputPoint};
 use super::rates::per_second;
 use crate::control::{
-    ControlError, CounterKind, CounterStatus, Counters, Flow, Flows, PeerStatus, Peers, Status, StreamStatus,
-    Streams, WorkerStatus, Workers,
+    ControlError, CounterKind, CounterList, CounterStatus, Flow, FlowList, PeerList, PeerStatus, Status,
+    StreamList, StreamStatus, WorkerList, WorkerStatus,
 };
 
-/// What the node said at one moment.
+/// The answers of the node at one moment.
 #[derive(Clone, Debug)]
-pub(super) struct Sample {
-    /// Since the start of the view.
+pub(super) struct NodeSample {
+    /// Time since the start of the view.
     pub(super) at: Duration,
     pub(super) status: Status,
-    pub(super) peers: Peers,
-    pub(super) workers: Workers,
-    pub(super) streams: Streams,
-    pub(super) counters: Counters,
-    /// When they were asked for.
-    pub(super) flows: Option<Flows>,
+    pub(super) peers: PeerList,
+    pub(super) workers: WorkerList,
+    pub(super) streams: StreamList,
+    pub(super) counters: CounterList,
+    /// Flows, if they were asked for.
+    pub(super) flows: Option<FlowList>,
 }
 
 /// What is known of the node.
 #[derive(Debug, Default)]
 pub(super) struct Model {
-    snapshot: Option<Snapshot>,
-    history: History,
+    snapshot: Option<NodeSnapshot>,
+    history: ThroughputHistory,
     trouble: Option<String>,
 }
 
 /// The last sample with its rates.
 #[derive(Debug)]
-pub(super) struct Snapshot {
+pub(super) struct NodeSnapshot {
     pub(super) at: Duration,
     pub(super) status: Status,
-    pub(super) peers: Vec<Rated<PeerStatus, PeerRates>>,
-    pub(super) workers: Vec<Rated<WorkerStatus, WorkerRates>>,
-    pub(super) streams: Vec<Rated<StreamStatus, StreamRates>>,
+    pub(super) peers: Vec<WithRates<PeerStatus, PeerRates>>,
+    pub(super) workers: Vec<WithRates<WorkerStatus, WorkerRates>>,
+    pub(super) streams: Vec<WithRates<StreamStatus, StreamRates>>,
     /// Counters of packets that went nowhere.
-    pub(super) drops: Vec<Rated<CounterStatus, Option<f64>>>,
+    pub(super) drops: Vec<WithRates<CounterStatus, Option<f64>>>,
     pub(super) flows: Option<FlowSnapshot>,
 }
 
-/// The last flows, which are not asked for as often.
+/// The last flows, which are asked for less often.
 #[derive(Debug)]
 pub(super) struct FlowSnapshot {
     pub(super) at: Duration,
     pub(super) live: u64,
-    pub(super) flows: Vec<Rated<Flow, FlowRates>>,
+    pub(super) flows: Vec<WithRates<Flow, FlowRates>>,
 }
 
-/// Something and its rates, which are `None` until it was seen twice.
+/// A value and its rates, which are `None` until it was seen twice.
 #[derive(Debug)]
-pub(super) struct Rated<T, R> {
+pub(super) struct WithRates<T, R> {
     pub(super) now: T,
     pub(super) rates: R,
 }
@@ -92,18 +92,18 @@ pub(super) struct FlowRates {
 }
 
 impl Model {
-    /// Takes what the node said.
-    pub(super) fn handle_sample(&mut self, sample: Sample) {
+    /// Takes the answers of the node.
+    pub(super) fn handle_sample(&mut self, sample: NodeSample) {
         self.trouble = None;
         let before = self.snapshot.take().filter(|before| before.is_same_run(&sample));
         let (from, to) = (before.as_ref().map(|before| before.at), sample.at);
-        let snapshot = Snapshot::new(sample, before);
+        let snapshot = NodeSnapshot::new(sample, before);
         if let Some(from) = from {
             let sum = |of: fn(&PeerRates) -> Option<f64>| {
                 let rates = snapshot.peers.iter().filter_map(|peer| of(&peer.rates));
                 rates.sum::<f64>()
             };
-            self.history.push(Point {
+            self.history.push(ThroughputPoint {
                 from,
                 to,
                 tx_bits_per_second: sum(|rates| rates.tx_bits),
@@ -113,35 +113,35 @@ impl Model {
         self.snapshot = Some(snapshot);
     }
 
-    /// Takes that the node did not answer; what it said before stays.
+    /// Notes that the node did not answer; its earlier answers stay.
     pub(super) fn handle_failure(&mut self, error: &ControlError) {
         self.trouble = Some(error.to_string());
     }
 
-    /// What the node said last.
-    pub(super) fn snapshot(&self) -> Option<&Snapshot> {
+    /// Returns the last answers of the node.
+    pub(super) fn snapshot(&self) -> Option<&NodeSnapshot> {
         self.snapshot.as_ref()
     }
 
-    /// Throughput of the last minutes.
-    pub(super) fn history(&self) -> &History {
+    /// Returns the throughput of the last minutes.
+    pub(super) fn history(&self) -> &ThroughputHistory {
         &self.history
     }
 
-    /// Why it did not answer, if it did not since.
+    /// Returns why the node does not answer, if it has not answered since.
     pub(super) fn trouble(&self) -> Option<&str> {
         self.trouble.as_deref()
     }
 }
 
-impl Snapshot {
-    /// Whether counts can be compared: a node that was started again begins at 0.
-    fn is_same_run(&self, sample: &Sample) -> bool {
+impl NodeSnapshot {
+    /// Returns whether counts can be compared: a node that was started again begins at 0.
+    fn is_same_run(&self, sample: &NodeSample) -> bool {
         let (before, now) = (&self.status, &sample.status);
         before.peer_id == now.peer_id && before.uptime_seconds <= now.uptime_seconds
     }
 
-    fn new(sample: Sample, before: Option<Self>) -> Self {
+    fn new(sample: NodeSample, before: Option<Self>) -> Self {
         let (over, before) = match before {
             Some(before) => (sample.at.saturating_sub(before.at), before.into_counts()),
             None => (Duration::ZERO, Counts::default()),
@@ -215,7 +215,7 @@ impl Snapshot {
 }
 
 impl FlowSnapshot {
-    fn new(flows: Flows, at: Duration, before: Option<Self>) -> Self {
+    fn new(flows: FlowList, at: Duration, before: Option<Self>) -> Self {
         let (over, before) = match before {
             Some(before) => (at.saturating_sub(before.at), unrated(before.flows)),
             None => (Duration::ZERO, Vec::new()),
@@ -245,23 +245,23 @@ struct Counts {
     flows: Option<FlowSnapshot>,
 }
 
-/// Rates each by what the one with the same key was before.
+/// Rates each value by the earlier value with the same key.
 fn rated<T, R, K: Hash + Eq>(
     now: Vec<T>,
     before: Vec<T>,
     key: fn(&T) -> K,
     rates: impl Fn(Option<&T>, &T) -> R,
-) -> Vec<Rated<T, R>> {
+) -> Vec<WithRates<T, R>> {
     let before: HashMap<K, T> = before.into_iter().map(|it| (key(&it), it)).collect();
     now.into_iter()
-        .map(|now| Rated {
+        .map(|now| WithRates {
             rates: rates(before.get(&key(&now)), &now),
             now,
         })
         .collect()
 }
 
-fn unrated<T, R>(rated: Vec<Rated<T, R>>) -> Vec<T> {
+fn unrated<T, R>(rated: Vec<WithRates<T, R>>) -> Vec<T> {
     rated.into_iter().map(|it| it.now).collect()
 }
 

@@ -1,10 +1,10 @@
-//! What each pane shows of the node.
+//! What each pane of the view shows.
 
 use std::net::{IpAddr, SocketAddr};
 
 use super::columns::{Cell, Column, Order, Row, Tone, sort};
 use super::filter::Filter;
-use super::model::{FlowRates, PeerRates, Rated, Snapshot, StreamRates, WorkerRates};
+use super::model::{FlowRates, NodeSnapshot, PeerRates, StreamRates, WithRates, WorkerRates};
 use super::rates::{bit_rate, count_rate};
 use crate::cli::units::{bytes, seconds, short_id};
 use crate::control::{
@@ -12,7 +12,7 @@ use crate::control::{
     WorkerStatus,
 };
 
-/// A list of the view.
+/// A pane of the view, which shows a list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Pane {
     Peers,
@@ -79,7 +79,7 @@ const DROPS: [Column; 5] = [
     Column::flexible("MEANING", 1, 20),
 ];
 
-/// Characters of a bar.
+/// Number of characters in a bar.
 const BAR: usize = 10;
 
 impl Pane {
@@ -111,7 +111,7 @@ impl Pane {
         }
     }
 
-    /// The busiest first; workers by number, as there are few and they should not jump.
+    /// Returns the initial order: the busiest first, but workers by number, as there are few and they should not jump.
     pub(super) fn first_order(self) -> Order {
         let by = match self {
             Self::Peers => "TX",
@@ -146,13 +146,13 @@ impl Pane {
         }
     }
 
-    /// Whether the filter says anything about it.
+    /// Returns whether the filter applies to the pane.
     pub(super) fn is_filtered(self) -> bool {
         matches!(self, Self::Peers | Self::Streams | Self::Flows)
     }
 
-    /// Its rows, in order.
-    pub(super) fn rows(self, snapshot: &Snapshot, filter: &Filter, order: Order) -> Vec<Row> {
+    /// Returns the rows of the pane, in order.
+    pub(super) fn rows(self, snapshot: &NodeSnapshot, filter: &Filter, order: Order) -> Vec<Row> {
         let mut rows: Vec<Row> = match self {
             Self::Peers => {
                 let shown = snapshot.peers.iter().filter(|peer| filter.shows_peer(&peer.now));
@@ -178,8 +178,8 @@ impl Pane {
         rows
     }
 
-    /// What stands there when there is no row.
-    pub(super) fn empty(self, snapshot: &Snapshot, filter: &Filter) -> &'static str {
+    /// Returns the text that is shown when there is no row.
+    pub(super) fn empty(self, snapshot: &NodeSnapshot, filter: &Filter) -> &'static str {
         let is_filtered = self.is_filtered() && !filter.text().is_empty();
         match self {
             Self::Flows if snapshot.flows.is_none() => "asking for the flows",
@@ -193,8 +193,8 @@ impl Pane {
     }
 }
 
-fn peer(peer: &Rated<PeerStatus, PeerRates>) -> Row {
-    let Rated { now, rates } = peer;
+fn peer(peer: &WithRates<PeerStatus, PeerRates>) -> Row {
+    let WithRates { now, rates } = peer;
     let tone = match now.state {
         PeerState::Connected => Tone::Good,
         PeerState::Connecting => Tone::Warning,
@@ -222,8 +222,8 @@ fn peer(peer: &Rated<PeerStatus, PeerRates>) -> Row {
     Row { cells }
 }
 
-fn worker(worker: &Rated<WorkerStatus, WorkerRates>) -> Row {
-    let Rated { now, rates } = worker;
+fn worker(worker: &WithRates<WorkerStatus, WorkerRates>) -> Row {
+    let WithRates { now, rates } = worker;
     let state = match now.state {
         WorkerState::Active => Tone::Plain,
         WorkerState::Retired => Tone::Dim,
@@ -242,8 +242,8 @@ fn worker(worker: &Rated<WorkerStatus, WorkerRates>) -> Row {
     Row { cells }
 }
 
-fn stream(stream: &Rated<StreamStatus, StreamRates>) -> Row {
-    let Rated { now, rates } = stream;
+fn stream(stream: &WithRates<StreamStatus, StreamRates>) -> Row {
+    let WithRates { now, rates } = stream;
     let state = match (now.state, now.open) {
         (StreamState::Active, true) => Cell::text("active").with_tone(Tone::Good),
         (StreamState::Active, false) => Cell::text("closed"),
@@ -271,8 +271,8 @@ fn stream(stream: &Rated<StreamStatus, StreamRates>) -> Row {
     Row { cells }
 }
 
-fn flow(flow: &Rated<Flow, FlowRates>) -> Row {
-    let Rated { now, rates } = flow;
+fn flow(flow: &WithRates<Flow, FlowRates>) -> Row {
+    let WithRates { now, rates } = flow;
     let cells = vec![
         Cell::text(now.protocol.to_string()),
         Cell::text(endpoint(now.source, now.source_port)),
@@ -291,8 +291,8 @@ fn flow(flow: &Rated<Flow, FlowRates>) -> Row {
     Row { cells }
 }
 
-fn drop(drop: &Rated<CounterStatus, Option<f64>>) -> Row {
-    let Rated { now, rates: rate } = drop;
+fn drop(drop: &WithRates<CounterStatus, Option<f64>>) -> Row {
+    let WithRates { now, rates: rate } = drop;
     let cells = vec![
         Cell::text(&now.name),
         warned(Cell::maybe(*rate, count_rate), *rate, now.value),
@@ -303,7 +303,7 @@ fn drop(drop: &Rated<CounterStatus, Option<f64>>) -> Row {
     Row { cells }
 }
 
-/// What is lost now is worse than what was lost once.
+/// Returns the tone of a counter of drops: packets lost now are worse than those lost earlier.
 fn warned(cell: Cell, rate: Option<f64>, all: u64) -> Cell {
     let tone = match (rate, all) {
         (Some(rate), _) if rate > 0.0 => Tone::Bad,
@@ -313,7 +313,7 @@ fn warned(cell: Cell, rate: Option<f64>, all: u64) -> Cell {
     cell.with_tone(tone)
 }
 
-/// The id behind an address is the peer's, which has a column.
+/// Returns an address without the peer's id, which has a column of its own.
 fn without_id(address: &str) -> &str {
     address
         .split_once("/p2p/")
@@ -327,7 +327,7 @@ fn via(transport: Option<Transport>) -> Cell {
     }
 }
 
-/// A bar, and the share that it stands for.
+/// Returns a bar, and the share that it stands for.
 fn fill(share: f64) -> Cell {
     let share = share.clamp(0.0, 1.0);
     let n_full = (share * BAR as f64).round() as usize;

@@ -6,69 +6,69 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{sleep, timeout};
 
-use super::model::Sample;
+use super::model::NodeSample;
 use crate::control::{ControlError, FlowQuery, Resource, fetch};
 
-/// However often the view changes its wish, the node is not asked more often.
+/// Shortest time between two requests, however often the settings change.
 const MIN_INTERVAL: Duration = Duration::from_millis(250);
 
-/// For flows the node reads its whole table, which takes up to this share of its time.
+/// Share of the time, as its reciprocal, that the node may spend on reading its whole table for flows.
 const FLOW_SHARE: u32 = 20;
 
-/// What the view wants of the node.
+/// How often the node is asked, and for what.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Wish {
-    /// Time between two looks.
+pub(super) struct PollSettings {
+    /// Time between two requests.
     pub(super) interval: Duration,
-    /// No looks at all.
+    /// Whether the node is not asked at all.
     pub(super) paused: bool,
-    /// Which flows, if any are looked at.
+    /// Which flows are asked for, if any.
     pub(super) flows: Option<FlowQuery>,
 }
 
-/// Asks one node.
+/// Asks one node for everything that the view shows.
 #[derive(Debug)]
 pub(super) struct Poller {
     socket: PathBuf,
     start: Instant,
-    pace: FlowPace,
+    pace: FlowInterval,
 }
 
-/// When flows may be asked for.
+/// The time from which flows may be asked for again.
 #[derive(Debug, Default)]
-struct FlowPace {
+struct FlowInterval {
     query: Option<FlowQuery>,
     not_before: Duration,
 }
 
 impl Poller {
-    /// One whose time begins at `start`.
+    /// Makes a poller whose time begins at `start`.
     pub(super) fn new(socket: &Path, start: Instant) -> Self {
         Self {
             socket: socket.to_owned(),
             start,
-            pace: FlowPace::default(),
+            pace: FlowInterval::default(),
         }
     }
 
-    /// Asks until nobody wants to know.
+    /// Asks until the receiver of the answers is gone.
     pub(super) async fn run(
         mut self,
-        mut wishes: watch::Receiver<Wish>,
-        answers: mpsc::Sender<Result<Sample, ControlError>>,
+        mut changes: watch::Receiver<PollSettings>,
+        answers: mpsc::Sender<Result<NodeSample, ControlError>>,
     ) {
         let mut asked = Instant::now();
         loop {
-            let wish = wishes.borrow_and_update().clone();
-            if wait(&mut wishes, asked, &wish).await.is_err() {
+            let settings = changes.borrow_and_update().clone();
+            if wait(&mut changes, asked, &settings).await.is_err() {
                 return;
             }
-            let wish = wishes.borrow_and_update().clone();
-            if wish.paused {
+            let settings = changes.borrow_and_update().clone();
+            if settings.paused {
                 continue;
             }
             asked = Instant::now();
-            let answer = self.ask(wish.flows).await;
+            let answer = self.ask(settings.flows).await;
             if answers.send(answer).await.is_err() {
                 return;
             }
@@ -76,7 +76,7 @@ impl Poller {
     }
 
     /// Asks once. Flows are left out when it is too early for them.
-    pub(super) async fn ask(&mut self, flows: Option<FlowQuery>) -> Result<Sample, ControlError> {
+    pub(super) async fn ask(&mut self, flows: Option<FlowQuery>) -> Result<NodeSample, ControlError> {
         let status = self.fetch("").await?;
         let peers = self.fetch("").await?;
         let at = self.start.elapsed();
@@ -92,7 +92,7 @@ impl Poller {
             }
             None => None,
         };
-        Ok(Sample {
+        Ok(NodeSample {
             at,
             status,
             peers,
@@ -108,22 +108,25 @@ impl Poller {
     }
 }
 
-/// Waits until it is time for the next look, or the wish is another one; an error says that nobody wishes any more.
+/// Waits until it is time for the next request, or the settings change.
+///
+/// # Errors
+/// The view is gone.
 async fn wait(
-    wishes: &mut watch::Receiver<Wish>,
+    changes: &mut watch::Receiver<PollSettings>,
     asked: Instant,
-    wish: &Wish,
+    settings: &PollSettings,
 ) -> Result<(), watch::error::RecvError> {
     sleep(MIN_INTERVAL.saturating_sub(asked.elapsed())).await;
-    if wish.paused {
-        return wishes.changed().await;
+    if settings.paused {
+        return changes.changed().await;
     }
-    let left = wish.interval.saturating_sub(asked.elapsed());
+    let left = settings.interval.saturating_sub(asked.elapsed());
     // The time that ran out is no error.
-    timeout(left, wishes.changed()).await.unwrap_or(Ok(()))
+    timeout(left, changes.changed()).await.unwrap_or(Ok(()))
 }
 
-impl FlowPace {
+impl FlowInterval {
     fn allows(&self, query: &FlowQuery, now: Duration) -> bool {
         now >= self.not_before || self.query.as_ref() != Some(query)
     }
@@ -141,7 +144,7 @@ mod tests {
     #[test]
     fn flows_that_take_long_are_asked_for_seldom() {
         let ms = Duration::from_millis;
-        let mut pace = FlowPace::default();
+        let mut pace = FlowInterval::default();
         let query = FlowQuery::default();
         assert!(pace.allows(&query, ms(0)));
 

@@ -2,18 +2,18 @@
 
 use std::time::Duration;
 
-/// How much a count grew per second; `None` if that is not known: there was none before, or it began anew.
+/// Returns how much a count grew per second; `None` if that is not known, because it is new or began at 0 again.
 pub(super) fn per_second(before: Option<u64>, now: u64, over: Duration) -> Option<f64> {
     let grown = now.checked_sub(before?)?;
     (!over.is_zero()).then(|| grown as f64 / over.as_secs_f64())
 }
 
-/// Bits per second, three digits or so.
+/// Returns the text of bits per second, with about three digits.
 pub(super) fn bit_rate(bits_per_second: f64) -> String {
     scaled(bits_per_second, ["", "k", "M", "G", "T"], " ", "bit/s")
 }
 
-/// A number per second, three digits or so.
+/// Returns the text of a number per second, with about three digits.
 pub(super) fn count_rate(per_second: f64) -> String {
     scaled(per_second, ["", "k", "M", "G", "T"], "", "/s")
 }

@@ -1,4 +1,4 @@
-//! The terminal: taken, and given back as it was, however the program ends.
+//! Takes the terminal, and gives it back as it was, however the program ends.
 
 use std::io::{self, Stdout, Write, stdout};
 use std::panic;
@@ -55,7 +55,7 @@ impl Drop for Screen {
     }
 }
 
-/// Once; a terminal that is gone takes nothing back, and there is nobody to tell.
+/// Gives the terminal back, once. Errors are ignored: they mean that the terminal is gone.
 fn give_back() {
     if TAKEN.swap(false, Ordering::Relaxed) {
         let _ = disable_raw_mode();

@@ -4,32 +4,32 @@ use std::time::Duration;
 
 use super::columns::Order;
 use super::filter::Filter;
-use super::model::{Model, Sample};
+use super::model::{Model, NodeSample};
 use super::panes::Pane;
 use crate::control::{
-    ControlError, CounterKind, CounterOrigin, CounterStatus, Counters, DeviceStatus, Direction, Flow,
-    FlowQuery, Flows, IpProtocol, KernelStatus, PeerState, PeerStatus, Peers, Status, StreamState,
-    StreamStatus, Streams, Transport, WorkerState, WorkerStatus, Workers,
+    ControlError, CounterKind, CounterList, CounterOrigin, CounterStatus, DeviceStatus, Direction, Flow,
+    FlowList, FlowQuery, IpProtocol, KernelStatus, PeerList, PeerState, PeerStatus, Status, StreamList,
+    StreamState, StreamStatus, Transport, WorkerList, WorkerState, WorkerStatus,
 };
 
 pub(super) const PEER_A: &str = "12D3KooWDpJ7As7BWAwRMfu1VU2WCqNjvq387JEYKDBj4kx6nXTN";
 pub(super) const PEER_B: &str = "12D3KooWSgS6DL7SNHPMVyNYsLMw1xPAsMEuNNGbEmeeHUQYxKjL";
 
 /// A sample whose counts are those of a node that has sent for `n` seconds.
-pub(super) fn sample(n: u64) -> Sample {
-    Sample {
+pub(super) fn sample(n: u64) -> NodeSample {
+    NodeSample {
         at: Duration::from_secs(n),
         status: status(n),
-        peers: Peers {
+        peers: PeerList {
             peers: vec![peer(PEER_A, 1, n), silent_peer(PEER_B)],
         },
-        workers: Workers {
+        workers: WorkerList {
             workers: (0..4).map(|id| worker(id, n)).collect(),
         },
-        streams: Streams {
+        streams: StreamList {
             streams: vec![stream(PEER_A, 0, n), stream(PEER_A, 1, 0)],
         },
-        counters: Counters {
+        counters: CounterList {
             counters: vec![
                 counter("captured", CounterKind::Event, 1000 * n),
                 counter("ring_full", CounterKind::Drop, 30 * n),
@@ -37,7 +37,7 @@ pub(super) fn sample(n: u64) -> Sample {
                 counter("tx_no_route", CounterKind::Drop, 0),
             ],
         },
-        flows: Some(Flows {
+        flows: Some(FlowList {
             live: 1234,
             matched: 1234,
             max_entries: 4096,
@@ -238,7 +238,7 @@ fn rates_come_from_two_samples() {
 #[test]
 fn rates_are_per_second_at_any_pace() {
     let mut model = model(0);
-    model.handle_sample(Sample {
+    model.handle_sample(NodeSample {
         at: Duration::from_secs(4),
         ..sample(8)
     });
@@ -287,7 +287,7 @@ fn a_peer_that_comes_or_goes_leaves_the_others_rates_alone() {
 #[test]
 fn flows_that_were_not_asked_for_stay_with_their_rates() {
     let mut model = model(2);
-    let without = |n| Sample {
+    let without = |n| NodeSample {
         flows: None,
         ..sample(n)
     };

@@ -1,4 +1,4 @@
-//! What the keys have chosen.
+//! What the user has chosen with the keys.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -9,10 +9,10 @@ use super::columns::Order;
 use super::filter::Filter;
 use super::panes::Pane;
 
-/// Faster would be a load for the node, slower no live view.
+/// Allowed intervals. A shorter one would be a load for the node, with a longer one the view would not be live.
 pub(super) const INTERVALS: RangeInclusive<Duration> = Duration::from_millis(500)..=Duration::from_secs(60);
 
-/// What `+` and `-` step through.
+/// Intervals that `+` and `-` step through.
 const STEPS: [Duration; 7] = [
     Duration::from_millis(500),
     Duration::from_secs(1),
@@ -23,17 +23,17 @@ const STEPS: [Duration; 7] = [
     Duration::from_secs(60),
 ];
 
-/// Longer than any peer id or prefix.
+/// Most characters of a filter, more than any peer id or prefix has.
 const MAX_FILTER_CHARS: usize = 64;
 
 /// Whether the view goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum After {
+pub(super) enum KeyOutcome {
     Stay,
     Quit,
 }
 
-/// Pane, order, filter and pace.
+/// Pane, order, filter and interval of the view.
 #[derive(Debug)]
 pub(super) struct View {
     pane: Pane,
@@ -41,25 +41,25 @@ pub(super) struct View {
     is_paused: bool,
     is_help: bool,
     filter: Filter,
-    /// What is typed while a filter is.
+    /// Text of the filter while it is typed.
     typed: Option<String>,
-    lists: [List; Pane::ALL.len()],
+    lists: [ListState; Pane::ALL.len()],
 }
 
-/// What is chosen for one pane.
+/// What the user has chosen for one pane.
 #[derive(Clone, Copy, Debug)]
-struct List {
+struct ListState {
     order: Order,
     /// The first row that is shown.
     offset: usize,
-    /// Rows, and those that there is room for, when it was drawn last.
+    /// Number of rows, and of those that there was room for, when the pane was drawn last.
     n_rows: usize,
     n_shown: usize,
 }
 
 impl View {
     pub(super) fn new(interval: Duration) -> Self {
-        let list = |pane: Pane| List {
+        let list = |pane: Pane| ListState {
             order: pane.first_order(),
             offset: 0,
             n_rows: 0,
@@ -76,47 +76,47 @@ impl View {
         }
     }
 
-    /// The pane that has the keys.
+    /// Returns the pane that has the keys.
     pub(super) fn pane(&self) -> Pane {
         self.pane
     }
 
-    /// Time between two looks at the node.
+    /// Returns the time between two requests to the node.
     pub(super) fn interval(&self) -> Duration {
         self.interval
     }
 
-    /// Whether the node is left alone.
+    /// Returns whether the node is not asked.
     pub(super) fn is_paused(&self) -> bool {
         self.is_paused
     }
 
-    /// Whether the keys are explained.
+    /// Returns whether the keys are explained.
     pub(super) fn is_help(&self) -> bool {
         self.is_help
     }
 
-    /// What is shown.
+    /// Returns the filter.
     pub(super) fn filter(&self) -> &Filter {
         &self.filter
     }
 
-    /// What is typed while a filter is.
+    /// Returns the text of the filter while it is typed.
     pub(super) fn typed(&self) -> Option<&str> {
         self.typed.as_deref()
     }
 
-    /// The order of a pane.
+    /// Returns the order of a pane.
     pub(super) fn order(&self, pane: Pane) -> Order {
         self.list(pane).order
     }
 
-    /// Whether flows are looked at: the node reads its whole table for them.
+    /// Returns whether flows are shown, for which the node reads its whole table.
     pub(super) fn wants_flows(&self) -> bool {
         self.pane == Pane::Flows
     }
 
-    /// The first row to show of the `n_rows` of a pane that has room for `n_shown`.
+    /// Returns the first row to show of the `n_rows` of a pane that has room for `n_shown`.
     pub(super) fn scrolled(&mut self, pane: Pane, n_rows: usize, n_shown: usize) -> usize {
         let list = self.list_mut(pane);
         (list.n_rows, list.n_shown) = (n_rows, n_shown);
@@ -124,24 +124,24 @@ impl View {
         list.offset
     }
 
-    /// Takes a key.
-    pub(super) fn handle_key(&mut self, key: KeyEvent) -> After {
+    /// Handles a key.
+    pub(super) fn handle_key(&mut self, key: KeyEvent) -> KeyOutcome {
         if key.modifiers.contains(KeyModifiers::CONTROL) {
             return self.handle_control(key.code);
         }
         if self.typed.is_some() {
             self.handle_typed(key.code);
-            return After::Stay;
+            return KeyOutcome::Stay;
         }
         if self.is_help {
             // Any key has been looked for there.
             self.is_help = false;
             if key.code != KeyCode::Char('q') {
-                return After::Stay;
+                return KeyOutcome::Stay;
             }
         }
         match key.code {
-            KeyCode::Char('q') | KeyCode::Esc => return After::Quit,
+            KeyCode::Char('q') | KeyCode::Esc => return KeyOutcome::Quit,
             KeyCode::Char('?' | 'h') | KeyCode::F(1) => self.is_help = true,
             KeyCode::Char('p' | ' ') => self.is_paused = !self.is_paused,
             KeyCode::Char('/') => self.typed = Some(self.filter.text().to_owned()),
@@ -162,16 +162,16 @@ impl View {
             }
             code => self.scroll(code),
         }
-        After::Stay
+        KeyOutcome::Stay
     }
 
-    fn handle_control(&mut self, code: KeyCode) -> After {
+    fn handle_control(&mut self, code: KeyCode) -> KeyOutcome {
         match (code, &mut self.typed) {
-            (KeyCode::Char('c'), _) => return After::Quit,
+            (KeyCode::Char('c'), _) => return KeyOutcome::Quit,
             (KeyCode::Char('u'), Some(typed)) => typed.clear(),
             _ => {}
         }
-        After::Stay
+        KeyOutcome::Stay
     }
 
     fn handle_typed(&mut self, code: KeyCode) {
@@ -221,16 +221,16 @@ impl View {
         list.offset = offset.min(list.last_offset());
     }
 
-    fn list(&self, pane: Pane) -> &List {
+    fn list(&self, pane: Pane) -> &ListState {
         &self.lists[pane as usize]
     }
 
-    fn list_mut(&mut self, pane: Pane) -> &mut List {
+    fn list_mut(&mut self, pane: Pane) -> &mut ListState {
         &mut self.lists[pane as usize]
     }
 }
 
-impl List {
+impl ListState {
     fn last_offset(&self) -> usize {
         self.n_rows.saturating_sub(self.n_shown)
     }
@@ -247,13 +247,13 @@ mod tests {
         View::new(Duration::from_secs(1))
     }
 
-    fn press(view: &mut View, code: KeyCode) -> After {
+    fn press(view: &mut View, code: KeyCode) -> KeyOutcome {
         view.handle_key(KeyEvent::new(code, KeyModifiers::NONE))
     }
 
     fn type_text(view: &mut View, text: &str) {
         for c in text.chars() {
-            assert_eq!(press(view, KeyCode::Char(c)), After::Stay);
+            assert_eq!(press(view, KeyCode::Char(c)), KeyOutcome::Stay);
         }
     }
 
@@ -315,7 +315,7 @@ mod tests {
 
         type_text(&mut view, "/x");
         assert_eq!(view.typed(), Some("10.42x"));
-        assert_eq!(press(&mut view, KeyCode::Esc), After::Stay);
+        assert_eq!(press(&mut view, KeyCode::Esc), KeyOutcome::Stay);
         assert_eq!((view.typed(), view.filter().text()), (None, "10.42"));
 
         type_text(&mut view, "/");
@@ -329,16 +329,16 @@ mod tests {
         let mut view = view();
         type_text(&mut view, "?");
         assert!(view.is_help());
-        assert_eq!(press(&mut view, KeyCode::Esc), After::Stay);
+        assert_eq!(press(&mut view, KeyCode::Esc), KeyOutcome::Stay);
         assert!(!view.is_help());
-        assert_eq!(press(&mut view, KeyCode::Esc), After::Quit);
-        assert_eq!(press(&mut view, KeyCode::Char('q')), After::Quit);
-        assert_eq!(view.handle_key(control('c')), After::Quit);
+        assert_eq!(press(&mut view, KeyCode::Esc), KeyOutcome::Quit);
+        assert_eq!(press(&mut view, KeyCode::Char('q')), KeyOutcome::Quit);
+        assert_eq!(view.handle_key(control('c')), KeyOutcome::Quit);
         type_text(&mut view, "/");
-        assert_eq!(view.handle_key(control('c')), After::Quit);
+        assert_eq!(view.handle_key(control('c')), KeyOutcome::Quit);
         press(&mut view, KeyCode::Esc);
         type_text(&mut view, "?");
-        assert_eq!(press(&mut view, KeyCode::Char('q')), After::Quit);
+        assert_eq!(press(&mut view, KeyCode::Char('q')), KeyOutcome::Quit);
     }
 
     #[test]

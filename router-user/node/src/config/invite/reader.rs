@@ -6,7 +6,8 @@ use ipnet::IpNet;
 use libp2p::multiaddr::Protocol;
 use libp2p::{Multiaddr, PeerId};
 
-use super::{FAMILY_V4, FAMILY_V6, InviteError, KIND_QUIC, KIND_V6};
+use super::error::InviteError;
+use super::format::{FAMILY_V4, FAMILY_V6, KIND_QUIC, KIND_V6};
 
 /// The bytes that are not read yet.
 pub(super) struct Reader<'a>(&'a [u8]);
@@ -83,7 +84,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// The bytes with zeros behind them; `None` if there are more.
+/// Returns the bytes with zeros behind them; `None` if there are more.
 fn filled<const N: usize>(bytes: &[u8]) -> Option<[u8; N]> {
     let mut filled = [0; N];
     filled.get_mut(..bytes.len())?.copy_from_slice(bytes);

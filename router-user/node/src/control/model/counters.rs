@@ -6,9 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use super::Resource;
 
-/// Every counter, in the order of a packet's way.
+/// Every counter, in the order in which a packet meets them.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq, Eq)]
-pub struct Counters {
+pub struct CounterList {
     /// The counters.
     pub counters: Vec<CounterStatus>,
 }
@@ -16,19 +16,19 @@ pub struct Counters {
 /// One counter.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
 pub struct CounterStatus {
-    /// Its name, which no other has.
+    /// Name of the counter, which no other has.
     pub name: String,
     /// The count from the start of the node.
     pub value: u64,
-    /// Who counts.
+    /// Part of the node that counts.
     pub origin: CounterOrigin,
-    /// Whether what it counts is lost.
+    /// Whether the packets that the counter counts are lost.
     pub kind: CounterKind,
-    /// What it counts.
+    /// What the counter counts.
     pub meaning: String,
 }
 
-/// Who counts.
+/// Part of the node that counts.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "snake_case")]
 pub enum CounterOrigin {
@@ -42,18 +42,18 @@ pub enum CounterOrigin {
     Network,
 }
 
-/// Whether what a counter counts is lost.
+/// Whether the packets that a counter counts are lost.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "snake_case")]
 pub enum CounterKind {
-    /// A packet that goes no further.
+    /// The counter counts packets that go no further.
     Drop,
-    /// Anything else.
+    /// The counter counts anything else.
     Event,
 }
 
-impl Counters {
-    /// The value of the counter called `name`.
+impl CounterList {
+    /// Returns the value of the counter called `name`.
     pub fn value(&self, name: &str) -> Option<u64> {
         self.counters
             .iter()
@@ -82,6 +82,6 @@ impl fmt::Display for CounterKind {
     }
 }
 
-impl Resource for Counters {
+impl Resource for CounterList {
     const PATH: &'static str = "/v1/counters";
 }

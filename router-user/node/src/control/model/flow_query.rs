@@ -15,23 +15,23 @@ pub const DEFAULT_FLOWS: u32 = 100;
 /// Most flows in an answer.
 pub const MAX_FLOWS: u32 = 10_000;
 
-/// Every parameter.
+/// Names of all parameters.
 const PARAMETERS: &str = "peer, address, port, protocol, sort, limit";
 
-/// Which flows, in which order.
+/// Which flows are asked for, in which order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FlowQuery {
-    /// Those to the peer whose id ends so.
+    /// Only flows to the peer whose id ends with this text.
     pub peer: Option<String>,
-    /// Those whose source or destination is in this prefix.
+    /// Only flows whose source or destination is in this prefix.
     pub address: Option<IpNet>,
-    /// Those with this source or destination port.
+    /// Only flows with this source or destination port.
     pub port: Option<u16>,
-    /// Those of this protocol.
+    /// Only flows of this protocol.
     pub protocol: Option<IpProtocol>,
-    /// The order.
+    /// Order of the flows.
     pub sort: FlowSort,
-    /// The first so many, 1 to [`MAX_FLOWS`].
+    /// Number of flows at most, 1 to [`MAX_FLOWS`].
     pub limit: u32,
 }
 
@@ -63,7 +63,7 @@ impl Default for FlowQuery {
 }
 
 impl FlowQuery {
-    /// Reads the query of a request, what stands behind the `?`.
+    /// Reads the query of a request, the part of the URL behind the `?`.
     ///
     /// # Errors
     /// The parameter that is wrong, and what is allowed.
@@ -95,7 +95,7 @@ impl FlowQuery {
         Ok(flows)
     }
 
-    /// The query of a request; empty if it says nothing that is not the default.
+    /// Returns the query of a request; it is empty if every parameter has its default.
     pub fn query(&self) -> String {
         let default = Self::default();
         let mut query = Serializer::new(String::new());
@@ -120,7 +120,7 @@ impl FlowQuery {
 /// Reads an address, which is a prefix of its full length, or a prefix.
 ///
 /// # Errors
-/// What it should be.
+/// The text is wrong; the error says what is allowed.
 pub(crate) fn parse_prefix(text: &str) -> Result<IpNet, String> {
     let address = text.parse::<IpAddr>().map(IpNet::from).ok();
     address
@@ -132,7 +132,7 @@ pub(crate) fn parse_prefix(text: &str) -> Result<IpNet, String> {
 /// Reads a number of flows.
 ///
 /// # Errors
-/// What it should be.
+/// The text is wrong; the error says what is allowed.
 pub(crate) fn parse_limit(text: &str) -> Result<u32, String> {
     let limit = text.parse().ok().filter(|limit| (1..=MAX_FLOWS).contains(limit));
     limit.ok_or_else(|| format!("a number from 1 to {MAX_FLOWS}"))

@@ -6,46 +6,46 @@ use super::{IpProtocol, Resource};
 
 /// Flows of packets that this node captures. What a peer sends back is a flow in the peer's own table.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq)]
-pub struct Flows {
+pub struct FlowList {
     /// Live flows in the table.
     pub live: u64,
-    /// Those that the query matches.
+    /// Number of flows that match the query.
     pub matched: u64,
-    /// Flows the table has room for.
+    /// Number of flows that the table has room for.
     pub max_entries: u64,
-    /// The first of those that match, as sorted.
+    /// The first of the flows that match, as sorted.
     pub flows: Vec<Flow>,
 }
 
-/// One flow.
+/// A flow in the kernel's table.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
 pub struct Flow {
     /// Protocol behind the IP header.
     pub protocol: IpProtocol,
     /// Source address.
     pub source: std::net::IpAddr,
-    /// Source port, or the identifier of a ping; 0 without.
+    /// Source port, or the identifier of a ping; 0 if the protocol has neither.
     pub source_port: u16,
     /// Destination address.
     pub destination: std::net::IpAddr,
-    /// Destination port; 0 without.
+    /// Destination port; 0 if the protocol has none.
     pub destination_port: u16,
-    /// The worker that has it.
+    /// Number of the worker that the flow is steered to.
     pub worker: u32,
-    /// Id of the peer it goes to, if there is one.
+    /// Id of the peer that the flow goes to, if there is one.
     pub peer: Option<String>,
-    /// The peer's stream it is on, by index, once a packet was queued for it.
+    /// Index of the peer's stream that the flow uses, once a packet was queued for it.
     pub stream: Option<u32>,
-    /// Seconds since its first packet.
+    /// Seconds since the flow's first packet.
     pub age_seconds: f64,
-    /// Seconds since its last packet.
+    /// Seconds since the flow's last packet.
     pub idle_seconds: f64,
     /// Packets captured; a super-packet is one.
     pub packets: u64,
-    /// Their bytes, IP headers included.
+    /// Bytes captured, IP headers included.
     pub bytes: u64,
 }
 
-impl Resource for Flows {
+impl Resource for FlowList {
     const PATH: &'static str = "/v1/flows";
 }

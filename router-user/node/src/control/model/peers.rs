@@ -8,7 +8,7 @@ use super::Resource;
 
 /// Every peer, in the order of the configuration.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq)]
-pub struct Peers {
+pub struct PeerList {
     /// The peers.
     pub peers: Vec<PeerStatus>,
 }
@@ -17,35 +17,35 @@ pub struct Peers {
 /// node sends.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
 pub struct PeerStatus {
-    /// Its id.
+    /// Id of the peer.
     pub id: String,
-    /// Whether it can be reached.
+    /// Whether the peer can be reached.
     pub state: PeerState,
-    /// Its multiaddress.
+    /// Multiaddress of the peer.
     pub address: Option<String>,
-    /// What carries the connection.
+    /// Transport of the connection.
     pub transport: Option<Transport>,
-    /// Who dialled.
+    /// Side that dialled.
     pub direction: Option<Direction>,
     /// Last measured round trip in milliseconds.
     pub rtt_ms: Option<f64>,
-    /// Seconds since the last handshake of a connection that stands.
+    /// Seconds since the last handshake of an established connection.
     pub handshake_age_seconds: Option<f64>,
-    /// Connections that stand.
+    /// Number of established connections.
     pub connections: u32,
     /// Open streams in both directions.
     pub streams: u32,
-    /// Its inner prefixes.
+    /// Prefixes behind the peer.
     pub allowed_ips: Vec<String>,
-    /// Frames written to its streams; a super-packet is one.
+    /// Frames written to the peer's streams; a super-packet is one.
     pub tx_frames: u64,
-    /// Their bytes, frame headers included.
+    /// Bytes of these frames, frame headers included.
     pub tx_bytes: u64,
-    /// Frames from it that were injected.
+    /// Frames from the peer that were injected.
     pub rx_frames: u64,
-    /// Their bytes, frame headers included.
+    /// Bytes of these frames, frame headers included.
     pub rx_bytes: u64,
-    /// Why the last attempt to dial it failed, if none succeeded since.
+    /// Why the last attempt to dial the peer failed, if none has succeeded since.
     pub last_dial_error: Option<String>,
 }
 
@@ -53,15 +53,15 @@ pub struct PeerStatus {
 #[derive(Clone, Copy, Debug, Serialize, Deserialize, PartialEq, Eq, PartialOrd, Ord)]
 #[serde(rename_all = "snake_case")]
 pub enum PeerState {
-    /// A connection stands.
+    /// A connection is established.
     Connected,
-    /// None does, and this node keeps dialling.
+    /// No connection is established, and this node keeps dialling.
     Connecting,
-    /// None does, and the peer has to dial.
+    /// No connection is established, and the peer has to dial.
     Disconnected,
 }
 
-/// What carries a connection.
+/// Transport of a connection.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "snake_case")]
 pub enum Transport {
@@ -71,13 +71,13 @@ pub enum Transport {
     Quic,
 }
 
-/// Who opened a connection.
+/// Side that opened a connection.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "snake_case")]
 pub enum Direction {
-    /// The peer.
+    /// The peer opened it.
     Inbound,
-    /// This node.
+    /// This node opened it.
     Outbound,
 }
 
@@ -109,6 +109,6 @@ impl fmt::Display for Direction {
     }
 }
 
-impl Resource for Peers {
+impl Resource for PeerList {
     const PATH: &'static str = "/v1/peers";
 }

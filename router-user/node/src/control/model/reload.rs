@@ -2,64 +2,50 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::Problem;
-
-/// What came of reading the configuration file again.
+/// Outcome of reading the configuration file again.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq, Eq)]
 pub struct Reload {
-    /// The file.
+    /// Path of the configuration file.
     pub file: String,
     /// Ids of peers that are new.
     pub peers_added: Vec<String>,
-    /// Ids of peers that are no more.
+    /// Ids of peers that are not configured any more.
     pub peers_removed: Vec<String>,
     /// Ids of peers with other addresses or prefixes.
     pub peers_changed: Vec<String>,
     /// Other fields that have their new value now.
     pub applied: Vec<String>,
-    /// Fields whose new value counts from the next start on.
+    /// Fields whose new value takes effect at the next start.
     pub needs_restart: Vec<String>,
-    /// What could not be done to the end or has no effect, and why.
+    /// What could not be finished or has no effect, and why.
     pub notes: Vec<String>,
 }
 
 impl Reload {
-    /// The path.
+    /// Path of the request.
     pub const PATH: &'static str = "/v1/reload";
 }
 
-/// Why the configuration file was not taken: nothing has changed.
+/// Why the configuration file was not taken. Nothing has changed then.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq, Eq)]
 pub struct ReloadProblems {
-    /// All of it, a line for each problem.
+    /// Text of the error, with a line for each problem.
     pub error: String,
-    /// What is wrong in the file; nothing if it cannot be read.
+    /// Problems in the file; empty if the file cannot be read.
     pub problems: Vec<ConfigProblem>,
 }
 
 /// One thing wrong in a configuration file.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq, Eq)]
 pub struct ConfigProblem {
-    /// The file.
+    /// Path of the configuration file.
     pub file: String,
-    /// Its line, from 1.
+    /// Line of the problem, from 1.
     pub line: usize,
-    /// The field.
+    /// Name of the field.
     pub field: String,
-    /// What is wrong with it.
+    /// What is wrong with the field.
     pub wrong: String,
-    /// What is allowed in its place.
+    /// What is allowed instead.
     pub allowed: String,
-}
-
-impl From<&Problem> for ConfigProblem {
-    fn from(problem: &Problem) -> Self {
-        Self {
-            file: problem.file().display().to_string(),
-            line: problem.line(),
-            field: problem.field().to_owned(),
-            wrong: problem.wrong().to_owned(),
-            allowed: problem.allowed().to_owned(),
-        }
-    }
 }

@@ -9,23 +9,23 @@ use super::Resource;
 
 /// The kernel's prefix table, sorted.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq, Eq)]
-pub struct Routes {
-    /// Its entries.
+pub struct RouteList {
+    /// Entries of the table.
     pub routes: Vec<RouteStatus>,
 }
 
-/// One prefix; of those that hold an address the longest decides.
+/// One prefix. Of all prefixes that contain an address, the longest decides.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
 pub struct RouteStatus {
     /// The prefix.
     pub prefix: IpNet,
-    /// Id of the peer it belongs to; none for the host's own.
+    /// Id of the peer that the prefix belongs to; none for the host's own.
     pub peer: Option<String>,
-    /// Where it comes from.
+    /// Origin of the prefix.
     pub source: RouteSource,
 }
 
-/// Where a prefix comes from.
+/// Origin of a prefix.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "snake_case")]
 pub enum RouteSource {
@@ -44,6 +44,6 @@ impl fmt::Display for RouteSource {
     }
 }
 
-impl Resource for Routes {
+impl Resource for RouteList {
     const PATH: &'static str = "/v1/routes";
 }

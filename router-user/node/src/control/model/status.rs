@@ -11,19 +11,19 @@ pub struct Status {
     pub version: String,
     /// Seconds since the node started.
     pub uptime_seconds: f64,
-    /// The node's own id.
+    /// Peer id of the node.
     pub peer_id: String,
-    /// Its TUN device.
+    /// TUN device of the node.
     pub device: DeviceStatus,
-    /// Multiaddresses at which it can be reached.
+    /// Multiaddresses at which the node can be reached.
     pub listen: Vec<String>,
     /// Where packets are captured.
     pub hook: String,
-    /// Why there.
+    /// Why packets are captured there.
     pub hook_reason: String,
     /// How captured packets reach the workers.
     pub sink: String,
-    /// Why so.
+    /// Why captured packets take this way.
     pub sink_reason: String,
     /// Directory of the pinned programs and maps, if there is one.
     pub pins: Option<String>,
@@ -35,18 +35,18 @@ pub struct Status {
     pub data_threads: Vec<String>,
     /// Configured peers.
     pub configured_peers: u32,
-    /// Those with a connection.
+    /// Configured peers with a connection.
     pub connected_peers: u32,
     /// Interfaces at which packets are captured before the host forwards them.
     pub gateways: Vec<GatewayStatus>,
-    /// What the kernel is and can do.
+    /// Release and features of the kernel.
     pub kernel: KernelStatus,
 }
 
 /// The TUN device of a node.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
 pub struct DeviceStatus {
-    /// Name.
+    /// Name of the interface or feature.
     pub name: String,
     /// Interface index.
     pub index: u32,
@@ -59,35 +59,35 @@ pub struct DeviceStatus {
 /// A gateway interface.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
 pub struct GatewayStatus {
-    /// Name.
+    /// Name of the interface or feature.
     pub interface: String,
     /// Where the program runs: `native`, in the driver, or `generic`, in the kernel's receive path.
     pub mode: String,
-    /// Why it does not run in the driver.
+    /// Why the program does not run in the driver.
     pub reason: Option<String>,
     /// How captured packets reach the workers: `ring buffer`, `AF_XDP, zero-copy` or `AF_XDP, copy mode`.
     pub sink: String,
-    /// Why not better.
+    /// Why packets do not take a faster way.
     pub sink_reason: Option<String>,
 }
 
 /// The running kernel.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
 pub struct KernelStatus {
-    /// Its release, as `uname -r` says.
+    /// Release of the kernel, as `uname -r` prints it.
     pub release: String,
-    /// What was found by trying; what nothing asked for is not in it.
-    pub features: Vec<Feature>,
+    /// Features that were tried. A feature that the configuration does not ask for is not listed.
+    pub features: Vec<KernelFeature>,
 }
 
 /// A feature of the kernel, or of a gateway's driver.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
-pub struct Feature {
-    /// Name.
+pub struct KernelFeature {
+    /// Name of the interface or feature.
     pub name: String,
-    /// Whether it is there.
+    /// Whether the feature is available.
     pub available: bool,
-    /// Where it was tried and what was said, or what it is good for.
+    /// Where the feature was tried and with what result, or what it is good for.
     pub detail: String,
 }
 

@@ -7,9 +7,9 @@ use serde::{Deserialize, Serialize};
 use super::{Resource, Transport};
 
 /// The streams on which this node sends, by peer and index: those that take new flows, and those that are open still.
-/// The peers' own streams to this node are theirs to show.
+/// The streams on which the peers send to this node are shown by the peers.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq)]
-pub struct Streams {
+pub struct StreamList {
     /// The streams.
     pub streams: Vec<StreamStatus>,
 }
@@ -17,27 +17,27 @@ pub struct Streams {
 /// One stream.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
 pub struct StreamStatus {
-    /// Id of its peer.
+    /// Id of the stream's peer.
     pub peer: String,
-    /// Its index among the peer's.
+    /// Index among the peer's streams.
     pub index: u32,
-    /// Whether it takes new flows.
+    /// Whether the stream takes new flows.
     pub state: StreamState,
-    /// Whether it is open; a stream opens with its first frame.
+    /// Whether the stream is open; it opens with its first frame.
     pub open: bool,
-    /// What carries it while it is open.
+    /// Transport of the stream while it is open.
     pub transport: Option<Transport>,
-    /// Frames given to it from the start, those it refused too; a super-packet is one.
+    /// Frames offered to the stream since the start, refused ones included; a super-packet is one.
     pub frames: u64,
-    /// Bytes that wait for it.
+    /// Bytes that wait to be sent.
     pub queued_bytes: u64,
     /// Whether so much waits that senders are held back.
     pub pressed: bool,
-    /// Frames refused because its queue was full; `tx_queue_full` by stream.
+    /// Frames refused because the stream's queue was full; `tx_queue_full` by stream.
     pub refused: u64,
     /// Frames dropped because they had waited too long; `tx_aged` by stream.
     pub dropped: u64,
-    /// Frames marked instead; `tx_ecn_marked` by stream.
+    /// Frames marked with ECN instead of dropped; `tx_ecn_marked` by stream.
     pub marked: u64,
 }
 
@@ -45,9 +45,9 @@ pub struct StreamStatus {
 #[derive(Clone, Copy, Debug, Serialize, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "snake_case")]
 pub enum StreamState {
-    /// It does.
+    /// The stream takes new flows.
     Active,
-    /// It only keeps the flows it has.
+    /// The stream only keeps the flows it has.
     Retired,
 }
 
@@ -60,6 +60,6 @@ impl fmt::Display for StreamState {
     }
 }
 
-impl Resource for Streams {
+impl Resource for StreamList {
     const PATH: &'static str = "/v1/streams";
 }

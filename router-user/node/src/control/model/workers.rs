@@ -8,33 +8,33 @@ use super::Resource;
 
 /// Every worker that has a ring, by number.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq)]
-pub struct Workers {
+pub struct WorkerList {
     /// The workers.
     pub workers: Vec<WorkerStatus>,
 }
 
-/// One worker. Its numbers begin with its ring; one that is gone and comes back begins anew.
+/// One worker. Its counts begin when its ring is made; a worker that is gone and comes back begins at 0.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
 pub struct WorkerStatus {
-    /// Its number.
+    /// Number of the worker.
     pub id: u32,
-    /// Whether it takes new flows.
+    /// Whether the worker takes new flows.
     pub state: WorkerState,
-    /// The data thread it runs on.
+    /// Name of the data thread that the worker runs on.
     pub thread: String,
-    /// Size of its ring in bytes.
+    /// Size of the worker's ring in bytes.
     pub ring_bytes: u64,
     /// Share of the ring that is full now, 0 to 1.
     pub fill: f64,
-    /// AF_XDP sockets it drains.
+    /// AF_XDP sockets that the worker drains.
     pub sockets: u32,
-    /// Live flows of it when the connection table was last read.
+    /// Live flows of the worker when the connection table was last read.
     pub flows: u32,
     /// Packets drained; a super-packet is one.
     pub packets: u64,
-    /// Their bytes, with 24 bytes of header each.
+    /// Bytes of these packets, with 24 bytes of header each.
     pub bytes: u64,
-    /// Times it was woken because something had come in.
+    /// Times the worker was woken because packets had arrived.
     pub wakeups: u64,
 }
 
@@ -42,9 +42,9 @@ pub struct WorkerStatus {
 #[derive(Clone, Copy, Debug, Serialize, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "snake_case")]
 pub enum WorkerState {
-    /// It does.
+    /// The worker takes new flows.
     Active,
-    /// It only keeps the flows it has.
+    /// The worker only keeps the flows it has.
     Retired,
 }
 
@@ -57,6 +57,6 @@ impl fmt::Display for WorkerState {
     }
 }
 
-impl Resource for Workers {
+impl Resource for WorkerList {
     const PATH: &'static str = "/v1/workers";
 }

@@ -92,7 +92,7 @@ fn every_field_of_a_reload_is_documented_and_no_other() {
 
 #[test]
 fn every_parameter_is_documented_and_no_other() {
-    let documented = named(section(Flows::PATH), "| parameter |");
+    let documented = named(section(FlowList::PATH), "| parameter |");
     let refused = FlowQuery::parse("x=1").unwrap_err();
     let (_, known) = refused.split_once("; there are ").unwrap();
 
@@ -120,5 +120,5 @@ fn every_parameter_of_a_capture_is_documented_and_no_other() {
 
 #[test]
 fn the_default_and_the_bounds_of_the_limit_are_as_documented() {
-    assert!(section(Flows::PATH).contains(&format!("| 1 to {MAX_FLOWS}; {DEFAULT_FLOWS} by default |")));
+    assert!(section(FlowList::PATH).contains(&format!("| 1 to {MAX_FLOWS}; {DEFAULT_FLOWS} by default |")));
 }

@@ -36,7 +36,7 @@ impl Source for Example {
             }],
             kernel: KernelStatus {
                 release: "6.18.0".to_owned(),
-                features: vec![Feature {
+                features: vec![KernelFeature {
                     name: "btf".to_owned(),
                     available: true,
                     detail: "types".to_owned(),
@@ -45,7 +45,7 @@ impl Source for Example {
         }
     }
 
-    fn peers(&self) -> Peers {
+    fn peers(&self) -> PeerList {
         let peer = PeerStatus {
             id: "12D3KooWPeer".to_owned(),
             state: PeerState::Connected,
@@ -63,10 +63,10 @@ impl Source for Example {
             rx_bytes: 4,
             last_dial_error: Some("refused".to_owned()),
         };
-        Peers { peers: vec![peer] }
+        PeerList { peers: vec![peer] }
     }
 
-    fn flows(&self, query: &FlowQuery) -> Result<Flows, SourceError> {
+    fn flows(&self, query: &FlowQuery) -> Result<FlowList, SourceError> {
         let flow = Flow {
             protocol: IpProtocol(6),
             source: [10, 42, 0, 1].into(),
@@ -84,7 +84,7 @@ impl Source for Example {
         match query.peer.as_deref() {
             Some("broken") => Err(SourceError::Failed(Box::new(Outer(io::Error::other("inner"))))),
             Some(other) => Err(SourceError::Query(format!("no peer's id ends with {other}"))),
-            None => Ok(Flows {
+            None => Ok(FlowList {
                 live: 9,
                 matched: 2,
                 max_entries: 4096,
@@ -93,7 +93,7 @@ impl Source for Example {
         }
     }
 
-    fn workers(&self) -> Workers {
+    fn workers(&self) -> WorkerList {
         let worker = WorkerStatus {
             id: 0,
             state: WorkerState::Retired,
@@ -106,12 +106,12 @@ impl Source for Example {
             bytes: 6,
             wakeups: 7,
         };
-        Workers {
+        WorkerList {
             workers: vec![worker],
         }
     }
 
-    fn streams(&self) -> Streams {
+    fn streams(&self) -> StreamList {
         let stream = StreamStatus {
             peer: "12D3KooWPeer".to_owned(),
             index: 1,
@@ -125,12 +125,12 @@ impl Source for Example {
             dropped: 5,
             marked: 6,
         };
-        Streams {
+        StreamList {
             streams: vec![stream],
         }
     }
 
-    fn counters(&self) -> Result<Counters, SourceError> {
+    fn counters(&self) -> Result<CounterList, SourceError> {
         let counter = CounterStatus {
             name: "captured".to_owned(),
             value: 9,
@@ -138,18 +138,18 @@ impl Source for Example {
             kind: CounterKind::Event,
             meaning: "packets given to a worker".to_owned(),
         };
-        Ok(Counters {
+        Ok(CounterList {
             counters: vec![counter],
         })
     }
 
-    fn routes(&self) -> Result<Routes, SourceError> {
+    fn routes(&self) -> Result<RouteList, SourceError> {
         let route = RouteStatus {
             prefix: "10.42.0.2/32".parse().expect("a prefix"),
             peer: Some("12D3KooWPeer".to_owned()),
             source: RouteSource::AllowedIps,
         };
-        Ok(Routes { routes: vec![route] })
+        Ok(RouteList { routes: vec![route] })
     }
 
     fn capture(&self, query: &CaptureQuery) -> Result<CaptureStream, SourceError> {

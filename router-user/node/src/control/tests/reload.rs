@@ -32,8 +32,8 @@ pub(super) fn problems() -> ReloadProblems {
 }
 
 /// Fulfils the first wish, finds the file wrong at the second, cannot take it at the third, and then stops.
-pub(super) fn reloads() -> mpsc::Sender<ReloadWish> {
-    let (wishes, mut wished) = mpsc::channel::<ReloadWish>(1);
+pub(super) fn reloads() -> mpsc::Sender<ReloadRequest> {
+    let (wishes, mut wished) = mpsc::channel::<ReloadRequest>(1);
     tokio::spawn(async move {
         for outcome in [
             Ok(reload()),

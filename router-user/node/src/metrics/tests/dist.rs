@@ -43,11 +43,11 @@ fn metrics_in(query: &str) -> impl Iterator<Item = &str> {
 }
 
 fn known() -> BTreeSet<String> {
-    let shown = Shown {
+    let sources = MetricsSources {
         others: Arc::new(recorded()),
-        ..shown(CheckState::Ok)
+        ..sources(CheckState::Ok)
     };
-    lint(&collect::open_metrics(&shown).expect("metrics"))
+    lint(&collect::open_metrics(&sources).expect("metrics"))
         .into_keys()
         .collect()
 }

@@ -42,12 +42,12 @@ pub(super) fn recorded() -> Registry {
 
 #[test]
 fn libp2p_s_own_metrics_are_exported_without_addresses() {
-    let shown = Shown {
+    let sources = MetricsSources {
         others: Arc::new(recorded()),
-        ..shown(CheckState::Ok)
+        ..sources(CheckState::Ok)
     };
 
-    let text = collect::open_metrics(&shown).unwrap();
+    let text = collect::open_metrics(&sources).unwrap();
 
     let families = lint(&text);
     assert_eq!(

@@ -2,39 +2,31 @@
 
 use std::cmp::Ordering;
 use std::net::{IpAddr, Ipv6Addr};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use router_common::conn::Conn;
 use router_common::flow_key::{FAMILY_V4, FlowKey};
 use router_common::peer::NO_PEER;
 
-use super::{NodeStatus, Peer, failed};
-use crate::control::{Flow, FlowQuery, FlowSort, Flows, IpProtocol, SourceError};
+use super::parts::{StatusParts, failed};
+use crate::control::{Flow, FlowList, FlowQuery, FlowSort, IpProtocol, SourceError};
 use stream_router_engine::flow_cache::Tick;
 
-/// Reads the whole table once; keeps no more than twice the flows that are asked for.
-pub(super) fn read(node: &NodeStatus, query: &FlowQuery) -> Result<Flows, SourceError> {
+/// Reads the whole table once, and keeps no more than twice the flows that are asked for.
+pub(super) fn read(parts: &StatusParts, max_flows: u32, query: &FlowQuery) -> Result<FlowList, SourceError> {
     let peer = query
         .peer
         .as_deref()
-        .map(|end| find_peer(node, end).map(|peer| peer.index.0))
+        .map(|end| parts.find_peer(end).map(|peer| peer.index.0))
         .transpose()?;
-    let reader = node
-        .parts
-        .kernel
-        .flows(node.parts.kernel.conn_ttl())
-        .map_err(failed)?;
+    let reader = parts.kernel.flows(parts.kernel.conn_ttl()).map_err(failed)?;
     let limit = query.limit.max(1) as usize;
-    let (peers, version) = (
-        node.parts.data_path.peers.load(),
-        node.parts.kernel.peers_version(),
-    );
+    let (peers, version) = (parts.data_path.peers.load(), parts.kernel.peers_version());
     let (mut live, mut matched) = (0, 0);
     let mut found = Vec::new();
-    let outcome = reader.read(node.max_flows, |key, conn, age, idle| {
+    let outcome = reader.read(max_flows, |key, conn, age, idle| {
         live += 1;
-        let mut row = Row {
+        let mut row = FlowRow {
             key: *key,
             conn: *conn,
             age,
@@ -57,41 +49,23 @@ pub(super) fn read(node: &NodeStatus, query: &FlowQuery) -> Result<Flows, Source
     outcome.map_err(failed)?;
     found.sort_by(|a, b| a.order(b, query.sort));
     found.truncate(limit);
-    let tick = node.parts.data_path.flows.tick(Instant::now());
-    Ok(Flows {
+    let tick = parts.data_path.flows.tick(Instant::now());
+    Ok(FlowList {
         live,
         matched,
-        max_entries: node.max_flows.into(),
-        flows: found.iter().map(|row| row.flow(node, tick)).collect(),
+        max_entries: max_flows.into(),
+        flows: found.iter().map(|row| row.flow(parts, tick)).collect(),
     })
 }
 
-/// The one peer whose id ends so.
-pub(super) fn find_peer(node: &NodeStatus, end: &str) -> Result<Arc<Peer>, SourceError> {
-    let peers = node.parts.data_path.peers.load();
-    let peers = peers.all().iter().map(|configured| &configured.peer);
-    match peers
-        .filter(|peer| peer.id.to_string().ends_with(end))
-        .collect::<Vec<_>>()[..]
-    {
-        [] => Err(SourceError::Query(format!(
-            "no peer's id ends with {end}; the command peers lists them"
-        ))),
-        [peer] => Ok(Arc::clone(peer)),
-        [_, _, ..] => Err(SourceError::Query(format!(
-            "the ids of several peers end with {end}; give more of it"
-        ))),
-    }
-}
-
-struct Row {
+struct FlowRow {
     key: FlowKey,
     conn: Conn,
     age: Duration,
     idle: Duration,
 }
 
-impl Row {
+impl FlowRow {
     fn matches(&self, query: &FlowQuery, peer: Option<u32>) -> bool {
         let (source, destination) = self.addresses();
         let ports = [self.key.source_port_be, self.key.destination_port_be].map(u16::from_be_bytes);
@@ -105,7 +79,8 @@ impl Row {
                 .is_none_or(|protocol| protocol.0 == self.key.protocol)
     }
 
-    /// What has most comes first; the key decides between equals, so that the order stays.
+    /// Compares two rows: the one with the larger value comes first. The key decides between equals, so that the order
+    /// is stable.
     fn order(&self, other: &Self, sort: FlowSort) -> Ordering {
         let by_sort = match sort {
             FlowSort::Bytes => other.conn.bytes.cmp(&self.conn.bytes),
@@ -125,10 +100,10 @@ impl Row {
         (address(self.key.source), address(self.key.destination))
     }
 
-    fn flow(&self, node: &NodeStatus, tick: Tick) -> Flow {
+    fn flow(&self, parts: &StatusParts, tick: Tick) -> Flow {
         let (source, destination) = self.addresses();
-        let peer = node.peer_id(self.conn.peer);
-        let stream = node.parts.data_path.flows.peek(self.conn.flow_hash, tick);
+        let peer = parts.peer_id(self.conn.peer);
+        let stream = parts.data_path.flows.peek(self.conn.flow_hash, tick);
         Flow {
             protocol: IpProtocol(self.key.protocol),
             source,
@@ -150,9 +125,9 @@ impl Row {
 mod tests {
     use super::*;
 
-    fn row(bytes: u64) -> Row {
+    fn row(bytes: u64) -> FlowRow {
         let mapped = |last: u8| std::net::Ipv4Addr::new(10, 42, 0, last).to_ipv6_mapped().octets();
-        Row {
+        FlowRow {
             key: FlowKey {
                 source: mapped(1),
                 destination: mapped(2),

@@ -2,11 +2,11 @@
 
 use std::path::Path;
 
-use crate::control::{Feature, GatewayStatus, KernelStatus};
+use crate::control::{GatewayStatus, KernelFeature, KernelStatus};
 
 const BTF: &str = "/sys/kernel/btf/vmlinux";
 
-/// Looks at what is there.
+/// Returns the kernel's release and the features that were tried.
 pub(super) fn look(pins: Option<&Path>, gateways: &[GatewayStatus]) -> KernelStatus {
     let release = match nix::sys::utsname::uname() {
         Ok(name) => name.release().to_string_lossy().into_owned(),
@@ -50,10 +50,68 @@ pub(super) fn look(pins: Option<&Path>, gateways: &[GatewayStatus]) -> KernelSta
     KernelStatus { release, features }
 }
 
-fn feature(name: &str, available: bool, detail: String) -> Feature {
-    Feature {
+fn feature(name: &str, available: bool, detail: String) -> KernelFeature {
+    KernelFeature {
         name: name.to_owned(),
         available,
         detail,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn gateway(mode: &str, sink: &str, reason: Option<&str>) -> GatewayStatus {
+        GatewayStatus {
+            interface: "lan0".to_owned(),
+            mode: mode.to_owned(),
+            reason: reason.map(str::to_owned),
+            sink: sink.to_owned(),
+            sink_reason: None,
+        }
+    }
+
+    fn features(pins: Option<&Path>, gateways: &[GatewayStatus]) -> Vec<(String, bool, String)> {
+        let features = look(pins, gateways).features.into_iter();
+        features
+            .map(|one| (one.name, one.available, one.detail))
+            .collect()
+    }
+
+    #[test]
+    fn without_a_gateway_no_driver_was_tried() {
+        let features = features(Some(Path::new("/sys/fs/bpf/x")), &[]);
+
+        let names: Vec<_> = features.iter().map(|(name, ..)| name.as_str()).collect();
+        assert_eq!(names, ["btf", "bpffs"]);
+        assert!(features[1].1);
+        assert!(features[1].2.ends_with("/sys/fs/bpf/x"));
+    }
+
+    #[test]
+    fn a_gateway_shows_what_its_driver_can_and_why_not() {
+        let generic = gateway("generic", "ring buffer", Some("not supported"));
+        let native = gateway("native", "AF_XDP, copy mode", None);
+
+        let features = features(None, &[generic, native]);
+
+        assert!(!features[1].1, "nothing is pinned");
+        assert_eq!(
+            features[2..],
+            [
+                (
+                    "xdp_native".to_owned(),
+                    false,
+                    "the driver of lan0: not supported".to_owned()
+                ),
+                ("xdp_native".to_owned(), true, "the driver of lan0".to_owned()),
+                (
+                    "af_xdp_zero_copy".to_owned(),
+                    false,
+                    "the driver of lan0".to_owned()
+                ),
+            ]
+        );
     }
 }

@@ -1,24 +1,24 @@
-//! What `nft -j list ruleset` prints (libnftables-json(5)), followed for one packet.
+//! Reads what `nft -j list ruleset` prints (libnftables-json(5)), and follows the rules for one packet.
 
 use std::fmt;
 
 use serde::Deserialize;
 use serde_json::Value;
 
-/// Chains that call each other deeper than the kernel allows (`NFT_JUMP_STACK_SIZE`).
+/// Deepest nesting of chains that the kernel allows (`NFT_JUMP_STACK_SIZE`).
 const MAX_DEPTH: u32 = 16;
 
 /// A new packet from a peer to a port of this host.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Arriving {
+pub(super) struct NewPacket {
     pub(super) is_v4: bool,
     pub(super) is_tcp: bool,
     pub(super) port: u16,
 }
 
-/// What becomes of it.
+/// What the rules do with a packet.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Fate {
+pub(super) enum RulesetVerdict {
     /// No chain drops it.
     Passed,
     /// This chain drops it.
@@ -70,15 +70,15 @@ struct Rule {
 
 /// How a chain ends for a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum End {
+enum ChainEnd {
     Accept,
     Drop,
-    /// Not decided: the chain that called it goes on.
+    /// The chain decides nothing, and the chain that called it goes on.
     Return,
     Unclear,
 }
 
-/// Whether a packet is like what a rule asks for.
+/// Whether a packet matches a rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Match {
     Yes,
@@ -90,7 +90,7 @@ impl Ruleset {
     /// Reads what nft printed.
     ///
     /// # Errors
-    /// It makes no sense.
+    /// The text is not what nft prints.
     pub(super) fn parse(json: &[u8]) -> Result<Self, String> {
         #[derive(Deserialize)]
         struct Listing {
@@ -114,9 +114,9 @@ impl Ruleset {
     }
 
     /// Follows every chain that the packet passes on its way in.
-    pub(super) fn fate(&self, packet: Arriving) -> Fate {
+    pub(super) fn verdict(&self, packet: NewPacket) -> RulesetVerdict {
         let family = if packet.is_v4 { "ip" } else { "ip6" };
-        let mut fate = Fate::Passed;
+        let mut verdict = RulesetVerdict::Passed;
         for chain in &self.chains {
             let is_on_the_way = chain.kind.as_deref() == Some("filter")
                 && matches!(chain.hook.as_deref(), Some("input" | "prerouting"));
@@ -124,34 +124,38 @@ impl Ruleset {
                 continue;
             }
             let policy = match chain.policy.as_deref() {
-                Some("drop") => End::Drop,
-                _ => End::Accept,
+                Some("drop") => ChainEnd::Drop,
+                _ => ChainEnd::Accept,
             };
             let (end, unsure) = self.follow(&chain.family, &chain.table, &chain.name, packet, 0);
-            let with_policy = |end| if end == End::Return { policy } else { end };
+            let with_policy = |end| if end == ChainEnd::Return { policy } else { end };
             let is_sure = unsure.into_iter().all(|one| with_policy(one) == with_policy(end));
-            let end = if is_sure { with_policy(end) } else { End::Unclear };
+            let end = if is_sure {
+                with_policy(end)
+            } else {
+                ChainEnd::Unclear
+            };
             match end {
-                End::Drop => return Fate::Dropped(chain.chain_name()),
-                End::Unclear => fate = Fate::Unclear(chain.chain_name()),
-                End::Accept | End::Return => {}
+                ChainEnd::Drop => return RulesetVerdict::Dropped(chain.chain_name()),
+                ChainEnd::Unclear => verdict = RulesetVerdict::Unclear(chain.chain_name()),
+                ChainEnd::Accept | ChainEnd::Return => {}
             }
         }
-        fate
+        verdict
     }
 
-    /// How the chain ends, and how it may have ended before that.
+    /// Returns how the chain ends, and how it may have ended before that.
     fn follow(
         &self,
         family: &str,
         table: &str,
         chain: &str,
-        packet: Arriving,
+        packet: NewPacket,
         depth: u32,
-    ) -> (End, Vec<End>) {
+    ) -> (ChainEnd, Vec<ChainEnd>) {
         let mut unsure = Vec::new();
         if depth > MAX_DEPTH {
-            return (End::Unclear, unsure);
+            return (ChainEnd::Unclear, unsure);
         }
         let of_chain = |rule: &&Rule| rule.family == family && rule.table == table && rule.chain == chain;
         for rule in self.rules.iter().filter(of_chain) {
@@ -171,19 +175,19 @@ impl Ruleset {
                             continue;
                         }
                     },
-                    "accept" => End::Accept,
-                    "drop" | "reject" => End::Drop,
-                    "return" => End::Return,
+                    "accept" => ChainEnd::Accept,
+                    "drop" | "reject" => ChainEnd::Drop,
+                    "return" => ChainEnd::Return,
                     "jump" | "goto" => {
                         let target = value["target"].as_str().unwrap_or_default();
                         let (end, inner) = self.follow(family, table, target, packet, depth + 1);
                         // Where it may come back, this chain may go on.
                         unsure.extend(inner.into_iter().map(|end| match end {
-                            End::Return => End::Unclear,
+                            ChainEnd::Return => ChainEnd::Unclear,
                             end => end,
                         }));
                         // A jump comes back.
-                        if end == End::Return && name == "jump" {
+                        if end == ChainEnd::Return && name == "jump" {
                             break;
                         }
                         end
@@ -193,8 +197,8 @@ impl Ruleset {
                         None => break,
                     },
                     // Of the tools for iptables: what it does is not said.
-                    "xt" if value["type"] != "match" => End::Unclear,
-                    "queue" => End::Unclear,
+                    "xt" if value["type"] != "match" => ChainEnd::Unclear,
+                    "queue" => ChainEnd::Unclear,
                     "counter" | "log" | "mangle" | "notrack" => continue,
                     _ => {
                         matched = Match::Maybe;
@@ -208,7 +212,7 @@ impl Ruleset {
                 break;
             }
         }
-        (End::Return, unsure)
+        (ChainEnd::Return, unsure)
     }
 }
 
@@ -222,7 +226,7 @@ impl Chain {
     }
 }
 
-fn matches(value: &Value, packet: Arriving) -> Match {
+fn matches(value: &Value, packet: NewPacket) -> Match {
     let is_same = compare(&value["left"], &value["right"], packet);
     match (value["op"].as_str(), is_same) {
         (Some("==" | "in"), is_same) => is_same,
@@ -232,23 +236,23 @@ fn matches(value: &Value, packet: Arriving) -> Match {
     }
 }
 
-/// What a map says for the packet; `None` if nothing.
-fn mapped(value: &Value, packet: Arriving) -> Option<End> {
+/// Returns what a map says for the packet; `None` if nothing.
+fn mapped(value: &Value, packet: NewPacket) -> Option<ChainEnd> {
     let Some(pairs) = value["data"]["set"].as_array() else {
-        return Some(End::Unclear);
+        return Some(ChainEnd::Unclear);
     };
     let mut found = None;
     for pair in pairs {
         match compare(&value["key"], &pair[0], packet) {
             Match::No => {}
-            Match::Maybe => found = Some(End::Unclear),
+            Match::Maybe => found = Some(ChainEnd::Unclear),
             Match::Yes => {
                 let verdict = pair[1].as_object().and_then(|verdict| verdict.keys().next());
                 return Some(match verdict.map(String::as_str) {
-                    Some("accept") => End::Accept,
-                    Some("drop") => End::Drop,
-                    Some("return") => End::Return,
-                    _ => End::Unclear,
+                    Some("accept") => ChainEnd::Accept,
+                    Some("drop") => ChainEnd::Drop,
+                    Some("return") => ChainEnd::Return,
+                    _ => ChainEnd::Unclear,
                 });
             }
         }
@@ -256,8 +260,8 @@ fn mapped(value: &Value, packet: Arriving) -> Option<End> {
     found
 }
 
-/// Whether the packet has a value, or one of a set of them, where `left` says.
-fn compare(left: &Value, right: &Value, packet: Arriving) -> Match {
+/// Returns whether the packet has a value, or one of a set of them, where `left` says.
+fn compare(left: &Value, right: &Value, packet: NewPacket) -> Match {
     match left.as_object().and_then(|left| left.iter().next()) {
         Some((kind, what)) if kind == "payload" => payload(what, right, packet),
         Some((kind, what)) if kind == "meta" => meta(what["key"].as_str().unwrap_or_default(), right, packet),
@@ -267,7 +271,7 @@ fn compare(left: &Value, right: &Value, packet: Arriving) -> Match {
     }
 }
 
-fn payload(what: &Value, right: &Value, packet: Arriving) -> Match {
+fn payload(what: &Value, right: &Value, packet: NewPacket) -> Match {
     let own = if packet.is_tcp { "tcp" } else { "udp" };
     match (
         what["protocol"].as_str().unwrap_or_default(),
@@ -283,7 +287,7 @@ fn payload(what: &Value, right: &Value, packet: Arriving) -> Match {
     }
 }
 
-fn meta(key: &str, right: &Value, packet: Arriving) -> Match {
+fn meta(key: &str, right: &Value, packet: NewPacket) -> Match {
     match key {
         "l4proto" => holds_word(right, if packet.is_tcp { "tcp" } else { "udp" }),
         "nfproto" => holds_word(right, if packet.is_v4 { "ipv4" } else { "ipv6" }),
@@ -294,7 +298,7 @@ fn meta(key: &str, right: &Value, packet: Arriving) -> Match {
     }
 }
 
-/// Whether a value, or the set that it is, holds a word.
+/// Returns whether a value, or the set that it is, holds a word.
 fn holds_word(right: &Value, word: &str) -> Match {
     match right {
         Value::String(name) if name.starts_with('@') => Match::Maybe,
@@ -308,7 +312,7 @@ fn holds_word(right: &Value, word: &str) -> Match {
     }
 }
 
-/// Whether a value, or the set or range that it is, holds a number.
+/// Returns whether a value, or the set or range that it is, holds a number.
 fn holds_number(right: &Value, number: u16) -> Match {
     match right {
         Value::Number(own) => Match::from(own.as_u64() == Some(number.into())),
@@ -352,7 +356,7 @@ mod tests {
 
     use super::*;
 
-    /// A base chain with this policy and these rules, and one that can be jumped to.
+    /// Returns a base chain with this policy and these rules, and one that can be jumped to.
     fn ruleset(policy: &str, rules: &[Value], called: &[Value]) -> Ruleset {
         let rule = |chain: &str, expr: &Value| json!({"rule": {"family": "inet", "table": "t", "chain": chain, "handle": 1, "expr": expr}});
         let mut items = vec![
@@ -367,8 +371,8 @@ mod tests {
         Ruleset::parse(&serde_json::to_vec(&json!({"nftables": items})).unwrap()).unwrap()
     }
 
-    fn fate(policy: &str, rules: &[Value], called: &[Value]) -> Fate {
-        ruleset(policy, rules, called).fate(Arriving {
+    fn verdict(policy: &str, rules: &[Value], called: &[Value]) -> RulesetVerdict {
+        ruleset(policy, rules, called).verdict(NewPacket {
             is_v4: true,
             is_tcp: true,
             port: 4001,
@@ -393,8 +397,8 @@ mod tests {
 
     #[test]
     fn the_policy_decides_what_no_rule_does() {
-        assert_eq!(fate("accept", &[], &[]), Fate::Passed);
-        assert_eq!(fate("drop", &[], &[]), Fate::Dropped(chain()));
+        assert_eq!(verdict("accept", &[], &[]), RulesetVerdict::Passed);
+        assert_eq!(verdict("drop", &[], &[]), RulesetVerdict::Dropped(chain()));
         let usual = [
             json!([{"match": {"op": "in", "left": {"ct": {"key": "state"}}, "right": ["established", "related"]}},
                    {"accept": null}]),
@@ -402,7 +406,7 @@ mod tests {
             json!([port("tcp", json!(22)), {"counter": {"packets": 1, "bytes": 2}}, {"accept": null}]),
             json!([port("udp", json!(4001)), {"accept": null}]),
         ];
-        assert_eq!(fate("drop", &usual, &[]), Fate::Dropped(chain()));
+        assert_eq!(verdict("drop", &usual, &[]), RulesetVerdict::Dropped(chain()));
     }
 
     #[test]
@@ -415,14 +419,20 @@ mod tests {
         ] {
             for protocol in ["tcp", "th"] {
                 let rule = json!([port(protocol, right.clone()), {"accept": null}]);
-                assert_eq!(fate("drop", &[rule], &[]), Fate::Passed, "{right}");
+                assert_eq!(verdict("drop", &[rule], &[]), RulesetVerdict::Passed, "{right}");
             }
         }
         let reject = json!([port("tcp", json!(4001)), {"reject": {"type": "tcp reset"}}]);
-        assert_eq!(fate("accept", &[reject], &[]), Fate::Dropped(chain()));
+        assert_eq!(
+            verdict("accept", &[reject], &[]),
+            RulesetVerdict::Dropped(chain())
+        );
         let negated = json!([{"match": {"op": "!=", "left": {"payload": {"protocol": "tcp", "field": "dport"}},
                                         "right": 22}}, {"drop": null}]);
-        assert_eq!(fate("accept", &[negated], &[]), Fate::Dropped(chain()));
+        assert_eq!(
+            verdict("accept", &[negated], &[]),
+            RulesetVerdict::Dropped(chain())
+        );
     }
 
     #[test]
@@ -432,18 +442,18 @@ mod tests {
         let of_set = json!([port("tcp", json!("@ports")), {"accept": null}]);
 
         assert_eq!(
-            fate("drop", std::slice::from_ref(&accept), &[]),
-            Fate::Unclear(chain())
+            verdict("drop", std::slice::from_ref(&accept), &[]),
+            RulesetVerdict::Unclear(chain())
         );
-        assert_eq!(fate("accept", &[accept], &[]), Fate::Passed);
+        assert_eq!(verdict("accept", &[accept], &[]), RulesetVerdict::Passed);
         assert_eq!(
-            fate("accept", std::slice::from_ref(&drop), &[]),
-            Fate::Unclear(chain())
+            verdict("accept", std::slice::from_ref(&drop), &[]),
+            RulesetVerdict::Unclear(chain())
         );
-        assert_eq!(fate("drop", &[drop], &[]), Fate::Dropped(chain()));
-        assert_eq!(fate("drop", &[of_set], &[]), Fate::Unclear(chain()));
+        assert_eq!(verdict("drop", &[drop], &[]), RulesetVerdict::Dropped(chain()));
+        assert_eq!(verdict("drop", &[of_set], &[]), RulesetVerdict::Unclear(chain()));
         let limited = json!([port("tcp", json!(4001)), {"limit": {"rate": 1}}, {"accept": null}]);
-        assert_eq!(fate("drop", &[limited], &[]), Fate::Unclear(chain()));
+        assert_eq!(verdict("drop", &[limited], &[]), RulesetVerdict::Unclear(chain()));
     }
 
     #[test]
@@ -461,10 +471,13 @@ mod tests {
         );
         let xt = json!([{"xt": {"type": "target", "name": "REJECT"}}]);
 
-        assert_eq!(fate("accept", &[state], &[]), Fate::Passed);
-        assert_eq!(fate("accept", &[ports], &[]), Fate::Dropped(chain()));
-        assert_eq!(fate("accept", &[sources], &[]), Fate::Unclear(chain()));
-        assert_eq!(fate("accept", &[xt], &[]), Fate::Unclear(chain()));
+        assert_eq!(verdict("accept", &[state], &[]), RulesetVerdict::Passed);
+        assert_eq!(verdict("accept", &[ports], &[]), RulesetVerdict::Dropped(chain()));
+        assert_eq!(
+            verdict("accept", &[sources], &[]),
+            RulesetVerdict::Unclear(chain())
+        );
+        assert_eq!(verdict("accept", &[xt], &[]), RulesetVerdict::Unclear(chain()));
     }
 
     #[test]
@@ -474,19 +487,28 @@ mod tests {
         let accept = json!([port("tcp", json!(4001)), {"accept": null}]);
 
         assert_eq!(
-            fate("drop", std::slice::from_ref(&jump), std::slice::from_ref(&accept)),
-            Fate::Passed
+            verdict("drop", std::slice::from_ref(&jump), std::slice::from_ref(&accept)),
+            RulesetVerdict::Passed
         );
-        assert_eq!(fate("drop", &[jump.clone(), accept.clone()], &[]), Fate::Passed);
-        assert_eq!(fate("drop", &[goto, accept], &[]), Fate::Dropped(chain()));
-        let endless = fate("accept", std::slice::from_ref(&jump), std::slice::from_ref(&jump));
-        assert_eq!(endless, Fate::Unclear(chain()));
+        assert_eq!(
+            verdict("drop", &[jump.clone(), accept.clone()], &[]),
+            RulesetVerdict::Passed
+        );
+        assert_eq!(
+            verdict("drop", &[goto, accept], &[]),
+            RulesetVerdict::Dropped(chain())
+        );
+        let endless = verdict("accept", std::slice::from_ref(&jump), std::slice::from_ref(&jump));
+        assert_eq!(endless, RulesetVerdict::Unclear(chain()));
         let returns = [
             json!([from("192.0.2.2"), {"return": null}]),
             json!([{"accept": null}]),
         ];
-        assert_eq!(fate("drop", &[jump], &returns), Fate::Unclear(chain()));
-        assert_eq!(fate("accept", &returns, &[]), Fate::Passed);
+        assert_eq!(
+            verdict("drop", &[jump], &returns),
+            RulesetVerdict::Unclear(chain())
+        );
+        assert_eq!(verdict("accept", &returns, &[]), RulesetVerdict::Passed);
     }
 
     #[test]
@@ -495,14 +517,17 @@ mod tests {
             br#"{"nftables": [{"chain": {"family": "ip6", "table": "t", "name": "in", "type": "filter",
             "hook": "input", "policy": "drop"}}]}"#;
         let ruleset = Ruleset::parse(json).unwrap();
-        let arriving = |is_v4| Arriving {
+        let packet = |is_v4| NewPacket {
             is_v4,
             is_tcp: false,
             port: 4001,
         };
 
-        assert_eq!(ruleset.fate(arriving(true)), Fate::Passed);
-        assert!(matches!(ruleset.fate(arriving(false)), Fate::Dropped(_)));
+        assert_eq!(ruleset.verdict(packet(true)), RulesetVerdict::Passed);
+        assert!(matches!(
+            ruleset.verdict(packet(false)),
+            RulesetVerdict::Dropped(_)
+        ));
         assert!(Ruleset::parse(b"nothing").is_err());
     }
 }

@@ -8,22 +8,22 @@ use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, Sparkline};
 
-use super::style;
+use super::style::style;
 use crate::cli::top::columns::Tone;
-use crate::cli::top::history::{Point, column_width};
+use crate::cli::top::history::{ThroughputPoint, column_width};
 use crate::cli::top::model::Model;
 use crate::cli::top::rates::bit_rate;
 
-/// Below it nothing but keep-alives is sent, which should not fill the graph.
+/// Least rate at the top of a graph. Below it only keep-alives are sent, which should not fill the graph.
 const LEAST_TOP: f64 = 10_000.0;
 
-/// Draws one direction; the newest is at the right.
+/// Draws the graph of one direction, the newest rate at the right.
 pub(super) fn draw(
     frame: &mut Frame<'_>,
     model: &Model,
     name: &'static str,
     color: Color,
-    of: fn(&Point) -> f64,
+    of: fn(&ThroughputPoint) -> f64,
     area: Rect,
     now: Duration,
 ) {

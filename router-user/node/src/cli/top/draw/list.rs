@@ -6,31 +6,31 @@ use ratatui::style::{Modifier, Style};
 use ratatui::text::{Line, Text};
 use ratatui::widgets::{Row as TableRow, Table};
 
-use super::style;
-use crate::cli::table::Side;
+use super::style::style;
+use crate::cli::table::Alignment;
 use crate::cli::top::columns::{Column, Order, Row, SPACING, Tone, fit};
-use crate::cli::top::model::Snapshot;
+use crate::cli::top::model::NodeSnapshot;
 use crate::cli::top::panes::Pane;
 use crate::cli::top::view::View;
 use crate::cli::units::seconds;
 
-/// What the rows that were drawn do not say.
+/// What the drawn rows do not show themselves.
 #[derive(Debug, Default)]
-pub(super) struct Untold {
-    /// How many there are.
+pub(super) struct ListSummary {
+    /// How many rows there are, and which of them are shown.
     pub(super) place: String,
-    /// What they are ordered by, if that column is not shown.
+    /// Column that the rows are ordered by, if it is not shown.
     pub(super) order: Option<&'static str>,
 }
 
 /// Draws the rows that there is room for, under their heading.
 pub(super) fn draw(
     frame: &mut Frame<'_>,
-    snapshot: &Snapshot,
+    snapshot: &NodeSnapshot,
     view: &mut View,
     pane: Pane,
     area: Rect,
-) -> Untold {
+) -> ListSummary {
     let order = view.order(pane);
     let rows = pane.rows(snapshot, view.filter(), order);
     let (n_rows, room) = (rows.len(), usize::from(area.height.saturating_sub(1)));
@@ -41,7 +41,7 @@ pub(super) fn draw(
         if n_rows == 0 {
             frame.render_widget(line, area);
         }
-        return Untold::default();
+        return ListSummary::default();
     }
     let columns = pane.columns();
     let wanted = columns
@@ -66,13 +66,13 @@ pub(super) fn draw(
     frame.render_widget(table, area);
     let is_shown = fitting.iter().any(|(index, _)| *index == order.column);
     let by = columns.get(order.column).filter(|_| !is_shown);
-    Untold {
+    ListSummary {
         place: place(snapshot, pane, first, shown.len(), n_rows),
         order: by.map(|column| column.title),
     }
 }
 
-/// The width of the heading with its mark, or of the longest cell that is shown.
+/// Returns the width of the heading with its mark, or of the longest cell that is shown.
 fn wanted(index: usize, column: &Column, shown: &[Row]) -> u16 {
     let cells = shown.iter().filter_map(|row| row.cells.get(index));
     let longest = cells.map(|cell| Line::raw(cell.text.as_str()).width()).max();
@@ -94,15 +94,15 @@ fn heading(columns: &[Column], index: usize, order: Order) -> Text<'static> {
     aligned(&format!("{}{mark}", column.title), column.side)
 }
 
-fn aligned(text: &str, side: Side) -> Text<'static> {
+fn aligned(text: &str, side: Alignment) -> Text<'static> {
     let text = Text::raw(text.to_owned());
     match side {
-        Side::Left => text.left_aligned(),
-        Side::Right => text.right_aligned(),
+        Alignment::Left => text.left_aligned(),
+        Alignment::Right => text.right_aligned(),
     }
 }
 
-fn place(snapshot: &Snapshot, pane: Pane, first: usize, n_shown: usize, n_rows: usize) -> String {
+fn place(snapshot: &NodeSnapshot, pane: Pane, first: usize, n_shown: usize, n_rows: usize) -> String {
     let what = pane.title().to_lowercase();
     let what = if n_rows == 1 {
         what.trim_end_matches('s')

@@ -8,13 +8,13 @@ use ratatui::backend::TestBackend;
 use super::*;
 use crate::cli::top::tests::{failure, model, sample};
 
-struct Scene {
+struct TestView {
     model: Model,
     view: View,
     now: Duration,
 }
 
-impl Scene {
+impl TestView {
     /// A node that was looked at for ten seconds.
     fn new() -> Self {
         Self {
@@ -57,9 +57,9 @@ fn assert_has(screen: &[String], parts: &[&str]) {
 
 #[test]
 fn eighty_by_twenty_four_shows_all_that_matters() {
-    let mut scene = Scene::new();
+    let mut test = TestView::new();
 
-    let screen = scene.screen(80, 24);
+    let screen = test.screen(80, 24);
 
     assert!(
         screen[0].starts_with("sr0 wnOwnOwn  peers 1/2  workers 4  up 1m 10s"),
@@ -82,7 +82,7 @@ fn eighty_by_twenty_four_shows_all_that_matters() {
 
 #[test]
 fn each_pane_is_there_at_eighty_columns() {
-    let mut scene = Scene::new();
+    let mut test = TestView::new();
     for (key, parts) in [
         (
             "2",
@@ -111,16 +111,16 @@ fn each_pane_is_there_at_eighty_columns() {
         ),
         ("5", &["REASON", "ring_full", "30.0/s", "what ring_full counts"]),
     ] {
-        scene.press(key);
-        assert_has(&scene.screen(80, 24), parts);
+        test.press(key);
+        assert_has(&test.screen(80, 24), parts);
     }
 }
 
 #[test]
 fn a_large_screen_shows_more_of_everything() {
-    let mut scene = Scene::new();
+    let mut test = TestView::new();
 
-    let screen = scene.screen(120, 40);
+    let screen = test.screen(120, 40);
 
     assert_has(
         &screen,
@@ -134,16 +134,16 @@ fn a_large_screen_shows_more_of_everything() {
             "90 %",
         ],
     );
-    scene.press("5");
-    assert_has(&scene.screen(120, 40), &["┌ Workers ", "┌ Peers "]);
-    assert_has(&scene.screen(300, 100), &["4kx6nXTN", "┌ Workers "]);
+    test.press("5");
+    assert_has(&test.screen(120, 40), &["┌ Workers ", "┌ Peers "]);
+    assert_has(&test.screen(300, 100), &["4kx6nXTN", "┌ Workers "]);
 }
 
 #[test]
 fn a_small_screen_shows_the_rows_alone() {
-    let mut scene = Scene::new();
+    let mut test = TestView::new();
 
-    let screen = scene.screen(20, 5);
+    let screen = test.screen(20, 5);
 
     assert!(
         screen[0].starts_with("sr0") && screen[0].ends_with("every 1 s"),
@@ -151,82 +151,82 @@ fn a_small_screen_shows_the_rows_alone() {
         screen[0]
     );
     assert!(screen[2].starts_with("4kx6nXTN connected"), "{}", screen[2]);
-    assert_has(&scene.screen(40, 12), &[" 1 Peers ", "connecting", "8.00 Mbit/s"]);
+    assert_has(&test.screen(40, 12), &[" 1 Peers ", "connecting", "8.00 Mbit/s"]);
 }
 
 #[test]
 fn a_node_that_does_not_answer_is_said_to_be_silent() {
-    let mut scene = Scene::new();
-    scene.now = Duration::from_millis(12_900);
-    assert!(!scene.screen(80, 24).join("").contains("no answer"));
+    let mut test = TestView::new();
+    test.now = Duration::from_millis(12_900);
+    assert!(!test.screen(80, 24).join("").contains("no answer"));
 
-    scene.now = Duration::from_secs(14);
+    test.now = Duration::from_secs(14);
     assert_has(
-        &scene.screen(80, 24),
+        &test.screen(80, 24),
         &["no answer for 4.0s, asking again", "8.00 Mbit/s"],
     );
 
-    scene.model.handle_failure(&failure());
+    test.model.handle_failure(&failure());
     assert_has(
-        &scene.screen(80, 24),
+        &test.screen(80, 24),
         &["no answer for 4.0s, asking again: no node answers at /run/sr.sock"],
     );
 
-    scene.model.handle_sample(sample(14));
-    assert!(!scene.screen(80, 24).join("").contains("no answer"));
+    test.model.handle_sample(sample(14));
+    assert!(!test.screen(80, 24).join("").contains("no answer"));
 }
 
 #[test]
 fn a_paused_view_stands_still_and_says_so() {
-    let mut scene = Scene::new();
-    scene.press("p");
-    let before = scene.screen(80, 24);
+    let mut test = TestView::new();
+    test.press("p");
+    let before = test.screen(80, 24);
 
-    scene.now += Duration::from_secs(60);
+    test.now += Duration::from_secs(60);
 
     assert!(before[0].ends_with("PAUSED"), "{}", before[0]);
-    assert_eq!(scene.screen(80, 24), before);
+    assert_eq!(test.screen(80, 24), before);
 }
 
 #[test]
 fn a_filter_shows_while_it_is_typed_and_while_it_holds() {
-    let mut scene = Scene::new();
+    let mut test = TestView::new();
 
-    scene.press("/nobody");
-    assert_has(&scene.screen(80, 24), &["show only: nobody", "4kx6nXTN"]);
+    test.press("/nobody");
+    assert_has(&test.screen(80, 24), &["show only: nobody", "4kx6nXTN"]);
 
-    scene.press("\n");
-    let screen = scene.screen(80, 24);
+    test.press("\n");
+    let screen = test.screen(80, 24);
     assert_has(&screen, &["only nobody", "nothing here fits the filter"]);
     assert!(!screen.join("").contains("4kx6nXTN"));
 }
 
 #[test]
 fn the_order_is_marked_and_named_where_its_column_is_not_shown() {
-    let mut scene = Scene::new();
-    assert_has(&scene.screen(80, 24), &["TX▼"]);
-    scene.press("r");
-    assert_has(&scene.screen(80, 24), &["TX▲"]);
-    scene.press("sssss");
-    assert_has(&scene.screen(64, 24), &[" by tx frames"]);
+    let mut test = TestView::new();
+    assert_has(&test.screen(80, 24), &["TX▼"]);
+    test.press("r");
+    assert_has(&test.screen(80, 24), &["TX▲"]);
+    test.press("sssss");
+    assert_has(&test.screen(64, 24), &[" by tx frames"]);
 }
 
 #[test]
 fn help_explains_every_key() {
-    let mut scene = Scene::new();
-    scene.press("?");
+    let mut test = TestView::new();
+    test.press("?");
 
     assert_has(
-        &scene.screen(80, 24),
+        &test.screen(80, 24),
         &["┌ Keys ", "sort by the next column", "q, Esc, Ctrl-C"],
     );
 }
 
 #[test]
 fn control_characters_of_an_error_do_not_reach_the_terminal() {
-    let mut scene = Scene::new();
+    let mut test = TestView::new();
 
-    let screen = scene.screen(120, 24).join("\n");
+    let screen = test.screen(120, 24).join("\n");
 
     assert!(
         screen.contains("connection refused") && !screen.contains('\u{1b}'),
@@ -236,10 +236,10 @@ fn control_characters_of_an_error_do_not_reach_the_terminal() {
 
 #[test]
 fn before_the_first_answer_there_is_a_line() {
-    let mut scene = Scene::new();
-    scene.model = Model::default();
+    let mut test = TestView::new();
+    test.model = Model::default();
 
-    assert_eq!(scene.screen(80, 24)[0], "waiting for the node");
+    assert_eq!(test.screen(80, 24)[0], "waiting for the node");
 }
 
 proptest! {
@@ -253,15 +253,15 @@ proptest! {
         keys in "[qhspr/+12345?jkgG\\-x\n]{0,8}",
         is_silent in any::<bool>(),
     ) {
-        let mut scene = Scene::new();
+        let mut test = TestView::new();
         if is_silent {
-            scene.model.handle_failure(&failure());
+            test.model.handle_failure(&failure());
         }
         for key in keys.chars() {
-            scene.press(&key.to_string());
-            scene.screen(width, height);
+            test.press(&key.to_string());
+            test.screen(width, height);
         }
-        scene.screen(width / 2, height / 2);
-        scene.screen(width * 2, height * 2);
+        test.screen(width / 2, height / 2);
+        test.screen(width * 2, height * 2);
     }
 }

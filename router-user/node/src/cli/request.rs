@@ -1,16 +1,16 @@
-//! Asks a running node, and prints what it says as lines or as JSON.
+//! Asks a running node, and prints the answer as lines or as JSON.
 
 use std::fmt;
 use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{Outcome, print};
+use super::outcome::{Outcome, print};
 use crate::control::{ControlError, Resource, fetch, fetch_text};
 
 /// Arguments of every command that asks a node.
 #[derive(Debug, Args)]
-pub(super) struct Asked {
+pub(super) struct RequestArguments {
     /// Control socket of the node
     #[arg(long, value_name = "PATH", default_value = crate::config::DEFAULT_CONTROL_SOCKET)]
     pub(super) socket: PathBuf,
@@ -19,8 +19,8 @@ pub(super) struct Asked {
     pub(super) json: bool,
 }
 
-impl Asked {
-    /// Prints the resource of `query`; `show` makes lines of it.
+impl RequestArguments {
+    /// Prints the resource of `query`, as the lines that `show` makes of it or as JSON.
     pub(super) fn show<R: Resource>(&self, query: &str, show: impl FnOnce(&R) -> String) -> Outcome {
         let text = wait(async {
             Ok(if self.json {
@@ -43,7 +43,7 @@ pub(super) fn wait<T>(
     Ok(runtime.block_on(request)?)
 }
 
-/// A value, or `-` for none.
+/// Returns the text of a value, or `-` for none.
 pub(super) fn or_dash(value: Option<impl fmt::Display>) -> String {
     value.map_or_else(|| "-".to_owned(), |value| value.to_string())
 }

@@ -1,4 +1,4 @@
-//! The node's metrics and health, if the configuration says where they are served.
+//! The node's metrics and health, which are served if the configuration says where.
 
 use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
@@ -13,19 +13,19 @@ use super::data_thread::Runtimes;
 use super::heartbeat::Heartbeats;
 use crate::config::Config;
 use crate::control::Source;
-use crate::metrics::{Check, CheckState, Health, MetricsError, MetricsServer, Shown};
+use crate::metrics::{CheckState, Health, HealthCheck, MetricsError, MetricsServer, MetricsSources};
 
 const STARTING: u8 = 0;
 const RUNNING: u8 = 1;
 const STOPPING: u8 = 2;
 
-/// What is served, and what it says of the node's state.
-pub(super) struct Observed {
-    state: Arc<State>,
+/// The server of metrics and health, and the state of the node that it shows.
+pub(super) struct Observability {
+    state: Arc<HealthState>,
     _server: MetricsServer,
 }
 
-struct State {
+struct HealthState {
     phase: AtomicU8,
     failure: OnceLock<String>,
     threads: Heartbeats,
@@ -33,11 +33,11 @@ struct State {
     source: Arc<dyn Source>,
 }
 
-impl Observed {
-    /// Serves, or does nothing if nothing is to be served.
+impl Observability {
+    /// Starts the server; returns `None` if the configuration names no address for it.
     ///
     /// # Errors
-    /// The address cannot be had.
+    /// The address cannot be listened on.
     pub(super) fn start(
         config: &Config,
         source: Arc<dyn Source>,
@@ -47,7 +47,7 @@ impl Observed {
         let Some(address) = config.metrics().listen() else {
             return Ok(None);
         };
-        let state = Arc::new(State {
+        let state = Arc::new(HealthState {
             phase: AtomicU8::new(STARTING),
             failure: OnceLock::new(),
             threads: Heartbeats::start(runtimes.named().chain([("main".to_owned(), Handle::current())])),
@@ -55,62 +55,62 @@ impl Observed {
             source: source.clone(),
         });
         let asked = state.clone();
-        let shown = Shown {
+        let sources = MetricsSources {
             source,
             health: Arc::new(move || asked.health(Instant::now())),
             max_flows: config.connections().max_entries(),
             others: Arc::new(network),
         };
-        let server = MetricsServer::start(address, config.metrics().hosts(), shown)?;
+        let server = MetricsServer::start(address, config.metrics().hosts(), sources)?;
         Ok(Some(Self {
             state,
             _server: server,
         }))
     }
 
-    /// The node is up.
+    /// Notes that the node is up.
     pub(super) fn up(&self) {
         self.state.phase.store(RUNNING, Relaxed);
     }
 
-    /// The node is going down.
+    /// Notes that the node is stopping.
     pub(super) fn stopping(&self) {
         self.state.phase.store(STOPPING, Relaxed);
     }
 
-    /// A part has failed that the node cannot do without; the first one counts.
+    /// Notes that an indispensable part of the node has failed. The first failure counts.
     pub(super) fn failed(&self, error: &dyn std::error::Error) {
         let _first = self.state.failure.set(error.to_string());
     }
 }
 
-impl State {
+impl HealthState {
     fn health(&self, now: Instant) -> Health {
         Health::new(vec![self.node(), self.threads(now), self.device(), self.peers()])
     }
 
-    fn node(&self) -> Check {
+    fn node(&self) -> HealthCheck {
         let (status, detail) = match (self.failure.get(), self.phase.load(Relaxed)) {
             (Some(failure), _) => (CheckState::Failing, format!("failed: {failure}")),
             (None, STARTING) => (CheckState::Failing, "starting".to_owned()),
             (None, RUNNING) => (CheckState::Ok, "running".to_owned()),
             (None, _) => (CheckState::Failing, "stopping".to_owned()),
         };
-        Check::new("node", status, detail)
+        HealthCheck::new("node", status, detail)
     }
 
-    fn threads(&self, now: Instant) -> Check {
+    fn threads(&self, now: Instant) -> HealthCheck {
         let silent = self.threads.silent(now);
         let silent = silent.map(|(thread, silence)| format!("{thread} for {} s", silence.as_secs()));
         let silent = silent.collect::<Vec<_>>().join(", ");
         if silent.is_empty() {
             let detail = format!("all {} answer", self.threads.n_threads());
-            return Check::new("threads", CheckState::Ok, detail);
+            return HealthCheck::new("threads", CheckState::Ok, detail);
         }
-        Check::new("threads", CheckState::Failing, format!("no answer from {silent}"))
+        HealthCheck::new("threads", CheckState::Failing, format!("no answer from {silent}"))
     }
 
-    fn device(&self) -> Check {
+    fn device(&self) -> HealthCheck {
         let name = &self.device;
         let (status, detail) = match getifaddrs() {
             Ok(mut all) => match all.find(|device| device.interface_name == *name) {
@@ -125,11 +125,12 @@ impl State {
             },
             Err(error) => (CheckState::Degraded, format!("cannot look for {name}: {error}")),
         };
-        Check::new("device", status, detail)
+        HealthCheck::new("device", status, detail)
     }
 
-    /// Without a peer the node works all the same, and restarting it would not bring the peer back.
-    fn peers(&self) -> Check {
+    /// Checks whether every peer is connected. Without one the node is degraded only: to restart it would not bring the
+    /// peer back.
+    fn peers(&self) -> HealthCheck {
         let status = self.source.status();
         let (connected, configured) = (status.connected_peers, status.configured_peers);
         let state = if connected < configured {
@@ -137,7 +138,7 @@ impl State {
         } else {
             CheckState::Ok
         };
-        Check::new("peers", state, format!("{connected} of {configured} connected"))
+        HealthCheck::new("peers", state, format!("{connected} of {configured} connected"))
     }
 }
 
@@ -146,8 +147,8 @@ mod tests {
     use super::*;
     use crate::control::tests::example::Example;
 
-    fn state(device: &str) -> State {
-        State {
+    fn state(device: &str) -> HealthState {
+        HealthState {
             phase: AtomicU8::new(STARTING),
             failure: OnceLock::new(),
             threads: Heartbeats::start([]),
@@ -156,7 +157,7 @@ mod tests {
         }
     }
 
-    fn said(state: &State) -> Vec<(String, CheckState, String)> {
+    fn said(state: &HealthState) -> Vec<(String, CheckState, String)> {
         let checks = state.health(Instant::now()).checks.into_iter();
         checks
             .map(|check| (check.name, check.status, check.detail))

@@ -1,0 +1,197 @@
+//! Applies another configuration to a running node: what takes effect at once, and in which order.
+//!
+//! Nothing changes unless all of it can. Then the new peers' prefixes are routed to the device, where nobody takes
+//! their packets yet; the kernel's table follows, then the workers and receivers, which see one table or the other and
+//! nothing in between; then connections are closed and dialled; the routes that nobody needs any more go last. So a
+//! peer that is gone has no address before it has no connection, and a flow of another peer sees nothing of it all.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+use thiserror::Error;
+use tokio::sync::watch;
+
+use super::peer_registry::{NoRoom, PeerRegistry};
+use super::peers::LivePeers;
+use super::prefixes::PrefixTable;
+use crate::config::{Changes, Config, StreamRouterConfig};
+use crate::device::{Device, DeviceError};
+use crate::kernel::{Kernel, KernelError};
+use stream_router::p2p::{NetworkHandle, PeerConfig, StartError};
+use stream_router_engine::causes::with_sources;
+use stream_router_engine::flow_cache::FlowCache;
+
+/// Why a running node refuses a configuration. It goes on with the one it has.
+#[derive(Debug, Error)]
+pub enum ReloadError {
+    /// A node cannot have these peers.
+    #[error("cannot take these peers")]
+    Peers(#[from] StartError),
+    /// A peer's prefix is an address of the running node's device.
+    #[error(
+        "{net} is an address of the device, and behind a peer in the file; restart the node to change device.addresses"
+    )]
+    OwnAddress {
+        /// The prefix.
+        net: IpNet,
+    },
+    /// Peers that are about to go leave no index for new ones.
+    #[error(transparent)]
+    NoRoom(#[from] NoRoom),
+    /// A prefix cannot be routed to the device.
+    #[error("cannot route a peer's prefix to the device")]
+    Device(#[from] DeviceError),
+    /// The kernel's prefix table cannot be changed.
+    #[error("cannot change the kernel's prefix table")]
+    Kernel(#[from] KernelError),
+}
+
+/// What a reload has changed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reloaded {
+    /// Differences between the old and the new configuration.
+    pub changes: Changes,
+    /// What could not be finished or has no effect, and why.
+    pub notes: Vec<String>,
+}
+
+/// The parts of a node that a reload can change, and the configuration that it runs with.
+pub(super) struct Reloadable {
+    pub(super) running: Config,
+    pub(super) registry: PeerRegistry,
+    pub(super) peers: Arc<LivePeers>,
+    pub(super) prefixes: Arc<PrefixTable>,
+    pub(super) kernel: Arc<Kernel>,
+    pub(super) flows: Arc<FlowCache>,
+    pub(super) network: NetworkHandle,
+    pub(super) limits: watch::Sender<StreamRouterConfig>,
+}
+
+impl Reloadable {
+    /// Applies everything of `new` that a running node can take, or, on an error, nothing.
+    pub(super) async fn apply(&mut self, device: &Device, new: &Config) -> Result<Reloaded, ReloadError> {
+        let changes = self.running.changes(new);
+        let adopted = self.running.adopting(new);
+        check_addresses(&adopted)?;
+        let network_peers = network_peers(&adopted);
+        self.network.check_peers(&network_peers)?;
+        let n_streams = adopted.streams().scaling().scaler.min;
+        let table = self.registry.table(adopted.peers(), n_streams)?;
+        let (before, after) = (prefixes(&self.running), prefixes(&adopted));
+
+        let added: Vec<_> = after.difference(&before).copied().collect();
+        add_routes(device, &added).await?;
+        if let Err(refused) = self.prefixes.set_peers(&table) {
+            remove_routes(device, &added).await;
+            return Err(refused.into());
+        }
+        self.peers.store(Arc::new(table));
+        self.network.set_peers(network_peers).await?;
+
+        self.kernel.set_conn_ttl(adopted.connections().ttl());
+        self.flows.set_ttl(adopted.connections().ttl());
+        if adopted.router() != self.running.router() {
+            self.limits.send_replace(adopted.router().clone());
+        }
+        self.running = adopted;
+        let notes = remove_routes(device, before.difference(&after)).await;
+        Ok(Reloaded { changes, notes })
+    }
+}
+
+/// Returns the peers of a configuration as the network knows them.
+pub(super) fn network_peers(config: &Config) -> Vec<PeerConfig> {
+    let peer = |peer: &crate::config::PeerSection| PeerConfig {
+        peer: peer.id(),
+        addresses: peer.addresses().to_vec(),
+    };
+    config.peers().iter().map(peer).collect()
+}
+
+/// Checks the prefixes against the addresses of the running node. The file was checked against its own, which may
+/// differ.
+fn check_addresses(config: &Config) -> Result<(), ReloadError> {
+    let own: BTreeSet<_> = config
+        .device()
+        .addresses()
+        .iter()
+        .map(|net| IpNet::from(net.addr()))
+        .collect();
+    match prefixes(config).intersection(&own).next() {
+        Some(net) => Err(ReloadError::OwnAddress { net: *net }),
+        None => Ok(()),
+    }
+}
+
+fn prefixes(config: &Config) -> BTreeSet<IpNet> {
+    config
+        .peers()
+        .iter()
+        .flat_map(|peer| peer.allowed_ips())
+        .copied()
+        .collect()
+}
+
+async fn add_routes(device: &Device, nets: &[IpNet]) -> Result<(), DeviceError> {
+    for (n_added, net) in nets.iter().enumerate() {
+        if let Err(refused) = device.add_route(*net).await {
+            remove_routes(device, &nets[..n_added]).await;
+            return Err(refused);
+        }
+    }
+    Ok(())
+}
+
+/// Removes routes, and returns a text for each that could not be removed.
+async fn remove_routes(device: &Device, nets: impl IntoIterator<Item = &IpNet>) -> Vec<String> {
+    let mut left = Vec::new();
+    for net in nets {
+        if let Err(error) = device.remove_route(*net).await {
+            left.push(with_sources(&error));
+        }
+    }
+    left
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    fn config(address: &str, allowed_ips: &str) -> Config {
+        let text = format!(
+            "[device]\naddresses = ['{address}']\n\
+             [[peer]]\nid = '12D3KooWDpJ7As7BWAwRMfu1VU2WCqNjvq387JEYKDBj4kx6nXTN'\n\
+             addresses = ['/ip4/192.0.2.2/tcp/4001']\nallowed_ips = {allowed_ips}\n"
+        );
+        Config::parse(&text, Path::new("sr.toml")).unwrap()
+    }
+
+    #[test]
+    fn a_peer_cannot_get_an_address_that_the_running_device_has() {
+        let running = config("10.42.0.1/24", "['10.42.0.2/32']");
+        // Right by itself: it gives the device another address, which needs a restart.
+        let new = config("10.42.0.9/24", "['10.42.0.1/32']");
+
+        let refused = check_addresses(&running.adopting(&new)).unwrap_err();
+
+        assert!(matches!(refused, ReloadError::OwnAddress { net } if net.to_string() == "10.42.0.1/32"));
+        check_addresses(&running).unwrap();
+        // A network around the device's address is the usual case.
+        check_addresses(&config("10.42.0.1/24", "['0.0.0.0/0']")).unwrap();
+    }
+
+    #[test]
+    fn the_network_gets_each_peer_with_the_addresses_to_dial() {
+        let config = config("10.42.0.1/24", "['10.42.0.2/32', '192.168.7.0/24']");
+
+        let peers = network_peers(&config);
+
+        assert_eq!(peers.len(), 1);
+        assert_eq!(peers[0].peer, config.peers()[0].id());
+        assert_eq!(peers[0].addresses, config.peers()[0].addresses());
+        assert_eq!(prefixes(&config).len(), 2);
+    }
+}

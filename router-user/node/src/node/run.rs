@@ -1,0 +1,73 @@
+//! The process of a node: signals, requests to reload, and the service manager.
+
+use std::path::Path;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use tracing::info;
+
+use super::error::NodeError;
+use super::lifecycle::Node;
+use super::reload::ConfigFile;
+use super::service::Service;
+use crate::config::Config;
+use crate::control::ReloadRequest;
+use crate::logs::Logs;
+
+/// Requests to reload that may wait.
+const MAX_RELOADS: usize = 4;
+
+/// Runs a node until SIGINT or SIGTERM, or until it fails. On SIGHUP, or a request at the control socket, it
+/// reads `file` again.
+///
+/// # Errors
+/// The node could not start, run or stop in order.
+pub(crate) fn run(config: &Config, file: &Path, logs: &Logs) -> Result<(), NodeError> {
+    let system = |action| move |source| NodeError::System { action, source };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(system("start the main runtime"))?;
+    runtime.block_on(async {
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(system("handle SIGINT"))?;
+        let mut terminate = signal(SignalKind::terminate()).map_err(system("handle SIGTERM"))?;
+        let mut hangup = signal(SignalKind::hangup()).map_err(system("handle SIGHUP"))?;
+        let mut stopped = std::pin::pin!(async {
+            tokio::select! {
+                _ = interrupt.recv() => "SIGINT",
+                _ = terminate.recv() => "SIGTERM",
+            }
+        });
+        let file = ConfigFile {
+            path: file.to_owned(),
+            logs,
+        };
+        let (reload, mut reloads) = mpsc::channel::<ReloadRequest>(MAX_RELOADS);
+        let mut repeats = std::pin::pin!(logs.report_repeats());
+        let mut node = tokio::select! {
+            node = Node::start_with(config, Some(reload)) => node?,
+            // What has been made so far is taken down as it is dropped.
+            _ = &mut stopped => return Ok(()),
+        };
+        let service = Service::ready(&node.runtimes(), node.network());
+        let failure = loop {
+            tokio::select! {
+                signal = &mut stopped => {
+                    info!(signal, "stopping");
+                    break Ok(());
+                }
+                failure = node.failed() => break Err(failure),
+                // The log has what comes of it.
+                Some(()) = hangup.recv() => drop(file.reload(&mut node).await),
+                Some(request) = reloads.recv() => {
+                    // The client may have gone.
+                    let _ = request.reply.send(file.reload(&mut node).await);
+                }
+                () = &mut repeats => {}
+            }
+        };
+        service.stopping();
+        let down = node.stop().await;
+        failure.and(down)
+    })
+}
