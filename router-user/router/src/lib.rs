@@ -6,3 +6,5 @@ pub mod discovery;
 pub mod egress;
 pub mod p2p;
 pub mod router;
+
+pub use config::{FieldProblem, StreamRouterConfig, StreamRouterConfigBuilder, StreamRouterConfigError};
