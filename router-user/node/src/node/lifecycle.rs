@@ -66,7 +66,7 @@ struct Ends {
     /// Workers end once their rings are empty.
     workers: CancellationToken,
     /// Senders end once their outboxes are empty.
-    senders: CancellationToken,
+    senders: stream_router::egress::cancellation::CancellationToken,
 }
 
 /// The tasks, most of them on the data thread.
