@@ -65,6 +65,9 @@ mod metrics;
 mod node;
 mod owners;
 mod peer;
+mod problem;
+mod reader;
+mod router;
 #[cfg(test)]
 mod tests;
 mod transport;
@@ -84,7 +87,7 @@ pub use log::{LogFormat, LogSection};
 pub use metrics::MetricsSection;
 pub use node::{DEFAULT_CONTROL_SOCKET, DEFAULT_KEY_FILE, NodeSection};
 pub use peer::PeerSection;
-pub use stream_router::config::problem::{ConfigError, Problem};
+pub use problem::{ConfigError, Problem};
 pub use stream_router::config::{ConnectionsConfig, StreamRouterConfig, StreamsConfig, WorkersConfig};
 pub(crate) use stream_router::config::{MAX_STREAMS_PER_PEER, ScalingConfig};
 pub use transport::TransportSection;
@@ -92,8 +95,8 @@ pub use transport::TransportSection;
 use device::RawDevice;
 use gateway::RawGateway;
 use peer::RawPeer;
-use stream_router::config::problem::{Place, Problems};
-use stream_router::config::reader::{Lines, Table};
+use problem::{Place, Problems};
+use reader::{Lines, Table};
 
 /// A validated configuration.
 #[derive(Clone, Debug, PartialEq)]
@@ -144,7 +147,7 @@ impl Config {
         let mut root = Table::root(document.get_ref(), &lines);
         let node = NodeSection::read(root.table("node", &mut problems), &mut problems);
         let device = RawDevice::read(root.table("device", &mut problems), &mut problems);
-        let router = StreamRouterConfig::read(&mut root, &mut problems);
+        let router = router::read(&mut root, &mut problems);
         let transport = TransportSection::read(root.table("transport", &mut problems), &mut problems);
         let log = LogSection::read(root.table("log", &mut problems), &mut problems);
         let discovery = DiscoverySection::read(root.table("discovery", &mut problems), &mut problems);

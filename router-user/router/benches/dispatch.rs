@@ -15,13 +15,12 @@ use std::sync::{Arc, RwLock};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use etherparse::PacketBuilder;
 use futures::AsyncWriteExt;
 use futures::future::BoxFuture;
-use router_common::packet::parse;
-use stream_router::discovery::{DiscoveryError, PeerDiscovery};
-use stream_router::p2p::PeerId;
-use stream_router::router::{PoolError, StreamPool, StreamRouter, StreamRouterConfig};
+use stream_router::receive::parse;
+use stream_router::{
+    Answer, DiscoveryError, PeerDiscovery, PeerId, PoolError, StreamPool, StreamRouter, StreamRouterConfig,
+};
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 
@@ -32,7 +31,6 @@ const MEASURED: Duration = Duration::from_millis(250);
 const N_ROUNDS: usize = 7;
 const N_WORKERS: usize = 8;
 const QUEUE_PACKETS: usize = 1000;
-const HEADER_LEN: usize = 28;
 const BATCH: usize = 64;
 
 struct Counting;
@@ -79,8 +77,8 @@ impl StreamPool for Null {
 struct OnePeer(PeerId);
 
 impl PeerDiscovery for OnePeer {
-    fn find_peer(&self, _: IpAddr) -> BoxFuture<'_, Result<Option<PeerId>, DiscoveryError>> {
-        Box::pin(async { Ok(Some(self.0)) })
+    fn find_peer(&self, _: IpAddr) -> BoxFuture<'_, Result<Answer, DiscoveryError>> {
+        Box::pin(async { Ok(self.0.into()) })
     }
 }
 
@@ -186,15 +184,41 @@ fn median(mut rounds: Vec<Figures>) -> Figures {
     rounds.get(rounds.len() / 2).copied().unwrap_or_default()
 }
 
+/// Zeros in UDP, from a port of 10.0.0.1 to port 9 of 10.0.0.2; checksums are left out.
+fn datagram(port: u16) -> Vec<u8> {
+    let ip = [
+        0x45,
+        0,
+        0,
+        PACKET_LEN as u8,
+        0,
+        0,
+        0,
+        0,
+        64,
+        17,
+        0,
+        0,
+        10,
+        0,
+        0,
+        1,
+        10,
+        0,
+        0,
+        2,
+    ];
+    let udp = [0, 9, 0, PACKET_LEN as u8 - 20, 0, 0];
+    let mut packet = [&ip[..], &port.to_be_bytes(), &udp].concat();
+    packet.resize(PACKET_LEN, 0);
+    packet
+}
+
 fn main() -> Result<()> {
     let destination = IpAddr::from([10, 0, 0, 2]);
     let mut packets = Vec::new();
     for port in 0..N_FLOWS {
-        let mut packet = Vec::new();
-        PacketBuilder::ipv4([10, 0, 0, 1], [10, 0, 0, 2], 64)
-            .udp(1024 + port, 9)
-            .write(&mut packet, &[0; PACKET_LEN - HEADER_LEN])?;
-        packets.push(packet);
+        packets.push(datagram(1024 + port));
     }
     let runtime = Runtime::new()?;
     let (router, naive) = runtime.block_on(async {

@@ -6,24 +6,30 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use etherparse::PacketBuilder;
 use futures::future::BoxFuture;
-use stream_router::discovery::{ChainDiscovery, DiscoveryError, PeerDiscovery, StaticDiscovery};
-use stream_router::p2p::PeerId;
-use stream_router::router::{DispatchError, PoolError, StreamPool, StreamRouter, StreamRouterConfig};
+use stream_router::discovery::{ChainDiscovery, IpNet, StaticDiscovery};
+use stream_router::{
+    Answer, DiscoveryError, DispatchError, PeerDiscovery, PeerId, PoolError, StreamPool, StreamRouter,
+    StreamRouterConfig,
+};
 
 /// Who has which /24. A real one would ask a server here.
 struct Directory(BTreeMap<[u8; 3], PeerId>);
 
 impl PeerDiscovery for Directory {
-    fn find_peer(&self, destination: IpAddr) -> BoxFuture<'_, Result<Option<PeerId>, DiscoveryError>> {
+    fn find_peer(&self, destination: IpAddr) -> BoxFuture<'_, Result<Answer, DiscoveryError>> {
         Box::pin(async move {
             println!("the directory is asked for {destination}");
             tokio::time::sleep(Duration::from_millis(200)).await;
             match destination {
                 IpAddr::V4(address) => {
                     let [a, b, c, _] = address.octets();
-                    Ok(self.0.get(&[a, b, c]).copied())
+                    let network = IpNet::new(destination, 24).map_err(DiscoveryError::new)?;
+                    // One answer for the whole /24: no other address of it is asked for.
+                    Ok(match self.0.get(&[a, b, c]) {
+                        Some(peer) => Answer::network(network, *peer),
+                        None => Answer::nobody_in(network),
+                    })
                 }
                 IpAddr::V6(_) => Err(DiscoveryError::new("the directory knows IPv4 only")),
             }
@@ -46,6 +52,12 @@ impl StreamPool for Sink {
     }
 }
 
+/// An IPv4 header alone, from 10.0.0.1, of a protocol for experiments (RFC 3692).
+fn packet_to(destination: [u8; 4]) -> Vec<u8> {
+    let header = [0x45, 0, 0, 20, 0, 0, 0, 0, 64, 253, 0, 0, 10, 0, 0, 1];
+    [&header[..], &destination].concat()
+}
+
 #[tokio::main]
 async fn main() -> Result<()> {
     let known = StaticDiscovery::new([("10.0.0.0/24".parse()?, PeerId::random())]);
@@ -58,13 +70,10 @@ async fn main() -> Result<()> {
         [10, 0, 0, 7],
         [10, 0, 1, 7],
         [10, 0, 2, 7],
-        [10, 0, 2, 7],
+        [10, 0, 2, 8],
         [10, 0, 3, 7],
     ] {
-        let mut packet = Vec::new();
-        PacketBuilder::ipv4([10, 0, 0, 1], destination, 64)
-            .udp(4000, 9)
-            .write(&mut packet, b"hello")?;
+        let packet = packet_to(destination);
         // It never waits for the directory: what is not known yet is an error.
         let mut result = router.dispatch_packet(&packet);
         if let Err(error @ DispatchError::Resolving { destination }) = result {
@@ -84,7 +93,10 @@ async fn main() -> Result<()> {
         "{} lookups, {} packets written",
         stats.n_lookups, report.n_written
     );
-    ensure!((stats.n_lookups, report.n_written) == (4, 4), "one lookup each");
+    ensure!(
+        (stats.n_lookups, report.n_written) == (4, 4),
+        "one lookup for each /24"
+    );
     ensure!(stats.refused.unknown_peer == 1, "10.0.3.7 is nobody's");
     Ok(())
 }

@@ -9,12 +9,10 @@ use std::time::Duration;
 use std::{future, io};
 
 use anyhow::{Result, ensure};
-use etherparse::PacketBuilder;
 use futures::AsyncWrite;
 use futures::future::BoxFuture;
 use stream_router::discovery::StaticDiscovery;
-use stream_router::p2p::PeerId;
-use stream_router::router::{PoolError, StreamPool, StreamRouter, StreamRouterConfig};
+use stream_router::{PeerId, PoolError, StreamPool, StreamRouter, StreamRouterConfig};
 
 /// Bytes that each peer got.
 #[derive(Clone, Default)]
@@ -55,6 +53,13 @@ impl AsyncWrite for MemoryStream {
     }
 }
 
+/// "hello" in UDP, from a port of 10.0.0.1 to port 9 of 10.0.0.2; checksums are left out.
+fn datagram(port: u16) -> Vec<u8> {
+    let ip = [0x45, 0, 0, 33, 0, 0, 0, 0, 64, 17, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2];
+    let udp = [0, 9, 0, 13, 0, 0];
+    [&ip[..], &port.to_be_bytes(), &udp, b"hello"].concat()
+}
+
 #[tokio::main]
 async fn main() -> Result<()> {
     let memory = Memory::default();
@@ -64,11 +69,7 @@ async fn main() -> Result<()> {
 
     router.resolve([10, 0, 0, 2].into()).await?;
     for port in 1..=100 {
-        let mut packet = Vec::new();
-        PacketBuilder::ipv4([10, 0, 0, 1], [10, 0, 0, 2], 64)
-            .udp(port, 9)
-            .write(&mut packet, b"hello")?;
-        router.dispatch_packet(&packet)?;
+        router.dispatch_packet(&datagram(port))?;
     }
 
     let report = router.shutdown(Duration::from_secs(10)).await;

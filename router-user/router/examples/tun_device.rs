@@ -8,9 +8,10 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use futures::future::BoxFuture;
 use nix::sched::{CloneFlags, unshare};
-use stream_router::discovery::{DiscoveryError, PeerDiscovery};
-use stream_router::p2p::PeerId;
-use stream_router::router::{DispatchError, PoolError, StreamPool, StreamRouter, StreamRouterConfig};
+use stream_router::{
+    Answer, DiscoveryError, DispatchError, PeerDiscovery, PeerId, PoolError, StreamPool, StreamRouter,
+    StreamRouterConfig,
+};
 use tokio::runtime::Runtime;
 
 const N_PACKETS: u64 = 100;
@@ -36,9 +37,9 @@ impl StreamPool for Sink {
 struct OnePeer(PeerId);
 
 impl PeerDiscovery for OnePeer {
-    fn find_peer(&self, destination: IpAddr) -> BoxFuture<'_, Result<Option<PeerId>, DiscoveryError>> {
+    fn find_peer(&self, destination: IpAddr) -> BoxFuture<'_, Result<Answer, DiscoveryError>> {
         let owner = (destination == IpAddr::from(THEIRS)).then_some(self.0);
-        Box::pin(async move { Ok(owner) })
+        Box::pin(async move { Ok(owner.into()) })
     }
 }
 

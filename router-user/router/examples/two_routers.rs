@@ -6,15 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use etherparse::PacketBuilder;
 use futures::AsyncReadExt;
 use stream_router::discovery::StaticDiscovery;
 use stream_router::p2p::{
     ConnectionId, DataStream, DiscoveryConfig, InboundStreams, Keypair, Multiaddr, Network, NetworkConfig,
     NetworkEvent, NetworkHandle, PeerConfig, PeerId,
 };
-use stream_router::router::{StreamRouter, StreamRouterConfig};
-use stream_router_engine::framing::Decoder;
+use stream_router::receive::Decoder;
+use stream_router::{StreamRouter, StreamRouterConfig};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -84,6 +83,15 @@ async fn event<T>(side: &mut Side, wanted: impl Fn(NetworkEvent) -> Option<T>) -
     .await?
 }
 
+/// "hello" in UDP, from a port of 10.0.0.`from` to port 9 of 10.0.0.`to`; checksums are left out.
+fn datagram(from: u8, to: u8, port: u16) -> Vec<u8> {
+    let ip = [
+        0x45, 0, 0, 33, 0, 0, 0, 0, 64, 17, 0, 0, 10, 0, 0, from, 10, 0, 0, to,
+    ];
+    let udp = [0, 9, 0, 13, 0, 0];
+    [&ip[..], &port.to_be_bytes(), &udp, b"hello"].concat()
+}
+
 #[tokio::main]
 async fn main() -> Result<()> {
     let (left_key, right_key) = (Keypair::generate_ed25519(), Keypair::generate_ed25519());
@@ -107,10 +115,7 @@ async fn main() -> Result<()> {
     for (side, from, to) in [(&left, 1, 2), (&right, 2, 1)] {
         side.router.resolve([10, 0, 0, to].into()).await?;
         for port in 0..N_PACKETS {
-            let mut packet = Vec::new();
-            PacketBuilder::ipv4([10, 0, 0, from], [10, 0, 0, to], 64)
-                .udp(port, 9)
-                .write(&mut packet, b"hello")?;
+            let packet = datagram(from, to, port);
             while side.router.dispatch_packet(&packet).is_err() {
                 tokio::task::yield_now().await;
             }

@@ -9,6 +9,7 @@
 //! A front, which is the router for embedders or a node, brings the workers' queues, the streams and the counters, by
 //! small traits.
 
+pub mod cancellation;
 pub mod in_flight;
 pub mod lanes;
 pub mod outbox;

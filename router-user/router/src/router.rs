@@ -1,15 +1,17 @@
 //! The router for programs that bring their own packets, streams and discovery.
 //!
 //! # How to embed it
-//! 1. Say where streams come from: a [`StreamPool`]. The node's own network is one
-//!    ([`NetworkHandle`](crate::p2p::NetworkHandle)); any reliable byte stream will do.
+//! 1. Say where streams come from: a [`StreamPool`]. The node's own network is one (`p2p::NetworkHandle`, with the feature
+//!    `libp2p`); any reliable byte stream will do.
 //! 2. Say whose an address is: a [`PeerDiscovery`]. Those that [ship](crate::discovery) can be chained with your own; a
 //!    node's configuration is a [`StaticDiscovery`](crate::discovery::StaticDiscovery).
 //! 3. Make a [`StreamRouterConfig`], a [`StreamRouter`] in a tokio runtime, and call
 //!    [`StreamRouter::dispatch_packet`] with each IP packet, from as many tasks and threads as you like.
-//! 4. On the other side read each stream's frames with [`framing`](stream_router_engine::framing::Decoder), and check with
-//!    [`admission`](stream_router_engine::admission) that the source is the sending peer's.
+//! 4. On the other side [receive](crate::receive): read each stream's frames, and check that the source of a packet is the
+//!    sending peer's.
 //! 5. In the end [`StreamRouter::shutdown`].
+//!
+//! The [start page](crate) has a whole program.
 //!
 //! The path of a packet:
 //!
@@ -27,10 +29,11 @@
 //!
 //! # The first packet to a destination
 //! Discovery is never on the path of a packet: what it answers is remembered, 60 s for an owner (and asked for again
-//! while packets go there), 5 s for nobody, 1 s for a failure. Until the first answer `dispatch_packet` returns
-//! [`DispatchError::Resolving`] and counts that; nothing is held back inside, where it would need a bound of its own and
-//! could change the order. The caller still has the packet: it can await [`StreamRouter::resolve`] and dispatch again, or
-//! leave it to whoever sent it.
+//! while packets go there), 5 s for nobody, 1 s for a failure ([`DispatchError::DiscoveryFailed`]). An
+//! [answer](crate::discovery::Answer) about a network is remembered for every address in it. Until the first answer
+//! `dispatch_packet` returns [`DispatchError::Resolving`] and counts that; nothing is held back inside, where it would
+//! need a bound of its own and could change the order. The caller still has the packet: it can await
+//! [`StreamRouter::resolve`] and dispatch again, or leave it to its sender.
 //!
 //! # What is dropped
 //! Nothing that was taken, but for what goes down with a stream that fails ([`PeerStats::n_lost`]). When a worker or a
@@ -39,11 +42,14 @@
 //!
 //! # Examples
 //! `cargo run -p stream-router --example NAME`: `in_memory`, `custom_discovery`, `two_routers`, `tun_device`,
-//! `specification`.
+//! `usage`.
 
 mod destinations;
 mod error;
 mod manager;
+#[cfg(feature = "libp2p")]
+mod network_pool;
+mod networks;
 mod peer;
 mod pool;
 mod queue;
@@ -54,13 +60,14 @@ mod sync;
 mod tests;
 mod worker;
 
+use std::hash::{BuildHasher, RandomState};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use libp2p::PeerId;
+use libp2p_identity::PeerId;
 use router_common::flow_hash::{HashKey, flow_hash};
 use router_common::flow_key::FAMILY_V4;
 use router_common::frame::{MAX_PACKET_LEN, MIN_PACKET_LEN};
@@ -70,10 +77,9 @@ use router_common::slots::{MAX_WORKERS, SLOT_COUNT, slot};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::AbortOnDropHandle;
 
 use crate::discovery::PeerDiscovery;
+use crate::egress::cancellation::{AbortOnDrop, CancellationToken};
 use destinations::Destinations;
 use manager::Manager;
 use peer::Peer;
@@ -97,9 +103,8 @@ const MAX_REQUESTS: usize = 16;
 ///
 /// ```
 /// use futures::future::BoxFuture;
-/// use libp2p::PeerId;
 /// use stream_router::discovery::StaticDiscovery;
-/// use stream_router::router::{DispatchError, PoolError, StreamPool, StreamRouter, StreamRouterConfig};
+/// use stream_router::{DispatchError, PeerId, PoolError, StreamPool, StreamRouter, StreamRouterConfig};
 ///
 /// struct Sink;
 ///
@@ -136,8 +141,8 @@ struct Inner {
 
 /// Aborted when dropped.
 struct Tasks {
-    manager: AbortOnDropHandle<()>,
-    resolver: AbortOnDropHandle<JoinSet<()>>,
+    manager: AbortOnDrop<()>,
+    resolver: AbortOnDrop<JoinSet<()>>,
     stop: CancellationToken,
     finish: CancellationToken,
 }
@@ -189,10 +194,10 @@ impl StreamRouter {
         };
         let resolver = Resolver::new(shared.clone(), stream_pool, peer_discovery, finish.clone());
         let tasks = Tasks {
-            manager: AbortOnDropHandle::new(tokio::spawn(
+            manager: AbortOnDrop(tokio::spawn(
                 Manager::new(shared.clone()).run(requested, stop.clone()),
             )),
-            resolver: AbortOnDropHandle::new(tokio::spawn(resolver.run(asked, stop.clone()))),
+            resolver: AbortOnDrop(tokio::spawn(resolver.run(asked, stop.clone()))),
             stop,
             finish,
         };
@@ -213,7 +218,7 @@ impl StreamRouter {
     /// The packet was not taken; each reason is counted.
     pub fn dispatch_packet(&self, packet: &[u8]) -> Result<(), DispatchError> {
         let shared = &self.0.shared;
-        match self.dispatch(packet) {
+        match self.dispatch(packet, |destination| self.route(destination)) {
             Ok(worker) => {
                 if let Some(inbox) = shared.inbox(worker) {
                     inbox.wake();
@@ -235,8 +240,14 @@ impl StreamRouter {
     ) -> usize {
         let shared = &self.0.shared;
         let (mut n_taken, mut to_wake) = (0, 0_u32);
+        let mut recent = Recent::new(shared);
         for (index, packet) in packets.into_iter().enumerate() {
-            match self.dispatch(packet) {
+            let find = |destination| {
+                recent
+                    .route(destination)
+                    .unwrap_or_else(|| recent.keep(destination, self.route(destination)))
+            };
+            match self.dispatch(packet, find) {
                 Ok(worker) => {
                     n_taken += 1;
                     to_wake |= 1 << worker;
@@ -255,14 +266,16 @@ impl StreamRouter {
     /// Waits until the owner of `destination` is known, so that packets to it are taken.
     ///
     /// # Errors
-    /// [`DispatchError::UnknownPeer`]; [`DispatchError::Resolving`] if it could not be found out for now;
-    /// [`DispatchError::ShuttingDown`].
+    /// [`DispatchError::UnknownPeer`]; [`DispatchError::DiscoveryFailed`] with the cause, until a second has passed;
+    /// [`DispatchError::Resolving`] if too many wait for this destination; [`DispatchError::ShuttingDown`].
     pub async fn resolve(&self, destination: IpAddr) -> Result<PeerId, DispatchError> {
-        let known = self.0.shared.destinations.look_up(destination, |known| {
-            known.map(|known| known.owner.as_ref().map(|(_, peer)| peer.id))
-        });
+        let known = self
+            .0
+            .shared
+            .destinations
+            .look_up(destination, |known| known.map(|known| known.owner(destination)));
         if let Some(owner) = known {
-            return owner.ok_or(DispatchError::UnknownPeer { destination });
+            return owner;
         }
         let (reply, answer) = oneshot::channel();
         let ask = Ask {
@@ -279,13 +292,13 @@ impl StreamRouter {
         }
     }
 
-    /// Has `n` workers take new flows, within `min_workers` and `max_workers`, until the next decision by load.
+    /// Lets `n` workers take new flows, within `min_workers` and `max_workers`, until the next decision by load.
     pub async fn set_workers(&self, n: u32) {
         // A router that has ended has no workers to set.
         let _ended = self.0.requests.send(ScaleRequest::Workers(n)).await;
     }
 
-    /// Has `n` streams to each peer take new flows, within the configured bounds, until the next decision by load.
+    /// Lets `n` streams to each peer take new flows, within the configured bounds, until the next decision by load.
     pub async fn set_streams(&self, n: u32) {
         // A router that has ended has no streams to set.
         let _ended = self.0.requests.send(ScaleRequest::Streams(n)).await;
@@ -315,6 +328,7 @@ impl StreamRouter {
             n_destinations: shared.destinations.len() as u64,
             n_lookups: shared.counters.n_lookups.load(Relaxed),
             n_failed_lookups: shared.counters.n_failed_lookups.load(Relaxed),
+            n_refused_answers: shared.counters.n_refused_answers.load(Relaxed),
             peers: shared.peers.load().iter().map(|peer| peer.stats()).collect(),
         }
     }
@@ -345,21 +359,17 @@ impl StreamRouter {
         }
     }
 
-    /// Queues a packet; returns the worker that may have to be woken.
-    fn dispatch(&self, packet: &[u8]) -> Result<u32, DispatchError> {
-        let shared = &self.0.shared;
+    /// Queues a packet; returns the worker that may have to be woken. `find` says which peer it goes to.
+    fn dispatch(
+        &self,
+        packet: &[u8],
+        find: impl FnOnce(IpAddr) -> Result<u32, DispatchError>,
+    ) -> Result<u32, DispatchError> {
         let parsed = whole_packet(packet).map_err(|reason| DispatchError::Malformed {
             reason: reason.name(),
         })?;
-        let destination = destination(&parsed);
-        let peer = shared.destinations.look_up(destination, |known| match known {
-            Some(known) => match &known.owner {
-                Some((_, peer)) if peer.busy.load(Relaxed) => Err(DispatchError::PeerBusy { peer: peer.id }),
-                Some((index, _)) => Ok(*index),
-                None => Err(DispatchError::UnknownPeer { destination }),
-            },
-            None => Err(self.ask(destination)),
-        })?;
+        let peer = find(destination(&parsed))?;
+        let shared = &self.0.shared;
         let tag = Tag {
             flow_hash: flow_hash(&shared.hash_key, &parsed.key),
             peer,
@@ -367,7 +377,18 @@ impl StreamRouter {
         shared.push(tag, packet)
     }
 
-    /// Has the owner of `destination` looked for.
+    /// Returns the index of the peer that a packet to `destination` goes to.
+    fn route(&self, destination: IpAddr) -> Result<u32, DispatchError> {
+        self.0
+            .shared
+            .destinations
+            .look_up(destination, |known| match known {
+                Some(known) => known.route(destination),
+                None => Err(self.ask(destination)),
+            })
+    }
+
+    /// Asks for the owner of `destination`, without waiting for the answer.
     #[cold]
     fn ask(&self, destination: IpAddr) -> DispatchError {
         if self.0.shared.closing.load(Relaxed) {
@@ -385,12 +406,12 @@ impl StreamRouter {
 
 impl Tasks {
     /// Says whether everything ended in time.
-    async fn end(self, deadline: Instant) -> bool {
+    async fn end(mut self, deadline: Instant) -> bool {
         self.stop.cancel();
-        if timeout_at(deadline, self.manager).await.is_err() {
+        if timeout_at(deadline, &mut self.manager.0).await.is_err() {
             return false;
         }
-        let Ok(Ok(mut senders)) = timeout_at(deadline, self.resolver).await else {
+        let Ok(Ok(mut senders)) = timeout_at(deadline, &mut self.resolver.0).await else {
             return false;
         };
         self.finish.cancel();
@@ -400,6 +421,47 @@ impl Tasks {
         }
         senders.shutdown().await;
         false
+    }
+}
+
+/// Most packets of a batch that go by one look at the table.
+const MAX_RECENT: u32 = 64;
+
+/// Where the last packet of a batch went, as the next one mostly goes there too.
+struct Recent {
+    peers: Arc<Vec<Arc<Peer>>>,
+    last: Option<(IpAddr, u32)>,
+    n_left: u32,
+}
+
+impl Recent {
+    fn new(shared: &Shared) -> Self {
+        Self {
+            peers: shared.peers.load_full(),
+            last: None,
+            n_left: 0,
+        }
+    }
+
+    fn route(&mut self, destination: IpAddr) -> Option<Result<u32, DispatchError>> {
+        let (known, index) = self.last?;
+        if known != destination {
+            return None;
+        }
+        self.n_left = self.n_left.checked_sub(1)?;
+        // One that was found since has to be looked up.
+        let peer = self.peers.get(index as usize)?;
+        Some(if peer.busy.load(Relaxed) {
+            Err(DispatchError::PeerBusy { peer: peer.id })
+        } else {
+            Ok(index)
+        })
+    }
+
+    fn keep(&mut self, destination: IpAddr, found: Result<u32, DispatchError>) -> Result<u32, DispatchError> {
+        self.last = found.as_ref().ok().map(|index| (destination, *index));
+        self.n_left = MAX_RECENT;
+        found
     }
 }
 
@@ -416,12 +478,9 @@ impl Shared {
             )
         };
         Self {
-            hash_key: HashKey {
-                k0: rand::random(),
-                k1: rand::random(),
-            },
+            hash_key: random_key(),
             counters: Counters::default(),
-            destinations: Destinations::new(),
+            destinations: Destinations::new(connections.shards()),
             peers: ArcSwap::default(),
             workers_of_flows: cache(),
             streams_of_flows: cache(),
@@ -478,6 +537,15 @@ impl Shared {
 
     fn inboxes(&self) -> impl Iterator<Item = &Arc<WorkerInbox>> {
         self.inboxes.iter().filter_map(OnceLock::get)
+    }
+}
+
+/// A key that nobody can know, of what the standard library takes from the system for its own maps.
+fn random_key() -> HashKey {
+    let random = RandomState::new();
+    HashKey {
+        k0: random.hash_one(0),
+        k1: random.hash_one(1),
     }
 }
 

@@ -5,13 +5,16 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+#[cfg(feature = "libp2p")]
 use nix::sched::{CloneFlags, unshare};
+#[cfg(feature = "libp2p")]
 use rtnetlink::LinkUnspec;
 
 /// Longer than any of them takes.
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// Runs the example in a network namespace with nothing but loopback.
+#[cfg(feature = "libp2p")]
 fn run_in_own_network(name: &'static str) {
     let thread = thread::spawn(move || {
         unshare(CloneFlags::CLONE_NEWNET).expect("a network namespace of its own needs root");
@@ -70,6 +73,7 @@ fn packets_go_into_a_pool_in_memory() {
     run("in_memory");
 }
 
+#[cfg(feature = "libp2p")]
 #[test]
 fn two_routers_talk_over_libp2p_on_loopback() {
     run_in_own_network("two_routers");
@@ -86,6 +90,6 @@ fn packets_of_a_tun_device_are_routed_without_ebpf() {
 }
 
 #[test]
-fn the_specifications_usage_works_line_by_line() {
-    run("specification");
+fn the_shortest_program_works_line_by_line() {
+    run("usage");
 }

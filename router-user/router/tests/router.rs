@@ -3,13 +3,19 @@
 #[path = "support/memory_pool.rs"]
 mod memory_pool;
 
+use std::error::Error;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use memory_pool::{LIMIT, MemoryPool, Peers, address, by_flow, packet, packet_to, until};
 use proptest::prelude::*;
-use stream_router::router::{DispatchError, StreamRouter, StreamRouterConfig};
+use stream_router::discovery::IpNet;
+use stream_router::{
+    Answer, DiscoveryError, DispatchError, PeerDiscovery, PeerId, StreamRouter, StreamRouterConfig,
+};
 
 const LITTLE: Duration = Duration::from_millis(100);
 
@@ -251,7 +257,7 @@ async fn each_refusal_is_a_distinct_error_with_a_counter() {
     let unknown = DispatchError::UnknownPeer {
         destination: nobodys.into(),
     };
-    assert_eq!(router.resolve(nobodys.into()).await, Err(unknown));
+    assert_eq!(router.resolve(nobodys.into()).await, Err(unknown.clone()));
     assert_eq!(router.dispatch_packet(&packet_to(nobodys, 1, 1)), Err(unknown));
     // No worker runs before the next await.
     let results: Vec<_> = (0..129)
@@ -289,9 +295,18 @@ async fn discovery_is_asked_once_for_an_owner_and_for_nobody_and_a_failure_is_re
     assert_eq!(peers.n_asked(), 2);
     for _ in 0..3 {
         let error = router.resolve(failing).await.unwrap_err();
-        assert_eq!(error, DispatchError::Resolving { destination: failing });
+        assert!(
+            matches!(error, DispatchError::DiscoveryFailed { destination, .. } if destination == failing)
+        );
+        let failed = router
+            .dispatch_packet(&packet_to([10, 2, 0, 1], 1, 1))
+            .unwrap_err();
+        assert_eq!(failed, error);
+        let cause = failed.source().and_then(Error::source).expect("a cause");
+        assert_eq!(cause.to_string(), "the registry is down");
     }
     assert_eq!((peers.n_asked(), router.stats().n_failed_lookups), (3, 1));
+    assert_eq!(router.stats().refused.discovery_failed, 3);
     let mut n_tries = 0;
     while peers.n_asked() == 3 {
         n_tries += 1;
@@ -299,6 +314,130 @@ async fn discovery_is_asked_once_for_an_owner_and_for_nobody_and_a_failure_is_re
         assert!(router.resolve(failing).await.is_err());
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
+}
+
+/// Answers by a list of networks, the first that holds the address; counts how often it was asked.
+#[derive(Clone)]
+struct Networks {
+    answers: Arc<Vec<(IpNet, Answer)>>,
+    n_asked: Arc<AtomicU64>,
+}
+
+impl Networks {
+    fn new(answers: impl IntoIterator<Item = (&'static str, Answer)>) -> Self {
+        let answers = answers.into_iter();
+        Self {
+            answers: Arc::new(answers.map(|(of, answer)| (net(of), answer)).collect()),
+            n_asked: Arc::default(),
+        }
+    }
+}
+
+impl PeerDiscovery for Networks {
+    fn find_peer(&self, destination: IpAddr) -> BoxFuture<'_, Result<Answer, DiscoveryError>> {
+        self.n_asked.fetch_add(1, Relaxed);
+        let answer = self.answers.iter().find(|(of, _)| of.contains(&destination));
+        Box::pin(async move { Ok(answer.map_or(Answer::nobody(), |(_, answer)| *answer)) })
+    }
+}
+
+fn net(text: &str) -> IpNet {
+    text.parse().expect("a network")
+}
+
+#[tokio::test]
+async fn two_hundred_hosts_behind_one_peer_cost_one_look_up() {
+    let site = PeerId::random();
+    let discovery = Networks::new([("10.3.0.0/16", Answer::network(net("10.3.0.0/16"), site))]);
+    let router = StreamRouter::new(
+        StreamRouterConfig::default(),
+        MemoryPool::default(),
+        discovery.clone(),
+    );
+
+    for host in 1..=100 {
+        assert_eq!(router.resolve([10, 3, 0, host].into()).await, Ok(site));
+        let to = [10, 3, 1, host];
+        while let Err(error) = router.dispatch_packet(&packet_to(to, 1, 0)) {
+            assert_eq!(
+                error,
+                DispatchError::Resolving {
+                    destination: to.into()
+                }
+            );
+            tokio::task::yield_now().await;
+        }
+    }
+
+    assert_eq!(discovery.n_asked.load(Relaxed), 1);
+    let stats = router.stats();
+    assert_eq!((stats.n_lookups, stats.n_destinations), (1, 200));
+}
+
+#[tokio::test]
+async fn a_wider_answer_does_not_override_a_narrower_one() {
+    let [host, part, site] = [PeerId::random(), PeerId::random(), PeerId::random()];
+    let discovery = Networks::new([
+        ("10.3.0.1/32", Answer::host(host)),
+        ("10.3.1.128/25", Answer::network(net("10.3.1.0/24"), part)),
+        ("10.3.0.0/16", Answer::network(net("10.3.0.0/16"), site)),
+    ]);
+    let router = StreamRouter::new(
+        StreamRouterConfig::default(),
+        MemoryPool::default(),
+        discovery.clone(),
+    );
+    let resolve = async |address: [u8; 4]| router.resolve(address.into()).await;
+
+    assert_eq!(resolve([10, 3, 0, 1]).await, Ok(host));
+    assert_eq!(resolve([10, 3, 1, 200]).await, Ok(part));
+    assert_eq!(resolve([10, 3, 9, 9]).await, Ok(site));
+
+    assert_eq!(resolve([10, 3, 0, 1]).await, Ok(host));
+    assert_eq!(resolve([10, 3, 0, 2]).await, Ok(site));
+    assert_eq!(resolve([10, 3, 1, 1]).await, Ok(part));
+    assert_eq!(discovery.n_asked.load(Relaxed), 3);
+}
+
+#[tokio::test]
+async fn that_a_network_is_nobodys_is_asked_once() {
+    let nobody = Answer::nobody_in(net("10.4.0.0/16"));
+    let discovery = Networks::new([("10.4.0.0/16", nobody)]);
+    let router = StreamRouter::new(
+        StreamRouterConfig::default(),
+        MemoryPool::default(),
+        discovery.clone(),
+    );
+
+    for host in 1..=50 {
+        let destination = [10, 4, 0, host].into();
+        let unknown = Err(DispatchError::UnknownPeer { destination });
+        assert_eq!(router.resolve(destination).await, unknown);
+    }
+
+    assert_eq!(discovery.n_asked.load(Relaxed), 1);
+}
+
+#[tokio::test]
+async fn an_answer_about_another_network_is_refused_and_counted() {
+    let peer = PeerId::random();
+    let discovery = Networks::new([("10.3.0.0/16", Answer::network(net("10.4.0.0/16"), peer))]);
+    let router = StreamRouter::new(StreamRouterConfig::default(), MemoryPool::default(), discovery);
+
+    let error = router.resolve([10, 3, 0, 1].into()).await.unwrap_err();
+
+    let cause = error.source().and_then(Error::source).expect("a cause");
+    assert_eq!(
+        cause.to_string(),
+        "the answer is about 10.4.0.0/16, which does not hold 10.3.0.1"
+    );
+    let stats = router.stats();
+    assert_eq!((stats.n_refused_answers, stats.n_failed_lookups), (1, 1));
+    let elsewhere = router.resolve([10, 4, 0, 1].into()).await.unwrap_err();
+    assert!(
+        matches!(elsewhere, DispatchError::UnknownPeer { .. }),
+        "{elsewhere}"
+    );
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ use super::device::{MAX_MTU, MIN_MTU_V6, RawDevice};
 use super::discovery::DiscoverySection;
 use super::node::NodeSection;
 use super::peer::RawPeer;
-use stream_router::config::problem::{Place, Problems};
+use super::problem::{Place, Problems};
 
 /// Checks the peers against each other, the device and the node.
 pub(super) fn check(

@@ -3,8 +3,8 @@
 use ipnet::IpNet;
 
 use super::address::{DEVICE_ALLOWED, device_address};
-use stream_router::config::problem::{Located, Problems};
-use stream_router::config::reader::Table;
+use super::problem::{Located, Problems};
+use super::reader::Table;
 
 /// Name of the device unless told otherwise.
 const DEFAULT_NAME: &str = "sr0";

@@ -3,8 +3,8 @@
 use libp2p::Multiaddr;
 
 use super::address::{DIAL_ALLOWED, dial_address};
-use stream_router::config::problem::{Located, Problems};
-use stream_router::config::reader::Table;
+use super::problem::{Located, Problems};
+use super::reader::Table;
 use stream_router::p2p::MAX_ANNOUNCED_ADDRESSES;
 
 /// How peers are found beyond their `addresses`; by default not at all.

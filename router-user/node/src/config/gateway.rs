@@ -3,8 +3,8 @@
 use router_common::gateway::MAX_GATEWAYS;
 
 use super::device::{MAX_NAME_LEN, RawDevice};
-use stream_router::config::problem::{Located, Place, Problems};
-use stream_router::config::reader::Table;
+use super::problem::{Located, Place, Problems};
+use super::reader::Table;
 
 const INTERFACE_ALLOWED: &str =
     "the name of an Ethernet interface: 1 to 15 characters without space, '/' and ':', not \"lo\"";

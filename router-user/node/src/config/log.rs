@@ -2,8 +2,8 @@
 
 use tracing_subscriber::EnvFilter;
 
-use stream_router::config::problem::{Located, Problems};
-use stream_router::config::reader::Table;
+use super::problem::{Located, Problems};
+use super::reader::Table;
 
 const DEFAULT_LEVEL: &str = "info";
 

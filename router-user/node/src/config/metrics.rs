@@ -2,8 +2,8 @@
 
 use std::net::SocketAddr;
 
-use stream_router::config::problem::{Located, Problems};
-use stream_router::config::reader::Table;
+use super::problem::{Located, Problems};
+use super::reader::Table;
 
 const LISTEN_ALLOWED: &str = "an address and a port, such as \"127.0.0.1:9464\" or \"[::1]:9464\"";
 

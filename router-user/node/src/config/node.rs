@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use libp2p::Multiaddr;
 
 use super::address::{LISTEN_ALLOWED, listen_address};
-use stream_router::config::problem::{Located, Problems};
-use stream_router::config::reader::Table;
+use super::problem::{Located, Problems};
+use super::reader::Table;
 
 /// Where `keygen` writes the identity and a node looks for it unless told otherwise.
 pub const DEFAULT_KEY_FILE: &str = "/var/lib/stream-router/identity.key";

@@ -4,9 +4,9 @@ use ipnet::IpNet;
 use libp2p::{Multiaddr, PeerId};
 
 use super::address::{DIAL_ALLOWED, NETWORK_ALLOWED, dial_address, peer_network};
+use super::problem::{Located, Place, Problems};
+use super::reader::Table;
 use super::transport::TransportSection;
-use stream_router::config::problem::{Located, Place, Problems};
-use stream_router::config::reader::Table;
 
 const ID_ALLOWED: &str = "a peer id as `stream-router id` prints it, such as \"12D3KooW...\"";
 

@@ -3,8 +3,8 @@
 use libp2p::Multiaddr;
 use libp2p::multiaddr::Protocol;
 
-use stream_router::config::problem::Problems;
-use stream_router::config::reader::Table;
+use super::problem::Problems;
+use super::reader::Table;
 use stream_router::p2p::{MAX_CONNECTIONS_PER_PEER, TransportKind};
 
 const ALLOWED: &str = "\"tcp\" and \"quic\", each once, the preferred one first";

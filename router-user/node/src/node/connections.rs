@@ -7,13 +7,13 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
-use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::counters::{Counter, Counters};
 use super::data_path::DataPath;
 use super::peers::{LivePeers, Peer};
 use super::sender;
+use stream_router::egress::cancellation::CancellationToken;
 use stream_router::egress::sender::SenderControl;
 use stream_router::p2p::{ConnectionId, NetworkEvent, NetworkHandle, PeerId};
 use stream_router_engine::flow_cache::StreamIndex;

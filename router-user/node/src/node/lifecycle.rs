@@ -62,7 +62,7 @@ struct Ends {
     /// Workers end once their rings are empty.
     workers: CancellationToken,
     /// Senders end once their outboxes are empty.
-    senders: CancellationToken,
+    senders: stream_router::egress::cancellation::CancellationToken,
 }
 
 /// The tasks of a node, most of them on the first data thread.

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
+use super::fields::Fields;
 use super::problem::Problems;
-use super::reader::Table;
-use super::router::{Parameter, section};
+use super::value::Value;
 
 const DEFAULT_TTL: Duration = Duration::from_secs(5);
 const DEFAULT_CLEANUP_INTERVAL: Duration = Duration::from_secs(5);
@@ -42,7 +42,8 @@ impl ConnectionsConfig {
         self.max_entries
     }
 
-    /// Parts of the cache that says which stream a flow has, each with its share of `max_entries`.
+    /// Parts of the cache that says which stream a flow has, each with its share of `max_entries`; and, rounded up to a
+    /// power of two of at least 2, of the table of destinations.
     pub fn shards(&self) -> u32 {
         self.shards
     }
@@ -56,27 +57,27 @@ impl ConnectionsConfig {
         }
     }
 
-    /// The section as it stands in a file.
-    pub(crate) fn to_table(&self) -> toml::Table {
-        section([
-            ("ttl", self.ttl.to_value()),
-            ("cleanup_interval", self.cleanup_interval.to_value()),
-            ("max_entries", self.max_entries.to_value()),
-            ("shards", self.shards.to_value()),
-        ])
+    /// Returns the values of the section.
+    pub(super) fn values(&self) -> Vec<(&'static str, Value)> {
+        vec![
+            ("ttl", self.ttl.into()),
+            ("cleanup_interval", self.cleanup_interval.into()),
+            ("max_entries", self.max_entries.into()),
+            ("shards", self.shards.into()),
+        ]
     }
 
-    pub(crate) fn read(mut table: Table<'_>, problems: &mut Problems) -> Self {
-        let ttl = table.duration("ttl", problems);
-        let cleanup_interval = table.duration("cleanup_interval", problems);
-        let max_entries = table.integer("max_entries", MAX_ENTRIES, problems);
-        let shards = table.integer("shards", SHARDS, problems);
-        table.finish(problems);
+    pub(super) fn read(mut fields: Fields<'_>, problems: &mut Problems) -> Self {
+        let ttl = fields.duration("ttl", problems);
+        let cleanup_interval = fields.duration("cleanup_interval", problems);
+        let max_entries = fields.integer("max_entries", MAX_ENTRIES, problems);
+        let shards = fields.integer("shards", SHARDS, problems);
+        fields.finish(problems);
         Self {
             ttl: ttl.unwrap_or(DEFAULT_TTL),
             cleanup_interval: cleanup_interval.unwrap_or(DEFAULT_CLEANUP_INTERVAL),
-            max_entries: max_entries.map_or(DEFAULT_MAX_ENTRIES, |found| found.value),
-            shards: shards.map_or(DEFAULT_SHARDS, |found| found.value),
+            max_entries: max_entries.unwrap_or(DEFAULT_MAX_ENTRIES),
+            shards: shards.unwrap_or(DEFAULT_SHARDS),
         }
     }
 }

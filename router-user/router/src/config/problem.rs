@@ -1,174 +1,89 @@
-//! What is wrong with a configuration file, place by place.
+//! What is wrong with parameters, field by field.
 
 use std::fmt;
-use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
-/// Why a configuration cannot be used.
-#[derive(Debug, Error)]
-pub enum ConfigError {
-    /// The file cannot be read.
-    #[error("cannot read the configuration {}", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// What reading it gave.
-        source: std::io::Error,
-    },
-    /// The file was read and is wrong in at least one place; one line per problem.
-    #[error("{}", lines(problems))]
-    Invalid {
-        /// Every problem found, in the order of the file.
-        problems: Vec<Problem>,
-    },
+/// Why a [`StreamRouterConfig`](super::StreamRouterConfig) cannot be made; prints one line per problem.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+#[error("{}", lines(problems))]
+pub struct StreamRouterConfigError {
+    problems: Vec<FieldProblem>,
 }
 
-impl ConfigError {
-    /// Every problem with the content of the file; empty when the file could not be read.
-    pub fn problems(&self) -> &[Problem] {
-        match self {
-            Self::Read { .. } => &[],
-            Self::Invalid { problems } => problems,
-        }
+impl StreamRouterConfigError {
+    /// Returns every problem, at least one, in the order of the fields' names.
+    pub fn problems(&self) -> &[FieldProblem] {
+        &self.problems
     }
 }
 
-fn lines(problems: &[Problem]) -> String {
-    problems
-        .iter()
-        .map(Problem::to_string)
-        .collect::<Vec<_>>()
-        .join("\n")
+fn lines(problems: &[FieldProblem]) -> String {
+    let lines: Vec<_> = problems.iter().map(FieldProblem::to_string).collect();
+    lines.join("\n")
 }
 
-/// One thing wrong in a configuration file.
-///
-/// Prints as `FILE:LINE: FIELD: what is wrong (allowed: what is allowed)`.
+/// One parameter that is wrong. Prints as `FIELD: what is wrong (allowed: what is allowed)`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Problem {
-    file: PathBuf,
-    line: usize,
+pub struct FieldProblem {
     field: String,
     wrong: String,
     allowed: String,
 }
 
-impl Problem {
-    /// The file as it was named by the caller.
-    pub fn file(&self) -> &Path {
-        &self.file
-    }
-
-    /// Line in the file, from 1.
-    pub fn line(&self) -> usize {
-        self.line
-    }
-
-    /// Path of the field, such as `peer[1].allowed_ips[0]`; `syntax` when the file is not TOML.
+impl FieldProblem {
+    /// Returns its name in a file, such as `workers.max`.
     pub fn field(&self) -> &str {
         &self.field
     }
 
-    /// What is wrong with it.
+    /// Returns what is wrong with it.
     pub fn wrong(&self) -> &str {
         &self.wrong
     }
 
-    /// What is allowed in its place.
+    /// Returns what is allowed in its place.
     pub fn allowed(&self) -> &str {
         &self.allowed
     }
 }
 
-impl fmt::Display for Problem {
+impl fmt::Display for FieldProblem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
-            file,
-            line,
             field,
             wrong,
             allowed,
         } = self;
-        write!(
-            f,
-            "{}:{line}: {field}: {wrong} (allowed: {allowed})",
-            file.display()
-        )
+        write!(f, "{field}: {wrong} (allowed: {allowed})")
     }
 }
 
-/// Where a value stands.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
-    pub line: usize,
-    pub field: String,
-}
-
-impl Place {
-    /// A field of the table at this place, on `line`.
-    pub fn field(&self, name: &str, line: usize) -> Self {
-        let field = if self.field.is_empty() {
-            name.to_owned()
-        } else {
-            format!("{}.{name}", self.field)
-        };
-        Self { line, field }
-    }
-
-    /// An element of the array at this place, on `line`.
-    pub fn element(&self, index: usize, line: usize) -> Self {
-        Self {
-            line,
-            field: format!("{}[{index}]", self.field),
-        }
-    }
-}
-
-/// A value and where it stands, for the checks that compare values.
-#[derive(Clone, Debug)]
-pub struct Located<T> {
-    pub place: Place,
-    pub value: T,
-}
-
-/// Collects problems while a file is read.
-pub struct Problems {
-    file: PathBuf,
-    found: Vec<Problem>,
-}
+/// Collects problems while values are read.
+#[derive(Debug, Default)]
+pub(super) struct Problems(Vec<FieldProblem>);
 
 impl Problems {
-    pub fn new(file: &Path) -> Self {
-        Self {
-            file: file.to_owned(),
-            found: Vec::new(),
-        }
-    }
-
-    pub fn add(&mut self, place: &Place, wrong: impl Into<String>, allowed: impl Into<String>) {
-        self.found.push(Problem {
-            file: self.file.clone(),
-            line: place.line,
-            field: place.field.clone(),
+    pub(super) fn add(
+        &mut self,
+        field: impl Into<String>,
+        wrong: impl Into<String>,
+        allowed: impl Into<String>,
+    ) {
+        self.0.push(FieldProblem {
+            field: field.into(),
             wrong: wrong.into(),
             allowed: allowed.into(),
         });
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.found.is_empty()
-    }
-
-    pub fn into_error(self) -> ConfigError {
-        ConfigError::Invalid {
-            problems: self.into_found(),
+    /// Returns `value` if nothing was wrong.
+    pub(super) fn unless_any<T>(self, value: T) -> Result<T, StreamRouterConfigError> {
+        let mut problems = self.0;
+        if problems.is_empty() {
+            return Ok(value);
         }
-    }
-
-    /// Every problem, in the order of the file.
-    pub fn into_found(mut self) -> Vec<Problem> {
-        self.found.sort_by_key(Problem::line);
-        self.found
+        problems.sort_by(|a, b| a.field.cmp(&b.field));
+        Err(StreamRouterConfigError { problems })
     }
 }

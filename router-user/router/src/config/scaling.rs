@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
+use super::fields::Fields;
 use super::problem::Problems;
-use super::reader::Table;
-use super::router::{Parameter, section};
+use super::value::Value;
 use stream_router_engine::scaler::ScalerConfig;
 
 /// How often a number is decided upon, and how.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct ScalingConfig {
     /// Bounds and thresholds.
     pub scaler: ScalerConfig,
@@ -18,58 +19,51 @@ pub struct ScalingConfig {
 
 /// The names of the lower and the upper bound, and what they may be at most.
 pub(super) struct Bounds {
-    pub(super) section: &'static str,
     pub(super) min: &'static str,
     pub(super) max: &'static str,
     pub(super) most: u32,
 }
 
 impl ScalingConfig {
-    /// What of a section is about scaling, as it stands in a file.
-    pub(super) fn to_table(self, bounds: &Bounds) -> toml::Table {
-        section([
-            (bounds.min, self.scaler.min.to_value()),
-            (bounds.max, self.scaler.max.to_value()),
-            ("scale_interval", self.interval.to_value()),
-            ("scale_up", self.scaler.scale_up.to_value()),
-            ("scale_down", self.scaler.scale_down.to_value()),
-        ])
+    /// Returns the values of a section that are about scaling.
+    pub(super) fn values(self, bounds: &Bounds) -> [(&'static str, Value); 5] {
+        [
+            (bounds.min, self.scaler.min.into()),
+            (bounds.max, self.scaler.max.into()),
+            ("scale_interval", self.interval.into()),
+            ("scale_up", self.scaler.scale_up.into()),
+            ("scale_down", self.scaler.scale_down.into()),
+        ]
     }
 
     pub(super) fn read(
-        table: &mut Table<'_>,
+        fields: &mut Fields<'_>,
         bounds: &Bounds,
         default: Self,
         problems: &mut Problems,
     ) -> Self {
-        let min = table.integer(bounds.min, 1..=bounds.most, problems);
-        let max = table.integer(bounds.max, 1..=bounds.most, problems);
+        let min = fields.integer(bounds.min, 1..=bounds.most, problems);
+        let max = fields.integer(bounds.max, 1..=bounds.most, problems);
         // What is not written gives way to what is.
-        let most = max.as_ref().map_or(default.scaler.max, |found| found.value);
-        let least = min
-            .as_ref()
-            .map_or(default.scaler.min.min(most), |found| found.value);
-        if let Some(min) = min.filter(|min| min.value > most) {
-            let upper = format!("{}.{}", bounds.section, bounds.max);
-            let wrong = format!("{} is more than {upper}, {most}", min.value);
-            problems.add(&min.place, wrong, format!("at most {upper}"));
+        let most = max.unwrap_or(default.scaler.max);
+        let least = min.unwrap_or(default.scaler.min.min(most));
+        if least > most {
+            let upper = fields.name(bounds.max);
+            let wrong = format!("{least} is more than {upper}, {most}");
+            problems.add(fields.name(bounds.min), wrong, format!("at most {upper}"));
         }
-        let interval = table.duration("scale_interval", problems);
-        let scale_up = table.share("scale_up", problems);
-        let scale_down = table.share("scale_down", problems);
-        let up = scale_up
-            .as_ref()
-            .map_or(default.scaler.scale_up, |found| found.value);
-        let down = scale_down
-            .as_ref()
-            .map_or(default.scaler.scale_down, |found| found.value);
+        let interval = fields.duration("scale_interval", problems);
+        let scale_up = fields.share("scale_up", problems);
+        let scale_down = fields.share("scale_down", problems);
+        let up = scale_up.unwrap_or(default.scaler.scale_up);
+        let down = scale_down.unwrap_or(default.scaler.scale_down);
         if down >= up {
-            let place = scale_down.or(scale_up).map(|found| found.place);
-            problems.add(
-                &place.unwrap_or_else(|| table.absent("scale_down")),
-                format!("scale_down, {down}, is not below scale_up, {up}"),
-                "a scale_down below scale_up",
-            );
+            let at = match (scale_down, scale_up) {
+                (None, Some(_)) => "scale_up",
+                _ => "scale_down",
+            };
+            let wrong = format!("scale_down, {down}, is not below scale_up, {up}");
+            problems.add(fields.name(at), wrong, "a scale_down below scale_up");
         }
         Self {
             scaler: ScalerConfig {

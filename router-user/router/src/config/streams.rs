@@ -2,15 +2,13 @@
 
 use std::time::Duration;
 
+use super::fields::Fields;
 use super::problem::Problems;
-use super::reader::Table;
-use super::router::{Parameter, section};
 use super::scaling::{Bounds, ScalingConfig};
-use crate::p2p::MAX_STREAMS_PER_SIDE;
+use super::value::Value;
 use stream_router_engine::scaler::ScalerConfig;
 
 const BOUNDS: Bounds = Bounds {
-    section: "streams",
     min: "min_per_peer",
     max: "max_per_peer",
     most: MAX_STREAMS_PER_PEER,
@@ -18,7 +16,6 @@ const BOUNDS: Bounds = Bounds {
 
 /// A connection carries that many and a few more, so that one can close while another opens.
 pub const MAX_STREAMS_PER_PEER: u32 = 16;
-const _: () = assert!(2 * MAX_STREAMS_PER_PEER as usize <= MAX_STREAMS_PER_SIDE);
 
 const DEFAULT: ScalingConfig = ScalingConfig {
     scaler: ScalerConfig {
@@ -54,24 +51,20 @@ impl StreamsConfig {
         self.throughput_threshold
     }
 
-    /// The section as it stands in a file.
-    pub(crate) fn to_table(&self) -> toml::Table {
-        let mut table = self.scaling.to_table(&BOUNDS);
-        table.extend(section([(
-            "throughput_threshold",
-            self.throughput_threshold.to_value(),
-        )]));
-        table
+    /// Returns the values of the section.
+    pub(super) fn values(&self) -> Vec<(&'static str, Value)> {
+        let mut values = self.scaling.values(&BOUNDS).to_vec();
+        values.push(("throughput_threshold", self.throughput_threshold.into()));
+        values
     }
 
-    pub(crate) fn read(mut table: Table<'_>, problems: &mut Problems) -> Self {
-        let scaling = ScalingConfig::read(&mut table, &BOUNDS, DEFAULT, problems);
-        let throughput_threshold = table.integer("throughput_threshold", THROUGHPUT_THRESHOLDS, problems);
-        table.finish(problems);
+    pub(super) fn read(mut fields: Fields<'_>, problems: &mut Problems) -> Self {
+        let scaling = ScalingConfig::read(&mut fields, &BOUNDS, DEFAULT, problems);
+        let throughput_threshold = fields.integer("throughput_threshold", THROUGHPUT_THRESHOLDS, problems);
+        fields.finish(problems);
         Self {
             scaling,
-            throughput_threshold: throughput_threshold
-                .map_or(DEFAULT_THROUGHPUT_THRESHOLD, |found| found.value),
+            throughput_threshold: throughput_threshold.unwrap_or(DEFAULT_THROUGHPUT_THRESHOLD),
         }
     }
 }

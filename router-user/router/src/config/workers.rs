@@ -4,14 +4,13 @@ use std::time::Duration;
 
 use router_common::slots::MAX_WORKERS;
 
+use super::fields::Fields;
 use super::problem::Problems;
-use super::reader::Table;
-use super::router::{Parameter, section};
 use super::scaling::{Bounds, ScalingConfig};
+use super::value::Value;
 use stream_router_engine::scaler::ScalerConfig;
 
 const BOUNDS: Bounds = Bounds {
-    section: "workers",
     min: "min",
     max: "max",
     most: MAX_WORKERS,
@@ -63,6 +62,7 @@ impl WorkersConfig {
     }
 
     /// Size of a worker's ring in bytes, a power of two with room for `queue_size` packets of 2 KiB.
+    #[doc(hidden)]
     pub fn ring_bytes(&self) -> u32 {
         (self.queue_size * PACKET_ROOM).next_power_of_two()
     }
@@ -80,36 +80,33 @@ impl WorkersConfig {
         }
     }
 
-    /// The section as it stands in a file.
-    pub(crate) fn to_table(&self) -> toml::Table {
-        let mut table = self.scaling.to_table(&BOUNDS);
-        table.extend(section([
-            ("initial", self.initial.to_value()),
-            ("queue_size", self.queue_size.to_value()),
-            ("threads", self.threads.to_value()),
-        ]));
-        table
+    /// Returns the values of the section.
+    pub(super) fn values(&self) -> Vec<(&'static str, Value)> {
+        let mut values = self.scaling.values(&BOUNDS).to_vec();
+        values.extend([
+            ("initial", self.initial.into()),
+            ("queue_size", self.queue_size.into()),
+            ("threads", self.threads.into()),
+        ]);
+        values
     }
 
-    pub(crate) fn read(mut table: Table<'_>, problems: &mut Problems) -> Self {
-        let scaling = ScalingConfig::read(&mut table, &BOUNDS, DEFAULT, problems);
+    pub(super) fn read(mut fields: Fields<'_>, problems: &mut Problems) -> Self {
+        let scaling = ScalingConfig::read(&mut fields, &BOUNDS, DEFAULT, problems);
         let (least, most) = (scaling.scaler.min, scaling.scaler.max);
-        let initial = table.integer("initial", 1..=MAX_WORKERS, problems);
-        if let Some(initial) = initial
-            .as_ref()
-            .filter(|found| least <= most && !(least..=most).contains(&found.value))
-        {
-            let wrong = format!("{} is outside {least} to {most}", initial.value);
-            problems.add(&initial.place, wrong, "workers.min to workers.max");
+        let initial = fields.integer("initial", 1..=MAX_WORKERS, problems);
+        if let Some(initial) = initial.filter(|initial| least <= most && !(least..=most).contains(initial)) {
+            let wrong = format!("{initial} is outside {least} to {most}");
+            problems.add(fields.name("initial"), wrong, "workers.min to workers.max");
         }
-        let queue_size = table.integer("queue_size", QUEUE_SIZES, problems);
-        let threads = table.integer("threads", 1..=MAX_THREADS, problems);
-        table.finish(problems);
+        let queue_size = fields.integer("queue_size", QUEUE_SIZES, problems);
+        let threads = fields.integer("threads", 1..=MAX_THREADS, problems);
+        fields.finish(problems);
         Self {
             scaling,
-            initial: initial.map_or(DEFAULT_INITIAL.max(least).min(most), |found| found.value),
-            queue_size: queue_size.map_or(DEFAULT_QUEUE_SIZE, |found| found.value),
-            threads: threads.map_or_else(default_threads, |found| found.value),
+            initial: initial.unwrap_or(DEFAULT_INITIAL.max(least).min(most)),
+            queue_size: queue_size.unwrap_or(DEFAULT_QUEUE_SIZE),
+            threads: threads.unwrap_or_else(default_threads),
         }
     }
 }

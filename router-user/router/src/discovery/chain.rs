@@ -5,10 +5,9 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use libp2p::PeerId;
 use tokio::time::timeout;
 
-use super::{DiscoveryError, PeerDiscovery};
+use super::{Answer, DiscoveryError, PeerDiscovery};
 
 /// How long one may take before the next is asked. Two that are silent leave a third its time within the 5 s that a
 /// [`StreamRouter`](crate::router::StreamRouter) waits.
@@ -19,19 +18,24 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// One that fails, or is silent for 2 s, is passed over. That nobody owns an address is the answer only if all say so:
 /// if one has failed, it might have known, and so the chain fails too.
 ///
+/// An answer is about a network only as far as those that were asked before said of the same network that it is nobody's;
+/// behind one that answers for single addresses, that has failed or was silent, it is about the one address.
+///
 /// ```
-/// use stream_router::discovery::{ChainDiscovery, PeerDiscovery, StaticDiscovery};
-/// use stream_router::p2p::PeerId;
+/// use stream_router::discovery::{Answer, ChainDiscovery, PeerDiscovery, StaticDiscovery};
+/// # use stream_router::PeerId;
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// let (site, elsewhere) = (PeerId::random(), PeerId::random());
+/// # let (site, elsewhere) = (PeerId::random(), PeerId::random());
 /// let chain = ChainDiscovery::new()
 ///     .then(StaticDiscovery::new([("10.1.0.0/16".parse()?, site)]))
 ///     .then(StaticDiscovery::new([("0.0.0.0/0".parse()?, elsewhere)]));
 ///
-/// assert_eq!(chain.find_peer([10, 1, 0, 1].into()).await?, Some(site));
-/// assert_eq!(chain.find_peer([192, 0, 2, 1].into()).await?, Some(elsewhere));
+/// let answer = chain.find_peer([10, 1, 0, 1].into()).await?;
+/// assert_eq!(answer, Answer::network("10.1.0.0/16".parse()?, site));
+/// let answer = chain.find_peer([192, 0, 2, 1].into()).await?;
+/// assert_eq!(answer, Answer::network("128.0.0.0/1".parse()?, elsewhere));
 /// # Ok(())
 /// # }
 /// ```
@@ -77,19 +81,29 @@ impl fmt::Debug for ChainDiscovery {
 }
 
 impl PeerDiscovery for ChainDiscovery {
-    fn find_peer(&self, destination: IpAddr) -> BoxFuture<'_, Result<Option<PeerId>, DiscoveryError>> {
+    fn find_peer(&self, destination: IpAddr) -> BoxFuture<'_, Result<Answer, DiscoveryError>> {
         Box::pin(async move {
             let mut errors = Vec::new();
+            // Of those asked so far: that it is nobody's. Nothing was asked for what is around it at first.
+            let mut before: Option<Answer> = None;
             for (index, link) in self.links.iter().enumerate() {
-                match timeout(self.patience, link.find_peer(destination)).await {
-                    Ok(Ok(Some(peer))) => return Ok(Some(peer)),
-                    Ok(Ok(None)) => {}
-                    Ok(Err(error)) => errors.push((index, error)),
-                    Err(elapsed) => errors.push((index, DiscoveryError::new(elapsed))),
-                }
+                let error = match timeout(self.patience, link.find_peer(destination)).await {
+                    Ok(Ok(answer)) => {
+                        let answer = before.map_or(answer, |before| answer.within(before));
+                        if answer.peer.is_some() {
+                            return Ok(answer);
+                        }
+                        before = Some(answer);
+                        continue;
+                    }
+                    Ok(Err(error)) => error,
+                    Err(elapsed) => DiscoveryError::new(elapsed),
+                };
+                errors.push((index, error));
+                before = Some(Answer::nobody());
             }
             if errors.is_empty() {
-                Ok(None)
+                Ok(before.unwrap_or(Answer::nobody()))
             } else {
                 Err(DiscoveryError::new(ChainError { errors }))
             }
@@ -132,6 +146,9 @@ mod tests {
     use std::sync::Arc;
     use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
+    use libp2p_identity::PeerId;
+
+    use super::super::StaticDiscovery;
     use super::*;
 
     enum Script {
@@ -144,12 +161,12 @@ mod tests {
     struct Scripted(Script, Arc<AtomicU32>);
 
     impl PeerDiscovery for Scripted {
-        fn find_peer(&self, _: IpAddr) -> BoxFuture<'_, Result<Option<PeerId>, DiscoveryError>> {
+        fn find_peer(&self, _: IpAddr) -> BoxFuture<'_, Result<Answer, DiscoveryError>> {
             Box::pin(async {
                 self.1.fetch_add(1, Relaxed);
                 match &self.0 {
-                    Script::Knows(peer) => Ok(Some(*peer)),
-                    Script::Nobody => Ok(None),
+                    Script::Knows(peer) => Ok(Answer::host(*peer)),
+                    Script::Nobody => Ok(Answer::nobody()),
                     Script::Fails(why) => Err(DiscoveryError::new(*why)),
                     Script::Hangs => std::future::pending().await,
                 }
@@ -169,7 +186,7 @@ mod tests {
             let cause = std::error::Error::source(&error).expect("a cause");
             cause.to_string()
         });
-        (answer, n_asked.load(Relaxed))
+        (answer.map(|answer| answer.peer), n_asked.load(Relaxed))
     }
 
     #[tokio::test]
@@ -207,5 +224,25 @@ mod tests {
         assert_eq!(ask([Hangs, Knows(peer)]).await, (Ok(Some(peer)), 2));
         let (answer, _) = ask([Hangs, Nobody]).await;
         assert!(answer.unwrap_err().contains("discovery 1: deadline has elapsed"));
+    }
+
+    #[tokio::test]
+    async fn an_answer_is_no_wider_than_what_those_before_it_said() {
+        let (site, elsewhere) = (PeerId::random(), PeerId::random());
+        let site = || StaticDiscovery::new([("10.1.0.0/16".parse().unwrap(), site)]);
+        let rest = || StaticDiscovery::new([("0.0.0.0/0".parse().unwrap(), elsewhere)]);
+        let scripted = |script| Scripted(script, Arc::default());
+        let ask = async |chain: ChainDiscovery| chain.find_peer([10, 0, 0, 1].into()).await.unwrap();
+
+        let wide = ask(ChainDiscovery::new().then(site()).then(rest())).await;
+        let narrow = ask(ChainDiscovery::new().then(scripted(Script::Nobody)).then(rest())).await;
+        let failed = ChainDiscovery::new()
+            .then(scripted(Script::Fails("down")))
+            .then(site())
+            .then(rest());
+
+        assert_eq!(wide, Answer::network("10.0.0.0/16".parse().unwrap(), elsewhere));
+        assert_eq!(narrow, Answer::host(elsewhere));
+        assert_eq!(ask(failed).await, Answer::host(elsewhere));
     }
 }

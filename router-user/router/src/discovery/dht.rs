@@ -6,7 +6,7 @@ use futures::future::BoxFuture;
 use futures::stream::{self, StreamExt};
 use libp2p::PeerId;
 
-use super::{DiscoveryError, PeerDiscovery, TrustedOwners};
+use super::{Answer, DiscoveryError, PeerDiscovery, TrustedOwners};
 use crate::p2p::NetworkHandle;
 
 /// Most peers that are asked about for one address. Those that the list prefers come first.
@@ -75,7 +75,8 @@ impl DhtDiscovery {
 }
 
 impl PeerDiscovery for DhtDiscovery {
-    fn find_peer(&self, destination: IpAddr) -> BoxFuture<'_, Result<Option<PeerId>, DiscoveryError>> {
-        Box::pin(self.find_among(destination, self.trusted.candidates(destination)))
+    fn find_peer(&self, destination: IpAddr) -> BoxFuture<'_, Result<Answer, DiscoveryError>> {
+        let candidates = self.trusted.candidates(destination);
+        Box::pin(async move { Ok(self.find_among(destination, candidates).await?.into()) })
     }
 }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use futures::future::BoxFuture;
 use libp2p::PeerId;
 
-use super::{DhtDiscovery, DiscoveryError, PeerDiscovery, TrustedOwners};
+use super::{Answer, DhtDiscovery, DiscoveryError, PeerDiscovery, TrustedOwners};
 use crate::p2p::{FoundBy, NetworkHandle};
 
 /// Believes what the peers say of themselves that mDNS sees on the local network now, as far as its list allows.
@@ -42,10 +42,10 @@ impl MdnsDiscovery {
 }
 
 impl PeerDiscovery for MdnsDiscovery {
-    fn find_peer(&self, destination: IpAddr) -> BoxFuture<'_, Result<Option<PeerId>, DiscoveryError>> {
+    fn find_peer(&self, destination: IpAddr) -> BoxFuture<'_, Result<Answer, DiscoveryError>> {
         Box::pin(async move {
             let neighbours = self.neighbours(destination);
-            self.records.find_among(destination, neighbours).await
+            Ok(self.records.find_among(destination, neighbours).await?.into())
         })
     }
 }

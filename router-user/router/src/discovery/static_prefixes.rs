@@ -6,28 +6,31 @@ use std::net::IpAddr;
 
 use futures::future::BoxFuture;
 use ipnet::IpNet;
-use libp2p::PeerId;
+use libp2p_identity::PeerId;
 
-use super::{DiscoveryError, PeerDiscovery};
+use super::{Answer, DiscoveryError, PeerDiscovery};
 use stream_router_engine::route_table::{PeerIndex, RouteTable};
 
 /// An address belongs to the peer with the longest prefix that holds it. What a node makes of its peers' `allowed_ips`.
 ///
 /// ```
-/// use stream_router::discovery::{PeerDiscovery, StaticDiscovery};
-/// use stream_router::p2p::PeerId;
+/// use stream_router::discovery::{Answer, PeerDiscovery, StaticDiscovery};
+/// # use stream_router::PeerId;
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// let (site, host) = (PeerId::random(), PeerId::random());
+/// # let (site, host) = (PeerId::random(), PeerId::random());
 /// let discovery = StaticDiscovery::new([
 ///     ("10.1.0.0/16".parse()?, site),
 ///     ("10.1.2.3/32".parse()?, host),
 /// ]);
 ///
-/// assert_eq!(discovery.find_peer([10, 1, 2, 3].into()).await?, Some(host));
-/// assert_eq!(discovery.find_peer([10, 1, 2, 4].into()).await?, Some(site));
-/// assert_eq!(discovery.find_peer([10, 2, 0, 1].into()).await?, None);
+/// assert_eq!(discovery.owner([10, 1, 2, 3].into()), Some(host));
+/// assert_eq!(discovery.owner([10, 1, 2, 4].into()), Some(site));
+/// assert_eq!(discovery.owner([10, 2, 0, 1].into()), None);
+/// // Its answers are as wide as they are true: the host is not in what it says of the rest of the site.
+/// let answer = discovery.find_peer([10, 1, 9, 9].into()).await?;
+/// assert_eq!(answer, Answer::network("10.1.8.0/21".parse()?, site));
 /// # Ok(())
 /// # }
 /// ```
@@ -55,16 +58,24 @@ impl StaticDiscovery {
         Self { routes, peers }
     }
 
-    /// The owner of an address.
+    /// Returns the owner of an address.
     pub fn owner(&self, address: IpAddr) -> Option<PeerId> {
-        let index = self.routes.lookup(address)?;
+        self.peer(self.routes.lookup(address)?)
+    }
+
+    fn peer(&self, index: PeerIndex) -> Option<PeerId> {
         self.peers.get(index.0 as usize).copied()
     }
 }
 
 impl PeerDiscovery for StaticDiscovery {
-    fn find_peer(&self, destination: IpAddr) -> BoxFuture<'_, Result<Option<PeerId>, DiscoveryError>> {
-        Box::pin(future::ready(Ok(self.owner(destination))))
+    fn find_peer(&self, destination: IpAddr) -> BoxFuture<'_, Result<Answer, DiscoveryError>> {
+        let (prefix, owner) = self.routes.network(destination);
+        let answer = match owner.and_then(|index| self.peer(index)) {
+            Some(peer) => Answer::network(prefix, peer),
+            None => Answer::nobody_in(prefix),
+        };
+        Box::pin(future::ready(Ok(answer)))
     }
 }
 

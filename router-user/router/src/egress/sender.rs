@@ -8,9 +8,9 @@ use futures::{AsyncWrite, AsyncWriteExt};
 use stream_router_engine::backoff::Backoff;
 use stream_router_engine::causes::with_sources;
 use stream_router_engine::queue::AqmActions;
-use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
+use super::cancellation::CancellationToken;
 use super::in_flight::InFlightBatch;
 use super::lanes::Lane;
 

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use futures::future::join_all;
-use libp2p::PeerId;
+use libp2p_identity::PeerId;
 use stream_router_engine::scaler::{ScalerConfig, Scaling};
 use tracing::{debug, info};
 

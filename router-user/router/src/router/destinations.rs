@@ -1,93 +1,106 @@
 //! Which peer a destination belongs to, as the packet path sees it.
 
-use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
-use arc_swap::ArcSwap;
+use dashmap::DashMap;
 use foldhash::fast::RandomState;
+use libp2p_identity::PeerId;
 
+use super::DispatchError;
 use super::peer::Peer;
-
-/// A change copies one shard.
-const N_SHARDS: usize = 64;
+use crate::discovery::DiscoveryError;
 
 /// What is known of a destination.
-pub(super) struct Destination {
-    /// Whose it is, and the index of that peer; nobody's if `None`.
-    pub(super) owner: Option<(u32, Arc<Peer>)>,
-    /// A packet has asked since this was last cleared.
-    pub(super) used: AtomicBool,
+#[derive(Clone)]
+pub(super) enum Known {
+    /// Whose it is, and the index of that peer.
+    Owner(u32, Arc<Peer>),
+    /// It is nobody's.
+    Nobody,
+    /// That could not be found out a moment ago.
+    Failed(DiscoveryError),
 }
 
-impl Destination {
-    pub(super) fn new(owner: Option<(u32, Arc<Peer>)>) -> Arc<Self> {
-        Arc::new(Self {
-            owner,
-            used: AtomicBool::new(false),
-        })
+impl Known {
+    /// Returns the index of the peer that a packet to `destination`, of which this is known, goes to.
+    pub(super) fn route(&self, destination: IpAddr) -> Result<u32, DispatchError> {
+        match self {
+            Self::Owner(_, peer) if peer.busy.load(Relaxed) => Err(DispatchError::PeerBusy { peer: peer.id }),
+            Self::Owner(index, _) => Ok(*index),
+            Self::Nobody | Self::Failed(_) => Err(self.refusal(destination)),
+        }
     }
 
-    fn touch(&self) {
-        // Written once, so that packets do not fight for the cache line.
-        if !self.used.load(Relaxed) {
-            self.used.store(true, Relaxed);
+    /// Returns whose `destination` is, of which this is known.
+    pub(super) fn owner(&self, destination: IpAddr) -> Result<PeerId, DispatchError> {
+        match self {
+            Self::Owner(_, peer) => Ok(peer.id),
+            Self::Nobody | Self::Failed(_) => Err(self.refusal(destination)),
+        }
+    }
+
+    #[cold]
+    fn refusal(&self, destination: IpAddr) -> DispatchError {
+        match self {
+            Self::Failed(cause) => DispatchError::DiscoveryFailed {
+                destination,
+                cause: cause.clone(),
+            },
+            Self::Owner(..) | Self::Nobody => DispatchError::UnknownPeer { destination },
         }
     }
 }
 
-/// Looked up for each packet. The hash is keyed, and how many addresses there are is bounded.
-type Shard = HashMap<IpAddr, Arc<Destination>, RandomState>;
+struct Destination {
+    known: Known,
+    /// A packet has asked since this became known.
+    used: AtomicBool,
+}
 
-/// Read without a lock; one task writes.
-pub(super) struct Destinations(Vec<ArcSwap<Shard>>);
+/// Read by every packet, written by one task.
+pub(super) struct Destinations(DashMap<IpAddr, Destination, RandomState>);
 
 impl Destinations {
-    pub(super) fn new() -> Self {
-        Self((0..N_SHARDS).map(|_| ArcSwap::default()).collect())
+    /// In `n_shards` parts, rounded up to a power of two of at least 2, which is what the map can have.
+    pub(super) fn new(n_shards: u32) -> Self {
+        let n_shards = (n_shards as usize).next_power_of_two().max(2);
+        Self(DashMap::with_hasher_and_shard_amount(
+            RandomState::default(),
+            n_shards,
+        ))
     }
 
-    /// Calls `act` with what is known of `address`.
-    pub(super) fn look_up<T>(&self, address: IpAddr, act: impl FnOnce(Option<&Destination>) -> T) -> T {
-        let Some(shard) = self.shard(address) else {
+    /// Calls `act` with what is known of `address`, while nobody changes it.
+    pub(super) fn look_up<T>(&self, address: IpAddr, act: impl FnOnce(Option<&Known>) -> T) -> T {
+        let Some(found) = self.0.get(&address) else {
             return act(None);
         };
-        let shard = shard.load();
-        let found = shard.get(&address);
-        if let Some(destination) = found {
-            destination.touch();
+        // Written once, so that packets do not fight for the cache line.
+        if !found.used.load(Relaxed) {
+            found.used.store(true, Relaxed);
         }
-        act(found.map(AsRef::as_ref))
+        act(Some(&found.known))
     }
 
     /// Says what is known of `address` from now on.
-    pub(super) fn set(&self, address: IpAddr, destination: Option<Arc<Destination>>) {
-        let Some(shard) = self.shard(address) else {
-            return;
-        };
-        let mut changed = Shard::clone(&shard.load());
-        match destination {
-            Some(destination) => changed.insert(address, destination),
-            None => changed.remove(&address),
-        };
-        shard.store(Arc::new(changed));
+    pub(super) fn set(&self, address: IpAddr, known: Known) {
+        let used = AtomicBool::new(false);
+        self.0.insert(address, Destination { known, used });
+    }
+
+    /// Forgets what is known of `address`.
+    pub(super) fn remove(&self, address: IpAddr) {
+        self.0.remove(&address);
+    }
+
+    /// Says whether a packet has asked for `address` since it was last set.
+    pub(super) fn is_used(&self, address: IpAddr) -> bool {
+        self.0.get(&address).is_some_and(|found| found.used.load(Relaxed))
     }
 
     pub(super) fn len(&self) -> usize {
-        self.0.iter().map(|shard| shard.load().len()).sum()
-    }
-
-    fn shard(&self, address: IpAddr) -> Option<&ArcSwap<Shard>> {
-        let bits = match address {
-            IpAddr::V4(address) => u64::from(address.to_bits()),
-            IpAddr::V6(address) => {
-                let bits = address.to_bits();
-                (bits >> 64) as u64 ^ bits as u64
-            }
-        };
-        // The upper bits of a product depend on all below them.
-        self.0
-            .get((bits.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 58) as usize % N_SHARDS)
+        self.0.len()
     }
 }

@@ -2,12 +2,15 @@
 
 use std::net::IpAddr;
 
-use libp2p::PeerId;
+use libp2p_identity::PeerId;
 use thiserror::Error;
+
+use crate::discovery::DiscoveryError;
 
 /// Why [`StreamRouter::dispatch_packet`](super::StreamRouter::dispatch_packet) did not take a packet. Each has its own
 /// counter in [`RouterStats`](super::RouterStats).
-#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum DispatchError {
     /// It is not one whole IP packet of 20 to 65535 bytes.
     #[error("not one whole IP packet: {reason}")]
@@ -27,6 +30,15 @@ pub enum DispatchError {
     UnknownPeer {
         /// Where it was to go.
         destination: IpAddr,
+    },
+    /// The discovery could not say whose its destination is, and is not asked again until a second has passed.
+    #[error("discovery has failed for {destination}; it is asked again in a second")]
+    DiscoveryFailed {
+        /// Where it was to go.
+        destination: IpAddr,
+        /// What went wrong.
+        #[source]
+        cause: DiscoveryError,
     },
     /// The worker of its flow has as many packets waiting as it may.
     #[error("the queue of worker {worker} is full; send less, or raise workers.queue_size")]

@@ -9,12 +9,12 @@ use thiserror::Error;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
-use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::peer::{Peer, PlacedPeer};
 use super::worker;
 use super::{ScaleRequest, Shared};
+use crate::egress::cancellation::CancellationToken;
 use crate::egress::stream_scaler::StreamScaler;
 use crate::egress::worker_scaler::{WorkerScaler, Workers};
 use stream_router_engine::causes::with_sources;

@@ -4,12 +4,12 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
-use libp2p::PeerId;
-use tokio_util::sync::CancellationToken;
+use libp2p_identity::PeerId;
 use tracing::{Instrument, debug_span};
 
 use super::pool::{PoolError, StreamPool};
 use super::stats::PeerStats;
+use crate::egress::cancellation::CancellationToken;
 use crate::egress::lanes::PeerLanes;
 use crate::egress::sender::{self, SenderControl, StreamSource};
 use crate::egress::stream_scaler::ScaledPeer;

@@ -5,14 +5,12 @@ use std::fmt;
 
 use futures::future::BoxFuture;
 use futures::{AsyncWrite, AsyncWriteExt};
-use libp2p::PeerId;
-
-use crate::p2p::{DataStream, NetworkHandle, OpenError};
+use libp2p_identity::PeerId;
 
 /// Opens, closes and lists streams to peers.
 ///
 /// A stream is reliable and in order, and carries what the router writes to that one peer: frames, as
-/// [`engine::framing`](stream_router_engine::framing) reads them. The router holds each of its streams itself and writes to it
+/// [`receive::Decoder`](crate::receive::Decoder) reads them. The router holds each of its streams itself and writes to it
 /// from one task. It asks for another when one fails, and waits longer each time that fails too.
 pub trait StreamPool: Send + Sync + 'static {
     /// A stream that is open. Dropping it without [`StreamPool::close`] means that it failed.
@@ -57,34 +55,5 @@ impl fmt::Display for PoolError {
 impl Error for PoolError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         Some(self.0.as_ref())
-    }
-}
-
-/// Streams on each peer's oldest connection.
-impl StreamPool for NetworkHandle {
-    type Stream = DataStream;
-
-    fn open(&self, peer: PeerId) -> BoxFuture<'_, Result<DataStream, PoolError>> {
-        Box::pin(async move {
-            let peers = self.snapshot().peers;
-            let oldest = peers
-                .iter()
-                .find(|known| known.peer == peer)
-                .and_then(|known| known.connections.first())
-                .ok_or_else(|| PoolError::new(OpenError::NotConnected))?;
-            self.open_stream(oldest.connection).await.map_err(PoolError::new)
-        })
-    }
-
-    fn list(&self, peer: PeerId) -> Vec<String> {
-        let peers = self.snapshot().peers;
-        let of_peer = peers.iter().filter(|known| known.peer == peer);
-        of_peer
-            .flat_map(|known| &known.connections)
-            .flat_map(|connection| {
-                (0..connection.n_outbound_streams)
-                    .map(|n| format!("stream {n} on connection {}", connection.connection))
-            })
-            .collect()
     }
 }

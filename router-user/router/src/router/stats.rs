@@ -2,12 +2,13 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use libp2p::PeerId;
+use libp2p_identity::PeerId;
 
 use super::DispatchError;
 
 /// Packets that were not taken, by [`DispatchError`], since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct RefusedPackets {
     /// [`DispatchError::Malformed`].
     pub malformed: u64,
@@ -15,6 +16,8 @@ pub struct RefusedPackets {
     pub resolving: u64,
     /// [`DispatchError::UnknownPeer`].
     pub unknown_peer: u64,
+    /// [`DispatchError::DiscoveryFailed`].
+    pub discovery_failed: u64,
     /// [`DispatchError::QueueFull`].
     pub queue_full: u64,
     /// [`DispatchError::PeerBusy`].
@@ -25,6 +28,7 @@ pub struct RefusedPackets {
 
 /// A router at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct RouterStats {
     /// Packets that a worker has taken from its queue.
     pub n_processed: u64,
@@ -44,12 +48,15 @@ pub struct RouterStats {
     pub n_lookups: u64,
     /// See [`RouterStats::n_lookups`].
     pub n_failed_lookups: u64,
+    /// Of those that failed, answers about a network that does not hold the address that was asked for.
+    pub n_refused_answers: u64,
     /// Every peer that was found so far.
     pub peers: Vec<PeerStats>,
 }
 
 /// A peer at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct PeerStats {
     /// Which peer.
     pub peer: PeerId,
@@ -69,6 +76,7 @@ pub struct PeerStats {
 
 /// What [`StreamRouter::shutdown`](super::StreamRouter::shutdown) left.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ShutdownReport {
     /// Packets written to streams since the start.
     pub n_written: u64,
@@ -83,11 +91,13 @@ pub(super) struct Counters {
     malformed: AtomicU64,
     resolving: AtomicU64,
     unknown_peer: AtomicU64,
+    discovery_failed: AtomicU64,
     queue_full: AtomicU64,
     peer_busy: AtomicU64,
     shutting_down: AtomicU64,
     pub(super) n_lookups: AtomicU64,
     pub(super) n_failed_lookups: AtomicU64,
+    pub(super) n_refused_answers: AtomicU64,
 }
 
 impl Counters {
@@ -98,6 +108,7 @@ impl Counters {
             DispatchError::Malformed { .. } => &self.malformed,
             DispatchError::Resolving { .. } => &self.resolving,
             DispatchError::UnknownPeer { .. } => &self.unknown_peer,
+            DispatchError::DiscoveryFailed { .. } => &self.discovery_failed,
             DispatchError::QueueFull { .. } => &self.queue_full,
             DispatchError::PeerBusy { .. } => &self.peer_busy,
             DispatchError::ShuttingDown => &self.shutting_down,
@@ -111,6 +122,7 @@ impl Counters {
             malformed: self.malformed.load(Relaxed),
             resolving: self.resolving.load(Relaxed),
             unknown_peer: self.unknown_peer.load(Relaxed),
+            discovery_failed: self.discovery_failed.load(Relaxed),
             queue_full: self.queue_full.load(Relaxed),
             peer_busy: self.peer_busy.load(Relaxed),
             shutting_down: self.shutting_down.load(Relaxed),

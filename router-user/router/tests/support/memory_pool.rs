@@ -12,10 +12,8 @@ use std::{future, io};
 use etherparse::PacketBuilder;
 use futures::AsyncWrite;
 use futures::future::BoxFuture;
-use stream_router::discovery::{DiscoveryError, PeerDiscovery};
-use stream_router::p2p::PeerId;
-use stream_router::router::{PoolError, StreamPool};
-use stream_router_engine::framing::Decoder;
+use stream_router::receive::Decoder;
+use stream_router::{Answer, DiscoveryError, PeerDiscovery, PeerId, PoolError, StreamPool};
 
 /// Longer than anything takes that works.
 pub(crate) const LIMIT: Duration = Duration::from_secs(60);
@@ -178,15 +176,15 @@ impl Peers {
 }
 
 impl PeerDiscovery for Peers {
-    fn find_peer(&self, destination: IpAddr) -> BoxFuture<'_, Result<Option<PeerId>, DiscoveryError>> {
+    fn find_peer(&self, destination: IpAddr) -> BoxFuture<'_, Result<Answer, DiscoveryError>> {
         self.asked
             .lock()
             .expect("nobody panics with it")
             .push(destination);
         let answer = match destination {
             IpAddr::V4(address) => match address.octets() {
-                [10, 0, n, _] => Ok(self.ids.get(usize::from(n)).copied()),
-                [10, 1, ..] => Ok(None),
+                [10, 0, n, _] => Ok(self.ids.get(usize::from(n)).copied().into()),
+                [10, 1, ..] => Ok(Answer::nobody()),
                 _ => Err(DiscoveryError::new("the registry is down")),
             },
             IpAddr::V6(_) => Err(DiscoveryError::new("the registry is down")),

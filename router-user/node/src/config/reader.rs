@@ -1,23 +1,21 @@
 //! Reads a parsed TOML document field by field, so that one mistake does not hide the next.
 
+use std::collections::HashMap;
 use std::ops::RangeInclusive;
-use std::time::Duration;
 
+use stream_router::config::value::{Value, Values};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::problem::{Located, Place, Problems};
 
-/// Intervals below would be work without a result, above it nobody would see one.
-const DURATIONS: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(3600);
-
 /// Turns byte offsets of a text into line numbers.
-pub struct Lines {
+pub(super) struct Lines {
     starts: Vec<usize>,
 }
 
 impl Lines {
-    pub fn new(text: &str) -> Self {
+    pub(super) fn new(text: &str) -> Self {
         let after_newlines = text
             .bytes()
             .enumerate()
@@ -29,13 +27,13 @@ impl Lines {
     }
 
     /// Line of the byte at `offset`, from 1.
-    pub fn line_of(&self, offset: usize) -> usize {
+    pub(super) fn line_of(&self, offset: usize) -> usize {
         self.starts.partition_point(|start| *start <= offset)
     }
 }
 
 /// A table whose fields are asked for by name; [`Table::finish`] reports the fields nobody asked for.
-pub struct Table<'a> {
+pub(super) struct Table<'a> {
     place: Place,
     lines: &'a Lines,
     entries: Option<&'a DeTable<'a>>,
@@ -46,7 +44,7 @@ pub struct Table<'a> {
 
 impl<'a> Table<'a> {
     /// The document itself.
-    pub fn root(entries: &'a DeTable<'a>, lines: &'a Lines) -> Self {
+    pub(super) fn root(entries: &'a DeTable<'a>, lines: &'a Lines) -> Self {
         Self::new(
             Place {
                 line: 1,
@@ -68,17 +66,17 @@ impl<'a> Table<'a> {
     }
 
     /// Place of the table.
-    pub fn place(&self) -> &Place {
+    pub(super) fn place(&self) -> &Place {
         &self.place
     }
 
     /// Place of a field that is absent, which is where it would have to be written.
-    pub fn absent(&self, name: &str) -> Place {
+    pub(super) fn absent(&self, name: &str) -> Place {
         self.place.field(name, self.place.line)
     }
 
     /// The table `name`; an empty one when the file has none.
-    pub fn table(&mut self, name: &'static str, problems: &mut Problems) -> Table<'a> {
+    pub(super) fn table(&mut self, name: &'static str, problems: &mut Problems) -> Table<'a> {
         let Some((place, value)) = self.take(name) else {
             return Self::new(self.absent(name), self.lines, None);
         };
@@ -92,7 +90,7 @@ impl<'a> Table<'a> {
     }
 
     /// The tables of the array `name`; none when the file has none.
-    pub fn tables(&mut self, name: &'static str, problems: &mut Problems) -> Vec<Table<'a>> {
+    pub(super) fn tables(&mut self, name: &'static str, problems: &mut Problems) -> Vec<Table<'a>> {
         let Some((place, value)) = self.take(name) else {
             return Vec::new();
         };
@@ -113,7 +111,7 @@ impl<'a> Table<'a> {
     }
 
     /// The string `name`, which must be there.
-    pub fn required_string(
+    pub(super) fn required_string(
         &mut self,
         name: &'static str,
         allowed: &str,
@@ -127,7 +125,7 @@ impl<'a> Table<'a> {
     }
 
     /// The string `name`, if present.
-    pub fn string(
+    pub(super) fn string(
         &mut self,
         name: &'static str,
         allowed: &str,
@@ -139,7 +137,7 @@ impl<'a> Table<'a> {
 
     /// The strings of the array `name`, if present; what is no array, or an element that is no string, is reported
     /// and left out.
-    pub fn strings(
+    pub(super) fn strings(
         &mut self,
         name: &'static str,
         allowed: &str,
@@ -150,7 +148,7 @@ impl<'a> Table<'a> {
     }
 
     /// As [`Table::strings`], of an array that must be there and have an element.
-    pub fn some_strings(
+    pub(super) fn some_strings(
         &mut self,
         name: &'static str,
         allowed: &str,
@@ -166,6 +164,23 @@ impl<'a> Table<'a> {
         }
         self.strings_at(&place, value, allowed, problems)
             .unwrap_or_default()
+    }
+
+    /// Gives what stands at `name`, of whatever kind, to a reader that knows no lines; `lines` takes note of the lines.
+    pub(super) fn value(&mut self, name: &'static str, lines: &mut HashMap<String, usize>) -> Option<Value> {
+        let (place, value) = self.take(name)?;
+        let DeValue::Table(entries) = value else {
+            lines.insert(place.field, place.line);
+            return Some(plain(value));
+        };
+        let mut values = Values::new();
+        for (name, value) in entries {
+            let name = name.get_ref();
+            lines.insert(place.field(name, place.line).field, self.line_of(value));
+            values.insert(name.to_string(), plain(value.get_ref()));
+        }
+        lines.insert(place.field, place.line);
+        Some(values.into())
     }
 
     fn strings_at(
@@ -197,7 +212,7 @@ impl<'a> Table<'a> {
     }
 
     /// The integer `name`, if present and in `range`.
-    pub fn integer(
+    pub(super) fn integer(
         &mut self,
         name: &'static str,
         range: RangeInclusive<u32>,
@@ -219,7 +234,7 @@ impl<'a> Table<'a> {
     }
 
     /// The boolean `name`, if present.
-    pub fn boolean(&mut self, name: &'static str, problems: &mut Problems) -> Option<bool> {
+    pub(super) fn boolean(&mut self, name: &'static str, problems: &mut Problems) -> Option<bool> {
         let (place, value) = self.take(name)?;
         let boolean = value.as_bool();
         if boolean.is_none() {
@@ -228,41 +243,8 @@ impl<'a> Table<'a> {
         boolean
     }
 
-    /// The duration `name`, a string such as "5s", if present and in [`DURATIONS`].
-    pub fn duration(&mut self, name: &'static str, problems: &mut Problems) -> Option<Duration> {
-        const ALLOWED: &str = "a duration from \"100ms\" to \"1h\", such as \"5s\"";
-        let Located { place, value } = self.string(name, ALLOWED, problems)?;
-        match humantime::parse_duration(&value) {
-            Ok(duration) if DURATIONS.contains(&duration) => return Some(duration),
-            Ok(_) => problems.add(&place, format!("{value} is out of range"), ALLOWED),
-            Err(error) => problems.add(&place, format!("{value:?} is no duration: {error}"), ALLOWED),
-        }
-        None
-    }
-
-    /// The number `name`, if present and above 0, at most 1.
-    pub fn share(&mut self, name: &'static str, problems: &mut Problems) -> Option<Located<f64>> {
-        const ALLOWED: &str = "a number above 0, at most 1";
-        let (place, value) = self.take(name)?;
-        let number = match value {
-            DeValue::Float(float) => float.as_str().parse::<f64>().ok(),
-            DeValue::Integer(integer) => integer.as_str().parse::<f64>().ok(),
-            other => {
-                expected(&place, "a number", other, ALLOWED, problems);
-                return None;
-            }
-        };
-        match number {
-            Some(value) if value > 0.0 && value <= 1.0 => Some(Located { place, value }),
-            _ => {
-                problems.add(&place, "is out of range", ALLOWED);
-                None
-            }
-        }
-    }
-
     /// Reports every field that was never asked for.
-    pub fn finish(self, problems: &mut Problems) {
+    pub(super) fn finish(self, problems: &mut Problems) {
         let unknown = self
             .entries
             .into_iter()
@@ -323,6 +305,24 @@ fn expected(
         format!("expected {what}, found {}", kind_of(found)),
         allowed,
     );
+}
+
+/// `value` without its lines. A table in a section, which no parameter is, stays empty.
+fn plain(value: &DeValue<'_>) -> Value {
+    match value {
+        DeValue::String(text) => Value::Text(text.to_string()),
+        DeValue::Integer(integer) => match i128::from_str_radix(integer.as_str(), integer.radix()) {
+            Ok(value) => Value::Integer(value),
+            Err(_too_large) if integer.as_str().starts_with('-') => Value::Integer(i128::MIN),
+            Err(_too_large) => Value::Integer(i128::MAX),
+        },
+        DeValue::Float(float) => match float.as_str().parse() {
+            Ok(value) => Value::Float(value),
+            Err(_no_number) => Value::Other("a float"),
+        },
+        DeValue::Table(_) => Value::Table(Values::new()),
+        other => Value::Other(kind_of(other)),
+    }
 }
 
 fn kind_of(value: &DeValue<'_>) -> &'static str {

@@ -1,4 +1,4 @@
-//! The specification's usage example, line by line: `cargo run -p stream-router --example specification`.
+//! The shortest program that embeds a router: `cargo run -p stream-router --example usage`.
 #![expect(clippy::print_stdout, reason = "an example shows what it does")]
 
 use std::net::IpAddr;
@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use futures::future::BoxFuture;
-use stream_router::discovery::{DiscoveryError, PeerDiscovery};
-use stream_router::p2p::PeerId;
-use stream_router::router::{DispatchError, PoolError, StreamPool, StreamRouter, StreamRouterConfig};
+use stream_router::{
+    Answer, DiscoveryError, DispatchError, PeerDiscovery, PeerId, PoolError, StreamPool, StreamRouter,
+    StreamRouterConfig,
+};
 
 /// An IPv4 header alone, from 10.0.0.1 to 10.0.0.2, of a protocol for experiments (RFC 3692).
 const PACKET_DATA: [u8; 20] = [
@@ -32,8 +33,8 @@ impl StreamPool for Pool {
 struct Discovery(PeerId);
 
 impl PeerDiscovery for Discovery {
-    fn find_peer(&self, _: IpAddr) -> BoxFuture<'_, Result<Option<PeerId>, DiscoveryError>> {
-        Box::pin(async { Ok(Some(self.0)) })
+    fn find_peer(&self, _: IpAddr) -> BoxFuture<'_, Result<Answer, DiscoveryError>> {
+        Box::pin(async { Ok(self.0.into()) })
     }
 }
 
@@ -57,7 +58,7 @@ async fn main() -> Result<()> {
     }
     result?;
 
-    // What the specification defers to the end
+    // Write what was taken, and close the streams
     let report = stream_router.shutdown(Duration::from_secs(10)).await;
     println!(
         "written: {}, undelivered: {:?}",

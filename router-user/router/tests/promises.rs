@@ -1,4 +1,4 @@
-//! One test for each claim of the specification, named after it.
+//! One test for each thing that the router promises, named after it.
 
 #[path = "support/memory_pool.rs"]
 mod memory_pool;
@@ -7,7 +7,7 @@ use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use memory_pool::{LIMIT, MemoryPool, Peers, address, by_flow, packet, until};
-use stream_router::router::{DispatchError, StreamRouter, StreamRouterConfig, StreamRouterConfigBuilder};
+use stream_router::{DispatchError, StreamRouter, StreamRouterConfig, StreamRouterConfigBuilder};
 
 const OFTEN: Duration = Duration::from_millis(100);
 

@@ -1,0 +1,168 @@
+//! What is wrong with a configuration file, place by place.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use thiserror::Error;
+
+/// Why a configuration cannot be used.
+#[derive(Debug, Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read the configuration {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What reading it gave.
+        source: std::io::Error,
+    },
+    /// The file was read and is wrong in at least one place; one line per problem.
+    #[error("{}", lines(problems))]
+    Invalid {
+        /// Every problem found, in the order of the file.
+        problems: Vec<Problem>,
+    },
+}
+
+impl ConfigError {
+    /// Every problem with the content of the file; empty when the file could not be read.
+    pub fn problems(&self) -> &[Problem] {
+        match self {
+            Self::Read { .. } => &[],
+            Self::Invalid { problems } => problems,
+        }
+    }
+}
+
+fn lines(problems: &[Problem]) -> String {
+    problems
+        .iter()
+        .map(Problem::to_string)
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
+/// One thing wrong in a configuration file.
+///
+/// Prints as `FILE:LINE: FIELD: what is wrong (allowed: what is allowed)`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    file: PathBuf,
+    line: usize,
+    field: String,
+    wrong: String,
+    allowed: String,
+}
+
+impl Problem {
+    /// The file as it was named by the caller.
+    pub fn file(&self) -> &Path {
+        &self.file
+    }
+
+    /// Line in the file, from 1.
+    pub fn line(&self) -> usize {
+        self.line
+    }
+
+    /// Path of the field, such as `peer[1].allowed_ips[0]`; `syntax` when the file is not TOML.
+    pub fn field(&self) -> &str {
+        &self.field
+    }
+
+    /// What is wrong with it.
+    pub fn wrong(&self) -> &str {
+        &self.wrong
+    }
+
+    /// What is allowed in its place.
+    pub fn allowed(&self) -> &str {
+        &self.allowed
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            file,
+            line,
+            field,
+            wrong,
+            allowed,
+        } = self;
+        write!(
+            f,
+            "{}:{line}: {field}: {wrong} (allowed: {allowed})",
+            file.display()
+        )
+    }
+}
+
+/// Where a value stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) line: usize,
+    pub(super) field: String,
+}
+
+impl Place {
+    /// A field of the table at this place, on `line`.
+    pub(super) fn field(&self, name: &str, line: usize) -> Self {
+        let field = if self.field.is_empty() {
+            name.to_owned()
+        } else {
+            format!("{}.{name}", self.field)
+        };
+        Self { line, field }
+    }
+
+    /// An element of the array at this place, on `line`.
+    pub(super) fn element(&self, index: usize, line: usize) -> Self {
+        Self {
+            line,
+            field: format!("{}[{index}]", self.field),
+        }
+    }
+}
+
+/// A value and where it stands, for the checks that compare values.
+#[derive(Clone, Debug)]
+pub(super) struct Located<T> {
+    pub(super) place: Place,
+    pub(super) value: T,
+}
+
+/// Collects problems while a file is read.
+pub(super) struct Problems {
+    file: PathBuf,
+    found: Vec<Problem>,
+}
+
+impl Problems {
+    pub(super) fn new(file: &Path) -> Self {
+        Self {
+            file: file.to_owned(),
+            found: Vec::new(),
+        }
+    }
+
+    pub(super) fn add(&mut self, place: &Place, wrong: impl Into<String>, allowed: impl Into<String>) {
+        self.found.push(Problem {
+            file: self.file.clone(),
+            line: place.line,
+            field: place.field.clone(),
+            wrong: wrong.into(),
+            allowed: allowed.into(),
+        });
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.found.is_empty()
+    }
+
+    /// Every problem, in the order of the file.
+    pub(super) fn into_error(mut self) -> ConfigError {
+        self.found.sort_by_key(Problem::line);
+        ConfigError::Invalid { problems: self.found }
+    }
+}
