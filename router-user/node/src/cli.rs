@@ -116,7 +116,7 @@ enum Command {
     },
     /// Show the kernel's prefix table
     Routes(Asked),
-    /// Show packets as they go to peers and come from them, or write them as pcap
+    /// Show packets as they go to peers and come from them, or write them as pcapng
     Capture {
         #[command(flatten)]
         asked: Asked,

@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::capture::Taps;
+use super::capture::CaptureTaps;
 use super::connections::Connections;
 use super::data_path::DataPath;
 use super::data_thread::DataThreads;
@@ -50,7 +50,7 @@ pub struct Node {
     // Dropped in this order: the way in, the tasks with their descriptors of the device, the device itself.
     observed: Option<Observed>,
     _control: ControlServer,
-    taps: Arc<Taps>,
+    taps: Arc<CaptureTaps>,
     kernel: Arc<Kernel>,
     network: NetworkHandle,
     live: Live,
