@@ -117,7 +117,7 @@ enum Command {
     },
     /// Show the kernel's prefix table
     Routes(RequestArguments),
-    /// Show packets as they go to peers and come from them, or write them as pcap
+    /// Show packets as they go to peers and come from them, or write them as pcapng
     Capture {
         #[command(flatten)]
         request: RequestArguments,

@@ -16,10 +16,11 @@ use std::io;
 use std::path::PathBuf;
 
 pub use capture::{
-    CAPTURE_CONTENT_TYPE, CAPTURE_PATH, CaptureDirection, CaptureDirections, CaptureQuery, CaptureReader,
-    CaptureRecord, CaptureRecords, CaptureStream, CapturedPacket, MAX_CAPTURE_RECORD_LEN, MAX_SNAPLEN,
+    CAPTURE_CONTENT_TYPE, CAPTURE_PATH, CaptureBlock, CaptureBlocks, CaptureDirection, CaptureDirections,
+    CaptureQuery, CaptureReader, CaptureRecord, CaptureStream, CapturedPacket, MAX_CAPTURE_BLOCK_LEN,
+    MAX_SNAPLEN,
 };
-pub(crate) use capture::{parse_snaplen, put_dropped, put_end, put_packet};
+pub(crate) use capture::{CaptureEncoder, parse_snaplen};
 pub use client::{fetch, fetch_text, reload, set_streams, set_workers};
 pub use model::{
     ConfigProblem, CounterKind, CounterList, CounterOrigin, CounterStatus, DEFAULT_FLOWS, DeviceStatus,

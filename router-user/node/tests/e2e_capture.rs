@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, sync_channel};
@@ -14,7 +15,7 @@ use etherparse::{NetSlice, SlicedPacket, TransportSlice};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use stream_router_node::control::{
-    CaptureDirections, CaptureQuery, CaptureReader, CaptureRecord, CaptureRecords,
+    CAPTURE_PATH, CaptureBlocks, CaptureDirections, CaptureQuery, CaptureReader, CaptureRecord,
 };
 use xtask::lab::Pair;
 use xtask::lab::probe::PingPlan;
@@ -76,39 +77,83 @@ fn command(pair: &Pair, arguments: &[&str]) -> Command {
     command
 }
 
-/// A packet of a pcap file.
+/// A packet of a pcapng file.
 struct Captured {
     bytes: Vec<u8>,
     len: usize,
+    /// The lowest bits of its flags: 1 inbound, 2 outbound.
+    direction: u32,
+    comments: Vec<String>,
 }
 
 /// Reads a file as its format is specified, not as we write it.
-fn packets_of(file: &Path) -> Result<Vec<Captured>> {
+fn packets_of(file: &Path, device: &str) -> Result<Vec<Captured>> {
     let bytes = fs::read(file)?;
-    let word = |at: usize| -> Result<u32> {
-        let word = bytes.get(at..at + 4).context("the file is cut short")?;
-        Ok(u32::from_le_bytes(word.try_into()?))
-    };
-    anyhow::ensure!(word(0)? == 0xa1b2_3c4d, "not the magic of nanoseconds");
-    anyhow::ensure!(word(20)? == 101, "not raw IP");
     let mut packets = Vec::new();
-    let mut at = 24;
+    let mut devices = Vec::new();
+    let mut at = 0;
     while at < bytes.len() {
+        let (kind, len) = (word(&bytes, at)?, word(&bytes, at + 4)? as usize);
+        let body = bytes.get(at + 8..at + len - 4).context("a block is cut short")?;
         anyhow::ensure!(
-            word(at + 4)? < 1_000_000_000,
-            "more nanoseconds than a second has"
+            word(&bytes, at + len - 4)? as usize == len,
+            "a block ends otherwise than it begins"
         );
-        let (captured, len) = (word(at + 8)? as usize, word(at + 12)? as usize);
-        let packet = bytes
-            .get(at + 16..at + 16 + captured)
-            .context("a packet is cut short")?;
-        packets.push(Captured {
-            bytes: packet.to_vec(),
-            len,
-        });
-        at += 16 + captured;
+        match kind {
+            0x0a0d_0d0a => anyhow::ensure!(at == 0 && word(body, 0)? == 0x1a2b_3c4d, "not the magic"),
+            1 => {
+                anyhow::ensure!(word(body, 0)? == 101, "not raw IP");
+                let options = options_of(body.get(8..).context("no options")?)?;
+                let resolution = options.iter().find(|(code, _)| *code == 9);
+                anyhow::ensure!(resolution == Some(&(9, vec![9])), "not nanoseconds");
+                devices.extend(options.into_iter().find(|(code, _)| *code == 2));
+            }
+            6 => packets.push(packet_of(body)?),
+            5 => {}
+            other => anyhow::bail!("a block of kind {other}"),
+        }
+        at += len;
     }
+    anyhow::ensure!(
+        devices == [(2, device.as_bytes().to_vec())],
+        "not the device: {devices:?}"
+    );
     Ok(packets)
+}
+
+fn packet_of(body: &[u8]) -> Result<Captured> {
+    let (captured, len) = (word(body, 12)? as usize, word(body, 16)? as usize);
+    let packet = body.get(20..20 + captured).context("a packet is cut short")?;
+    let options = options_of(&body[20 + captured.next_multiple_of(4)..])?;
+    let flags = options.iter().find(|(code, _)| *code == 2).context("no flags")?;
+    let comments = options.iter().filter(|(code, _)| *code == 1);
+    Ok(Captured {
+        bytes: packet.to_vec(),
+        len,
+        direction: word(&flags.1, 0)? & 3,
+        comments: comments
+            .map(|(_, text)| Ok(String::from_utf8(text.clone())?))
+            .collect::<Result<_>>()?,
+    })
+}
+
+fn options_of(mut rest: &[u8]) -> Result<Vec<(u16, Vec<u8>)>> {
+    let mut options = Vec::new();
+    loop {
+        let head = word(rest, 0)?;
+        let (code, len) = (head as u16, (head >> 16) as usize);
+        if code == 0 {
+            return Ok(options);
+        }
+        let value = rest.get(4..4 + len).context("an option is cut short")?;
+        options.push((code, value.to_vec()));
+        rest = &rest[4 + len.next_multiple_of(4)..];
+    }
+}
+
+fn word(bytes: &[u8], at: usize) -> Result<u32> {
+    let word = bytes.get(at..at + 4).context("the file is cut short")?;
+    Ok(u32::from_le_bytes(word.try_into()?))
 }
 
 /// Payload of a datagram whose checksums are right.
@@ -151,6 +196,16 @@ impl Scene {
         self.pair.directory().join(name)
     }
 
+    /// Name of the first node's device.
+    fn device(&self) -> Result<String> {
+        let mut command = Command::new(NODE);
+        command
+            .args(["status", "--json", "--socket"])
+            .arg(self.pair.a.node.socket());
+        let status: Value = serde_json::from_str(&text(&mut command, LIMIT)?)?;
+        Ok(status["device"]["name"].as_str().context("no device")?.to_owned())
+    }
+
     fn send(&self, port: u16, payload: &[u8]) -> Result<()> {
         self.sender
             .send_to(payload, SocketAddr::new(self.pair.b.v4, port))?;
@@ -191,6 +246,7 @@ fn captures_hold_what_was_sent_and_hold_nothing_up() {
     lines_show_both_directions_until_ctrl_c(&scene).unwrap();
     super_packets_are_whole(&scene).unwrap();
     tcpdump_reads_what_is_piped_to_it(&scene).unwrap();
+    what_the_socket_answers_is_pcapng(&scene).unwrap();
     wrong_input_is_refused(&scene).unwrap();
     a_client_that_does_not_read_loses_packets_and_nobody_else_does(&scene).unwrap();
     a_killed_client_gives_its_place_back(&scene).unwrap();
@@ -198,7 +254,8 @@ fn captures_hold_what_was_sent_and_hold_nothing_up() {
 }
 
 fn a_file_holds_the_datagrams_of_its_filter_with_finished_checksums(scene: &Scene) -> Result<()> {
-    let file = scene.file("datagrams.pcap");
+    let device = scene.device()?;
+    let file = scene.file("datagrams.pcapng");
     let name = file.to_str().context("a path of ASCII")?;
     let payloads: Vec<Vec<u8>> = (0..50_u8).map(|n| vec![n; usize::from(n) * 20]).collect();
     let (port, peer) = (PORT.to_string(), scene.pair.b.node.peer_id());
@@ -226,10 +283,13 @@ fn a_file_holds_the_datagrams_of_its_filter_with_finished_checksums(scene: &Scen
         capture.ended()?,
         "50 packets captured, 0 dropped by the node for lack of room"
     );
-    let packets = packets_of(&file)?;
+    let packets = packets_of(&file, &device)?;
     let captured: Vec<_> = packets.iter().map(|packet| datagram(&packet.bytes)).collect();
     assert_eq!(captured, payloads);
     assert!(packets.iter().all(|packet| packet.len == packet.bytes.len()));
+    assert!(packets.iter().all(|packet| packet.direction == 2));
+    let of_peer = format!("peer={peer}");
+    assert!(packets.iter().all(|packet| packet.comments[0] == of_peer));
     let dumped = text(Command::new("tcpdump").args(["-n", "-r", name]), LIMIT)?;
     let expected = format!(" > {}.{PORT}: UDP, length ", scene.pair.b.v4);
     assert_eq!(dumped.matches(&expected).count(), 50, "{dumped}");
@@ -285,7 +345,8 @@ fn lines_show_both_directions_until_ctrl_c(scene: &Scene) -> Result<()> {
 }
 
 fn super_packets_are_whole(scene: &Scene) -> Result<()> {
-    let file = scene.file("super.pcap");
+    let device = scene.device()?;
+    let file = scene.file("super.pcapng");
     let name = file.to_str().context("a path of ASCII")?;
     let capture = Capture::start(
         &scene.pair,
@@ -304,10 +365,18 @@ fn super_packets_are_whole(scene: &Scene) -> Result<()> {
     scene.stream(4 * 1024 * 1024)?;
 
     capture.ended()?;
-    let packets = packets_of(&file)?;
+    let packets = packets_of(&file, &device)?;
     assert_eq!(packets.len(), 5);
     for packet in packets {
         assert!(packet.len >= 3000 && packet.bytes.len() == packet.len);
+        let offload = packet
+            .comments
+            .get(1)
+            .context("nothing says that it is a super-packet")?;
+        assert!(
+            offload.starts_with("offload: ") && !offload.contains("gso_size=0 "),
+            "{offload}"
+        );
         let sliced = SlicedPacket::from_ip(&packet.bytes).expect("a packet");
         let (Some(NetSlice::Ipv4(ip)), Some(TransportSlice::Tcp(tcp))) = (&sliced.net, &sliced.transport)
         else {
@@ -341,6 +410,34 @@ fn tcpdump_reads_what_is_piped_to_it(scene: &Scene) -> Result<()> {
     Ok(())
 }
 
+/// Without the program's own client: an HTTP request, whose answer tcpdump reads.
+fn what_the_socket_answers_is_pcapng(scene: &Scene) -> Result<()> {
+    let mut socket = UnixStream::connect(scene.pair.a.node.socket())?;
+    socket.set_read_timeout(Some(Duration::from_secs(1)))?;
+    write!(
+        socket,
+        "GET {CAPTURE_PATH}?filter=icmp&direction=out HTTP/1.0\r\n\r\n"
+    )?;
+    let mut answer = BufReader::new(socket);
+    let mut head = String::new();
+    while !head.ends_with("\r\n\r\n") {
+        anyhow::ensure!(answer.read_line(&mut head)? > 0, "{head}");
+    }
+    assert!(head.contains("content-type: application/x-pcapng\r\n"), "{head}");
+
+    scene.ping()?;
+
+    let mut pcapng = Vec::new();
+    let error = answer.read_to_end(&mut pcapng).expect_err("the capture goes on");
+    assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock);
+    let file = scene.file("answer.pcapng");
+    fs::write(&file, pcapng)?;
+    let dumped = text(Command::new("tcpdump").args(["-n", "-r"]).arg(&file), LIMIT)?;
+    assert_eq!(dumped.matches("ICMP echo request").count(), 3, "{dumped}");
+    assert_eq!(dumped.lines().count(), 3, "{dumped}");
+    Ok(())
+}
+
 fn wrong_input_is_refused(scene: &Scene) -> Result<()> {
     for (arguments, code, said) in [
         (
@@ -353,12 +450,12 @@ fn wrong_input_is_refused(scene: &Scene) -> Result<()> {
         (&["--count", "0"], 2, "0 is not in 1.."),
         (&["--direction", "up"], 2, "in, out or both"),
         (
-            &["--json", "-w", "x.pcap"],
+            &["--json", "-w", "x.pcapng"],
             2,
-            "--json is for lines; -w writes pcap",
+            "--json is for lines; -w writes pcapng",
         ),
         (&["peer", "nobody"], 1, "no peer's id ends with nobody"),
-        (&["-w", "/nowhere/x.pcap"], 1, "cannot write /nowhere/x.pcap"),
+        (&["-w", "/nowhere/x.pcapng"], 1, "cannot write /nowhere/x.pcapng"),
     ] {
         let output = output(&mut command(&scene.pair, arguments), LIMIT)?;
         let errors = String::from_utf8_lossy(&output.stderr);
@@ -396,7 +493,7 @@ fn a_client_that_does_not_read_loses_packets_and_nobody_else_does(scene: &Scene)
     // Nobody polls the runtime meanwhile.
     scene.stream(STREAM_BYTES)?;
 
-    let (mut records, mut n_captured, mut n_dropped) = (CaptureRecords::default(), 0, 0);
+    let (mut blocks, mut n_captured, mut n_dropped) = (CaptureBlocks::default(), 0, 0);
     until("every packet is captured or counted", LIMIT, || {
         let next = runtime
             .block_on(async { tokio::time::timeout(Duration::from_millis(100), reader.next_bytes()).await });
@@ -404,15 +501,16 @@ fn a_client_that_does_not_read_loses_packets_and_nobody_else_does(scene: &Scene)
             let n_passed = n_drained(&scene.pair)? - before;
             return Ok((n_dropped > 0 && n_captured + n_dropped == n_passed).then_some(()));
         };
-        records.handle_bytes(&bytes?.context("the capture has ended")?);
-        while let Some(record) = records.next_record().map_err(anyhow::Error::msg)? {
-            match record {
+        blocks.handle_bytes(&bytes?.context("the capture has ended")?);
+        while let Some(block) = blocks.next_block().map_err(anyhow::Error::msg)? {
+            match block.record {
                 CaptureRecord::Packet(packet) => {
                     assert_eq!(packet.bytes.len(), packet.len as usize);
                     n_captured += 1;
                 }
                 CaptureRecord::Dropped(n) => n_dropped = n,
                 CaptureRecord::End { reason, .. } => anyhow::bail!("{reason}"),
+                CaptureRecord::Other => {}
             }
         }
         Ok(None)
@@ -444,7 +542,8 @@ fn a_killed_client_gives_its_place_back(scene: &Scene) -> Result<()> {
 }
 
 fn a_capture_ends_with_its_node(scene: &mut Scene) -> Result<()> {
-    let file = scene.file("last.pcap");
+    let device = scene.device()?;
+    let file = scene.file("last.pcapng");
     let name = file.to_str().context("a path of ASCII")?;
     let capture = Capture::start(&scene.pair, &["-w", name, "host", "10.42.0.2"], Stdio::null())?;
     scene.ping()?;
@@ -457,7 +556,9 @@ fn a_capture_ends_with_its_node(scene: &mut Scene) -> Result<()> {
         said.starts_with("the node is stopping\n6 packets captured, 0 dropped"),
         "{said}"
     );
-    assert_eq!(packets_of(&file)?.len(), 6);
+    let packets = packets_of(&file, &device)?;
+    assert_eq!(packets.len(), 6);
+    assert_eq!(packets.iter().filter(|packet| packet.direction == 1).count(), 3);
     let no_node = output(&mut command(&scene.pair, &[]), LIMIT)?;
     assert_eq!(no_node.status.code(), Some(1));
     Ok(())

@@ -2,7 +2,6 @@
 
 mod line;
 mod output;
-mod pcap;
 
 use std::io::{IsTerminal, stdout};
 use std::path::PathBuf;
@@ -13,7 +12,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::outcome::Outcome;
 use super::request::RequestArguments;
 use crate::control::{
-    CaptureDirections, CaptureQuery, CaptureReader, CaptureRecord, CaptureRecords, ControlError, MAX_SNAPLEN,
+    CaptureBlocks, CaptureDirections, CaptureQuery, CaptureReader, CaptureRecord, ControlError, MAX_SNAPLEN,
     parse_snaplen,
 };
 use output::{Output, Target};
@@ -28,7 +27,7 @@ pub(super) struct CaptureArguments {
     /// Only packets that match, such as: tcp port 443 and not host 10.42.0.2
     #[arg(value_name = "FILTER", long_help = FILTER_HELP)]
     filter: Vec<String>,
-    /// Write pcap to this file, or to standard output for -, instead of lines
+    /// Write pcapng to this file, or to standard output for -, instead of lines
     #[arg(short = 'w', long = "write", value_name = "FILE")]
     write: Option<PathBuf>,
     /// End after so many packets
@@ -67,11 +66,11 @@ pub(super) fn capture(request: &RequestArguments, arguments: &CaptureArguments) 
         .is_some_and(|path| path.as_os_str() == "-");
     if to_stdout && stdout().is_terminal() {
         return Err(Box::new(UsageError(
-            "-w - would write pcap to a terminal; give it to a program, such as | tcpdump -r -, or name a file",
+            "-w - would write pcapng to a terminal; give it to a program, such as | tcpdump -r -, or name a file",
         )));
     }
     if arguments.write.is_some() && request.json {
-        return Err(Box::new(UsageError("--json is for lines; -w writes pcap")));
+        return Err(Box::new(UsageError("--json is for lines; -w writes pcapng")));
     }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -110,8 +109,8 @@ impl CaptureArguments {
         match &self.write {
             None if json => Target::Json,
             None => Target::Lines,
-            Some(path) if path.as_os_str() == "-" => Target::PcapStdout,
-            Some(path) => Target::PcapFile(path),
+            Some(path) if path.as_os_str() == "-" => Target::PcapngStdout,
+            Some(path) => Target::PcapngFile(path),
         }
     }
 }
@@ -130,25 +129,15 @@ async fn run(
         }
     });
     let mut reader = CaptureReader::open(&request.socket, query).await?;
-    let mut output = Output::open(arguments.target(request.json), query.snaplen).await?;
-    // Whoever reads pcap from a pipe waits for its header.
-    output.flush().await?;
-    eprintln!(
-        "capturing {}, {} bytes of each packet; Ctrl-C ends it",
-        match query.directions {
-            CaptureDirections::Both => "in and out".to_owned(),
-            one => one.to_string(),
-        },
-        query.snaplen
-    );
+    let mut output = Output::open(arguments.target(request.json)).await?;
     let mut ended = Ended {
         n_packets: 0,
         n_dropped: 0,
         reason: None,
         failure: None,
     };
-    let mut records = CaptureRecords::default();
-    let mut is_over = false;
+    let mut blocks = CaptureBlocks::default();
+    let (mut is_begun, mut is_over) = (false, false);
     while !is_over {
         let bytes = tokio::select! {
             biased;
@@ -156,7 +145,7 @@ async fn run(
             bytes = reader.next_bytes() => bytes,
         };
         match bytes {
-            Ok(Some(bytes)) => records.handle_bytes(&bytes),
+            Ok(Some(bytes)) => blocks.handle_bytes(&bytes),
             Ok(None) => {
                 ended.reason = Some("the node has ended the capture".to_owned());
                 break;
@@ -166,39 +155,43 @@ async fn run(
                 break;
             }
         }
-        is_over = ended.handle(&mut records, &mut output, arguments.count, &request.socket);
+        is_over = ended.handle(&mut blocks, &mut output, arguments.count, &request.socket);
         if !output.write(stopped.as_mut()).await? {
             break;
+        }
+        // The first bytes describe the capture, and are in the file now.
+        if !is_begun {
+            is_begun = true;
+            say_begun(query);
         }
     }
     Ok(ended)
 }
 
+fn say_begun(query: &CaptureQuery) {
+    eprintln!(
+        "capturing {}, {} bytes of each packet; Ctrl-C ends it",
+        match query.directions {
+            CaptureDirections::Both => "in and out".to_owned(),
+            one => one.to_string(),
+        },
+        query.snaplen
+    );
+}
+
 impl Ended {
-    /// Gives the whole records to `output`; says whether it is over then.
+    /// Gives the whole blocks to `output`, and returns whether it is over then.
     fn handle(
         &mut self,
-        records: &mut CaptureRecords,
+        blocks: &mut CaptureBlocks,
         output: &mut Output,
         count: Option<u64>,
         socket: &std::path::Path,
     ) -> bool {
         loop {
-            match records.next_record() {
+            let block = match blocks.next_block() {
                 Ok(None) => return false,
-                Ok(Some(CaptureRecord::Packet(packet))) => {
-                    output.add(&packet);
-                    self.n_packets += 1;
-                    if count == Some(self.n_packets) {
-                        return true;
-                    }
-                }
-                Ok(Some(CaptureRecord::Dropped(n))) => self.n_dropped = n,
-                Ok(Some(CaptureRecord::End { dropped, reason })) => {
-                    self.n_dropped = dropped;
-                    self.reason = Some(reason.to_owned());
-                    return true;
-                }
+                Ok(Some(block)) => block,
                 Err(reason) => {
                     self.failure = Some(ControlError::BadAnswer {
                         path: socket.to_owned(),
@@ -206,6 +199,22 @@ impl Ended {
                     });
                     return true;
                 }
+            };
+            output.add(&block);
+            match block.record {
+                CaptureRecord::Packet(_) => {
+                    self.n_packets += 1;
+                    if count == Some(self.n_packets) {
+                        return true;
+                    }
+                }
+                CaptureRecord::Dropped(n) => self.n_dropped = n,
+                CaptureRecord::End { dropped, reason } => {
+                    self.n_dropped = dropped;
+                    self.reason = Some(reason);
+                    return true;
+                }
+                CaptureRecord::Other => {}
             }
         }
     }

@@ -164,17 +164,34 @@ async fn a_capture_crosses_the_socket_to_its_end() {
         ..CaptureQuery::default()
     };
     let mut reader = CaptureReader::open(&path, &query).await.unwrap();
-    let mut records = CaptureRecords::default();
+    let mut blocks = CaptureBlocks::default();
     while let Some(bytes) = reader.next_bytes().await.unwrap() {
-        records.handle_bytes(&bytes);
+        blocks.handle_bytes(&bytes);
+    }
+    let mut records = Vec::new();
+    while let Some(block) = blocks.next_block().unwrap() {
+        records.push(match block.record {
+            CaptureRecord::Packet(packet) => panic!("{packet:?}"),
+            CaptureRecord::Dropped(n) => CaptureRecord::Dropped(n),
+            CaptureRecord::End { dropped, reason } => CaptureRecord::End { dropped, reason },
+            CaptureRecord::Other => CaptureRecord::Other,
+        });
     }
 
-    assert_eq!(records.next_record(), Ok(Some(CaptureRecord::Dropped(96))));
     let end = CaptureRecord::End {
         dropped: 7,
-        reason: "not (tcp || udp)",
+        reason: "not (tcp || udp)".to_owned(),
     };
-    assert_eq!(records.next_record(), Ok(Some(end)));
+    assert_eq!(
+        records,
+        [
+            CaptureRecord::Other,
+            CaptureRecord::Other,
+            CaptureRecord::Dropped(96),
+            end
+        ]
+    );
+    assert_eq!(blocks.pending(), 0);
     let busy = CaptureQuery { snaplen: 1, ..query };
     let refused = CaptureReader::open(&path, &busy).await.unwrap_err();
     assert!(refused.to_string().ends_with("refused: too many"), "{refused}");

@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 use std::sync::OnceLock;
 
-use nix::unistd::{SysconfVar, sysconf};
+use procfs::ProcResult;
 use rustix::process::{Resource, getrlimit};
 
 /// The process at one moment.
@@ -20,68 +20,36 @@ pub(super) struct Process {
     pub(super) start_time_seconds: f64,
 }
 
-/// What never changes.
-#[derive(Clone, Copy)]
-struct Units {
-    ticks_per_second: f64,
-    page_bytes: u64,
-    /// Since 1970.
-    boot_time_seconds: f64,
-}
-
 impl Process {
     /// Reads it.
     ///
     /// # Errors
     /// There is no `/proc`, or it says something else than it does on Linux.
     pub(super) fn read() -> io::Result<Self> {
-        let units = Units::get()?;
-        let text = fs::read_to_string("/proc/self/stat")?;
-        // The second field is the name, in parentheses, and may hold anything.
-        let (_, fields) = text
-            .rsplit_once(')')
-            .ok_or_else(|| unexpected("/proc/self/stat"))?;
-        let fields: Vec<&str> = fields.split_whitespace().collect();
-        // Numbered as in the manual, where the first after the name is the third.
-        let field = |number: usize| -> io::Result<u64> {
-            let field = fields.get(number - 3).and_then(|field| field.parse().ok());
-            field.ok_or_else(|| unexpected("/proc/self/stat"))
-        };
-        let seconds = |ticks: u64| ticks as f64 / units.ticks_per_second;
+        let stat = procfs::process::Process::myself().and_then(|process| process.stat());
+        let stat = stat.map_err(io::Error::other)?;
+        let seconds = |ticks: u64| ticks as f64 / procfs::ticks_per_second() as f64;
         // One of them is the listing's own.
         let n_fds = fs::read_dir("/proc/self/fd")?.count() as u64;
         Ok(Self {
-            cpu_seconds: seconds(field(14)? + field(15)?),
-            n_threads: field(20)?,
-            start_time_seconds: units.boot_time_seconds + seconds(field(22)?),
-            resident_bytes: field(24)? * units.page_bytes,
+            cpu_seconds: seconds(stat.utime + stat.stime),
+            n_threads: stat.num_threads as u64,
+            start_time_seconds: boot_time().map_err(io::Error::other)? as f64 + seconds(stat.starttime),
+            resident_bytes: stat.rss * procfs::page_size(),
             n_open_fds: n_fds.saturating_sub(1),
             max_fds: getrlimit(Resource::Nofile).current,
         })
     }
 }
 
-impl Units {
-    fn get() -> io::Result<Self> {
-        static UNITS: OnceLock<Units> = OnceLock::new();
-        if let Some(units) = UNITS.get() {
-            return Ok(*units);
-        }
-        let known = |name| sysconf(name)?.ok_or_else(|| io::Error::other("the system does not say"));
-        let stat = fs::read_to_string("/proc/stat")?;
-        let boot_time = stat.lines().find_map(|line| line.strip_prefix("btime "));
-        let boot_time = boot_time.and_then(|seconds| seconds.trim().parse().ok());
-        let units = Self {
-            ticks_per_second: known(SysconfVar::CLK_TCK)? as f64,
-            page_bytes: known(SysconfVar::PAGE_SIZE)? as u64,
-            boot_time_seconds: boot_time.ok_or_else(|| unexpected("/proc/stat"))?,
-        };
-        Ok(*UNITS.get_or_init(|| units))
+/// Returns when the system booted, in seconds since 1970; the same each time, though what the kernel says moves with the
+/// clock.
+fn boot_time() -> ProcResult<u64> {
+    static BOOT_TIME: OnceLock<u64> = OnceLock::new();
+    match BOOT_TIME.get() {
+        Some(boot_time) => Ok(*boot_time),
+        None => procfs::boot_time_secs().map(|boot_time| *BOOT_TIME.get_or_init(|| boot_time)),
     }
-}
-
-fn unexpected(file: &str) -> io::Error {
-    io::Error::other(format!("{file} is not as on Linux"))
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Captures: taps on the data path that copy matching packets for whoever asks at the control socket.
+//! Captures: taps on the data path that copy matching packets for clients of the control socket.
 //!
 //! While there is no tap, a turn of a worker and a read of a receiver cost one load of a flag. A tap never waits: what its
 //! queue has no room for is counted.
@@ -17,19 +17,19 @@ use router_common::packet::{Parsed, parse};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use crate::control::{CaptureDirection, CaptureQuery, CaptureStream};
+use crate::control::{CaptureDirection, CaptureEncoder, CaptureQuery, CaptureStream};
 use stream_router_engine::capture_filter::CaptureFilter;
 use tap::{Batch, Tap};
 
 /// Captures at a time.
 const MAX_TAPS: usize = 4;
 
-/// How long a stopping node waits for the last packets to reach those who capture.
+/// How long a stopping node waits for the last packets to reach the clients.
 const END_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// The taps of a node.
 #[derive(Debug)]
-pub(super) struct Taps {
+pub(super) struct CaptureTaps {
     /// Partner: none; a turn that reads the flag late misses its packets, as it would have a moment before.
     any: AtomicBool,
     taps: ArcSwap<Vec<Arc<Tap>>>,
@@ -44,21 +44,21 @@ pub(super) struct Taps {
 pub(super) struct TooMany;
 
 /// The taps for one turn of a worker or one read of a receiver, with what they have taken in it.
-pub(super) struct Turn {
+pub(super) struct CaptureTurn {
     taps: Arc<Vec<Arc<Tap>>>,
     batches: Vec<Batch>,
 }
 
-/// A packet on its way.
+/// A packet on its way, as a capture sees it.
 #[derive(Clone, Copy)]
-pub(super) struct Passing<'a> {
+pub(super) struct PacketView<'a> {
     pub(super) direction: CaptureDirection,
     pub(super) peer: Option<&'a PeerId>,
     pub(super) vnet: VnetHeader,
     pub(super) packet: &'a [u8],
 }
 
-impl Default for Taps {
+impl Default for CaptureTaps {
     fn default() -> Self {
         Self {
             any: AtomicBool::new(false),
@@ -70,20 +70,20 @@ impl Default for Taps {
     }
 }
 
-impl Taps {
+impl CaptureTaps {
     /// The taps for a turn; `None`, for the price of a load, while there are none.
-    pub(super) fn begin_turn(&self) -> Option<Turn> {
+    pub(super) fn begin_turn(&self) -> Option<CaptureTurn> {
         if !self.any.load(Relaxed) {
             return None;
         }
         let taps = self.taps.load_full();
-        Some(Turn {
+        Some(CaptureTurn {
             batches: taps.iter().map(|_| Batch::default()).collect(),
             taps,
         })
     }
 
-    /// Begins a capture, with the query's filter for peers by id; packets are taken from now on.
+    /// Begins a capture that names the device so, with the query's filter for peers by id; packets are taken from now on.
     ///
     /// # Errors
     /// There are [`MAX_TAPS`] already.
@@ -91,6 +91,7 @@ impl Taps {
         self: &Arc<Self>,
         query: &CaptureQuery,
         filter: Option<CaptureFilter<PeerId>>,
+        device: &str,
     ) -> Result<CaptureStream, TooMany> {
         let (tap, queue) = Tap::new(query, filter);
         let tap = Arc::new(tap);
@@ -101,14 +102,19 @@ impl Taps {
             taps.push(tap.clone());
             Ok(())
         })?;
-        Ok(stream::stream(self.clone(), tap, queue))
+        Ok(stream::stream(
+            self.clone(),
+            tap,
+            queue,
+            CaptureEncoder::new(device, query.snaplen),
+        ))
     }
 
     /// Ends every capture, and waits, but not for long, until the last packets are on their way.
     pub(super) async fn end(&self) {
         self.stopping.send_replace(true);
         let mut n_taps = self.n_taps.subscribe();
-        // Whoever is slower than that sees the connection break.
+        // A client that is slower than that sees the connection break.
         let _ = timeout(END_TIMEOUT, n_taps.wait_for(|n_taps| *n_taps == 0)).await;
     }
 
@@ -132,27 +138,27 @@ impl Taps {
     }
 }
 
-impl Turn {
+impl CaptureTurn {
     /// Copies the packet for every tap that wants it.
-    pub(super) fn take(&mut self, passing: Passing<'_>) {
-        let parsed = parse(passing.packet, passing.packet.len() as u32);
-        self.take_parsed(passing, parsed.ok().as_ref());
+    pub(super) fn take(&mut self, view: PacketView<'_>) {
+        let parsed = parse(view.packet, view.packet.len() as u32);
+        self.take_parsed(view, parsed.ok().as_ref());
     }
 
-    /// The same for a packet that has been parsed.
-    pub(super) fn take_parsed(&mut self, passing: Passing<'_>, parsed: Option<&Parsed>) {
+    /// Copies a packet that has been parsed for every tap that wants it.
+    pub(super) fn take_parsed(&mut self, view: PacketView<'_>, parsed: Option<&Parsed>) {
         let mut time_ns = None;
         for (tap, batch) in self.taps.iter().zip(&mut self.batches) {
-            if tap.wants(&passing, parsed) {
+            if tap.wants(&view, parsed) {
                 let time_ns = *time_ns.get_or_insert_with(now_ns);
-                tap.take(&passing, time_ns, batch);
+                tap.take(&view, time_ns, batch);
             }
         }
     }
 }
 
-/// What was taken goes to those who asked.
-impl Drop for Turn {
+/// Hands over what was taken.
+impl Drop for CaptureTurn {
     fn drop(&mut self) {
         for (tap, batch) in self.taps.iter().zip(&mut self.batches) {
             tap.hand_over(batch);

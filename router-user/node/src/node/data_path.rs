@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use stream_router_engine::flow_cache::FlowCache;
 
-use super::capture::Taps;
+use super::capture::CaptureTaps;
 use super::counters::Counters;
 use super::peers::LivePeers;
 use crate::device::Injector;
@@ -21,5 +21,5 @@ pub(super) struct DataPath {
     /// The way into the device.
     pub(super) injector: Injector,
     /// Who captures packets.
-    pub(super) taps: Arc<Taps>,
+    pub(super) taps: Arc<CaptureTaps>,
 }

@@ -8,7 +8,7 @@ use router_common::frame::{FrameHeader, VnetHeader};
 use router_common::record::RecordHeader;
 use tracing::{Level, trace};
 
-use super::capture::{Passing, Turn};
+use super::capture::{CaptureTurn, PacketView};
 use super::counters::Counter;
 use super::data_path::DataPath;
 use super::peers::PeerTable;
@@ -34,7 +34,7 @@ pub(super) struct Forwarder {
     batches: TurnBatches,
     last_route: Option<(std::net::IpAddr, PeerIndex)>,
     /// Packets of this turn for captures, while there is one.
-    captured: Option<Turn>,
+    captured: Option<CaptureTurn>,
     /// Whether the log follows single packets in this turn.
     traces: bool,
 }
@@ -66,7 +66,7 @@ impl Forwarder {
         if let Some(captured) = &mut self.captured {
             let peer = self.peers.routes().lookup(destination);
             let peer = peer.and_then(|index| self.peers.get(index));
-            captured.take(Passing {
+            captured.take(PacketView {
                 direction: CaptureDirection::Out,
                 peer: peer.map(|peer| &peer.id),
                 vnet: frame_vnet(frame),

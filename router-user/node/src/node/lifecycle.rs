@@ -10,7 +10,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::capture::Taps;
+use super::capture::CaptureTaps;
 use super::connections::Connections;
 use super::data_path::DataPath;
 use super::data_thread::{DataThreads, Runtimes};
@@ -46,7 +46,7 @@ pub struct Node {
     // Dropped in this order: the way in, the tasks with their descriptors of the device, the device itself.
     observability: Option<Observability>,
     _control: ControlServer,
-    taps: Arc<Taps>,
+    taps: Arc<CaptureTaps>,
     kernel: Arc<Kernel>,
     network: NetworkHandle,
     reloadable: Reloadable,

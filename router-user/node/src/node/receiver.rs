@@ -7,7 +7,7 @@ use futures::AsyncReadExt;
 use thiserror::Error;
 use tracing::{Instrument, Level, debug, debug_span, trace};
 
-use super::capture::Passing;
+use super::capture::PacketView;
 use super::counters::Counter;
 use super::data_path::DataPath;
 use super::deferred_wakeups::DeferredWakeups;
@@ -110,13 +110,13 @@ impl Receivers {
                         trace!(len = frame.packet().len(), "packet from the peer");
                     }
                     if let Some(captured) = &mut captured {
-                        let passing = Passing {
+                        let view = PacketView {
                             direction: CaptureDirection::In,
                             peer: Some(&peer.id),
                             vnet: frame.vnet(),
                             packet: frame.packet(),
                         };
-                        captured.take_parsed(passing, Some(&parsed));
+                        captured.take_parsed(view, Some(&parsed));
                     }
                     coalescer.push(frame, &parsed, &mut inject);
                 }

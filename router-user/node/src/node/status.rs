@@ -193,7 +193,7 @@ impl Source for NodeStatus {
         let filter = filter.map_err(|error| SourceError::Query(error.to_string()))?;
         let peer = |end: &String| self.parts.find_peer(end).map(|peer| peer.id);
         let filter = filter.map(|filter| filter.resolve(peer)).transpose()?;
-        let opened = self.parts.data_path.taps.open(query, filter);
+        let opened = self.parts.data_path.taps.open(query, filter, &self.device_name);
         opened.map_err(|TooMany| {
             SourceError::Busy("as many captures run as may; one of them has to end first".to_owned())
         })

@@ -1,9 +1,9 @@
 //! The node's Ed25519 key and its file: one line of text, the base64 of libp2p's protobuf encoding of the key pair.
 
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::{self, File},
     io::{self, Read, Write},
-    os::unix::fs::{MetadataExt, OpenOptionsExt, fchown},
+    os::unix::fs::{MetadataExt, fchown},
     path::{Path, PathBuf},
 };
 
@@ -104,28 +104,28 @@ pub fn generate(path: &Path) -> Result<Keypair, IdentityError> {
         .expect("an Ed25519 key pair always encodes");
     let line = STANDARD.encode(bytes) + "\n";
 
-    let draft = Draft(directory.join(format!(".stream-router-key-{:016x}", rand::random::<u64>())));
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&draft.0)
+    // Mode 0600, and gone again if anything fails.
+    let mut draft = tempfile::Builder::new()
+        .prefix(".stream-router-key-")
+        .tempfile_in(directory)
         .map_err(io("write beside"))?;
-    file.write_all(line.as_bytes())
-        .and_then(|()| file.sync_all())
+    draft
+        .write_all(line.as_bytes())
+        .and_then(|()| draft.as_file().sync_all())
         .map_err(io("write"))?;
     if nix::unistd::geteuid().is_root() {
         let owner = fs::metadata(directory).map_err(io("look at the directory of"))?;
-        fchown(&file, Some(owner.uid()), Some(owner.gid())).map_err(io("give away"))?;
+        fchown(draft.as_file(), Some(owner.uid()), Some(owner.gid())).map_err(io("give away"))?;
     }
-    // Unlike a rename, a link never replaces a file that appeared in the meantime.
-    fs::hard_link(&draft.0, path).map_err(|source| match source.kind() {
-        io::ErrorKind::AlreadyExists => IdentityError::Exists {
-            path: path.to_owned(),
-        },
-        _ => io("create")(source),
-    })?;
-    drop(draft);
+    // Never replaces a file that appeared in the meantime.
+    draft
+        .persist_noclobber(path)
+        .map_err(|refused| match refused.error.kind() {
+            io::ErrorKind::AlreadyExists => IdentityError::Exists {
+                path: path.to_owned(),
+            },
+            _ => io("create")(refused.error),
+        })?;
     File::open(directory)
         .and_then(|directory| directory.sync_all())
         .map_err(io("sync the directory of"))?;
@@ -183,19 +183,6 @@ pub fn load(path: &Path) -> Result<Keypair, IdentityError> {
         return Err(malformed("the key is not an Ed25519 key"));
     }
     Ok(keypair)
-}
-
-/// A file that is gone when this is dropped.
-struct Draft(PathBuf);
-
-impl Drop for Draft {
-    fn drop(&mut self) {
-        if let Err(error) = fs::remove_file(&self.0)
-            && error.kind() != io::ErrorKind::NotFound
-        {
-            tracing::warn!(file = %self.0.display(), %error, "cannot remove a temporary key file; remove it by hand");
-        }
-    }
 }
 
 #[cfg(test)]

@@ -37,7 +37,7 @@ struct PacketLine {
 impl PacketLine {
     fn new(packet: &CapturedPacket<'_>) -> Self {
         // Its headers say its whole length, so the parser is told that.
-        let parsed = parse(packet.bytes, packet.len).ok();
+        let parsed = parse(&packet.bytes[..], packet.len).ok();
         let key = parsed.map(|parsed| parsed.key);
         let address = |bytes: [u8; 16], family| {
             let address = Ipv6Addr::from(bytes);
@@ -49,7 +49,7 @@ impl PacketLine {
         Self {
             time_ns: packet.time_ns,
             direction: packet.direction.name(),
-            peer: peer_text(packet.peer),
+            peer: packet.peer.map(|peer| peer.to_string()),
             source: key.map(|key| address(key.source, key.family)),
             source_port: ports.map(|key| u16::from_be_bytes(key.source_port_be)),
             destination: key.map(|key| address(key.destination, key.family)),
@@ -170,10 +170,10 @@ mod tests {
         CapturedPacket {
             time_ns: (13 * 3600 + 2 * 60 + 3) * NS_PER_S + 456_789_999,
             direction: CaptureDirection::Out,
-            peer: &[],
+            peer: None,
             len: bytes.len() as u32,
             vnet: VnetHeader::default(),
-            bytes,
+            bytes: bytes.into(),
         }
     }
 
@@ -189,7 +189,6 @@ mod tests {
     }
 
     fn super_packet(packet: &[u8]) -> PacketLine {
-        let peer = PeerId::random().to_bytes();
         PacketLine::new(&CapturedPacket {
             vnet: VnetHeader {
                 gso_type: VnetHeader::GSO_TCPV4,
@@ -197,8 +196,8 @@ mod tests {
                 gso_size: 1380,
                 ..VnetHeader::default()
             },
-            peer: &peer,
-            bytes: &packet[..40],
+            peer: Some(PeerId::random()),
+            bytes: packet[..40].into(),
             ..captured(packet)
         })
     }
@@ -232,7 +231,7 @@ mod tests {
             "{text}"
         );
         let cut = CapturedPacket {
-            bytes: &ping[..30],
+            bytes: ping[..30].into(),
             ..captured(&ping)
         };
         assert_eq!(

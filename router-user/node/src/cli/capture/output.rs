@@ -1,4 +1,4 @@
-//! Where captured packets go: lines or pcap, to standard output or a file.
+//! Where captured packets go: lines or pcapng, to standard output or a file.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -10,8 +10,8 @@ use tokio::fs::{File, OpenOptions};
 use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
 
-use super::{line, pcap};
-use crate::control::CapturedPacket;
+use super::line;
+use crate::control::{CaptureBlock, CaptureRecord};
 
 /// How long what was begun may take to be written once the user wants to end.
 const GRACE: Duration = Duration::from_secs(1);
@@ -23,18 +23,18 @@ pub(super) enum Target<'a> {
     Lines,
     /// A JSON object on a line for each packet.
     Json,
-    /// Pcap to standard output.
-    PcapStdout,
-    /// Pcap to a file.
-    PcapFile(&'a Path),
+    /// Pcapng to standard output.
+    PcapngStdout,
+    /// Pcapng to a file.
+    PcapngFile(&'a Path),
 }
 
-/// Collects what packets become, and writes it.
+/// Collects what blocks become, and writes it.
 #[derive(Debug)]
 pub(super) struct Output {
     file: File,
     name: String,
-    add: fn(&mut Vec<u8>, &CapturedPacket<'_>),
+    add: fn(&mut Vec<u8>, &CaptureBlock<'_>),
     pending: Vec<u8>,
 }
 
@@ -51,9 +51,9 @@ impl Output {
     ///
     /// # Errors
     /// It cannot be opened.
-    pub(super) async fn open(target: Target<'_>, snaplen: u32) -> Result<Self, Box<dyn std::error::Error>> {
+    pub(super) async fn open(target: Target<'_>) -> Result<Self, Box<dyn std::error::Error>> {
         let (file, name) = match target {
-            Target::PcapFile(path) => {
+            Target::PcapngFile(path) => {
                 let name = path.display().to_string();
                 let mut options = OpenOptions::new();
                 options.write(true).create(true).truncate(true).mode(0o600);
@@ -67,25 +67,33 @@ impl Output {
                 (File::from_std(stdout.into()), "to standard output".to_owned())
             }
         };
-        let (add, pending): (fn(&mut Vec<u8>, &CapturedPacket<'_>), _) = match target {
-            Target::Lines => (line::put_line, Vec::new()),
-            Target::Json => (line::put_json, Vec::new()),
-            Target::PcapStdout | Target::PcapFile(_) => (pcap::put_packet, pcap::header(snaplen)),
+        let add: fn(&mut Vec<u8>, &CaptureBlock<'_>) = match target {
+            Target::Lines => |into, block| {
+                if let CaptureRecord::Packet(packet) = &block.record {
+                    line::put_line(into, packet);
+                }
+            },
+            Target::Json => |into, block| {
+                if let CaptureRecord::Packet(packet) = &block.record {
+                    line::put_json(into, packet);
+                }
+            },
+            Target::PcapngStdout | Target::PcapngFile(_) => |into, block| into.extend_from_slice(block.bytes),
         };
         Ok(Self {
             file,
             name,
             add,
-            pending,
+            pending: Vec::new(),
         })
     }
 
-    /// Takes a packet.
-    pub(super) fn add(&mut self, packet: &CapturedPacket<'_>) {
-        (self.add)(&mut self.pending, packet);
+    /// Takes a block.
+    pub(super) fn add(&mut self, block: &CaptureBlock<'_>) {
+        (self.add)(&mut self.pending, block);
     }
 
-    /// Writes what was taken; false when `stopped` came before it was done, or nobody reads any more.
+    /// Writes what was taken, and returns false when `stopped` came before it was done, or nobody reads any more.
     ///
     /// # Errors
     /// The system refuses to write.
@@ -112,13 +120,5 @@ impl Output {
                 source,
             }),
         }
-    }
-
-    /// Writes what there is.
-    ///
-    /// # Errors
-    /// The system refuses to write.
-    pub(super) async fn flush(&mut self) -> Result<(), WriteError> {
-        self.write(std::pin::pin!(std::future::pending())).await.map(drop)
     }
 }

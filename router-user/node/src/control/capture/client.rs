@@ -21,7 +21,7 @@ pub struct CaptureReader {
 }
 
 impl CaptureReader {
-    /// Has the node at `socket` capture; it does so once this returns.
+    /// Asks the node at `socket` for a capture; it captures once this returns.
     ///
     /// # Errors
     /// Nobody answers within 5 s, or the node refuses.
@@ -52,7 +52,7 @@ impl CaptureReader {
         .await
     }
 
-    /// The next bytes of the records; `None` at the end.
+    /// Returns the next bytes of the pcapng; `None` at the end.
     ///
     /// # Errors
     /// The connection broke.

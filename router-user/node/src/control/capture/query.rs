@@ -1,4 +1,4 @@
-//! What a capture is to show: the query of `/v1/capture`.
+//! What a capture shows: the query of `/v1/capture`.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,7 +6,7 @@ use std::str::FromStr;
 use form_urlencoded::Serializer;
 use router_common::frame::MAX_PACKET_LEN;
 
-use super::record::CaptureDirection;
+use super::packet::CaptureDirection;
 use stream_router_engine::capture_filter::CaptureFilter;
 
 /// Most bytes of each packet: all of it.

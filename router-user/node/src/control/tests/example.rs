@@ -156,10 +156,11 @@ impl Source for Example {
         if query.snaplen == 1 {
             return Err(SourceError::Busy("too many".to_owned()));
         }
-        let mut records = Vec::new();
-        put_dropped(&mut records, query.snaplen.into());
-        put_end(&mut records, 7, &query.filter);
-        let (first, last) = records.split_at(10);
+        let mut encoder = CaptureEncoder::new("sr0", query.snaplen);
+        encoder.put_statistics(query.snaplen.into(), None);
+        encoder.put_statistics(7, Some(&query.filter));
+        let pcapng = encoder.take();
+        let (first, last) = pcapng.split_at(10);
         let pieces = [first.to_vec().into(), last.to_vec().into()];
         Ok(Box::pin(futures::stream::iter(pieces)))
     }

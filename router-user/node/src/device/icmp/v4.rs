@@ -2,19 +2,18 @@
 
 use std::net::Ipv4Addr;
 
+use etherparse::icmpv4::DestUnreachableHeader;
+use etherparse::{Icmpv4Header, Icmpv4Type, IpDscp, IpNumber, Ipv4Header};
+
 use super::{NoReply, Unreachable, is_one_host_v4};
-use stream_router_engine::checksum::Sum;
 
 /// Longest error with its IP header (RFC 1812, 4.3.2.3).
 const MAX_ERROR_LEN: usize = 576;
 
 const IP_LEN: usize = 20;
 const ICMP_LEN: usize = 8;
-const PROTOCOL_ICMP: u8 = 1;
-const DESTINATION_UNREACHABLE: u8 = 3;
 /// Precedence "internetwork control" (RFC 1812, 4.3.2.5).
-const TOS_INTERNETWORK_CONTROL: u8 = 0xc0;
-const DONT_FRAGMENT: u8 = 0x40;
+const INTERNETWORK_CONTROL: IpDscp = IpDscp::CS6;
 const TTL: u8 = 64;
 
 /// Writes the error at the start of `room` and returns its length.
@@ -38,7 +37,7 @@ pub(super) fn unreachable(packet: &[u8], why: Unreachable, room: &mut [u8]) -> R
     if fragment_offset != 0 {
         return Err(NoReply::LaterFragment);
     }
-    if header[9] == PROTOCOL_ICMP {
+    if header[9] == IpNumber::ICMP.0 {
         match packet.get(header_len) {
             // Unreachable, source quench, redirect, time exceeded, parameter problem.
             Some(3 | 4 | 5 | 11 | 12) => return Err(NoReply::IcmpError),
@@ -52,29 +51,26 @@ pub(super) fn unreachable(packet: &[u8], why: Unreachable, room: &mut [u8]) -> R
 fn write(packet: &[u8], source: Ipv4Addr, destination: Ipv4Addr, why: Unreachable, room: &mut [u8]) -> usize {
     let quote = &packet[..packet.len().min(MAX_ERROR_LEN - IP_LEN - ICMP_LEN)];
     let len = IP_LEN + ICMP_LEN + quote.len();
-    let (ip, icmp) = room[..len].split_at_mut(IP_LEN);
-
-    ip.fill(0);
-    ip[0] = 0x45;
-    ip[1] = TOS_INTERNETWORK_CONTROL;
-    ip[2..4].copy_from_slice(&(len as u16).to_be_bytes());
-    // Never fragmented, so it needs no identification (RFC 6864).
-    ip[6] = DONT_FRAGMENT;
-    ip[8] = TTL;
-    ip[9] = PROTOCOL_ICMP;
-    ip[12..16].copy_from_slice(&destination.octets());
-    ip[16..20].copy_from_slice(&source.octets());
-    let sum = Sum::default().add_bytes(ip).finish();
-    ip[10..12].copy_from_slice(&sum);
-
-    icmp[..ICMP_LEN].fill(0);
-    icmp[0] = DESTINATION_UNREACHABLE;
-    icmp[1] = match why {
-        Unreachable::NoRoute => 0,
-        Unreachable::Host => 1,
+    let code = match why {
+        Unreachable::NoRoute => DestUnreachableHeader::Network,
+        Unreachable::Host => DestUnreachableHeader::Host,
     };
-    icmp[ICMP_LEN..].copy_from_slice(quote);
-    let sum = Sum::default().add_bytes(icmp).finish();
-    icmp[2..4].copy_from_slice(&sum);
+    let icmp = Icmpv4Header::with_checksum(Icmpv4Type::DestinationUnreachable(code), quote);
+    let mut ip = Ipv4Header {
+        dscp: INTERNETWORK_CONTROL,
+        total_len: len as u16,
+        // Never fragmented, so it needs no identification (RFC 6864).
+        dont_fragment: true,
+        time_to_live: TTL,
+        protocol: IpNumber::ICMP,
+        source: destination.octets(),
+        destination: source.octets(),
+        ..Ipv4Header::default()
+    };
+    ip.header_checksum = ip.calc_header_checksum();
+
+    room[..IP_LEN].copy_from_slice(&ip.to_bytes());
+    room[IP_LEN..IP_LEN + ICMP_LEN].copy_from_slice(&icmp.to_bytes());
+    room[IP_LEN + ICMP_LEN..len].copy_from_slice(quote);
     len
 }

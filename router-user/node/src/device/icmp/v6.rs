@@ -2,8 +2,10 @@
 
 use std::net::Ipv6Addr;
 
+use etherparse::icmpv6::DestUnreachableCode;
+use etherparse::{Icmpv6Header, Icmpv6Type, IpNumber, Ipv6Header};
+
 use super::{NoReply, Unreachable, is_one_host_v6};
-use stream_router_engine::checksum::Sum;
 
 /// Longest error with its IP header: the smallest IPv6 MTU (RFC 4443, 3.1).
 pub(super) const MAX_ERROR_LEN: usize = 1280;
@@ -11,7 +13,6 @@ pub(super) const MAX_ERROR_LEN: usize = 1280;
 const IP_LEN: usize = 40;
 const ICMP_LEN: usize = 8;
 const HOP_LIMIT: u8 = 64;
-const DESTINATION_UNREACHABLE: u8 = 1;
 
 const HOP_BY_HOP: u8 = 0;
 const ROUTING: u8 = 43;
@@ -73,32 +74,27 @@ fn extension_units(header: &[u8]) -> Result<usize, NoReply> {
 
 fn write(packet: &[u8], source: Ipv6Addr, destination: Ipv6Addr, why: Unreachable, room: &mut [u8]) -> usize {
     let quote = &packet[..packet.len().min(MAX_ERROR_LEN - IP_LEN - ICMP_LEN)];
-    let icmp_len = ICMP_LEN + quote.len();
-    let (ip, icmp) = room[..IP_LEN + icmp_len].split_at_mut(IP_LEN);
-
-    ip.fill(0);
-    ip[0] = 0x60;
-    ip[4..6].copy_from_slice(&(icmp_len as u16).to_be_bytes());
-    ip[6] = ICMPV6;
-    ip[7] = HOP_LIMIT;
-    ip[8..24].copy_from_slice(&destination.octets());
-    ip[24..40].copy_from_slice(&source.octets());
-
-    icmp[..ICMP_LEN].fill(0);
-    icmp[0] = DESTINATION_UNREACHABLE;
-    icmp[1] = match why {
-        Unreachable::NoRoute => 0,
-        Unreachable::Host => 3,
+    let code = match why {
+        Unreachable::NoRoute => DestUnreachableCode::NoRoute,
+        Unreachable::Host => DestUnreachableCode::Address,
     };
-    icmp[ICMP_LEN..].copy_from_slice(quote);
-    let sum = Sum::default()
-        .add_bytes(&ip[8..40])
-        .add_bytes(&(icmp_len as u32).to_be_bytes())
-        .add_bytes(&u32::from(ICMPV6).to_be_bytes())
-        .add_bytes(icmp)
-        .finish();
-    icmp[2..4].copy_from_slice(&sum);
-    IP_LEN + icmp_len
+    let (from, to) = (destination.octets(), source.octets());
+    let icmp = Icmpv6Header::with_checksum(Icmpv6Type::DestinationUnreachable(code), from, to, quote)
+        .expect("a quote is shorter than the longest ICMPv6 message");
+    let ip = Ipv6Header {
+        payload_length: (ICMP_LEN + quote.len()) as u16,
+        next_header: IpNumber::IPV6_ICMP,
+        hop_limit: HOP_LIMIT,
+        source: from,
+        destination: to,
+        ..Ipv6Header::default()
+    };
+
+    let len = IP_LEN + ICMP_LEN + quote.len();
+    room[..IP_LEN].copy_from_slice(&ip.to_bytes());
+    room[IP_LEN..IP_LEN + ICMP_LEN].copy_from_slice(&icmp.to_bytes());
+    room[IP_LEN + ICMP_LEN..len].copy_from_slice(quote);
+    len
 }
 
 fn address(bytes: &[u8]) -> Ipv6Addr {

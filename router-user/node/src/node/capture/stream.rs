@@ -1,25 +1,27 @@
-//! The records of a tap as the stream that the control socket sends.
+//! The packets of a tap as the pcapng that the control socket sends.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Bytes;
+use futures::StreamExt;
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
-use super::Taps;
-use super::tap::Tap;
-use crate::control::{CaptureStream, put_dropped, put_end};
+use super::CaptureTaps;
+use super::tap::{Batch, Tap};
+use crate::control::{CaptureEncoder, CaptureStream};
 
-/// How soon whoever captures hears of packets that there was no room for.
+/// How soon a client hears of packets that there was no room for.
 const REPORT_INTERVAL: Duration = Duration::from_millis(500);
 
-/// Why a capture ends that nobody ended.
+/// Why a capture ends that its client did not end.
 const STOPPING: &str = "the node is stopping";
 
-struct Records {
+struct Blocks {
     open: Open,
-    queue: mpsc::Receiver<Bytes>,
+    encoder: CaptureEncoder,
+    queue: mpsc::Receiver<Batch>,
     stopping: watch::Receiver<bool>,
     n_reported: u64,
     ended: bool,
@@ -27,7 +29,7 @@ struct Records {
 
 /// Closes the tap with the stream.
 struct Open {
-    taps: Arc<Taps>,
+    taps: Arc<CaptureTaps>,
     tap: Arc<Tap>,
 }
 
@@ -37,22 +39,31 @@ impl Drop for Open {
     }
 }
 
-/// The records of `tap`, whose batches come from `queue`; the end of the stream closes it.
-pub(super) fn stream(taps: Arc<Taps>, tap: Arc<Tap>, queue: mpsc::Receiver<Bytes>) -> CaptureStream {
-    let records = Records {
+/// Returns the packets of `tap` behind what `encoder` has begun with; its batches come from `queue`, and the end of the
+/// stream closes it.
+pub(super) fn stream(
+    taps: Arc<CaptureTaps>,
+    tap: Arc<Tap>,
+    queue: mpsc::Receiver<Batch>,
+    mut encoder: CaptureEncoder,
+) -> CaptureStream {
+    let description = Bytes::from(encoder.take());
+    let blocks = Blocks {
         stopping: taps.stopping.subscribe(),
         open: Open { taps, tap },
+        encoder,
         queue,
         n_reported: 0,
         ended: false,
     };
-    Box::pin(futures::stream::unfold(records, |mut records| async move {
-        let bytes = records.next().await?;
-        Some((bytes, records))
-    }))
+    let packets = futures::stream::unfold(blocks, |mut blocks| async move {
+        let bytes = blocks.next().await?;
+        Some((bytes, blocks))
+    });
+    Box::pin(futures::stream::iter([description]).chain(packets))
 }
 
-impl Records {
+impl Blocks {
     async fn next(&mut self) -> Option<Bytes> {
         loop {
             if self.ended {
@@ -62,19 +73,16 @@ impl Records {
             let n_dropped = self.open.tap.n_dropped();
             if n_dropped != self.n_reported {
                 self.n_reported = n_dropped;
-                let mut record = Vec::new();
-                put_dropped(&mut record, n_dropped);
-                return Some(record.into());
+                self.encoder.put_statistics(n_dropped, None);
+                return Some(self.encoder.take().into());
             }
             if let Ok(batch) = self.queue.try_recv() {
-                self.open.tap.handle_taken(batch.len());
-                return Some(batch);
+                return Some(self.encode(&batch));
             }
             if *self.stopping.borrow_and_update() {
                 self.ended = true;
-                let mut record = Vec::new();
-                put_end(&mut record, n_dropped, STOPPING);
-                return Some(record.into());
+                self.encoder.put_statistics(n_dropped, Some(STOPPING));
+                return Some(self.encoder.take().into());
             }
             let wake_up = async {
                 tokio::select! {
@@ -83,9 +91,16 @@ impl Records {
                 }
             };
             if let Ok(Some(batch)) = timeout(REPORT_INTERVAL, wake_up).await {
-                self.open.tap.handle_taken(batch.len());
-                return Some(batch);
+                return Some(self.encode(&batch));
             }
         }
+    }
+
+    fn encode(&mut self, batch: &Batch) -> Bytes {
+        self.open.tap.handle_taken(batch);
+        for packet in batch.packets() {
+            self.encoder.put_packet(&packet);
+        }
+        self.encoder.take().into()
     }
 }

@@ -2,16 +2,16 @@
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
-use axum::body::Bytes;
 use libp2p::PeerId;
+use router_common::frame::VnetHeader;
 use router_common::packet::Parsed;
 use tokio::sync::mpsc;
 
-use super::Passing;
-use crate::control::{CaptureDirections, CaptureQuery, CapturedPacket, put_packet};
+use super::PacketView;
+use crate::control::{CaptureDirection, CaptureDirections, CaptureQuery, CapturedPacket};
 use stream_router_engine::capture_filter::{CaptureFilter, FilterInput};
 
-/// Most bytes that wait for whoever captures.
+/// Most bytes that wait for a client, with what is known of each packet.
 pub(super) const MAX_QUEUED_BYTES: usize = 4 * 1024 * 1024;
 
 /// Most batches that wait; one holds a turn's packets, up to [`BATCH_BYTES`].
@@ -20,26 +20,36 @@ const QUEUE_BATCHES: usize = 4096;
 /// A batch that has reached this size is handed over within the turn.
 const BATCH_BYTES: usize = 64 * 1024;
 
-/// Longest id of a peer in bytes.
-const MAX_PEER_LEN: usize = 80;
-
 /// What a capture wants, and the way to it.
 #[derive(Debug)]
 pub(super) struct Tap {
     filter: Option<CaptureFilter<PeerId>>,
     snaplen: usize,
     directions: CaptureDirections,
-    queue: mpsc::Sender<Bytes>,
+    queue: mpsc::Sender<Batch>,
     /// Counted before a batch is queued, and down once it is taken.
     queued_bytes: AtomicUsize,
     n_dropped: AtomicU64,
 }
 
-/// Records that a tap has taken in a turn.
+/// Packets that a tap has taken in a turn; what goes to the client is written only once the queue is left.
 #[derive(Debug, Default)]
 pub(super) struct Batch {
-    records: Vec<u8>,
-    n_packets: u64,
+    taken: Vec<Taken>,
+    /// The bytes of all of them, one behind the other.
+    bytes: Vec<u8>,
+}
+
+/// What is known of a packet besides its bytes.
+#[derive(Debug)]
+struct Taken {
+    time_ns: u64,
+    direction: CaptureDirection,
+    peer: Option<PeerId>,
+    vnet: VnetHeader,
+    len: u32,
+    /// Bytes of it that were taken.
+    n_bytes: usize,
 }
 
 impl Tap {
@@ -47,7 +57,7 @@ impl Tap {
     pub(super) fn new(
         query: &CaptureQuery,
         filter: Option<CaptureFilter<PeerId>>,
-    ) -> (Self, mpsc::Receiver<Bytes>) {
+    ) -> (Self, mpsc::Receiver<Batch>) {
         let (queue, batches) = mpsc::channel(QUEUE_BATCHES);
         let tap = Self {
             filter,
@@ -61,62 +71,58 @@ impl Tap {
     }
 
     /// Whether it shows this packet.
-    pub(super) fn wants(&self, passing: &Passing<'_>, parsed: Option<&Parsed>) -> bool {
-        if !self.directions.contains(passing.direction) {
+    pub(super) fn wants(&self, view: &PacketView<'_>, parsed: Option<&Parsed>) -> bool {
+        if !self.directions.contains(view.direction) {
             return false;
         }
         let Some(filter) = &self.filter else { return true };
         parsed.is_some_and(|parsed| {
             filter.matches(&FilterInput {
                 parsed,
-                len: passing.packet.len(),
-                peer: passing.peer,
+                len: view.packet.len(),
+                peer: view.peer,
             })
         })
     }
 
     /// Copies the packet, if there is room for it.
-    pub(super) fn take(&self, passing: &Passing<'_>, time_ns: u64, batch: &mut Batch) {
-        let bytes = &passing.packet[..passing.packet.len().min(self.snaplen)];
-        if self.queued_bytes.load(Relaxed) + batch.records.len() + bytes.len() > MAX_QUEUED_BYTES {
+    pub(super) fn take(&self, view: &PacketView<'_>, time_ns: u64, batch: &mut Batch) {
+        let bytes = &view.packet[..view.packet.len().min(self.snaplen)];
+        if self.queued_bytes.load(Relaxed) + batch.size() + bytes.len() > MAX_QUEUED_BYTES {
             self.n_dropped.fetch_add(1, Relaxed);
             return;
         }
-        let mut id = [0; MAX_PEER_LEN];
-        put_packet(
-            &mut batch.records,
-            &CapturedPacket {
-                time_ns,
-                direction: passing.direction,
-                peer: passing.peer.map_or(&[][..], |peer| write_id(peer, &mut id)),
-                len: passing.packet.len() as u32,
-                vnet: passing.vnet,
-                bytes,
-            },
-        );
-        batch.n_packets += 1;
-        if batch.records.len() >= BATCH_BYTES {
+        batch.bytes.extend_from_slice(bytes);
+        batch.taken.push(Taken {
+            time_ns,
+            direction: view.direction,
+            peer: view.peer.copied(),
+            vnet: view.vnet,
+            len: view.packet.len() as u32,
+            n_bytes: bytes.len(),
+        });
+        if batch.size() >= BATCH_BYTES {
             self.hand_over(batch);
         }
     }
 
     /// Queues the batch, which is empty then.
     pub(super) fn hand_over(&self, batch: &mut Batch) {
-        let Batch { records, n_packets } = std::mem::take(batch);
-        if records.is_empty() {
+        let batch = std::mem::take(batch);
+        if batch.taken.is_empty() {
             return;
         }
-        let len = records.len();
-        self.queued_bytes.fetch_add(len, Relaxed);
-        if self.queue.try_send(records.into()).is_err() {
-            self.queued_bytes.fetch_sub(len, Relaxed);
+        let (size, n_packets) = (batch.size(), batch.taken.len() as u64);
+        self.queued_bytes.fetch_add(size, Relaxed);
+        if self.queue.try_send(batch).is_err() {
+            self.queued_bytes.fetch_sub(size, Relaxed);
             self.n_dropped.fetch_add(n_packets, Relaxed);
         }
     }
 
-    /// Takes note that so many bytes came out of the queue.
-    pub(super) fn handle_taken(&self, n_bytes: usize) {
-        self.queued_bytes.fetch_sub(n_bytes, Relaxed);
+    /// Takes note that this batch came out of the queue.
+    pub(super) fn handle_taken(&self, batch: &Batch) {
+        self.queued_bytes.fetch_sub(batch.size(), Relaxed);
     }
 
     /// Packets that there was no room for.
@@ -125,8 +131,25 @@ impl Tap {
     }
 }
 
-/// The id in bytes; nothing, should one ever be longer than they are now.
-fn write_id<'a>(peer: &PeerId, into: &'a mut [u8; MAX_PEER_LEN]) -> &'a [u8] {
-    let n = peer.as_ref().write(&mut into[..]).unwrap_or(0);
-    &into[..n]
+impl Batch {
+    /// Returns its packets in the order in which they were taken.
+    pub(super) fn packets(&self) -> impl Iterator<Item = CapturedPacket<'_>> {
+        let mut rest = &self.bytes[..];
+        self.taken.iter().map(move |taken| {
+            let (bytes, behind) = rest.split_at(taken.n_bytes);
+            rest = behind;
+            CapturedPacket {
+                time_ns: taken.time_ns,
+                direction: taken.direction,
+                peer: taken.peer,
+                len: taken.len,
+                vnet: taken.vnet,
+                bytes: bytes.into(),
+            }
+        })
+    }
+
+    fn size(&self) -> usize {
+        self.bytes.len() + self.taken.len() * size_of::<Taken>()
+    }
 }

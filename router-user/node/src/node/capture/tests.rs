@@ -1,7 +1,7 @@
 use futures::StreamExt;
 
 use super::*;
-use crate::control::{CaptureDirections, CaptureRecord, CaptureRecords};
+use crate::control::{CaptureBlocks, CaptureDirections, CaptureRecord};
 
 fn packet(last: u8) -> Vec<u8> {
     let mut packet = Vec::new();
@@ -12,8 +12,8 @@ fn packet(last: u8) -> Vec<u8> {
     packet
 }
 
-fn passing(packet: &[u8], direction: CaptureDirection) -> Passing<'_> {
-    Passing {
+fn view(packet: &[u8], direction: CaptureDirection) -> PacketView<'_> {
+    PacketView {
         direction,
         peer: None,
         vnet: VnetHeader::default(),
@@ -21,23 +21,24 @@ fn passing(packet: &[u8], direction: CaptureDirection) -> Passing<'_> {
     }
 }
 
-fn open(taps: &Arc<Taps>, query: &CaptureQuery) -> CaptureStream {
+fn open(taps: &Arc<CaptureTaps>, query: &CaptureQuery) -> CaptureStream {
     let filter = CaptureFilter::parse(&query.filter).unwrap();
     let filter = filter.map(|filter| filter.resolve(|_| Ok::<_, TooMany>(PeerId::random())).unwrap());
-    taps.open(query, filter).unwrap()
+    taps.open(query, filter, "sr0").unwrap()
 }
 
 /// Packets, those dropped as it said last, and why it ended.
 async fn read(mut stream: CaptureStream, n_packets: usize) -> (Vec<Vec<u8>>, u64, Option<String>) {
-    let (mut records, mut packets, mut dropped) = (CaptureRecords::default(), Vec::new(), 0);
+    let (mut blocks, mut packets, mut dropped) = (CaptureBlocks::default(), Vec::new(), 0);
     while packets.len() < n_packets {
         let Some(bytes) = stream.next().await else { break };
-        records.handle_bytes(&bytes);
-        while let Some(record) = records.next_record().unwrap() {
-            match record {
+        blocks.handle_bytes(&bytes);
+        while let Some(block) = blocks.next_block().unwrap() {
+            match block.record {
                 CaptureRecord::Packet(packet) => packets.push(packet.bytes.to_vec()),
                 CaptureRecord::Dropped(n) => dropped = n,
-                CaptureRecord::End { dropped, reason } => return (packets, dropped, Some(reason.to_owned())),
+                CaptureRecord::End { dropped, reason } => return (packets, dropped, Some(reason)),
+                CaptureRecord::Other => {}
             }
         }
     }
@@ -46,7 +47,7 @@ async fn read(mut stream: CaptureStream, n_packets: usize) -> (Vec<Vec<u8>>, u64
 
 #[tokio::test]
 async fn without_a_capture_a_turn_has_no_taps_and_with_one_until_it_is_dropped() {
-    let taps = Arc::new(Taps::default());
+    let taps = Arc::new(CaptureTaps::default());
     assert!(taps.begin_turn().is_none());
 
     let stream = open(&taps, &CaptureQuery::default());
@@ -58,7 +59,7 @@ async fn without_a_capture_a_turn_has_no_taps_and_with_one_until_it_is_dropped()
 
 #[tokio::test]
 async fn a_capture_shows_what_its_filter_direction_and_length_say() {
-    let taps = Arc::new(Taps::default());
+    let taps = Arc::new(CaptureTaps::default());
     let all = open(&taps, &CaptureQuery::default());
     let some = open(
         &taps,
@@ -70,9 +71,9 @@ async fn a_capture_shows_what_its_filter_direction_and_length_say() {
     );
     let (second, third) = (packet(2), packet(3));
     let mut turn = taps.begin_turn().unwrap();
-    turn.take(passing(&second, CaptureDirection::In));
-    turn.take(passing(&third, CaptureDirection::Out));
-    turn.take(passing(&second, CaptureDirection::Out));
+    turn.take(view(&second, CaptureDirection::In));
+    turn.take(view(&third, CaptureDirection::Out));
+    turn.take(view(&second, CaptureDirection::Out));
     drop(turn);
 
     assert_eq!(
@@ -84,14 +85,14 @@ async fn a_capture_shows_what_its_filter_direction_and_length_say() {
 
 #[tokio::test]
 async fn what_the_queue_has_no_room_for_is_counted_and_the_rest_comes() {
-    let taps = Arc::new(Taps::default());
+    let taps = Arc::new(CaptureTaps::default());
     let stream = open(&taps, &CaptureQuery::default());
     let packet = packet(2);
     let n_offered = 2 * tap::MAX_QUEUED_BYTES / packet.len();
     for _ in 0..n_offered / 100 {
         let mut turn = taps.begin_turn().unwrap();
         for _ in 0..100 {
-            turn.take(passing(&packet, CaptureDirection::Out));
+            turn.take(view(&packet, CaptureDirection::Out));
         }
     }
     let stopping = tokio::spawn({
@@ -109,19 +110,22 @@ async fn what_the_queue_has_no_room_for_is_counted_and_the_rest_comes() {
 
 #[tokio::test]
 async fn so_many_captures_run_at_a_time_and_no_more() {
-    let taps = Arc::new(Taps::default());
+    let taps = Arc::new(CaptureTaps::default());
     let mut streams: Vec<_> = (0..MAX_TAPS)
         .map(|_| open(&taps, &CaptureQuery::default()))
         .collect();
 
-    assert_eq!(taps.open(&CaptureQuery::default(), None).err(), Some(TooMany));
+    assert_eq!(
+        taps.open(&CaptureQuery::default(), None, "sr0").err(),
+        Some(TooMany)
+    );
     streams.pop();
-    assert!(taps.open(&CaptureQuery::default(), None).is_ok());
+    assert!(taps.open(&CaptureQuery::default(), None, "sr0").is_ok());
 }
 
 #[tokio::test]
 async fn a_capture_that_nobody_reads_does_not_hold_up_the_end_for_long() {
-    let taps = Arc::new(Taps::default());
+    let taps = Arc::new(CaptureTaps::default());
     let _stream = open(&taps, &CaptureQuery::default());
 
     taps.end().await;
