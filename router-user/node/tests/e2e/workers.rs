@@ -13,7 +13,8 @@ use xtask::lab::probe::PingPlan;
 use xtask::lab::process::text;
 use xtask::lab::{PIN_ROOT, Pair, PairPlan, ScratchDir, Side};
 
-const NODE: &str = env!("CARGO_BIN_EXE_stream-router");
+use crate::support::{NODE, machine};
+
 const LIMIT: Duration = Duration::from_secs(20);
 const SLOT_COUNT: usize = 1024;
 
@@ -66,6 +67,7 @@ fn shares(side: &Side) -> Result<BTreeMap<u64, usize>> {
 
 #[test]
 fn workers_come_with_rings_and_slots_and_go_once_their_flows_are_idle() {
+    let _machine = machine::shared();
     let pair = pair().unwrap();
     let a = &pair.a;
     assert_eq!(a.node.status().unwrap().workers, 8);
@@ -100,6 +102,7 @@ fn workers_come_with_rings_and_slots_and_go_once_their_flows_are_idle() {
 
 #[test]
 fn a_live_flow_keeps_its_worker_whatever_comes_and_goes() {
+    let _machine = machine::shared();
     let pair = pair().unwrap();
     let a = &pair.a;
     let socket = a.host.enter(|| Ok(UdpSocket::bind((a.v4, 7100))?)).unwrap();
@@ -123,6 +126,7 @@ fn a_live_flow_keeps_its_worker_whatever_comes_and_goes() {
 
 #[test]
 fn a_number_outside_the_bounds_is_refused() {
+    let _machine = machine::shared();
     let pair = pair().unwrap();
 
     for n in [0, 3, 33] {
@@ -138,6 +142,7 @@ fn a_number_outside_the_bounds_is_refused() {
 
 #[test]
 fn bpftool_shows_flows_counters_and_names_and_an_idle_flow_goes() {
+    let _machine = machine::shared();
     let pair = pair().unwrap();
     let a = &pair.a;
     let socket = a.host.enter(|| Ok(UdpSocket::bind((a.v4, 7100))?)).unwrap();

@@ -9,7 +9,8 @@ use stream_router_node::control::{ControlError, set_streams};
 use xtask::lab::process::{text, until};
 use xtask::lab::{Pair, PairPlan, ScratchDir, Side, Transport};
 
-const NODE: &str = env!("CARGO_BIN_EXE_stream-router");
+use crate::support::{NODE, machine};
+
 const LIMIT: Duration = Duration::from_secs(20);
 const FIRST_PORT: u16 = 20_000;
 const N_FLOWS: u16 = 200;
@@ -69,6 +70,7 @@ fn set(side: &Side, n: u32) -> Result<(), ControlError> {
 
 #[test]
 fn new_flows_open_the_streams_that_are_active_and_idle_ones_close_over_both_transports() {
+    let _machine = machine::shared();
     for transport in [Transport::Tcp, Transport::Quic] {
         let pair = pair(transport, "scale_interval = \"1h\"").unwrap();
         let (socket, _receivers) = (sender(&pair).unwrap(), receivers(&pair).unwrap());
@@ -98,6 +100,7 @@ fn new_flows_open_the_streams_that_are_active_and_idle_ones_close_over_both_tran
 
 #[test]
 fn throughput_adds_streams_and_quiet_takes_them_away() {
+    let _machine = machine::shared();
     let pair = pair(
         Transport::Tcp,
         "scale_interval = \"100ms\"\nthroughput_threshold = 100\nmax_per_peer = 4",
@@ -129,6 +132,7 @@ fn sent_bytes(pair: &Pair) -> Result<Vec<u64>> {
 
 #[test]
 fn streams_beyond_the_first_are_spread_over_more_connections() {
+    let _machine = machine::shared();
     let plan = PairPlan::unique();
     let mut pair = Pair::prepare(Path::new(NODE), &plan, ScratchDir::unique("streams").unwrap()).unwrap();
     for side in [&mut pair.a, &mut pair.b] {
@@ -163,6 +167,7 @@ fn streams_beyond_the_first_are_spread_over_more_connections() {
 
 #[test]
 fn numbers_outside_the_bounds_are_refused() {
+    let _machine = machine::shared();
     let pair = pair(Transport::Tcp, "max_per_peer = 4").unwrap();
 
     for n in [0, 5] {

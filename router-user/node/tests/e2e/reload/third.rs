@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::Result;
 use xtask::lab::{Namespace, Node, NodeConfig, Pair, PeerConfig, link, unique_device};
 
-use crate::NODE;
+use crate::support::NODE;
 
 /// A third host with a node, which the first of a pair can dial.
 pub(crate) struct Third {

@@ -7,6 +7,8 @@ use std::path::Path;
 use anyhow::Result;
 use xtask::lab::{Namespace, Pair, PairPlan, ScratchDir, link};
 
+use crate::support::NODE;
+
 const LAN_V4: &str = "192.168.77.0/24";
 const LAN_V6: &str = "fd77::/64";
 /// Interface of the first node's host in the network.
@@ -58,7 +60,7 @@ impl Lan {
             mtu: plan.mtu,
             ..PairPlan::unique()
         };
-        let mut pair = Pair::prepare(Path::new(env!("CARGO_BIN_EXE_stream-router")), &nodes, directory)?;
+        let mut pair = Pair::prepare(Path::new(NODE), &nodes, directory)?;
         let host = Namespace::unique("lan")?;
         lay_cable(&host, &pair.a.host, plan)?;
         pair.a.config.sections = section(plan.gateway(), plan.sink);

@@ -9,8 +9,8 @@ use anyhow::{Context, Result};
 use nix::errno::Errno;
 use nix::sys::socket::{setsockopt, sockopt};
 
-use crate::sequence::SequenceCheck;
-use crate::tally::Tally;
+use crate::support::sequence::SequenceCheck;
+use crate::support::tally::Tally;
 
 const HEADER_LEN: usize = 8;
 /// Payloads go up to here: a full packet at the default MTU, over IPv6.

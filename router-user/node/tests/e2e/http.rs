@@ -17,7 +17,8 @@ use sha2::{Digest, Sha256};
 use tokio::runtime::Runtime;
 use xtask::lab::Pair;
 
-const NODE: &str = env!("CARGO_BIN_EXE_stream-router");
+use crate::support::{NODE, machine};
+
 const CHUNK_BYTES: usize = 64 * 1024;
 const CHUNKS: u64 = 16 * 1024;
 /// Nine megabytes a second: far below what a debug build on a busy machine moves.
@@ -25,6 +26,7 @@ const LIMIT: Duration = Duration::from_secs(120);
 
 #[test]
 fn a_gibibyte_over_http_arrives_unchanged() {
+    let _machine = machine::alone();
     let pair = Pair::unique(Path::new(NODE)).unwrap();
     let at = SocketAddr::new(pair.b.v4, 8080);
     let listener = pair.b.host.enter(|| Ok(TcpListener::bind(at)?)).unwrap();

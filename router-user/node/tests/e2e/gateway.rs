@@ -1,8 +1,5 @@
 //! A network behind a gateway: its hosts reach a peer, and the gateway's host keeps what is its own.
 
-#[path = "support/lan.rs"]
-mod lan;
-
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
@@ -16,15 +13,16 @@ use xtask::lab::probe::{PingPlan, answers, path_mtu};
 use xtask::lab::process::until;
 use xtask::lab::{Namespace, Node, NodeConfig, Status, unique_device};
 
-use lan::{GATEWAY, Lan, LanPlan, section};
+use crate::support::lan::{GATEWAY, Lan, LanPlan, section};
+use crate::support::{NODE, machine};
 
-const NODE: &str = env!("CARGO_BIN_EXE_stream-router");
 const LIMIT: Duration = Duration::from_secs(10);
 /// Each way; a few thousand packets.
 const STREAM_BYTES: usize = 8 * 1024 * 1024;
 
 #[test]
 fn hosts_of_a_network_reach_a_peer_although_the_gateways_host_forwards_nothing() {
+    let _machine = machine::shared();
     let lan = Lan::start(&LanPlan::default()).unwrap();
     lan.forward_nothing_from(GATEWAY).unwrap();
     let status = lan.status();
@@ -40,6 +38,7 @@ fn hosts_of_a_network_reach_a_peer_although_the_gateways_host_forwards_nothing()
 
 #[test]
 fn hosts_of_a_network_reach_a_peer_through_sockets() {
+    let _machine = machine::shared();
     let plan = LanPlan {
         sink: "af_xdp",
         ..LanPlan::default()
@@ -74,6 +73,7 @@ fn hosts_of_a_network_reach_a_peer_through_sockets() {
 
 #[test]
 fn sockets_that_would_be_no_gain_or_too_small_give_way_to_rings_or_an_error() {
+    let _machine = machine::shared();
     let plan = LanPlan {
         sink: "auto",
         ..LanPlan::default()
@@ -135,6 +135,7 @@ fn reach_each_other(lan: &Lan) {
 
 #[test]
 fn what_is_not_for_a_peer_is_the_hosts() {
+    let _machine = machine::shared();
     let lan = Lan::start(&LanPlan::default()).unwrap();
     lan.forward_nothing_from(GATEWAY).unwrap();
     let before = lan.status();
@@ -161,6 +162,7 @@ fn what_is_not_for_a_peer_is_the_hosts() {
 
 #[test]
 fn the_host_answers_for_packets_without_hops_and_packets_beyond_the_mtu() {
+    let _machine = machine::shared();
     let lan = Lan::start(&LanPlan::default()).unwrap();
 
     assert_eq!(path_mtu(&lan.host, lan.pair.b.v4).unwrap(), 1420);
@@ -173,6 +175,7 @@ fn the_host_answers_for_packets_without_hops_and_packets_beyond_the_mtu() {
 
 #[test]
 fn an_interface_without_driver_support_is_captured_in_generic_mode() {
+    let _machine = machine::shared();
     let plan = LanPlan {
         bridge: true,
         ..LanPlan::default()
@@ -198,6 +201,7 @@ fn an_interface_without_driver_support_is_captured_in_generic_mode() {
 
 #[test]
 fn a_peer_that_is_the_default_route_leaves_the_host_its_own_networks() {
+    let _machine = machine::shared();
     let plan = LanPlan {
         default_route: true,
         ..LanPlan::default()
@@ -250,6 +254,7 @@ fn a_peer_that_is_the_default_route_leaves_the_host_its_own_networks() {
 
 #[test]
 fn nothing_is_left_at_the_interface_however_a_node_ends() {
+    let _machine = machine::shared();
     let mut lan = Lan::start(&LanPlan::default()).unwrap();
 
     for signal in [Signal::SIGTERM, Signal::SIGKILL] {
@@ -270,6 +275,7 @@ fn nothing_is_left_at_the_interface_however_a_node_ends() {
 
 #[test]
 fn an_interface_that_cannot_be_a_gateway_is_named() {
+    let _machine = machine::shared();
     let mut lan = Lan::start(&LanPlan::default()).unwrap();
     lan.pair.a.node.stop(Signal::SIGTERM).unwrap();
     lan.pair
@@ -297,6 +303,7 @@ fn an_interface_that_cannot_be_a_gateway_is_named() {
 
 #[test]
 fn an_interface_has_one_node() {
+    let _machine = machine::shared();
     let lan = Lan::start(&LanPlan::default()).unwrap();
     let a = &lan.pair.a;
     let mut second = Node::new(Path::new(NODE), &a.host, lan.pair.directory(), "second").unwrap();

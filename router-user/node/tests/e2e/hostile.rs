@@ -1,8 +1,5 @@
 //! Peers that do not keep to the protocol, and peers that nobody knows.
 
-#[path = "support/stock_peer.rs"]
-mod stock_peer;
-
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -18,9 +15,9 @@ use libp2p::{Multiaddr, SwarmBuilder, noise, ping, yamux};
 use xtask::lab::probe::PingPlan;
 use xtask::lab::{Namespace, Pair, PairPlan, PeerConfig, ScratchDir, Status, link};
 
-use stock_peer::{PROTOCOL, StockPeer};
+use crate::support::stock_peer::{PROTOCOL, StockPeer};
+use crate::support::{NODE, machine};
 
-const NODE: &str = env!("CARGO_BIN_EXE_stream-router");
 const LIMIT: Duration = Duration::from_secs(10);
 const HOSTILE_ADDRESS: [u8; 4] = [10, 42, 0, 66];
 const NODE_ADDRESS: [u8; 4] = [10, 42, 0, 1];
@@ -35,6 +32,7 @@ struct Scene {
 
 #[test]
 fn a_stream_that_breaks_the_protocol_is_reset_and_everything_else_goes_on() {
+    let _machine = machine::shared();
     let scene = Scene::start();
     let broken: [(&str, Vec<u8>, bool); 6] = [
         ("garbage", vec![0xFF; 4096], false),
@@ -72,6 +70,7 @@ fn a_stream_that_breaks_the_protocol_is_reset_and_everything_else_goes_on() {
 
 #[test]
 fn a_bad_packet_in_a_good_frame_is_counted_and_its_stream_goes_on() {
+    let _machine = machine::shared();
     let scene = Scene::start();
     let good = packet(HOSTILE_ADDRESS, b"fine");
     let mut short_total = good.clone();
@@ -128,6 +127,7 @@ fn a_bad_packet_in_a_good_frame_is_counted_and_its_stream_goes_on() {
 
 #[test]
 fn endless_frames_and_a_frame_that_never_ends_stop_nobody_else() {
+    let _machine = machine::alone();
     const FRAMES: u64 = 200_000;
     const PER_WRITE: u64 = 500;
     let scene = Scene::start();
@@ -157,6 +157,7 @@ fn endless_frames_and_a_frame_that_never_ends_stop_nobody_else() {
 
 #[test]
 fn a_peer_that_stalls_holds_nobody_up() {
+    let _machine = machine::alone();
     let scene = Scene::start();
     let stop = AtomicBool::new(false);
     let flood = || {
@@ -189,6 +190,7 @@ fn a_peer_that_stalls_holds_nobody_up() {
 
 #[test]
 fn more_streams_than_a_peer_may_have_are_refused() {
+    let _machine = machine::shared();
     const ATTEMPTS: u64 = 100;
     const MAX_STREAMS: u64 = 32;
     let scene = Scene::start();
@@ -211,6 +213,7 @@ fn more_streams_than_a_peer_may_have_are_refused() {
 
 #[test]
 fn an_unknown_peer_is_refused() {
+    let _machine = machine::shared();
     let scene = Scene::start();
     let before = scene.pair.a.node.status().unwrap();
 
@@ -230,6 +233,7 @@ fn an_unknown_peer_is_refused() {
 
 #[test]
 fn a_peer_that_does_not_even_speak_libp2p_is_dropped() {
+    let _machine = machine::shared();
     let scene = Scene::start();
     let at: SocketAddr = "[2001:db8:1::1]:4001".parse().unwrap();
 
@@ -262,6 +266,7 @@ fn a_peer_that_does_not_even_speak_libp2p_is_dropped() {
 /// What the other tests rest on: a refusal that they see is the node's, and not a fault of the stock peer.
 #[test]
 fn the_stock_peer_speaks_with_a_stock_swarm() {
+    let _machine = machine::shared();
     let host = Namespace::unique("stock").unwrap();
     let work = async {
         let mut swarm = SwarmBuilder::with_new_identity()

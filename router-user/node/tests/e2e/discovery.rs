@@ -10,12 +10,14 @@ use xtask::lab::{
     Namespace, Node, NodeConfig, Pair, PairPlan, PeerConfig, ScratchDir, link, mount_bpffs, unique_device,
 };
 
-const NODE: &str = env!("CARGO_BIN_EXE_stream-router");
+use crate::support::{NODE, machine};
+
 /// Far longer than finding takes.
 const LIMIT: Duration = Duration::from_secs(30);
 
 #[test]
 fn nodes_on_one_link_find_each_other_without_an_address() {
+    let _machine = machine::shared();
     let directory = ScratchDir::unique("mdns").unwrap();
     let mut pair = Pair::prepare(Path::new(NODE), &PairPlan::unique(), directory).unwrap();
     for side in [&mut pair.a, &mut pair.b] {
@@ -40,6 +42,7 @@ fn nodes_on_one_link_find_each_other_without_an_address() {
 
 #[test]
 fn nodes_that_know_only_a_third_connect_directly() {
+    let _machine = machine::shared();
     let mut hosts = Triangle::start().unwrap();
     let [a, b, c] = &hosts.nodes;
     for (node, peer) in [(a, c), (c, a), (b, a), (b, c)] {

@@ -8,8 +8,8 @@ use std::time::Duration;
 use anyhow::Result;
 use xtask::lab::Namespace;
 
-use crate::tally::Tally;
-use crate::udp::{self, UdpPlan};
+use super::udp::{self, UdpPlan};
+use crate::support::tally::Tally;
 
 const UDP_PORT: u16 = 7300;
 /// What of a receiver's end is still on its way when the senders have stopped.

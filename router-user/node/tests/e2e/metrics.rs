@@ -1,8 +1,6 @@
 //! Metrics, health and the status page of live nodes, as programs and a browser see them.
 
-#[path = "support/browser.rs"]
-mod browser;
-#[path = "../src/metrics/tests/lint.rs"]
+#[path = "../../src/metrics/tests/lint.rs"]
 mod lint;
 
 use std::io::{Read, Write};
@@ -16,10 +14,10 @@ use serde_json::Value;
 use xtask::lab::process::until;
 use xtask::lab::{Namespace, Pair, PairPlan, ScratchDir, Side};
 
-use browser::Browser;
+use crate::support::browser::Browser;
+use crate::support::{NODE, machine};
 use lint::lint;
 
-const NODE: &str = env!("CARGO_BIN_EXE_stream-router");
 const LIMIT: Duration = Duration::from_secs(60);
 const DATAGRAMS: u64 = 30;
 
@@ -102,6 +100,7 @@ fn send_datagrams(from: &Side, to: IpAddr) -> Result<()> {
 
 #[test]
 fn live_nodes_show_their_metrics_their_health_and_a_page() {
+    let _machine = machine::shared();
     let mut pair = pair().unwrap();
 
     metrics(&pair).unwrap();

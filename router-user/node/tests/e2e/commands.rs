@@ -12,8 +12,9 @@ use serde_json::Value;
 use xtask::lab::process::{output, until};
 use xtask::lab::{Pair, PairPlan, ScratchDir, Transport};
 
-const NODE: &str = env!("CARGO_BIN_EXE_stream-router");
-const API: &str = include_str!("../src/control/API.md");
+use crate::support::{NODE, machine};
+
+const API: &str = include_str!("../../src/control/API.md");
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// Ports of two flows, and how many datagrams go to each.
@@ -146,6 +147,7 @@ fn line<'a>(text: &'a str, part: &str) -> &'a str {
 
 #[test]
 fn every_command_shows_the_live_node_as_lines_and_as_json() {
+    let _machine = machine::shared();
     let scene = Scene::new().unwrap();
 
     status(&scene);

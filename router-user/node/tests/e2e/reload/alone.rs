@@ -8,8 +8,9 @@ use serde_json::Value;
 use xtask::lab::process::text;
 use xtask::lab::{Namespace, Node, NodeConfig, PairPlan, ScratchDir};
 
-use crate::ask::{prefix_table, reload_with};
-use crate::{LIMIT, NODE};
+use super::LIMIT;
+use super::ask::{prefix_table, reload_with};
+use crate::support::NODE;
 
 /// A node by itself, whose peer is never there.
 pub(crate) struct Alone {

@@ -20,7 +20,8 @@ use xtask::lab::Pair;
 use xtask::lab::probe::PingPlan;
 use xtask::lab::process::{self, output, text, until};
 
-const NODE: &str = env!("CARGO_BIN_EXE_stream-router");
+use crate::support::{NODE, machine};
+
 const LIMIT: Duration = Duration::from_secs(30);
 /// More than a capture, the sockets below it and the kernel's buffers hold.
 const STREAM_BYTES: usize = 32 * 1024 * 1024;
@@ -185,6 +186,7 @@ impl Scene {
 
 #[test]
 fn captures_hold_what_was_sent_and_hold_nothing_up() {
+    let _machine = machine::shared();
     let mut scene = Scene::new().unwrap();
 
     a_file_holds_the_datagrams_of_its_filter_with_finished_checksums(&scene).unwrap();

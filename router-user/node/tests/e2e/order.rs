@@ -2,25 +2,13 @@
 //!
 //! `STREAM_ROUTER_ORDER_SECS` sets how long each test sends; 60 is a thorough run.
 
-#[path = "order/datagrams.rs"]
-mod datagrams;
-#[path = "support/lan.rs"]
-mod lan;
-#[path = "order/sequence.rs"]
-mod sequence;
-#[path = "order/tally.rs"]
-mod tally;
-#[path = "order/tcp.rs"]
 mod tcp;
-#[path = "order/udp.rs"]
-mod udp;
 
 use std::fs;
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -31,12 +19,12 @@ use router_common::flow_key::FlowKey;
 use stream_router_node::control::{ControlError, set_streams, set_workers};
 use xtask::lab::{Namespace, PIN_ROOT, Pair, PairPlan, ScratchDir, Side, Status, Transport};
 
-use datagrams::{SetOnDrop, datagrams};
-use lan::{Lan, LanPlan};
-use tally::Tally;
-use udp::UdpPlan;
+use crate::support::datagrams::{SetOnDrop, datagrams};
+use crate::support::lan::{Lan, LanPlan};
+use crate::support::tally::Tally;
+use crate::support::udp::UdpPlan;
+use crate::support::{NODE, machine};
 
-const NODE: &str = env!("CARGO_BIN_EXE_stream-router");
 const DEFAULT_SECS: u64 = 8;
 const TCP_PORT: u16 = 7400;
 /// In each direction and protocol.
@@ -55,13 +43,6 @@ const HARD: UdpPlan = UdpPlan {
 
 /// How long losing a connection and making one may take.
 const OUTAGE: Duration = Duration::from_secs(20);
-
-/// Each test loads both CPUs, so only one runs at a time.
-static ALONE: Mutex<()> = Mutex::new(());
-
-fn alone() -> MutexGuard<'static, ()> {
-    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 impl Tally {
     /// A machine that stalls saturates its queues for a moment; what they refuse then is counted, and nothing else is
@@ -221,7 +202,7 @@ fn scale_back_and_forth(pair: &Pair, what: Scaled) {
 
 #[test]
 fn a_steady_load_arrives_whole_and_in_order() {
-    let _alone = alone();
+    let _machine = machine::alone();
     let pair = Pair::unique(Path::new(NODE)).unwrap();
 
     assert_everything_arrives_in_order(&pair, end(&pair.a), end(&pair.b), || thread::sleep(duration()));
@@ -229,7 +210,7 @@ fn a_steady_load_arrives_whole_and_in_order() {
 
 #[test]
 fn workers_that_come_and_go_every_second_reorder_and_lose_nothing() {
-    let _alone = alone();
+    let _machine = machine::alone();
     let pair = Pair::unique(Path::new(NODE)).unwrap();
 
     assert_everything_arrives_in_order(&pair, end(&pair.a), end(&pair.b), || {
@@ -266,7 +247,7 @@ fn forgetful_pair(transport: Transport) -> Result<Pair> {
 }
 
 fn streams_come_and_go(transport: Transport) {
-    let _alone = alone();
+    let _machine = machine::alone();
     let pair = forgetful_pair(transport).expect("the nodes start");
 
     assert_everything_arrives_in_order(&pair, end(&pair.a), end(&pair.b), || {
@@ -286,7 +267,7 @@ fn a_connection_lost_and_made_again_reorders_nothing_over_quic() {
 
 /// Only datagrams: TCP itself sends again what was lost, and that out of order.
 fn outlives_its_connection(transport: Transport) {
-    let _alone = alone();
+    let _machine = machine::alone();
     let pair = forgetful_pair(transport).expect("the nodes start");
     scale(&pair.a, Scaled::Streams, 10);
     let set_link = |state: &str| {
@@ -324,7 +305,7 @@ fn workers_come_and_go_behind_a_gateway_with_sockets() {
 }
 
 fn behind_a_gateway(sink: &'static str, shown: &str) {
-    let _alone = alone();
+    let _machine = machine::alone();
     let plan = LanPlan {
         sink,
         ..LanPlan::default()
@@ -353,7 +334,7 @@ fn behind_a_gateway(sink: &'static str, shown: &str) {
 
 #[test]
 fn broken_affinity_is_noticed() {
-    let _alone = alone();
+    let _machine = machine::alone();
     let pair = Pair::unique(Path::new(NODE)).unwrap();
     let mut connections = open_connections(&pair.a).unwrap();
 

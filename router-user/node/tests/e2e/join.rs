@@ -11,7 +11,8 @@ use nix::sys::signal::Signal;
 use xtask::lab::process::text;
 use xtask::lab::{Node, Pair, PairPlan, ScratchDir, Side};
 
-const NODE: &str = env!("CARGO_BIN_EXE_stream-router");
+use crate::support::{NODE, machine};
+
 const LIMIT: Duration = Duration::from_secs(30);
 
 fn run(arguments: &[&str], node: &Node) -> Result<String> {
@@ -28,6 +29,7 @@ fn forget(side: &mut Side) -> Result<()> {
 
 #[test]
 fn two_nodes_connect_once_each_has_joined_the_other() {
+    let _machine = machine::shared();
     let mut pair = Pair::prepare(
         Path::new(NODE),
         &PairPlan::unique(),

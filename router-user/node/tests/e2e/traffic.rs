@@ -12,7 +12,8 @@ use xtask::lab::probe::{IperfServer, PingPlan, iperf, path_mtu};
 use xtask::lab::process::output;
 use xtask::lab::{Namespace, Pair, PairPlan, ScratchDir, Side, Transport, Underlay, link};
 
-const NODE: &str = env!("CARGO_BIN_EXE_stream-router");
+use crate::support::{NODE, machine};
+
 /// A stalled socket fails its test after this time.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// A rate that a stalling path does not reach, and a debug build on a busy machine does.
@@ -20,6 +21,7 @@ const FLOOR_BITS_PER_SECOND: f64 = 20e6;
 
 #[test]
 fn pings_of_every_size_cross_in_both_protocols() {
+    let _machine = machine::shared();
     let pair = Pair::unique(Path::new(NODE)).unwrap();
 
     for (from, to) in both_ways(&pair) {
@@ -45,6 +47,7 @@ fn pings_of_every_size_cross_in_both_protocols() {
 
 #[test]
 fn two_hundred_connections_at_once_echo_their_bytes() {
+    let _machine = machine::shared();
     const CONNECTIONS: u32 = 200;
     const BYTES: usize = 128 * 1024;
     let pair = Pair::unique(Path::new(NODE)).unwrap();
@@ -83,6 +86,7 @@ fn two_hundred_connections_at_once_echo_their_bytes() {
 
 #[test]
 fn datagrams_cross_both_ways_at_once_in_order_and_unchanged() {
+    let _machine = machine::shared();
     const ROUNDS: u32 = 200;
     let pair = Pair::unique(Path::new(NODE)).unwrap();
 
@@ -102,6 +106,7 @@ fn datagrams_cross_both_ways_at_once_in_order_and_unchanged() {
 
 #[test]
 fn a_segmented_datagram_arrives_as_its_segments() {
+    let _machine = machine::shared();
     const SEGMENT: i32 = 1000;
     const SEGMENTS: usize = 40;
     let pair = Pair::unique(Path::new(NODE)).unwrap();
@@ -122,6 +127,7 @@ fn a_segmented_datagram_arrives_as_its_segments() {
 
 #[test]
 fn iperf_in_both_directions_at_once_stalls_in_neither() {
+    let _machine = machine::alone();
     let pair = Pair::unique(Path::new(NODE)).unwrap();
     let _server = IperfServer::start(&pair.b.host).unwrap();
 
@@ -139,6 +145,7 @@ fn iperf_in_both_directions_at_once_stalls_in_neither() {
 
 #[test]
 fn the_path_mtu_is_the_devices() {
+    let _machine = machine::shared();
     let plan = PairPlan {
         mtu: 1380,
         ..PairPlan::unique()
@@ -153,6 +160,7 @@ fn the_path_mtu_is_the_devices() {
 
 #[test]
 fn a_host_behind_a_node_learns_the_mtu_and_gets_through() {
+    let _machine = machine::alone();
     let mut pair = Pair::prepare(
         Path::new(NODE),
         &PairPlan::unique(),
@@ -196,6 +204,7 @@ fn a_host_behind_a_node_learns_the_mtu_and_gets_through() {
 
 #[test]
 fn every_underlay_carries_traffic() {
+    let _machine = machine::shared();
     for (underlay, transport) in [
         (Underlay::V6, Transport::Tcp),
         (Underlay::V6, Transport::Quic),

@@ -12,7 +12,8 @@ use serde_json::Value;
 use xtask::lab::process::{output, text};
 use xtask::lab::{Pair, PairPlan, ScratchDir};
 
-const NODE: &str = env!("CARGO_BIN_EXE_stream-router");
+use crate::support::{NODE, machine};
+
 const LIMIT: Duration = Duration::from_secs(30);
 const GATEWAY: &str = "lan0";
 const QUIC: &str = "/ip4/0.0.0.0/udp/4001/quic-v1";
@@ -130,6 +131,7 @@ impl Report {
 
 #[test]
 fn what_is_broken_is_found_and_mended_by_the_command_that_is_printed() {
+    let _machine = machine::shared();
     let mut scene = Scene::new().unwrap();
 
     a_host_in_order_has_no_problem(&scene);

@@ -1,8 +1,5 @@
 //! What a node tells the service manager that started it.
 
-#[path = "support/service_manager.rs"]
-mod service_manager;
-
 use std::fs;
 use std::path::Path;
 use std::time::Duration;
@@ -15,9 +12,9 @@ use nix::unistd::Pid;
 use xtask::lab::process::{signal, until, wait};
 use xtask::lab::{Pair, PairPlan, ScratchDir};
 
-use service_manager::ServiceManager;
+use crate::support::service_manager::ServiceManager;
+use crate::support::{NODE, machine};
 
-const NODE: &str = env!("CARGO_BIN_EXE_stream-router");
 const LIMIT: Duration = Duration::from_secs(20);
 const CONNECTED: &str = "STATUS=1 of 1 peers connected";
 /// The node says that it is alive three times within it.
@@ -25,6 +22,7 @@ const WATCHDOG: Duration = Duration::from_millis(600);
 
 #[test]
 fn a_node_is_ready_alive_while_its_threads_are_and_stopping() {
+    let _machine = machine::shared();
     let directory = ScratchDir::unique("service").unwrap();
     let manager = ServiceManager::listen(&directory.path().join("notify")).unwrap();
     let mut pair = Pair::prepare(

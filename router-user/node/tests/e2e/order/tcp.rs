@@ -14,7 +14,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use nix::libc;
 
-use crate::tally::Tally;
+use crate::support::tally::Tally;
 
 const CHUNK: usize = 8 * 1024;
 const PAUSE: Duration = Duration::from_millis(25);

@@ -9,7 +9,8 @@ use serde_json::Value;
 use xtask::lab::process::{output, text, until};
 use xtask::lab::{Node, NodeConfig};
 
-use crate::{LIMIT, NODE};
+use super::LIMIT;
+use crate::support::NODE;
 
 /// Runs the command.
 pub(crate) fn reload(node: &Node, more: &[&str]) -> Result<Output> {

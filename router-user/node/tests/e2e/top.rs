@@ -12,7 +12,8 @@ use nix::unistd::Pid;
 use xtask::lab::process::until;
 use xtask::lab::{Pair, PairPlan, ScratchDir, Terminal};
 
-const NODE: &str = env!("CARGO_BIN_EXE_stream-router");
+use crate::support::{NODE, machine};
+
 const LIMIT: Duration = Duration::from_secs(30);
 const PORT: u16 = 20_001;
 
@@ -99,6 +100,7 @@ impl Scene {
 
 #[test]
 fn top_shows_a_live_node_and_leaves_the_terminal_as_it_was() {
+    let _machine = machine::shared();
     let mut scene = Scene::new().unwrap();
 
     scene.start_top("").unwrap();

@@ -12,12 +12,14 @@ use xtask::lab::probe::{PingPlan, answers};
 use xtask::lab::process::until;
 use xtask::lab::{Namespace, Pair, PairPlan, Side, Transport};
 
-const NODE: &str = env!("CARGO_BIN_EXE_stream-router");
+use crate::support::{NODE, machine};
+
 /// Traffic has to flow again within 2 s; the rest is for a debug build on a busy machine.
 const RETURN_LIMIT: Duration = Duration::from_secs(5);
 
 #[test]
 fn traffic_flows_again_after_a_peer_was_killed_and_restarted() {
+    let _machine = machine::shared();
     let mut pair = Pair::unique(Path::new(NODE)).unwrap();
     assert!(pings(&pair.a, &pair.b) && pings(&pair.b, &pair.a));
 
@@ -34,16 +36,19 @@ fn traffic_flows_again_after_a_peer_was_killed_and_restarted() {
 
 #[test]
 fn traffic_flows_again_after_a_link_was_down_over_tcp() {
+    let _machine = machine::shared();
     outlives_a_link_that_was_down(Transport::Tcp);
 }
 
 #[test]
 fn traffic_flows_again_after_a_link_was_down_over_quic() {
+    let _machine = machine::shared();
     outlives_a_link_that_was_down(Transport::Quic);
 }
 
 #[test]
 fn a_sender_is_told_that_a_peer_is_down() {
+    let _machine = machine::shared();
     let mut pair = Pair::unique(Path::new(NODE)).unwrap();
     pair.b.node.stop(Signal::SIGTERM).unwrap();
     let b = pair.b.node.peer_id();
@@ -81,6 +86,7 @@ fn a_sender_is_told_that_a_peer_is_down() {
 
 #[test]
 fn a_flood_to_a_peer_that_is_down_is_answered_at_a_limited_rate() {
+    let _machine = machine::shared();
     const DATAGRAMS: u64 = 20_000;
     let mut pair = Pair::unique(Path::new(NODE)).unwrap();
     pair.b.node.stop(Signal::SIGTERM).unwrap();
@@ -121,6 +127,7 @@ fn a_flood_to_a_peer_that_is_down_is_answered_at_a_limited_rate() {
 
 #[test]
 fn a_packet_with_a_foreign_inner_source_is_counted_and_dropped() {
+    let _machine = machine::shared();
     let pair = Pair::unique(Path::new(NODE)).unwrap();
     let at = SocketAddr::new(pair.a.v4, 7000);
     let receiver = pair.a.host.enter(|| Ok(UdpSocket::bind(at)?)).unwrap();

@@ -1,10 +1,5 @@
 //! The package on a system that has nothing else: it installs, its service carries packets without root, and it goes.
 
-#[path = "support/service_manager.rs"]
-mod service_manager;
-#[path = "support/unit.rs"]
-mod unit;
-
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -19,10 +14,10 @@ use xtask::lab::probe::PingPlan;
 use xtask::lab::process::{output, signal, text, wait};
 use xtask::lab::{CleanRoot, Namespace, ScratchDir, link};
 
-use service_manager::ServiceManager;
-use unit::Unit;
+use crate::support::service_manager::ServiceManager;
+use crate::support::unit::Unit;
+use crate::support::{NODE, machine};
 
-const NODE: &str = env!("CARGO_BIN_EXE_stream-router");
 const LIMIT: Duration = Duration::from_secs(30);
 const CONFIG: &str = "etc/stream-router.toml";
 /// What dpkg and the programs that make users keep of what was, and what ends with the system.
@@ -41,6 +36,7 @@ const KEPT: &[&str] = &[
 
 #[test]
 fn an_installed_package_runs_as_its_unit_says_and_leaves_nothing() {
+    let _machine = machine::shared();
     let scratch = ScratchDir::unique("package").unwrap();
     let packages = package(&scratch.path().join("dist")).unwrap();
     let root = CleanRoot::for_package(&packages.deb).unwrap();
@@ -108,6 +104,7 @@ fn an_installed_package_runs_as_its_unit_says_and_leaves_nothing() {
 
 #[test]
 fn packages_are_the_same_each_time_and_have_the_same_files() {
+    let _machine = machine::shared();
     let scratch = ScratchDir::unique("packages").unwrap();
     let [first, second] = ["first", "second"].map(|name| package(&scratch.path().join(name)).unwrap());
 

@@ -1,22 +1,9 @@
 //! Another configuration for a running node: peers and prefixes that come, go and change hands beside the traffic of a
 //! peer that stays; limits and log level; and files that a node does not take.
 
-#[path = "reload/alone.rs"]
 mod alone;
-#[path = "reload/ask.rs"]
 mod ask;
-#[path = "order/datagrams.rs"]
-mod datagrams;
-#[path = "support/lan.rs"]
-mod lan;
-#[path = "order/sequence.rs"]
-mod sequence;
-#[path = "order/tally.rs"]
-mod tally;
-#[path = "reload/third.rs"]
 mod third;
-#[path = "order/udp.rs"]
-mod udp;
 
 use std::fs;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
@@ -32,15 +19,15 @@ use xtask::lab::probe::answers;
 use xtask::lab::process::{text, until};
 use xtask::lab::{Namespace, NodeConfig, Pair, Side, Status};
 
+use crate::support::datagrams::{SetOnDrop, datagrams};
+use crate::support::lan::{Lan, LanPlan};
+use crate::support::tally::Tally;
+use crate::support::udp::UdpPlan;
+use crate::support::{NODE, machine};
 use alone::{Alone, state};
 use ask::{hang_up, prefix_table, reload, reload_with, wait_logged};
-use datagrams::{SetOnDrop, datagrams};
-use lan::{Lan, LanPlan};
-use tally::Tally;
 use third::Third;
-use udp::UdpPlan;
 
-const NODE: &str = env!("CARGO_BIN_EXE_stream-router");
 const LIMIT: Duration = Duration::from_secs(20);
 const GENTLE: UdpPlan = UdpPlan {
     n_flows: 60,
@@ -111,6 +98,7 @@ fn heard_nothing(end: &UdpSocket) -> bool {
 
 #[test]
 fn peers_and_prefixes_come_go_and_move_beside_traffic_that_loses_and_reorders_nothing() {
+    let _machine = machine::shared();
     let pair = Pair::unique(Path::new(NODE)).expect("a pair");
     let third = Third::start(&pair).expect("a third node");
     let done = AtomicBool::new(false);
@@ -273,6 +261,7 @@ fn ids(status: &Status) -> Vec<&str> {
 
 #[test]
 fn a_peer_that_becomes_the_default_route_of_a_gateway_takes_nothing_of_the_hosts_own() {
+    let _machine = machine::shared();
     let lan = Lan::start(&LanPlan::default()).unwrap();
     let (a, gateway) = (&lan.pair.a, IpAddr::from([192, 168, 77, 1]));
     let before = prefix_table(&a.node).unwrap();
@@ -306,6 +295,7 @@ fn a_peer_that_becomes_the_default_route_of_a_gateway_takes_nothing_of_the_hosts
 
 #[test]
 fn limits_and_log_level_are_taken_at_once_and_what_needs_a_restart_is_named() {
+    let _machine = machine::shared();
     let alone = Alone::start("").unwrap();
     alone.wait_workers(8).unwrap();
 
@@ -369,6 +359,7 @@ fn limits_and_log_level_are_taken_at_once_and_what_needs_a_restart_is_named() {
 
 #[test]
 fn a_file_that_is_wrong_or_cannot_be_taken_changes_nothing() {
+    let _machine = machine::shared();
     let mut alone = Alone::start("[log]\nformat = \"journald\"\n").unwrap();
     let before = state(&alone).unwrap();
     let begun = alone.node.log().unwrap();

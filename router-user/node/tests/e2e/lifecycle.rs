@@ -12,11 +12,13 @@ use xtask::lab::probe::{PingPlan, answers};
 use xtask::lab::process::output;
 use xtask::lab::{Namespace, Node, NodeConfig, PIN_ROOT, Pair, PairPlan, ScratchDir, Side, unique_device};
 
-const NODE: &str = env!("CARGO_BIN_EXE_stream-router");
+use crate::support::{NODE, machine};
+
 const LIMIT: Duration = Duration::from_secs(10);
 
 #[test]
 fn a_signal_ends_a_node_in_order_and_nothing_is_left() {
+    let _machine = machine::shared();
     let mut pair = prepared();
 
     for signal in [Signal::SIGINT, Signal::SIGTERM] {
@@ -37,6 +39,7 @@ fn a_signal_ends_a_node_in_order_and_nothing_is_left() {
 
 #[test]
 fn a_signal_ends_a_node_under_traffic() {
+    let _machine = machine::shared();
     let mut pair = Pair::unique(Path::new(NODE)).unwrap();
     let mut flood = pair.a.host.command("ping");
     flood
@@ -58,6 +61,7 @@ fn a_signal_ends_a_node_under_traffic() {
 
 #[test]
 fn a_failed_start_leaves_nothing() {
+    let _machine = machine::shared();
     let mut pair = prepared();
     let listen = vec!["/ip4/203.0.113.9/tcp/4001".to_owned()];
     pair.a
@@ -82,6 +86,7 @@ fn a_failed_start_leaves_nothing() {
 
 #[test]
 fn a_start_after_a_kill_clears_what_was_left() {
+    let _machine = machine::shared();
     let mut pair = Pair::unique(Path::new(NODE)).unwrap();
 
     pair.a.node.stop(Signal::SIGKILL).unwrap();
@@ -99,6 +104,7 @@ fn a_start_after_a_kill_clears_what_was_left() {
 
 #[test]
 fn a_second_node_with_the_same_device_fails_and_harms_nothing() {
+    let _machine = machine::shared();
     let pair = Pair::unique(Path::new(NODE)).unwrap();
     let before = traces(&pair.a);
     let mut second = Node::new(Path::new(NODE), &pair.a.host, pair.directory(), "second").unwrap();
@@ -125,6 +131,7 @@ fn a_second_node_with_the_same_device_fails_and_harms_nothing() {
 
 #[test]
 fn a_node_without_privilege_says_so() {
+    let _machine = machine::shared();
     const NOBODY: u32 = 65_534;
     let directory = ScratchDir::unique("nobody").unwrap();
     fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
@@ -163,6 +170,7 @@ fn prepared() -> Pair {
 
 #[test]
 fn devices_of_one_name_in_two_namespaces_share_no_pins() {
+    let _machine = machine::shared();
     let device = unique_device();
     let plan = PairPlan {
         devices: [device.clone(), device],
@@ -220,6 +228,7 @@ fn traces(side: &Side) -> Vec<String> {
 
 #[test]
 fn packets_go_before_the_applications_that_send_them() {
+    let _machine = machine::shared();
     let pair = Pair::unique(Path::new(NODE)).unwrap();
 
     let threads = format!("/proc/{}/task", pair.a.node.process_id().unwrap());
