@@ -60,7 +60,9 @@ fn limit_time() -> Result<(), String> {
             // Nothing but the time is waited for.
             thread::sleep(left);
         }
-        eprintln!("this program has begun nothing for {secs} s and is ended; a test that has not reported hangs");
+        eprintln!(
+            "this program has begun nothing for {secs} s and is ended; a test that has not reported hangs"
+        );
         end(124);
     });
     Ok(())

@@ -20,7 +20,7 @@ use xtask::lab::Pair;
 use xtask::lab::probe::PingPlan;
 use xtask::lab::process::{self, output, text, until};
 
-use crate::support::{NODE, machine};
+use crate::support::{NODE, machine, runtime};
 
 const LIMIT: Duration = Duration::from_secs(30);
 /// More than a capture, the sockets below it and the kernel's buffers hold.
@@ -372,11 +372,7 @@ fn wrong_input_is_refused(scene: &Scene) -> Result<()> {
 
 /// Records that the workers have drained.
 fn n_drained(pair: &Pair) -> Result<u64> {
-    let mut command = Command::new(NODE);
-    command
-        .args(["workers", "--json", "--socket"])
-        .arg(pair.a.node.socket());
-    let json: Value = serde_json::from_str(&text(&mut command, LIMIT)?)?;
+    let json: Value = pair.a.node.ask(&["workers"])?;
     let workers = json["workers"].as_array().context("no workers")?;
     Ok(workers
         .iter()
@@ -385,9 +381,7 @@ fn n_drained(pair: &Pair) -> Result<u64> {
 }
 
 fn a_client_that_does_not_read_loses_packets_and_nobody_else_does(scene: &Scene) -> Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
+    let runtime = runtime();
     let query = CaptureQuery {
         directions: CaptureDirections::Out,
         ..CaptureQuery::default()

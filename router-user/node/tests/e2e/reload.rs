@@ -8,18 +8,17 @@ mod third;
 use std::fs;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::Path;
-use std::process::Command;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use xtask::lab::probe::answers;
-use xtask::lab::process::{text, until};
+use xtask::lab::process::until;
 use xtask::lab::{Namespace, NodeConfig, Pair, Side, Status};
 
-use crate::support::datagrams::{SetOnDrop, datagrams};
+use crate::support::datagrams::datagrams;
+use crate::support::gate::Gate;
 use crate::support::lan::{Lan, LanPlan};
 use crate::support::tally::Tally;
 use crate::support::udp::UdpPlan;
@@ -53,17 +52,9 @@ fn counter(side: &Side, name: &str) -> Result<u64> {
 
 /// The peers of the live flows to [`MOVED`] of this source port.
 fn peers_of_flow(side: &Side, source_port: u16) -> Result<Vec<Value>> {
-    let mut command = Command::new(NODE);
-    command.args([
-        "flows",
-        "--json",
-        "--address",
-        MOVED,
-        "--protocol",
-        "udp",
-        "--socket",
-    ]);
-    let flows: Value = serde_json::from_str(&text(command.arg(side.node.socket()), LIMIT)?)?;
+    let flows: Value = side
+        .node
+        .ask(&["flows", "--address", MOVED, "--protocol", "udp"])?;
     let flows = flows["flows"].as_array().context("a list")?.iter();
     let of_port = flows.filter(|flow| flow["source_port"] == json!(source_port));
     Ok(of_port.map(|flow| flow["peer"].clone()).collect())
@@ -101,18 +92,14 @@ fn peers_and_prefixes_come_go_and_move_beside_traffic_that_loses_and_reorders_no
     let _machine = machine::shared();
     let pair = Pair::unique(Path::new(NODE)).expect("a pair");
     let third = Third::start(&pair).expect("a third node");
-    let done = AtomicBool::new(false);
-    let until_done = || {
-        while !done.load(Relaxed) {
-            thread::sleep(Duration::from_millis(10));
-        }
-    };
+    let done = Gate::default();
+    let until_done = || done.wait();
     let (a, b) = ((&pair.a.host, pair.a.v4), (&pair.b.host, pair.b.v4));
 
     let tallies: Vec<Tally> = thread::scope(|scope| {
         let there = scope.spawn(|| datagrams(GENTLE, (a.0, b.0), b.1, until_done));
         let back = scope.spawn(|| datagrams(GENTLE, (b.0, a.0), a.1, until_done));
-        let stop = SetOnDrop(&done);
+        let stop = done.open_on_drop();
         change_everything(&pair, &third).expect("the node takes every change");
         drop(stop);
         let runs = [there, back].map(|run| run.join().expect("no panic"));

@@ -9,7 +9,7 @@ use stream_router_node::control::{ControlError, set_streams};
 use xtask::lab::process::{text, until};
 use xtask::lab::{Pair, PairPlan, ScratchDir, Side, Transport};
 
-use crate::support::{NODE, machine};
+use crate::support::{NODE, machine, runtime};
 
 const LIMIT: Duration = Duration::from_secs(20);
 const FIRST_PORT: u16 = 20_000;
@@ -61,11 +61,7 @@ fn receivers(pair: &Pair) -> Result<Vec<UdpSocket>> {
 }
 
 fn set(side: &Side, n: u32) -> Result<(), ControlError> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .expect("a runtime can be built");
-    runtime.block_on(set_streams(&side.node.socket(), n))
+    runtime().block_on(set_streams(&side.node.socket(), n))
 }
 
 #[test]
@@ -78,8 +74,8 @@ fn new_flows_open_the_streams_that_are_active_and_idle_ones_close_over_both_tran
         send(&pair, &socket).unwrap();
         until("one stream", LIMIT, || Ok((n_streams(&pair)? == 1).then_some(()))).unwrap();
         set(&pair.a, 10).unwrap();
-        std::thread::sleep(Duration::from_secs(1));
-        send(&pair, &socket).unwrap();
+        // From another port all flows are new.
+        send(&pair, &sender(&pair).unwrap()).unwrap();
         until("ten streams", LIMIT, || {
             Ok((n_streams(&pair)? == 10).then_some(()))
         })

@@ -12,7 +12,7 @@ use xtask::lab::probe::{IperfServer, PingPlan, iperf, path_mtu};
 use xtask::lab::process::output;
 use xtask::lab::{Namespace, Pair, PairPlan, ScratchDir, Side, Transport, Underlay, link};
 
-use crate::support::{NODE, machine};
+use crate::support::{NODE, machine, noise};
 
 /// A stalled socket fails its test after this time.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -335,20 +335,6 @@ fn send_and_compare(mut stream: TcpStream, bytes: &[u8]) -> Result<()> {
         bytes.len()
     );
     Ok(())
-}
-
-/// Bytes that repeat neither within a stream nor between seeds.
-fn noise(seed: u32, len: usize) -> Vec<u8> {
-    let mut state = u64::from(seed) << 32 | 0x9E37_79B9;
-    let mut bytes = Vec::with_capacity(len + 7);
-    while bytes.len() < len {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        bytes.extend_from_slice(&state.to_le_bytes());
-    }
-    bytes.truncate(len);
-    bytes
 }
 
 fn join<T>(thread: thread::JoinHandle<Result<T>>) -> Result<T> {

@@ -4,16 +4,18 @@ use std::collections::BTreeMap;
 use std::net::UdpSocket;
 use std::path::Path;
 use std::process::Command;
+use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use serde_json::Value;
 use stream_router_node::control::{ControlError, set_workers};
 use xtask::lab::probe::PingPlan;
-use xtask::lab::process::text;
+use xtask::lab::process::{text, until};
 use xtask::lab::{PIN_ROOT, Pair, PairPlan, ScratchDir, Side};
 
-use crate::support::{NODE, machine};
+use crate::support::gate::Gate;
+use crate::support::{NODE, machine, runtime};
 
 const LIMIT: Duration = Duration::from_secs(20);
 const SLOT_COUNT: usize = 1024;
@@ -31,11 +33,7 @@ fn pair() -> Result<Pair> {
 }
 
 fn scale(side: &Side, n: u32) -> Result<(), ControlError> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .expect("a runtime can be built");
-    runtime.block_on(set_workers(&side.node.socket(), n))
+    runtime().block_on(set_workers(&side.node.socket(), n))
 }
 
 fn bpftool(arguments: &[&str], pin: &str, side: &Side) -> Result<Value> {
@@ -106,8 +104,8 @@ fn a_live_flow_keeps_its_worker_whatever_comes_and_goes() {
     let pair = pair().unwrap();
     let a = &pair.a;
     let socket = a.host.enter(|| Ok(UdpSocket::bind((a.v4, 7100))?)).unwrap();
+    let send = || socket.send_to(b"still here", (pair.b.v4, 7200));
     let worker = || -> Result<u64> {
-        socket.send_to(b"still here", (pair.b.v4, 7200))?;
         let flows = dump("CONNECTIONS", a)?;
         let flow = flows
             .iter()
@@ -115,13 +113,32 @@ fn a_live_flow_keeps_its_worker_whatever_comes_and_goes() {
         let value = &flow.context("the flow is in the table")?["value"];
         value["worker"].as_u64().context("a worker")
     };
+    send().unwrap();
     let first = worker().unwrap();
+    let done = Gate::default();
 
-    for n in [32, 4, 20, 4, 32, 5, 4, 4, 4, 4, 4, 4] {
-        scale(a, n).unwrap();
-        assert_eq!(worker().unwrap(), first, "with {n} workers");
-        std::thread::sleep(Duration::from_millis(200));
-    }
+    thread::scope(|scope| {
+        let sender = scope.spawn(|| {
+            // Often enough that the flow is never idle, whatever else takes its time.
+            while !done.pause(Duration::from_millis(50)) {
+                send()?;
+            }
+            Ok::<_, std::io::Error>(())
+        });
+        let stop = done.open_on_drop();
+        for n in [32, 4, 20, 4, 32, 5, 4] {
+            scale(a, n).unwrap();
+            assert_eq!(worker().unwrap(), first, "with {n} workers");
+        }
+        // Only its own stays of those that are retired.
+        let n_kept = u32::from(first >= 4);
+        let others_gone = |status: &xtask::lab::Status| status.retired_workers == n_kept;
+        let waited = a.node.wait_for("the other workers are gone", LIMIT, others_gone);
+        waited.unwrap();
+        assert_eq!(worker().unwrap(), first, "with 4 workers");
+        drop(stop);
+        sender.join().unwrap().unwrap();
+    });
 }
 
 #[test]
@@ -200,17 +217,8 @@ fn bpftool_shows_flows_counters_and_names_and_an_idle_flow_goes() {
             .iter()
             .all(|flow| flow["key"]["destination_port_be"] != key["destination_port_be"])
     };
-    wait_until("the idle flow is gone", || Ok(gone(dump("CONNECTIONS", a)?))).unwrap();
-}
-
-fn wait_until(what: &str, condition: impl Fn() -> Result<bool>) -> Result<()> {
-    let deadline = std::time::Instant::now() + LIMIT;
-    while !condition()? {
-        ensure!(
-            std::time::Instant::now() < deadline,
-            "{what}: not within {LIMIT:?}"
-        );
-        std::thread::sleep(Duration::from_millis(100));
-    }
-    Ok(())
+    until("the idle flow is gone", LIMIT, || {
+        Ok(gone(dump("CONNECTIONS", a)?).then_some(()))
+    })
+    .unwrap();
 }

@@ -1,12 +1,15 @@
 //! Streams that end in memory, and packets that say where they belong.
 #![allow(dead_code, reason = "each test uses its part")]
 
+#[path = "wait.rs"]
+pub(crate) mod wait;
+
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, Waker};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use std::{future, io};
 
 use etherparse::PacketBuilder;
@@ -227,10 +230,6 @@ pub(crate) fn by_flow(received: &[Received]) -> HashMap<(PeerId, u16), Vec<u32>>
 }
 
 /// Waits until `done`, which nothing but progress decides.
-pub(crate) async fn until(what: &str, mut done: impl FnMut() -> bool) {
-    let deadline = Instant::now() + LIMIT;
-    while !done() {
-        assert!(Instant::now() < deadline, "{what}: not within {LIMIT:?}");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+pub(crate) async fn until(what: &str, done: impl FnMut() -> bool) {
+    wait::until(what, LIMIT, done).await;
 }

@@ -4,16 +4,17 @@
 //! `include/uapi/linux/tcp.h`).
 #![expect(unsafe_code, reason = "getsockopt of TCP_INFO")]
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use nix::libc;
+use nix::sys::socket::{Shutdown, shutdown};
 
+use crate::support::gate::Gate;
 use crate::support::tally::Tally;
 
 const CHUNK: usize = 8 * 1024;
@@ -29,7 +30,7 @@ const TOTAL_RETRANS: usize = 100;
 const RCV_OOOPACK: usize = 224;
 
 /// Runs `n_flows` connections at a time until `stop`, every other one short; each sends its number and then a pattern.
-pub(crate) fn send(n_flows: usize, to: SocketAddr, stop: &AtomicBool) -> Result<Tally> {
+pub(crate) fn send(n_flows: usize, to: SocketAddr, stop: &Gate) -> Result<Tally> {
     thread::scope(|scope| {
         let lanes: Vec<_> = (0..n_flows)
             .map(|lane| scope.spawn(move || send_lane(lane % 2 == 0, to, stop)))
@@ -42,17 +43,19 @@ pub(crate) fn send(n_flows: usize, to: SocketAddr, stop: &AtomicBool) -> Result<
     })
 }
 
-fn send_lane(short: bool, to: SocketAddr, stop: &AtomicBool) -> Result<Tally> {
+fn send_lane(short: bool, to: SocketAddr, stop: &Gate) -> Result<Tally> {
     let chunk: Vec<u8> = (0..CHUNK).map(pattern).collect();
     let mut tally = Tally::default();
-    while !stop.load(Relaxed) {
+    while !stop.is_open() {
         let mut stream = TcpStream::connect_timeout(&to, STUCK).context("cannot connect")?;
         limit_waiting(&stream)?;
         let mut n = 0;
-        while !(stop.load(Relaxed) || short && n >= SHORT_LEN) {
+        loop {
             stream.write_all(&chunk).context("cannot send")?;
             n += 1;
-            thread::sleep(PAUSE);
+            if stop.pause(PAUSE) || short && n >= SHORT_LEN {
+                break;
+            }
         }
         stream.shutdown(std::net::Shutdown::Write)?;
         // The receiver closes once it has everything.
@@ -74,21 +77,28 @@ fn send_lane(short: bool, to: SocketAddr, stop: &AtomicBool) -> Result<Tally> {
 
 /// Opens the receiving end.
 pub(crate) fn listener(at: SocketAddr) -> Result<TcpListener> {
-    let listener = TcpListener::bind(at).context("cannot listen")?;
-    listener.set_nonblocking(true)?;
-    Ok(listener)
+    TcpListener::bind(at).context("cannot listen")
 }
 
-/// Receives every connection until `stop` and its end.
-pub(crate) fn receive(listener: &TcpListener, stop: &AtomicBool) -> Result<Tally> {
+/// Has a listener accept nothing more when it goes out of scope; who waits for a connection is told.
+pub(crate) struct CloseOnDrop<'a>(pub(crate) &'a TcpListener);
+
+impl Drop for CloseOnDrop<'_> {
+    fn drop(&mut self) {
+        if let Err(error) = shutdown(self.0.as_raw_fd(), Shutdown::Read) {
+            eprintln!("cannot close the listener: {error}");
+        }
+    }
+}
+
+/// Receives every connection to its end, until the listener is closed.
+pub(crate) fn receive(listener: &TcpListener) -> Result<Tally> {
     thread::scope(|scope| {
         let mut lanes = Vec::new();
-        while !stop.load(Relaxed) {
+        loop {
             match listener.accept() {
                 Ok((stream, _)) => lanes.push(scope.spawn(move || receive_lane(stream))),
-                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
-                    thread::sleep(Duration::from_millis(5));
-                }
+                Err(error) if error.kind() == ErrorKind::InvalidInput => break,
                 Err(error) => return Err(error).context("cannot accept"),
             }
         }
@@ -101,7 +111,6 @@ pub(crate) fn receive(listener: &TcpListener, stop: &AtomicBool) -> Result<Tally
 }
 
 fn receive_lane(mut stream: TcpStream) -> Result<Tally> {
-    stream.set_nonblocking(false)?;
     limit_waiting(&stream)?;
     let mut tally = Tally::default();
     let mut buffer = vec![0; CHUNK];

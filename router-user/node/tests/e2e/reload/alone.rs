@@ -1,11 +1,9 @@
 //! A node by itself.
 
 use std::path::Path;
-use std::process::Command;
 
 use anyhow::{Context, Result};
 use serde_json::Value;
-use xtask::lab::process::text;
 use xtask::lab::{Namespace, Node, NodeConfig, PairPlan, ScratchDir};
 
 use super::LIMIT;
@@ -54,9 +52,7 @@ impl Alone {
 
     /// Streams to the peer that take new flows.
     pub(crate) fn n_streams(&self) -> Result<usize> {
-        let mut command = Command::new(NODE);
-        command.args(["streams", "--json", "--socket"]);
-        let streams: Value = serde_json::from_str(&text(command.arg(self.node.socket()), LIMIT)?)?;
+        let streams: Value = self.node.ask(&["streams"])?;
         let streams = streams["streams"].as_array().context("a list")?.iter();
         Ok(streams.filter(|stream| stream["state"] == "active").count())
     }

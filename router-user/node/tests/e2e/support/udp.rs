@@ -2,22 +2,23 @@
 
 use std::io::ErrorKind;
 use std::net::{SocketAddr, UdpSocket};
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use nix::errno::Errno;
 use nix::sys::socket::{setsockopt, sockopt};
 
-use crate::support::sequence::SequenceCheck;
-use crate::support::tally::Tally;
+use super::gate::Gate;
+use super::sequence::SequenceCheck;
+use super::tally::Tally;
 
 const HEADER_LEN: usize = 8;
 /// Payloads go up to here: a full packet at the default MTU, over IPv6.
 const MAX_PAYLOAD: usize = 1372;
 /// A receiver that does not get the CPU for some time loses nothing.
 const RECEIVE_BUFFER: usize = 64 * 1024 * 1024;
-const READ_TIMEOUT: Duration = Duration::from_millis(300);
+/// How long nothing has to come after the senders have stopped, before the rest counts as lost.
+const QUIET: Duration = Duration::from_millis(800);
 const BURST_INTERVAL: Duration = Duration::from_millis(1);
 
 /// What a sender sends.
@@ -38,7 +39,7 @@ struct Flow {
 }
 
 /// Sends until `stop`; returns how many datagrams of each flow were taken by the host.
-pub(crate) fn send(plan: UdpPlan, to: SocketAddr, stop: &AtomicBool) -> Result<Vec<u32>> {
+pub(crate) fn send(plan: UdpPlan, to: SocketAddr, stop: &Gate) -> Result<Vec<u32>> {
     let mut sent = Vec::new();
     let mut flows: Vec<Flow> = Vec::new();
     for _ in 0..plan.n_flows {
@@ -46,7 +47,8 @@ pub(crate) fn send(plan: UdpPlan, to: SocketAddr, stop: &AtomicBool) -> Result<V
     }
     let started = Instant::now();
     let mut n: u64 = 0;
-    while !stop.load(Relaxed) {
+    // The rate is kept by bursts.
+    while !stop.pause(BURST_INTERVAL) {
         let due = u64::from(plan.rate) * started.elapsed().as_millis() as u64 / 1000;
         while n < due {
             let index = n as usize % plan.n_flows;
@@ -65,7 +67,6 @@ pub(crate) fn send(plan: UdpPlan, to: SocketAddr, stop: &AtomicBool) -> Result<V
                 flows[index] = open(to, &mut sent)?;
             }
         }
-        std::thread::sleep(BURST_INTERVAL);
     }
     Ok(sent)
 }
@@ -96,19 +97,20 @@ pub(crate) fn receiver(at: SocketAddr) -> Result<UdpSocket> {
     let socket = UdpSocket::bind(at).context("cannot open the receiver")?;
     setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_BUFFER)
         .context("cannot enlarge the receive buffer")?;
-    socket.set_read_timeout(Some(READ_TIMEOUT))?;
+    socket.set_read_timeout(Some(QUIET))?;
     Ok(socket)
 }
 
-/// Receives until `stop`, and then until nothing has come for a while.
-pub(crate) fn receive(socket: &UdpSocket, stop: &AtomicBool) -> Result<(Vec<SequenceCheck>, u64)> {
+/// Receives until `stop`, and then until nothing has come for [`QUIET`].
+pub(crate) fn receive(socket: &UdpSocket, stop: &Gate) -> Result<(Vec<SequenceCheck>, u64)> {
     let mut flows: Vec<SequenceCheck> = Vec::new();
     let mut n_corrupt = 0;
     let mut buffer = [0; 2048];
     loop {
+        let has_stopped = stop.is_open();
         let len = match socket.recv(&mut buffer) {
             Ok(len) => len,
-            Err(error) if error.kind() == ErrorKind::WouldBlock && stop.load(Relaxed) => {
+            Err(error) if error.kind() == ErrorKind::WouldBlock && has_stopped => {
                 return Ok((flows, n_corrupt));
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => continue,
