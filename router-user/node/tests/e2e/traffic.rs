@@ -12,6 +12,7 @@ use xtask::lab::probe::{IperfServer, PingPlan, iperf, path_mtu};
 use xtask::lab::process::output;
 use xtask::lab::{Namespace, Pair, PairPlan, ScratchDir, Side, Transport, Underlay, link};
 
+use crate::support::lan::forward_packets;
 use crate::support::{NODE, machine, noise};
 
 /// A stalled socket fails its test after this time.
@@ -252,13 +253,7 @@ fn put_behind(lan: &Namespace, pair: &mut Pair) -> Result<()> {
     )?;
     lan.ip(&["route", "add", "10.42.0.0/24", "via", "192.168.7.1"])?;
     lan.ip(&["route", "add", "fd42::/64", "via", "fd07::1"])?;
-    gateway.enter(|| {
-        for setting in ["ipv4/ip_forward", "ipv6/conf/all/forwarding"] {
-            let path = format!("/proc/sys/net/{setting}");
-            std::fs::write(&path, "1").with_context(|| format!("cannot write {path}"))?;
-        }
-        Ok(())
-    })?;
+    forward_packets(gateway)?;
     let peer = pair
         .b
         .config

@@ -71,10 +71,7 @@ impl Lan {
         let behind = [LAN_V4, LAN_V6].map(str::to_owned);
         pair.b.config.peers[0].allowed_ips.extend(behind);
         pair.b.node.configure(&pair.b.config)?;
-        pair.a.host.enter(|| {
-            fs::write("/proc/sys/net/ipv6/conf/all/forwarding", "1")?;
-            Ok(fs::write("/proc/sys/net/ipv4/conf/all/forwarding", "1")?)
-        })?;
+        forward_packets(&pair.a.host)?;
         pair.start_nodes()?;
         Ok(Self { pair, host })
     }
@@ -86,6 +83,14 @@ impl Lan {
             Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 2).into(),
         ]
     }
+}
+
+/// Makes a router of a host.
+pub(crate) fn forward_packets(host: &Namespace) -> Result<()> {
+    host.enter(|| {
+        fs::write("/proc/sys/net/ipv6/conf/all/forwarding", "1")?;
+        Ok(fs::write("/proc/sys/net/ipv4/conf/all/forwarding", "1")?)
+    })
 }
 
 fn lay_cable(host: &Namespace, router: &Namespace, plan: &LanPlan) -> Result<()> {
