@@ -19,10 +19,9 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-pub(crate) use compare::{ComparisonPlan, compare};
-
 use crate::command::{cargo, require_root, run};
 use crate::{build, install};
+pub(crate) use compare::{ComparisonPlan, compare};
 
 /// Measures packets per second through the router that programs embed, beside a naive one.
 ///

@@ -7,10 +7,10 @@ use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use xtask::lab::Status;
 
 use crate::build;
 use crate::ready::{DEVICES, HOSTS, ReadyNetwork};
+use xtask::lab::Status;
 
 const SHOWN_EVERY: Duration = Duration::from_secs(1);
 

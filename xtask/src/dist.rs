@@ -17,10 +17,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-pub use version::Version;
-
 use crate::lab::process::text;
 use tree::Tree;
+pub use version::Version;
 
 /// Time limit of each program that is run here, many times what packing a large program on a busy machine takes.
 const LIMIT: Duration = Duration::from_secs(300);

@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::Signal;
-use xtask::lab::{self, PIN_ROOT, Pair, PairPlan, ScratchDir, Transport, Underlay};
 
 use crate::command::require_root;
 use crate::{build, install};
+use xtask::lab::{self, PIN_ROOT, Pair, PairPlan, ScratchDir, Transport, Underlay};
 
 /// Namespaces of the two nodes.
 pub(crate) const HOSTS: [&str; 2] = ["sr-demo-a", "sr-demo-b"];

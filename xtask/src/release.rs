@@ -1,10 +1,10 @@
 //! Builds the node and packages it.
 
 use anyhow::Result;
-use xtask::dist::{self, PackagePlan, Packages, Packing, Version};
 
 use crate::build::{self, Profile};
 use crate::{dirs, install};
+use xtask::dist::{self, PackagePlan, Packages, Packing, Version};
 
 /// Builds the node with this profile and makes a `.deb` and a `.tar.gz` of it in `target/dist`.
 ///

@@ -7,10 +7,10 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use xtask::lab::probe::{IperfServer, PingPlan, iperf, path_mtu};
-use xtask::lab::{Node, Pair};
 
 use crate::ready::{MTU, ReadyNetwork};
+use xtask::lab::probe::{IperfServer, PingPlan, iperf, path_mtu};
+use xtask::lab::{Node, Pair};
 
 const IDLE: Duration = Duration::from_secs(10);
 const TCP: Duration = Duration::from_secs(5);

@@ -1,13 +1,13 @@
 //! Runs the whole test suite.
 
 use anyhow::Result;
-use xtask::lab;
 
 use crate::command::{cargo, require_root, run};
 use crate::{build, install};
+use xtask::lab;
 
-/// Time limit of a program of tests, many times what it takes.
-const PROGRAM_LIMIT_SECS: &str = "1200";
+/// Longest time without a step of a test program, many times what one takes.
+const IDLE_LIMIT_SECS: &str = "600";
 
 /// Builds the object and runs every test: units, documentation, and real nodes in network namespaces.
 ///
@@ -21,7 +21,7 @@ pub(crate) fn run_all(args: &[String]) -> Result<()> {
     let mut tests = cargo();
     tests.args(["test", "--no-fail-fast"]).args(args);
     if std::env::var_os(lab::TIME_LIMIT_SECS).is_none() {
-        tests.env(lab::TIME_LIMIT_SECS, PROGRAM_LIMIT_SECS);
+        tests.env(lab::TIME_LIMIT_SECS, IDLE_LIMIT_SECS);
     }
     let tested = run(&mut tests);
     lab::clear_leftovers()?;

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use etherparse::PacketBuilder;
 use nix::sched::{CloneFlags, unshare};
+
 use router_common::frame::{FrameHeader, VnetHeader};
 use stream_router_engine::admission::admit;
 use stream_router_engine::coalesce::{CoalescedPacket, Coalescer};

@@ -12,6 +12,7 @@ use aya::programs::{TestRun, TestRunOptions};
 use etherparse::PacketBuilder;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
+
 use router_common::names;
 use router_common::reason::Reason;
 use stream_router_engine::slots::SlotTable;

@@ -29,17 +29,16 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
+use crate::config::{ConfigError, InviteError};
+use crate::control::ControlError;
 use capture::{CaptureArguments, UsageError};
 use doctor::DoctorArguments;
 use flows::FlowArguments;
 use invite::InviteArguments;
 use join::{JoinArguments, JoinError};
 use request::RequestArguments;
-use top::TopArguments;
-
-use crate::config::{ConfigError, InviteError};
-use crate::control::ControlError;
 use stream_router_engine::capture_filter::FilterError;
+use top::TopArguments;
 
 /// Exit code for wrong usage or configuration; clap uses the same.
 const EXIT_USAGE: u8 = 2;

@@ -79,7 +79,9 @@ use toml::de::DeTable;
 
 pub use changes::Changes;
 pub use device::DeviceSection;
+use device::RawDevice;
 pub use discovery::DiscoverySection;
+use gateway::RawGateway;
 pub use gateway::{GatewaySection, Sink};
 pub(crate) use invite::parse_network;
 pub use invite::{Invite, InviteError};
@@ -87,16 +89,13 @@ pub use log::{LogFormat, LogSection};
 pub use metrics::MetricsSection;
 pub use node::{DEFAULT_CONTROL_SOCKET, DEFAULT_KEY_FILE, NodeSection};
 pub use peer::PeerSection;
+use peer::RawPeer;
 pub use problem::{ConfigError, Problem};
+use problem::{Place, Problems};
+use reader::{Lines, Table};
 pub use stream_router::config::{ConnectionsConfig, StreamRouterConfig, StreamsConfig, WorkersConfig};
 pub(crate) use stream_router::config::{MAX_STREAMS_PER_PEER, ScalingConfig};
 pub use transport::TransportSection;
-
-use device::RawDevice;
-use gateway::RawGateway;
-use peer::RawPeer;
-use problem::{Place, Problems};
-use reader::{Lines, Table};
 
 /// A validated configuration.
 #[derive(Clone, Debug, PartialEq)]

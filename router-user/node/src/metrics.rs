@@ -20,11 +20,10 @@ use std::sync::Arc;
 
 use prometheus_client::registry::Registry;
 
+use crate::control::Source;
 pub use health::{CheckState, Health, HealthCheck};
 pub use history::{History, Sample};
 pub use server::MetricsServer;
-
-use crate::control::Source;
 
 /// The sources of what the server shows.
 #[derive(Clone)]

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 
 use object::{File, Object, ObjectSection, ObjectSymbol};
+
 use router_common::{ABI_VERSION, names};
 
 static OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/stream-router.o"));

@@ -17,12 +17,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 use futures::AsyncWriteExt;
 use futures::future::BoxFuture;
+use tokio::runtime::Runtime;
+use tokio::sync::mpsc;
+
 use stream_router::receive::parse;
 use stream_router::{
     Answer, DiscoveryError, PeerDiscovery, PeerId, PoolError, StreamPool, StreamRouter, StreamRouterConfig,
 };
-use tokio::runtime::Runtime;
-use tokio::sync::mpsc;
 
 const PACKET_LEN: usize = 64;
 const N_FLOWS: u16 = 256;

@@ -11,6 +11,7 @@ use std::{future, io};
 use anyhow::{Result, ensure};
 use futures::AsyncWrite;
 use futures::future::BoxFuture;
+
 use stream_router::discovery::StaticDiscovery;
 use stream_router::{PeerId, PoolError, StreamPool, StreamRouter, StreamRouterConfig};
 

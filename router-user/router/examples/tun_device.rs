@@ -8,11 +8,12 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use futures::future::BoxFuture;
 use nix::sched::{CloneFlags, unshare};
+use tokio::runtime::Runtime;
+
 use stream_router::{
     Answer, DiscoveryError, DispatchError, PeerDiscovery, PeerId, PoolError, StreamPool, StreamRouter,
     StreamRouterConfig,
 };
-use tokio::runtime::Runtime;
 
 const N_PACKETS: u64 = 100;
 const OURS: [u8; 4] = [10, 66, 0, 1];

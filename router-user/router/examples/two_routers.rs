@@ -7,6 +7,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use futures::AsyncReadExt;
+use tokio::runtime::Handle;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
 use stream_router::discovery::StaticDiscovery;
 use stream_router::p2p::{
     ConnectionId, DataStream, DiscoveryConfig, InboundStreams, Keypair, Multiaddr, Network, NetworkConfig,
@@ -14,9 +18,6 @@ use stream_router::p2p::{
 };
 use stream_router::receive::Decoder;
 use stream_router::{StreamRouter, StreamRouterConfig};
-use tokio::runtime::Handle;
-use tokio::sync::mpsc;
-use tokio::time::timeout;
 
 const N_PACKETS: u16 = 1000;
 const LIMIT: Duration = Duration::from_secs(30);

@@ -40,9 +40,15 @@ mod static_prefixes;
 #[cfg(feature = "libp2p")]
 mod trusted;
 
-pub use answer::Answer;
+use std::error::Error;
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
 pub use ipnet::IpNet;
 
+pub use answer::Answer;
 pub use chain::{ChainDiscovery, ChainError};
 #[cfg(feature = "libp2p")]
 pub use dht::DhtDiscovery;
@@ -51,13 +57,6 @@ pub use mdns::MdnsDiscovery;
 pub use static_prefixes::StaticDiscovery;
 #[cfg(feature = "libp2p")]
 pub use trusted::TrustedOwners;
-
-use std::error::Error;
-use std::fmt;
-use std::net::IpAddr;
-use std::sync::Arc;
-
-use futures::future::BoxFuture;
 
 /// Says which peer a destination belongs to.
 ///

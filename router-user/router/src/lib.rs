@@ -81,9 +81,10 @@ pub mod p2p;
 pub mod receive;
 pub mod router;
 
+pub use libp2p_identity::PeerId;
+
 pub use config::{FieldProblem, StreamRouterConfig, StreamRouterConfigBuilder, StreamRouterConfigError};
 pub use discovery::{Answer, DiscoveryError, PeerDiscovery};
-pub use libp2p_identity::PeerId;
 pub use router::{
     DispatchError, PeerStats, PoolError, RefusedPackets, RouterStats, ShutdownReport, StreamPool,
     StreamRouter,

@@ -41,6 +41,9 @@ mod state;
 mod stream;
 mod transport;
 
+pub use libp2p::swarm::ConnectionId;
+pub use libp2p::{Multiaddr, PeerId, identity::Keypair};
+
 pub use address::{AddressError, TransportKind, check_address};
 pub use announcement::{
     Announcement, AnnouncementError, MAX_ANNOUNCED_ADDRESSES, MAX_ANNOUNCED_NETWORKS, MAX_ANNOUNCEMENT_BYTES,
@@ -53,8 +56,6 @@ pub use event::NetworkEvent;
 pub use found::{FoundAddress, FoundBy};
 pub use handle::NetworkHandle;
 pub use inbound::{InboundStreams, Placement};
-pub use libp2p::swarm::ConnectionId;
-pub use libp2p::{Multiaddr, PeerId, identity::Keypair};
 pub use limits::{MAX_CONNECTIONS_PER_PEER, MAX_STREAMS_PER_SIDE, OPEN_TIMEOUT};
 pub use network::{Network, NetworkDriver};
 pub use snapshot::{ConnectionDirection, ConnectionSnapshot, NetworkSnapshot, PeerSnapshot};

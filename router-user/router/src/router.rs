@@ -68,33 +68,32 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use libp2p_identity::PeerId;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout_at};
+
+pub use crate::config::{
+    FieldProblem, StreamRouterConfig, StreamRouterConfigBuilder, StreamRouterConfigError,
+};
+use crate::discovery::PeerDiscovery;
+use crate::egress::cancellation::{AbortOnDrop, CancellationToken};
+use destinations::Destinations;
+pub use error::DispatchError;
+use manager::Manager;
+use peer::Peer;
+pub use pool::{PoolError, StreamPool};
+use queue::{Refused, Tag};
+use resolver::{Ask, MAX_ASKS, Resolver};
 use router_common::flow_hash::{HashKey, flow_hash};
 use router_common::flow_key::FAMILY_V4;
 use router_common::frame::{MAX_PACKET_LEN, MIN_PACKET_LEN};
 use router_common::packet::{Parsed, parse};
 use router_common::reason::Reason;
 use router_common::slots::{MAX_WORKERS, SLOT_COUNT, slot};
-use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinSet;
-use tokio::time::{Instant, timeout_at};
-
-use crate::discovery::PeerDiscovery;
-use crate::egress::cancellation::{AbortOnDrop, CancellationToken};
-use destinations::Destinations;
-use manager::Manager;
-use peer::Peer;
-use queue::{Refused, Tag};
-use resolver::{Ask, MAX_ASKS, Resolver};
 use stats::Counters;
+pub use stats::{PeerStats, RefusedPackets, RouterStats, ShutdownReport};
 use stream_router_engine::flow_cache::{FlowCache, StreamIndex, Tick};
 use worker::WorkerInbox;
-
-pub use crate::config::{
-    FieldProblem, StreamRouterConfig, StreamRouterConfigBuilder, StreamRouterConfigError,
-};
-pub use error::DispatchError;
-pub use pool::{PoolError, StreamPool};
-pub use stats::{PeerStats, RefusedPackets, RouterStats, ShutdownReport};
 
 /// Requests for another number of workers or streams that may wait.
 const MAX_REQUESTS: usize = 16;

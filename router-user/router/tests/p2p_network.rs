@@ -15,3 +15,5 @@ mod stock;
 mod streams;
 #[path = "p2p_network/support.rs"]
 mod support;
+#[path = "support/wait.rs"]
+mod wait;

@@ -10,8 +10,10 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use memory_pool::{LIMIT, MemoryPool, Peers, address, by_flow, packet, packet_to, until};
 use proptest::prelude::*;
+
+use memory_pool::wait::until_async;
+use memory_pool::{LIMIT, MemoryPool, Peers, address, by_flow, packet, packet_to, until};
 use stream_router::discovery::IpNet;
 use stream_router::{
     Answer, DiscoveryError, DispatchError, PeerDiscovery, PeerId, StreamRouter, StreamRouterConfig,
@@ -74,6 +76,7 @@ async fn each_flow_keeps_its_order_while_many_tasks_dispatch_and_workers_and_str
             for n in [9, 1, 32, 2, 16, 4].into_iter().cycle() {
                 router.set_workers(n).await;
                 router.set_streams(n.min(10)).await;
+                // Dispatching goes on between.
                 tokio::time::sleep(Duration::from_millis(2)).await;
             }
         })
@@ -307,13 +310,11 @@ async fn discovery_is_asked_once_for_an_owner_and_for_nobody_and_a_failure_is_re
     }
     assert_eq!((peers.n_asked(), router.stats().n_failed_lookups), (3, 1));
     assert_eq!(router.stats().refused.discovery_failed, 3);
-    let mut n_tries = 0;
-    while peers.n_asked() == 3 {
-        n_tries += 1;
-        assert!(n_tries < 1000, "the failed question was not asked again");
+    until_async("the failed question is asked again", LIMIT, async || {
         assert!(router.resolve(failing).await.is_err());
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+        peers.n_asked() > 3
+    })
+    .await;
 }
 
 /// Answers by a list of networks, the first that holds the address; counts how often it was asked.
@@ -476,13 +477,11 @@ async fn a_retired_worker_goes_once_its_flows_have_expired_and_comes_back_when_i
         assert!(insist(&router, &packet(0, flow, 1)).await);
     }
     // One that is still about to end is not started again.
-    let mut n_tries = 0;
-    while router.stats().n_workers < 4 {
-        n_tries += 1;
-        assert!(n_tries < 1000, "the workers did not come back");
+    until_async("the workers come back", LIMIT, async || {
         router.set_workers(4).await;
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+        router.stats().n_workers == 4
+    })
+    .await;
     for flow in 100..200 {
         assert!(insist(&router, &packet(0, flow, 0)).await);
     }

@@ -5,7 +5,6 @@ use std::time::Duration;
 use anyhow::Result;
 use clap::Args;
 use clap::builder::RangedU64ValueParser;
-use xtask::lab::clear_leftovers;
 
 use super::figure::{LinkKind, Samples};
 use super::measure::Site;
@@ -14,6 +13,7 @@ use super::report::{ComparisonReport, VpnColumn};
 use super::underlay::HostPair;
 use crate::command::require_root;
 use crate::install;
+use xtask::lab::clear_leftovers;
 
 /// What is measured, for how long and how often.
 #[derive(Args, Debug)]

@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use nix::sys::socket::setsockopt;
 use nix::sys::socket::sockopt::RcvBufForce;
-use xtask::lab::Namespace;
 
 use super::mmsg::{self, BATCH};
+use xtask::lab::Namespace;
 
 /// Rate at which the search for the best rate begins, far below what any VPN carries.
 const FIRST_RATE_PPS: f64 = 20_000.0;
@@ -192,9 +192,8 @@ impl DatagramCounters {
 
 #[cfg(test)]
 mod tests {
-    use xtask::lab::link;
-
     use super::*;
+    use xtask::lab::link;
 
     #[test]
     fn the_search_finds_the_peak_and_stops_behind_it() {

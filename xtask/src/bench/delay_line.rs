@@ -12,9 +12,9 @@ use anyhow::{Context, Result};
 use nix::ifaddrs::getifaddrs;
 use nix::sys::socket::sockopt::{RcvBufForce, SndBufForce};
 use nix::sys::socket::{AddressFamily, LinkAddr, SockFlag, SockProtocol, SockType, bind, setsockopt, socket};
-use xtask::lab::Namespace;
 
 use super::mmsg::{self, BATCH};
+use xtask::lab::Namespace;
 
 /// Interval at which frames are taken and given.
 const TICK: Duration = Duration::from_micros(200);
@@ -151,10 +151,9 @@ fn link_address(device: &str) -> Result<LinkAddr> {
 
 #[cfg(test)]
 mod tests {
+    use super::*;
     use xtask::lab::link;
     use xtask::lab::probe::PingPlan;
-
-    use super::*;
 
     #[test]
     fn a_round_trip_takes_twenty_milliseconds() {

@@ -10,11 +10,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use xtask::lab::probe::{IperfServer, iperf};
-use xtask::lab::{Node, Pair};
 
 use super::stats::Summary;
 use crate::build;
+use xtask::lab::probe::{IperfServer, iperf};
+use xtask::lab::{Node, Pair};
 
 /// Packets per second of the flood and of the ordinary traffic.
 const RATE: u64 = 100_000;

@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use xtask::lab::probe::{IperfServer, PingPlan, iperf};
-use xtask::lab::{Namespace, Node, NodeConfig, Pair, PairPlan, PeerConfig, ScratchDir, link};
 
 use super::stats::Summary;
 use crate::build;
+use xtask::lab::probe::{IperfServer, PingPlan, iperf};
+use xtask::lab::{Namespace, Node, NodeConfig, Pair, PairPlan, PeerConfig, ScratchDir, link};
 
 /// Length of a window. A connection whose peer is silent ends after 5 s, and with it what could hold others up.
 const WINDOW: Duration = Duration::from_secs(4);

@@ -4,13 +4,13 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use xtask::lab::probe::{IperfReport, IperfServer, PingPlan, PingReport, iperf};
 
 use super::cpu::{busy_seconds, resident_mib};
 use super::datagrams::Datagrams;
 use super::figure::{Figure, LinkKind, Samples};
 use super::peers::Tunnel;
 use super::underlay::HostPair;
+use xtask::lab::probe::{IperfReport, IperfServer, PingPlan, PingReport, iperf};
 
 /// Interval of pings, short enough that the CPUs do not fall into a sleep whose end takes longer than the packet's way.
 const PING_INTERVAL: Duration = Duration::from_millis(2);

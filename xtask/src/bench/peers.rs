@@ -13,14 +13,14 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::ValueEnum;
-use xtask::lab::probe::answers;
-use xtask::lab::process::{text, until};
-use xtask::lab::{Node, ScratchDir};
 
 use super::installs::{InstalledProgram, Suite, cargo_package, debian_packages};
 use super::underlay::{HostPair, OUTER};
 use crate::build;
 use daemon::Daemon;
+use xtask::lab::probe::answers;
+use xtask::lab::process::{text, until};
+use xtask::lab::{Node, ScratchDir};
 
 /// Inner addresses of the two hosts.
 const INNER: [&str; 2] = ["10.42.0.1", "10.42.0.2"];

@@ -4,11 +4,11 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use anyhow::Result;
-use xtask::lab::process::text;
-use xtask::lab::{Namespace, link};
 
 use super::delay_line::DelayLine;
 use super::figure::LinkKind;
+use xtask::lab::process::text;
+use xtask::lab::{Namespace, link};
 
 /// Outer addresses of the two hosts.
 pub(super) const OUTER: [IpAddr; 2] = [

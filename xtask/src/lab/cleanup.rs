@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::process::{self, Command};
-use std::sync::OnceLock;
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
 use nix::errno::Errno;
@@ -18,7 +18,8 @@ use super::process::{text, until};
 use super::{PIN_ROOT, WIREGUARD_SOCKETS};
 
 pub(super) const NETNS_ROOT: &str = "/run/netns";
-/// Environment variable: seconds after which a program that uses the lab is ended.
+/// Environment variable: seconds after which a program that uses the lab, and meanwhile makes nothing new with it, is
+/// ended.
 pub const TIME_LIMIT_SECS: &str = "STREAM_ROUTER_LAB_LIMIT_SECS";
 const LIMIT: Duration = Duration::from_secs(10);
 
@@ -30,14 +31,21 @@ pub fn clear_leftovers() -> Result<()> {
     clear(|pid| !Path::new("/proc").join(pid.to_string()).exists())
 }
 
-/// Removes this process's namespaces, pins and directories when a signal ends it, or when its time is over.
+/// Removes this process's namespaces, pins and directories when a signal ends it, or when it has called this for the
+/// last time too long ago.
 pub(super) fn at_the_end() -> Result<()> {
+    *last_call() = Some(Instant::now());
     static INSTALLED: OnceLock<Result<(), String>> = OnceLock::new();
     let installed = INSTALLED.get_or_init(|| {
         ctrlc::set_handler(|| end(130)).map_err(|error| format!("cannot handle signals: {error}"))?;
         limit_time()
     });
     installed.clone().map_err(|reason| anyhow!(reason))
+}
+
+fn last_call() -> MutexGuard<'static, Option<Instant>> {
+    static LAST_CALL: Mutex<Option<Instant>> = Mutex::new(None);
+    LAST_CALL.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A test that hangs keeps its whole program for ever; somebody may wait for it who cannot interrupt it.
@@ -48,11 +56,22 @@ fn limit_time() -> Result<(), String> {
     let secs: Option<u64> = limit.to_str().and_then(|secs| secs.parse().ok());
     let secs = secs.ok_or_else(|| format!("{TIME_LIMIT_SECS} is {limit:?}; it takes a number of seconds"))?;
     thread::spawn(move || {
-        thread::sleep(Duration::from_secs(secs));
-        eprintln!("this program has run for {secs} s and is ended; a test that has not reported hangs");
+        while let Some(left) = time_left(Instant::now(), Duration::from_secs(secs)) {
+            // Nothing but the time is waited for.
+            thread::sleep(left);
+        }
+        eprintln!(
+            "this program has begun nothing for {secs} s and is ended; a test that has not reported hangs"
+        );
         end(124);
     });
     Ok(())
+}
+
+/// How long a program that made its last thing at the last call may go on, unless that time is over.
+fn time_left(now: Instant, limit: Duration) -> Option<Duration> {
+    let since = now.saturating_duration_since((*last_call())?);
+    limit.checked_sub(since).filter(|left| !left.is_zero())
 }
 
 fn end(code: i32) -> ! {
@@ -199,6 +218,16 @@ fn remove_if_empty(path: &Path) -> Result<()> {
 mod tests {
     use super::*;
     use crate::lab::process::wait;
+
+    #[test]
+    fn a_program_that_makes_something_now_and_then_is_not_ended() {
+        let (made, limit) = (Instant::now(), Duration::from_secs(60));
+        let _directory = crate::lab::ScratchDir::unique("made").unwrap();
+
+        assert!(time_left(made + limit / 2, limit).is_some_and(|left| left >= limit / 2));
+        // Another test may have made something since; none does in an hour's time.
+        assert_eq!(time_left(made + Duration::from_secs(3600), limit), None);
+    }
 
     #[test]
     fn what_a_killed_process_left_is_removed_and_nothing_else() {

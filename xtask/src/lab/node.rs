@@ -198,9 +198,9 @@ impl Node {
     /// # Errors
     /// When it does not answer.
     pub fn status(&self) -> Result<Status> {
-        let mut status: Status = self.ask("status")?;
-        status.peers = self.ask::<Peers>("peers")?.peers;
-        let counters = self.ask::<Counters>("counters")?.counters;
+        let mut status: Status = self.ask(&["status"])?;
+        status.peers = self.ask::<Peers>(&["peers"])?.peers;
+        let counters = self.ask::<Counters>(&["counters"])?.counters;
         status.counters = counters
             .into_iter()
             .map(|counter| (counter.name, counter.value))
@@ -208,11 +208,18 @@ impl Node {
         Ok(status)
     }
 
-    fn ask<T: DeserializeOwned>(&self, name: &str) -> Result<T> {
-        let mut command = Command::new(&self.binary);
-        command.args([name, "--json", "--socket"]).arg(self.socket());
-        let json = text(&mut command, COMMAND_LIMIT)?;
-        serde_json::from_str(&json).with_context(|| format!("{name} --json printed {json}"))
+    /// Runs a command that asks the node, and returns what it prints as JSON.
+    ///
+    /// # Errors
+    /// When the node does not answer, or with something else.
+    pub fn ask<T: DeserializeOwned>(&self, command: &[&str]) -> Result<T> {
+        let mut asked = Command::new(&self.binary);
+        asked
+            .args(command)
+            .args(["--json", "--socket"])
+            .arg(self.socket());
+        let json = text(&mut asked, COMMAND_LIMIT)?;
+        serde_json::from_str(&json).with_context(|| format!("{command:?} --json printed {json}"))
     }
 
     /// Waits until the status satisfies a condition; returns it with the time that took.

@@ -9,7 +9,6 @@ use anyhow::{Context, Result};
 
 use super::Namespace;
 use super::process::{output, text};
-
 pub use iperf::{IperfReport, IperfServer, iperf};
 
 /// A run of `ping`.

@@ -9,8 +9,8 @@ use anyhow::{Context, Result, bail};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-/// How often a process or a condition is looked at again.
-pub(super) const POLL_INTERVAL: Duration = Duration::from_millis(10);
+/// How often a condition is looked at again.
+const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
 /// Runs a command to its end and returns what it printed and how it ended, whatever that was.
 ///
@@ -63,16 +63,9 @@ pub fn text(command: &mut Command, limit: Duration) -> Result<String> {
 /// # Errors
 /// When it has not ended in time.
 pub fn wait(child: &mut Child, limit: Duration) -> Result<ExitStatus> {
-    let deadline = Instant::now() + limit;
-    loop {
-        if let Some(status) = child.try_wait()? {
-            return Ok(status);
-        }
-        if Instant::now() >= deadline {
-            bail!("process {} has not ended after {limit:?}", child.id());
-        }
-        thread::sleep(POLL_INTERVAL);
-    }
+    let what = format!("process {} has ended", child.id());
+    let (status, _) = until(&what, limit, || Ok(child.try_wait()?))?;
+    Ok(status)
 }
 
 /// Sends a signal to a child that has not been waited for.
@@ -100,6 +93,7 @@ pub fn until<T>(
         if start.elapsed() >= limit {
             bail!("{what}: not within {limit:?}");
         }
+        // What is waited for is of other programs and tells nobody.
         thread::sleep(POLL_INTERVAL);
     }
 }

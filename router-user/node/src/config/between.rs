@@ -4,13 +4,13 @@ use std::collections::HashMap;
 
 use ipnet::IpNet;
 use libp2p::PeerId;
-use router_common::peer::{MAX_PEERS, MAX_PREFIXES};
 
 use super::device::{MAX_MTU, MIN_MTU_V6, RawDevice};
 use super::discovery::DiscoverySection;
 use super::node::NodeSection;
 use super::peer::RawPeer;
 use super::problem::{Place, Problems};
+use router_common::peer::{MAX_PEERS, MAX_PREFIXES};
 
 /// Checks the peers against each other, the device and the node.
 pub(super) fn check(

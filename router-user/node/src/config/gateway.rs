@@ -1,10 +1,9 @@
 //! A `[[gateway]]` section.
 
-use router_common::gateway::MAX_GATEWAYS;
-
 use super::device::{MAX_NAME_LEN, RawDevice};
 use super::problem::{Located, Place, Problems};
 use super::reader::Table;
+use router_common::gateway::MAX_GATEWAYS;
 
 const INTERFACE_ALLOWED: &str =
     "the name of an Ethernet interface: 1 to 15 characters without space, '/' and ':', not \"lo\"";

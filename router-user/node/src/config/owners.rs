@@ -1,8 +1,7 @@
 //! The owners of addresses, by a configuration.
 
-use stream_router::discovery::StaticDiscovery;
-
 use super::Config;
+use stream_router::discovery::StaticDiscovery;
 
 /// Answers as the node with this configuration does.
 impl From<&Config> for StaticDiscovery {
@@ -16,9 +15,8 @@ impl From<&Config> for StaticDiscovery {
 mod tests {
     use std::path::Path;
 
-    use stream_router::p2p::PeerId;
-
     use super::*;
+    use stream_router::p2p::PeerId;
 
     #[test]
     fn the_peers_of_a_configuration_own_their_allowed_ips() {

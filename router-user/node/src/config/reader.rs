@@ -3,11 +3,11 @@
 use std::collections::HashMap;
 use std::ops::RangeInclusive;
 
-use stream_router::config::value::{Value, Values};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::problem::{Located, Place, Problems};
+use stream_router::config::value::{Value, Values};
 
 /// Turns byte offsets of a text into line numbers.
 pub(super) struct Lines {

@@ -2,11 +2,10 @@
 
 use std::collections::HashMap;
 
-use stream_router::config::StreamRouterConfig;
-use stream_router::config::value::Values;
-
 use super::problem::{Place, Problems};
 use super::reader::Table;
+use stream_router::config::StreamRouterConfig;
+use stream_router::config::value::Values;
 
 const SECTIONS: [&str; 3] = ["workers", "connections", "streams"];
 

@@ -5,9 +5,9 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use libp2p::PeerId;
 use libp2p::identity::Keypair;
 use proptest::prelude::*;
-use router_common::peer::{MAX_PEERS, MAX_PREFIXES};
 
 use super::*;
+use router_common::peer::{MAX_PEERS, MAX_PREFIXES};
 
 const A: &str = "12D3KooWEyoppNCUx8Yx66oV9fJnriXwCcXwDDUA2kj6vnc6iDEp";
 const B: &str = "12D3KooWHbEputWi1fJAxoYgmvvDe3yP7acTACqmXKGYwMgN2daQ";

@@ -5,8 +5,9 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use nix::errno::Errno;
-use router_common::frame::{MIN_PACKET_LEN, VnetHeader};
 use thiserror::Error;
+
+use router_common::frame::{MIN_PACKET_LEN, VnetHeader};
 
 /// Why a packet was not injected.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]

@@ -10,9 +10,9 @@ use etherparse::{Icmpv4Type, Icmpv6Type, NetHeaders, PacketBuilder, PacketHeader
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::socket::{setsockopt, sockopt};
-use router_common::frame::VnetHeader;
 
 use super::*;
+use router_common::frame::VnetHeader;
 
 const HERE_V4: [u8; 4] = [10, 42, 0, 1];
 const THERE_V4: [u8; 4] = [10, 42, 0, 2];

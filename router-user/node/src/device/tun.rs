@@ -10,11 +10,11 @@ use std::sync::Arc;
 
 use nix::errno::Errno;
 use nix::libc::c_int;
-use router_common::frame::VnetHeader;
 use thiserror::Error;
 use tokio::io::unix::AsyncFd;
 
 use super::inject::Injector;
+use router_common::frame::VnetHeader;
 
 mod ioctl {
     //! The ioctls of `linux/if_tun.h` that the `tun` crate does not have.

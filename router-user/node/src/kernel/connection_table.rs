@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use aya::maps::MapData;
 use nix::time::{ClockId, clock_gettime};
+
+use super::bpf;
+use super::error::KernelError;
 use router_common::conn::Conn;
 use router_common::flow_key::FlowKey;
 use router_common::names;
 use router_common::slots::MAX_WORKERS;
-
-use super::bpf;
-use super::error::KernelError;
 
 /// Entries that one step reads at most; it takes about 2 ms.
 pub const STEP_ENTRIES: usize = 4096;

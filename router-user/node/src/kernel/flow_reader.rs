@@ -4,13 +4,13 @@ use std::os::fd::AsFd;
 use std::time::Duration;
 
 use aya::maps::MapData;
-use router_common::conn::Conn;
-use router_common::flow_key::FlowKey;
-use router_common::names;
 
 use super::bpf;
 use super::connection_table::{STEP_ENTRIES, coarse_now_ns};
 use super::error::KernelError;
+use router_common::conn::Conn;
+use router_common::flow_key::FlowKey;
+use router_common::names;
 
 /// Entries that may come in while the table is read; a reading that meets more of them ends.
 const SLACK_ENTRIES: usize = 16 * STEP_ENTRIES;

@@ -7,14 +7,14 @@ use std::os::fd::AsRawFd;
 use aya::maps::{HashMap, XskMap};
 use aya::programs::xdp::XdpLink;
 use aya::programs::{ProgramError, Xdp, XdpMode};
-use router_common::gateway::{Gateway, NO_SOCKETS};
-use router_common::names;
-use router_common::slots::MAX_WORKERS;
 
 use super::error::KernelError;
 use super::object::Kernel;
 use super::tables::{map, map_failed};
 use super::xsk::SocketConsumer;
+use router_common::gateway::{Gateway, NO_SOCKETS};
+use router_common::names;
+use router_common::slots::MAX_WORKERS;
 
 /// Where the program runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

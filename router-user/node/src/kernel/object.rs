@@ -10,18 +10,18 @@ use aya::programs::SchedClassifier;
 use aya::programs::tc::SchedClassifierLinkId;
 use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
 use object::{Object, ObjectSection};
-use router_common::flow_hash::HashKey;
-use router_common::peer::MAX_PEERS;
-use router_common::settings::Settings;
-use router_common::slots::MAX_WORKERS;
-use router_common::wake::WakeFlag;
-use router_common::{ABI_VERSION, names};
 
 use super::attach::attach_egress;
 use super::error::KernelError;
 use super::mapped::Mapped;
 use super::pins::Pins;
 use super::tables::{PRESSURE_STRIDE, map, map_failed};
+use router_common::flow_hash::HashKey;
+use router_common::peer::MAX_PEERS;
+use router_common::settings::Settings;
+use router_common::slots::MAX_WORKERS;
+use router_common::wake::WakeFlag;
+use router_common::{ABI_VERSION, names};
 
 const ABI_SECTION: &str = "stream_router_abi";
 

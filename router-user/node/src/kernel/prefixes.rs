@@ -3,11 +3,11 @@
 use std::io::ErrorKind;
 
 use aya::maps::{LpmTrie, MapError};
-use router_common::names;
 
 use super::error::KernelError;
 use super::object::Kernel;
 use super::tables::{map, map_failed, prefix_key};
+use router_common::names;
 use stream_router_engine::prefix_steps::PrefixStep;
 
 impl Kernel {

@@ -8,11 +8,11 @@ use std::sync::atomic::Ordering::{Acquire, Release, SeqCst};
 use std::sync::atomic::{AtomicU64, fence};
 
 use aya::maps::MapData;
-use router_common::wake::WakeFlag;
 use tokio::io::unix::AsyncFd;
 
 use super::bpf;
 use super::mapped::Mapped;
+use router_common::wake::WakeFlag;
 
 /// `BPF_RINGBUF_BUSY_BIT`, `BPF_RINGBUF_DISCARD_BIT` and `BPF_RINGBUF_HDR_SZ` of the kernel's ABI.
 const BUSY_BIT: u32 = 1 << 31;

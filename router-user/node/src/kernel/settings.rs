@@ -4,9 +4,8 @@ use std::mem::offset_of;
 use std::sync::atomic::Ordering::{Relaxed, Release};
 use std::time::Duration;
 
-use router_common::settings::Settings;
-
 use super::object::Kernel;
+use router_common::settings::Settings;
 
 impl Kernel {
     /// Flows idle for longer than `ttl` begin anew from now on.

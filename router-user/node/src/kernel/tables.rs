@@ -9,8 +9,6 @@ use aya::Ebpf;
 use aya::maps::lpm_trie::Key;
 use aya::maps::{Array, ArrayOfMaps, LpmTrie, Map, MapData, MapError};
 use ipnet::IpNet;
-use router_common::names;
-use router_common::reason::Reason;
 
 use super::bpf;
 use super::connection_table::ConnectionTable;
@@ -18,6 +16,8 @@ use super::error::KernelError;
 use super::flow_reader::FlowReader;
 use super::object::Kernel;
 use super::ring::RingConsumer;
+use router_common::names;
+use router_common::reason::Reason;
 use stream_router_engine::slots::SlotChange;
 
 /// The kernel rounds the entries of an array up to 8 bytes.

@@ -12,12 +12,12 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
 use libp2p::PeerId;
-use router_common::frame::VnetHeader;
-use router_common::packet::{Parsed, parse};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
 use crate::control::{CaptureDirection, CaptureEncoder, CaptureQuery, CaptureStream};
+use router_common::frame::VnetHeader;
+use router_common::packet::{Parsed, parse};
 use stream_router_engine::capture_filter::CaptureFilter;
 use tap::{Batch, Tap};
 

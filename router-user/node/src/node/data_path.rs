@@ -2,12 +2,11 @@
 
 use std::sync::Arc;
 
-use stream_router_engine::flow_cache::FlowCache;
-
 use super::capture::CaptureTaps;
 use super::counters::Counters;
 use super::peers::LivePeers;
 use crate::device::Injector;
+use stream_router_engine::flow_cache::FlowCache;
 
 /// The parts that workers, senders and receivers work with. Cheap to clone.
 #[derive(Clone)]

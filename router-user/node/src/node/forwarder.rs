@@ -4,8 +4,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
-use router_common::frame::{FrameHeader, VnetHeader};
-use router_common::record::RecordHeader;
 use tracing::{Level, trace};
 
 use super::capture::{CaptureTurn, PacketView};
@@ -14,6 +12,8 @@ use super::data_path::DataPath;
 use super::peers::PeerTable;
 use crate::control::CaptureDirection;
 use crate::device::{ReplyBuffer, TokenBucket, Unreachable, unreachable};
+use router_common::frame::{FrameHeader, VnetHeader};
+use router_common::record::RecordHeader;
 use stream_router::egress::turn_batches::{Now, Outgoing, TurnBatches};
 use stream_router_engine::addresses::addresses;
 use stream_router_engine::flow_class::is_urgent;

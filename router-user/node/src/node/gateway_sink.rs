@@ -2,11 +2,10 @@
 
 use std::io;
 
-use router_common::gateway::MAX_SOCKET_RECORD_LEN;
-use router_common::record::RecordHeader;
-
 use crate::config::Sink;
 use crate::kernel::{CopyMode, GatewayInterface, KernelError, SocketConsumer, SocketPool};
+use router_common::gateway::MAX_SOCKET_RECORD_LEN;
+use router_common::record::RecordHeader;
 
 /// Length of an Ethernet header with two tags.
 const MAX_ETHERNET_LEN: u32 = 22;

@@ -3,8 +3,6 @@
 use std::io;
 use std::sync::Arc;
 
-use router_common::gateway::MAX_QUEUES;
-use router_common::slots::MAX_WORKERS;
 use tracing::{debug, info, warn};
 
 use super::error::NodeError;
@@ -14,6 +12,8 @@ use crate::config::Config;
 use crate::control::GatewayStatus;
 use crate::device::{DeviceError, Netlink, RouteChanges};
 use crate::kernel::{AttachedGateway, GatewayInterface, Kernel, KernelError, SocketConsumer, SocketDrops};
+use router_common::gateway::MAX_QUEUES;
+use router_common::slots::MAX_WORKERS;
 
 /// The attached gateways, in the order of the configuration. They are detached on drop; sockets stay with their
 /// workers.

@@ -100,6 +100,7 @@ mod tests {
                 if silent().len() < 2 {
                     break;
                 }
+                // It beats while it is driven.
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
         });

@@ -3,11 +3,11 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use router_common::peer::MAX_PEERS;
 use thiserror::Error;
 
 use super::peers::{ConfiguredPeer, Peer, PeerTable};
 use crate::config::PeerSection;
+use router_common::peer::MAX_PEERS;
 use stream_router::egress::lanes::PeerLanes;
 use stream_router::p2p::PeerId;
 use stream_router_engine::route_table::PeerIndex;

@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use ipnet::IpNet;
-use router_common::peer::NO_PEER;
 use tracing::error;
 
 use super::peers::PeerTable;
 use crate::kernel::{Kernel, KernelError};
+use router_common::peer::NO_PEER;
 use stream_router_engine::host_networks::inside_peers;
 use stream_router_engine::prefix_steps::{self, Prefixes};
 

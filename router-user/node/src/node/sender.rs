@@ -5,15 +5,15 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use futures::AsyncWriteExt;
-use stream_router::egress::sender::{self, SenderControl, StreamSource};
-use stream_router::p2p::{ConnectionId, DataStream, NetworkHandle, OpenError};
-use stream_router_engine::flow_cache::StreamIndex;
-use stream_router_engine::queue::AqmActions;
 use thiserror::Error;
 use tracing::{Instrument, debug_span};
 
 use super::counters::{Counter, Counters};
 use super::peers::Peer;
+use stream_router::egress::sender::{self, SenderControl, StreamSource};
+use stream_router::p2p::{ConnectionId, DataStream, NetworkHandle, OpenError};
+use stream_router_engine::flow_cache::StreamIndex;
+use stream_router_engine::queue::AqmActions;
 
 /// Runs the sender of `peer`'s lane `stream` on `connection`, until `control` ends it or the task is dropped.
 pub(super) async fn run(

@@ -111,10 +111,9 @@ fn tell(states: &[NotifyState<'_>]) {
 
 #[cfg(test)]
 mod tests {
-    use stream_router::p2p::PeerId;
-
     use super::super::status::tests::connection;
     use super::*;
+    use stream_router::p2p::PeerId;
 
     #[test]
     fn signs_of_life_come_in_time_and_never_without_pause() {

@@ -8,7 +8,6 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Instant, SystemTime};
 
 use ipnet::IpNet;
-use router_common::peer::NO_PEER;
 
 use super::capture::TooMany;
 use super::counter_meanings::meaning;
@@ -22,6 +21,7 @@ use crate::control::{
 use crate::kernel::SocketDrops;
 pub(super) use parts::StatusParts;
 use parts::failed;
+use router_common::peer::NO_PEER;
 use stream_router::p2p::{ConnectionDirection, ConnectionSnapshot, NetworkSnapshot, TransportKind};
 use stream_router_engine::capture_filter::CaptureFilter;
 
@@ -308,14 +308,13 @@ pub(super) mod tests {
     use std::sync::Arc;
     use std::time::Duration;
 
+    use super::super::counters::Counters;
+    use super::super::peers::QUEUE_LIMITS;
+    use super::*;
     use router_common::reason::Reason;
     use stream_router::egress::lanes::PeerLanes;
     use stream_router::p2p::{ConnectionId, PeerId, PeerSnapshot};
     use stream_router_engine::route_table::PeerIndex;
-
-    use super::super::counters::Counters;
-    use super::super::peers::QUEUE_LIMITS;
-    use super::*;
 
     #[test]
     fn every_counter_has_a_meaning() {

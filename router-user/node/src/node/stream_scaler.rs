@@ -4,11 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use libp2p::PeerId;
-use stream_router::egress::lanes::PeerLanes;
-use stream_router::egress::stream_scaler::{self, ScaledPeer};
-use stream_router::p2p::NetworkHandle;
-use stream_router_engine::flow_cache::FlowCache;
-use stream_router_engine::scaler::ScalerConfig;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::debug;
@@ -17,6 +12,11 @@ use super::data_path::DataPath;
 use super::peers::{LivePeers, Peer, PeerTable};
 use crate::config::{StreamRouterConfig, StreamsConfig};
 use crate::control::Wish;
+use stream_router::egress::lanes::PeerLanes;
+use stream_router::egress::stream_scaler::{self, ScaledPeer};
+use stream_router::p2p::NetworkHandle;
+use stream_router_engine::flow_cache::FlowCache;
+use stream_router_engine::scaler::ScalerConfig;
 
 /// How long more streams wait for more connections; then they share those that stand.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);

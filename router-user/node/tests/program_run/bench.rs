@@ -12,6 +12,7 @@ use ipnet::IpNet;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::geteuid;
+
 use router_common::conn::Conn;
 use router_common::flow_key::FlowKey;
 use router_common::names;

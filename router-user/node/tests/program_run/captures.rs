@@ -3,6 +3,9 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use anyhow::{Context, Result, ensure};
+
+use crate::bench::{Bench, Outcome, Plan, Record, STOLEN};
+use crate::packets::*;
 use router_common::flow_hash::flow_hash;
 use router_common::flow_key::FlowKey;
 use router_common::frame::{FrameHeader, VnetHeader};
@@ -14,9 +17,6 @@ use router_common::peer::NO_PEER;
 use router_common::reason::Reason;
 use router_common::record::RecordHeader;
 use router_common::slots::{slot, worker};
-
-use crate::bench::{Bench, Outcome, Plan, Record, STOLEN};
-use crate::packets::*;
 
 const GRE: u8 = 47;
 const ESP: u8 = 50;

@@ -8,14 +8,14 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
+
+use crate::bench::{Bench, Plan, prefixes};
+use crate::packets::{A4, B4, ipv4, ipv4_full, key, tcp, udp, udp_packet};
 use router_common::names;
 use router_common::packet::protocol::{TCP, UDP};
 use router_common::settings::Settings;
 use router_common::slots::SLOT_COUNT;
 use stream_router_engine::prefix_steps::PrefixStep;
-
-use crate::bench::{Bench, Plan, prefixes};
-use crate::packets::{A4, B4, ipv4, ipv4_full, key, tcp, udp, udp_packet};
 
 /// Several ticks of the coarse clock.
 const PATIENCE: Duration = Duration::from_secs(5);

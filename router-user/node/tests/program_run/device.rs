@@ -6,15 +6,15 @@ use std::net::{Ipv4Addr, UdpSocket};
 use anyhow::Result;
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, connect, setsockopt, socket, sockopt};
-use router_common::frame::{MAX_PACKET_LEN, VnetHeader};
-use router_common::packet::protocol::{TCP, UDP};
-use router_common::reason::Reason;
-use stream_router_node::device::{Device, DeviceSettings};
 use tokio::runtime::Runtime;
 
 use crate::bench::{Bench, DEVICE, Plan, Record};
 use crate::packet_socket::PacketSocket;
 use crate::packets::*;
+use router_common::frame::{MAX_PACKET_LEN, VnetHeader};
+use router_common::packet::protocol::{TCP, UDP};
+use router_common::reason::Reason;
+use stream_router_node::device::{Device, DeviceSettings};
 
 const MTU: u32 = 65_535;
 /// What send(2) gives for a packet that the program refused.

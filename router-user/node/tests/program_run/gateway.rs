@@ -4,6 +4,10 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use anyhow::{Context, Result, ensure};
 use ipnet::IpNet;
+
+use crate::bench::{Bench, MTU, Outcome, Plan, Record, STOLEN};
+use crate::gateway_bench::*;
+use crate::packets::*;
 use router_common::flow_hash::flow_hash;
 use router_common::flow_key::FlowKey;
 use router_common::frame::{FrameHeader, VnetHeader};
@@ -14,10 +18,6 @@ use router_common::reason::Reason;
 use router_common::record::RecordHeader;
 use router_common::slots::{slot, worker};
 use stream_router_engine::prefix_steps::PrefixStep;
-
-use crate::bench::{Bench, MTU, Outcome, Plan, Record, STOLEN};
-use crate::gateway_bench::*;
-use crate::packets::*;
 
 const ARP: u16 = 0x0806;
 /// Tags that a packet may have.

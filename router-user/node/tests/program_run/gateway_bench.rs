@@ -4,11 +4,11 @@ use anyhow::{Context, Result, ensure};
 use aya::programs::{TestRun, TestRunOptions, Xdp};
 use aya_obj::programs::XdpAttachType;
 use etherparse::Ipv4Header;
+
+use crate::bench::{Bench, Outcome, Plan};
 use router_common::names;
 use router_common::packet::ethernet;
 use router_common::record::RecordHeader;
-
-use crate::bench::{Bench, Outcome, Plan};
 
 /// Verdicts, as in `linux/bpf.h`.
 pub(crate) const DROP: u32 = 1;

@@ -2,11 +2,10 @@
 
 use std::net::Ipv6Addr;
 
-use router_common::frame::VnetHeader;
-use router_common::packet::protocol::{DESTINATION_OPTIONS, FRAGMENT, TCP, UDP};
-
 use crate::bench::Bench;
 use crate::packets::*;
+use router_common::frame::VnetHeader;
+use router_common::packet::protocol::{DESTINATION_OPTIONS, FRAGMENT, TCP, UDP};
 
 const CWR: u8 = 0x80;
 

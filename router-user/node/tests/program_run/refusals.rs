@@ -1,13 +1,13 @@
 //! Packets that are not captured: for each the verdict and the one counter that moves, and no trace of a flow.
 
 use anyhow::Context;
+
+use crate::bench::{Bench, OK, Outcome, SHOT};
+use crate::packets::*;
 use router_common::packet::protocol::{
     AH, DESTINATION_OPTIONS, FRAGMENT, HOP_BY_HOP, ICMP, ICMPV6, ROUTING, SCTP, TCP, UDP,
 };
 use router_common::reason::Reason;
-
-use crate::bench::{Bench, OK, Outcome, SHOT};
-use crate::packets::*;
 
 /// The kernel takes nothing shorter for a run; the device's tests do.
 const SHORTEST_RUN: usize = 14;

@@ -5,15 +5,15 @@ use std::collections::VecDeque;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
+
+use crate::bench::{Bench, Outcome, Plan, SHOT, STOLEN};
+use crate::packets::udp_packet;
 use router_common::names;
 use router_common::peer::PRESSURE_MIN_LEN;
 use router_common::reason::Reason;
 use router_common::record::RecordHeader;
 use router_common::slots::SLOT_COUNT;
 use stream_router_node::kernel::RingConsumer;
-
-use crate::bench::{Bench, Outcome, Plan, SHOT, STOLEN};
-use crate::packets::udp_packet;
 
 const PAGE: u32 = 4096;
 /// Time in which a wake-up comes, and after which none will.

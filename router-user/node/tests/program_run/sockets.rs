@@ -5,16 +5,16 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use router_common::reason::Reason;
-use router_common::record::RecordHeader;
-use stream_router_node::kernel::{
-    AttachedGateway, CopyMode, GatewayInterface, SocketConsumer, SocketDrops, SocketPool,
-};
 
 use crate::bench::{Bench, Plan, Record, record};
 use crate::gateway_bench::*;
 use crate::packet_socket::PacketSocket;
 use crate::packets::*;
+use router_common::reason::Reason;
+use router_common::record::RecordHeader;
+use stream_router_node::kernel::{
+    AttachedGateway, CopyMode, GatewayInterface, SocketConsumer, SocketDrops, SocketPool,
+};
 
 const REDIRECT: u32 = 4;
 /// Entries of a socket's receive ring.

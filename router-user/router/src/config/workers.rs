@@ -2,12 +2,11 @@
 
 use std::time::Duration;
 
-use router_common::slots::MAX_WORKERS;
-
 use super::fields::Fields;
 use super::problem::Problems;
 use super::scaling::{Bounds, ScalingConfig};
 use super::value::Value;
+use router_common::slots::MAX_WORKERS;
 use stream_router_engine::scaler::ScalerConfig;
 
 const BOUNDS: Bounds = Bounds {

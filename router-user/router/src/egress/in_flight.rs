@@ -3,6 +3,7 @@
 use std::io;
 
 use futures::{AsyncWrite, AsyncWriteExt};
+
 use stream_router_engine::batch::Batch;
 
 /// A batch that is being written. Unless all of it was written, `lost` gets the number of its frames, also when the

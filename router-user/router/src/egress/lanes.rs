@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 
-use stream_router_engine::flow_cache::StreamIndex;
-use stream_router_engine::queue::QueueLimits;
 use tokio::sync::Notify;
 
 use super::outbox::{Outbox, Pressure, PressureSwitch};
+use stream_router_engine::flow_cache::StreamIndex;
+use stream_router_engine::queue::QueueLimits;
 
 /// A lane for every stream that the peer may have, open or not. The lanes below the active number take new flows. One
 /// above it keeps the flows it has, and its stream closes once they are idle.
@@ -111,9 +111,8 @@ impl PeerLanes {
 
 #[cfg(test)]
 mod tests {
-    use stream_router_engine::queue::QueueLimits;
-
     use super::*;
+    use stream_router_engine::queue::QueueLimits;
 
     const LIMITS: QueueLimits = QueueLimits {
         pressure_at: 1000,

@@ -5,14 +5,14 @@ use std::io;
 use std::time::Duration;
 
 use futures::{AsyncWrite, AsyncWriteExt};
-use stream_router_engine::backoff::Backoff;
-use stream_router_engine::causes::with_sources;
-use stream_router_engine::queue::AqmActions;
 use tracing::debug;
 
 use super::cancellation::CancellationToken;
 use super::in_flight::InFlightBatch;
 use super::lanes::Lane;
+use stream_router_engine::backoff::Backoff;
+use stream_router_engine::causes::with_sources;
+use stream_router_engine::queue::AqmActions;
 
 const FIRST_RETRY: Duration = Duration::from_millis(50);
 const LAST_RETRY: Duration = Duration::from_secs(1);

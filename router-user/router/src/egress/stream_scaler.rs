@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use libp2p_identity::PeerId;
-use stream_router_engine::scaler::{ScalerConfig, Scaling};
 use tracing::{debug, info};
 
 use super::lanes::PeerLanes;
+use stream_router_engine::scaler::{ScalerConfig, Scaling};
 
 /// A peer whose streams are scaled.
 pub trait ScaledPeer {
@@ -131,9 +131,9 @@ mod tests {
 
     use futures::FutureExt;
     use futures::task::noop_waker;
-    use stream_router_engine::queue::QueueLimits;
 
     use super::*;
+    use stream_router_engine::queue::QueueLimits;
 
     const CONFIG: ScalerConfig = ScalerConfig {
         min: 1,

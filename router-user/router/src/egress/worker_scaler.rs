@@ -7,11 +7,12 @@
 use std::cmp::Ordering;
 use std::error::Error;
 
+use tracing::{debug, info, warn};
+
 use stream_router_engine::causes::with_sources;
 use stream_router_engine::scaler::{ScalerConfig, Scaling};
 use stream_router_engine::slots::SlotChange;
 use stream_router_engine::worker_set::{WorkerCandidate, WorkerSet};
-use tracing::{debug, info, warn};
 
 /// The workers of a front, by number.
 pub trait Workers {

@@ -7,7 +7,6 @@ use libp2p::{
     identity::Keypair,
     kad::{QueryId, Record},
 };
-use stream_router_engine::causes::with_sources;
 use tokio::time::Instant;
 
 use super::{
@@ -19,6 +18,7 @@ use super::{
     found::{FoundAddress, FoundAddresses},
     local_network::LocalEvent,
 };
+use stream_router_engine::causes::with_sources;
 
 /// What is known of the addresses of configured peers beyond the configuration, and this node's part in the DHT.
 pub(super) struct AddressDiscovery {

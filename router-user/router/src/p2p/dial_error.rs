@@ -1,6 +1,7 @@
 //! The text of a dial error.
 
 use libp2p::swarm::DialError;
+
 use stream_router_engine::causes::with_sources;
 
 /// Says why dialling one address failed, for an operator.

@@ -18,7 +18,6 @@ use libp2p::{
     ping,
     swarm::{ConnectionError, ConnectionId, DialError, ListenError, SwarmEvent},
 };
-use stream_router_engine::causes::with_sources;
 use tokio::{
     sync::mpsc,
     time::{Instant, sleep_until, timeout_at},
@@ -44,6 +43,7 @@ use super::{
     snapshot::ConnectionDirection,
     state::NetworkState,
 };
+use stream_router_engine::causes::with_sources;
 
 /// How long closing all connections may take at the end; each has 1 s.
 const STOP_TIMEOUT: Duration = Duration::from_secs(2);

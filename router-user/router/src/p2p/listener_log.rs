@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use stream_router_engine::log_rate_limit::LogRateLimit;
 use tokio::time::Instant;
+
+use stream_router_engine::log_rate_limit::LogRateLimit;
 
 /// Time between two warnings of one kind.
 const WARNING_INTERVAL: Duration = Duration::from_secs(60);

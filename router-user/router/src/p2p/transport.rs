@@ -11,8 +11,6 @@ mod test_network;
 mod tls;
 mod yamux;
 
-pub use error::TransportError;
-
 use std::{env, time::Duration};
 
 use futures::future::Either;
@@ -25,6 +23,7 @@ use libp2p::{
 
 use super::limits::{DEAD_AFTER, MAX_STREAMS_PER_SIDE};
 use error::KEY_LOG;
+pub use error::TransportError;
 use security::Security;
 use socket::Socket;
 use tls::Tls;

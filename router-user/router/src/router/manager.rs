@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use router_common::slots::MAX_WORKERS;
 use thiserror::Error;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -17,6 +16,7 @@ use super::{ScaleRequest, Shared};
 use crate::egress::cancellation::CancellationToken;
 use crate::egress::stream_scaler::StreamScaler;
 use crate::egress::worker_scaler::{WorkerScaler, Workers};
+use router_common::slots::MAX_WORKERS;
 use stream_router_engine::causes::with_sources;
 use stream_router_engine::slots::SlotChange;
 

@@ -8,7 +8,6 @@
 //! The tests compile this file a second time, against a model of the memory.
 
 use super::sync::{AtomicBool, AtomicU64, Ordering, fence, zeroed};
-
 use Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst};
 
 /// No more packets are taken in; in the head.

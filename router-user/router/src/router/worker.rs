@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
 
-use router_common::frame::{FrameHeader, VnetHeader};
 use tokio::sync::Notify;
 
 use super::Shared;
 use super::peer::Peer;
 use super::queue::{PacketQueue, Tag};
 use crate::egress::turn_batches::{Now, Outgoing, TurnBatches};
+use router_common::frame::{FrameHeader, VnetHeader};
 use stream_router_engine::flow_class::is_urgent;
 
 /// Packets of one turn, so that the senders on its thread get theirs.

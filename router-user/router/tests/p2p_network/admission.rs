@@ -1,13 +1,13 @@
 //! Who gets in, and how far.
 
 use futures::{AsyncReadExt, AsyncWriteExt};
-use stream_router::p2p::{
-    Keypair, MAX_CONNECTIONS_PER_PEER, MAX_STREAMS_PER_SIDE, NetworkEvent, OpenError, PeerId, StartError,
-};
 
 use super::{
     stock::{Security, StockNode},
     support::{LIMIT, Setup, connected_pair, in_own_network},
+};
+use stream_router::p2p::{
+    Keypair, MAX_CONNECTIONS_PER_PEER, MAX_STREAMS_PER_SIDE, NetworkEvent, OpenError, PeerId, StartError,
 };
 
 const TCP: &str = "/ip4/127.0.0.1/tcp/0";

@@ -3,7 +3,7 @@
 use std::{
     io::ErrorKind,
     net::{IpAddr, Ipv4Addr, TcpListener, UdpSocket},
-    time::{Duration, SystemTime},
+    time::SystemTime,
 };
 
 use futures::StreamExt;
@@ -18,6 +18,13 @@ use libp2p::{
     swarm::SwarmEvent,
     tcp, yamux,
 };
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::JoinHandle,
+    time::timeout,
+};
+
+use super::support::{LIMIT, Node, Setup, address, in_own_network, until, with_netlink};
 use stream_router::{
     discovery::{DhtDiscovery, MdnsDiscovery, PeerDiscovery, TrustedOwners},
     p2p::{
@@ -25,13 +32,6 @@ use stream_router::{
         MAX_ANNOUNCEMENT_BYTES, Multiaddr, PeerId,
     },
 };
-use tokio::{
-    sync::{mpsc, oneshot},
-    task::JoinHandle,
-    time::timeout,
-};
-
-use super::support::{LIMIT, Node, Setup, address, in_own_network, with_netlink};
 
 /// Gives the loopback device addresses that other hosts could have.
 async fn with_addresses(last_bytes: impl IntoIterator<Item = u8>) {
@@ -67,17 +67,6 @@ fn is_connected(node: &Node, peer: PeerId) -> bool {
     let snapshot = node.handle.snapshot();
     let known = snapshot.peers.iter().find(|known| known.peer == peer);
     known.is_some_and(|known| !known.connections.is_empty())
-}
-
-async fn until(what: &str, mut condition: impl FnMut() -> bool) {
-    let waiting = async {
-        while !condition() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    timeout(LIMIT, waiting)
-        .await
-        .unwrap_or_else(|_| panic!("{what}: not in time"));
 }
 
 #[test]

@@ -1,11 +1,10 @@
 //! Our transports against those of stock libp2p.
 
-use stream_router::p2p::{Keypair, NetworkEvent, TransportKind};
-
 use super::{
     stock::{Security, StockNode},
     support::{Setup, content, exchange, in_own_network},
 };
+use stream_router::p2p::{Keypair, NetworkEvent, TransportKind};
 
 const LENGTH: usize = 8 * 1024 * 1024;
 

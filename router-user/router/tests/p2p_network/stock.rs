@@ -20,10 +20,10 @@ use libp2p::{
     },
     tcp, tls, yamux,
 };
-use stream_router::p2p::IP_PROTOCOL;
 use tokio::{sync::mpsc, task::JoinHandle, time::timeout};
 
 use super::support::LIMIT;
+use stream_router::p2p::IP_PROTOCOL;
 
 /// Which security protocol the node has.
 #[derive(Clone, Copy)]

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use futures::{AsyncReadExt, AsyncWriteExt};
-use stream_router::p2p::{Keypair, Multiaddr, NetworkEvent, PeerConfig};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream, tcp},
@@ -13,6 +12,7 @@ use tokio::{
 use super::support::{
     LIMIT, Node, Setup, address, connected_pair, content, exchange, in_own_network, runtime,
 };
+use stream_router::p2p::{Keypair, Multiaddr, NetworkEvent, PeerConfig};
 
 const TCP: &str = "/ip4/127.0.0.1/tcp/0";
 const QUIC: &str = "/ip4/127.0.0.1/udp/0/quic-v1";

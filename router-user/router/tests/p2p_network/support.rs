@@ -1,14 +1,10 @@
 //! Namespaces, nodes, and waiting with a limit.
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{fmt, future::Future, sync::Arc, time::Duration};
 
 use futures::{AsyncReadExt, AsyncWriteExt};
 use nix::sched::{CloneFlags, unshare};
 use rtnetlink::LinkUnspec;
-use stream_router::p2p::{
-    ConnectionId, DataStream, DiscoveryConfig, InboundStreams, Keypair, Multiaddr, Network, NetworkConfig,
-    NetworkEvent, NetworkHandle, PeerConfig, PeerId, StartError,
-};
 use tokio::{
     runtime::{Handle, Runtime},
     sync::mpsc,
@@ -16,8 +12,19 @@ use tokio::{
     time::timeout,
 };
 
+use super::wait;
+use stream_router::p2p::{
+    ConnectionId, DataStream, DiscoveryConfig, InboundStreams, Keypair, Multiaddr, Network, NetworkConfig,
+    NetworkEvent, NetworkHandle, PeerConfig, PeerId, StartError,
+};
+
 /// Longer than anything takes that works.
 pub(crate) const LIMIT: Duration = Duration::from_secs(30);
+
+/// Waits until a condition holds.
+pub(crate) async fn until(what: impl fmt::Display, holds: impl FnMut() -> bool) {
+    wait::until(what, LIMIT, holds).await;
+}
 
 pub(crate) fn runtime() -> Runtime {
     tokio::runtime::Builder::new_current_thread()
@@ -211,13 +218,8 @@ impl Node {
 
     /// Waits until the state is as wanted.
     pub(crate) async fn until(&self, wanted: impl Fn(&stream_router::p2p::NetworkSnapshot) -> bool) {
-        let waiting = async {
-            while !wanted(&self.handle.snapshot()) {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-        };
-        let met = timeout(LIMIT, waiting).await;
-        assert!(met.is_ok(), "never came to be; now {:?}", self.handle.snapshot());
+        let what = fmt::from_fn(|f| write!(f, "the state is as wanted; it is {:?}", self.handle.snapshot()));
+        until(what, || wanted(&self.handle.snapshot())).await;
     }
 
     pub(crate) async fn stop(self) {

@@ -1,17 +1,21 @@
 //! Streams that end in memory, and packets that say where they belong.
 #![allow(dead_code, reason = "each test uses its part")]
 
+#[path = "wait.rs"]
+pub(crate) mod wait;
+
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, Waker};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use std::{future, io};
 
 use etherparse::PacketBuilder;
 use futures::AsyncWrite;
 use futures::future::BoxFuture;
+
 use stream_router::receive::Decoder;
 use stream_router::{Answer, DiscoveryError, PeerDiscovery, PeerId, PoolError, StreamPool};
 
@@ -225,10 +229,6 @@ pub(crate) fn by_flow(received: &[Received]) -> HashMap<(PeerId, u16), Vec<u32>>
 }
 
 /// Waits until `done`, which nothing but progress decides.
-pub(crate) async fn until(what: &str, mut done: impl FnMut() -> bool) {
-    let deadline = Instant::now() + LIMIT;
-    while !done() {
-        assert!(Instant::now() < deadline, "{what}: not within {LIMIT:?}");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+pub(crate) async fn until(what: &str, done: impl FnMut() -> bool) {
+    wait::until(what, LIMIT, done).await;
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::Signal;
+
 use xtask::lab::Namespace;
 use xtask::lab::process::{signal, until, wait};
 

@@ -6,13 +6,13 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use xtask::lab::process::text;
-use xtask::lab::unique_device;
 
 use super::daemon::Daemon;
 use super::{INNER, each_side};
 use crate::bench::installs::InstalledProgram;
 use crate::bench::underlay::{HostPair, OUTER};
+use xtask::lab::process::text;
+use xtask::lab::unique_device;
 
 const LIMIT: Duration = Duration::from_secs(20);
 

@@ -4,9 +4,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Result;
-use xtask::lab::{Node, PairPlan, mount_bpffs};
 
 use crate::bench::underlay::HostPair;
+use xtask::lab::{Node, PairPlan, mount_bpffs};
 
 const CONNECT_LIMIT: Duration = Duration::from_secs(15);
 

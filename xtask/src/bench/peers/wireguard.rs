@@ -5,12 +5,12 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use xtask::lab::{Namespace, WIREGUARD_SOCKETS, unique_device};
 
 use super::daemon::Daemon;
 use super::{INNER, each_side};
 use crate::bench::installs::InstalledProgram;
 use crate::bench::underlay::{HostPair, OUTER};
+use xtask::lab::{Namespace, WIREGUARD_SOCKETS, unique_device};
 
 /// Key pairs of the two hosts, private and public; they protect a test network only.
 const KEYS: [(&str, &str); 2] = [

@@ -2,14 +2,13 @@
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
-use libp2p::PeerId;
-use router_common::flow_key::FAMILY_V4;
-use router_common::frame::VnetHeader;
-use router_common::packet::{Parsed, parse, protocol};
 use serde::Serialize;
 
 use crate::cli::units::short_id;
 use crate::control::{CapturedPacket, IpProtocol};
+use router_common::flow_key::FAMILY_V4;
+use router_common::frame::VnetHeader;
+use router_common::packet::{Parsed, parse, protocol};
 
 const NS_PER_S: u64 = 1_000_000_000;
 
@@ -120,11 +119,6 @@ fn endpoint(address: IpAddr, port: Option<u16>) -> String {
     }
 }
 
-/// Returns the id of a peer from its bytes, in the form that people use.
-fn peer_text(bytes: &[u8]) -> Option<String> {
-    PeerId::from_bytes(bytes).ok().map(|peer| peer.to_string())
-}
-
 /// Packets that the super-packet becomes on a wire.
 fn n_segments(packet: &CapturedPacket<'_>) -> u32 {
     let VnetHeader {
@@ -163,6 +157,8 @@ fn time_of_day(time_ns: u64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use libp2p::PeerId;
+
     use super::*;
     use crate::control::CaptureDirection;
 

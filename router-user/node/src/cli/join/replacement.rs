@@ -140,9 +140,8 @@ fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Replac
 mod tests {
     use std::os::unix::fs::symlink;
 
-    use xtask::lab::ScratchDir;
-
     use super::*;
+    use xtask::lab::ScratchDir;
 
     fn scratch(text: &str) -> (ScratchDir, PathBuf) {
         let directory = ScratchDir::unique("replacement").unwrap();

@@ -68,9 +68,8 @@ fn give_back() {
 mod tests {
     use std::fs;
 
-    use xtask::lab::{ScratchDir, Terminal};
-
     use super::*;
+    use xtask::lab::{ScratchDir, Terminal};
 
     #[test]
     fn a_panic_gives_the_terminal_back_before_it_is_told() {

@@ -4,10 +4,10 @@ use pcap_file::pcapng::blocks::enhanced_packet::{EnhancedPacketBlock, EnhancedPa
 use pcap_file::pcapng::blocks::interface_statistics::{InterfaceStatisticsBlock, InterfaceStatisticsOption};
 use pcap_file::pcapng::blocks::opt_common::CommonOption;
 use pcap_file::pcapng::{Block, PcapNgParseError, PcapNgParser};
-use router_common::frame::{MAX_PACKET_LEN, VnetHeader};
-use stream_router_engine::causes::with_sources;
 
 use super::packet::{CaptureDirection, CapturedPacket, OFFLOAD_COMMENT, PEER_COMMENT, parse_offload};
+use router_common::frame::{MAX_PACKET_LEN, VnetHeader};
+use stream_router_engine::causes::with_sources;
 
 /// More than the header of a block, its options and what describes a capture need.
 const MAX_BLOCK_OVERHEAD: usize = 4096;

@@ -13,9 +13,9 @@ use pcap_file::pcapng::blocks::opt_common::CommonOption;
 use pcap_file::pcapng::blocks::section_header::{SectionHeaderBlock, SectionHeaderOption};
 use pcap_file::pcapng::{PcapNgBlock, PcapNgWriter};
 use pcap_file::{DataLink, Endianness};
-use router_common::frame::VnetHeader;
 
 use super::packet::{CapturedPacket, PEER_COMMENT, offload_comment};
+use router_common::frame::VnetHeader;
 use stream_router_engine::checksum::finish_partial;
 
 /// The one interface of a capture.

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use libp2p::PeerId;
+
 use router_common::frame::VnetHeader;
 
 /// Which way a packet goes.

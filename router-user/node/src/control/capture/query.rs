@@ -4,9 +4,9 @@ use std::fmt;
 use std::str::FromStr;
 
 use form_urlencoded::Serializer;
-use router_common::frame::MAX_PACKET_LEN;
 
 use super::packet::CaptureDirection;
+use router_common::frame::MAX_PACKET_LEN;
 use stream_router_engine::capture_filter::CaptureFilter;
 
 /// Most bytes of each packet: all of it.

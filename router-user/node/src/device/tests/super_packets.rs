@@ -4,10 +4,10 @@ use std::io::Read;
 use std::net::TcpListener;
 
 use nix::sys::time::{TimeVal, TimeValLike};
-use router_common::frame::FrameHeader;
-use router_common::packet::parse;
 
 use super::*;
+use router_common::frame::FrameHeader;
+use router_common::packet::parse;
 use stream_router_engine::coalesce::{CoalescedPacket, Coalescer};
 use stream_router_engine::framing::Decoder;
 

@@ -3,12 +3,12 @@
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 use libp2p::PeerId;
-use router_common::frame::VnetHeader;
-use router_common::packet::Parsed;
 use tokio::sync::mpsc;
 
 use super::PacketView;
 use crate::control::{CaptureDirection, CaptureDirections, CaptureQuery, CapturedPacket};
+use router_common::frame::VnetHeader;
+use router_common::packet::Parsed;
 use stream_router_engine::capture_filter::{CaptureFilter, FilterInput};
 
 /// Most bytes that wait for a client, with what is known of each packet.

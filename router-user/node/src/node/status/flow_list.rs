@@ -4,12 +4,11 @@ use std::cmp::Ordering;
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
+use super::parts::{StatusParts, failed};
+use crate::control::{Flow, FlowList, FlowQuery, FlowSort, IpProtocol, SourceError};
 use router_common::conn::Conn;
 use router_common::flow_key::{FAMILY_V4, FlowKey};
 use router_common::peer::NO_PEER;
-
-use super::parts::{StatusParts, failed};
-use crate::control::{Flow, FlowList, FlowQuery, FlowSort, IpProtocol, SourceError};
 use stream_router_engine::flow_cache::Tick;
 
 /// Reads the whole table once, and keeps no more than twice the flows that are asked for.

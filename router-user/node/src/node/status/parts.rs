@@ -2,15 +2,14 @@
 
 use std::sync::Arc;
 
-use stream_router::p2p::NetworkHandle;
-use stream_router_engine::route_table::PeerIndex;
-
 use crate::control::{GatewayStatus, SourceError};
 use crate::kernel::{Kernel, KernelError, SocketDrops};
 use crate::node::data_path::DataPath;
 use crate::node::data_thread::Runtimes;
 use crate::node::peers::{Peer, PeerTable};
 use crate::node::worker_pool::WorkerBoard;
+use stream_router::p2p::NetworkHandle;
+use stream_router_engine::route_table::PeerIndex;
 
 /// The parts of the node that know what an operator asks for.
 pub(in crate::node) struct StatusParts {

@@ -4,13 +4,13 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use stream_router_engine::batch::Batch;
-use stream_router_engine::flow_class::{BucketIndex, FlowClass};
-use stream_router_engine::queue::QueueLimits;
 use tokio::task::JoinHandle;
 
 use super::*;
 use crate::egress::lanes::PeerLanes;
+use stream_router_engine::batch::Batch;
+use stream_router_engine::flow_class::{BucketIndex, FlowClass};
+use stream_router_engine::queue::QueueLimits;
 
 const LIMITS: QueueLimits = QueueLimits {
     pressure_at: 512 * 1024,

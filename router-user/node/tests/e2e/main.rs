@@ -1,0 +1,22 @@
+//! The node end to end: real processes in network namespaces that each test makes for itself. Needs root.
+
+mod capture;
+mod commands;
+mod discovery;
+mod doctor;
+mod gateway;
+mod hostile;
+mod http;
+mod join;
+mod lifecycle;
+mod metrics;
+mod order;
+mod package;
+mod peers;
+mod reload;
+mod service;
+mod streams;
+mod support;
+mod top;
+mod traffic;
+mod workers;

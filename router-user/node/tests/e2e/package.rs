@@ -1,0 +1,275 @@
+//! The package on a system that has nothing else: it installs, its service carries packets without root, and it goes.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use nix::sys::signal::Signal;
+use serde_json::Value;
+
+use crate::support::service_manager::ServiceManager;
+use crate::support::unit::Unit;
+use crate::support::{NODE, machine};
+use xtask::dist::{self, PackagePlan, Packages, Packing, Version};
+use xtask::lab::probe::PingPlan;
+use xtask::lab::process::{output, signal, text, wait};
+use xtask::lab::{CleanRoot, Namespace, ScratchDir, link};
+
+const LIMIT: Duration = Duration::from_secs(30);
+const CONFIG: &str = "etc/stream-router.toml";
+/// What dpkg and the programs that make users keep of what was, and what ends with the system.
+const KEPT: &[&str] = &[
+    "etc/.pwd.lock",
+    "etc/group-",
+    "etc/gshadow",
+    "etc/passwd-",
+    "etc/shadow",
+    "etc/subgid",
+    "etc/subuid",
+    "run/",
+    "var/lib/dpkg/",
+    "var/log/",
+];
+
+#[test]
+fn an_installed_package_runs_as_its_unit_says_and_leaves_nothing() {
+    let _machine = machine::shared();
+    let scratch = ScratchDir::unique("package").unwrap();
+    let packages = package(&scratch.path().join("dist")).unwrap();
+    let root = CleanRoot::for_package(&packages.deb).unwrap();
+    let before = Traces::of(&root).unwrap();
+
+    install(&root, &packages.deb).unwrap();
+    let unit = Unit::installed(&root).unwrap();
+    assert_eq!(
+        unit.value("RestartPreventExitStatus").unwrap(),
+        code_of_wrong_configuration(&root).unwrap(),
+        "a node with a wrong configuration is not started again and again"
+    );
+    let roots = [root.twin().unwrap(), root];
+    let peer_ids = roots.each_ref().map(|root| {
+        let printed = root.run(&["stream-router", "keygen"]).unwrap();
+        printed.trim().to_owned()
+    });
+    configure(&roots[0], 1, &peer_ids[1]).unwrap();
+    configure(&roots[1], 2, &peer_ids[0]).unwrap();
+    let hosts = [Namespace::unique("a").unwrap(), Namespace::unique("b").unwrap()];
+    link(
+        (&hosts[0], "u0", &["192.0.2.1/24"]),
+        (&hosts[1], "u0", &["192.0.2.2/24"]),
+    )
+    .unwrap();
+    let mut nodes = [0, 1].map(|side: usize| {
+        let log = scratch.path().join(format!("{side}.log"));
+        Running::start(&unit, &roots[side], &hosts[side], log).unwrap()
+    });
+
+    for node in &nodes {
+        node.hear("STATUS=1 of 1 peers connected").unwrap();
+    }
+    for (host, peer) in [(&hosts[0], "10.42.0.2"), (&hosts[1], "fd42::1")] {
+        let ping = PingPlan::new(peer.parse().unwrap()).run(host).unwrap();
+        assert_eq!(ping.n_lost(), 0, "{peer}");
+    }
+    let given = unit.value("AmbientCapabilities").unwrap();
+    let held = Privileges::of(&nodes[0].process).unwrap();
+    assert!(
+        !held.uids.split_whitespace().any(|uid| uid == "0"),
+        "{}",
+        held.uids
+    );
+    assert_eq!(held.effective, held.bounding);
+    assert_eq!(
+        held.effective.count_ones() as usize,
+        given.split_whitespace().count()
+    );
+    let status = roots[0].run(&["stream-router", "status", "--json"]).unwrap();
+    let status: Value = serde_json::from_str(&status).unwrap();
+    assert_eq!(status["pins"], "/sys/fs/bpf/stream-router/sr0", "{status}");
+    for node in &mut nodes {
+        signal(&node.process, Signal::SIGTERM).unwrap();
+        node.hear("STOPPING=1").unwrap();
+        assert!(wait(&mut node.process, LIMIT).unwrap().success());
+    }
+
+    roots[1].run(&["dpkg", "--purge", "stream-router"]).unwrap();
+    let after = Traces::of(&roots[1]).unwrap();
+    let left: Vec<_> = after.files.difference(&before.files).collect();
+    assert_eq!(left, Vec::<&String>::new());
+    assert_eq!(after.users, before.users);
+}
+
+#[test]
+fn packages_are_the_same_each_time_and_have_the_same_files() {
+    let _machine = machine::shared();
+    let scratch = ScratchDir::unique("packages").unwrap();
+    let [first, second] = ["first", "second"].map(|name| package(&scratch.path().join(name)).unwrap());
+
+    for (one, other) in [(&first.deb, &second.deb), (&first.tarball, &second.tarball)] {
+        assert_eq!(one.file_name(), other.file_name());
+        assert!(
+            fs::read(one).unwrap() == fs::read(other).unwrap(),
+            "{}",
+            one.display()
+        );
+    }
+    let of_deb = text(Command::new("dpkg-deb").arg("--contents").arg(&first.deb), LIMIT).unwrap();
+    let of_deb: BTreeSet<&str> = of_deb
+        .lines()
+        .filter_map(|line| line.split_once("./"))
+        .map(|(_, path)| path)
+        .collect();
+    let of_tarball = text(Command::new("tar").arg("-tzf").arg(&first.tarball), LIMIT).unwrap();
+    let of_tarball = of_tarball
+        .lines()
+        .filter_map(|line| line.split_once('/'))
+        .map(|(_, path)| path);
+    let mut of_tarball: BTreeSet<&str> = of_tarball.collect();
+    for licence in ["LICENSE-APACHE", "LICENSE-MIT"] {
+        let place = format!("usr/share/doc/stream-router/{licence}");
+        assert!(of_tarball.remove(&*place), "{licence}");
+    }
+    assert_eq!(of_tarball, of_deb);
+    for file in [
+        "etc/stream-router.toml",
+        "usr/bin/stream-router",
+        "usr/lib/systemd/system/stream-router.service",
+        "usr/lib/sysusers.d/stream-router.conf",
+        "usr/lib/tmpfiles.d/stream-router.conf",
+        "usr/share/bash-completion/completions/stream-router",
+        "usr/share/doc/stream-router/THIRD-PARTY.gz",
+        "usr/share/doc/stream-router/copyright",
+        "usr/share/man/man1/stream-router-run.1.gz",
+        "usr/share/man/man1/stream-router.1.gz",
+        "usr/share/man/man5/stream-router.toml.5.gz",
+        "usr/share/stream-router/alerts.yml",
+        "usr/share/stream-router/grafana-dashboard.json",
+    ] {
+        assert!(of_deb.contains(file), "{file} is not among {of_deb:?}");
+    }
+}
+
+fn package(out: &Path) -> Result<Packages> {
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2);
+    dist::package(&PackagePlan {
+        workspace: workspace.context("the package is in a workspace")?,
+        binary: Path::new(NODE),
+        out,
+        version: &Version::new("0.1.0+test", 1_790_000_000),
+        packing: Packing::Fast,
+    })
+}
+
+fn install(root: &CleanRoot, deb: &Path) -> Result<()> {
+    let inside = root.path().join("tmp/stream-router.deb");
+    fs::copy(deb, &inside)?;
+    root.run(&["dpkg", "--install", "/tmp/stream-router.deb"])?;
+    Ok(fs::remove_file(inside)?)
+}
+
+/// The configuration that was installed, with another address and one peer.
+fn configure(root: &CleanRoot, number: u8, peer_id: &str) -> Result<()> {
+    let path = root.path().join(CONFIG);
+    let installed = fs::read_to_string(&path)?;
+    let addresses = r#"addresses = ["10.42.0.1/24", "fd42::1/64"]"#;
+    ensure!(installed.contains(addresses), "{installed}");
+    let own = format!(r#"addresses = ["10.42.0.{number}/24", "fd42::{number}/64"]"#);
+    let other = 3 - number;
+    let peer = format!(
+        "\n[[peer]]\nid = {peer_id:?}\naddresses = [\"/ip4/192.0.2.{other}/tcp/4001\"]\n\
+         allowed_ips = [\"10.42.0.{other}/32\", \"fd42::{other}/128\"]\n"
+    );
+    fs::remove_file(&path)?;
+    fs::write(&path, installed.replace(addresses, &own) + &peer)?;
+    root.run(&["stream-router", "check", "--config", "/etc/stream-router.toml"])?;
+    Ok(())
+}
+
+/// The exit code of a node that cannot start for its configuration.
+fn code_of_wrong_configuration(root: &CleanRoot) -> Result<String> {
+    let wrong = root.path().join("tmp/wrong.toml");
+    fs::write(&wrong, "[device]\naddresses = 7\n")?;
+    let mut command = Command::new("chroot");
+    command.arg(root.path());
+    command.args(["stream-router", "run", "--config", "/tmp/wrong.toml"]);
+    let ended = output(&mut command, LIMIT)?.status;
+    fs::remove_file(wrong)?;
+    Ok(ended.code().context("it ended by itself")?.to_string())
+}
+
+/// Fields of the kernel's view of a process.
+struct Privileges {
+    uids: String,
+    effective: u64,
+    bounding: u64,
+}
+
+impl Privileges {
+    fn of(process: &Child) -> Result<Self> {
+        let status = fs::read_to_string(format!("/proc/{}/status", process.id()))?;
+        let field = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name));
+            line.map(|value| value.trim().to_owned())
+                .with_context(|| format!("no {name} in {status}"))
+        };
+        Ok(Self {
+            uids: field("Uid:")?,
+            effective: u64::from_str_radix(&field("CapEff:")?, 16)?,
+            bounding: u64::from_str_radix(&field("CapBnd:")?, 16)?,
+        })
+    }
+}
+
+/// A node that runs as the unit says.
+struct Running {
+    process: Child,
+    manager: ServiceManager,
+    log: PathBuf,
+}
+
+impl Running {
+    fn start(unit: &Unit, root: &CleanRoot, host: &Namespace, log: PathBuf) -> Result<Self> {
+        unit.make_directories(root)?;
+        let manager = ServiceManager::listen(&root.path().join("run/notify"))?;
+        let process = unit.start(root, host, &log)?;
+        Ok(Self {
+            process,
+            manager,
+            log,
+        })
+    }
+
+    fn hear(&self, line: &str) -> Result<String> {
+        let heard = self.manager.wait_for(line, LIMIT);
+        heard.with_context(|| fs::read_to_string(&self.log).unwrap_or_default())
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It has ended, unless the test failed.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// What a package may leave.
+struct Traces {
+    files: BTreeSet<String>,
+    users: [String; 2],
+}
+
+impl Traces {
+    fn of(root: &CleanRoot) -> Result<Self> {
+        let kept = |path: &String| KEPT.iter().any(|prefix| path.starts_with(prefix));
+        let files = root.files()?.into_iter().filter(|path| !kept(path));
+        let read = |file: &str| fs::read_to_string(root.path().join(file));
+        Ok(Self {
+            files: files.collect(),
+            users: [read("etc/passwd")?, read("etc/group")?],
+        })
+    }
+}

@@ -1,0 +1,16 @@
+//! The programs in the kernel, packet by packet: verdicts, counters, records, flows. Loads eBPF programs, so it
+//! needs root.
+#![expect(clippy::unwrap_used, reason = "helpers fail as tests do")]
+
+mod bench;
+mod captures;
+mod connections;
+mod device;
+mod gateway;
+mod gateway_bench;
+mod offload;
+mod packet_socket;
+mod packets;
+mod refusals;
+mod rings;
+mod sockets;
