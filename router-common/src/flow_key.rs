@@ -1,8 +1,10 @@
 //! The key of a flow.
 
-/// Address family of a flow, as in the first nibble of its packets.
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// Family of an IPv4 flow, as in the first nibble of its packets.
 pub const FAMILY_V4: u8 = 4;
-/// See [`FAMILY_V4`].
+/// Family of an IPv6 flow, as in the first nibble of its packets.
 pub const FAMILY_V6: u8 = 6;
 
 /// What makes packets one flow: protocol, addresses and ports, where the packet has them.
@@ -14,7 +16,7 @@ pub const FAMILY_V6: u8 = 6;
 pub struct FlowKey {
     /// Source address; IPv4 as `::ffff:a.b.c.d`.
     pub source: [u8; 16],
-    /// Destination address, likewise.
+    /// Destination address; IPv4 as `::ffff:a.b.c.d`.
     pub destination: [u8; 16],
     /// Source port, or echo identifier, in network order; 0 without ports.
     pub source_port_be: [u8; 2],
@@ -29,3 +31,79 @@ pub struct FlowKey {
 }
 
 const _: () = assert!(size_of::<FlowKey>() == 40);
+
+impl FlowKey {
+    /// Returns the source address.
+    pub fn source_addr(&self) -> IpAddr {
+        self.address(self.source)
+    }
+
+    /// Returns the destination address.
+    pub fn destination_addr(&self) -> IpAddr {
+        self.address(self.destination)
+    }
+
+    /// Returns whether the destination is a group of hosts, or none that is in use.
+    #[inline(always)]
+    pub fn is_multicast(&self) -> bool {
+        if self.family == FAMILY_V4 {
+            self.destination[12] >= 224
+        } else {
+            self.destination[0] == 0xff
+        }
+    }
+
+    /// Returns whether the source is one host that a router may forward packets of (RFC 1812, 5.3.7; RFC 4291).
+    #[inline(always)]
+    pub fn has_host_source(&self) -> bool {
+        let source = &self.source;
+        if self.family == FAMILY_V4 {
+            !matches!(source[12], 0 | 127 | 224..)
+        } else {
+            // ::/96 holds the unspecified and the loopback address; the rest of it is out of use since RFC 4291.
+            let reserved = source[0] == 0xff || source[..12] == [0; 12];
+            !reserved && !is_link_local(source)
+        }
+    }
+
+    /// Returns whether the destination is of one link (RFC 4291).
+    #[inline(always)]
+    pub fn has_link_local_destination(&self) -> bool {
+        is_link_local(&self.destination)
+    }
+
+    // The family decides and not the mapped form, which an IPv6 packet may have too.
+    fn address(&self, bytes: [u8; 16]) -> IpAddr {
+        match bytes {
+            [.., a, b, c, d] if self.family == FAMILY_V4 => Ipv4Addr::new(a, b, c, d).into(),
+            bytes => Ipv6Addr::from(bytes).into(),
+        }
+    }
+}
+
+#[inline(always)]
+fn is_link_local(address: &[u8; 16]) -> bool {
+    address[0] == 0xfe && address[1] & 0xc0 == 0x80
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MAPPED: [u8; 16] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 10, 0, 0, 1];
+
+    #[test]
+    fn an_address_is_of_the_family_of_its_packet() {
+        let key = |family| FlowKey {
+            source: MAPPED,
+            destination: MAPPED,
+            family,
+            ..FlowKey::default()
+        };
+        assert_eq!(key(FAMILY_V4).source_addr(), IpAddr::from([10, 0, 0, 1]));
+        assert_eq!(
+            key(FAMILY_V6).destination_addr(),
+            IpAddr::from(Ipv6Addr::from(MAPPED))
+        );
+    }
+}

@@ -1,7 +1,11 @@
 //! The contract between the eBPF programs and user space: layouts, the parser, the flow hash, names.
 //!
-//! Everything here is the same code on both sides of the kernel boundary.
+//! Everything here is the same code on both sides of the kernel boundary. Frames and records are laid out as the CPU has
+//! them, so it has to be a little-endian one.
 #![cfg_attr(not(any(test, feature = "user")), no_std)]
+
+#[cfg(target_endian = "big")]
+compile_error!("the layouts that nodes exchange are little-endian: build for a little-endian target");
 
 pub mod conn;
 pub mod flow_hash;
@@ -9,6 +13,7 @@ pub mod flow_key;
 pub mod frame;
 pub mod gateway;
 pub mod names;
+pub mod offload;
 pub mod packet;
 pub mod peer;
 #[cfg(feature = "aya")]
@@ -17,7 +22,8 @@ pub mod reason;
 pub mod record;
 pub mod settings;
 pub mod slots;
+pub mod verdict;
 pub mod wake;
 
 /// Version of every layout in this crate; the object carries it and user space refuses another.
-pub const ABI_VERSION: u32 = 3;
+pub const ABI_VERSION: u32 = 4;

@@ -1,94 +1,85 @@
 //! Every way out of an eBPF program, by name; each is a per-CPU counter.
 
-/// Why a packet left the program where it did.
+/// Says what a counter's growth means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u32)]
-pub enum Reason {
-    /// Given to a worker.
-    Captured = 0,
-    /// Left alone: neither IPv4 nor IPv6.
-    NotIp,
-    /// Left alone: a multicast or broadcast destination that no peer has.
-    Multicast,
-    /// Refused: a header is cut short.
-    Truncated,
-    /// Refused: a header length is impossible.
-    BadHeaderLength,
-    /// Refused: the length in the IP header is not the packet's.
-    BadTotalLength,
-    /// Refused: more extension headers than the parser follows.
-    TooManyHeaders,
-    /// Left to the device: longer than a record may be.
-    TooLarge,
-    /// Refused: the worker's ring is full; the sender is told.
-    RingFull,
-    /// Refused: the peer's queue is full; the sender is told.
-    PeerPressure,
-    /// Refused: the worker of the flow has no ring.
-    NoRing,
-    /// Refused: the packet's bytes could not be copied.
-    CopyFailed,
-    /// Left to the gateway's host: a header is cut short, impossible, or says another length than the frame holds.
-    PassedMalformed,
-    /// Left to the gateway's host: for another hardware address, or for a destination that no peer has.
-    PassedNotOurs,
-    /// Left to the gateway's host: the source is a peer's, or no host's at all.
-    PassedSource,
-    /// Left to the gateway's host: IPv4 options, or IPv6 options for every hop.
-    PassedOptions,
-    /// Left to the gateway's host: no hops left; it tells the sender.
-    PassedTtl,
-    /// Left to the gateway's host: longer than the device's MTU; it tells the sender or cuts the packet.
-    PassedTooBig,
+pub enum ReasonKind {
+    /// Something happened; nothing was lost.
+    Event,
+    /// A packet went nowhere.
+    Drop,
+}
+
+/// Makes an enum of counters from the one table of their names, kinds and meanings.
+///
+/// The variants are numbered from 0 in the order of the table, which is the order of the counters in a map or an array.
+#[macro_export]
+macro_rules! counters {
+    (
+        $(#[$attribute:meta])*
+        $visibility:vis enum $Counter:ident {
+            $($variant:ident => ($name:literal, $kind:ident, $meaning:literal);)+
+        }
+    ) => {
+        $(#[$attribute])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[repr(u32)]
+        $visibility enum $Counter {
+            $(#[doc = $meaning] $variant,)+
+        }
+
+        impl $Counter {
+            /// Every counter, in order.
+            $visibility const ALL: [Self; [$(Self::$variant),+].len()] = [$(Self::$variant),+];
+
+            /// Returns the name by which commands and metrics show the counter.
+            $visibility const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $name,)+
+                }
+            }
+
+            /// Returns whether a packet was lost each time that the counter grew.
+            $visibility const fn kind(self) -> $crate::reason::ReasonKind {
+                match self {
+                    $(Self::$variant => $crate::reason::ReasonKind::$kind,)+
+                }
+            }
+
+            /// Returns what the counter counts, as the documents say it too.
+            $visibility const fn meaning(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $meaning,)+
+                }
+            }
+        }
+    };
+}
+
+counters! {
+    /// Why a packet left a program where it did.
+    pub enum Reason {
+        Captured => ("captured", Event, "packets given to a worker; a super-packet is one");
+        NotIp => ("not_ip", Event, "packets left to the device or the gateway's host: neither IPv4 nor IPv6, or behind a third VLAN tag");
+        Multicast => ("multicast", Event, "packets left to the device or the gateway's host: multicast or broadcast");
+        Truncated => ("truncated", Drop, "packets refused: a header is cut short");
+        BadHeaderLength => ("bad_header_length", Drop, "packets refused: a header length is impossible");
+        BadTotalLength => ("bad_total_length", Drop, "packets refused: the length in the IP header is not the packet's");
+        TooManyHeaders => ("too_many_headers", Drop, "packets refused: more extension headers than the parser follows");
+        TooLarge => ("too_large", Event, "packets left to the device: longer than 65,535 bytes");
+        RingFull => ("ring_full", Drop, "packets refused: the worker is behind; the sending TCP is told and sends again");
+        PeerPressure => ("peer_pressure", Drop, "packets refused: the peer's queue is full; the sending TCP is told and sends again");
+        NoRing => ("no_ring", Drop, "packets refused: the flow's worker has no ring");
+        CopyFailed => ("copy_failed", Drop, "packets refused: the kernel did not copy them");
+        PassedMalformed => ("passed_malformed", Event, "packets left to the gateway's host: a header or length is wrong");
+        PassedNotOurs => ("passed_not_ours", Event, "packets left to the gateway's host: for itself, another machine, or a network that no peer has");
+        PassedSource => ("passed_source", Event, "packets left to the gateway's host: the source address is a peer's, or none that can be forwarded");
+        PassedOptions => ("passed_options", Event, "packets left to the gateway's host: IPv4 options, or IPv6 options for every hop");
+        PassedTtl => ("passed_ttl", Event, "packets left to the gateway's host: their last hop; it tells the sender if it forwards");
+        PassedTooBig => ("passed_too_big", Event, "packets left to the gateway's host: longer than `device.mtu`; it tells the sender if it forwards");
+    }
 }
 
 impl Reason {
-    /// How many there are.
-    pub const COUNT: u32 = 18;
-
-    /// Every reason, in the order of its counters.
-    pub const ALL: [Self; Self::COUNT as usize] = [
-        Self::Captured,
-        Self::NotIp,
-        Self::Multicast,
-        Self::Truncated,
-        Self::BadHeaderLength,
-        Self::BadTotalLength,
-        Self::TooManyHeaders,
-        Self::TooLarge,
-        Self::RingFull,
-        Self::PeerPressure,
-        Self::NoRing,
-        Self::CopyFailed,
-        Self::PassedMalformed,
-        Self::PassedNotOurs,
-        Self::PassedSource,
-        Self::PassedOptions,
-        Self::PassedTtl,
-        Self::PassedTooBig,
-    ];
-
-    /// Name in `status`.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Captured => "captured",
-            Self::NotIp => "not_ip",
-            Self::Multicast => "multicast",
-            Self::Truncated => "truncated",
-            Self::BadHeaderLength => "bad_header_length",
-            Self::BadTotalLength => "bad_total_length",
-            Self::TooManyHeaders => "too_many_headers",
-            Self::TooLarge => "too_large",
-            Self::RingFull => "ring_full",
-            Self::PeerPressure => "peer_pressure",
-            Self::NoRing => "no_ring",
-            Self::CopyFailed => "copy_failed",
-            Self::PassedMalformed => "passed_malformed",
-            Self::PassedNotOurs => "passed_not_ours",
-            Self::PassedSource => "passed_source",
-            Self::PassedOptions => "passed_options",
-            Self::PassedTtl => "passed_ttl",
-            Self::PassedTooBig => "passed_too_big",
-        }
-    }
+    /// How many reasons there are.
+    pub const COUNT: u32 = Self::ALL.len() as u32;
 }

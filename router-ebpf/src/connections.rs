@@ -14,7 +14,7 @@ use crate::maps::{CONNECTIONS, PEERS, SETTINGS, SLOTS};
 
 /// What a packet needs of its flow's entry.
 #[derive(Clone, Copy)]
-pub(crate) struct Lane {
+pub(crate) struct FlowView {
     pub(crate) worker: u32,
     pub(crate) peer: u32,
     pub(crate) flow_hash: u32,
@@ -22,14 +22,14 @@ pub(crate) struct Lane {
 
 /// Finds the flow's entry, or makes one, and counts the packet in it.
 #[inline(always)]
-pub(crate) fn lane(key: &FlowKey, len: u32) -> Option<Lane> {
+pub(crate) fn entry(key: &FlowKey, len: u32) -> Option<FlowView> {
     // SAFETY: the helper takes nothing and gives a number.
     let now_ns = unsafe { bpf_ktime_get_coarse_ns() };
     let settings = SETTINGS.get(0)?;
     // Read before any peer is looked up: user space raises it once the table is as it is to be.
     let peers_version = settings.peers_version;
-    if let Some(lane) = touch(key, len, now_ns, settings.conn_ttl_ns, peers_version) {
-        return Some(lane);
+    if let Some(view) = touch(key, len, now_ns, settings.conn_ttl_ns, peers_version) {
+        return Some(view);
     }
     let hash = flow_hash(&settings.hash_key, key);
     let fresh = Conn {
@@ -44,11 +44,11 @@ pub(crate) fn lane(key: &FlowKey, len: u32) -> Option<Lane> {
     };
     if CONNECTIONS.insert(key, fresh, BPF_NOEXIST.into()).is_err() {
         // Another CPU was first: its entry counts. Only a table without room leaves us without one.
-        if let Some(lane) = touch(key, len, now_ns, u64::MAX, peers_version) {
-            return Some(lane);
+        if let Some(view) = touch(key, len, now_ns, u64::MAX, peers_version) {
+            return Some(view);
         }
     }
-    Some(Lane {
+    Some(FlowView {
         worker: fresh.worker,
         peer: fresh.peer,
         flow_hash: hash,
@@ -64,7 +64,7 @@ fn peer_of(key: &FlowKey) -> u32 {
 }
 
 #[inline(always)]
-fn touch(key: &FlowKey, len: u32, now_ns: u64, ttl_ns: u64, peers_version: u32) -> Option<Lane> {
+fn touch(key: &FlowKey, len: u32, now_ns: u64, ttl_ns: u64, peers_version: u32) -> Option<FlowView> {
     let conn = CONNECTIONS.get_ptr_mut(key)?;
     // SAFETY: entries of an LRU map stay readable and writable for the run of the program; two CPUs may count at
     // once and lose a count, never more.
@@ -81,7 +81,7 @@ fn touch(key: &FlowKey, len: u32, now_ns: u64, ttl_ns: u64, peers_version: u32) 
     conn.last_seen_ns = now_ns;
     conn.packets += 1;
     conn.bytes += u64::from(len);
-    Some(Lane {
+    Some(FlowView {
         worker: conn.worker,
         peer: conn.peer,
         flow_hash: conn.flow_hash,

@@ -43,19 +43,23 @@ fn deliver_small(
     record: &RecordHeader,
     len: u32,
 ) -> Reason {
-    // SAFETY: the record has room for the header and for every length below SMALL; it is submitted or discarded.
-    unsafe {
-        let room = bpf_ringbuf_reserve(ring, u64::from(HEADER + SMALL), 0).cast::<u8>();
-        if room.is_null() {
-            return Reason::RingFull;
-        }
-        room.cast::<RecordHeader>().write_unaligned(*record);
-        if !packet.copy(0, room.add(HEADER as usize), bounded(len)) {
-            bpf_ringbuf_discard(room.cast(), u64::from(BPF_RB_NO_WAKEUP));
-            return Reason::CopyFailed;
-        }
-        bpf_ringbuf_submit(room.cast(), wake_flags(worker));
+    // SAFETY: `ring` is a ring buffer of the map; the record is submitted or discarded on every path below.
+    let room = unsafe { bpf_ringbuf_reserve(ring, u64::from(HEADER + SMALL), 0) }.cast::<u8>();
+    if room.is_null() {
+        return Reason::RingFull;
     }
+    // SAFETY: the record begins with room for the header.
+    unsafe { room.cast::<RecordHeader>().write_unaligned(*record) };
+    // SAFETY: behind the header there is room for SMALL bytes.
+    let behind = unsafe { room.add(HEADER as usize) };
+    // SAFETY: `bounded` gives no more than SMALL.
+    if !unsafe { packet.copy(0, behind, bounded(len)) } {
+        // SAFETY: the record was reserved above and not yet given back.
+        unsafe { bpf_ringbuf_discard(room.cast(), u64::from(BPF_RB_NO_WAKEUP)) };
+        return Reason::CopyFailed;
+    }
+    // SAFETY: the record was reserved above and not yet given back.
+    unsafe { bpf_ringbuf_submit(room.cast(), wake_flags(worker)) };
     Reason::Captured
 }
 
@@ -76,40 +80,47 @@ fn deliver_exact(
     record: &RecordHeader,
     len: u32,
 ) -> Reason {
-    // SAFETY: the all-zero dynptr is its unset form; every path submits or discards it.
-    unsafe {
-        let mut room: bpf_dynptr = core::mem::zeroed();
-        if bpf_ringbuf_reserve_dynptr(ring, HEADER + len, 0, &mut room) != 0 {
-            // The verifier wants it back even so.
-            bpf_ringbuf_discard_dynptr(&mut room, u64::from(BPF_RB_NO_WAKEUP));
-            return Reason::RingFull;
-        }
-        let header = bpf_dynptr_data(&room, 0, HEADER).cast::<RecordHeader>();
-        let copied = !header.is_null() && {
-            header.write_unaligned(*record);
-            if len >= 4096 {
-                copy_slices::<4096, _>(packet, &room, len)
-            } else if len >= 512 {
-                copy_slices::<512, _>(packet, &room, len)
-            } else {
-                copy_slices::<64, _>(packet, &room, len)
-            }
-        };
-        if !copied {
-            bpf_ringbuf_discard_dynptr(&mut room, u64::from(BPF_RB_NO_WAKEUP));
-            return Reason::CopyFailed;
-        }
-        bpf_ringbuf_submit_dynptr(&mut room, wake_flags(worker));
+    // SAFETY: the all-zero dynptr is its unset form.
+    let mut room: bpf_dynptr = unsafe { core::mem::zeroed() };
+    // SAFETY: `ring` is a ring buffer of the map; the record is submitted or discarded on every path below.
+    if unsafe { bpf_ringbuf_reserve_dynptr(ring, HEADER + len, 0, &mut room) } != 0 {
+        // The verifier wants it back even so.
+        // SAFETY: the call above has set it, to nothing.
+        unsafe { bpf_ringbuf_discard_dynptr(&mut room, u64::from(BPF_RB_NO_WAKEUP)) };
+        return Reason::RingFull;
     }
+    if !fill(packet, &room, record, len) {
+        // SAFETY: the record was reserved above and not yet given back.
+        unsafe { bpf_ringbuf_discard_dynptr(&mut room, u64::from(BPF_RB_NO_WAKEUP)) };
+        return Reason::CopyFailed;
+    }
+    // SAFETY: the record was reserved above and not yet given back.
+    unsafe { bpf_ringbuf_submit_dynptr(&mut room, wake_flags(worker)) };
     Reason::Captured
 }
 
-/// Copies `len >= SLICE` bytes in slices of constant size, as the verifier wants; the last one overlaps.
-///
-/// # Safety
-/// `room` is a reserved record of `HEADER + len` bytes.
+/// Writes the header and the packet into a record of `HEADER + len` bytes.
 #[inline(always)]
-unsafe fn copy_slices<const SLICE: u32, P: Packet>(packet: &P, room: &bpf_dynptr, len: u32) -> bool {
+fn fill<P: Packet>(packet: &P, room: &bpf_dynptr, record: &RecordHeader, len: u32) -> bool {
+    // SAFETY: the helper gives HEADER bytes or null.
+    let header = unsafe { bpf_dynptr_data(room, 0, HEADER) }.cast::<RecordHeader>();
+    if header.is_null() {
+        return false;
+    }
+    // SAFETY: HEADER bytes are writable there.
+    unsafe { header.write_unaligned(*record) };
+    if len >= 4096 {
+        copy_slices::<4096, _>(packet, room, len)
+    } else if len >= 512 {
+        copy_slices::<512, _>(packet, room, len)
+    } else {
+        copy_slices::<64, _>(packet, room, len)
+    }
+}
+
+/// Copies `len >= SLICE` bytes behind the header in slices of constant size, as the verifier wants; the last one overlaps.
+#[inline(always)]
+fn copy_slices<const SLICE: u32, P: Packet>(packet: &P, room: &bpf_dynptr, len: u32) -> bool {
     let n_slices = MAX_PACKET_LEN as u32 / SLICE + 1;
     let mut offset = 0;
     let mut i = 0;
@@ -121,11 +132,9 @@ unsafe fn copy_slices<const SLICE: u32, P: Packet>(packet: &P, room: &bpf_dynptr
             offset = len - SLICE;
         }
         // SAFETY: the helper gives SLICE bytes or null.
-        let copied = unsafe {
-            let to = bpf_dynptr_data(room, HEADER + offset, SLICE).cast::<u8>();
-            !to.is_null() && packet.copy(offset, to, SLICE)
-        };
-        if !copied {
+        let to = unsafe { bpf_dynptr_data(room, HEADER + offset, SLICE) }.cast::<u8>();
+        // SAFETY: SLICE bytes are writable at `to`.
+        if to.is_null() || !unsafe { packet.copy(offset, to, SLICE) } {
             return false;
         }
         offset += SLICE;
@@ -141,8 +150,10 @@ fn wake_flags(worker: u32) -> u64 {
         return 0;
     };
     // A full barrier: the record's reservation is visible before the flag is read.
+    // SAFETY: the map gives the address of one of its entries.
+    let sleeping = unsafe { &raw mut (*flag).sleeping };
     // SAFETY: the field is aligned and only ever accessed atomically.
-    if unsafe { atomic_xchg::<u64, { AtomicOrdering::SeqCst }>(&raw mut (*flag).sleeping, 0) } != 0 {
+    if unsafe { atomic_xchg::<u64, { AtomicOrdering::SeqCst }>(sleeping, 0) } != 0 {
         u64::from(BPF_RB_FORCE_WAKEUP)
     } else {
         u64::from(BPF_RB_NO_WAKEUP)

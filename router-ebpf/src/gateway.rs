@@ -14,11 +14,25 @@ use crate::frame::Frame;
 use crate::maps::{GATEWAYS, PEERS, SETTINGS, SOCKETS};
 use crate::{deliver, steer};
 
+/// What became of a frame.
+pub(crate) enum Outcome {
+    /// A socket gets it by this action of the program.
+    Redirected { action: u32 },
+    /// It went no further, or its packet was copied into a ring.
+    Done(Reason),
+}
+
 /// Takes the packet of a frame that a router would forward to a peer; every other frame stays as it is.
-///
-/// `Ok` is the action that hands the frame to a socket; a packet in a ring has been copied, and its frame is done with.
 #[inline(always)]
-pub(crate) fn capture(frame: &Frame) -> Result<u32, Reason> {
+pub(crate) fn capture(frame: &Frame) -> Outcome {
+    match try_capture(frame) {
+        Ok(outcome) => outcome,
+        Err(reason) => Outcome::Done(reason),
+    }
+}
+
+#[inline(always)]
+fn try_capture(frame: &Frame) -> Result<Outcome, Reason> {
     let header = ethernet::parse(frame).or(Err(Reason::PassedMalformed))?;
     let family = match header.ether_type {
         ethernet::IPV4 => FAMILY_V4,
@@ -53,10 +67,13 @@ pub(crate) fn capture(frame: &Frame) -> Result<u32, Reason> {
     }
     match socket(frame, gateway, worker) {
         Some(socket) if frame.replace_head(header.len, &record) => {
-            SOCKETS.redirect(socket, 0).or(Err(Reason::NoRing))
+            let redirected = SOCKETS.redirect(socket, 0);
+            redirected
+                .map(|action| Outcome::Redirected { action })
+                .or(Err(Reason::NoRing))
         }
         Some(_) => Err(Reason::CopyFailed),
-        None => Err(deliver::deliver(&packet, worker, &record, len)),
+        None => Ok(Outcome::Done(deliver::deliver(&packet, worker, &record, len))),
     }
 }
 
@@ -74,13 +91,13 @@ fn socket(frame: &Frame, gateway: &Gateway, worker: u32) -> Option<u32> {
 
 #[inline(always)]
 fn check_route(key: &FlowKey) -> Result<(), Reason> {
-    if steer::is_multicast(key) {
+    if key.is_multicast() {
         return Err(Reason::Multicast);
     }
-    if !is_peers(&key.destination) || is_link_local(&key.destination) {
+    if !is_peers(&key.destination) || key.has_link_local_destination() {
         return Err(Reason::PassedNotOurs);
     }
-    if is_peers(&key.source) || !is_unicast_source(key) {
+    if is_peers(&key.source) || !key.has_host_source() {
         return Err(Reason::PassedSource);
     }
     Ok(())
@@ -92,22 +109,4 @@ fn is_peers(address: &[u8; 16]) -> bool {
     PEERS
         .get(&Key::new(128, *address))
         .is_some_and(|peer| *peer != NO_PEER)
-}
-
-/// Says whether a router may forward what comes from this address (RFC 1812, 5.3.7; RFC 4291).
-#[inline(always)]
-fn is_unicast_source(key: &FlowKey) -> bool {
-    let source = &key.source;
-    if key.family == FAMILY_V4 {
-        !matches!(source[12], 0 | 127 | 224..)
-    } else {
-        // ::/96 holds the unspecified and the loopback address; the rest of it has been out of use since RFC 4291.
-        let reserved = source[0] == 0xff || source[..12] == [0; 12];
-        !reserved && !is_link_local(source)
-    }
-}
-
-#[inline(always)]
-fn is_link_local(address: &[u8; 16]) -> bool {
-    address[0] == 0xfe && address[1] & 0xc0 == 0x80
 }

@@ -1,7 +1,7 @@
 //! From a packet to its worker's ring.
 
-use router_common::flow_key::{FAMILY_V4, FlowKey};
 use router_common::frame::{FrameHeader, MAX_PACKET_LEN};
+use router_common::offload::vnet_header;
 use router_common::packet::{Parsed, parse};
 use router_common::peer::{NO_PEER, PRESSURE_MIN_LEN};
 use router_common::reason::Reason;
@@ -9,9 +9,9 @@ use router_common::record::RecordHeader;
 
 use crate::maps::PRESSURE;
 use crate::packet::{Packet, Skb};
-use crate::{connections, deliver, offload};
+use crate::{connections, deliver};
 
-/// Parses the packet, finds its lane and delivers it there.
+/// Parses the packet, finds the entry of its flow and delivers it to that worker.
 #[inline(always)]
 pub(crate) fn steer(skb: &Skb) -> Reason {
     let len = skb.len();
@@ -22,7 +22,7 @@ pub(crate) fn steer(skb: &Skb) -> Reason {
         Ok(parsed) => parsed,
         Err(reason) => return reason,
     };
-    if is_multicast(&parsed.key) {
+    if parsed.key.is_multicast() {
         return Reason::Multicast;
     }
     match record(skb, &parsed, len) {
@@ -31,34 +31,24 @@ pub(crate) fn steer(skb: &Skb) -> Reason {
     }
 }
 
-/// Finds the lane of a parsed packet of `len` bytes: its worker, and what stands before the packet there.
+/// Finds the worker of a parsed packet of `len` bytes, and what stands before the packet in a record.
 #[inline(always)]
 pub(crate) fn record(packet: &impl Packet, parsed: &Parsed, len: u32) -> Result<(u32, RecordHeader), Reason> {
-    let Some(lane) = connections::lane(&parsed.key, len) else {
+    let Some(entry) = connections::entry(&parsed.key, len) else {
         return Err(Reason::NoRing);
     };
-    if lane.peer != NO_PEER
+    if entry.peer != NO_PEER
         && len > PRESSURE_MIN_LEN
-        && PRESSURE.get(lane.peer).is_some_and(|pressed| *pressed != 0)
+        && PRESSURE.get(entry.peer).is_some_and(|pressed| *pressed != 0)
     {
         return Err(Reason::PeerPressure);
     }
     let record = RecordHeader {
-        flow_hash: lane.flow_hash,
-        peer: lane.peer,
+        flow_hash: entry.flow_hash,
         frame: FrameHeader {
             len,
-            vnet: offload::vnet_header(packet, parsed, len),
+            vnet: vnet_header(packet, parsed, len, packet.gso_size()),
         },
     };
-    Ok((lane.worker, record))
-}
-
-#[inline(always)]
-pub(crate) fn is_multicast(key: &FlowKey) -> bool {
-    if key.family == FAMILY_V4 {
-        key.destination[12] >= 224
-    } else {
-        key.destination[0] == 0xff
-    }
+    Ok((entry.worker, record))
 }

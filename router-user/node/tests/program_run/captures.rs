@@ -293,11 +293,7 @@ fn check_captured(bench: &mut Bench, packet: &[u8], key: &FlowKey, peer: u32) ->
         len,
         vnet: VnetHeader::default(),
     };
-    let header = RecordHeader {
-        flow_hash,
-        peer,
-        frame,
-    };
+    let header = RecordHeader { flow_hash, frame };
     let record = Record {
         worker,
         header,

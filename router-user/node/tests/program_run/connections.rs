@@ -225,8 +225,9 @@ fn running_flow_keeps_its_worker_and_peer_when_the_tables_change() {
     let running = bench.run(&udp_packet(40, 40000, 2)).unwrap().captured().unwrap();
     let fresh = bench.run(&udp_packet(40, 40001, 3)).unwrap().captured().unwrap();
 
-    assert_eq!((running.worker, running.header.peer), (before.worker, 0));
-    assert_eq!((fresh.worker, fresh.header.peer), (other_worker, 9));
+    let peer = |port| bench.connections.get(&key((A4, B4), UDP, port, 53), 0).unwrap().peer;
+    assert_eq!((running.worker, peer(40000)), (before.worker, 0));
+    assert_eq!((fresh.worker, peer(40001)), (other_worker, 9));
 }
 
 #[test]
@@ -245,14 +246,14 @@ fn running_flow_looks_its_peer_up_anew_once_the_peers_are_renewed_and_keeps_its_
 
     for (steps, peer) in [
         (vec![PrefixStep::Write(net, owner)], owner),
-        (vec![PrefixStep::Remove(net)], before.header.peer),
+        (vec![PrefixStep::Remove(net)], begun.peer),
     ] {
         bench.kernel.change_prefixes(steps).unwrap();
         bench.kernel.renew_peers();
         let after = bench.run(&packet).unwrap().captured().unwrap();
         let conn = bench.connections.get(&flow, 0).unwrap();
 
-        assert_eq!((after.worker, after.header.peer), (before.worker, peer));
+        assert_eq!((after.worker, after.header.flow_hash), (before.worker, conn.flow_hash));
         assert_eq!(
             (conn.peer, conn.peers_version),
             (peer, bench.kernel.peers_version())
@@ -321,7 +322,7 @@ fn idle_flow_begins_anew_after_its_time_to_live() {
     });
 
     assert_eq!((renewed.0.packets, renewed.0.bytes), (1, 40));
-    assert_eq!((renewed.0.peer, renewed.1.header.peer), (9, 9));
+    assert_eq!((renewed.0.peer, renewed.1.header.flow_hash), (9, begun.flow_hash));
     assert_eq!(renewed.0.flow_hash, begun.flow_hash);
     assert_eq!(bench.n_flows(), 1);
 }

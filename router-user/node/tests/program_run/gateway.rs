@@ -436,19 +436,20 @@ fn check_captured(
     let record = captured(gateway.run(&frame)?)?;
 
     ensure!(
-        record == expected(&gateway.bench, &packet, hops, key, peer),
+        record == expected(&gateway.bench, &packet, hops, key),
         "{record:x?}"
     );
+    let entry = gateway.bench.connections.get(key, 0)?;
+    ensure!(entry.peer == peer, "{entry:?}");
     Ok(())
 }
 
-fn expected(bench: &Bench, packet: &[u8], hops: u8, key: &FlowKey, peer: u32) -> Record {
+fn expected(bench: &Bench, packet: &[u8], hops: u8, key: &FlowKey) -> Record {
     let flow_hash = flow_hash(&bench.settings.hash_key, key);
     Record {
         worker: worker(slot(flow_hash), Plan::default().n_workers),
         header: RecordHeader {
             flow_hash,
-            peer,
             frame: FrameHeader {
                 len: packet.len() as u32,
                 vnet: VnetHeader::default(),
