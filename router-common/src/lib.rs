@@ -7,7 +7,7 @@
 #[cfg(target_endian = "big")]
 compile_error!("the layouts that nodes exchange are little-endian: build for a little-endian target");
 
-pub mod conn;
+pub mod flow_entry;
 pub mod flow_hash;
 pub mod flow_key;
 pub mod frame;

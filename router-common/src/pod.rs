@@ -1,13 +1,13 @@
 //! Marks the map types as plain data for aya.
 #![expect(unsafe_code, reason = "aya::Pod is an unsafe trait")]
 
-use crate::conn::Conn;
+use crate::flow_entry::FlowEntry;
 use crate::flow_key::FlowKey;
 use crate::gateway::Gateway;
 use crate::settings::Settings;
 
 // SAFETY: repr(C), fixed-width integers only, no implicit padding (bytemuck's derive checks it).
-unsafe impl aya::Pod for Conn {}
+unsafe impl aya::Pod for FlowEntry {}
 // SAFETY: as above.
 unsafe impl aya::Pod for FlowKey {}
 // SAFETY: as above.

@@ -10,9 +10,9 @@
 )]
 
 mod abi;
-mod connections;
 mod counters;
 mod deliver;
+mod flows;
 mod frame;
 mod gateway;
 mod maps;

@@ -3,7 +3,7 @@
 use aya_ebpf::bindings::BPF_F_MMAPABLE;
 use aya_ebpf::btf_maps::{Array, ArrayOfMaps, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf, XskMap};
 use aya_ebpf::macros::btf_map;
-use router_common::conn::Conn;
+use router_common::flow_entry::FlowEntry;
 use router_common::flow_key::FlowKey;
 use router_common::gateway::{Gateway, MAX_GATEWAYS, MAX_SOCKETS};
 use router_common::peer::{MAX_HOST_PREFIXES, MAX_PEERS, MAX_PREFIXES};
@@ -17,7 +17,7 @@ const TEMPLATE_RING_BYTES: usize = 4096;
 const MAX_CONNECTIONS: usize = 262_144;
 
 #[btf_map]
-pub(crate) static CONNECTIONS: LruHashMap<FlowKey, Conn, MAX_CONNECTIONS> = LruHashMap::new();
+pub(crate) static CONNECTIONS: LruHashMap<FlowKey, FlowEntry, MAX_CONNECTIONS> = LruHashMap::new();
 
 #[btf_map]
 pub(crate) static SLOTS: Array<u32, { SLOT_COUNT as usize }> = Array::new();

@@ -9,7 +9,7 @@ use router_common::record::RecordHeader;
 
 use crate::maps::PRESSURE;
 use crate::packet::{Packet, Skb};
-use crate::{connections, deliver};
+use crate::{deliver, flows};
 
 /// Parses the packet, finds the entry of its flow and delivers it to that worker.
 #[inline(always)]
@@ -34,7 +34,7 @@ pub(crate) fn steer(skb: &Skb) -> Reason {
 /// Finds the worker of a parsed packet of `len` bytes, and what stands before the packet in a record.
 #[inline(always)]
 pub(crate) fn record(packet: &impl Packet, parsed: &Parsed, len: u32) -> Result<(u32, RecordHeader), Reason> {
-    let Some(entry) = connections::entry(&parsed.key, len) else {
+    let Some(entry) = flows::entry(&parsed.key, len) else {
         return Err(Reason::NoRing);
     };
     if entry.peer != NO_PEER

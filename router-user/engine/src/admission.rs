@@ -1,7 +1,8 @@
 //! The admission of frames into this host: whole packets with a fitting offload header, from the peer's addresses.
 
-use router_common::flow_key::{FAMILY_V4, FlowKey};
+use router_common::flow_key::FAMILY_V4;
 use router_common::frame::VnetHeader;
+use router_common::offload::{TCP_CSUM_OFFSET, UDP_CSUM_OFFSET};
 use router_common::packet::{Parsed, parse, protocol};
 
 use super::route_table::{PeerIndex, RouteTable};
@@ -40,18 +41,10 @@ pub fn admit(
     if !offload_fits(vnet, &parsed, packet.len()) {
         return Err(FrameRefusal::BadOffloadHeader);
     }
-    if routes.owns(peer, source(&parsed.key)) {
+    if routes.owns(peer, parsed.key.source_addr()) {
         Ok(parsed)
     } else {
         Err(FrameRefusal::SourceNotAllowed)
-    }
-}
-
-fn source(key: &FlowKey) -> std::net::IpAddr {
-    let source = std::net::Ipv6Addr::from(key.source);
-    match source.to_ipv4_mapped() {
-        Some(v4) if key.family == FAMILY_V4 => v4.into(),
-        _ => source.into(),
     }
 }
 
@@ -63,8 +56,8 @@ pub(crate) fn offload_fits(vnet: &VnetHeader, parsed: &Parsed, len: usize) -> bo
         return false;
     }
     let (csum_offset, tcp) = match parsed.key.protocol {
-        protocol::TCP => (16, true),
-        protocol::UDP => (6, false),
+        protocol::TCP => (TCP_CSUM_OFFSET, true),
+        protocol::UDP => (UDP_CSUM_OFFSET, false),
         _ => return plain && vnet.gso_type == VnetHeader::GSO_NONE && no_segments(vnet),
     };
     if needs_csum

@@ -62,7 +62,7 @@ impl Bench {
             device: "sr-bench0".into(),
             ring_bytes: RING_BYTES,
             device_mtu: 1420,
-            conn_ttl: Duration::from_secs(3600),
+            flow_ttl: Duration::from_secs(3600),
             // The kernel keeps some free entries for each CPU.
             max_connections: n_flows * 5 / 4 + 4096,
             bpffs: BPFFS.into(),

@@ -33,7 +33,7 @@ pub(crate) use model::{parse_limit, parse_prefix};
 pub use reload_request::{ReloadRefusal, ReloadRequest};
 pub(crate) use reply::{HttpRefusal, NoQuery, PrettyJson};
 pub use server::ControlServer;
-pub use source::{Source, SourceError, Wish, Wishes};
+pub use source::{ControlRequests, ScaleRequest, Source, SourceError};
 
 /// The body that a client sends with `PUT`.
 #[derive(Clone, Copy, Debug, serde::Serialize, serde::Deserialize)]

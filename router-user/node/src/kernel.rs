@@ -2,9 +2,9 @@
 
 mod attach;
 mod bpf;
-mod connection_table;
 mod error;
 mod flow_reader;
+mod flow_table;
 mod gateway;
 mod mapped;
 mod object;
@@ -15,9 +15,9 @@ mod settings;
 mod tables;
 mod xsk;
 
-pub use connection_table::{ConnectionTable, Reading, STEP_ENTRIES};
 pub use error::KernelError;
 pub use flow_reader::FlowReader;
+pub use flow_table::{FlowTable, Reading, STEP_ENTRIES};
 pub use gateway::{AttachedGateway, GatewayInterface, GatewayMode};
 pub use object::{Kernel, KernelConfig};
 pub use pins::BPFFS;

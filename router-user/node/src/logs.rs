@@ -14,7 +14,7 @@ use tracing_subscriber::{EnvFilter, Layer, Registry, reload};
 
 use crate::config::{LogFormat, LogSection};
 use journal::JournalFormat;
-use json::JsonFormat;
+use json::{JsonFields, JsonFormat};
 #[cfg(test)]
 pub(crate) use repeats::ANSWERS;
 use repeats::Repeats;
@@ -53,7 +53,7 @@ impl Logs {
         let repeats = Arc::new(Repeats::default());
         let lines = tracing_subscriber::fmt::layer().with_writer(stderr);
         let lines = match shown(config.format()) {
-            LogFormat::Json => lines.event_format(JsonFormat).boxed(),
+            LogFormat::Json => lines.fmt_fields(JsonFields).event_format(JsonFormat).boxed(),
             LogFormat::Journald => lines
                 .with_ansi(false)
                 .event_format(JournalFormat::default())

@@ -2,7 +2,6 @@
 
 mod capture;
 mod connections;
-mod counter_meanings;
 pub mod counters;
 mod data_path;
 mod data_thread;

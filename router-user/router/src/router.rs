@@ -61,7 +61,7 @@ mod tests;
 mod worker;
 
 use std::hash::{BuildHasher, RandomState};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
@@ -85,7 +85,6 @@ pub use pool::{PoolError, StreamPool};
 use queue::{Refused, Tag};
 use resolver::{Ask, MAX_ASKS, Resolver};
 use router_common::flow_hash::{HashKey, flow_hash};
-use router_common::flow_key::FAMILY_V4;
 use router_common::frame::{MAX_PACKET_LEN, MIN_PACKET_LEN};
 use router_common::packet::{Parsed, parse};
 use router_common::reason::Reason;
@@ -367,7 +366,7 @@ impl StreamRouter {
         let parsed = whole_packet(packet).map_err(|reason| DispatchError::Malformed {
             reason: reason.name(),
         })?;
-        let peer = find(destination(&parsed))?;
+        let peer = find(parsed.key.destination_addr())?;
         let shared = &self.0.shared;
         let tag = Tag {
             flow_hash: flow_hash(&shared.hash_key, &parsed.key),
@@ -561,11 +560,4 @@ fn whole_packet(packet: &[u8]) -> Result<Parsed, Reason> {
         return Err(Reason::BadTotalLength);
     }
     Ok(parsed)
-}
-
-fn destination(parsed: &Parsed) -> IpAddr {
-    match parsed.key.destination {
-        [.., a, b, c, d] if parsed.key.family == FAMILY_V4 => Ipv4Addr::new(a, b, c, d).into(),
-        destination => Ipv6Addr::from(destination).into(),
-    }
 }

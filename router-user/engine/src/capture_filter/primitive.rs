@@ -1,10 +1,8 @@
 //! The primitives of a filter expression, as pcap-filter(7) calls them: single conditions on a packet.
 
-use std::net::{IpAddr, Ipv6Addr};
 use std::ops::RangeInclusive;
 
 use ipnet::IpNet;
-use router_common::flow_key::{FAMILY_V4, FlowKey};
 use router_common::packet::{Parsed, protocol};
 
 /// A packet as a filter sees it.
@@ -63,8 +61,8 @@ impl<P: PartialEq> Primitive<P> {
         let key = &packet.parsed.key;
         match self {
             Self::Net(endpoint, net) => endpoint.any(
-                || net.contains(&address(key, key.source)),
-                || net.contains(&address(key, key.destination)),
+                || net.contains(&key.source_addr()),
+                || net.contains(&key.destination_addr()),
             ),
             Self::Port(endpoint, range) => {
                 has_ports(packet)
@@ -95,12 +93,4 @@ impl Endpoint {
 fn has_ports<P>(packet: &FilterInput<'_, P>) -> bool {
     let protocol = packet.parsed.key.protocol;
     !packet.parsed.fragment && matches!(protocol, protocol::TCP | protocol::UDP | protocol::SCTP)
-}
-
-fn address(key: &FlowKey, bytes: [u8; 16]) -> IpAddr {
-    let address = Ipv6Addr::from(bytes);
-    match address.to_ipv4_mapped() {
-        Some(v4) if key.family == FAMILY_V4 => v4.into(),
-        _ => address.into(),
-    }
 }

@@ -2,6 +2,7 @@
 
 use router_common::flow_key::FAMILY_V4;
 use router_common::frame::VnetHeader;
+use router_common::offload::{TCP_CSUM_OFFSET, UDP_CSUM_OFFSET};
 use router_common::packet::{Parsed, protocol};
 
 use crate::admission::MIN_TCP_SEGMENT;
@@ -124,7 +125,12 @@ impl<'a> Segment<'a> {
 
     /// Returns the offset of the checksum in the transport header.
     pub(super) fn checksum_offset(&self) -> usize {
-        if self.is_tcp { 16 } else { 6 }
+        let offset = if self.is_tcp {
+            TCP_CSUM_OFFSET
+        } else {
+            UDP_CSUM_OFFSET
+        };
+        offset.into()
     }
 
     /// Returns the sum of the pseudo-header for `len` bytes of transport header and payload (RFC 768, RFC 8200 8.1).

@@ -23,9 +23,9 @@ use tracing::warn;
 use super::reload::post_reload;
 use super::reply::{HttpRefusal, NoQuery, PrettyJson};
 use super::{
-    CAPTURE_CONTENT_TYPE, CAPTURE_PATH, CaptureQuery, ControlError, CounterList, FlowList, FlowQuery,
-    NumberBody, PeerList, Reload, Resource, RouteList, Source, SourceError, Status, StreamList, Wish, Wishes,
-    WorkerList,
+    CAPTURE_CONTENT_TYPE, CAPTURE_PATH, CaptureQuery, ControlError, ControlRequests, CounterList, FlowList,
+    FlowQuery, NumberBody, PeerList, Reload, Resource, RouteList, ScaleRequest, Source, SourceError, Status,
+    StreamList, WorkerList,
 };
 
 /// Most bytes in the body of a request; the longest valid one has 30.
@@ -34,7 +34,7 @@ const MAX_BODY_BYTES: usize = 4096;
 #[derive(Clone)]
 struct ServerState {
     source: Arc<dyn Source>,
-    wishes: Wishes,
+    requests: ControlRequests,
     /// Held while a table of the kernel is read.
     reading: Arc<Semaphore>,
 }
@@ -47,7 +47,7 @@ pub struct ControlServer {
 }
 
 impl ControlServer {
-    /// Serves `source` at `path` with mode 0600, and passes on `wishes`. A socket that a killed node left there is
+    /// Serves `source` at `path` with mode 0600, and passes on `requests`. A socket that a killed node left there is
     /// replaced.
     ///
     /// # Errors
@@ -55,7 +55,11 @@ impl ControlServer {
     ///
     /// # Panics
     /// Outside a tokio runtime with I/O enabled.
-    pub fn start(path: &Path, source: Arc<dyn Source>, wishes: Wishes) -> Result<Self, ControlError> {
+    pub fn start(
+        path: &Path,
+        source: Arc<dyn Source>,
+        requests: ControlRequests,
+    ) -> Result<Self, ControlError> {
         let io = |action| {
             move |source| ControlError::Io {
                 action,
@@ -74,7 +78,7 @@ impl ControlServer {
         let listener = bind_private(path).map_err(io("listen on"))?;
         let server = ServerState {
             source,
-            wishes,
+            requests,
             reading: Arc::new(Semaphore::new(1)),
         };
         let app = app(server);
@@ -110,7 +114,7 @@ fn app(server: ServerState) -> Router {
         .route(RouteList::PATH, get(get_routes))
         .route(
             Reload::PATH,
-            post(post_reload).with_state(server.wishes.reload.clone()),
+            post(post_reload).with_state(server.requests.reload.clone()),
         )
         .route(CAPTURE_PATH, get(get_capture))
         .fallback(unknown_path)
@@ -172,7 +176,7 @@ async fn put_workers(
     _: NoQuery,
     body: Result<Json<NumberBody>, JsonRejection>,
 ) -> Result<StatusCode, HttpRefusal> {
-    fulfil(&server.wishes.workers, body?.0).await
+    forward(&server.requests.workers, body?.0).await
 }
 
 async fn put_streams(
@@ -180,7 +184,7 @@ async fn put_streams(
     _: NoQuery,
     body: Result<Json<NumberBody>, JsonRejection>,
 ) -> Result<StatusCode, HttpRefusal> {
-    fulfil(&server.wishes.streams, body?.0).await
+    forward(&server.requests.streams, body?.0).await
 }
 
 async fn unknown_path(uri: Uri) -> HttpRefusal {
@@ -228,14 +232,14 @@ impl ServerState {
     }
 }
 
-async fn fulfil(wishes: &mpsc::Sender<Wish>, body: NumberBody) -> Result<StatusCode, HttpRefusal> {
+async fn forward(requests: &mpsc::Sender<ScaleRequest>, body: NumberBody) -> Result<StatusCode, HttpRefusal> {
     let (reply, answer) = oneshot::channel();
-    let wish = Wish {
+    let request = ScaleRequest {
         n_active: body.active,
         reply,
     };
-    wishes
-        .send(wish)
+    requests
+        .send(request)
         .await
         .map_err(|_closed| HttpRefusal::stopping())?;
     match answer.await {

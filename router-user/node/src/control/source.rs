@@ -65,22 +65,22 @@ pub enum SourceError {
     Failed(#[from] Box<dyn Error + Send + Sync>),
 }
 
-/// A wish for another number of workers, or of streams per peer.
+/// A request for another number of workers, or of streams per peer.
 #[derive(Debug)]
-pub struct Wish {
+pub struct ScaleRequest {
     /// How many shall be active.
     pub n_active: u32,
     /// Told once they are, or why not.
     pub reply: oneshot::Sender<Result<(), String>>,
 }
 
-/// Who fulfils wishes.
+/// Who takes requests.
 #[derive(Clone, Debug)]
-pub struct Wishes {
+pub struct ControlRequests {
     /// For another number of workers.
-    pub workers: mpsc::Sender<Wish>,
+    pub workers: mpsc::Sender<ScaleRequest>,
     /// For another number of streams to each peer.
-    pub streams: mpsc::Sender<Wish>,
+    pub streams: mpsc::Sender<ScaleRequest>,
     /// To read the configuration file again, if there is one.
     pub reload: Option<mpsc::Sender<ReloadRequest>>,
 }

@@ -26,25 +26,25 @@ fn directory() -> PathBuf {
     directory
 }
 
-/// A server whose wishes are granted up to 32 workers and 10 streams.
+/// A server whose requests are granted up to 32 workers and 10 streams.
 fn serve(path: &std::path::Path) -> Result<ControlServer, ControlError> {
-    let wishes = Wishes {
+    let requests = ControlRequests {
         workers: granted_up_to(32),
         streams: granted_up_to(10),
         reload: Some(reloads()),
     };
-    ControlServer::start(path, Arc::new(Example), wishes)
+    ControlServer::start(path, Arc::new(Example), requests)
 }
 
-fn granted_up_to(most: u32) -> mpsc::Sender<Wish> {
-    let (wishes, mut wished) = mpsc::channel::<Wish>(1);
+fn granted_up_to(most: u32) -> mpsc::Sender<ScaleRequest> {
+    let (requests, mut requested) = mpsc::channel::<ScaleRequest>(1);
     tokio::spawn(async move {
-        while let Some(Wish { n_active, reply }) = wished.recv().await {
+        while let Some(ScaleRequest { n_active, reply }) = requested.recv().await {
             let outcome = (n_active <= most).then_some(()).ok_or("too many".to_owned());
             let _ = reply.send(outcome);
         }
     });
-    wishes
+    requests
 }
 
 /// Sends raw bytes and returns the answer.

@@ -6,9 +6,9 @@ use std::time::Duration;
 use aya::maps::MapData;
 
 use super::bpf;
-use super::connection_table::{STEP_ENTRIES, coarse_now_ns};
 use super::error::KernelError;
-use router_common::conn::Conn;
+use super::flow_table::{STEP_ENTRIES, coarse_now_ns};
+use router_common::flow_entry::FlowEntry;
 use router_common::flow_key::FlowKey;
 use router_common::names;
 
@@ -34,7 +34,7 @@ impl FlowReader {
     pub fn read(
         &self,
         max_entries: u32,
-        mut handle: impl FnMut(&FlowKey, &Conn, Duration, Duration),
+        mut handle: impl FnMut(&FlowKey, &FlowEntry, Duration, Duration),
     ) -> Result<(), KernelError> {
         let failed = |source: std::io::Error| KernelError::Map {
             action: "read",
@@ -42,7 +42,7 @@ impl FlowReader {
             source: source.into(),
         };
         let mut keys = vec![FlowKey::default(); STEP_ENTRIES];
-        let mut values = vec![Conn::default(); STEP_ENTRIES];
+        let mut values = vec![FlowEntry::default(); STEP_ENTRIES];
         let ttl_ns = u64::try_from(self.ttl.as_nanos()).unwrap_or(u64::MAX);
         let (mut next, mut n_read) = (None, 0);
         while n_read < max_entries as usize + SLACK_ENTRIES {

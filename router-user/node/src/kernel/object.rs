@@ -37,7 +37,7 @@ pub struct KernelConfig {
     /// MTU of the device in bytes.
     pub device_mtu: u32,
     /// Idle time after which a flow counts as gone.
-    pub conn_ttl: Duration,
+    pub flow_ttl: Duration,
     /// Flows the connection table has room for.
     pub max_connections: u32,
     /// Where the BPF file system is.
@@ -191,7 +191,7 @@ fn write_settings(ebpf: &mut Ebpf, config: &KernelConfig) -> Result<(), KernelEr
             k0: rand::random(),
             k1: rand::random(),
         },
-        conn_ttl_ns: u64::try_from(config.conn_ttl.as_nanos()).unwrap_or(u64::MAX),
+        flow_ttl_ns: u64::try_from(config.flow_ttl.as_nanos()).unwrap_or(u64::MAX),
         device_mtu: config.device_mtu,
         peers_version: 0,
     };

@@ -10,14 +10,14 @@ use router_common::settings::Settings;
 impl Kernel {
     /// Flows idle for longer than `ttl` begin anew from now on.
     pub fn set_conn_ttl(&self, ttl: Duration) {
-        if let Some(word) = self.settings.word(offset_of!(Settings, conn_ttl_ns)) {
+        if let Some(word) = self.settings.word(offset_of!(Settings, flow_ttl_ns)) {
             word.store(u64::try_from(ttl.as_nanos()).unwrap_or(u64::MAX), Relaxed);
         }
     }
 
     /// Idle time after which a flow counts as gone.
-    pub fn conn_ttl(&self) -> Duration {
-        let word = self.settings.word(offset_of!(Settings, conn_ttl_ns));
+    pub fn flow_ttl(&self) -> Duration {
+        let word = self.settings.word(offset_of!(Settings, flow_ttl_ns));
         Duration::from_nanos(word.map_or(0, |word| word.load(Relaxed)))
     }
 

@@ -11,9 +11,9 @@ use aya::maps::{Array, ArrayOfMaps, LpmTrie, Map, MapData, MapError};
 use ipnet::IpNet;
 
 use super::bpf;
-use super::connection_table::ConnectionTable;
 use super::error::KernelError;
 use super::flow_reader::FlowReader;
+use super::flow_table::FlowTable;
 use super::object::Kernel;
 use super::ring::RingConsumer;
 use router_common::names;
@@ -98,8 +98,8 @@ impl Kernel {
     ///
     /// # Errors
     /// Its descriptor cannot be duplicated.
-    pub fn connection_table(&self, ttl: Duration) -> Result<ConnectionTable, KernelError> {
-        Ok(ConnectionTable::new(self.connections()?, ttl))
+    pub fn flow_table(&self, ttl: Duration) -> Result<FlowTable, KernelError> {
+        Ok(FlowTable::new(self.connections()?, ttl))
     }
 
     /// The live flows now, to be read in whole by whoever asks.

@@ -6,13 +6,15 @@ use std::time::SystemTime;
 use serde_json::{Map, Value};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Subscriber};
+use tracing_subscriber::field::RecordFields;
 use tracing_subscriber::fmt::format::Writer;
-use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, FormattedFields};
 use tracing_subscriber::registry::LookupSpan;
 
 use stream_router_engine::causes::with_sources;
 
-/// `timestamp`, `level` and `target`, then `message` and the values under their own names.
+/// `timestamp`, `level` and `target`, then `message` and the values under their own names, those of the spans around the
+/// event included. A value of the event hides one of a span, and one of an inner span that of an outer one.
 pub(super) struct JsonFormat;
 
 impl<S, N> FormatEvent<S, N> for JsonFormat
@@ -22,19 +24,41 @@ where
 {
     fn format_event(
         &self,
-        _context: &FmtContext<'_, S, N>,
+        context: &FmtContext<'_, S, N>,
         mut writer: Writer<'_>,
         event: &Event<'_>,
     ) -> fmt::Result {
         let metadata = event.metadata();
         let now = humantime::format_rfc3339_micros(SystemTime::now());
         let mut object = Object(Map::new());
+        for span in context
+            .event_scope()
+            .into_iter()
+            .flat_map(|scope| scope.from_root())
+        {
+            if let Some(fields) = span.extensions().get::<FormattedFields<N>>()
+                && let Ok(Value::Object(values)) = serde_json::from_str(fields)
+            {
+                object.0.extend(values);
+            }
+        }
         event.record(&mut object);
         // After the values: none of them can pass for one of these.
         object.put("timestamp", now.to_string());
         object.put("level", metadata.level().as_str());
         object.put("target", metadata.target());
         writeln!(writer, "{}", Value::Object(object.0))
+    }
+}
+
+/// Keeps the values of a span as [`JsonFormat`] reads them.
+pub(super) struct JsonFields;
+
+impl<'writer> FormatFields<'writer> for JsonFields {
+    fn format_fields<R: RecordFields>(&self, mut writer: Writer<'writer>, fields: R) -> fmt::Result {
+        let mut object = Object(Map::new());
+        fields.record(&mut object);
+        write!(writer, "{}", Value::Object(object.0))
     }
 }
 
@@ -73,5 +97,53 @@ impl Visit for Object {
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         self.put(field.name(), format!("{value:?}"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::sync::{Arc, Mutex, PoisonError};
+
+    use tracing::{debug, debug_span};
+    use tracing_subscriber::layer::SubscriberExt;
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_line_has_the_values_of_its_spans_unless_it_says_its_own() {
+        let lines = Lines::default();
+        let writer = lines.clone();
+        let layer = tracing_subscriber::fmt::layer()
+            .with_writer(move || writer.clone())
+            .fmt_fields(JsonFields)
+            .event_format(JsonFormat);
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
+            let _peer = debug_span!("connection", peer = "a peer", connection = %7, level = "none").entered();
+            let _stream = debug_span!("stream", stream = 2_u8).entered();
+            debug!(connection = 8, "stream failed");
+        });
+
+        let text = lines.0.lock().unwrap().clone();
+        let line: Value = serde_json::from_slice(&text).unwrap();
+
+        assert_eq!(line["peer"], "a peer");
+        assert_eq!(line["connection"], 8);
+        assert_eq!(line["stream"], 2);
+        assert_eq!(line["level"], "DEBUG");
+        assert_eq!(line["message"], "stream failed");
     }
 }

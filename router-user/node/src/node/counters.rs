@@ -2,73 +2,74 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use crate::kernel::SocketDrops;
+use router_common::counters;
+use stream_router::p2p::NetworkCounters;
 use stream_router_engine::admission::FrameRefusal;
 
-/// A reason why user space drops or counts a packet, as an index into [`Counters`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Counter {
-    /// Captured packet whose destination is in nobody's `allowed_ips`.
-    TxNoRoute,
-    /// Captured packet for a peer without a connection.
-    TxPeerDown,
-    /// Captured packet for a peer whose queue is full.
-    TxQueueFull,
-    /// Frame dropped because its queue had been long for too long (CoDel).
-    TxAged,
-    /// Frame marked as having met congestion instead (ECN).
-    TxEcnMarked,
-    /// Frame that was queued or half written when its stream or connection went away.
-    TxStreamLost,
-    /// Packet that the egress program left to the device, such as multicast.
-    TxNotCaptured,
-    /// Frame whose inner source address is not in the sending peer's `allowed_ips`.
-    RxSourceNotAllowed,
-    /// Frame that does not hold one whole IP packet.
-    RxMalformedPacket,
-    /// Frame whose offload header does not fit its packet.
-    RxBadOffloadHeader,
-    /// Packet that the device would not take.
-    RxDeviceRefused,
-    /// Stream that was reset because its bytes were not frames, or ended inside one.
-    RxProtocolError,
-    /// ICMP or ICMPv6 destination unreachable given to a sender here.
-    IcmpUnreachableSent,
+counters! {
+    /// A reason why user space drops or counts a packet, as an index into [`Counters`].
+    pub(super) enum Counter {
+        TxNoRoute => ("tx_no_route", Drop, "packets whose destination no peer has; the sender gets ICMP unreachable");
+        TxPeerDown => ("tx_peer_down", Drop, "packets for a peer without a connection; the sender gets ICMP unreachable");
+        TxQueueFull => ("tx_queue_full", Drop, "packets beyond the hard limit of a peer's queue");
+        TxAged => ("tx_aged", Drop, "packets dropped because their stream's queue had been longer than 5 ms for more than 100 ms (CoDel)");
+        TxEcnMarked => ("tx_ecn_marked", Event, "packets marked instead, as their sender and receiver understand ECN");
+        TxStreamLost => ("tx_stream_lost", Drop, "packets queued or half written when their stream or connection was lost");
+        TxNotCaptured => ("tx_not_captured", Drop, "packets the device got because the program left them to it");
+        RxSourceNotAllowed => ("rx_source_not_allowed", Drop, "packets from a peer whose source address is not in its `allowed_ips`");
+        RxMalformedPacket => ("rx_malformed_packet", Drop, "frames from a peer that do not hold one whole IP packet");
+        RxBadOffloadHeader => ("rx_bad_offload_header", Drop, "frames from a peer whose offload header does not fit their packet");
+        RxDeviceRefused => ("rx_device_refused", Drop, "packets the device would not take");
+        RxProtocolError => ("rx_protocol_error", Event, "streams reset because their bytes were not frames, or ended inside one");
+        IcmpUnreachableSent => ("icmp_unreachable_sent", Event, "ICMP errors given to senders on this host; at most 20 a second for each worker");
+    }
 }
 
-impl Counter {
-    /// Every counter, in the order in which it is shown.
-    pub(super) const ALL: [Self; 13] = [
-        Self::TxNoRoute,
-        Self::TxPeerDown,
-        Self::TxQueueFull,
-        Self::TxAged,
-        Self::TxEcnMarked,
-        Self::TxStreamLost,
-        Self::TxNotCaptured,
-        Self::RxSourceNotAllowed,
-        Self::RxMalformedPacket,
-        Self::RxBadOffloadHeader,
-        Self::RxDeviceRefused,
-        Self::RxProtocolError,
-        Self::IcmpUnreachableSent,
-    ];
+counters! {
+    /// What the kernel counts of the AF_XDP sockets of gateways.
+    pub(super) enum SocketCounter {
+        Full => ("socket_full", Drop, "captured packets that an AF_XDP socket had no room for: the worker is behind");
+        NoMemory => ("socket_no_memory", Drop, "captured packets that a receive queue had no memory for: its workers are behind");
+        Dropped => ("socket_dropped", Drop, "captured packets that the kernel could not give to an AF_XDP socket for another reason");
+    }
+}
 
-    /// Returns the name of the counter in `status`.
-    pub(super) fn name(self) -> &'static str {
+counters! {
+    /// What the network counts.
+    pub(super) enum NetworkCounter {
+        UnknownPeersRefused => ("unknown_peers_refused", Event, "handshakes with an identity that is not in the configuration");
+        ConnectionsRefused => ("connections_refused", Event, "connections beyond what a peer may have");
+        HandshakesRefused => ("handshakes_refused", Event, "connections beyond what may be in a handshake at once");
+        InboundFailures => ("inbound_failures", Event, "inbound connections that failed before they were ready");
+        DialFailures => ("dial_failures", Event, "dials that failed");
+        StreamsRefused => ("streams_refused", Event, "streams beyond what a peer may have");
+        RecordsRefused => ("records_refused", Event, "records of the DHT that were neither believed nor kept: forged, expired, too large, or of a peer that is not configured");
+    }
+}
+
+impl SocketCounter {
+    /// Returns the value of the counter.
+    pub(super) fn of(self, dropped: &SocketDrops) -> u64 {
         match self {
-            Self::TxNoRoute => "tx_no_route",
-            Self::TxPeerDown => "tx_peer_down",
-            Self::TxQueueFull => "tx_queue_full",
-            Self::TxAged => "tx_aged",
-            Self::TxEcnMarked => "tx_ecn_marked",
-            Self::TxStreamLost => "tx_stream_lost",
-            Self::TxNotCaptured => "tx_not_captured",
-            Self::RxSourceNotAllowed => "rx_source_not_allowed",
-            Self::RxMalformedPacket => "rx_malformed_packet",
-            Self::RxBadOffloadHeader => "rx_bad_offload_header",
-            Self::RxDeviceRefused => "rx_device_refused",
-            Self::RxProtocolError => "rx_protocol_error",
-            Self::IcmpUnreachableSent => "icmp_unreachable_sent",
+            Self::Full => dropped.ring_full,
+            Self::NoMemory => dropped.no_memory,
+            Self::Dropped => dropped.other,
+        }
+    }
+}
+
+impl NetworkCounter {
+    /// Returns the value of the counter.
+    pub(super) fn of(self, counters: &NetworkCounters) -> u64 {
+        match self {
+            Self::UnknownPeersRefused => counters.unknown_peers_refused,
+            Self::ConnectionsRefused => counters.connections_refused,
+            Self::HandshakesRefused => counters.handshakes_refused,
+            Self::InboundFailures => counters.inbound_failures,
+            Self::DialFailures => counters.dial_failures,
+            Self::StreamsRefused => counters.streams_refused,
+            Self::RecordsRefused => counters.records_refused,
         }
     }
 }
@@ -93,16 +94,18 @@ impl Counters {
         self.0[counter as usize].fetch_add(n, Relaxed);
     }
 
-    /// Returns every counter with its name.
-    pub(super) fn snapshot(&self) -> impl Iterator<Item = (&'static str, u64)> {
+    /// Returns every counter with its value.
+    pub(super) fn snapshot(&self) -> impl Iterator<Item = (Counter, u64)> {
         Counter::ALL
             .into_iter()
-            .map(|counter| (counter.name(), self.0[counter as usize].load(Relaxed)))
+            .map(|counter| (counter, self.0[counter as usize].load(Relaxed)))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use router_common::reason::Reason;
+
     use super::*;
 
     #[test]
@@ -114,7 +117,32 @@ mod tests {
         }
         let shown: Vec<_> = counters.snapshot().collect();
         assert!(shown.iter().enumerate().all(|(i, (_, n))| *n == i as u64 + 1));
-        let names: std::collections::HashSet<_> = shown.iter().map(|(name, _)| name).collect();
+        let names: std::collections::HashSet<_> = shown.iter().map(|(counter, _)| counter.name()).collect();
         assert_eq!(names.len(), Counter::ALL.len());
+    }
+
+    #[test]
+    fn the_document_says_the_same_of_every_counter() {
+        let document = include_str!("../../../docs/counters-and-maps.md");
+        let kernel = Reason::ALL
+            .into_iter()
+            .map(|reason| (reason.name(), reason.meaning()));
+        let sockets = SocketCounter::ALL
+            .into_iter()
+            .map(|counter| (counter.name(), counter.meaning()));
+        let user = Counter::ALL
+            .into_iter()
+            .map(|counter| (counter.name(), counter.meaning()));
+        let network = NetworkCounter::ALL
+            .into_iter()
+            .map(|counter| (counter.name(), counter.meaning()));
+        let all: Vec<_> = kernel.chain(sockets).chain(user).chain(network).collect();
+        assert_eq!(all.len(), 41);
+        for (name, meaning) in all {
+            assert!(
+                document.contains(&format!("\n| `{name}` | {meaning} |\n")),
+                "{name} is not in the table, or means something else there"
+            );
+        }
     }
 }

@@ -27,7 +27,7 @@ use super::stream_scaler::StreamScaler;
 use super::worker_pool::{WorkerBoard, WorkerPool};
 use super::{discovery, gateways, privileges, uncaptured};
 use crate::config::{Config, MAX_STREAMS_PER_PEER};
-use crate::control::{ControlServer, ReloadRequest, Wishes};
+use crate::control::{ControlRequests, ControlServer, ReloadRequest};
 use crate::device::{Device, DeviceError, DeviceSettings, Netlink};
 use crate::kernel::{BPFFS, Kernel, KernelConfig};
 use stream_router::egress::lanes::PeerLanes;
@@ -35,8 +35,8 @@ use stream_router::p2p::{Keypair, Network, NetworkConfig, NetworkHandle, identit
 use stream_router_engine::flow_cache::FlowCache;
 use stream_router_engine::route_table::PeerIndex;
 
-/// Wishes for another number of workers that may wait.
-const MAX_WISHES: usize = 4;
+/// ControlRequests for another number of workers that may wait.
+const MAX_REQUESTS: usize = 4;
 
 /// How long a stopping node tries to deliver what it has accepted, and then to close its connections.
 const STOP_TIMEOUT: Duration = Duration::from_secs(3);
@@ -144,14 +144,14 @@ impl Node {
                 socket_drops: Box::new(gateways.drops()),
             },
         ));
-        let (worker_wishes, wished_workers) = mpsc::channel(MAX_WISHES);
-        let (stream_wishes, wished_streams) = mpsc::channel(MAX_WISHES);
-        let wishes = Wishes {
-            workers: worker_wishes,
-            streams: stream_wishes,
+        let (worker_requests, requested_workers) = mpsc::channel(MAX_REQUESTS);
+        let (stream_requests, requested_streams) = mpsc::channel(MAX_REQUESTS);
+        let requests = ControlRequests {
+            workers: worker_requests,
+            streams: stream_requests,
             reload,
         };
-        let control = ControlServer::start(config.node().control(), status.clone(), wishes)?;
+        let control = ControlServer::start(config.node().control(), status.clone(), requests)?;
         let network_metrics = network.driver.take_metrics();
         let observability = Observability::start(config, status, &data_threads.runtimes(), network_metrics)?;
 
@@ -180,7 +180,7 @@ impl Node {
         );
         tasks
             .workers
-            .spawn(pool.run(wished_workers, limits.subscribe(), ends.workers.clone()));
+            .spawn(pool.run(requested_workers, limits.subscribe(), ends.workers.clone()));
         let scaler = StreamScaler::new(
             data_path.clone(),
             network.handle.clone(),
@@ -189,7 +189,7 @@ impl Node {
         );
         tasks
             .stream_scaler
-            .spawn(scaler.run(wished_streams, limits.subscribe()));
+            .spawn(scaler.run(requested_streams, limits.subscribe()));
         if let Some(host_networks) = host_networks {
             tasks.host_networks.spawn(host_networks.run());
         }
@@ -312,7 +312,7 @@ fn load_kernel(config: &Config) -> Result<Arc<Kernel>, NodeError> {
         device: config.device().name().to_owned(),
         ring_bytes: config.workers().ring_bytes(),
         device_mtu: config.device().mtu(),
-        conn_ttl: config.connections().ttl(),
+        flow_ttl: config.connections().ttl(),
         max_connections: config.connections().max_entries(),
         bpffs: BPFFS.into(),
     };

@@ -10,7 +10,7 @@ use std::time::{Instant, SystemTime};
 use ipnet::IpNet;
 
 use super::capture::TooMany;
-use super::counter_meanings::meaning;
+use super::counters::{NetworkCounter, SocketCounter};
 use super::peers::{ConfiguredPeer, Peer};
 use crate::config::Config;
 use crate::control::{
@@ -18,10 +18,10 @@ use crate::control::{
     FlowQuery, PeerList, PeerState, PeerStatus, RouteList, RouteSource, RouteStatus, Source, SourceError,
     Status, StreamList, StreamState, StreamStatus, WorkerList, WorkerState, WorkerStatus,
 };
-use crate::kernel::SocketDrops;
 pub(super) use parts::StatusParts;
 use parts::failed;
 use router_common::peer::NO_PEER;
+use router_common::reason::ReasonKind;
 use stream_router::p2p::{ConnectionDirection, ConnectionSnapshot, NetworkSnapshot, TransportKind};
 use stream_router_engine::capture_filter::CaptureFilter;
 
@@ -138,37 +138,27 @@ impl Source for NodeStatus {
     }
 
     fn counters(&self) -> Result<control::CounterList, SourceError> {
-        let kernel = self.parts.kernel.counters().map_err(failed)?;
-        let kernel = kernel.into_iter().map(|(reason, n)| (reason.name(), n));
-        let groups = [
-            (CounterOrigin::Kernel, kernel.collect::<Vec<_>>()),
-            (
-                CounterOrigin::Socket,
-                socket_counters((self.parts.socket_drops)()),
-            ),
-            (
-                CounterOrigin::User,
-                self.parts.data_path.counters.snapshot().collect(),
-            ),
-            (
-                CounterOrigin::Network,
-                network_counters(&self.parts.network.snapshot()),
-            ),
-        ];
-        let counters = groups.into_iter().flat_map(|(origin, group)| {
-            group.into_iter().map(move |(name, value)| {
-                let (kind, meaning) = meaning(name).unwrap_or((CounterKind::Event, ""));
-                CounterStatus {
-                    name: name.to_owned(),
-                    value,
-                    origin,
-                    kind,
-                    meaning: meaning.to_owned(),
-                }
-            })
+        let dropped = (self.parts.socket_drops)();
+        let network = self.parts.network.snapshot().counters;
+        let kernel = self.parts.kernel.counters().map_err(failed)?.into_iter();
+        let kernel = kernel.map(|(reason, n)| {
+            let (name, kind, meaning) = (reason.name(), reason.kind(), reason.meaning());
+            counter_status(CounterOrigin::Kernel, name, kind, meaning, n)
+        });
+        let sockets = SocketCounter::ALL.into_iter().map(|counter| {
+            let (name, kind, meaning) = (counter.name(), counter.kind(), counter.meaning());
+            counter_status(CounterOrigin::Socket, name, kind, meaning, counter.of(&dropped))
+        });
+        let user = self.parts.data_path.counters.snapshot().map(|(counter, n)| {
+            let (name, kind, meaning) = (counter.name(), counter.kind(), counter.meaning());
+            counter_status(CounterOrigin::User, name, kind, meaning, n)
+        });
+        let network = NetworkCounter::ALL.into_iter().map(|counter| {
+            let (name, kind, meaning) = (counter.name(), counter.kind(), counter.meaning());
+            counter_status(CounterOrigin::Network, name, kind, meaning, counter.of(&network))
         });
         Ok(control::CounterList {
-            counters: counters.collect(),
+            counters: kernel.chain(sockets).chain(user).chain(network).collect(),
         })
     }
 
@@ -282,25 +272,23 @@ fn direction(connection: &ConnectionSnapshot) -> control::Direction {
     }
 }
 
-fn socket_counters(dropped: SocketDrops) -> Vec<(&'static str, u64)> {
-    vec![
-        ("socket_full", dropped.ring_full),
-        ("socket_no_memory", dropped.no_memory),
-        ("socket_dropped", dropped.other),
-    ]
-}
-
-fn network_counters(snapshot: &NetworkSnapshot) -> Vec<(&'static str, u64)> {
-    let network = &snapshot.counters;
-    vec![
-        ("unknown_peers_refused", network.unknown_peers_refused),
-        ("connections_refused", network.connections_refused),
-        ("handshakes_refused", network.handshakes_refused),
-        ("inbound_failures", network.inbound_failures),
-        ("dial_failures", network.dial_failures),
-        ("streams_refused", network.streams_refused),
-        ("records_refused", network.records_refused),
-    ]
+fn counter_status(
+    origin: CounterOrigin,
+    name: &str,
+    kind: ReasonKind,
+    meaning: &str,
+    value: u64,
+) -> CounterStatus {
+    CounterStatus {
+        name: name.to_owned(),
+        value,
+        origin,
+        kind: match kind {
+            ReasonKind::Drop => CounterKind::Drop,
+            ReasonKind::Event => CounterKind::Event,
+        },
+        meaning: meaning.to_owned(),
+    }
 }
 
 #[cfg(test)]
@@ -308,24 +296,11 @@ pub(super) mod tests {
     use std::sync::Arc;
     use std::time::Duration;
 
-    use super::super::counters::Counters;
     use super::super::peers::QUEUE_LIMITS;
     use super::*;
-    use router_common::reason::Reason;
     use stream_router::egress::lanes::PeerLanes;
     use stream_router::p2p::{ConnectionId, PeerId, PeerSnapshot};
     use stream_router_engine::route_table::PeerIndex;
-
-    #[test]
-    fn every_counter_has_a_meaning() {
-        let counters = Counters::default();
-        let kernel = Reason::ALL.into_iter().map(Reason::name);
-        let user = counters.snapshot().map(|(name, _)| name);
-        let sockets = socket_counters(SocketDrops::default());
-        for name in kernel.chain(user).chain(sockets.iter().map(|(name, _)| *name)) {
-            assert!(meaning(name).is_some(), "{name} has no meaning");
-        }
-    }
 
     /// A peer of a configuration, without a connection, that is dialled.
     pub(in crate::node) fn configured(index: u32) -> ConfiguredPeer {

@@ -11,7 +11,7 @@ use tracing::debug;
 use super::data_path::DataPath;
 use super::peers::{LivePeers, Peer, PeerTable};
 use crate::config::{StreamRouterConfig, StreamsConfig};
-use crate::control::Wish;
+use crate::control::ScaleRequest;
 use stream_router::egress::lanes::PeerLanes;
 use stream_router::egress::stream_scaler::{self, ScaledPeer};
 use stream_router::p2p::NetworkHandle;
@@ -54,7 +54,7 @@ impl StreamScaler {
     /// Runs for ever, by `limits` as they change.
     pub(super) async fn run(
         mut self,
-        mut requests: mpsc::Receiver<Wish>,
+        mut requests: mpsc::Receiver<ScaleRequest>,
         mut limits: watch::Receiver<StreamRouterConfig>,
     ) {
         let mut decided = Instant::now();
@@ -91,7 +91,7 @@ impl StreamScaler {
             .await;
     }
 
-    async fn handle_request(&self, request: Wish) {
+    async fn handle_request(&self, request: ScaleRequest) {
         let bounds = self.scaler.config();
         let outcome = check_request(
             request.n_active,

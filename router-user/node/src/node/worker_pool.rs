@@ -21,8 +21,8 @@ use super::gateways::Gateways;
 use super::stream_scaler::check_request;
 use super::worker::{self, Meter};
 use crate::config::{ConnectionsConfig, StreamRouterConfig, WorkersConfig};
-use crate::control::Wish;
-use crate::kernel::{ConnectionTable, Kernel, KernelError, Reading, RingConsumer, RingGauge, STEP_ENTRIES};
+use crate::control::ScaleRequest;
+use crate::kernel::{FlowTable, Kernel, KernelError, Reading, RingConsumer, RingGauge, STEP_ENTRIES};
 use stream_router::egress::worker_scaler::{WorkerScaler, Workers};
 use stream_router_engine::slots::SlotChange;
 
@@ -75,7 +75,7 @@ pub(super) struct WorkerPool {
     scale_interval: Duration,
     cleanup_interval: Duration,
     step_interval: Duration,
-    table: ConnectionTable,
+    table: FlowTable,
     /// Rings of workers that are not started.
     rings: Vec<(u32, RingConsumer)>,
     board: Arc<WorkerBoard>,
@@ -158,7 +158,7 @@ impl WorkerPool {
         let rings = rings.collect::<Result<_, KernelError>>()?;
         kernel.write_slots(scaler.set().slots().iter())?;
         Ok(Self {
-            table: kernel.connection_table(connections.ttl())?,
+            table: kernel.flow_table(connections.ttl())?,
             workers: RingWorkers {
                 kernel,
                 gateways: Gateways::default(),
@@ -195,7 +195,7 @@ impl WorkerPool {
     /// A worker has failed.
     pub(super) async fn run(
         mut self,
-        mut requests: mpsc::Receiver<Wish>,
+        mut requests: mpsc::Receiver<ScaleRequest>,
         mut limits: watch::Receiver<StreamRouterConfig>,
         stop: CancellationToken,
     ) -> io::Result<()> {
@@ -259,7 +259,7 @@ impl WorkerPool {
         self.publish();
     }
 
-    fn handle_request(&mut self, request: Wish) {
+    fn handle_request(&mut self, request: ScaleRequest) {
         let n = request.n_active;
         let outcome = check_request(n, self.scaler.config(), ["workers.min", "workers.max"]).and_then(|()| {
             let scaled = self.scaler.scale_to(n, &mut self.workers);

@@ -20,7 +20,7 @@ use crate::support::lan::{Lan, LanPlan};
 use crate::support::tally::Tally;
 use crate::support::udp::UdpPlan;
 use crate::support::{NODE, machine, runtime};
-use router_common::conn::Conn;
+use router_common::flow_entry::FlowEntry;
 use router_common::flow_key::FlowKey;
 use stream_router_node::control::{ControlError, set_streams, set_workers};
 use xtask::lab::process::until;
@@ -355,14 +355,14 @@ fn broken_affinity_is_noticed() {
     assert!(tally.n_reordered > 0, "{tally}");
 }
 
-fn open_connections(side: &Side) -> Result<HashMap<MapData, FlowKey, Conn>> {
+fn open_connections(side: &Side) -> Result<HashMap<MapData, FlowKey, FlowEntry>> {
     let path = Path::new(PIN_ROOT).join(&side.config.device).join("CONNECTIONS");
     let data = MapData::from_pin(&path).with_context(|| format!("cannot open {}", path.display()))?;
     Ok(HashMap::try_from(Map::from_map_data(data)?)?)
 }
 
 /// Gives every live flow another worker, as the kernel never does.
-fn move_flows(connections: &mut HashMap<MapData, FlowKey, Conn>) {
+fn move_flows(connections: &mut HashMap<MapData, FlowKey, FlowEntry>) {
     let flows: Vec<_> = connections.iter().flatten().collect();
     for (key, mut conn) in flows {
         conn.worker = (conn.worker + 1) % 8;

@@ -13,7 +13,7 @@ use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::geteuid;
 
-use router_common::conn::Conn;
+use router_common::flow_entry::FlowEntry;
 use router_common::flow_key::FlowKey;
 use router_common::names;
 use router_common::reason::Reason;
@@ -47,7 +47,7 @@ pub(crate) struct Plan {
     pub(crate) device_mtu: u32,
     pub(crate) n_workers: u32,
     pub(crate) ring_bytes: u32,
-    pub(crate) conn_ttl: Duration,
+    pub(crate) flow_ttl: Duration,
 }
 
 impl Default for Plan {
@@ -56,7 +56,7 @@ impl Default for Plan {
             device_mtu: MTU,
             n_workers: 4,
             ring_bytes: 256 * 1024,
-            conn_ttl: Duration::from_secs(300),
+            flow_ttl: Duration::from_secs(300),
         }
     }
 }
@@ -96,7 +96,7 @@ impl Outcome {
 pub(crate) struct Bench {
     pub(crate) kernel: Kernel,
     pub(crate) rings: Vec<RingConsumer>,
-    pub(crate) connections: HashMap<MapData, FlowKey, Conn>,
+    pub(crate) connections: HashMap<MapData, FlowKey, FlowEntry>,
     pub(crate) settings: Settings,
     program: SchedClassifier,
 }
@@ -116,7 +116,7 @@ impl Bench {
             device: DEVICE.into(),
             device_mtu: plan.device_mtu,
             ring_bytes: plan.ring_bytes,
-            conn_ttl: plan.conn_ttl,
+            flow_ttl: plan.flow_ttl,
             max_connections: 16_384,
             bpffs: BPFFS.into(),
         })?;

@@ -4,8 +4,8 @@
 
 mod bench;
 mod captures;
-mod connections;
 mod device;
+mod flows;
 mod gateway;
 mod gateway_bench;
 mod offload;

@@ -364,11 +364,11 @@ fn key_of(peer: PeerId) -> RecordKey {
 
 type Kad = kad::Behaviour<MemoryStore>;
 
-type Wish = Box<dyn FnOnce(&mut Kad) + Send>;
+type ScaleRequest = Box<dyn FnOnce(&mut Kad) + Send>;
 
 /// A stock libp2p node that speaks nothing but the DHT's protocol, and says there what it likes.
 struct StockKad {
-    wishes: mpsc::Sender<Wish>,
+    requests: mpsc::Sender<ScaleRequest>,
     task: JoinHandle<()>,
 }
 
@@ -407,31 +407,31 @@ impl StockKad {
             ) {}
         };
         timeout(LIMIT, connected).await.expect("connected in time");
-        let (wishes, mut wished) = mpsc::channel::<Wish>(16);
+        let (requests, mut requested) = mpsc::channel::<ScaleRequest>(16);
         let task = tokio::spawn(async move {
             loop {
                 tokio::select! {
                     _ = swarm.select_next_some() => {}
-                    Some(wish) = wished.recv() => wish(swarm.behaviour_mut()),
+                    Some(request) = requested.recv() => request(swarm.behaviour_mut()),
                 }
             }
         });
-        Self { wishes, task }
+        Self { requests, task }
     }
 
-    async fn wish(&self, wish: impl FnOnce(&mut Kad) + Send + 'static) {
+    async fn request(&self, request: impl FnOnce(&mut Kad) + Send + 'static) {
         let (done, granted) = oneshot::channel();
-        let wish: Wish = Box::new(move |kad| {
-            wish(kad);
+        let request: ScaleRequest = Box::new(move |kad| {
+            request(kad);
             done.send(()).expect("the test waits");
         });
-        assert!(self.wishes.send(wish).await.is_ok(), "the node runs");
+        assert!(self.requests.send(request).await.is_ok(), "the node runs");
         granted.await.expect("the node runs");
     }
 
     /// Has a node keep a record.
     async fn put(&self, at: PeerId, key: RecordKey, value: Vec<u8>) {
-        self.wish(move |kad| {
+        self.request(move |kad| {
             kad.put_record_to(Record::new(key, value), [at].into_iter(), Quorum::One);
         })
         .await;
@@ -439,7 +439,7 @@ impl StockKad {
 
     /// Makes the node refer those that ask for a peer to this address.
     async fn tell_of(&self, peer: PeerId, address: Multiaddr) {
-        self.wish(move |kad| {
+        self.request(move |kad| {
             kad.add_address(&peer, address);
         })
         .await;

@@ -1,12 +1,11 @@
 //! A captured packet as a line for people, or as JSON.
 
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 
 use serde::Serialize;
 
 use crate::cli::units::short_id;
 use crate::control::{CapturedPacket, IpProtocol};
-use router_common::flow_key::FAMILY_V4;
 use router_common::frame::VnetHeader;
 use router_common::packet::{Parsed, parse, protocol};
 
@@ -38,20 +37,15 @@ impl PacketLine {
         // Its headers say its whole length, so the parser is told that.
         let parsed = parse(&packet.bytes[..], packet.len).ok();
         let key = parsed.map(|parsed| parsed.key);
-        let address = |bytes: [u8; 16], family| {
-            let address = Ipv6Addr::from(bytes);
-            let mapped = address.to_ipv4_mapped().filter(|_| family == FAMILY_V4);
-            mapped.map_or(address.into(), IpAddr::from)
-        };
         let ports = parsed.filter(has_ports).map(|parsed| parsed.key);
         let is_tcp = |parsed: &Parsed| parsed.key.protocol == protocol::TCP && !parsed.fragment;
         Self {
             time_ns: packet.time_ns,
             direction: packet.direction.name(),
             peer: packet.peer.map(|peer| peer.to_string()),
-            source: key.map(|key| address(key.source, key.family)),
+            source: key.map(|key| key.source_addr()),
             source_port: ports.map(|key| u16::from_be_bytes(key.source_port_be)),
-            destination: key.map(|key| address(key.destination, key.family)),
+            destination: key.map(|key| key.destination_addr()),
             destination_port: ports.map(|key| u16::from_be_bytes(key.destination_port_be)),
             protocol: key.map(|key| IpProtocol(key.protocol)),
             tcp_flags: parsed.filter(is_tcp).map(|parsed| tcp_flags(parsed.tcp_flags)),

@@ -68,7 +68,7 @@ impl Trial {
             device: DEVICE.to_owned(),
             ring_bytes: RING_BYTES,
             device_mtu: MTU,
-            conn_ttl: Duration::from_secs(5),
+            flow_ttl: Duration::from_secs(5),
             max_connections: MAX_FLOWS,
             // No BPF file system, so nothing is pinned.
             bpffs: "/proc".into(),

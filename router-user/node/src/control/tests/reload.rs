@@ -3,7 +3,7 @@
 use super::super::*;
 use super::*;
 
-/// What the first wish gives, every field with a value.
+/// What the first request gives, every field with a value.
 pub(super) fn reload() -> Reload {
     let one = |text: &str| vec![text.to_owned()];
     Reload {
@@ -31,20 +31,22 @@ pub(super) fn problems() -> ReloadProblems {
     }
 }
 
-/// Fulfils the first wish, finds the file wrong at the second, cannot take it at the third, and then stops.
+/// Grants the first request, finds the file wrong at the second, cannot take it at the third, and then stops.
 pub(super) fn reloads() -> mpsc::Sender<ReloadRequest> {
-    let (wishes, mut wished) = mpsc::channel::<ReloadRequest>(1);
+    let (requests, mut requested) = mpsc::channel::<ReloadRequest>(1);
     tokio::spawn(async move {
         for outcome in [
             Ok(reload()),
             Err(ReloadRefusal::File(problems())),
             Err(ReloadRefusal::Failed("the route is taken".to_owned())),
         ] {
-            let Some(wish) = wished.recv().await else { return };
-            let _ = wish.reply.send(outcome);
+            let Some(request) = requested.recv().await else {
+                return;
+            };
+            let _ = request.reply.send(outcome);
         }
     });
-    wishes
+    requests
 }
 
 #[tokio::test]

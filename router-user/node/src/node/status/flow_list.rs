@@ -1,13 +1,13 @@
 //! The flows of a query: the kernel's table joined with peers and streams.
 
 use std::cmp::Ordering;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use super::parts::{StatusParts, failed};
 use crate::control::{Flow, FlowList, FlowQuery, FlowSort, IpProtocol, SourceError};
-use router_common::conn::Conn;
-use router_common::flow_key::{FAMILY_V4, FlowKey};
+use router_common::flow_entry::FlowEntry;
+use router_common::flow_key::FlowKey;
 use router_common::peer::NO_PEER;
 use stream_router_engine::flow_cache::Tick;
 
@@ -18,7 +18,7 @@ pub(super) fn read(parts: &StatusParts, max_flows: u32, query: &FlowQuery) -> Re
         .as_deref()
         .map(|end| parts.find_peer(end).map(|peer| peer.index.0))
         .transpose()?;
-    let reader = parts.kernel.flows(parts.kernel.conn_ttl()).map_err(failed)?;
+    let reader = parts.kernel.flows(parts.kernel.flow_ttl()).map_err(failed)?;
     let limit = query.limit.max(1) as usize;
     let (peers, version) = (parts.data_path.peers.load(), parts.kernel.peers_version());
     let (mut live, mut matched) = (0, 0);
@@ -59,7 +59,7 @@ pub(super) fn read(parts: &StatusParts, max_flows: u32, query: &FlowQuery) -> Re
 
 struct FlowRow {
     key: FlowKey,
-    conn: Conn,
+    conn: FlowEntry,
     age: Duration,
     idle: Duration,
 }
@@ -91,12 +91,7 @@ impl FlowRow {
     }
 
     fn addresses(&self) -> (IpAddr, IpAddr) {
-        let address = |bytes: [u8; 16]| {
-            let address = Ipv6Addr::from(bytes);
-            let mapped = address.to_ipv4_mapped().filter(|_| self.key.family == FAMILY_V4);
-            mapped.map_or(address.into(), IpAddr::from)
-        };
-        (address(self.key.source), address(self.key.destination))
+        (self.key.source_addr(), self.key.destination_addr())
     }
 
     fn flow(&self, parts: &StatusParts, tick: Tick) -> Flow {
@@ -122,6 +117,8 @@ impl FlowRow {
 
 #[cfg(test)]
 mod tests {
+    use router_common::flow_key::FAMILY_V4;
+
     use super::*;
 
     fn row(bytes: u64) -> FlowRow {
@@ -136,10 +133,10 @@ mod tests {
                 family: FAMILY_V4,
                 ..FlowKey::default()
             },
-            conn: Conn {
+            conn: FlowEntry {
                 bytes,
                 peer: 3,
-                ..Conn::default()
+                ..FlowEntry::default()
             },
             age: Duration::ZERO,
             idle: Duration::ZERO,

@@ -8,7 +8,7 @@ use nix::time::{ClockId, clock_gettime};
 
 use super::bpf;
 use super::error::KernelError;
-use router_common::conn::Conn;
+use router_common::flow_entry::FlowEntry;
 use router_common::flow_key::FlowKey;
 use router_common::names;
 use router_common::slots::MAX_WORKERS;
@@ -34,24 +34,24 @@ impl Reading {
 /// A flow whose first packet after a long silence comes between the reading of a step and its removals loses its entry
 /// again. Its next packet makes the same entry anew, with the same worker unless the slots changed in between: so
 /// whoever changes slots must not do it during a step.
-pub struct ConnectionTable {
+pub struct FlowTable {
     map: MapData,
     ttl: Duration,
     next: Option<u32>,
     keys: Vec<FlowKey>,
-    values: Vec<Conn>,
+    values: Vec<FlowEntry>,
     gone: Vec<FlowKey>,
     reading: Reading,
 }
 
-impl ConnectionTable {
+impl FlowTable {
     pub(super) fn new(map: MapData, ttl: Duration) -> Self {
         Self {
             map,
             ttl,
             next: None,
             keys: vec![FlowKey::default(); STEP_ENTRIES],
-            values: vec![Conn::default(); STEP_ENTRIES],
+            values: vec![FlowEntry::default(); STEP_ENTRIES],
             gone: Vec::with_capacity(STEP_ENTRIES),
             reading: Reading {
                 live: [0; MAX_WORKERS as usize],

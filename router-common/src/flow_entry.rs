@@ -4,7 +4,7 @@
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "user", derive(bytemuck::Pod, bytemuck::Zeroable))]
-pub struct Conn {
+pub struct FlowEntry {
     /// First packet, in ns of the coarse monotonic clock.
     pub first_seen_ns: u64,
     /// Last packet, likewise; an entry idle for longer than the TTL counts as absent.
@@ -23,7 +23,7 @@ pub struct Conn {
     pub peers_version: u32,
 }
 
-impl Conn {
+impl FlowEntry {
     /// Says whether the flow has been idle for longer than `ttl_ns`.
     #[inline(always)]
     pub fn expired(&self, now_ns: u64, ttl_ns: u64) -> bool {
@@ -31,4 +31,4 @@ impl Conn {
     }
 }
 
-const _: () = assert!(size_of::<Conn>() == 48);
+const _: () = assert!(size_of::<FlowEntry>() == 48);

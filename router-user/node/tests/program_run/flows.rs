@@ -144,7 +144,7 @@ fn established_flow_stays_in_a_table_flooded_with_flows_of_one_packet() {
 fn cleaning_reads_a_bounded_share_and_counts_the_live_flows_of_each_worker() {
     const FLOWS: u32 = 6000;
     let mut bench = Bench::new().unwrap();
-    let mut table = bench.kernel.connection_table(Plan::default().conn_ttl).unwrap();
+    let mut table = bench.kernel.flow_table(Plan::default().flow_ttl).unwrap();
     make_flows(&mut bench, FLOWS);
 
     let first = table.step().unwrap();
@@ -162,7 +162,7 @@ fn cleaning_removes_idle_flows_and_never_a_live_one() {
     const FLOWS: u32 = 6000;
     let ttl = Duration::from_millis(200);
     let mut bench = Bench::new().unwrap();
-    let mut table = bench.kernel.connection_table(ttl).unwrap();
+    let mut table = bench.kernel.flow_table(ttl).unwrap();
     let (live, packet) = (key((A4, B4), UDP, 40000, 53), udp_packet(40, 40000, 1));
     bench.run(&packet).unwrap();
     let first_seen_ns = bench.connections.get(&live, 0).unwrap().first_seen_ns;
@@ -225,7 +225,13 @@ fn running_flow_keeps_its_worker_and_peer_when_the_tables_change() {
     let running = bench.run(&udp_packet(40, 40000, 2)).unwrap().captured().unwrap();
     let fresh = bench.run(&udp_packet(40, 40001, 3)).unwrap().captured().unwrap();
 
-    let peer = |port| bench.connections.get(&key((A4, B4), UDP, port, 53), 0).unwrap().peer;
+    let peer = |port| {
+        bench
+            .connections
+            .get(&key((A4, B4), UDP, port, 53), 0)
+            .unwrap()
+            .peer
+    };
     assert_eq!((running.worker, peer(40000)), (before.worker, 0));
     assert_eq!((fresh.worker, peer(40001)), (other_worker, 9));
 }
@@ -253,7 +259,10 @@ fn running_flow_looks_its_peer_up_anew_once_the_peers_are_renewed_and_keeps_its_
         let after = bench.run(&packet).unwrap().captured().unwrap();
         let conn = bench.connections.get(&flow, 0).unwrap();
 
-        assert_eq!((after.worker, after.header.flow_hash), (before.worker, conn.flow_hash));
+        assert_eq!(
+            (after.worker, after.header.flow_hash),
+            (before.worker, conn.flow_hash)
+        );
         assert_eq!(
             (conn.peer, conn.peers_version),
             (peer, bench.kernel.peers_version())
@@ -299,14 +308,14 @@ fn another_time_to_live_counts_from_the_next_packet_on() {
         .unwrap()
         .get(&0, 0)
         .unwrap();
-    assert_eq!((settings.conn_ttl_ns, settings.hash_key), (0, hash_key));
-    assert_eq!(bench.kernel.conn_ttl(), Duration::ZERO);
+    assert_eq!((settings.flow_ttl_ns, settings.hash_key), (0, hash_key));
+    assert_eq!(bench.kernel.flow_ttl(), Duration::ZERO);
 }
 
 #[test]
 fn idle_flow_begins_anew_after_its_time_to_live() {
     let mut bench = Bench::with(Plan {
-        conn_ttl: Duration::ZERO,
+        flow_ttl: Duration::ZERO,
         ..Plan::default()
     })
     .unwrap();

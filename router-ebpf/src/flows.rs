@@ -4,7 +4,7 @@
 use aya_ebpf::bindings::BPF_NOEXIST;
 use aya_ebpf::btf_maps::lpm_trie::Key;
 use aya_ebpf::helpers::generated::bpf_ktime_get_coarse_ns;
-use router_common::conn::Conn;
+use router_common::flow_entry::FlowEntry;
 use router_common::flow_hash::flow_hash;
 use router_common::flow_key::FlowKey;
 use router_common::peer::NO_PEER;
@@ -28,11 +28,11 @@ pub(crate) fn entry(key: &FlowKey, len: u32) -> Option<FlowView> {
     let settings = SETTINGS.get(0)?;
     // Read before any peer is looked up: user space raises it once the table is as it is to be.
     let peers_version = settings.peers_version;
-    if let Some(view) = touch(key, len, now_ns, settings.conn_ttl_ns, peers_version) {
+    if let Some(view) = touch(key, len, now_ns, settings.flow_ttl_ns, peers_version) {
         return Some(view);
     }
     let hash = flow_hash(&settings.hash_key, key);
-    let fresh = Conn {
+    let fresh = FlowEntry {
         first_seen_ns: now_ns,
         last_seen_ns: now_ns,
         packets: 1,
