@@ -89,11 +89,30 @@ fn ensure(programs: &[(&str, &str)]) -> Result<()> {
     })
 }
 
+/// Installs the newest versions of Debian packages that there are, also in place of older ones.
+///
+/// # Errors
+/// When there is no apt, when not root, or when apt fails.
+pub(crate) fn apt_newest(packages: &[&str]) -> Result<()> {
+    ensure_apt(packages)?;
+    run(apt_get().arg("update"))?;
+    run(&mut apt_install(packages))
+}
+
 /// Installs Debian packages.
 ///
 /// # Errors
 /// When there is no apt, when not root, or when apt fails.
 pub(crate) fn apt(packages: &[&str]) -> Result<()> {
+    ensure_apt(packages)?;
+    if lists_are_present() && run(&mut apt_install(packages)).is_ok() {
+        return Ok(());
+    }
+    run(apt_get().arg("update"))?;
+    run(&mut apt_install(packages))
+}
+
+fn ensure_apt(packages: &[&str]) -> Result<()> {
     if find_program("apt-get").is_none() {
         bail!("this system has no apt-get");
     }
@@ -101,11 +120,7 @@ pub(crate) fn apt(packages: &[&str]) -> Result<()> {
         bail!("not root; run: sudo apt-get install {}", packages.join(" "));
     }
     eprintln!("installing with apt-get: {}", packages.join(" "));
-    if lists_are_present() && run(&mut apt_install(packages)).is_ok() {
-        return Ok(());
-    }
-    run(apt_get().arg("update"))?;
-    run(&mut apt_install(packages))
+    Ok(())
 }
 
 /// Updates the package lists. A fresh container image has none, and an install with stale ones fails after a long wait.

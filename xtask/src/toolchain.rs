@@ -94,7 +94,7 @@ fn ready() -> Option<Candidate> {
 }
 
 fn install_compiler() -> Result<Candidate> {
-    let from_apt = install::apt(DEBIAN_PACKAGES).and_then(|()| still_missing("apt-get"));
+    let from_apt = install::apt_newest(DEBIAN_PACKAGES).and_then(|()| still_missing("apt-get"));
     let Err(apt_error) = from_apt else { return from_apt };
     eprintln!("not from apt: {apt_error:#}");
     let from_rustup = install_rust_src().and_then(|()| still_missing("rustup"));
