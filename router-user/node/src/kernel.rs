@@ -7,6 +7,7 @@ mod flow_reader;
 mod flow_table;
 mod gateway;
 mod mapped;
+mod maps;
 mod object;
 mod pins;
 mod prefixes;

@@ -2,6 +2,7 @@
 #![expect(unsafe_code, reason = "makes system calls")]
 
 use std::io;
+use std::marker::PhantomData;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use bytemuck::Pod;
@@ -9,6 +10,7 @@ use nix::libc;
 
 const BPF_MAP_CREATE: libc::c_long = 0;
 const BPF_MAP_DELETE_ELEM: libc::c_long = 3;
+const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
 const BPF_MAP_LOOKUP_BATCH: libc::c_long = 24;
 const BPF_MAP_DELETE_BATCH: libc::c_long = 27;
 const BPF_MAP_TYPE_RINGBUF: u32 = 27;
@@ -20,6 +22,24 @@ struct Create {
     key_size: u32,
     value_size: u32,
     max_entries: u32,
+}
+
+/// `union bpf_attr` for `BPF_OBJ_GET_INFO_BY_FD`.
+#[repr(C)]
+struct InfoRequest {
+    fd: u32,
+    info_len: u32,
+    info: u64,
+}
+
+/// The beginning of `struct bpf_map_info`.
+#[repr(C)]
+#[derive(Default)]
+struct MapInfo {
+    map_type: u32,
+    id: u32,
+    key_size: u32,
+    value_size: u32,
 }
 
 /// `union bpf_attr` for one element.
@@ -58,16 +78,11 @@ pub(super) fn create_ring(bytes: u32) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
 }
 
-/// Deletes an element; returns once no program can hold it any more, if it is a map in a map.
-pub(super) fn delete<K: Pod>(map: BorrowedFd<'_>, key: &K) -> io::Result<()> {
-    let mut element = Element {
-        map_fd: map.as_raw_fd() as u32,
-        padding: 0,
-        key: std::ptr::from_ref(key) as u64,
-        value: 0,
-        flags: 0,
-    };
-    call(BPF_MAP_DELETE_ELEM, &mut element).map(drop)
+/// A map whose keys and values are `K` and `V`.
+#[derive(Debug)]
+pub(super) struct TypedMap<K, V> {
+    fd: OwnedFd,
+    types: PhantomData<(K, V)>,
 }
 
 /// What a batch of lookups brought.
@@ -79,65 +94,115 @@ pub(super) struct Batch {
     pub(super) next: Option<u32>,
 }
 
-/// Reads entries of a hash map, from the bucket `from` or from the beginning, into `keys` and `values`.
-pub(super) fn lookup_batch<K: Pod, V: Pod>(
-    map: BorrowedFd<'_>,
-    from: Option<u32>,
-    keys: &mut [K],
-    values: &mut [V],
-) -> io::Result<Batch> {
-    let mut next = 0_u32;
-    let mut batch = BatchCall {
-        in_batch: from.as_ref().map_or(0, |from| std::ptr::from_ref(from) as u64),
-        out_batch: std::ptr::from_mut(&mut next) as u64,
-        keys: keys.as_mut_ptr() as u64,
-        values: values.as_mut_ptr() as u64,
-        count: keys.len().min(values.len()) as u32,
-        map_fd: map.as_raw_fd() as u32,
-        elem_flags: 0,
-        flags: 0,
-    };
-    let outcome = call(BPF_MAP_LOOKUP_BATCH, &mut batch);
-    let len = batch.count as usize;
-    match outcome {
-        Ok(_) => Ok(Batch {
-            len,
-            next: Some(next),
-        }),
-        // The end of the map; what was found before it counts.
-        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(Batch { len, next: None }),
-        Err(error) => Err(error),
+impl<K: Pod, V: Pod> TypedMap<K, V> {
+    /// Takes a map, whose sizes of keys and values are those of `K` and `V`: the kernel reads and writes as many bytes as
+    /// the map says.
+    ///
+    /// # Errors
+    /// The sizes are others, or the kernel does not tell them.
+    pub(super) fn new(map: BorrowedFd<'_>) -> io::Result<Self> {
+        let mut info = MapInfo::default();
+        let mut request = InfoRequest {
+            fd: map.as_raw_fd() as u32,
+            info_len: size_of::<MapInfo>() as u32,
+            info: std::ptr::from_mut(&mut info) as u64,
+        };
+        call(BPF_OBJ_GET_INFO_BY_FD, &mut request)?;
+        let (key, value) = (info.key_size as usize, info.value_size as usize);
+        if (key, value) != (size_of::<K>(), size_of::<V>()) {
+            return Err(io::Error::other(format!(
+                "the map has keys of {key} and values of {value} bytes, not {} and {}",
+                size_of::<K>(),
+                size_of::<V>()
+            )));
+        }
+        Ok(Self {
+            fd: map.try_clone_to_owned()?,
+            types: PhantomData,
+        })
     }
-}
 
-/// Deletes `keys`; one that is gone already is skipped.
-pub(super) fn delete_batch<K: Pod>(map: BorrowedFd<'_>, mut keys: &[K]) -> io::Result<()> {
-    while !keys.is_empty() {
+    /// Deletes an element; returns once no program can hold it any more, if it is a map in a map.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub(super) fn delete(&self, key: &K) -> io::Result<()> {
+        let mut element = Element {
+            map_fd: self.fd.as_raw_fd() as u32,
+            padding: 0,
+            key: std::ptr::from_ref(key) as u64,
+            value: 0,
+            flags: 0,
+        };
+        call(BPF_MAP_DELETE_ELEM, &mut element).map(drop)
+    }
+
+    /// Reads entries of a hash map, from the bucket `from` or from the beginning, into `keys` and `values`.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub(super) fn lookup_batch(
+        &self,
+        from: Option<u32>,
+        keys: &mut [K],
+        values: &mut [V],
+    ) -> io::Result<Batch> {
+        let mut next = 0_u32;
         let mut batch = BatchCall {
-            in_batch: 0,
-            out_batch: 0,
-            keys: keys.as_ptr() as u64,
-            values: 0,
-            count: keys.len() as u32,
-            map_fd: map.as_raw_fd() as u32,
+            in_batch: from.as_ref().map_or(0, |from| std::ptr::from_ref(from) as u64),
+            out_batch: std::ptr::from_mut(&mut next) as u64,
+            keys: keys.as_mut_ptr() as u64,
+            values: values.as_mut_ptr() as u64,
+            count: keys.len().min(values.len()) as u32,
+            map_fd: self.fd.as_raw_fd() as u32,
             elem_flags: 0,
             flags: 0,
         };
-        match call(BPF_MAP_DELETE_BATCH, &mut batch) {
-            Ok(_) => break,
-            // It stops at a key that is not there, and says how many it did before.
-            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {
-                keys = keys.get(batch.count as usize + 1..).unwrap_or_default();
-            }
-            Err(error) => return Err(error),
+        let outcome = call(BPF_MAP_LOOKUP_BATCH, &mut batch);
+        let len = batch.count as usize;
+        match outcome {
+            Ok(_) => Ok(Batch {
+                len,
+                next: Some(next),
+            }),
+            // The end of the map; what was found before it counts.
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(Batch { len, next: None }),
+            Err(error) => Err(error),
         }
     }
-    Ok(())
+
+    /// Deletes `keys`; one that is gone already is skipped.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub(super) fn delete_batch(&self, mut keys: &[K]) -> io::Result<()> {
+        while !keys.is_empty() {
+            let mut batch = BatchCall {
+                in_batch: 0,
+                out_batch: 0,
+                keys: keys.as_ptr() as u64,
+                values: 0,
+                count: keys.len() as u32,
+                map_fd: self.fd.as_raw_fd() as u32,
+                elem_flags: 0,
+                flags: 0,
+            };
+            match call(BPF_MAP_DELETE_BATCH, &mut batch) {
+                Ok(_) => break,
+                // It stops at a key that is not there, and says how many it did before.
+                Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {
+                    keys = keys.get(batch.count as usize + 1..).unwrap_or_default();
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
 }
 
 fn call<T>(command: libc::c_long, attributes: &mut T) -> io::Result<libc::c_long> {
-    // SAFETY: the kernel reads and writes size_of::<T>() bytes of `attributes`, and what they point to: live slices of
-    // the caller's with the lengths that stand beside them.
+    // SAFETY: the kernel reads and writes size_of::<T>() bytes of `attributes`, and what they point to: live memory of
+    // the caller's, of the lengths that stand beside it and of the sizes that `TypedMap::new` has compared.
     let result = unsafe {
         libc::syscall(
             libc::SYS_bpf,

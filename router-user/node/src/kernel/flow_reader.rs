@@ -1,11 +1,12 @@
-//! Reads the live flows once, for whoever looks; changes nothing.
+//! Reads the live flows once, and changes nothing.
 
+use std::io;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
 use aya::maps::MapData;
 
-use super::bpf;
+use super::bpf::TypedMap;
 use super::error::KernelError;
 use super::flow_table::{STEP_ENTRIES, coarse_now_ns};
 use router_common::flow_entry::FlowEntry;
@@ -17,13 +18,20 @@ const SLACK_ENTRIES: usize = 16 * STEP_ENTRIES;
 
 /// One reading of the connection table.
 pub struct FlowReader {
-    map: MapData,
+    map: TypedMap<FlowKey, FlowEntry>,
     ttl: Duration,
 }
 
 impl FlowReader {
-    pub(super) fn new(map: MapData, ttl: Duration) -> Self {
-        Self { map, ttl }
+    /// Makes a reader of `map`.
+    ///
+    /// # Errors
+    /// The map holds something else.
+    pub(super) fn new(map: &MapData, ttl: Duration) -> io::Result<Self> {
+        Ok(Self {
+            map: TypedMap::new(map.fd().as_fd())?,
+            ttl,
+        })
     }
 
     /// Hands every live flow to `handle`, with its age and the time since its last packet; about 1 ms for 4,096 of them.
@@ -36,7 +44,7 @@ impl FlowReader {
         max_entries: u32,
         mut handle: impl FnMut(&FlowKey, &FlowEntry, Duration, Duration),
     ) -> Result<(), KernelError> {
-        let failed = |source: std::io::Error| KernelError::Map {
+        let failed = |source: io::Error| KernelError::Map {
             action: "read",
             map: names::CONNECTIONS,
             source: source.into(),
@@ -46,8 +54,10 @@ impl FlowReader {
         let ttl_ns = u64::try_from(self.ttl.as_nanos()).unwrap_or(u64::MAX);
         let (mut next, mut n_read) = (None, 0);
         while n_read < max_entries as usize + SLACK_ENTRIES {
-            let batch =
-                bpf::lookup_batch(self.map.fd().as_fd(), next, &mut keys, &mut values).map_err(failed)?;
+            let batch = self
+                .map
+                .lookup_batch(next, &mut keys, &mut values)
+                .map_err(failed)?;
             let now_ns = coarse_now_ns().map_err(failed)?;
             for (key, conn) in keys.iter().zip(&values).take(batch.len) {
                 if !conn.expired(now_ns, ttl_ns) {

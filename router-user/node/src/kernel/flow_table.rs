@@ -1,12 +1,13 @@
 //! Reads the connection table and removes the flows that are gone.
 
+use std::io;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
 use aya::maps::MapData;
 use nix::time::{ClockId, clock_gettime};
 
-use super::bpf;
+use super::bpf::TypedMap;
 use super::error::KernelError;
 use router_common::flow_entry::FlowEntry;
 use router_common::flow_key::FlowKey;
@@ -23,7 +24,7 @@ pub struct Reading {
 }
 
 impl Reading {
-    /// Live flows of `worker`.
+    /// Returns the number of live flows of `worker`.
     pub fn n_live(&self, worker: u32) -> u32 {
         self.live.get(worker as usize).copied().unwrap_or(0)
     }
@@ -33,9 +34,9 @@ impl Reading {
 ///
 /// A flow whose first packet after a long silence comes between the reading of a step and its removals loses its entry
 /// again. Its next packet makes the same entry anew, with the same worker unless the slots changed in between: so
-/// whoever changes slots must not do it during a step.
+/// slots must not change during a step.
 pub struct FlowTable {
-    map: MapData,
+    map: TypedMap<FlowKey, FlowEntry>,
     ttl: Duration,
     next: Option<u32>,
     keys: Vec<FlowKey>,
@@ -45,9 +46,13 @@ pub struct FlowTable {
 }
 
 impl FlowTable {
-    pub(super) fn new(map: MapData, ttl: Duration) -> Self {
-        Self {
-            map,
+    /// Begins before the first entry of `map`.
+    ///
+    /// # Errors
+    /// The map holds something else.
+    pub(super) fn new(map: &MapData, ttl: Duration) -> io::Result<Self> {
+        Ok(Self {
+            map: TypedMap::new(map.fd().as_fd())?,
             ttl,
             next: None,
             keys: vec![FlowKey::default(); STEP_ENTRIES],
@@ -56,10 +61,10 @@ impl FlowTable {
             reading: Reading {
                 live: [0; MAX_WORKERS as usize],
             },
-        }
+        })
     }
 
-    /// Flows idle for longer than `ttl` are gone from now on.
+    /// Takes flows idle for longer than `ttl` as gone from now on.
     pub fn set_ttl(&mut self, ttl: Duration) {
         self.ttl = ttl;
     }
@@ -85,15 +90,14 @@ impl FlowTable {
 
     fn try_step(&mut self) -> Result<Option<u32>, KernelError> {
         let failed = |action| {
-            move |source: std::io::Error| KernelError::Map {
+            move |source: io::Error| KernelError::Map {
                 action,
                 map: names::CONNECTIONS,
                 source: source.into(),
             }
         };
-        let fd = self.map.fd().as_fd();
-        let batch =
-            bpf::lookup_batch(fd, self.next, &mut self.keys, &mut self.values).map_err(failed("read"))?;
+        let batch = self.map.lookup_batch(self.next, &mut self.keys, &mut self.values);
+        let batch = batch.map_err(failed("read"))?;
         let now_ns = coarse_now_ns().map_err(failed("read"))?;
         let ttl_ns = u64::try_from(self.ttl.as_nanos()).unwrap_or(u64::MAX);
         self.gone.clear();
@@ -104,13 +108,13 @@ impl FlowTable {
                 *live += 1;
             }
         }
-        bpf::delete_batch(fd, &self.gone).map_err(failed("clean"))?;
+        self.map.delete_batch(&self.gone).map_err(failed("clean"))?;
         Ok(batch.next)
     }
 }
 
-/// The clock of the entries' times.
-pub(super) fn coarse_now_ns() -> std::io::Result<u64> {
+/// Reads the clock of the entries' times.
+pub(super) fn coarse_now_ns() -> io::Result<u64> {
     let now = clock_gettime(ClockId::CLOCK_MONOTONIC_COARSE)?;
     Ok(u64::try_from(Duration::from(now).as_nanos()).unwrap_or(u64::MAX))
 }

@@ -9,8 +9,8 @@ use aya::programs::xdp::XdpLink;
 use aya::programs::{ProgramError, Xdp, XdpMode};
 
 use super::error::KernelError;
+use super::maps::{map, map_failed};
 use super::object::Kernel;
-use super::tables::{map, map_failed};
 use super::xsk::SocketConsumer;
 use router_common::gateway::{Gateway, NO_SOCKETS};
 use router_common::names;

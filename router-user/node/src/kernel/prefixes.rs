@@ -5,8 +5,9 @@ use std::io::ErrorKind;
 use aya::maps::{LpmTrie, MapError};
 
 use super::error::KernelError;
+use super::maps::{map, map_failed};
 use super::object::Kernel;
-use super::tables::{map, map_failed, prefix_key};
+use super::tables::prefix_key;
 use router_common::names;
 use stream_router_engine::prefix_steps::PrefixStep;
 

@@ -5,23 +5,20 @@ use std::os::fd::AsFd;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use aya::Ebpf;
 use aya::maps::lpm_trie::Key;
 use aya::maps::{Array, ArrayOfMaps, LpmTrie, Map, MapData, MapError};
 use ipnet::IpNet;
 
-use super::bpf;
+use super::bpf::TypedMap;
 use super::error::KernelError;
 use super::flow_reader::FlowReader;
 use super::flow_table::FlowTable;
+use super::maps::{PRESSURE_STRIDE, map, map_failed, share};
 use super::object::Kernel;
 use super::ring::RingConsumer;
 use router_common::names;
 use router_common::reason::Reason;
 use stream_router_engine::slots::SlotChange;
-
-/// The kernel rounds the entries of an array up to 8 bytes.
-pub(super) const PRESSURE_STRIDE: usize = 8;
 
 impl Kernel {
     /// Tells the programs which destinations belong to which peer, by index.
@@ -87,27 +84,30 @@ impl Kernel {
         let Some(Map::ArrayOfMaps(rings)) = ebpf.map(names::RINGS) else {
             return Err(KernelError::Missing { name: names::RINGS });
         };
-        bpf::delete(rings.fd().as_fd(), &worker).map_err(|source| KernelError::Map {
+        // The value of a map of maps is a descriptor.
+        let rings = TypedMap::<u32, u32>::new(rings.fd().as_fd());
+        let closed = rings.and_then(|rings| rings.delete(&worker));
+        closed.map_err(|source| KernelError::Map {
             action: "write",
             map: names::RINGS,
             source: source.into(),
         })
     }
 
-    /// The connection table; flows idle for longer than `ttl` are gone.
+    /// Returns the connection table, in which flows idle for longer than `ttl` are gone.
     ///
     /// # Errors
     /// Its descriptor cannot be duplicated.
     pub fn flow_table(&self, ttl: Duration) -> Result<FlowTable, KernelError> {
-        Ok(FlowTable::new(self.connections()?, ttl))
+        FlowTable::new(&self.connections()?, ttl).map_err(map_failed("open", names::CONNECTIONS))
     }
 
-    /// The live flows now, to be read in whole by whoever asks.
+    /// Returns a reader of the flows that are live now.
     ///
     /// # Errors
     /// The table's descriptor cannot be duplicated.
     pub fn flows(&self, ttl: Duration) -> Result<FlowReader, KernelError> {
-        Ok(FlowReader::new(self.connections()?, ttl))
+        FlowReader::new(&self.connections()?, ttl).map_err(map_failed("open", names::CONNECTIONS))
     }
 
     /// The prefix table: each prefix with the index of its peer, or [`router_common::peer::NO_PEER`]. Takes a few
@@ -182,30 +182,6 @@ fn prefix_of(key: &Key<[u8; 16]>) -> Option<IpNet> {
     match address.to_ipv4_mapped() {
         Some(address) if len >= 96 => IpNet::new(address.into(), len - 96).ok(),
         _ => IpNet::new(address.into(), len).ok(),
-    }
-}
-
-/// The same map behind a descriptor of its own.
-fn share(data: &MapData, name: &'static str) -> Result<MapData, KernelError> {
-    let failed = |source| KernelError::Map {
-        action: "open",
-        map: name,
-        source,
-    };
-    let fd = data.fd().as_fd().try_clone_to_owned();
-    let fd = fd.map_err(|error| failed(error.into()))?;
-    MapData::from_fd(fd).map_err(|error| failed(error.into()))
-}
-
-pub(super) fn map<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut Map, KernelError> {
-    ebpf.map_mut(name).ok_or(KernelError::Missing { name })
-}
-
-pub(super) fn map_failed(action: &'static str, map: &'static str) -> impl Fn(MapError) -> KernelError {
-    move |source| KernelError::Map {
-        action,
-        map,
-        source: Box::new(source),
     }
 }
 
