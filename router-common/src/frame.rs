@@ -42,7 +42,7 @@ pub struct VnetHeader {
 impl VnetHeader {
     /// Size in bytes.
     pub const LEN: usize = 12;
-    /// The checksum field holds the pseudo-header sum; whoever delivers the packet finishes it.
+    /// The checksum field holds the pseudo-header sum; the receiving kernel finishes it.
     pub const NEEDS_CSUM: u8 = 1;
     /// Not a super-packet.
     pub const GSO_NONE: u8 = 0;

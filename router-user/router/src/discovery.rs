@@ -16,9 +16,9 @@
 //! answers that are remembered the one with the longest prefix counts, whichever came first.
 //!
 //! # Whom to believe
-//! A signature proves who claims an address, not that the address is his: anybody can sign anything. So a claim counts
-//! only if the reader's own list, `TrustedOwners`, lets that peer own the address. Whoever is not listed owns nothing,
-//! whatever he signs. The list says who *may* have an address; the claim says who *has* it now, which matters where
+//! A signature proves who claims an address, not that the claim is right: anybody can sign anything. So a claim counts
+//! only if the reader's own list, `TrustedOwners`, lets that peer own the address. A peer that is not listed owns
+//! nothing, whatever it signs. The list says who *may* have an address; the claim says who *has* it now, which matters where
 //! several may: machines that take over from each other, or a pool of addresses among a company's nodes.
 //!
 //! If several peers that may own an address claim it, every reader with the same list and the same records chooses the
@@ -27,8 +27,8 @@
 //!
 //! # What a node uses
 //! The node itself routes by its peers' `allowed_ips` alone, which is a [`StaticDiscovery`]: no claim changes where its
-//! packets go. mDNS and the DHT tell it where its peers *are*, and whoever answers there proves with his key that he is
-//! the peer. A program that embeds a network has both.
+//! packets go. mDNS and the DHT tell it where its peers *are*, and the one that answers there proves with its key that
+//! it is the peer. A program that embeds a network has both.
 
 mod answer;
 mod chain;

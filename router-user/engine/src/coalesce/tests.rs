@@ -165,7 +165,7 @@ impl Sender {
             return packet;
         }
         let sequence = self.sequences.entry(spec.flow).or_insert(u32::MAX - 100);
-        let sent = u32::from(spec.oddity == Oddity::Sequence) + *sequence;
+        let sent = sequence.wrapping_add(u32::from(spec.oddity == Oddity::Sequence));
         *sequence = sequence.wrapping_add(payload.len() as u32);
         let acknowledged = 1 + u32::from(spec.oddity == Oddity::Acknowledgement);
         let window = 500 + u16::from(spec.oddity == Oddity::Window);

@@ -1,4 +1,4 @@
-//! Pins of programs and maps, for bpftool and for whoever watches from outside.
+//! Pins of programs and maps, for bpftool and other observers.
 
 use std::fs::{self, DirBuilder, File};
 use std::io;

@@ -120,12 +120,12 @@ impl RingConsumer {
         self.bell.arm()
     }
 
-    /// What wakes the worker of this ring, for whoever else may make it look.
+    /// Returns what wakes the worker of this ring, for others that may make it look.
     pub fn bell(&self) -> RingBell {
         self.bell.clone()
     }
 
-    /// A gauge of this ring for whoever watches.
+    /// Returns a gauge of this ring for observers.
     pub fn gauge(&self) -> RingGauge {
         self.bell.gauge.clone()
     }
@@ -146,7 +146,7 @@ pub struct RingBell {
 }
 
 impl RingBell {
-    /// Has the next record wake the worker; false when there is something to read already, and none will.
+    /// Lets the next record wake the worker; false when there is something to read already, and none will.
     ///
     /// Partner: the program's exchange of the flag, between reserving a record and submitting it.
     pub fn arm(&self) -> bool {
@@ -162,7 +162,7 @@ impl RingBell {
         false
     }
 
-    /// Has no record wake the worker; false when none would have. To be followed by [`RingBell::arm`] then.
+    /// Lets no record wake the worker; false when none would have. To be followed by [`RingBell::arm`] then.
     pub fn hold(&self) -> bool {
         self.flag().is_some_and(|flag| flag.swap(0, SeqCst) != 0)
     }

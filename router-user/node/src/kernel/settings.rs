@@ -21,7 +21,7 @@ impl Kernel {
         Duration::from_nanos(word.map_or(0, |word| word.load(Relaxed)))
     }
 
-    /// Has every flow look its peer up anew with its next packet; it keeps its worker.
+    /// Makes the next packet of every flow look its peer up anew; the flow keeps its worker.
     pub fn renew_peers(&self) {
         if let Some(version) = self.settings.half_word(offset_of!(Settings, peers_version)) {
             // The table is written by now. Partner: `lane` in the programs' `connections.rs`.

@@ -106,7 +106,7 @@ fn poll_readable<T: AsRawFd>(source: &AsyncFd<T>, context: &mut Context<'_>) -> 
         .map_ok(|mut guard| guard.clear_ready())
 }
 
-/// The same for each of the sockets: all are asked, so that each wakes the worker.
+/// Ready when any of the sockets is: all are asked, so that each wakes the worker.
 fn poll_any_readable(sockets: &[AsyncFd<SocketConsumer>], context: &mut Context<'_>) -> Poll<io::Result<()>> {
     let mut any = Poll::Pending;
     for socket in sockets {

@@ -1,4 +1,4 @@
-//! Captures at a live pair of nodes: what they hold is what was sent, and nothing waits for whoever captures.
+//! Captures at a live pair of nodes: what they hold is what was sent, and nothing waits for a capture.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};

@@ -70,7 +70,7 @@ impl Scene {
         text(self.pair.a.host.command("sh").args(["-c", line]), LIMIT)
     }
 
-    /// Has the doctor find what is broken now, runs the command that it prints, and has it find nothing.
+    /// Lets the doctor find what is broken now, runs the command that it prints, and lets it find nothing.
     fn fixed(&self, check: &str, subject: &str, verdict: &str) -> Result<()> {
         let broken = self.report()?;
         let finding = broken.finding(check, subject)?;
@@ -95,7 +95,7 @@ impl Scene {
         Ok(())
     }
 
-    /// Has the doctor find a problem that no command can be printed for in whole.
+    /// Lets the doctor find a problem that no command can be printed for in whole.
     fn found(&self, check: &str, subject: &str) -> Result<()> {
         let report = self.report()?;
         let finding = report.finding(check, subject)?;

@@ -62,7 +62,7 @@ impl Tally {
     }
 }
 
-/// Has a host's TCP wait for what is only late, as on a busy machine it may be, before it counts as lost.
+/// Makes a host's TCP wait for what is only late, as on a busy machine it may be, before it counts as lost.
 fn be_patient(host: &Namespace) -> Result<()> {
     host.enter(|| {
         fs::write("/proc/sys/net/ipv4/tcp_early_retrans", "0")?;

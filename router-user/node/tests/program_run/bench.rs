@@ -137,7 +137,7 @@ impl Bench {
         })
     }
 
-    /// An array of the program, as whoever has the pins sees it.
+    /// Returns an array of the program, as it is seen through its pin.
     pub(crate) fn array<T: Pod>(&self, name: &str) -> Result<Array<MapData, T>> {
         let pins = self.kernel.pin_directory().context("no pins")?;
         Ok(Array::try_from(open_map(pins, name)?)?)

@@ -19,7 +19,7 @@ pub(crate) const HOST: [u8; 6] = [2, 0, 0, 0, 0, 1];
 const SENDER: [u8; 6] = [2, 0, 0, 0, 0, 2];
 /// Where a run's frames come from unless told otherwise.
 const LOOPBACK: u32 = 1;
-/// Of a frame without its checksum (IEEE 802.3).
+/// Shortest frame without its checksum (IEEE 802.3).
 pub(crate) const SHORTEST_FRAME: usize = 60;
 
 /// Both programs, and the loopback interface as a gateway.

@@ -127,7 +127,7 @@ impl PacketQueue {
             word.store(content, Relaxed);
         }
         if let Some(slot) = self.slot(at) {
-            // Shows the words to whoever finds the stamp in `next`.
+            // Shows the words to the reader that finds the stamp in `next`.
             slot.store(at.stamp() | packet.len() as u64, Release);
         }
         Ok(())

@@ -138,7 +138,7 @@ impl<P: StreamPool, D: PeerDiscovery> Resolver<P, D> {
         };
         if let Some(answer) = answer {
             if let Some(reply) = reply {
-                // Whoever asked may have gone.
+                // The caller may have gone.
                 let _ = reply.send(answer);
             }
             return;
@@ -186,7 +186,7 @@ impl<P: StreamPool, D: PeerDiscovery> Resolver<P, D> {
         };
         let replies = self.waiting.remove(&destination).unwrap_or_default();
         for reply in replies {
-            // Whoever asked may have gone.
+            // The caller may have gone.
             let _ = reply.send(known.owner(destination));
         }
     }

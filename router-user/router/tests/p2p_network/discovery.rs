@@ -429,7 +429,7 @@ impl StockKad {
         granted.await.expect("the node runs");
     }
 
-    /// Has a node keep a record.
+    /// Makes a node keep a record.
     async fn put(&self, at: PeerId, key: RecordKey, value: Vec<u8>) {
         self.request(move |kad| {
             kad.put_record_to(Record::new(key, value), [at].into_iter(), Quorum::One);

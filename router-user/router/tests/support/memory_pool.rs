@@ -58,7 +58,7 @@ impl MemoryPool {
         self.state().n_opened
     }
 
-    /// Has streams to `peer` take nothing, or all streams take everything again.
+    /// Makes streams to `peer` take nothing, or all streams take everything again.
     pub(crate) fn stall(&self, peer: Option<PeerId>) {
         let mut state = self.state();
         state.stalled = peer;
@@ -70,7 +70,7 @@ impl MemoryPool {
         self.state().discards = true;
     }
 
-    /// Has the next `n` opens fail.
+    /// Makes the next `n` opens fail.
     pub(crate) fn fail(&self, n: u32) {
         self.state().n_failing = n;
     }

@@ -67,7 +67,7 @@ impl Received {
     }
 }
 
-/// The ring by which a queue's chunks go back to the kernel; has room for all of them. Whoever holds the lock owns it.
+/// The ring by which a queue's chunks go back to the kernel; has room for all of them. The holder of the lock owns it.
 #[derive(Debug)]
 pub(super) struct FillRing {
     ring: Mapped,

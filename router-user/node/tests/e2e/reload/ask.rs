@@ -1,4 +1,4 @@
-//! Has a node read its configuration again, and looks at what came of it.
+//! Makes a node read its configuration again, and looks at what came of it.
 
 use std::process::{Command, Output};
 
