@@ -67,11 +67,11 @@ impl Bench {
             max_connections: n_flows * 5 / 4 + 4096,
             bpffs: BPFFS.into(),
         })?;
-        let rings = (0..N_WORKERS).map(|worker| kernel.open_ring(worker));
+        let rings = (0..N_WORKERS).map(|worker| kernel.rings.open(worker));
         let rings = rings.collect::<Result<_, _>>()?;
-        kernel.write_slots(SlotTable::new(N_WORKERS).iter())?;
-        kernel.add_prefixes([("10.1.0.0/16".parse()?, PEER)])?;
-        let pins = kernel.pin_directory().context("no pins")?;
+        kernel.slots.write(SlotTable::new(N_WORKERS).iter())?;
+        kernel.prefixes.add([("10.1.0.0/16".parse()?, PEER)])?;
+        let pins = kernel.programs.pin_directory().context("no pins")?;
         let program = SchedClassifier::from_pin(pins.join(names::PROGRAM_EGRESS))?;
         Ok(Self {
             n_flows,
@@ -94,7 +94,7 @@ impl Bench {
     }
 
     fn set_pressure(&self, pressed: bool) {
-        self.kernel.pressure_switch(PEER)(pressed);
+        self.kernel.pressure.switch(PEER)(pressed);
     }
 
     fn report(&mut self, what: &str, len: usize, expected: Reason) -> Result<()> {
@@ -157,7 +157,7 @@ impl Bench {
     }
 
     fn counted(&self, reason: Reason) -> Result<u64> {
-        let counters = self.kernel.counters()?;
+        let counters = self.kernel.counters.read()?;
         let found = counters.iter().find(|(counter, _)| *counter == reason);
         Ok(found.context("every reason has a counter")?.1)
     }

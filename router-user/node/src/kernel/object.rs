@@ -1,26 +1,25 @@
-//! The loaded object: programs, maps and rings of one device.
+//! The loaded object: programs and maps of one device, each with its owner.
 
-use std::os::fd::AsFd;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::path::PathBuf;
 use std::time::Duration;
 
-use aya::maps::{Array, Map, MapData, PerCpuArray};
-use aya::programs::SchedClassifier;
-use aya::programs::tc::SchedClassifierLinkId;
 use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
 use object::{Object, ObjectSection};
 
-use super::attach::attach_egress;
+use super::counters::KernelCounters;
 use super::error::KernelError;
-use super::mapped::Mapped;
-use super::maps::{PRESSURE_STRIDE, map, map_failed};
+use super::flows::KernelFlows;
+use super::gateway::{AttachedGateway, GatewayInterface};
+use super::gateway_table::KernelGateways;
 use super::pins::Pins;
+use super::prefixes::KernelPrefixes;
+use super::pressure::KernelPressure;
+use super::programs::{KernelPrograms, egress};
+use super::rings::KernelRings;
+use super::settings::KernelSettings;
+use super::slots::KernelSlots;
 use router_common::flow_hash::HashKey;
-use router_common::peer::MAX_PEERS;
 use router_common::settings::Settings;
-use router_common::slots::MAX_WORKERS;
-use router_common::wake::WakeFlag;
 use router_common::{ABI_VERSION, names};
 
 const ABI_SECTION: &str = "stream_router_abi";
@@ -44,17 +43,26 @@ pub struct KernelConfig {
     pub bpffs: PathBuf,
 }
 
-/// Programs, maps and rings of one device. Dropping it detaches and unpins.
+/// The kernel side of one device. Dropping it detaches and unpins.
 pub struct Kernel {
-    ebpf: Mutex<Ebpf>,
-    link: Mutex<Option<SchedClassifierLinkId>>,
-    pub(super) counters: PerCpuArray<MapData, u64>,
-    pub(super) pressure: Arc<Mapped>,
-    pub(super) wake: Arc<Mapped>,
-    pub(super) settings: Mapped,
-    pub(super) ring_bytes: u32,
-    pins: Option<Pins>,
-    device: String,
+    /// The programs, and where they are attached. They are dropped first.
+    pub programs: KernelPrograms,
+    /// Which destinations belong to which peer.
+    pub prefixes: KernelPrefixes,
+    /// Which worker new flows get.
+    pub slots: KernelSlots,
+    /// Where packets go for each worker.
+    pub rings: KernelRings,
+    /// The flows that the programs know.
+    pub flows: KernelFlows,
+    /// What the programs are told.
+    pub settings: KernelSettings,
+    /// For which peers the programs hold packets back.
+    pub pressure: KernelPressure,
+    /// What the programs have counted.
+    pub counters: KernelCounters,
+    /// At which interfaces the gateway program captures.
+    pub gateways: KernelGateways,
 }
 
 impl Kernel {
@@ -73,68 +81,29 @@ impl Kernel {
             .load()
             .map_err(|error| KernelError::load("the egress program", error))?;
         if let Some(pins) = &pins {
-            pin(&mut ebpf, pins.directory())?;
+            pin(&mut ebpf, pins)?;
         }
-
-        write_settings(&mut ebpf, config)?;
-        let wake = Arc::new(map_memory(
-            &mut ebpf,
-            names::WAKE,
-            MAX_WORKERS as usize * size_of::<WakeFlag>(),
-        )?);
-        let pressure = Arc::new(map_memory(
-            &mut ebpf,
-            names::PRESSURE,
-            MAX_PEERS as usize * PRESSURE_STRIDE,
-        )?);
-        let settings = map_memory(&mut ebpf, names::SETTINGS, size_of::<Settings>())?;
-        let counters = PerCpuArray::try_from(take(&mut ebpf, names::COUNTERS)?)
-            .map_err(|error| map_failed("open", names::COUNTERS)(error))?;
         Ok(Self {
-            ebpf: Mutex::new(ebpf),
-            link: Mutex::new(None),
-            counters,
-            pressure,
-            wake,
-            settings,
-            ring_bytes: config.ring_bytes,
-            pins,
-            device: config.device.clone(),
+            settings: KernelSettings::write(&mut ebpf, settings(config))?,
+            prefixes: KernelPrefixes::take(&mut ebpf)?,
+            slots: KernelSlots::take(&mut ebpf)?,
+            rings: KernelRings::take(&mut ebpf, config.ring_bytes)?,
+            flows: KernelFlows::take(&mut ebpf)?,
+            pressure: KernelPressure::map(&ebpf)?,
+            counters: KernelCounters::take(&mut ebpf)?,
+            gateways: KernelGateways::take(&mut ebpf)?,
+            programs: KernelPrograms::new(ebpf, pins, config.device.clone()),
         })
     }
 
-    /// Begins to capture.
+    /// Begins to capture what arrives at `interface`: in the driver, or where that is refused in the receive path.
     ///
     /// # Errors
-    /// The kernel refuses the hook.
-    pub fn attach(&self) -> Result<(), KernelError> {
-        let link = attach_egress(egress(&mut self.lock())?, &self.device)?;
-        *self.link.lock().unwrap_or_else(PoisonError::into_inner) = Some(link);
-        Ok(())
-    }
-
-    /// Ends capturing; rings keep what they hold.
-    ///
-    /// # Errors
-    /// The kernel refuses to detach.
-    pub fn detach(&self) -> Result<(), KernelError> {
-        let link = self.link.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let Some(link) = link else { return Ok(()) };
-        egress(&mut self.lock())?
-            .detach(link)
-            .map_err(|error| KernelError::Attach {
-                device: self.device.clone(),
-                source: Box::new(error),
-            })
-    }
-
-    /// Where programs and maps are pinned, if they are.
-    pub fn pin_directory(&self) -> Option<&Path> {
-        self.pins.as_ref().map(Pins::directory)
-    }
-
-    pub(super) fn lock(&self) -> std::sync::MutexGuard<'_, Ebpf> {
-        self.ebpf.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The kernel refuses both.
+    pub fn attach_gateway(&self, interface: &GatewayInterface) -> Result<AttachedGateway, KernelError> {
+        self.programs.load_gateway()?;
+        self.gateways.add(interface.index, interface.address)?;
+        self.programs.attach_gateway(interface)
     }
 }
 
@@ -155,38 +124,16 @@ fn check_abi(object: &[u8]) -> Result<(), KernelError> {
     }
 }
 
-fn egress(ebpf: &mut Ebpf) -> Result<&mut SchedClassifier, KernelError> {
-    let program = ebpf.program_mut(names::PROGRAM_EGRESS);
-    program
-        .and_then(|program| program.try_into().ok())
-        .ok_or(KernelError::Missing {
-            name: names::PROGRAM_EGRESS,
-        })
-}
-
-fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<Map, KernelError> {
-    ebpf.take_map(name).ok_or(KernelError::Missing { name })
-}
-
-fn pin(ebpf: &mut Ebpf, directory: &Path) -> Result<(), KernelError> {
+fn pin(ebpf: &mut Ebpf, pins: &Pins) -> Result<(), KernelError> {
     for (name, map) in ebpf.maps() {
-        let path = directory.join(name);
-        map.pin(&path).map_err(|error| KernelError::Pins {
-            action: "pin",
-            path,
-            source: Box::new(error),
-        })?;
+        pins.pin(name, |path| map.pin(path))?;
     }
-    let path = directory.join(names::PROGRAM_EGRESS);
-    egress(ebpf)?.pin(&path).map_err(|error| KernelError::Pins {
-        action: "pin",
-        path,
-        source: Box::new(error),
-    })
+    let program = egress(ebpf)?;
+    pins.pin(names::PROGRAM_EGRESS, |path| program.pin(path))
 }
 
-fn write_settings(ebpf: &mut Ebpf, config: &KernelConfig) -> Result<(), KernelError> {
-    let settings = Settings {
+fn settings(config: &KernelConfig) -> Settings {
+    Settings {
         hash_key: HashKey {
             k0: rand::random(),
             k1: rand::random(),
@@ -194,20 +141,5 @@ fn write_settings(ebpf: &mut Ebpf, config: &KernelConfig) -> Result<(), KernelEr
         flow_ttl_ns: u64::try_from(config.flow_ttl.as_nanos()).unwrap_or(u64::MAX),
         device_mtu: config.device_mtu,
         peers_version: 0,
-    };
-    Array::try_from(map(ebpf, names::SETTINGS)?)
-        .and_then(|mut map| map.set(0, settings, 0))
-        .map_err(map_failed("write", names::SETTINGS))
-}
-
-fn map_memory(ebpf: &mut Ebpf, name: &'static str, len: usize) -> Result<Mapped, KernelError> {
-    let map = ebpf.map(name).ok_or(KernelError::Missing { name })?;
-    let Map::Array(data) = map else {
-        return Err(KernelError::Missing { name });
-    };
-    Mapped::new(data.fd().as_fd(), 0, len, true).map_err(|source| KernelError::Map {
-        action: "map into memory",
-        map: name,
-        source: source.into(),
-    })
+    }
 }

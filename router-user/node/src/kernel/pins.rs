@@ -1,5 +1,6 @@
 //! Pins of programs and maps, for bpftool and other observers.
 
+use std::error::Error;
 use std::fs::{self, DirBuilder, File};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
@@ -78,9 +79,26 @@ impl Pins {
         }))
     }
 
-    /// Where they are.
+    /// Returns where they are.
     pub(super) fn directory(&self) -> &Path {
         &self.directory
+    }
+
+    /// Pins what is called `name` with `pin`.
+    ///
+    /// # Errors
+    /// The kernel refuses the pin.
+    pub(super) fn pin<E: Error + Send + Sync + 'static>(
+        &self,
+        name: &str,
+        pin: impl FnOnce(&Path) -> Result<(), E>,
+    ) -> Result<(), KernelError> {
+        let path = self.directory.join(name);
+        pin(&path).map_err(|error| KernelError::Pins {
+            action: "pin",
+            path,
+            source: Box::new(error),
+        })
     }
 }
 

@@ -1,37 +1,62 @@
-//! What of the settings changes while the programs run.
+//! The settings of the programs, of which some change while they run.
 
 use std::mem::offset_of;
 use std::sync::atomic::Ordering::{Relaxed, Release};
+use std::sync::atomic::{AtomicU32, AtomicU64};
 use std::time::Duration;
 
-use super::object::Kernel;
+use aya::Ebpf;
+use aya::maps::Array;
+
+use super::error::KernelError;
+use super::mapped::Mapped;
+use super::maps::{map_failed, map_memory};
+use router_common::names;
 use router_common::settings::Settings;
 
-impl Kernel {
-    /// Flows idle for longer than `ttl` begin anew from now on.
-    pub fn set_conn_ttl(&self, ttl: Duration) {
-        if let Some(word) = self.settings.word(offset_of!(Settings, flow_ttl_ns)) {
-            word.store(u64::try_from(ttl.as_nanos()).unwrap_or(u64::MAX), Relaxed);
-        }
+/// What the programs are told, in memory that they read.
+pub struct KernelSettings(Mapped);
+
+impl KernelSettings {
+    /// Writes the settings that the programs begin with.
+    pub(super) fn write(ebpf: &mut Ebpf, settings: Settings) -> Result<Self, KernelError> {
+        let name = names::SETTINGS;
+        let map = ebpf.map_mut(name).ok_or(KernelError::Missing { name })?;
+        Array::try_from(map)
+            .and_then(|mut map| map.set(0, settings, 0))
+            .map_err(map_failed("write", name))?;
+        map_memory(ebpf, name, size_of::<Settings>()).map(Self)
     }
 
-    /// Idle time after which a flow counts as gone.
+    /// Lets flows that are idle for longer than `ttl` begin anew from now on.
+    pub fn set_flow_ttl(&self, ttl: Duration) {
+        let ttl_ns = u64::try_from(ttl.as_nanos()).unwrap_or(u64::MAX);
+        self.flow_ttl_ns().store(ttl_ns, Relaxed);
+    }
+
+    /// Returns the idle time after which a flow counts as gone.
     pub fn flow_ttl(&self) -> Duration {
-        let word = self.settings.word(offset_of!(Settings, flow_ttl_ns));
-        Duration::from_nanos(word.map_or(0, |word| word.load(Relaxed)))
+        Duration::from_nanos(self.flow_ttl_ns().load(Relaxed))
     }
 
     /// Makes the next packet of every flow look its peer up anew; the flow keeps its worker.
     pub fn renew_peers(&self) {
-        if let Some(version) = self.settings.half_word(offset_of!(Settings, peers_version)) {
-            // The table is written by now. Partner: `lane` in the programs' `connections.rs`.
-            version.fetch_add(1, Release);
-        }
+        // The prefix table is written by now. Partner: the programs read it before they look a peer up (`entry` in their `flows.rs`).
+        self.version().fetch_add(1, Release);
     }
 
-    /// Version of the prefix table: a flow whose entry has another one has not looked its peer up since.
+    /// Returns the version of the prefix table: a flow whose entry has another one has not looked its peer up since.
     pub fn peers_version(&self) -> u32 {
-        let version = self.settings.half_word(offset_of!(Settings, peers_version));
-        version.map_or(0, |version| version.load(Relaxed))
+        self.version().load(Relaxed)
+    }
+
+    fn flow_ttl_ns(&self) -> &AtomicU64 {
+        let word = self.0.word(offset_of!(Settings, flow_ttl_ns));
+        word.expect("the mapping holds all settings, each where it is aligned")
+    }
+
+    fn version(&self) -> &AtomicU32 {
+        let word = self.0.half_word(offset_of!(Settings, peers_version));
+        word.expect("the mapping holds all settings, each where it is aligned")
     }
 }

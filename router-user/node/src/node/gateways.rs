@@ -52,7 +52,9 @@ impl Gateways {
             )?;
             let first_socket = n_queues * MAX_WORKERS;
             if let Some(pool) = sink.pool() {
-                kernel.add_gateway_sockets(&interface, first_socket, pool.n_queues())?;
+                kernel
+                    .gateways
+                    .add_with_sockets(&interface, first_socket, pool.n_queues())?;
                 n_queues += pool.n_queues();
             }
             let gateway = RunningGateway {
@@ -85,7 +87,9 @@ impl Gateways {
                     interface: gateway.name.clone(),
                     source,
                 })?;
-            kernel.add_sockets(gateway.first_socket, worker, &sockets)?;
+            kernel
+                .gateways
+                .add_sockets(gateway.first_socket, worker, &sockets)?;
             all.extend(sockets);
         }
         Ok(all)

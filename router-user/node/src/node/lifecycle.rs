@@ -155,7 +155,7 @@ impl Node {
         let network_metrics = network.driver.take_metrics();
         let observability = Observability::start(config, status, &data_threads.runtimes(), network_metrics)?;
 
-        kernel.attach()?;
+        kernel.programs.attach_egress()?;
         let networks = config.peers().iter().flat_map(|peer| peer.allowed_ips());
         device.start(networks.copied()).await?;
 
@@ -276,7 +276,7 @@ impl Node {
         if let Some(observability) = &self.observability {
             observability.stopping();
         }
-        let detached = self.kernel.detach();
+        let detached = self.kernel.programs.detach_egress();
         let drained = timeout(STOP_TIMEOUT, async {
             self.ends.workers.cancel();
             while self.tasks.workers.join_next().await.is_some() {}
@@ -322,7 +322,7 @@ fn load_kernel(config: &Config) -> Result<Arc<Kernel>, NodeError> {
 fn peer_registry(kernel: &Arc<Kernel>) -> PeerRegistry {
     let kernel = kernel.clone();
     PeerRegistry::new(move |index: PeerIndex, n_active| {
-        let set_pressure = kernel.pressure_switch(index.0);
+        let set_pressure = kernel.pressure.switch(index.0);
         // Another peer may have had the index.
         set_pressure(false);
         // A reload may allow more streams than there are at the start.

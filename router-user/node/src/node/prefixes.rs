@@ -66,19 +66,19 @@ impl PrefixTable {
         if steps.is_empty() {
             return Ok(false);
         }
-        if let Err(refused) = self.kernel.change_prefixes(steps) {
+        if let Err(refused) = self.kernel.prefixes.change(steps) {
             (contents.host, contents.peers) = (host, peers);
             let back = prefix_steps::steps(&wanted, &contents.written);
-            if let Err(error) = self.kernel.change_prefixes(back) {
+            if let Err(error) = self.kernel.prefixes.change(back) {
                 error!(
                     error = &error as &dyn std::error::Error,
                     "the prefix table is neither as before nor as it was to be; restart the node"
                 );
             }
-            self.kernel.renew_peers();
+            self.kernel.settings.renew_peers();
             return Err(refused);
         }
-        self.kernel.renew_peers();
+        self.kernel.settings.renew_peers();
         contents.written = wanted;
         Ok(true)
     }

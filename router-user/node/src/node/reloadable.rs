@@ -89,7 +89,7 @@ impl Reloadable {
         self.peers.store(Arc::new(table));
         self.network.set_peers(network_peers).await?;
 
-        self.kernel.set_conn_ttl(adopted.connections().ttl());
+        self.kernel.settings.set_flow_ttl(adopted.connections().ttl());
         self.flows.set_ttl(adopted.connections().ttl());
         if adopted.router() != self.running.router() {
             self.limits.send_replace(adopted.router().clone());

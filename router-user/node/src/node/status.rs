@@ -78,6 +78,7 @@ impl Source for NodeStatus {
             pins: self
                 .parts
                 .kernel
+                .programs
                 .pin_directory()
                 .map(|path| path.display().to_string()),
             workers: n_active as u32,
@@ -86,7 +87,7 @@ impl Source for NodeStatus {
             configured_peers: self.parts.data_path.peers.load().all().len() as u32,
             connected_peers: connected.count() as u32,
             gateways: self.parts.gateways.clone(),
-            kernel: kernel_features::look(self.parts.kernel.pin_directory(), &self.parts.gateways),
+            kernel: kernel_features::look(self.parts.kernel.programs.pin_directory(), &self.parts.gateways),
         }
     }
 
@@ -140,7 +141,7 @@ impl Source for NodeStatus {
     fn counters(&self) -> Result<control::CounterList, SourceError> {
         let dropped = (self.parts.socket_drops)();
         let network = self.parts.network.snapshot().counters;
-        let kernel = self.parts.kernel.counters().map_err(failed)?.into_iter();
+        let kernel = self.parts.kernel.counters.read().map_err(failed)?.into_iter();
         let kernel = kernel.map(|(reason, n)| {
             let (name, kind, meaning) = (reason.name(), reason.kind(), reason.meaning());
             counter_status(CounterOrigin::Kernel, name, kind, meaning, n)
@@ -163,7 +164,7 @@ impl Source for NodeStatus {
     }
 
     fn routes(&self) -> Result<RouteList, SourceError> {
-        let prefixes = self.parts.kernel.prefixes().map_err(failed)?;
+        let prefixes = self.parts.kernel.prefixes.read().map_err(failed)?;
         let route = |(prefix, peer): (IpNet, u32)| RouteStatus {
             prefix,
             peer: self.parts.peer_id(peer),

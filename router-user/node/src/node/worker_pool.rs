@@ -119,12 +119,12 @@ impl Workers for RingWorkers {
     }
 
     fn start(&mut self, worker: u32) -> Result<(), NodeError> {
-        let ring = self.kernel.open_ring(worker)?;
+        let ring = self.kernel.rings.open(worker)?;
         self.spawn(worker, ring)
     }
 
     fn stop(&mut self, worker: u32) {
-        if let Err(error) = self.kernel.close_ring(worker) {
+        if let Err(error) = self.kernel.rings.close(worker) {
             warn!(
                 error = &error as &dyn std::error::Error,
                 worker, "cannot close a ring"
@@ -136,7 +136,7 @@ impl Workers for RingWorkers {
     }
 
     fn write_slots(&mut self, changes: Vec<SlotChange>) -> Result<(), NodeError> {
-        Ok(self.kernel.write_slots(changes)?)
+        Ok(self.kernel.slots.write(changes)?)
     }
 }
 
@@ -154,11 +154,11 @@ impl WorkerPool {
         board: Arc<WorkerBoard>,
     ) -> Result<Self, KernelError> {
         let scaler = WorkerScaler::new(workers.initial(), workers.scaling().scaler);
-        let rings = (0..workers.initial()).map(|worker| Ok((worker, kernel.open_ring(worker)?)));
+        let rings = (0..workers.initial()).map(|worker| Ok((worker, kernel.rings.open(worker)?)));
         let rings = rings.collect::<Result<_, KernelError>>()?;
-        kernel.write_slots(scaler.set().slots().iter())?;
+        kernel.slots.write(scaler.set().slots().iter())?;
         Ok(Self {
-            table: kernel.flow_table(connections.ttl())?,
+            table: kernel.flows.table(connections.ttl())?,
             workers: RingWorkers {
                 kernel,
                 gateways: Gateways::default(),

@@ -120,11 +120,11 @@ impl Bench {
             max_connections: 16_384,
             bpffs: BPFFS.into(),
         })?;
-        let rings = (0..plan.n_workers).map(|worker| kernel.open_ring(worker));
+        let rings = (0..plan.n_workers).map(|worker| kernel.rings.open(worker));
         let rings = rings.collect::<Result<Vec<_>, _>>()?;
-        kernel.write_slots(SlotTable::new(plan.n_workers).iter())?;
-        kernel.add_prefixes(prefixes(&PREFIXES)?)?;
-        let pins = kernel.pin_directory().context("no pins")?;
+        kernel.slots.write(SlotTable::new(plan.n_workers).iter())?;
+        kernel.prefixes.add(prefixes(&PREFIXES)?)?;
+        let pins = kernel.programs.pin_directory().context("no pins")?;
         let program = SchedClassifier::from_pin(pins.join(names::PROGRAM_EGRESS))?;
         let connections = HashMap::try_from(open_map(pins, names::CONNECTIONS)?)?;
         let settings = Array::<_, Settings>::try_from(open_map(pins, names::SETTINGS)?)?.get(&0, 0)?;
@@ -139,7 +139,7 @@ impl Bench {
 
     /// Returns an array of the program, as it is seen through its pin.
     pub(crate) fn array<T: Pod>(&self, name: &str) -> Result<Array<MapData, T>> {
-        let pins = self.kernel.pin_directory().context("no pins")?;
+        let pins = self.kernel.programs.pin_directory().context("no pins")?;
         Ok(Array::try_from(open_map(pins, name)?)?)
     }
 
@@ -173,7 +173,7 @@ impl Bench {
 
     /// Counters that moved since they were `before`.
     pub(crate) fn counted_since(&self, before: &[(Reason, u64)]) -> Result<Vec<(Reason, u64)>> {
-        let now = self.kernel.counters()?;
+        let now = self.kernel.counters.read()?;
         let moved = now
             .iter()
             .zip(before)
@@ -187,7 +187,7 @@ impl Bench {
     }
 
     fn outcome(&mut self, packet: &[u8], context: Option<&[u8]>) -> Result<Outcome> {
-        let before = self.kernel.counters()?;
+        let before = self.kernel.counters.read()?;
         let verdict = self.test_run(packet, context)?;
         Ok(Outcome {
             verdict,

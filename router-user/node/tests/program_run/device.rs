@@ -265,10 +265,10 @@ fn detached_program_captures_nothing_until_it_is_attached_again() {
     let mut wire = Wire::new().unwrap();
     let packet = udp_packet(100, 1, 1);
 
-    wire.bench.kernel.detach().unwrap();
+    wire.bench.kernel.programs.detach_egress().unwrap();
     wire.socket.send(&packet).unwrap();
     assert_eq!(wire.read(), Some(packet.clone()));
-    wire.bench.kernel.attach().unwrap();
+    wire.bench.kernel.programs.attach_egress().unwrap();
     wire.socket.send(&packet).unwrap();
 
     assert_eq!(wire.read(), None);
@@ -309,10 +309,10 @@ impl Wire {
             device.start(["10.1.0.0/16".parse()?]).await?;
             anyhow::Ok(device)
         })?;
-        bench.kernel.attach()?;
+        bench.kernel.programs.attach_egress()?;
         Ok(Self {
             socket: PacketSocket::open(device.index())?,
-            start: bench.kernel.counters()?,
+            start: bench.kernel.counters.read()?,
             bench,
             device,
             _runtime: runtime,

@@ -144,7 +144,7 @@ fn established_flow_stays_in_a_table_flooded_with_flows_of_one_packet() {
 fn cleaning_reads_a_bounded_share_and_counts_the_live_flows_of_each_worker() {
     const FLOWS: u32 = 6000;
     let mut bench = Bench::new().unwrap();
-    let mut table = bench.kernel.flow_table(Plan::default().flow_ttl).unwrap();
+    let mut table = bench.kernel.flows.table(Plan::default().flow_ttl).unwrap();
     make_flows(&mut bench, FLOWS);
 
     let first = table.step().unwrap();
@@ -162,7 +162,7 @@ fn cleaning_removes_idle_flows_and_never_a_live_one() {
     const FLOWS: u32 = 6000;
     let ttl = Duration::from_millis(200);
     let mut bench = Bench::new().unwrap();
-    let mut table = bench.kernel.flow_table(ttl).unwrap();
+    let mut table = bench.kernel.flows.table(ttl).unwrap();
     let (live, packet) = (key((A4, B4), UDP, 40000, 53), udp_packet(40, 40000, 1));
     bench.run(&packet).unwrap();
     let first_seen_ns = bench.connections.get(&live, 0).unwrap().first_seen_ns;
@@ -220,7 +220,7 @@ fn running_flow_keeps_its_worker_and_peer_when_the_tables_change() {
     for slot in 0..SLOT_COUNT {
         slots.set(slot, other_worker, 0).unwrap();
     }
-    bench.kernel.add_prefixes(host_of_peer_9()).unwrap();
+    bench.kernel.prefixes.add(host_of_peer_9()).unwrap();
 
     let running = bench.run(&udp_packet(40, 40000, 2)).unwrap().captured().unwrap();
     let fresh = bench.run(&udp_packet(40, 40001, 3)).unwrap().captured().unwrap();
@@ -254,8 +254,8 @@ fn running_flow_looks_its_peer_up_anew_once_the_peers_are_renewed_and_keeps_its_
         (vec![PrefixStep::Write(net, owner)], owner),
         (vec![PrefixStep::Remove(net)], begun.peer),
     ] {
-        bench.kernel.change_prefixes(steps).unwrap();
-        bench.kernel.renew_peers();
+        bench.kernel.prefixes.change(steps).unwrap();
+        bench.kernel.settings.renew_peers();
         let after = bench.run(&packet).unwrap().captured().unwrap();
         let conn = bench.connections.get(&flow, 0).unwrap();
 
@@ -265,7 +265,7 @@ fn running_flow_looks_its_peer_up_anew_once_the_peers_are_renewed_and_keeps_its_
         );
         assert_eq!(
             (conn.peer, conn.peers_version),
-            (peer, bench.kernel.peers_version())
+            (peer, bench.kernel.settings.peers_version())
         );
         assert_eq!(conn.first_seen_ns, begun.first_seen_ns);
     }
@@ -277,13 +277,13 @@ fn pressure_of_a_flow_is_that_of_its_new_peer() {
     let mut bench = Bench::new().unwrap();
     let packet = udp_packet(1000, 40000, 1);
     bench.run(&packet).unwrap().captured().unwrap();
-    bench.kernel.add_prefixes(host_of_peer_9()).unwrap();
-    bench.kernel.renew_peers();
-    bench.kernel.pressure_switch(0)(true);
+    bench.kernel.prefixes.add(host_of_peer_9()).unwrap();
+    bench.kernel.settings.renew_peers();
+    bench.kernel.pressure.switch(0)(true);
 
     bench.run(&packet).unwrap().captured().unwrap();
-    bench.kernel.pressure_switch(0)(false);
-    bench.kernel.pressure_switch(9)(true);
+    bench.kernel.pressure.switch(0)(false);
+    bench.kernel.pressure.switch(9)(true);
 
     assert!(bench.run(&packet).unwrap().captured().is_err());
 }
@@ -296,7 +296,7 @@ fn another_time_to_live_counts_from_the_next_packet_on() {
     let begun = bench.connections.get(&flow, 0).unwrap();
     let hash_key = bench.settings.hash_key;
 
-    bench.kernel.set_conn_ttl(Duration::ZERO);
+    bench.kernel.settings.set_flow_ttl(Duration::ZERO);
 
     eventually(|| {
         bench.run(&packet).unwrap();
@@ -309,7 +309,7 @@ fn another_time_to_live_counts_from_the_next_packet_on() {
         .get(&0, 0)
         .unwrap();
     assert_eq!((settings.flow_ttl_ns, settings.hash_key), (0, hash_key));
-    assert_eq!(bench.kernel.flow_ttl(), Duration::ZERO);
+    assert_eq!(bench.kernel.settings.flow_ttl(), Duration::ZERO);
 }
 
 #[test]
@@ -322,7 +322,7 @@ fn idle_flow_begins_anew_after_its_time_to_live() {
     let (flow, packet) = (key((A4, B4), UDP, 40000, 53), udp_packet(40, 40000, 1));
     bench.run(&packet).unwrap();
     let begun = bench.connections.get(&flow, 0).unwrap();
-    bench.kernel.add_prefixes(host_of_peer_9()).unwrap();
+    bench.kernel.prefixes.add(host_of_peer_9()).unwrap();
 
     let renewed = eventually(|| {
         let record = bench.run(&packet).unwrap().captured().unwrap();

@@ -365,13 +365,15 @@ fn the_hosts_own_networks_inside_a_peers_prefix_are_the_hosts() {
     gateway
         .bench
         .kernel
-        .change_prefixes([PrefixStep::Write(own, NO_PEER)])
+        .prefixes
+        .change([PrefixStep::Write(own, NO_PEER)])
         .unwrap();
     let with = reasons(&mut gateway);
     gateway
         .bench
         .kernel
-        .change_prefixes([PrefixStep::Remove(own)])
+        .prefixes
+        .change([PrefixStep::Remove(own)])
         .unwrap();
 
     assert_eq!(before, [Reason::Captured, Reason::PassedSource]);
@@ -385,7 +387,7 @@ fn an_interface_that_is_no_gateway_gives_nothing() {
     let frame = tagged(&[], &with_hops(udp_packet(100, 1, 1), 64));
     assert_eq!(gateway.verdict(&frame).unwrap(), DROP);
 
-    gateway.bench.kernel.add_gateway(1, [2, 0, 0, 0, 0, 7]).unwrap();
+    gateway.bench.kernel.gateways.add(1, [2, 0, 0, 0, 0, 7]).unwrap();
 
     assert_eq!(gateway.run(&frame).unwrap().counted, [(Reason::PassedNotOurs, 1)]);
 }
@@ -405,13 +407,13 @@ fn a_full_ring_and_a_full_queue_drop_by_name() {
         records: vec![],
     };
 
-    gateway.bench.kernel.pressure_switch(0)(true);
+    gateway.bench.kernel.pressure.switch(0)(true);
     assert_eq!(gateway.run(&frame).unwrap(), dropped(Reason::PeerPressure));
-    gateway.bench.kernel.pressure_switch(0)(false);
+    gateway.bench.kernel.pressure.switch(0)(false);
     for _ in 0..2 {
         assert_eq!(gateway.verdict(&frame).unwrap(), DROP);
     }
-    let before = gateway.bench.kernel.counters().unwrap();
+    let before = gateway.bench.kernel.counters.read().unwrap();
     assert_eq!(gateway.verdict(&frame).unwrap(), DROP);
 
     assert_eq!(

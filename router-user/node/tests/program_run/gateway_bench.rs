@@ -35,16 +35,16 @@ impl GatewayBench {
 
     pub(crate) fn with(plan: Plan) -> Result<Self> {
         let bench = Bench::with(plan)?;
-        bench.kernel.load_gateway()?;
-        bench.kernel.add_gateway(LOOPBACK, HOST)?;
-        let pins = bench.kernel.pin_directory().context("no pins")?;
+        bench.kernel.programs.load_gateway()?;
+        bench.kernel.gateways.add(LOOPBACK, HOST)?;
+        let pins = bench.kernel.programs.pin_directory().context("no pins")?;
         let program = Xdp::from_pin(pins.join(names::PROGRAM_GATEWAY), XdpAttachType::Interface)?;
         Ok(Self { bench, program })
     }
 
     /// Runs the program on a frame and drains all rings; a frame that passes must be as it was.
     pub(crate) fn run(&mut self, frame: &[u8]) -> Result<Outcome> {
-        let before = self.bench.kernel.counters()?;
+        let before = self.bench.kernel.counters.read()?;
         let verdict = self.verdict(frame)?;
         Ok(Outcome {
             verdict,

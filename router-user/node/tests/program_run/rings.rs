@@ -133,7 +133,7 @@ fn full_ring_refuses_packets_until_its_worker_reads() {
                 "{len}"
             );
         }
-        let before = bench.kernel.counters().unwrap();
+        let before = bench.kernel.counters.read().unwrap();
 
         assert_eq!(bench.verdict(&udp_packet(len, 1, 0xee)).unwrap(), SHOT, "{len}");
 
@@ -235,7 +235,7 @@ fn pressure_holds_back_the_big_packets_of_one_peer() {
         packet[16..20].copy_from_slice(&address);
         packet
     };
-    let switch = bench.kernel.pressure_switch(0);
+    let switch = bench.kernel.pressure.switch(0);
 
     switch(true);
 
@@ -255,12 +255,12 @@ fn pressure_of_the_last_peer_is_its_own_and_of_a_peer_beyond_nobodys() {
     const LAST: u32 = router_common::peer::MAX_PEERS - 1;
     let mut bench = Bench::new().unwrap();
     let last = crate::bench::prefixes(&[("10.1.0.2/32", LAST)]).unwrap();
-    bench.kernel.add_prefixes(last).unwrap();
+    bench.kernel.prefixes.add(last).unwrap();
 
-    bench.kernel.pressure_switch(LAST - 1)(true);
-    bench.kernel.pressure_switch(LAST + 1)(true);
+    bench.kernel.pressure.switch(LAST - 1)(true);
+    bench.kernel.pressure.switch(LAST + 1)(true);
     bench.run(&udp_packet(1000, 1, 1)).unwrap().captured().unwrap();
-    bench.kernel.pressure_switch(LAST)(true);
+    bench.kernel.pressure.switch(LAST)(true);
 
     assert_eq!(bench.run(&udp_packet(1000, 1, 2)).unwrap().verdict, SHOT);
 }

@@ -46,13 +46,14 @@ fn a_frame_for_a_socket_is_a_record_in_place() {
     gateway
         .bench
         .kernel
-        .add_gateway_sockets(&interface, 0, 1)
+        .gateways
+        .add_with_sockets(&interface, 0, 1)
         .unwrap();
     let sockets = pool.open_sockets().unwrap();
-    gateway.bench.kernel.add_sockets(0, 0, &sockets).unwrap();
+    gateway.bench.kernel.gateways.add_sockets(0, 0, &sockets).unwrap();
 
     for ((tags, packet), by_ring) in frames.iter().zip(by_ring) {
-        let before = gateway.bench.kernel.counters().unwrap();
+        let before = gateway.bench.kernel.counters.read().unwrap();
         let (verdict, left) = gateway.run_and_keep(&padded(tagged(tags, packet))).unwrap();
         assert_eq!(verdict, REDIRECT);
         assert_eq!(record(0, &left), by_ring);
@@ -88,10 +89,11 @@ fn a_packet_too_large_for_a_frame_goes_by_the_ring() {
     gateway
         .bench
         .kernel
-        .add_gateway_sockets(&interface, 0, 1)
+        .gateways
+        .add_with_sockets(&interface, 0, 1)
         .unwrap();
     let sockets = pool.open_sockets().unwrap();
-    gateway.bench.kernel.add_sockets(0, 0, &sockets).unwrap();
+    gateway.bench.kernel.gateways.add_sockets(0, 0, &sockets).unwrap();
 
     for len in [3900, 9000] {
         let packet = with_hops(udp_packet(len, 1, 1), 64);
@@ -188,12 +190,15 @@ impl Wire {
         };
         let attached = bench.kernel.attach_gateway(&interface)?;
         let pool = SocketPool::open(interface.index, CopyMode::Copy, 4)?;
-        bench.kernel.add_gateway_sockets(&interface, 0, pool.n_queues())?;
+        bench
+            .kernel
+            .gateways
+            .add_with_sockets(&interface, 0, pool.n_queues())?;
         let sockets = pool.open_sockets()?;
-        bench.kernel.add_sockets(0, 0, &sockets)?;
+        bench.kernel.gateways.add_sockets(0, 0, &sockets)?;
         Ok(Self {
             sender: PacketSocket::open(100)?,
-            start: bench.kernel.counters()?,
+            start: bench.kernel.counters.read()?,
             bench,
             pool,
             sockets,

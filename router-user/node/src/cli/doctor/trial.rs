@@ -74,11 +74,11 @@ impl Trial {
             bpffs: "/proc".into(),
         });
         if let Ok(kernel) = &kernel {
-            trial.hook = matches!(device, Some(Ok(_))).then(|| kernel.attach());
-            trial.gateway = with_gateway.then(|| kernel.load_gateway());
+            trial.hook = matches!(device, Some(Ok(_))).then(|| kernel.programs.attach_egress());
+            trial.gateway = with_gateway.then(|| kernel.programs.load_gateway());
         }
         trial.sockets = with_sockets.then(SocketPool::try_socket);
-        trial.programs = Some(kernel.and_then(|kernel| kernel.open_ring(0).map(drop)));
+        trial.programs = Some(kernel.and_then(|kernel| kernel.rings.open(0).map(drop)));
         trial.device = device.map(|device| device.map(drop));
         Ok(trial)
     }

@@ -18,9 +18,16 @@ pub(super) fn read(parts: &StatusParts, max_flows: u32, query: &FlowQuery) -> Re
         .as_deref()
         .map(|end| parts.find_peer(end).map(|peer| peer.index.0))
         .transpose()?;
-    let reader = parts.kernel.flows(parts.kernel.flow_ttl()).map_err(failed)?;
+    let reader = parts
+        .kernel
+        .flows
+        .reader(parts.kernel.settings.flow_ttl())
+        .map_err(failed)?;
     let limit = query.limit.max(1) as usize;
-    let (peers, version) = (parts.data_path.peers.load(), parts.kernel.peers_version());
+    let (peers, version) = (
+        parts.data_path.peers.load(),
+        parts.kernel.settings.peers_version(),
+    );
     let (mut live, mut matched) = (0, 0);
     let mut found = Vec::new();
     let outcome = reader.read(max_flows, |key, conn, age, idle| {

@@ -1,0 +1,115 @@
+//! The programs of one device: loaded, pinned, attached.
+
+use std::path::Path;
+use std::sync::Mutex;
+
+use aya::Ebpf;
+use aya::programs::tc::SchedClassifierLinkId;
+use aya::programs::{ProgramError, SchedClassifier, Xdp};
+
+use super::attach::attach_egress;
+use super::error::KernelError;
+use super::gateway::{AttachedGateway, GatewayInterface};
+use super::maps::lock;
+use super::pins::Pins;
+use router_common::names;
+
+/// The programs, and where they are attached. Dropping it detaches and unpins.
+pub struct KernelPrograms {
+    loaded: Mutex<Loaded>,
+    pins: Option<Pins>,
+    device: String,
+}
+
+struct Loaded {
+    ebpf: Ebpf,
+    egress: Option<SchedClassifierLinkId>,
+}
+
+impl KernelPrograms {
+    /// Owns the programs for `device` from now on, of which the one for its egress is loaded.
+    pub(super) fn new(ebpf: Ebpf, pins: Option<Pins>, device: String) -> Self {
+        Self {
+            loaded: Mutex::new(Loaded { ebpf, egress: None }),
+            pins,
+            device,
+        }
+    }
+
+    /// Begins to capture at the egress of the device.
+    ///
+    /// # Errors
+    /// The kernel refuses the hook.
+    pub fn attach_egress(&self) -> Result<(), KernelError> {
+        let mut loaded = lock(&self.loaded);
+        let link = attach_egress(egress(&mut loaded.ebpf)?, &self.device)?;
+        loaded.egress = Some(link);
+        Ok(())
+    }
+
+    /// Ends capturing; rings keep what they hold.
+    ///
+    /// # Errors
+    /// The kernel refuses to detach.
+    pub fn detach_egress(&self) -> Result<(), KernelError> {
+        let mut loaded = lock(&self.loaded);
+        let Some(link) = loaded.egress.take() else {
+            return Ok(());
+        };
+        egress(&mut loaded.ebpf)?
+            .detach(link)
+            .map_err(|error| KernelError::Attach {
+                device: self.device.clone(),
+                source: Box::new(error),
+            })
+    }
+
+    /// Loads and pins the gateway program; nothing is attached yet.
+    ///
+    /// # Errors
+    /// The kernel refuses the program or its pin.
+    pub fn load_gateway(&self) -> Result<(), KernelError> {
+        let mut loaded = lock(&self.loaded);
+        let program = gateway(&mut loaded.ebpf)?;
+        if program.fd().is_ok() {
+            return Ok(());
+        }
+        program
+            .load()
+            .map_err(|error| KernelError::load("the gateway program", error))?;
+        let Some(pins) = &self.pins else { return Ok(()) };
+        pins.pin(names::PROGRAM_GATEWAY, |path| program.pin(path))
+    }
+
+    /// Attaches the gateway program to `interface`: in the driver, or where that is refused in the receive path.
+    pub(super) fn attach_gateway(
+        &self,
+        interface: &GatewayInterface,
+    ) -> Result<AttachedGateway, KernelError> {
+        AttachedGateway::attach(gateway(&mut lock(&self.loaded).ebpf)?, interface)
+    }
+
+    /// Returns where programs and maps are pinned, if they are.
+    pub fn pin_directory(&self) -> Option<&Path> {
+        self.pins.as_ref().map(Pins::directory)
+    }
+}
+
+/// Returns the program for the egress of the device.
+pub(super) fn egress(ebpf: &mut Ebpf) -> Result<&mut SchedClassifier, KernelError> {
+    program(ebpf, names::PROGRAM_EGRESS)
+}
+
+fn gateway(ebpf: &mut Ebpf) -> Result<&mut Xdp, KernelError> {
+    program(ebpf, names::PROGRAM_GATEWAY)
+}
+
+fn program<'a, P>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut P, KernelError>
+where
+    &'a mut P: TryFrom<&'a mut aya::programs::Program, Error = ProgramError>,
+{
+    let program = ebpf.program_mut(name);
+    program
+        .and_then(|program| program.try_into().ok())
+        .ok_or(KernelError::Missing { name })
+}
