@@ -1,40 +1,16 @@
 //! Builds the ICMP and ICMPv6 "destination unreachable" that answers a packet nobody can take.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
-
-use router_common::frame::VnetHeader;
-
+mod rules;
 #[cfg(test)]
 mod tests;
 mod v4;
 mod v6;
 
+use router_common::frame::VnetHeader;
+pub use rules::{NoReply, Unreachable};
+
 /// Longest reply: the offload header and the smallest IPv6 MTU, which RFC 4443 lets an error fill.
 pub const MAX_REPLY_LEN: usize = VnetHeader::LEN + v6::MAX_ERROR_LEN;
-
-/// Why a destination cannot be reached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Unreachable {
-    /// Nobody has the network: ICMP type 3 code 0, ICMPv6 type 1 code 0.
-    NoRoute,
-    /// Its peer is not connected: ICMP type 3 code 1, ICMPv6 type 1 code 3.
-    Host,
-}
-
-/// Why a packet gets no answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NoReply {
-    /// It is no IP packet, or cut off within its headers.
-    Malformed,
-    /// It is itself an ICMP error or redirect; answering could go on for ever.
-    IcmpError,
-    /// It is a fragment other than the first, and has no ports to find the sender by.
-    LaterFragment,
-    /// Its source is not one host.
-    Source,
-    /// Its destination is not one host.
-    Destination,
-}
 
 /// Room for a reply, to be used again and again.
 #[derive(Debug)]
@@ -67,14 +43,4 @@ pub fn unreachable<'a>(
         _ => return Err(NoReply::Malformed),
     };
     Ok(&reply.0[..VnetHeader::LEN + len])
-}
-
-/// Whether the address can be that of one host, seen from elsewhere.
-fn is_one_host_v4(ip: Ipv4Addr) -> bool {
-    // 0.0.0.0/8 and 240.0.0.0/4, with the broadcast address in it, belong to nobody.
-    !(ip.octets()[0] == 0 || ip.octets()[0] >= 224 || ip.is_loopback())
-}
-
-fn is_one_host_v6(ip: Ipv6Addr) -> bool {
-    !(ip.is_unspecified() || ip.is_loopback() || ip.is_multicast())
 }

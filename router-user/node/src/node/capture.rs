@@ -3,6 +3,7 @@
 //! While there is no tap, a turn of a worker and a read of a receiver cost one load of a flag. A tap never waits: what its
 //! queue has no room for is counted.
 
+mod packet_view;
 mod stream;
 mod tap;
 
@@ -15,8 +16,8 @@ use libp2p::PeerId;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use crate::control::{CaptureDirection, CaptureEncoder, CaptureQuery, CaptureStream};
-use router_common::frame::VnetHeader;
+use crate::control::{CaptureEncoder, CaptureQuery, CaptureStream};
+pub(super) use packet_view::PacketView;
 use router_common::packet::{Parsed, parse};
 use stream_router_engine::capture_filter::CaptureFilter;
 use tap::{Batch, Tap};
@@ -43,19 +44,22 @@ pub(super) struct CaptureTaps {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct TooMany;
 
+/// Takes a tap away as it is dropped.
+struct OpenTap {
+    taps: Arc<CaptureTaps>,
+    tap: Arc<Tap>,
+}
+
+impl Drop for OpenTap {
+    fn drop(&mut self) {
+        self.taps.close(&self.tap);
+    }
+}
+
 /// The taps for one turn of a worker or one read of a receiver, with what they have taken in it.
 pub(super) struct CaptureTurn {
     taps: Arc<Vec<Arc<Tap>>>,
     batches: Vec<Batch>,
-}
-
-/// A packet on its way, as a capture sees it.
-#[derive(Clone, Copy)]
-pub(super) struct PacketView<'a> {
-    pub(super) direction: CaptureDirection,
-    pub(super) peer: Option<&'a PeerId>,
-    pub(super) vnet: VnetHeader,
-    pub(super) packet: &'a [u8],
 }
 
 impl Default for CaptureTaps {
@@ -102,10 +106,15 @@ impl CaptureTaps {
             taps.push(tap.clone());
             Ok(())
         })?;
+        let open = OpenTap {
+            taps: self.clone(),
+            tap: tap.clone(),
+        };
         Ok(stream::stream(
-            self.clone(),
             tap,
+            open,
             queue,
+            self.stopping.subscribe(),
             CaptureEncoder::new(device, query.snaplen),
         ))
     }

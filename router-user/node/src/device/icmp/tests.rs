@@ -1,3 +1,5 @@
+use std::net::Ipv6Addr;
+
 use etherparse::{
     Icmpv4Type, Icmpv6Type, IpNumber, Ipv6FragmentHeader, NetHeaders, PacketBuilder, PacketHeaders,
     TransportHeader, icmpv4, icmpv6,

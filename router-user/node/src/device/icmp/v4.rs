@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use etherparse::icmpv4::DestUnreachableHeader;
 use etherparse::{Icmpv4Header, Icmpv4Type, IpDscp, IpNumber, Ipv4Header};
 
-use super::{NoReply, Unreachable, is_one_host_v4};
+use super::rules::{NoReply, Unreachable, is_one_host_v4};
 
 /// Longest error with its IP header (RFC 1812, 4.3.2.3).
 const MAX_ERROR_LEN: usize = 576;

@@ -5,7 +5,7 @@ use std::net::Ipv6Addr;
 use etherparse::icmpv6::DestUnreachableCode;
 use etherparse::{Icmpv6Header, Icmpv6Type, IpNumber, Ipv6Header};
 
-use super::{NoReply, Unreachable, is_one_host_v6};
+use super::rules::{NoReply, Unreachable, is_one_host_v6};
 
 /// Longest error with its IP header: the smallest IPv6 MTU (RFC 4443, 3.1).
 pub(super) const MAX_ERROR_LEN: usize = 1280;

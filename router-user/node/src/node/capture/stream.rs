@@ -8,7 +8,6 @@ use futures::StreamExt;
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
-use super::CaptureTaps;
 use super::tap::{Batch, Tap};
 use crate::control::{CaptureEncoder, CaptureStream};
 
@@ -18,8 +17,9 @@ const REPORT_INTERVAL: Duration = Duration::from_millis(500);
 /// Why a capture ends that its client did not end.
 const STOPPING: &str = "the node is stopping";
 
-struct Blocks {
-    open: Open,
+struct Blocks<G> {
+    tap: Arc<Tap>,
+    _open: G,
     encoder: CaptureEncoder,
     queue: mpsc::Receiver<Batch>,
     stopping: watch::Receiver<bool>,
@@ -27,32 +27,22 @@ struct Blocks {
     ended: bool,
 }
 
-/// Closes the tap with the stream.
-struct Open {
-    taps: Arc<CaptureTaps>,
-    tap: Arc<Tap>,
-}
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        self.taps.close(&self.tap);
-    }
-}
-
-/// Returns the packets of `tap` behind what `encoder` has begun with; its batches come from `queue`, and the end of the
-/// stream closes it.
+/// Returns the packets of `tap` behind what `encoder` has begun with; its batches come from `queue`. The end of
+/// the stream drops `open`, with which the tap is closed.
 pub(super) fn stream(
-    taps: Arc<CaptureTaps>,
     tap: Arc<Tap>,
+    open: impl Send + 'static,
     queue: mpsc::Receiver<Batch>,
+    stopping: watch::Receiver<bool>,
     mut encoder: CaptureEncoder,
 ) -> CaptureStream {
     let description = Bytes::from(encoder.take());
     let blocks = Blocks {
-        stopping: taps.stopping.subscribe(),
-        open: Open { taps, tap },
+        tap,
+        _open: open,
         encoder,
         queue,
+        stopping,
         n_reported: 0,
         ended: false,
     };
@@ -63,14 +53,14 @@ pub(super) fn stream(
     Box::pin(futures::stream::iter([description]).chain(packets))
 }
 
-impl Blocks {
+impl<G> Blocks<G> {
     async fn next(&mut self) -> Option<Bytes> {
         loop {
             if self.ended {
                 return None;
             }
             // Before the packets that came later.
-            let n_dropped = self.open.tap.n_dropped();
+            let n_dropped = self.tap.n_dropped();
             if n_dropped != self.n_reported {
                 self.n_reported = n_dropped;
                 self.encoder.put_statistics(n_dropped, None);
@@ -97,7 +87,7 @@ impl Blocks {
     }
 
     fn encode(&mut self, batch: &Batch) -> Bytes {
-        self.open.tap.handle_taken(batch);
+        self.tap.handle_taken(batch);
         for packet in batch.packets() {
             self.encoder.put_packet(&packet);
         }

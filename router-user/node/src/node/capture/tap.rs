@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use libp2p::PeerId;
 use tokio::sync::mpsc;
 
-use super::PacketView;
+use super::packet_view::PacketView;
 use crate::control::{CaptureDirection, CaptureDirections, CaptureQuery, CapturedPacket};
 use router_common::frame::VnetHeader;
 use router_common::packet::Parsed;

@@ -1,7 +1,8 @@
 use futures::StreamExt;
 
 use super::*;
-use crate::control::{CaptureBlocks, CaptureDirections, CaptureRecord};
+use crate::control::{CaptureBlocks, CaptureDirection, CaptureDirections, CaptureRecord};
+use router_common::frame::VnetHeader;
 
 fn packet(last: u8) -> Vec<u8> {
     let mut packet = Vec::new();

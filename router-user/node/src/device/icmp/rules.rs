@@ -1,0 +1,38 @@
+//! What is answered, and what must not be (RFC 1122, 3.2.2; RFC 4443, 2.4 (e)).
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+/// Why a destination cannot be reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unreachable {
+    /// Nobody has the network: ICMP type 3 code 0, ICMPv6 type 1 code 0.
+    NoRoute,
+    /// Its peer is not connected: ICMP type 3 code 1, ICMPv6 type 1 code 3.
+    Host,
+}
+
+/// Why a packet gets no answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoReply {
+    /// It is no IP packet, or cut off within its headers.
+    Malformed,
+    /// It is itself an ICMP error or redirect; answering could go on for ever.
+    IcmpError,
+    /// It is a fragment other than the first, and has no ports to find the sender by.
+    LaterFragment,
+    /// Its source is not one host.
+    Source,
+    /// Its destination is not one host.
+    Destination,
+}
+
+/// Returns whether the address can be that of one host, seen from elsewhere.
+pub(super) fn is_one_host_v4(ip: Ipv4Addr) -> bool {
+    // 0.0.0.0/8 and 240.0.0.0/4, with the broadcast address in it, belong to nobody.
+    !(ip.octets()[0] == 0 || ip.octets()[0] >= 224 || ip.is_loopback())
+}
+
+/// Returns whether the address can be that of one host, seen from elsewhere.
+pub(super) fn is_one_host_v6(ip: Ipv6Addr) -> bool {
+    !(ip.is_unspecified() || ip.is_loopback() || ip.is_multicast())
+}
