@@ -1,5 +1,6 @@
 //! A node: joins kernel, device and network into the path of a packet.
 
+mod assembly;
 mod capture;
 mod connections;
 pub mod counters;

@@ -14,7 +14,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
+use tracing::{Span, debug, info, warn};
 
 use super::history::{INTERVAL, Recorder};
 use super::routes::app;
@@ -74,7 +74,9 @@ impl MetricsServer {
         let runtime = runtime.map_err(MetricsError::Thread)?;
         let stop = CancellationToken::new();
         let stopped = stop.clone();
+        let span = Span::current();
         let serve = move || {
+            let _span = span.entered();
             runtime.block_on(async {
                 tokio::select! {
                     () = stopped.cancelled() => {}

@@ -10,7 +10,7 @@ use rustix::process::setpriority_process;
 use rustix::thread::gettid;
 use tokio::runtime::{Builder, Handle};
 use tokio_util::sync::CancellationToken;
-use tracing::warn;
+use tracing::{Span, warn};
 
 /// Niceness of a data thread, above the applications whose packets it carries: with them on the same CPUs, a ping
 /// beside a bulk transfer takes 0.8 instead of 2.0 ms (p50), and the transfer loses 3 %.
@@ -23,7 +23,7 @@ pub(super) struct DataThreads {
 }
 
 impl DataThreads {
-    /// Starts `n` threads, in the caller's network namespace, but no more than there are CPUs.
+    /// Starts `n` threads, in the caller's span and network namespace, but no more than there are CPUs.
     ///
     /// # Errors
     /// The system gives no thread, or no epoll instance.
@@ -98,7 +98,7 @@ struct DataThread {
 }
 
 impl DataThread {
-    /// Starts a thread called `name`, in the caller's network namespace.
+    /// Starts a thread called `name`, in the caller's span and network namespace.
     ///
     /// # Errors
     /// The system gives no thread, or no epoll instance.
@@ -107,7 +107,9 @@ impl DataThread {
         let handle = runtime.handle().clone();
         let stop = CancellationToken::new();
         let stopped = stop.clone();
+        let span = Span::current();
         let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || {
+            let _span = span.entered();
             raise_priority();
             runtime.block_on(stopped.cancelled());
         })?;

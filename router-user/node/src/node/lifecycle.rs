@@ -2,7 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -10,32 +10,22 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use super::assembly::Assembly;
 use super::capture::CaptureTaps;
 use super::connections::Connections;
-use super::data_path::DataPath;
 use super::data_thread::{DataThreads, Runtimes};
 use super::error::NodeError;
-use super::gateways::{Gateways, HostNetworks};
 use super::observability::Observability;
-use super::peer_registry::PeerRegistry;
-use super::peers::{LivePeers, QUEUE_LIMITS};
-use super::prefixes::PrefixTable;
-use super::receiver::Receivers;
-use super::reloadable::{ReloadError, Reloadable, Reloaded, network_peers};
-use super::status::{NodeStatus, StatusParts};
-use super::stream_scaler::StreamScaler;
-use super::worker_pool::{WorkerBoard, WorkerPool};
-use super::{discovery, gateways, privileges, uncaptured};
-use crate::config::{Config, MAX_STREAMS_PER_PEER};
-use crate::control::{ControlRequests, ControlServer, ReloadRequest};
-use crate::device::{Device, DeviceError, DeviceSettings, Netlink};
-use crate::kernel::{BPFFS, Kernel, KernelConfig};
-use stream_router::egress::lanes::PeerLanes;
-use stream_router::p2p::{Keypair, Network, NetworkConfig, NetworkHandle, identity};
-use stream_router_engine::flow_cache::FlowCache;
-use stream_router_engine::route_table::PeerIndex;
+use super::reloadable::{ReloadError, Reloadable, Reloaded};
+use super::uncaptured;
+use super::worker_pool::WorkerBoard;
+use crate::config::Config;
+use crate::control::{ControlRequests, ControlServer, ReloadRequest, ScaleRequest};
+use crate::device::Device;
+use crate::kernel::Kernel;
+use stream_router::p2p::{Keypair, Network, NetworkHandle};
 
-/// ControlRequests for another number of workers that may wait.
+/// Requests for another number of workers or streams that may wait.
 const MAX_REQUESTS: usize = 4;
 
 /// How long a stopping node tries to deliver what it has accepted, and then to close its connections.
@@ -77,146 +67,112 @@ struct Tasks {
     host_networks: JoinSet<io::Result<()>>,
 }
 
+impl Tasks {
+    /// Starts what runs on the first data thread: the network, the senders' connections, and the counting of what the
+    /// device got.
+    fn on_data_thread(config: &Config, assembly: &Assembly, network: Network, ends: &Ends) -> Self {
+        let (mut tasks, data_path) = (Self::default(), &assembly.data_path);
+        let first = assembly.data_threads.first();
+        let connections = Connections::new(
+            data_path.clone(),
+            network.handle,
+            assembly.n_connections(config),
+            ends.senders.clone(),
+        );
+        let uncaptured = uncaptured::run(assembly.device.tun().clone(), data_path.counters.clone());
+        tasks.network.spawn_on(network.driver.run(), first);
+        tasks.connections.spawn_on(connections.run(network.events), first);
+        tasks.uncaptured.spawn_on(uncaptured, first);
+        tasks
+    }
+}
+
+/// The ends of the control socket's requests for another number of workers or streams.
+struct Requested {
+    workers: mpsc::Receiver<ScaleRequest>,
+    streams: mpsc::Receiver<ScaleRequest>,
+}
+
+fn requests(reload: mpsc::Sender<ReloadRequest>) -> (ControlRequests, Requested) {
+    let (workers, requested_workers) = mpsc::channel(MAX_REQUESTS);
+    let (streams, requested_streams) = mpsc::channel(MAX_REQUESTS);
+    let requests = ControlRequests {
+        workers,
+        streams,
+        reload: Some(reload),
+    };
+    let requested = Requested {
+        workers: requested_workers,
+        streams: requested_streams,
+    };
+    (requests, requested)
+}
+
 impl Node {
-    /// Brings everything up, or nothing.
+    /// Starts every part of the node, or none. Requests to reload go to `reload`.
     ///
     /// # Errors
     /// [`NodeError`] says which part could not be had and what to do; what had been made is gone again.
     ///
     /// # Panics
     /// Outside a tokio runtime with I/O and time enabled.
-    pub async fn start(config: &Config) -> Result<Self, NodeError> {
-        Self::start_with(config, None).await
-    }
-
-    /// Starts every part of the node, or none. Requests to reload go to `reload`, if the node has a configuration file.
-    pub(super) async fn start_with(
+    pub(super) async fn start(
         config: &Config,
-        reload: Option<mpsc::Sender<ReloadRequest>>,
+        keypair: Keypair,
+        reload: mpsc::Sender<ReloadRequest>,
     ) -> Result<Self, NodeError> {
-        let keypair = identity::load(config.node().key())?;
-        privileges::check(config)?;
-        let data_threads =
-            DataThreads::start(config.workers().threads()).map_err(|source| NodeError::System {
-                action: "start the data threads",
-                source,
-            })?;
-        let device = Device::create(DeviceSettings {
-            name: config.device().name(),
-            addresses: config.device().addresses(),
-            mtu: config.device().mtu(),
-        })
-        .await?;
-        let kernel = load_kernel(config)?;
-        let mut registry = peer_registry(&kernel);
-        let table = registry.table(config.peers(), config.streams().scaling().scaler.min)?;
-        let prefixes = Arc::new(PrefixTable::new(kernel.clone()));
-        prefixes.set_peers(&table)?;
-        let data_path = DataPath {
-            peers: Arc::new(LivePeers::from_pointee(table)),
-            flows: flow_cache(config),
-            counters: Arc::default(),
-            injector: device.injector(),
-            taps: Arc::default(),
-        };
-
-        let mut network = start_network(config, keypair, &data_path, &data_threads)?;
+        let assembly = Assembly::make(config).await?;
+        let mut network = assembly.start_network(config, keypair)?;
+        let handle = network.handle.clone();
         let board = Arc::new(WorkerBoard::default());
-        let mut pool = WorkerPool::new(
-            kernel.clone(),
-            config.workers(),
-            config.connections(),
-            data_threads.runtimes(),
-            data_path.clone(),
-            board.clone(),
-        )?;
-        let (gateways, host_networks) = start_gateways(config, &kernel, &prefixes, &device).await?;
-        let status = Arc::new(NodeStatus::new(
-            config,
-            StatusParts {
-                device_index: device.index(),
-                kernel: kernel.clone(),
-                data_path: data_path.clone(),
-                network: network.handle.clone(),
-                workers: board,
-                runtimes: data_threads.runtimes(),
-                gateways: gateways.status(),
-                socket_drops: Box::new(gateways.drops()),
-            },
-        ));
-        let (worker_requests, requested_workers) = mpsc::channel(MAX_REQUESTS);
-        let (stream_requests, requested_streams) = mpsc::channel(MAX_REQUESTS);
-        let requests = ControlRequests {
-            workers: worker_requests,
-            streams: stream_requests,
-            reload,
-        };
+        let mut pool = assembly.worker_pool(config, board.clone())?;
+        let (gateways, host_networks) = assembly.start_gateways(config).await?;
+        let status = assembly.status(config, &handle, board, &gateways);
+        let (requests, requested) = requests(reload);
         let control = ControlServer::start(config.node().control(), status.clone(), requests)?;
-        let network_metrics = network.driver.take_metrics();
-        let observability = Observability::start(config, status, &data_threads.runtimes(), network_metrics)?;
+        let metrics = network.driver.take_metrics();
+        let observability = Observability::start(config, status, &assembly.data_threads.runtimes(), metrics)?;
 
-        kernel.programs.attach_egress()?;
+        assembly.kernel.programs.attach_egress()?;
         let networks = config.peers().iter().flat_map(|peer| peer.allowed_ips());
-        device.start(networks.copied()).await?;
-
+        assembly.device.start(networks.copied()).await?;
         pool.start(gateways)?;
+
         let (limits, _) = watch::channel(config.router().clone());
         let ends = Ends::default();
-        let n_connections = config.transport().connections_per_peer(data_threads.n());
-        let mut tasks = Tasks::default();
-        let connections = Connections::new(
-            data_path.clone(),
-            network.handle.clone(),
-            n_connections,
-            ends.senders.clone(),
-        );
-        tasks.network.spawn_on(network.driver.run(), data_threads.first());
-        tasks
-            .connections
-            .spawn_on(connections.run(network.events), data_threads.first());
-        tasks.uncaptured.spawn_on(
-            uncaptured::run(device.tun().clone(), data_path.counters.clone()),
-            data_threads.first(),
-        );
-        tasks
-            .workers
-            .spawn(pool.run(requested_workers, limits.subscribe(), ends.workers.clone()));
-        let scaler = StreamScaler::new(
-            data_path.clone(),
-            network.handle.clone(),
-            n_connections,
-            config.streams(),
-        );
-        tasks
-            .stream_scaler
-            .spawn(scaler.run(requested_streams, limits.subscribe()));
+        let mut tasks = Tasks::on_data_thread(config, &assembly, network, &ends);
+        let scaler = assembly.stream_scaler(config, &handle);
+        let pool = pool.run(requested.workers, limits.subscribe(), ends.workers.clone());
+        let scaler = scaler.run(requested.streams, limits.subscribe());
+        tasks.workers.spawn(pool);
+        tasks.stream_scaler.spawn(scaler);
         if let Some(host_networks) = host_networks {
             tasks.host_networks.spawn(host_networks.run());
         }
         if let Some(observability) = &observability {
             observability.up();
         }
-        info!(peer_id = %network.handle.local_peer(), device = device.name(), "node is up");
+        info!(device = assembly.device.name(), "node is up");
         Ok(Self {
             observability,
             _control: control,
             reloadable: Reloadable {
                 running: config.clone(),
-                registry,
-                peers: data_path.peers,
-                prefixes,
-                kernel: kernel.clone(),
-                flows: data_path.flows,
-                network: network.handle.clone(),
+                registry: assembly.registry,
+                peers: assembly.data_path.peers,
+                prefixes: assembly.prefixes,
+                kernel: assembly.kernel.clone(),
+                flows: assembly.data_path.flows,
+                network: handle.clone(),
                 limits,
             },
-            taps: data_path.taps,
-            kernel,
-            network: network.handle,
+            taps: assembly.data_path.taps,
+            kernel: assembly.kernel,
+            network: handle,
             ends,
             tasks,
-            data_threads,
-            device,
+            data_threads: assembly.data_threads,
+            device: assembly.device,
         })
     }
 
@@ -305,87 +261,4 @@ impl Node {
         detached?;
         Ok(removed?)
     }
-}
-
-fn load_kernel(config: &Config) -> Result<Arc<Kernel>, NodeError> {
-    let kernel_config = KernelConfig {
-        device: config.device().name().to_owned(),
-        ring_bytes: config.workers().ring_bytes(),
-        device_mtu: config.device().mtu(),
-        flow_ttl: config.connections().ttl(),
-        max_connections: config.connections().max_entries(),
-        bpffs: BPFFS.into(),
-    };
-    Ok(Arc::new(Kernel::load(&kernel_config)?))
-}
-
-fn peer_registry(kernel: &Arc<Kernel>) -> PeerRegistry {
-    let kernel = kernel.clone();
-    PeerRegistry::new(move |index: PeerIndex, n_active| {
-        let set_pressure = kernel.pressure.switch(index.0);
-        // Another peer may have had the index.
-        set_pressure(false);
-        // A reload may allow more streams than there are at the start.
-        PeerLanes::new(
-            MAX_STREAMS_PER_PEER,
-            n_active,
-            QUEUE_LIMITS,
-            Box::new(set_pressure),
-        )
-    })
-}
-
-fn flow_cache(config: &Config) -> Arc<FlowCache> {
-    let table = config.connections();
-    let flows = FlowCache::new(table.shards(), table.max_entries(), table.ttl(), Instant::now());
-    Arc::new(flows)
-}
-
-async fn start_gateways(
-    config: &Config,
-    kernel: &Arc<Kernel>,
-    prefixes: &Arc<PrefixTable>,
-    device: &Device,
-) -> Result<(Gateways, Option<HostNetworks>), NodeError> {
-    if config.gateways().is_empty() {
-        return Ok((Gateways::default(), None));
-    }
-    let netlink = Netlink::open().map_err(DeviceError::from)?;
-    let interfaces = gateways::interfaces(config, &netlink).await?;
-    let host_networks = HostNetworks::start(prefixes.clone(), netlink, device.index()).await?;
-    Ok((Gateways::attach(config, kernel, interfaces)?, Some(host_networks)))
-}
-
-fn start_network(
-    config: &Config,
-    keypair: Keypair,
-    data_path: &DataPath,
-    data_threads: &DataThreads,
-) -> Result<Network, NodeError> {
-    let (runtimes, known) = (data_threads.runtimes(), data_path.peers.clone());
-    let found = data_path.peers.clone();
-    let network_config = NetworkConfig {
-        keypair,
-        listen: config.node().listen().to_vec(),
-        peers: network_peers(config),
-        // What of a connection's flows comes and goes shares a thread; a peer's connections share as few as can be.
-        placement: Arc::new(move |peer, others| {
-            let index = known.load().by_id(&peer).map_or(0, |peer| peer.index.0);
-            runtimes.least_taken(index, others).clone()
-        }),
-        inbound: Arc::new(Receivers {
-            data_path: data_path.clone(),
-        }),
-        discovery: discovery::settings(config, move |look| {
-            let table = found.load();
-            table
-                .all()
-                .iter()
-                .flat_map(|peer| &peer.allowed_ips)
-                .for_each(look);
-        }),
-    };
-    // Listening sockets belong to the runtime they are made in.
-    let _on_data_thread = data_threads.first().enter();
-    Ok(Network::start(network_config)?)
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
-use tracing::info;
+use tracing::{error_span, info};
 
 use super::error::NodeError;
 use super::lifecycle::Node;
@@ -13,6 +13,7 @@ use super::service::Service;
 use crate::config::Config;
 use crate::control::ReloadRequest;
 use crate::logs::Logs;
+use stream_router::p2p::identity;
 
 /// Requests to reload that may wait.
 const MAX_RELOADS: usize = 4;
@@ -23,6 +24,9 @@ const MAX_RELOADS: usize = 4;
 /// # Errors
 /// The node could not start, run or stop in order.
 pub(crate) fn run(config: &Config, file: &Path, logs: &Logs) -> Result<(), NodeError> {
+    let keypair = identity::load(config.node().key())?;
+    // Every thread of the node is in its span from beginning to end: to enter it for each turn of a worker would cost.
+    let _node = error_span!("node", peer_id = %keypair.public().to_peer_id()).entered();
     let system = |action| move |source| NodeError::System { action, source };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -45,7 +49,7 @@ pub(crate) fn run(config: &Config, file: &Path, logs: &Logs) -> Result<(), NodeE
         let (reload, mut reloads) = mpsc::channel::<ReloadRequest>(MAX_RELOADS);
         let mut repeats = std::pin::pin!(logs.report_repeats());
         let mut node = tokio::select! {
-            node = Node::start_with(config, Some(reload)) => node?,
+            node = Node::start(config, keypair, reload) => node?,
             // What has been made so far is taken down as it is dropped.
             _ = &mut stopped => return Ok(()),
         };

@@ -350,8 +350,9 @@ fn a_file_that_is_wrong_or_cannot_be_taken_changes_nothing() {
     let mut alone = Alone::start("[log]\nformat = \"journald\"\n").unwrap();
     let before = state(&alone).unwrap();
     let begun = alone.node.log().unwrap();
+    let span = format!("<6>node{{peer_id={}}}: ", alone.node.peer_id());
     let of_ours = |line: &str| {
-        let target = line.strip_prefix("<6>").unwrap_or_default();
+        let target = line.strip_prefix(&span).unwrap_or_default();
         target.starts_with("stream_router::") || target.starts_with("stream_router_node::")
     };
     assert!(begun.lines().all(of_ours), "{begun}");

@@ -20,6 +20,7 @@ use libp2p::{
     },
 };
 use tokio::sync::{Semaphore, mpsc};
+use tracing::Span;
 
 use super::{
     address::transport_kind,
@@ -54,6 +55,8 @@ pub(super) struct StreamBehaviour {
     inbound: Arc<dyn InboundStreams>,
     placement: Placement,
     next_task: NextConnectionTask,
+    /// Where the network was started; the spans of its connections are inside it.
+    span: Span,
     handshakes: Handshakes,
     dials: HashSet<ConnectionId>,
     redials: HashSet<ConnectionId>,
@@ -73,6 +76,7 @@ impl StreamBehaviour {
             inbound,
             placement,
             next_task,
+            span: Span::current(),
             handshakes: Handshakes::default(),
             dials: HashSet::new(),
             redials: HashSet::new(),
@@ -129,7 +133,7 @@ impl StreamBehaviour {
         self.admit(connection, peer, endpoint)
             .map_err(ConnectionDenied::new)?;
         let runtime = (self.placement)(peer, &self.state.runtimes(peer));
-        let span = tracing::debug_span!(parent: None, "connection", %peer, %connection);
+        let span = tracing::debug_span!(parent: &self.span, "connection", %peer, %connection);
         self.next_task.set(runtime.clone(), span);
         let (requests, open_requests) = mpsc::channel(MAX_STREAMS_PER_SIDE);
         let inbound_slots = Arc::new(Semaphore::new(MAX_STREAMS_PER_SIDE));

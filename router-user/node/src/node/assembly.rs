@@ -1,0 +1,221 @@
+//! What a node is made of before anything of it runs.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::data_path::DataPath;
+use super::data_thread::DataThreads;
+use super::error::NodeError;
+use super::gateways::{self, Gateways, HostNetworks};
+use super::peer_registry::PeerRegistry;
+use super::peers::{LivePeers, QUEUE_LIMITS};
+use super::prefixes::PrefixTable;
+use super::receiver::Receivers;
+use super::reloadable::network_peers;
+use super::status::{NodeStatus, StatusParts};
+use super::stream_scaler::StreamScaler;
+use super::worker_pool::{WorkerBoard, WorkerPool};
+use super::{discovery, privileges};
+use crate::config::{Config, MAX_STREAMS_PER_PEER};
+use crate::device::{Device, DeviceError, DeviceSettings, Netlink};
+use crate::kernel::{BPFFS, Kernel, KernelConfig};
+use stream_router::egress::lanes::PeerLanes;
+use stream_router::p2p::{Keypair, Network, NetworkConfig, NetworkHandle};
+use stream_router_engine::flow_cache::FlowCache;
+use stream_router_engine::route_table::PeerIndex;
+
+/// The device, the kernel side and what the data path works with. Dropped in this order: the device goes after all that
+/// belongs to it.
+pub(super) struct Assembly {
+    pub(super) data_path: DataPath,
+    pub(super) prefixes: Arc<PrefixTable>,
+    pub(super) registry: PeerRegistry,
+    pub(super) kernel: Arc<Kernel>,
+    pub(super) device: Device,
+    pub(super) data_threads: DataThreads,
+}
+
+impl Assembly {
+    /// Makes every part, or none; no packet is captured yet.
+    ///
+    /// # Errors
+    /// [`NodeError`] says which part could not be had and what to do.
+    pub(super) async fn make(config: &Config) -> Result<Self, NodeError> {
+        privileges::check(config)?;
+        let data_threads =
+            DataThreads::start(config.workers().threads()).map_err(|source| NodeError::System {
+                action: "start the data threads",
+                source,
+            })?;
+        let device = Device::create(DeviceSettings {
+            name: config.device().name(),
+            addresses: config.device().addresses(),
+            mtu: config.device().mtu(),
+        })
+        .await?;
+        let kernel = load_kernel(config)?;
+        let mut registry = peer_registry(&kernel);
+        let table = registry.table(config.peers(), config.streams().scaling().scaler.min)?;
+        let prefixes = Arc::new(PrefixTable::new(kernel.clone()));
+        prefixes.set_peers(&table)?;
+        let data_path = DataPath {
+            peers: Arc::new(LivePeers::from_pointee(table)),
+            flows: flow_cache(config),
+            counters: Arc::default(),
+            injector: device.injector(),
+            taps: Arc::default(),
+        };
+        Ok(Self {
+            data_path,
+            prefixes,
+            registry,
+            kernel,
+            device,
+            data_threads,
+        })
+    }
+
+    /// Listens for peers; connections are made once the network's driver runs.
+    ///
+    /// # Errors
+    /// An address cannot be listened on.
+    pub(super) fn start_network(&self, config: &Config, keypair: Keypair) -> Result<Network, NodeError> {
+        let (runtimes, known) = (self.data_threads.runtimes(), self.data_path.peers.clone());
+        let found = self.data_path.peers.clone();
+        let network_config = NetworkConfig {
+            keypair,
+            listen: config.node().listen().to_vec(),
+            peers: network_peers(config),
+            // What of a connection's flows comes and goes shares a thread; a peer's connections share as few as can be.
+            placement: Arc::new(move |peer, others| {
+                let index = known.load().by_id(&peer).map_or(0, |peer| peer.index.0);
+                runtimes.least_taken(index, others).clone()
+            }),
+            inbound: Arc::new(Receivers {
+                data_path: self.data_path.clone(),
+            }),
+            discovery: discovery::settings(config, move |look| {
+                let table = found.load();
+                table
+                    .all()
+                    .iter()
+                    .flat_map(|peer| &peer.allowed_ips)
+                    .for_each(look);
+            }),
+        };
+        // Listening sockets belong to the runtime they are made in.
+        let _on_data_thread = self.data_threads.first().enter();
+        Ok(Network::start(network_config)?)
+    }
+
+    /// Opens the rings of the initial workers, which run once the pool is started.
+    ///
+    /// # Errors
+    /// A ring cannot be made, or the slots cannot be written.
+    pub(super) fn worker_pool(
+        &self,
+        config: &Config,
+        board: Arc<WorkerBoard>,
+    ) -> Result<WorkerPool, NodeError> {
+        Ok(WorkerPool::new(
+            self.kernel.clone(),
+            config.workers(),
+            config.connections(),
+            self.data_threads.runtimes(),
+            self.data_path.clone(),
+            board,
+        )?)
+    }
+
+    /// Returns what scales the streams to each peer.
+    pub(super) fn stream_scaler(&self, config: &Config, network: &NetworkHandle) -> StreamScaler {
+        StreamScaler::new(
+            self.data_path.clone(),
+            network.clone(),
+            self.n_connections(config),
+            config.streams(),
+        )
+    }
+
+    /// Returns how many connections to a peer are used.
+    pub(super) fn n_connections(&self, config: &Config) -> u32 {
+        config.transport().connections_per_peer(self.data_threads.n())
+    }
+
+    /// Attaches the gateways of the configuration. With any, the host's own networks are returned as well, which are to
+    /// be followed.
+    ///
+    /// # Errors
+    /// An interface cannot be attached to, or the routes cannot be listed.
+    pub(super) async fn start_gateways(
+        &self,
+        config: &Config,
+    ) -> Result<(Gateways, Option<HostNetworks>), NodeError> {
+        if config.gateways().is_empty() {
+            return Ok((Gateways::default(), None));
+        }
+        let netlink = Netlink::open().map_err(DeviceError::from)?;
+        let interfaces = gateways::interfaces(config, &netlink).await?;
+        let prefixes = self.prefixes.clone();
+        let host_networks = HostNetworks::start(prefixes, netlink, self.device.index()).await?;
+        let gateways = Gateways::attach(config, &self.kernel, interfaces)?;
+        Ok((gateways, Some(host_networks)))
+    }
+
+    /// Returns what observers are shown.
+    pub(super) fn status(
+        &self,
+        config: &Config,
+        network: &NetworkHandle,
+        workers: Arc<WorkerBoard>,
+        gateways: &Gateways,
+    ) -> Arc<NodeStatus> {
+        Arc::new(NodeStatus::new(
+            config,
+            StatusParts {
+                device_index: self.device.index(),
+                kernel: self.kernel.clone(),
+                data_path: self.data_path.clone(),
+                network: network.clone(),
+                workers,
+                runtimes: self.data_threads.runtimes(),
+                gateways: gateways.status(),
+                socket_drops: Box::new(gateways.drops()),
+            },
+        ))
+    }
+}
+
+fn load_kernel(config: &Config) -> Result<Arc<Kernel>, NodeError> {
+    let kernel_config = KernelConfig {
+        device: config.device().name().to_owned(),
+        ring_bytes: config.workers().ring_bytes(),
+        device_mtu: config.device().mtu(),
+        flow_ttl: config.connections().ttl(),
+        max_connections: config.connections().max_entries(),
+        bpffs: BPFFS.into(),
+    };
+    Ok(Arc::new(Kernel::load(&kernel_config)?))
+}
+
+fn peer_registry(kernel: &Arc<Kernel>) -> PeerRegistry {
+    let kernel = kernel.clone();
+    PeerRegistry::new(move |index: PeerIndex, n_active| {
+        let set_pressure = kernel.pressure.switch(index.0);
+        // Another peer may have had the index.
+        set_pressure(false);
+        // A reload may allow more streams than there are at the start.
+        PeerLanes::new(
+            MAX_STREAMS_PER_PEER,
+            n_active,
+            QUEUE_LIMITS,
+            Box::new(set_pressure),
+        )
+    })
+}
+
+fn flow_cache(config: &Config) -> Arc<FlowCache> {
+    let table = config.connections();
+    let flows = FlowCache::new(table.shards(), table.max_entries(), table.ttl(), Instant::now());
+    Arc::new(flows)
+}
