@@ -80,7 +80,7 @@ use crate::egress::cancellation::{AbortOnDrop, CancellationToken};
 use destinations::Destinations;
 pub use error::DispatchError;
 use manager::Manager;
-use peer::Peer;
+use peer::RouterPeer;
 pub use pool::{PoolError, StreamPool};
 use queue::{Refused, Tag};
 use resolver::{Ask, MAX_ASKS, Resolver};
@@ -89,7 +89,7 @@ use router_common::frame::{MAX_PACKET_LEN, MIN_PACKET_LEN};
 use router_common::packet::{Parsed, parse};
 use router_common::reason::Reason;
 use router_common::slots::{MAX_WORKERS, SLOT_COUNT, slot};
-use stats::Counters;
+use stats::RouterCounters;
 pub use stats::{PeerStats, RefusedPackets, RouterStats, ShutdownReport};
 use stream_router_engine::flow_cache::{FlowCache, StreamIndex, Tick};
 use worker::WorkerInbox;
@@ -155,9 +155,9 @@ enum ScaleRequest {
 struct Shared {
     config: StreamRouterConfig,
     hash_key: HashKey,
-    counters: Counters,
+    counters: RouterCounters,
     destinations: Destinations,
-    peers: ArcSwap<Vec<Arc<Peer>>>,
+    peers: ArcSwap<Vec<Arc<RouterPeer>>>,
     /// Workers, by flow.
     workers_of_flows: FlowCache,
     streams_of_flows: FlowCache,
@@ -427,7 +427,7 @@ const MAX_RECENT: u32 = 64;
 
 /// Where the last packet of a batch went, as the next one mostly goes there too.
 struct Recent {
-    peers: Arc<Vec<Arc<Peer>>>,
+    peers: Arc<Vec<Arc<RouterPeer>>>,
     last: Option<(IpAddr, u32)>,
     n_left: u32,
 }
@@ -477,7 +477,7 @@ impl Shared {
         };
         Self {
             hash_key: random_key(),
-            counters: Counters::default(),
+            counters: RouterCounters::default(),
             destinations: Destinations::new(connections.shards()),
             peers: ArcSwap::default(),
             workers_of_flows: cache(),

@@ -270,7 +270,7 @@ fn delivered(vnet: &VnetHeader, packet: &[u8]) -> Vec<Vec<u8>> {
     segments
 }
 
-/// The same without the IPv4 identification, where it means nothing.
+/// Returns the packet without its IPv4 identification, where that means nothing.
 fn meaningful(mut packet: Vec<u8>) -> Vec<u8> {
     let ip_len = usize::from(packet[0] & 15) * 4;
     let is_v4 = packet[0] >> 4 == 4;

@@ -9,9 +9,9 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::counters::{Counter, Counters};
+use super::counters::{PacketCounter, PacketCounters};
 use super::data_path::DataPath;
-use super::peers::{LivePeers, Peer};
+use super::peers::{LivePeers, NodePeer};
 use super::sender;
 use stream_router::egress::cancellation::CancellationToken;
 use stream_router::egress::sender::SenderControl;
@@ -24,7 +24,7 @@ const LEAVERS_CAPACITY: usize = 64;
 /// Connections of one peer, oldest first, and the sender of each lane; none without a connection.
 struct PeerConnections {
     /// The peer, which may be configured no more.
-    peer: Arc<Peer>,
+    peer: Arc<NodePeer>,
     connections: Vec<(ConnectionId, Handle)>,
     senders: Vec<LaneSender>,
 }
@@ -48,7 +48,7 @@ impl PeerConnections {
 /// a lane changes its connection while it has no stream, so that no flow has frames on two.
 pub(super) struct Connections {
     peers: Arc<LivePeers>,
-    counters: Arc<Counters>,
+    counters: Arc<PacketCounters>,
     network: NetworkHandle,
     n_most: usize,
     finish: CancellationToken,
@@ -171,7 +171,8 @@ impl Connections {
             }
             if !peer.connected.load(Relaxed) {
                 // Without a connection nothing waits, but for what a worker queued just as the last one went away.
-                self.counters.add(Counter::TxStreamLost, lane.outbox.clear());
+                self.counters
+                    .add(PacketCounter::TxStreamLost, lane.outbox.clear());
             }
             let Some((on, runtime)) = link.home(index, self.n_most) else {
                 continue;
@@ -193,7 +194,7 @@ impl Connections {
 
     fn start_sender(
         &self,
-        peer: &Arc<Peer>,
+        peer: &Arc<NodePeer>,
         stream: StreamIndex,
         on: ConnectionId,
         runtime: &Handle,

@@ -8,8 +8,8 @@ use stream_router::p2p::NetworkCounters;
 use stream_router_engine::admission::FrameRefusal;
 
 counters! {
-    /// A reason why user space drops or counts a packet, as an index into [`Counters`].
-    pub(super) enum Counter {
+    /// A reason why user space drops or counts a packet, as an index into [`PacketCounters`].
+    pub(super) enum PacketCounter {
         TxNoRoute => ("tx_no_route", Drop, "packets whose destination no peer has; the sender gets ICMP unreachable");
         TxPeerDown => ("tx_peer_down", Drop, "packets for a peer without a connection; the sender gets ICMP unreachable");
         TxQueueFull => ("tx_queue_full", Drop, "packets beyond the hard limit of a peer's queue");
@@ -74,7 +74,7 @@ impl NetworkCounter {
     }
 }
 
-impl From<FrameRefusal> for Counter {
+impl From<FrameRefusal> for PacketCounter {
     fn from(refusal: FrameRefusal) -> Self {
         match refusal {
             FrameRefusal::MalformedPacket => Self::RxMalformedPacket,
@@ -84,19 +84,19 @@ impl From<FrameRefusal> for Counter {
     }
 }
 
-/// One number per [`Counter`], from the start of the node.
+/// One number per [`PacketCounter`], from the start of the node.
 #[derive(Debug, Default)]
-pub(super) struct Counters([AtomicU64; Counter::ALL.len()]);
+pub(super) struct PacketCounters([AtomicU64; PacketCounter::ALL.len()]);
 
-impl Counters {
+impl PacketCounters {
     /// Adds `n` to `counter`.
-    pub(super) fn add(&self, counter: Counter, n: u64) {
+    pub(super) fn add(&self, counter: PacketCounter, n: u64) {
         self.0[counter as usize].fetch_add(n, Relaxed);
     }
 
     /// Returns every counter with its value.
-    pub(super) fn snapshot(&self) -> impl Iterator<Item = (Counter, u64)> {
-        Counter::ALL
+    pub(super) fn snapshot(&self) -> impl Iterator<Item = (PacketCounter, u64)> {
+        PacketCounter::ALL
             .into_iter()
             .map(|counter| (counter, self.0[counter as usize].load(Relaxed)))
     }
@@ -110,15 +110,15 @@ mod tests {
 
     #[test]
     fn every_counter_has_its_own_place_and_name() {
-        let counters = Counters::default();
-        for (i, counter) in Counter::ALL.into_iter().enumerate() {
+        let counters = PacketCounters::default();
+        for (i, counter) in PacketCounter::ALL.into_iter().enumerate() {
             assert_eq!(counter as usize, i);
             counters.add(counter, i as u64 + 1);
         }
         let shown: Vec<_> = counters.snapshot().collect();
         assert!(shown.iter().enumerate().all(|(i, (_, n))| *n == i as u64 + 1));
         let names: std::collections::HashSet<_> = shown.iter().map(|(counter, _)| counter.name()).collect();
-        assert_eq!(names.len(), Counter::ALL.len());
+        assert_eq!(names.len(), PacketCounter::ALL.len());
     }
 
     #[test]
@@ -130,7 +130,7 @@ mod tests {
         let sockets = SocketCounter::ALL
             .into_iter()
             .map(|counter| (counter.name(), counter.meaning()));
-        let user = Counter::ALL
+        let user = PacketCounter::ALL
             .into_iter()
             .map(|counter| (counter.name(), counter.meaning()));
         let network = NetworkCounter::ALL

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::capture::CaptureTaps;
-use super::counters::Counters;
+use super::counters::PacketCounters;
 use super::peers::LivePeers;
 use crate::device::Injector;
 use stream_router_engine::flow_cache::FlowCache;
@@ -16,7 +16,7 @@ pub(super) struct DataPath {
     /// Which stream a flow has.
     pub(super) flows: Arc<FlowCache>,
     /// What happened to packets that did not go on.
-    pub(super) counters: Arc<Counters>,
+    pub(super) counters: Arc<PacketCounters>,
     /// The way into the device.
     pub(super) injector: Injector,
     /// Who captures packets.

@@ -7,7 +7,7 @@ use std::time::Instant;
 use tracing::{Level, trace};
 
 use super::capture::{CaptureTurn, PacketView};
-use super::counters::Counter;
+use super::counters::PacketCounter;
 use super::data_path::DataPath;
 use super::peers::PeerTable;
 use crate::control::CaptureDirection;
@@ -77,7 +77,7 @@ impl Forwarder {
             Some((last, index)) if last == destination => index,
             _ => {
                 let Some(index) = self.peers.routes().lookup(destination) else {
-                    self.refuse(packet, Counter::TxNoRoute, Unreachable::NoRoute);
+                    self.refuse(packet, PacketCounter::TxNoRoute, Unreachable::NoRoute);
                     return;
                 };
                 self.last_route = Some((destination, index));
@@ -86,7 +86,7 @@ impl Forwarder {
         };
         let Some(peer) = self.peers.get(index) else { return };
         if !peer.connected.load(Relaxed) {
-            self.refuse(packet, Counter::TxPeerDown, Unreachable::Host);
+            self.refuse(packet, PacketCounter::TxPeerDown, Unreachable::Host);
             return;
         }
         let choose = || peer.lanes.choose(flow_hash);
@@ -110,7 +110,7 @@ impl Forwarder {
         if n_refused > 0 {
             self.data_path
                 .counters
-                .add(Counter::TxQueueFull, u64::from(n_refused));
+                .add(PacketCounter::TxQueueFull, u64::from(n_refused));
         }
     }
 
@@ -133,12 +133,12 @@ impl Forwarder {
         self.batches.flush(self.now, lane, |_, n_refused| {
             self.data_path
                 .counters
-                .add(Counter::TxQueueFull, u64::from(n_refused));
+                .add(PacketCounter::TxQueueFull, u64::from(n_refused));
         });
     }
 
     /// Counts a packet that goes nowhere and tells its sender, as often as the limit allows.
-    fn refuse(&mut self, packet: &[u8], counter: Counter, kind: Unreachable) {
+    fn refuse(&mut self, packet: &[u8], counter: PacketCounter, kind: Unreachable) {
         self.data_path.counters.add(counter, 1);
         if !self.unreachable_limit.take(Instant::now()) {
             return;
@@ -146,7 +146,7 @@ impl Forwarder {
         if let Ok(reply) = unreachable(packet, kind, &mut self.reply)
             && self.data_path.injector.inject(reply).is_ok()
         {
-            self.data_path.counters.add(Counter::IcmpUnreachableSent, 1);
+            self.data_path.counters.add(PacketCounter::IcmpUnreachableSent, 1);
         }
     }
 }

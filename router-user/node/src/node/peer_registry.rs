@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
-use super::peers::{ConfiguredPeer, Peer, PeerTable};
+use super::peers::{ConfiguredPeer, NodePeer, PeerTable};
 use crate::config::PeerSection;
 use router_common::peer::MAX_PEERS;
 use stream_router::egress::lanes::PeerLanes;
@@ -27,7 +27,7 @@ pub struct NoRoom;
 /// under way any more: no receiver that would admit its packets as another peer's, no queue that would hold another
 /// peer's back.
 pub(super) struct PeerRegistry {
-    peers: Vec<Arc<Peer>>,
+    peers: Vec<Arc<NodePeer>>,
     max_peers: u32,
     new_lanes: Box<dyn Fn(PeerIndex, u32) -> PeerLanes + Send>,
 }
@@ -59,7 +59,7 @@ impl PeerRegistry {
         Ok(PeerTable::new(configured.collect::<Result<_, NoRoom>>()?))
     }
 
-    fn peer(&mut self, id: PeerId, wanted: &HashSet<PeerId>, n_active: u32) -> Result<Arc<Peer>, NoRoom> {
+    fn peer(&mut self, id: PeerId, wanted: &HashSet<PeerId>, n_active: u32) -> Result<Arc<NodePeer>, NoRoom> {
         if let Some(known) = self.peers.iter().find(|peer| peer.id == id) {
             return Ok(known.clone());
         }
@@ -67,11 +67,11 @@ impl PeerRegistry {
         let index = if n_given < self.max_peers as usize {
             n_given
         } else {
-            let free = |peer: &Arc<Peer>| !wanted.contains(&peer.id) && Arc::strong_count(peer) == 1;
+            let free = |peer: &Arc<NodePeer>| !wanted.contains(&peer.id) && Arc::strong_count(peer) == 1;
             self.peers.iter().position(free).ok_or(NoRoom)?
         };
         let index = PeerIndex(index as u32);
-        let peer = Arc::new(Peer::new(index, id, (self.new_lanes)(index, n_active)));
+        let peer = Arc::new(NodePeer::new(index, id, (self.new_lanes)(index, n_active)));
         match self.peers.get_mut(index.0 as usize) {
             Some(gone) => *gone = peer.clone(),
             None => self.peers.push(peer.clone()),

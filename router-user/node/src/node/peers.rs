@@ -26,7 +26,7 @@ pub(super) const QUEUE_LIMITS: QueueLimits = QueueLimits {
 pub(super) type LivePeers = ArcSwap<PeerTable>;
 
 /// A peer that is configured, or was: it is the same for as long as anything of it is under way.
-pub(super) struct Peer {
+pub(super) struct NodePeer {
     /// Its index in every table.
     pub(super) index: PeerIndex,
     /// Its identity.
@@ -41,7 +41,7 @@ pub(super) struct Peer {
     pub(super) traffic: Traffic,
 }
 
-impl Peer {
+impl NodePeer {
     /// A peer without a connection.
     pub(super) fn new(index: PeerIndex, id: PeerId, lanes: PeerLanes) -> Self {
         Self {
@@ -68,6 +68,15 @@ pub(super) struct Traffic {
     pub(super) rx_bytes: AtomicU64,
     /// Streams that the peer has open.
     pub(super) n_inbound_streams: AtomicU32,
+    /// Streams that the peer has opened, from the start.
+    n_inbound_opened: AtomicU64,
+}
+
+impl Traffic {
+    /// Returns the number by which the log knows another stream that the peer opens.
+    pub(super) fn number_inbound_stream(&self) -> u64 {
+        self.n_inbound_opened.fetch_add(1, Relaxed)
+    }
 }
 
 /// Counts a stream that the peer opened, until it is dropped.
@@ -89,7 +98,7 @@ impl Drop for InboundStream<'_> {
 /// A peer with what the configuration says of it.
 pub(super) struct ConfiguredPeer {
     /// The peer.
-    pub(super) peer: Arc<Peer>,
+    pub(super) peer: Arc<NodePeer>,
     /// The inner addresses that are its own.
     pub(super) allowed_ips: Vec<IpNet>,
     /// Whether the configuration says where to dial it.
@@ -102,7 +111,7 @@ pub(super) struct PeerTable {
     /// In the order of the configuration.
     peers: Vec<ConfiguredPeer>,
     /// Asked for each packet.
-    by_index: Vec<Option<Arc<Peer>>>,
+    by_index: Vec<Option<Arc<NodePeer>>>,
     by_id: HashMap<PeerId, usize>,
 }
 
@@ -138,12 +147,12 @@ impl PeerTable {
     }
 
     /// The peer at `index`.
-    pub(super) fn get(&self, index: PeerIndex) -> Option<&Arc<Peer>> {
+    pub(super) fn get(&self, index: PeerIndex) -> Option<&Arc<NodePeer>> {
         self.by_index.get(index.0 as usize)?.as_ref()
     }
 
     /// The peer with this identity.
-    pub(super) fn by_id(&self, id: &PeerId) -> Option<&Arc<Peer>> {
+    pub(super) fn by_id(&self, id: &PeerId) -> Option<&Arc<NodePeer>> {
         let configured = self.peers.get(*self.by_id.get(id)?)?;
         Some(&configured.peer)
     }

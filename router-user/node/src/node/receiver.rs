@@ -8,11 +8,12 @@ use thiserror::Error;
 use tracing::{Instrument, Level, debug, debug_span, trace};
 
 use super::capture::PacketView;
-use super::counters::Counter;
+use super::counters::PacketCounter;
 use super::data_path::DataPath;
 use super::deferred_wakeups::DeferredWakeups;
-use super::peers::{InboundStream, Peer};
+use super::peers::{InboundStream, NodePeer};
 use crate::control::CaptureDirection;
+use router_common::flow_key::FlowKey;
 use stream_router::p2p::{ConnectionId, DataStream, InboundStreams, PeerId};
 use stream_router_engine::admission;
 use stream_router_engine::causes::with_sources;
@@ -32,7 +33,8 @@ impl InboundStreams for Receivers {
             return;
         };
         let receiver = self.clone();
-        let span = debug_span!("inbound stream", peer = %peer.id, %connection);
+        let number = peer.traffic.number_inbound_stream();
+        let span = debug_span!("inbound stream", peer = %peer.id, %connection, stream = number);
         let receive = async move {
             match receiver.receive(&peer, stream).await {
                 Ok(()) => debug!("peer closed its stream"),
@@ -56,7 +58,7 @@ enum ReceiveError {
 
 impl Receivers {
     /// Injects what `stream` brings until it ends; dropping the stream on an error resets it.
-    async fn receive(&self, peer: &Peer, mut stream: DataStream) -> Result<(), ReceiveError> {
+    async fn receive(&self, peer: &NodePeer, mut stream: DataStream) -> Result<(), ReceiveError> {
         let _open = InboundStream::new(&peer.traffic);
         let mut decoder = Decoder::default();
         loop {
@@ -65,18 +67,18 @@ impl Receivers {
                 return match decoder.pending() {
                     0 => Ok(()),
                     pending => {
-                        self.data_path.counters.add(Counter::RxProtocolError, 1);
+                        self.data_path.counters.add(PacketCounter::RxProtocolError, 1);
                         Err(ReceiveError::Truncated { pending })
                     }
                 };
             }
             decoder.handle_read(n);
             self.inject_frames(peer, &mut decoder)
-                .inspect_err(|_| self.data_path.counters.add(Counter::RxProtocolError, 1))?;
+                .inspect_err(|_| self.data_path.counters.add(PacketCounter::RxProtocolError, 1))?;
         }
     }
 
-    fn inject_frames(&self, peer: &Peer, decoder: &mut Decoder) -> Result<(), FrameError> {
+    fn inject_frames(&self, peer: &NodePeer, decoder: &mut Decoder) -> Result<(), FrameError> {
         let (mut n_frames, mut n_bytes) = (0, 0);
         let mut inject =
             |packet: CoalescedPacket<'_>| match self.data_path.injector.inject_parts(packet.parts) {
@@ -87,7 +89,7 @@ impl Receivers {
                 Err(_) => self
                     .data_path
                     .counters
-                    .add(Counter::RxDeviceRefused, packet.n_frames),
+                    .add(PacketCounter::RxDeviceRefused, packet.n_frames),
             };
         let _deferred = DeferredWakeups::new();
         // A peer that is configured no more owns no address in it.
@@ -107,7 +109,7 @@ impl Receivers {
             match admission::admit(peers.routes(), peer.index, &frame.vnet(), frame.packet()) {
                 Ok(parsed) => {
                     if traces {
-                        trace!(len = frame.packet().len(), "packet from the peer");
+                        trace_packet(&parsed.key, frame.packet().len());
                     }
                     if let Some(captured) = &mut captured {
                         let view = PacketView {
@@ -128,4 +130,11 @@ impl Receivers {
         peer.traffic.rx_bytes.fetch_add(n_bytes, Relaxed);
         outcome
     }
+}
+
+#[cold]
+fn trace_packet(flow: &FlowKey, len: usize) {
+    let (protocol, from, to) = (flow.protocol, flow.source_addr(), flow.destination_addr());
+    let [from_port, to_port] = [flow.source_port_be, flow.destination_port_be].map(u16::from_be_bytes);
+    trace!(protocol, %from, from_port, %to, to_port, len, "packet from the peer");
 }

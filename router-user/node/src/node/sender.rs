@@ -8,8 +8,8 @@ use futures::AsyncWriteExt;
 use thiserror::Error;
 use tracing::{Instrument, debug_span};
 
-use super::counters::{Counter, Counters};
-use super::peers::Peer;
+use super::counters::{PacketCounter, PacketCounters};
+use super::peers::NodePeer;
 use stream_router::egress::sender::{self, SenderControl, StreamSource};
 use stream_router::p2p::{ConnectionId, DataStream, NetworkHandle, OpenError};
 use stream_router_engine::flow_cache::StreamIndex;
@@ -17,11 +17,11 @@ use stream_router_engine::queue::AqmActions;
 
 /// Runs the sender of `peer`'s lane `stream` on `connection`, until `control` ends it or the task is dropped.
 pub(super) async fn run(
-    peer: Arc<Peer>,
+    peer: Arc<NodePeer>,
     stream: StreamIndex,
     connection: ConnectionId,
     network: NetworkHandle,
-    counters: Arc<Counters>,
+    counters: Arc<PacketCounters>,
     control: SenderControl,
 ) {
     let Some(lane) = peer.lanes.get(stream) else {
@@ -39,10 +39,10 @@ pub(super) async fn run(
 
 /// Streams on one connection to a peer.
 struct ConnectionStreams<'a> {
-    peer: &'a Peer,
+    peer: &'a NodePeer,
     connection: ConnectionId,
     network: NetworkHandle,
-    counters: Arc<Counters>,
+    counters: Arc<PacketCounters>,
 }
 
 #[derive(Debug, Error)]
@@ -71,13 +71,14 @@ impl StreamSource for ConnectionStreams<'_> {
     }
 
     fn handle_lost(&self, n_frames: u64) {
-        self.counters.add(Counter::TxStreamLost, n_frames);
+        self.counters.add(PacketCounter::TxStreamLost, n_frames);
     }
 
     fn handle_aqm(&self, actions: AqmActions) {
-        self.counters.add(Counter::TxAged, u64::from(actions.n_dropped));
         self.counters
-            .add(Counter::TxEcnMarked, u64::from(actions.n_marked));
+            .add(PacketCounter::TxAged, u64::from(actions.n_dropped));
+        self.counters
+            .add(PacketCounter::TxEcnMarked, u64::from(actions.n_marked));
     }
 
     fn handle_failed(&self, _finishing: bool) {}

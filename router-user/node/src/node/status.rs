@@ -11,7 +11,7 @@ use ipnet::IpNet;
 
 use super::capture::TooMany;
 use super::counters::{NetworkCounter, SocketCounter};
-use super::peers::{ConfiguredPeer, Peer};
+use super::peers::{ConfiguredPeer, NodePeer};
 use crate::config::Config;
 use crate::control::{
     self, CaptureQuery, CaptureStream, CounterKind, CounterOrigin, CounterStatus, DeviceStatus, FlowList,
@@ -228,7 +228,7 @@ fn peer_status(configured: &ConfiguredPeer, snapshot: &NetworkSnapshot) -> PeerS
 
 /// Returns the status of the streams to a peer that take new flows, are open, or have something to send.
 fn stream_statuses<'a>(
-    peer: &'a Peer,
+    peer: &'a NodePeer,
     snapshot: &NetworkSnapshot,
 ) -> impl Iterator<Item = StreamStatus> + use<'a> {
     let network = snapshot.peers.iter().find(|other| other.peer == peer.id);
@@ -307,7 +307,7 @@ pub(super) mod tests {
     pub(in crate::node) fn configured(index: u32) -> ConfiguredPeer {
         let lanes = PeerLanes::new(4, 2, QUEUE_LIMITS, Box::new(|_| {}));
         ConfiguredPeer {
-            peer: Arc::new(Peer::new(PeerIndex(index), PeerId::random(), lanes)),
+            peer: Arc::new(NodePeer::new(PeerIndex(index), PeerId::random(), lanes)),
             allowed_ips: vec!["10.42.0.2/32".parse().unwrap()],
             dialled: true,
         }

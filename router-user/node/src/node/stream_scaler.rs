@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tracing::debug;
 
 use super::data_path::DataPath;
-use super::peers::{LivePeers, Peer, PeerTable};
+use super::peers::{LivePeers, NodePeer, PeerTable};
 use crate::config::{StreamRouterConfig, StreamsConfig};
 use crate::control::ScaleRequest;
 use stream_router::egress::lanes::PeerLanes;
@@ -122,7 +122,7 @@ pub(super) fn check_request(n: u32, bounds: ScalerConfig, fields: [&str; 2]) -> 
 
 /// A peer to which more connections can be dialled.
 struct ConnectablePeer<'a> {
-    peer: &'a Peer,
+    peer: &'a NodePeer,
     network: &'a NetworkHandle,
     n_most: u32,
 }

@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
-use super::counters::{Counter, Counters};
+use super::counters::{PacketCounter, PacketCounters};
 use crate::device::Tun;
 
 /// Bytes read of a packet, which is only counted; the kernel drops the rest.
@@ -13,7 +13,7 @@ const READ_BYTES: usize = 64;
 ///
 /// # Errors
 /// The device cannot be read.
-pub(super) async fn run(device: Tun, counters: Arc<Counters>) -> io::Result<()> {
+pub(super) async fn run(device: Tun, counters: Arc<PacketCounters>) -> io::Result<()> {
     let device = device.into_async()?;
     let mut buffer = [0; READ_BYTES];
     loop {
@@ -21,7 +21,7 @@ pub(super) async fn run(device: Tun, counters: Arc<Counters>) -> io::Result<()> 
         match guard.try_io(|device| read_one(device.get_ref(), &mut buffer)) {
             Ok(read) => {
                 read?;
-                counters.add(Counter::TxNotCaptured, 1);
+                counters.add(PacketCounter::TxNotCaptured, 1);
             }
             Err(_would_block) => {}
         }

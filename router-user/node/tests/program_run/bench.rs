@@ -153,7 +153,7 @@ impl Bench {
         self.outcome(packet, None)
     }
 
-    /// The same with a super-packet of segments with `gso_size` bytes of payload.
+    /// Runs the program on a super-packet, of segments with `gso_size` bytes of payload, and drains all rings.
     pub(crate) fn run_gso(&mut self, packet: &[u8], gso_size: u32) -> Result<Outcome> {
         let mut context = [0; RUN_CONTEXT_LEN];
         let segments = (packet.len() as u32).div_ceil(gso_size);

@@ -53,7 +53,7 @@ impl GatewayBench {
         })
     }
 
-    /// The same, and the records stay in their rings.
+    /// Runs the program on a frame and returns its verdict alone; the records stay in their rings.
     pub(crate) fn verdict(&self, frame: &[u8]) -> Result<u32> {
         let mut left = vec![0; frame.len()];
         let options = TestRunOptions {

@@ -63,7 +63,7 @@ impl Answer {
         }
     }
 
-    /// The same owner for no more than what both this and `other` are about.
+    /// Returns this owner for no more than what both this answer and `other` are about.
     #[must_use]
     pub(super) fn within(self, other: Self) -> Self {
         let prefix = match (self.prefix, other.prefix) {

@@ -9,14 +9,14 @@ use foldhash::fast::RandomState;
 use libp2p_identity::PeerId;
 
 use super::DispatchError;
-use super::peer::Peer;
+use super::peer::RouterPeer;
 use crate::discovery::DiscoveryError;
 
 /// What is known of a destination.
 #[derive(Clone)]
 pub(super) enum Known {
     /// Whose it is, and the index of that peer.
-    Owner(u32, Arc<Peer>),
+    Owner(u32, Arc<RouterPeer>),
     /// It is nobody's.
     Nobody,
     /// That could not be found out a moment ago.

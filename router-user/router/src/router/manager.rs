@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tracing::warn;
 
-use super::peer::{Peer, PlacedPeer};
+use super::peer::{PlacedPeer, RouterPeer};
 use super::worker;
 use super::{ScaleRequest, Shared};
 use crate::egress::cancellation::CancellationToken;
@@ -220,7 +220,7 @@ impl Manager {
 }
 
 /// Pairs each peer with its place.
-fn placed(peers: &[Arc<Peer>]) -> Vec<PlacedPeer<'_>> {
+fn placed(peers: &[Arc<RouterPeer>]) -> Vec<PlacedPeer<'_>> {
     (0..)
         .zip(peers)
         .map(|(index, peer)| PlacedPeer(index, peer))

@@ -26,7 +26,7 @@ const LIMITS: QueueLimits = QueueLimits {
 };
 
 /// A peer that was found.
-pub(super) struct Peer {
+pub(super) struct RouterPeer {
     pub(super) id: PeerId,
     pub(super) lanes: PeerLanes,
     /// Too much waits for it.
@@ -38,7 +38,7 @@ pub(super) struct Peer {
     n_lost: AtomicU64,
 }
 
-impl Peer {
+impl RouterPeer {
     pub(super) fn new(id: PeerId, n_most: u32, n_active: u32) -> Self {
         let busy = Arc::new(AtomicBool::new(false));
         let switch = {
@@ -76,7 +76,7 @@ impl Peer {
 }
 
 /// A peer beside its place among the router's peers.
-pub(super) struct PlacedPeer<'a>(pub(super) u32, pub(super) &'a Peer);
+pub(super) struct PlacedPeer<'a>(pub(super) u32, pub(super) &'a RouterPeer);
 
 impl ScaledPeer for PlacedPeer<'_> {
     fn index(&self) -> u32 {
@@ -98,7 +98,7 @@ impl ScaledPeer for PlacedPeer<'_> {
 /// Runs the sender of one of the peer's streams, until `finish` is cancelled and nothing waits.
 pub(super) async fn send<P: StreamPool>(
     pool: Arc<P>,
-    peer: Arc<Peer>,
+    peer: Arc<RouterPeer>,
     stream: StreamIndex,
     finish: CancellationToken,
 ) {
@@ -120,7 +120,7 @@ pub(super) async fn send<P: StreamPool>(
 /// Streams of the embedder's pool.
 struct PooledStreams<'a, P> {
     pool: &'a P,
-    peer: &'a Peer,
+    peer: &'a RouterPeer,
 }
 
 impl<P: StreamPool> StreamSource for PooledStreams<'_, P> {

@@ -18,7 +18,7 @@ use tracing::{debug, warn};
 
 use super::destinations::Known;
 use super::networks::{NetworkAnswer, Networks};
-use super::peer::{self, Peer};
+use super::peer::{self, RouterPeer};
 use super::{DispatchError, Shared, StreamPool};
 use crate::discovery::{Answer, DiscoveryError, PeerDiscovery};
 use crate::egress::cancellation::CancellationToken;
@@ -342,7 +342,7 @@ impl<P: StreamPool, D: PeerDiscovery> Resolver<P, D> {
     }
 
     /// The peer of this id, with senders for its streams.
-    fn peer(&mut self, id: PeerId) -> Option<(u32, Arc<Peer>)> {
+    fn peer(&mut self, id: PeerId) -> Option<(u32, Arc<RouterPeer>)> {
         let peers = self.shared.peers.load_full();
         if let Some(index) = self.by_id.get(&id) {
             return Some((*index, peers.get(*index as usize)?.clone()));
@@ -352,7 +352,7 @@ impl<P: StreamPool, D: PeerDiscovery> Resolver<P, D> {
             return None;
         }
         let streams = self.shared.config.streams().scaling().scaler;
-        let peer = Arc::new(Peer::new(id, streams.max, streams.min));
+        let peer = Arc::new(RouterPeer::new(id, streams.max, streams.min));
         let index = peers.len() as u32;
         let mut more = Vec::clone(&peers);
         more.push(peer.clone());

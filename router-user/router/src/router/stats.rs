@@ -87,7 +87,7 @@ pub struct ShutdownReport {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Counters {
+pub(super) struct RouterCounters {
     malformed: AtomicU64,
     resolving: AtomicU64,
     unknown_peer: AtomicU64,
@@ -100,7 +100,7 @@ pub(super) struct Counters {
     pub(super) n_refused_answers: AtomicU64,
 }
 
-impl Counters {
+impl RouterCounters {
     /// Counts a refusal, and returns it.
     #[cold]
     pub(super) fn refuse(&self, error: DispatchError) -> DispatchError {

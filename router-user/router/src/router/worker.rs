@@ -7,7 +7,7 @@ use std::time::Instant;
 use tokio::sync::Notify;
 
 use super::Shared;
-use super::peer::Peer;
+use super::peer::RouterPeer;
 use super::queue::{PacketQueue, Tag};
 use crate::egress::turn_batches::{Now, Outgoing, TurnBatches};
 use router_common::frame::{FrameHeader, VnetHeader};
@@ -77,7 +77,7 @@ pub(super) async fn run(shared: Arc<Shared>, inbox: Arc<WorkerInbox>) {
 /// Lays packets, as frames, before the streams of their flows.
 struct StreamAssigner {
     shared: Arc<Shared>,
-    peers: Arc<Vec<Arc<Peer>>>,
+    peers: Arc<Vec<Arc<RouterPeer>>>,
     now: Now,
     batches: TurnBatches,
 }

@@ -6,7 +6,7 @@ use crate::control::{GatewayStatus, SourceError};
 use crate::kernel::{Kernel, KernelError, SocketDrops};
 use crate::node::data_path::DataPath;
 use crate::node::data_thread::Runtimes;
-use crate::node::peers::{Peer, PeerTable};
+use crate::node::peers::{NodePeer, PeerTable};
 use crate::node::worker_pool::WorkerBoard;
 use stream_router::p2p::NetworkHandle;
 use stream_router_engine::route_table::PeerIndex;
@@ -34,12 +34,12 @@ impl StatusParts {
     ///
     /// # Errors
     /// No id ends with it, or several do.
-    pub(super) fn find_peer(&self, end: &str) -> Result<Arc<Peer>, SourceError> {
+    pub(super) fn find_peer(&self, end: &str) -> Result<Arc<NodePeer>, SourceError> {
         find_peer(&self.data_path.peers.load(), end)
     }
 }
 
-fn find_peer(peers: &PeerTable, end: &str) -> Result<Arc<Peer>, SourceError> {
+fn find_peer(peers: &PeerTable, end: &str) -> Result<Arc<NodePeer>, SourceError> {
     let peers = peers.all().iter().map(|configured| &configured.peer);
     match peers
         .filter(|peer| peer.id.to_string().ends_with(end))
