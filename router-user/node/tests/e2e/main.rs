@@ -12,6 +12,7 @@ mod lifecycle;
 mod metrics;
 mod order;
 mod package;
+mod paths;
 mod peers;
 mod reload;
 mod service;

@@ -1,6 +1,9 @@
 //! The addresses that the node can listen on and dial.
 
-use std::{fmt, net::IpAddr};
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+};
 
 use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
 
@@ -114,6 +117,21 @@ pub(super) fn transport_kind(address: &Multiaddr) -> TransportKind {
     } else {
         TransportKind::Tcp
     }
+}
+
+/// Returns where an address leads to over TCP; `None` if it is none to dial over TCP.
+pub(super) fn tcp_destination(address: &Multiaddr) -> Option<SocketAddr> {
+    let mut parts = address.iter();
+    let ip: IpAddr = match parts.next()? {
+        Protocol::Ip4(ip) => ip.into(),
+        Protocol::Ip6(ip) => ip.into(),
+        _ => return None,
+    };
+    let Protocol::Tcp(port) = parts.next()? else {
+        return None;
+    };
+    let is_whole = parts.all(|part| matches!(part, Protocol::P2p(_)));
+    (is_whole && port != 0 && !ip.is_unspecified()).then(|| SocketAddr::new(ip, port))
 }
 
 #[cfg(test)]

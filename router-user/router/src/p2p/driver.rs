@@ -25,7 +25,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    address::transport_kind,
+    address::{tcp_destination, transport_kind},
     address_discovery::{AddressDiscovery, FoundChange},
     behaviour::ConnectionRefusal,
     config::PeerConfig,
@@ -465,6 +465,10 @@ impl Driver {
                 tracing::debug!(%peer, %connection, "the peer does not answer pings");
             }
             Err(failure) => {
+                let address = self.state.runtime_and_address(connection);
+                if let Some(to) = address.and_then(|(_, address)| tcp_destination(&address)) {
+                    self.state.segments.handle_given_up(to.ip(), now);
+                }
                 self.handle_down(connection, with_sources(&failure), now);
                 self.swarm.close_connection(connection);
             }

@@ -118,7 +118,8 @@ impl Network {
         };
         let swarm_config =
             swarm::Config::with_executor(executor).with_max_negotiating_inbound_streams(MAX_STREAMS_PER_SIDE);
-        let mut swarm = Swarm::new(transport::build(&keypair)?, behaviour, local_peer, swarm_config);
+        let transport = transport::build(&keypair, Arc::clone(&state.segments))?;
+        let mut swarm = Swarm::new(transport, behaviour, local_peer, swarm_config);
         for address in listen {
             check_free(&address).map_err(|source| StartError::Listen {
                 address: address.clone(),

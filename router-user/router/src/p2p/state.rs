@@ -21,6 +21,7 @@ use super::{
     limits::MAX_STREAMS_PER_SIDE,
     snapshot::{ConnectionDirection, ConnectionSnapshot, NetworkSnapshot, PeerSnapshot},
     stream::DataStream,
+    transport::SegmentBook,
 };
 
 /// The shared state of the network.
@@ -28,6 +29,8 @@ use super::{
 pub(super) struct NetworkState {
     pub(super) local_peer: PeerId,
     pub(super) counters: LiveNetworkCounters,
+    /// What is learnt of paths that lose large packets.
+    pub(super) segments: Arc<SegmentBook>,
     tables: Mutex<Tables>,
 }
 
@@ -91,6 +94,7 @@ impl NetworkState {
         Self {
             local_peer,
             counters: LiveNetworkCounters::default(),
+            segments: Arc::default(),
             tables: Mutex::new(Tables {
                 peers: peers.into_iter().map(PeerEntry::new).collect(),
                 ..Tables::default()

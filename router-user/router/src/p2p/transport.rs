@@ -5,40 +5,47 @@
 
 mod error;
 mod security;
+mod segments;
 mod socket;
+mod tcp;
 #[cfg(test)]
 mod test_network;
 mod tls;
 mod yamux;
 
-use std::{env, time::Duration};
+use std::{env, sync::Arc, time::Duration};
 
 use futures::future::Either;
 use libp2p::{
     PeerId, Transport,
-    core::{muxing::StreamMuxerBox, transport::Boxed, upgrade::Version},
+    core::{muxing::StreamMuxerBox, transport::Boxed},
     identity::Keypair,
-    noise, quic, tcp,
+    noise, quic,
 };
 
 use super::limits::{DEAD_AFTER, MAX_STREAMS_PER_SIDE};
 use error::KEY_LOG;
 pub use error::TransportError;
 use security::Security;
-use socket::Socket;
+pub(super) use segments::SegmentBook;
+use tcp::TcpTransport;
 use tls::Tls;
 
-/// How long bringing up a connection may take, from the first packet to the multiplexer.
-const ESTABLISH_TIMEOUT: Duration = Duration::from_secs(4);
+/// How long a QUIC handshake may take, which is one round trip. What TCP may take is said with [`TcpTransport`].
+const QUIC_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// Most streams that a QUIC peer may open: those that carry packets, its pings, and some being negotiated.
 const QUIC_STREAMS: u32 = 2 * MAX_STREAMS_PER_SIDE as u32;
 
-/// Builds the transports of a node with this identity.
+/// Builds the transports of a node with this identity. What is learnt of paths that lose large packets is kept in
+/// `segments`.
 ///
 /// The function must be called, and the transport and its connections polled, within a tokio runtime that has I/O and
 /// time enabled.
-pub(super) fn build(keypair: &Keypair) -> Result<Boxed<(PeerId, StreamMuxerBox)>, TransportError> {
+pub(super) fn build(
+    keypair: &Keypair,
+    segments: Arc<SegmentBook>,
+) -> Result<Boxed<(PeerId, StreamMuxerBox)>, TransportError> {
     if env::var_os(KEY_LOG).is_some() {
         return Err(TransportError::KeyLog);
     }
@@ -46,16 +53,10 @@ pub(super) fn build(keypair: &Keypair) -> Result<Boxed<(PeerId, StreamMuxerBox)>
         tls: Tls::new(keypair)?,
         noise: noise::Config::new(keypair).map_err(TransportError::Noise)?,
     };
-    let tcp = tcp::tokio::Transport::new(tcp::Config::new().nodelay(true))
-        .and_then(|stream, _| std::future::ready(Socket::new(stream.0)))
-        .upgrade(Version::V1Lazy)
-        .authenticate(security)
-        .multiplex(yamux::YamuxUpgrade)
-        .timeout(ESTABLISH_TIMEOUT)
-        .boxed();
+    let tcp = TcpTransport::new(security, segments);
 
     let mut config = quic::Config::new(keypair);
-    config.handshake_timeout = ESTABLISH_TIMEOUT;
+    config.handshake_timeout = QUIC_HANDSHAKE_TIMEOUT;
     config.max_idle_timeout = DEAD_AFTER.as_millis() as u32;
     config.keep_alive_interval = DEAD_AFTER / 5;
     config.max_concurrent_stream_limit = QUIC_STREAMS;

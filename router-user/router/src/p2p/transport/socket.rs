@@ -2,18 +2,25 @@
 
 use std::{
     io::{self, IoSlice},
+    net::IpAddr,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
 use futures::{AsyncRead, AsyncWrite};
-use nix::sys::socket::{setsockopt, sockopt};
+use nix::{
+    getsockopt_impl, libc, sockopt_impl,
+    sys::socket::{getsockopt, setsockopt, sockopt},
+};
 use tokio::{
     io::{AsyncRead as _, AsyncWrite as _, ReadBuf},
     net::TcpStream,
     runtime::{Handle, Id},
+    time::Instant,
 };
 
+use super::segments::SegmentBook;
 use crate::p2p::limits::DEAD_AFTER;
 
 /// Largest read buffer. TLS and Noise read a record or less at a time, which would be a system call for every 4 KiB. A
@@ -22,6 +29,48 @@ const MAX_READ_BYTES: usize = 64 * 1024;
 
 /// First read buffer of a connection that has not shown that it needs more.
 const FIRST_READ_BYTES: usize = 8 * 1024;
+
+/// Retransmissions in a row after which a connection that ends counts as one that got stuck.
+const STUCK_RETRANSMITS: u8 = 2;
+
+/// Silence after which a connection that ends counts as one that got stuck. Pings are answered every second.
+const STUCK_SILENCE_MS: u32 = 3000;
+
+sockopt_impl!(
+    /// The state of a TCP connection, `struct tcp_info`.
+    TcpInfo,
+    GetOnly,
+    libc::IPPROTO_TCP,
+    libc::TCP_INFO,
+    libc::tcp_info
+);
+
+/// Looks at how a connection ends, and tells if it got stuck before.
+#[derive(Debug)]
+pub(super) struct PathWatch {
+    host: IpAddr,
+    segments: Arc<SegmentBook>,
+}
+
+impl PathWatch {
+    pub(super) fn new(host: IpAddr, segments: Arc<SegmentBook>) -> Self {
+        Self { host, segments }
+    }
+
+    /// Records that a connection has ended with `error`, or was closed by the peer.
+    fn handle_end(self, stream: &TcpStream, error: Option<&io::Error>) {
+        let timed_out = error.is_some_and(|error| error.kind() == io::ErrorKind::TimedOut);
+        // The peer may have given up first.
+        let was_stuck = || {
+            getsockopt(stream, TcpInfo).is_ok_and(|info| {
+                info.tcpi_retransmits >= STUCK_RETRANSMITS || info.tcpi_last_data_recv >= STUCK_SILENCE_MS
+            })
+        };
+        if timed_out || was_stuck() {
+            self.segments.handle_given_up(self.host, Instant::now());
+        }
+    }
+}
 
 /// A TCP socket below the security protocol.
 ///
@@ -32,18 +81,21 @@ pub(super) struct Socket {
     /// The socket; `None` only while it is moved.
     stream: Option<TcpStream>,
     runtime: Option<Id>,
+    /// `None` once the connection has ended.
+    watch: Option<PathWatch>,
     buffer: Vec<u8>,
     start: usize,
     end: usize,
 }
 
 impl Socket {
-    pub(super) fn new(stream: TcpStream) -> io::Result<Self> {
+    pub(super) fn new(stream: TcpStream, watch: PathWatch) -> io::Result<Self> {
         // Data unacknowledged for so long means the path or the peer is gone. The kernel's own limit is 15 minutes.
         setsockopt(&stream, sockopt::TcpUserTimeout, &(DEAD_AFTER.as_millis() as u32))?;
         Ok(Self {
             stream: Some(stream),
             runtime: current_runtime(),
+            watch: Some(watch),
             buffer: Vec::new(),
             start: 0,
             end: 0,
@@ -65,6 +117,20 @@ impl Socket {
             .ok_or_else(|| io::ErrorKind::NotConnected.into())
     }
 
+    fn handle_end(&mut self, error: Option<&io::Error>) {
+        if let (Some(watch), Some(stream)) = (self.watch.take(), &self.stream) {
+            watch.handle_end(stream, error);
+        }
+    }
+
+    /// Takes the result of writing.
+    fn written<T>(&mut self, result: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if let Poll::Ready(Err(error)) = &result {
+            self.handle_end(Some(error));
+        }
+        result
+    }
+
     fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut buffer = std::mem::take(&mut self.buffer);
         if buffer.is_empty() {
@@ -75,7 +141,14 @@ impl Socket {
         let n = unfilled.filled().len();
         let full = n == buffer.len();
         self.buffer = buffer;
-        ready!(received?)?;
+        match ready!(received?) {
+            Ok(()) if n > 0 => {}
+            Ok(()) => self.handle_end(None),
+            Err(error) => {
+                self.handle_end(Some(&error));
+                return Poll::Ready(Err(error));
+            }
+        }
         self.start = 0;
         self.end = n;
         if full && self.buffer.len() < MAX_READ_BYTES {
@@ -104,7 +177,8 @@ impl AsyncRead for Socket {
 
 impl AsyncWrite for Socket {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.stream()?.poll_write(cx, bytes)
+        let written = self.stream()?.poll_write(cx, bytes);
+        self.written(written)
     }
 
     fn poll_write_vectored(
@@ -112,7 +186,8 @@ impl AsyncWrite for Socket {
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.stream()?.poll_write_vectored(cx, slices)
+        let written = self.stream()?.poll_write_vectored(cx, slices);
+        self.written(written)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -230,11 +305,16 @@ mod tests {
             .expect("runtime")
     }
 
+    fn watched(stream: TcpStream) -> io::Result<Socket> {
+        let host = stream.peer_addr()?.ip();
+        Socket::new(stream, PathWatch::new(host, Arc::default()))
+    }
+
     async fn pair() -> (Socket, Socket) {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
         let address = listener.local_addr().expect("address");
         let (near, far) = tokio::join!(TcpStream::connect(address), listener.accept());
-        let near = Socket::new(near.expect("connect")).expect("near socket");
-        (near, Socket::new(far.expect("accept").0).expect("far socket"))
+        let near = watched(near.expect("connect")).expect("near socket");
+        (near, watched(far.expect("accept").0).expect("far socket"))
     }
 }

@@ -312,7 +312,10 @@ mod tests {
     use tokio::net::{TcpListener, TcpStream};
 
     use super::*;
-    use crate::p2p::transport::{socket::Socket, test_network::in_own_network};
+    use crate::p2p::transport::{
+        socket::{PathWatch, Socket},
+        test_network::in_own_network,
+    };
 
     #[test]
     fn both_sides_learn_the_other_and_use_the_cipher_of_the_cpu() {
@@ -412,8 +415,9 @@ mod tests {
                 let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
                 let address = listener.local_addr().expect("address");
                 let (near, far) = tokio::join!(TcpStream::connect(address), listener.accept());
-                let near = Socket::new(near.expect("connect")).expect("near");
-                let far = Socket::new(far.expect("accept").0).expect("far");
+                let watch = || PathWatch::new(address.ip(), Arc::default());
+                let near = Socket::new(near.expect("connect"), watch()).expect("near");
+                let far = Socket::new(far.expect("accept").0, watch()).expect("far");
                 tokio::join!(client(near), server(far))
             })
         })

@@ -1,0 +1,242 @@
+//! TCP with a security protocol and yamux, each step of a handshake with a limit of its own.
+//!
+//! libp2p's own TCP transport listens. It is not asked to dial, as it has no place for an option that a socket must have
+//! before it connects.
+
+use std::{
+    future::Future,
+    io,
+    net::SocketAddr,
+    pin::{Pin, pin},
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use futures::{FutureExt, future::BoxFuture};
+use libp2p::{
+    Multiaddr, PeerId, Transport,
+    core::{
+        muxing::StreamMuxerBox,
+        transport::{DialOpts, ListenerId, TransportError, TransportEvent},
+        upgrade::{
+            InboundConnectionUpgrade, NegotiationError, OutboundConnectionUpgrade, UpgradeInfo, Version,
+        },
+    },
+    tcp,
+};
+use multistream_select::{dialer_select_proto, listener_select_proto};
+use nix::sys::socket::{setsockopt, sockopt};
+use tokio::{
+    net::{TcpSocket, TcpStream},
+    time::{Instant, sleep, timeout},
+};
+
+use super::{
+    security::{Security, SecurityError},
+    segments::{SegmentBook, SegmentSize},
+    socket::{PathWatch, Socket},
+    yamux::YamuxUpgrade,
+};
+use crate::p2p::address::tcp_destination;
+
+/// How long TCP may take to connect. A first packet that is lost is repeated after 1 s and 3 s, and a new attempt is
+/// made every second whatever this one does.
+const CONNECT_LIMIT: Duration = Duration::from_secs(4);
+
+/// How long each step of an inbound handshake may take: twice the round trip that a ping may have. The dialler's own
+/// limits end most of them earlier.
+const INBOUND_STEP_LIMIT: Duration = Duration::from_secs(8);
+
+/// How long a handshake goes on beyond four round trips until the next attempt tries smaller segments. This one goes
+/// on; the first to succeed is used.
+const STALL: Duration = Duration::from_secs(1);
+
+/// A secured and multiplexed connection.
+type Established = (PeerId, StreamMuxerBox);
+
+/// The TCP transport.
+pub(super) struct TcpTransport {
+    listening: tcp::tokio::Transport,
+    security: Security,
+    segments: Arc<SegmentBook>,
+}
+
+/// A step of bringing a connection up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    Connect,
+    Security,
+    Multiplexer,
+}
+
+/// Why a connection could not be brought up.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum TcpError {
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    #[error("{step} took longer than {limit:?}")]
+    TimedOut { step: Step, limit: Duration },
+    #[error("the peer and this node have no protocol in common")]
+    Negotiation(#[from] NegotiationError),
+    #[error(transparent)]
+    Security(#[from] SecurityError),
+}
+
+impl std::fmt::Display for Step {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Connect => "connecting",
+            Self::Security => "the security handshake of a connection that TCP has made",
+            Self::Multiplexer => "agreeing on a multiplexer",
+        })
+    }
+}
+
+impl TcpTransport {
+    pub(super) fn new(security: Security, segments: Arc<SegmentBook>) -> Self {
+        Self {
+            listening: tcp::tokio::Transport::new(tcp::Config::new().nodelay(true)),
+            security,
+            segments,
+        }
+    }
+}
+
+impl Transport for TcpTransport {
+    type Output = Established;
+    type Error = TcpError;
+    type ListenerUpgrade = BoxFuture<'static, Result<Established, TcpError>>;
+    type Dial = BoxFuture<'static, Result<Established, TcpError>>;
+
+    fn listen_on(&mut self, id: ListenerId, address: Multiaddr) -> Result<(), TransportError<TcpError>> {
+        self.listening
+            .listen_on(id, address)
+            .map_err(|error| error.map(TcpError::Io))
+    }
+
+    fn remove_listener(&mut self, id: ListenerId) -> bool {
+        self.listening.remove_listener(id)
+    }
+
+    fn dial(&mut self, address: Multiaddr, _: DialOpts) -> Result<Self::Dial, TransportError<TcpError>> {
+        match tcp_destination(&address) {
+            Some(at) => Ok(dial(at, self.security.clone(), Arc::clone(&self.segments)).boxed()),
+            None => Err(TransportError::MultiaddrNotSupported(address)),
+        }
+    }
+
+    fn poll(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<TransportEvent<Self::ListenerUpgrade, TcpError>> {
+        let event = Pin::new(&mut self.listening).poll(cx);
+        let (security, segments) = (&self.security, &self.segments);
+        event.map(|event| {
+            event
+                .map_upgrade(|accepted| {
+                    let (security, segments) = (security.clone(), Arc::clone(segments));
+                    async move { accept(accepted.await?.0, security, segments).await }.boxed()
+                })
+                .map_err(TcpError::Io)
+        })
+    }
+}
+
+async fn dial(
+    at: SocketAddr,
+    security: Security,
+    segments: Arc<SegmentBook>,
+) -> Result<Established, TcpError> {
+    let (host, started) = (at.ip(), Instant::now());
+    let plan = segments.plan(host, started);
+    let stream = within(CONNECT_LIMIT, Step::Connect, connect(at, plan.size)).await??;
+    let round_trip = started.elapsed();
+    let socket = Socket::new(stream, PathWatch::new(host, Arc::clone(&segments)))?;
+
+    let mut handshake = pin!(secure_outbound(socket, security, plan.step_limit));
+    let secured = tokio::select! {
+        secured = &mut handshake => secured,
+        () = sleep(STALL + 4 * round_trip) => {
+            tracing::debug!(%at, ?round_trip, ?plan, "a handshake stalls");
+            segments.handle_stall(host, plan.size, Instant::now());
+            handshake.await
+        }
+    };
+    match &secured {
+        Ok(_) => {
+            if segments.handle_secured(host, plan.size, Instant::now()) {
+                tracing::warn!(
+                    %host,
+                    max_segment_bytes = plan.size.bytes(),
+                    "the path to a host seems to drop large packets; TCP gets smaller segments",
+                );
+            }
+        }
+        Err(TcpError::TimedOut { .. }) => segments.handle_timeout(host, Instant::now()),
+        Err(_) => {}
+    }
+    secured
+}
+
+async fn connect(at: SocketAddr, size: SegmentSize) -> io::Result<TcpStream> {
+    let socket = if at.is_ipv4() {
+        TcpSocket::new_v4()?
+    } else {
+        TcpSocket::new_v6()?
+    };
+    if let Some(bytes) = size.bytes() {
+        // Announced to the peer, so that its segments have the same bound. After connecting it would have no effect.
+        setsockopt(&socket, sockopt::TcpMaxSeg, &bytes)?;
+    }
+    let stream = socket.connect(at).await?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+async fn secure_outbound(
+    socket: Socket,
+    security: Security,
+    limit: Duration,
+) -> Result<Established, TcpError> {
+    let secure = async {
+        let (protocol, socket) =
+            dialer_select_proto(socket, security.protocol_info(), Version::V1Lazy).await?;
+        Ok::<_, TcpError>(security.upgrade_outbound(socket, protocol).await?)
+    };
+    let (peer, secured) = within(limit, Step::Security, secure).await??;
+    let multiplex = async {
+        let protocols = YamuxUpgrade.protocol_info();
+        let (protocol, secured) = dialer_select_proto(secured, protocols, Version::V1Lazy).await?;
+        Ok::<_, TcpError>(YamuxUpgrade.upgrade_outbound(secured, protocol).await?)
+    };
+    let muxer = within(limit, Step::Multiplexer, multiplex).await??;
+    Ok((peer, StreamMuxerBox::new(muxer)))
+}
+
+async fn accept(
+    stream: TcpStream,
+    security: Security,
+    segments: Arc<SegmentBook>,
+) -> Result<Established, TcpError> {
+    let host = stream.peer_addr()?.ip();
+    let socket = Socket::new(stream, PathWatch::new(host, segments))?;
+    let secure = async {
+        let (protocol, socket) = listener_select_proto(socket, security.protocol_info()).await?;
+        Ok::<_, TcpError>(security.upgrade_inbound(socket, protocol).await?)
+    };
+    let (peer, secured) = within(INBOUND_STEP_LIMIT, Step::Security, secure).await??;
+    let multiplex = async {
+        let (protocol, secured) = listener_select_proto(secured, YamuxUpgrade.protocol_info()).await?;
+        Ok::<_, TcpError>(YamuxUpgrade.upgrade_inbound(secured, protocol).await?)
+    };
+    let muxer = within(INBOUND_STEP_LIMIT, Step::Multiplexer, multiplex).await??;
+    Ok((peer, StreamMuxerBox::new(muxer)))
+}
+
+/// Gives a step of bringing a connection up its time.
+async fn within<T>(limit: Duration, step: Step, work: impl Future<Output = T>) -> Result<T, TcpError> {
+    timeout(limit, work)
+        .await
+        .map_err(|_elapsed| TcpError::TimedOut { step, limit })
+}
