@@ -17,6 +17,7 @@ mod input;
 mod interfaces;
 mod kernel;
 mod node;
+mod path;
 mod ports;
 mod routes;
 mod sysctl;
@@ -98,6 +99,7 @@ fn examine(file: Option<&Path>) -> Result<Vec<Finding>, Box<dyn std::error::Erro
     findings.extend(forwarding::check(&input));
     let (routes, underlays) = routes::check(&input);
     findings.extend(routes);
+    findings.extend(path::check(&input)?);
     findings.extend(interfaces::check(&input, &underlays)?);
     findings.extend(ports::check(&input));
     findings.extend(firewall::check(&input));

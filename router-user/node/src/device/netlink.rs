@@ -134,6 +134,21 @@ impl Netlink {
         }))
     }
 
+    /// Returns the kind of an interface's root qdisc.
+    ///
+    /// # Errors
+    /// The kernel refuses to say.
+    pub async fn root_qdisc(&self, index: u32) -> Result<Option<String>, NetlinkError> {
+        let mut links = std::pin::pin!(self.handle.link().get().match_index(index).execute());
+        let action = || format!("look up the interface with index {index}");
+        let message = links.try_next().await.map_err(|error| refused(action(), error))?;
+        let mut attributes = message.into_iter().flat_map(|message| message.attributes);
+        Ok(attributes.find_map(|attribute| match attribute {
+            LinkAttribute::Qdisc(kind) => Some(kind),
+            _ => None,
+        }))
+    }
+
     async fn one_link(
         &self,
         links: impl futures::Stream<Item = Result<LinkMessage, rtnetlink::Error>>,

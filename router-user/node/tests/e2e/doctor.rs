@@ -179,6 +179,8 @@ fn a_host_in_order_has_no_problem(scene: &Scene) {
     for check in ["kernel_version", "btf", "bpffs", "quic_buffers", "clock"] {
         assert_ne!(report.verdict(check), "problem", "{check}: {}", report.json);
     }
+    // Nobody answers at the peer's address.
+    assert_eq!(report.verdict("path"), "unknown", "{}", report.json);
     // Whether the driver takes the program shows once a node runs.
     assert_eq!(report.verdict("gateway"), "unknown", "{}", report.json);
 }
@@ -327,6 +329,8 @@ fn beside_the_running_node(scene: &mut Scene) -> Result<()> {
         ("listen", "served by the running node"),
         ("device", "the running node's, MTU 1420"),
         ("gateway", "captured in the driver, by ring buffer"),
+        ("path", "a full segment of 1448 bytes arrives"),
+        ("qdisc", "the kernel's own choice"),
     ] {
         let finding = report.finding(check, "")?;
         ensure!(finding["verdict"] == "ok", "{finding}");
@@ -340,6 +344,10 @@ fn beside_the_running_node(scene: &mut Scene) -> Result<()> {
     let device = &scene.pair.a.config.device;
     scene.pair.a.host.ip(&["link", "set", device, "mtu", "1400"])?;
     scene.fixed("device", "", "warning")?;
+    scene.sh(&format!(
+        "tc qdisc replace dev {device} root tbf rate 1mbit burst 10kb latency 50ms"
+    ))?;
+    scene.fixed("qdisc", "", "warning")?;
     let config = scene.pair.a.node.config();
     let config = config.to_str().context("a path of ASCII")?;
     let lines = text(&mut scene.command(&["--config", config]), LIMIT)?;

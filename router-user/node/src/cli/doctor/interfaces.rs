@@ -1,4 +1,4 @@
-//! Checks the interfaces: the device's name and MTU, offloads and MTU of those below the tunnel, XDP at gateways.
+//! Checks the interfaces: the device's name, MTU and queueing, offloads and MTU of those below the tunnel, XDP at gateways.
 
 use std::collections::BTreeSet;
 
@@ -7,6 +7,7 @@ use libp2p::multiaddr::Protocol;
 use super::finding::Finding;
 use super::input::CheckInput;
 use super::node::RunningNode;
+use super::sysctl::read;
 use crate::control::GatewayStatus;
 use crate::device::{Interface, Netlink, NetlinkError, Offload, driver, has_offload};
 
@@ -20,6 +21,12 @@ const OFFLOADS: [(Offload, &str); 4] = [
     (Offload::Gso, "gso"),
     (Offload::Gro, "gro"),
 ];
+
+/// The qdisc that the kernel gives a device that is made.
+const DEFAULT_QDISC: &str = "net.core.default_qdisc";
+
+/// What a device has that nobody has given a qdisc.
+const PLAIN_QDISCS: [&str; 7] = ["noop", "noqueue", "pfifo_fast", "fq", "fq_codel", "mq", "pfifo"];
 
 /// An interface, and whether an XDP program is attached to it.
 struct InterfaceState {
@@ -54,6 +61,17 @@ pub(super) fn check(
         Ok(seen) => judge_device(device.name(), device.mtu(), seen.link.as_ref(), input),
         Err(error) => Finding::unknown("device", error.to_string()),
     }];
+    if let Some(status) = input.running.status() {
+        let qdisc = runtime.block_on(async { Netlink::open()?.root_qdisc(status.device.index).await });
+        findings.push(match qdisc {
+            Ok(kind) => judge_qdisc(
+                &status.device.name,
+                kind.as_deref(),
+                read(DEFAULT_QDISC).as_deref(),
+            ),
+            Err(error) => Finding::unknown("qdisc", error.to_string()).about(&status.device.name),
+        });
+    }
     let has_quic = input
         .config
         .peers()
@@ -131,6 +149,24 @@ fn judge_device_of(name: &str, mtu: u32, found_mtu: Option<u32>, owner: Owner) -
         )
         .fix(format!("ip link set dev {name} mtu {mtu}")),
         (Some(_), Owner::Node) => Finding::ok(CHECK, format!("the running node's, MTU {mtu}")),
+    };
+    finding.about(name)
+}
+
+/// Judges the root qdisc of the running node's device: it sees none of the packets to peers.
+fn judge_qdisc(name: &str, kind: Option<&str>, default: Option<&str>) -> Finding {
+    const CHECK: &str = "qdisc";
+    let finding = match kind {
+        Some(kind) if Some(kind) != default && !PLAIN_QDISCS.contains(&kind) => Finding::warning(
+            CHECK,
+            format!(
+                "{kind} has no effect: packets to peers are taken before it; shape them at the interface below the \
+                 tunnel, where they leave this host"
+            ),
+        )
+        .fix(format!("tc qdisc delete dev {name} root")),
+        Some(kind) => Finding::ok(CHECK, format!("{kind}, the kernel's own choice")),
+        None => Finding::ok(CHECK, "none"),
     };
     finding.about(name)
 }
@@ -274,6 +310,22 @@ mod tests {
         assert_eq!(
             judge_mtu("u0", 1247, true).fix.as_deref(),
             Some("ip link set dev u0 mtu 1280")
+        );
+    }
+
+    #[test]
+    fn a_qdisc_that_somebody_has_given_the_device_is_told_from_the_kernels_own() {
+        let verdict = |kind, default| judge_qdisc("sr0", kind, default).verdict;
+
+        assert_eq!(verdict(None, None), Verdict::Ok);
+        assert_eq!(verdict(Some("pfifo_fast"), Some("fq_codel")), Verdict::Ok);
+        assert_eq!(verdict(Some("cake"), Some("cake")), Verdict::Ok);
+        for shaping in ["tbf", "htb", "netem", "cake"] {
+            assert_eq!(verdict(Some(shaping), Some("fq_codel")), Verdict::Warning);
+        }
+        assert_eq!(
+            judge_qdisc("sr0", Some("tbf"), None).fix.as_deref(),
+            Some("tc qdisc delete dev sr0 root")
         );
     }
 
