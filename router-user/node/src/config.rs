@@ -32,6 +32,7 @@
 //! scale_down = 0.3
 //! [transport]                                                             # likewise
 //! prefer = ["tcp", "quic"]
+//! hold_time = "3s"
 //! [log]                                                                   # likewise
 //! level = "info"
 //! format = "auto"                                                         # or "human", "json", "journald"

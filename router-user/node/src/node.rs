@@ -1,5 +1,6 @@
 //! A node: joins kernel, device and network into the path of a packet.
 
+mod absence;
 mod assembly;
 mod capture;
 mod connections;
@@ -13,6 +14,7 @@ mod forwarder;
 mod gateway_sink;
 mod gateways;
 mod heartbeat;
+mod held_packets;
 mod lifecycle;
 mod nap_timer;
 mod observability;

@@ -65,6 +65,11 @@ impl Config {
             &transport.n_connections(),
             &new.transport.n_connections(),
         );
+        restart.compare(
+            "transport.hold_time",
+            &transport.hold_time(),
+            &new.transport.hold_time(),
+        );
         restart.compare("log.format", &log.format(), &new.log.format());
         restart.compare("discovery.mdns", &discovery.mdns(), &new.discovery.mdns());
         restart.compare("discovery.dht", &discovery.dht(), &new.discovery.dht());

@@ -663,6 +663,7 @@ fn the_document_has_every_field_with_its_default() {
             "`transport.connections_per_peer`",
             "`workers.threads`, up to 4".to_owned(),
         ),
+        ("`transport.hold_time`", seconds(config.transport().hold_time())),
         ("`discovery.mdns`", config.discovery().mdns().to_string()),
         ("`discovery.dht`", config.discovery().dht().to_string()),
         ("`discovery.announce`", "what it listens on".to_owned()),
@@ -803,6 +804,25 @@ fn a_peer_has_as_many_connections_as_there_are_threads_unless_it_is_said() {
         wrong.problems()[0].to_string(),
         "sr.toml:4: transport.connections_per_peer: 5 is out of range (allowed: an integer from 1 to 4)"
     );
+}
+
+#[test]
+fn packets_wait_for_a_peer_as_long_as_is_said() {
+    let parse = |text: &str| {
+        let text = format!("[device]\naddresses = [\"10.42.0.1/24\"]\n[transport]\n{text}");
+        Config::parse(&text, Path::new("sr.toml"))
+    };
+    let seconds = |text: &str| parse(text).unwrap().transport().hold_time().as_secs();
+    let wrong = |text: &str| parse(text).unwrap_err().problems()[0].to_string();
+
+    assert_eq!(seconds(""), 3);
+    assert_eq!(seconds("hold_time = \"0s\""), 0);
+    assert_eq!(seconds("hold_time = \"1m\""), 60);
+    assert_eq!(
+        wrong("hold_time = \"61s\""),
+        "sr.toml:4: transport.hold_time: \"61s\" is out of range (allowed: a duration from \"0s\" to \"60s\", such as \"3s\")"
+    );
+    assert!(wrong("hold_time = \"soon\"").contains("\"soon\" is no duration: "));
 }
 
 #[test]

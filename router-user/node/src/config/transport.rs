@@ -1,5 +1,7 @@
 //! The `[transport]` section.
 
+use std::time::Duration;
+
 use libp2p::Multiaddr;
 use libp2p::multiaddr::Protocol;
 
@@ -12,11 +14,20 @@ const ALLOWED: &str = "\"tcp\" and \"quic\", each once, the preferred one first"
 /// Most connections that the file may ask for: half of what a peer may have, as both sides may dial at once.
 const MOST_CONNECTIONS: u32 = MAX_CONNECTIONS_PER_PEER as u32 / 2;
 
-/// Which of a peer's addresses are dialled first, and how often.
+/// How long packets wait for an absent peer unless told otherwise: a connection is made or replaced in less.
+const DEFAULT_HOLD_TIME: Duration = Duration::from_secs(3);
+
+/// The longest time that packets may wait. Their senders' own patience ends about then.
+const MAX_HOLD_TIME: Duration = Duration::from_secs(60);
+
+const HOLD_TIME_ALLOWED: &str = "a duration from \"0s\" to \"60s\", such as \"3s\"";
+
+/// Which of a peer's addresses are dialled first, how often, and how long packets wait for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TransportSection {
     quic_first: bool,
     connections_per_peer: Option<u32>,
+    hold_time: Duration,
 }
 
 impl TransportSection {
@@ -25,6 +36,11 @@ impl TransportSection {
     pub fn connections_per_peer(&self, n_threads: u32) -> u32 {
         self.connections_per_peer
             .unwrap_or_else(|| n_threads.clamp(1, MOST_CONNECTIONS))
+    }
+
+    /// Returns how long packets wait for a peer from the beginning of its absence.
+    pub fn hold_time(&self) -> Duration {
+        self.hold_time
     }
 
     /// Returns whether QUIC addresses are dialled first.
@@ -65,10 +81,12 @@ impl TransportSection {
             }
         }
         let connections_per_peer = table.integer("connections_per_peer", 1..=MOST_CONNECTIONS, problems);
+        let hold_time = hold_time(&mut table, problems);
         table.finish(problems);
         Self {
             quic_first: names.first().is_some_and(|name| name == "quic"),
             connections_per_peer: connections_per_peer.map(|found| found.value),
+            hold_time: hold_time.unwrap_or(DEFAULT_HOLD_TIME),
         }
     }
 
@@ -84,6 +102,24 @@ impl TransportSection {
     pub(super) fn sort(&self, addresses: &mut [Multiaddr]) {
         addresses.sort_by_key(|address| is_quic(address) != self.quic_first);
     }
+}
+
+fn hold_time(table: &mut Table<'_>, problems: &mut Problems) -> Option<Duration> {
+    let text = table.string("hold_time", HOLD_TIME_ALLOWED, problems)?;
+    match humantime::parse_duration(&text.value) {
+        Ok(time) if time <= MAX_HOLD_TIME => return Some(time),
+        Ok(_) => problems.add(
+            &text.place,
+            format!("{:?} is out of range", text.value),
+            HOLD_TIME_ALLOWED,
+        ),
+        Err(error) => problems.add(
+            &text.place,
+            format!("{:?} is no duration: {error}", text.value),
+            HOLD_TIME_ALLOWED,
+        ),
+    }
+    None
 }
 
 fn is_quic(address: &Multiaddr) -> bool {

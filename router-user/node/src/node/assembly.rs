@@ -64,6 +64,7 @@ impl Assembly {
             counters: Arc::default(),
             injector: device.injector(),
             taps: Arc::default(),
+            hold_time: config.transport().hold_time(),
         };
         Ok(Self {
             data_path,

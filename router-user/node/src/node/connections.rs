@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Instant;
 
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
@@ -159,7 +160,8 @@ impl Connections {
         };
         let peer = link.peer.clone();
         let mut senders = std::mem::take(&mut link.senders).into_iter();
-        if link.connections.is_empty() {
+        if link.connections.is_empty() && peer.connected.load(Relaxed) {
+            peer.absence.begin(Instant::now());
             peer.connected.store(false, Relaxed);
         }
         for (index, lane) in peer.lanes.all().iter().enumerate() {

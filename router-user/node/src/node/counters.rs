@@ -12,7 +12,8 @@ counters! {
     pub(super) enum PacketCounter {
         TxNoRoute => ("tx_no_route", Drop, "packets whose destination no peer has; the sender gets ICMP unreachable");
         TxPeerDown => ("tx_peer_down", Drop, "packets for a peer without a connection; the sender gets ICMP unreachable");
-        TxQueueFull => ("tx_queue_full", Drop, "packets beyond the hard limit of a peer's queue");
+        TxHeld => ("tx_held", Event, "packets that waited for the connection of a peer that had been absent for less than `transport.hold_time`");
+        TxQueueFull => ("tx_queue_full", Drop, "packets beyond the hard limit of a peer's queue, or of what waits for its connection");
         TxAged => ("tx_aged", Drop, "packets dropped because their stream's queue had been longer than 5 ms for more than 100 ms (CoDel)");
         TxEcnMarked => ("tx_ecn_marked", Event, "packets marked instead, as their sender and receiver understand ECN");
         TxStreamLost => ("tx_stream_lost", Drop, "packets queued or half written when their stream or connection was lost");
@@ -137,7 +138,7 @@ mod tests {
             .into_iter()
             .map(|counter| (counter.name(), counter.meaning()));
         let all: Vec<_> = kernel.chain(sockets).chain(user).chain(network).collect();
-        assert_eq!(all.len(), 41);
+        assert_eq!(all.len(), 42);
         for (name, meaning) in all {
             assert!(
                 document.contains(&format!("\n| `{name}` | {meaning} |\n")),

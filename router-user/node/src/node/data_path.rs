@@ -1,6 +1,7 @@
 //! What the tasks that carry packets share.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::capture::CaptureTaps;
 use super::counters::PacketCounters;
@@ -21,4 +22,6 @@ pub(super) struct DataPath {
     pub(super) injector: Injector,
     /// Who captures packets.
     pub(super) taps: Arc<CaptureTaps>,
+    /// How long packets wait for a peer from the beginning of its absence.
+    pub(super) hold_time: Duration,
 }

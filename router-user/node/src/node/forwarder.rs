@@ -1,5 +1,6 @@
 //! From ring records to the peers' outboxes: one per worker, called once per batch of records.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
@@ -9,6 +10,7 @@ use tracing::{Level, trace};
 use super::capture::{CaptureTurn, PacketView};
 use super::counters::PacketCounter;
 use super::data_path::DataPath;
+use super::held_packets::{HeldPacket, HeldPackets, PeerQueue};
 use super::peers::PeerTable;
 use crate::control::CaptureDirection;
 use crate::device::{ReplyBuffer, TokenBucket, Unreachable, unreachable};
@@ -32,7 +34,9 @@ pub(super) struct Forwarder {
     reply: ReplyBuffer,
     now: Now,
     batches: TurnBatches,
-    last_route: Option<(std::net::IpAddr, PeerIndex)>,
+    last_route: Option<(IpAddr, PeerIndex)>,
+    /// Packets for peers that have not been absent for long.
+    held: HeldPackets,
     /// Packets of this turn for captures, while there is one.
     captured: Option<CaptureTurn>,
     /// Whether the log follows single packets in this turn.
@@ -50,6 +54,7 @@ impl Forwarder {
             unreachable_limit: TokenBucket::new(UNREACHABLE_PER_SECOND, UNREACHABLE_BURST, Instant::now()),
             reply: ReplyBuffer::default(),
             last_route: None,
+            held: HeldPackets::new(data_path.counters.clone()),
             captured: None,
             traces: false,
         }
@@ -73,6 +78,11 @@ impl Forwarder {
                 packet,
             });
         }
+        self.route(flow_hash, frame, packet, destination);
+    }
+
+    /// Puts a packet into the batch of its stream, lets it wait for its peer, or refuses it.
+    fn route(&mut self, flow_hash: u32, frame: &[u8], packet: &[u8], destination: IpAddr) {
         let index = match self.last_route {
             Some((last, index)) if last == destination => index,
             _ => {
@@ -86,8 +96,22 @@ impl Forwarder {
         };
         let Some(peer) = self.peers.get(index) else { return };
         if !peer.connected.load(Relaxed) {
-            self.refuse(packet, PacketCounter::TxPeerDown, Unreachable::Host);
+            let (hold_time, now) = (self.data_path.hold_time, self.now.instant);
+            if !peer.absence.is_shorter_than(hold_time, now) {
+                self.refuse(packet, PacketCounter::TxPeerDown, Unreachable::Host);
+            } else if self.held.hold(peer, HeldPacket::new(flow_hash, frame, packet)) {
+                self.data_path.counters.add(PacketCounter::TxHeld, 1);
+            } else {
+                self.data_path.counters.add(PacketCounter::TxQueueFull, 1);
+            }
             return;
+        }
+        if !self.held.is_empty()
+            && let Some(earlier) = self.held.take(index)
+        {
+            self.handle_returned(earlier);
+            // The table is the same, but nothing of it is borrowed any more.
+            return self.route(flow_hash, frame, packet, destination);
         }
         let choose = || peer.lanes.choose(flow_hash);
         let stream = self.data_path.flows.stream(flow_hash, self.now.tick, choose);
@@ -124,6 +148,30 @@ impl Forwarder {
         self.now = Now::new(now, &self.data_path.flows);
         self.captured = self.data_path.taps.begin_turn();
         self.traces = tracing::enabled!(Level::TRACE);
+        if !self.held.is_empty() {
+            self.end_waits();
+        }
+    }
+
+    /// Sends what waits for peers that have come, and refuses what waits for those that will not come in time.
+    fn end_waits(&mut self) {
+        let (hold_time, now) = (self.data_path.hold_time, self.now.instant);
+        let over = self
+            .held
+            .take_over(|peer| peer.connected.load(Relaxed) || !peer.absence.is_shorter_than(hold_time, now));
+        for queue in over {
+            self.handle_returned(queue);
+        }
+    }
+
+    /// Routes packets that waited, in order. Which peer they belong to may have changed meanwhile.
+    fn handle_returned(&mut self, mut queue: PeerQueue) {
+        while let Some(held) = queue.pop() {
+            let (frame, packet) = held.parts();
+            if let Some((_, destination)) = addresses(packet) {
+                self.route(held.flow_hash, frame, packet, destination);
+            }
+        }
     }
 
     /// Hands every begun batch to its stream.

@@ -3,12 +3,14 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use ipnet::IpNet;
 use libp2p::PeerId;
 use tokio::sync::watch;
 
+use super::absence::Absence;
 use stream_router::egress::lanes::PeerLanes;
 use stream_router_engine::queue::QueueLimits;
 use stream_router_engine::route_table::{PeerIndex, RouteTable};
@@ -35,6 +37,8 @@ pub(super) struct NodePeer {
     pub(super) lanes: PeerLanes,
     /// Whether a connection stands, so that its frames are worth queueing.
     pub(super) connected: AtomicBool,
+    /// Since when it has been without one.
+    pub(super) absence: Absence,
     /// How many connections its lanes are on.
     pub(super) n_connections: watch::Sender<u32>,
     /// What went to and came from it.
@@ -49,6 +53,7 @@ impl NodePeer {
             id,
             lanes,
             connected: AtomicBool::new(false),
+            absence: Absence::new(Instant::now()),
             n_connections: watch::Sender::new(0),
             traffic: Traffic::default(),
         }

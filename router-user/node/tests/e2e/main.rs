@@ -4,6 +4,7 @@ mod capture;
 mod commands;
 mod discovery;
 mod doctor;
+mod first_packets;
 mod gateway;
 mod hostile;
 mod http;
