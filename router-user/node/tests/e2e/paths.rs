@@ -9,11 +9,12 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
+use crate::support::delay_line::DelayLine;
 use crate::support::detour::Detour;
 use crate::support::{NODE, machine, noise};
-use xtask::lab::probe::answers;
+use xtask::lab::probe::{PingPlan, answers};
 use xtask::lab::process::{output, text, until};
-use xtask::lab::{Namespace, Pair, PairPlan, ScratchDir, Underlay, link};
+use xtask::lab::{Namespace, Pair, PairPlan, ScratchDir, Transport, Underlay, link};
 
 /// What a transfer or a connection may take; much longer than it does.
 const LIMIT: Duration = Duration::from_secs(40);
@@ -127,6 +128,67 @@ fn a_connection_recovers_when_its_path_begins_to_drop_large_packets() {
             }
 
             carry_both_ways(&pair).unwrap();
+        }
+    }
+}
+
+#[test]
+fn large_packets_are_carried_again_soon_after_one_direction_begins_to_drop_them() {
+    let _machine = machine::shared();
+    // The answers are lost, or what is asked; the other direction is idle either way.
+    for deaf in [0, 1] {
+        let (mut pair, detour) = prepared(Underlay::V4).unwrap();
+        pair.start_nodes().unwrap();
+        let large = PingPlan {
+            count: 1,
+            payload_bytes: 1350,
+            patience: Duration::from_millis(300),
+            ..PingPlan::new(pair.b.v4)
+        };
+        let answered = || Ok((large.run(&pair.a.host)?.n_received == 1).then_some(()));
+        until("an answer over the whole path", LIMIT, answered).unwrap();
+
+        detour.drop_large_to(&pair, deaf, NARROW_MTU).unwrap();
+
+        let ((), taken) = until("an answer over the narrow path", FAIL_OVER_LIMIT, answered).unwrap();
+        eprintln!("to host {deaf} large packets are lost: an answer after {taken:?}");
+    }
+}
+
+#[test]
+fn over_round_trips_of_more_than_two_seconds_nodes_connect_and_stay_connected() {
+    let _machine = machine::shared();
+    for transport in [Transport::Tcp, Transport::Quic] {
+        let plan = PairPlan {
+            transport,
+            ..PairPlan::unique()
+        };
+        let directory = ScratchDir::unique("paths").unwrap();
+        let mut pair = Pair::prepare(Path::new(NODE), &plan, directory).unwrap();
+        let _line = DelayLine::lay(&pair, Duration::from_millis(1250)).unwrap();
+        pair.a.node.start().unwrap();
+        pair.b.node.start().unwrap();
+        let (a, b) = (&pair.a, &pair.b);
+        let ((), taken) = until("both are connected", LIMIT, || {
+            let at_a = a.node.status()?.is_connected(b.node.peer_id());
+            let at_b = b.node.status()?.is_connected(a.node.peer_id());
+            Ok((at_a && at_b).then_some(()))
+        })
+        .unwrap();
+        eprintln!("{transport:?}: connected after {taken:?}");
+
+        let pings = PingPlan {
+            count: 20,
+            interval: Duration::from_millis(500),
+            patience: Duration::from_secs(8),
+            ..PingPlan::new(b.v4)
+        };
+        let report = pings.run(&a.host).unwrap();
+
+        assert_eq!(report.n_lost(), 0, "{transport:?}: {report:?}");
+        assert!(report.rtts_ms[0] >= 2500.0, "{transport:?}: {report:?}");
+        for (side, other) in [(a, b), (b, a)] {
+            assert!(side.node.status().unwrap().is_connected(other.node.peer_id()));
         }
     }
 }

@@ -2,6 +2,7 @@
 
 pub(crate) mod browser;
 pub(crate) mod datagrams;
+pub(crate) mod delay_line;
 pub(crate) mod detour;
 pub(crate) mod gate;
 pub(crate) mod lan;

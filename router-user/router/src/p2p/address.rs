@@ -221,4 +221,22 @@ mod tests {
     fn address(text: &str) -> Multiaddr {
         text.parse().expect("an address")
     }
+
+    #[test]
+    fn a_destination_over_tcp_is_one_host_and_port() {
+        let peer = PeerId::random();
+        let destination = |text: &str| tcp_destination(&text.parse().expect("an address"));
+
+        let whole = format!("/ip6/2001:db8::1/tcp/4001/p2p/{peer}");
+        assert_eq!(destination(&whole), "[2001:db8::1]:4001".parse().ok());
+        for none in [
+            "/ip4/192.0.2.1/udp/4001/quic-v1",
+            "/ip4/192.0.2.1/tcp/0",
+            "/ip4/0.0.0.0/tcp/4001",
+            "/ip4/192.0.2.1/tcp/4001/ws",
+            "/dns/a.example/tcp/4001",
+        ] {
+            assert_eq!(destination(none), None, "{none}");
+        }
+    }
 }

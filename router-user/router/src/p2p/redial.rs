@@ -20,7 +20,7 @@ const STAGGER: Duration = Duration::from_millis(150);
 /// How long the peer with the larger id leaves dialling to the other, lest both connect at once.
 const HEAD_START: Duration = Duration::from_millis(300);
 
-/// Most attempts at one address at a time. Each ends after 4 s.
+/// Most attempts at one address at a time. Each ends after 4 s, unless the host has connected.
 const MAX_ATTEMPTS_PER_ADDRESS: usize = 5;
 
 /// The dialling of one peer.

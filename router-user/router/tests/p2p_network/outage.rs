@@ -3,8 +3,10 @@
 use std::{fs::File, net::Ipv4Addr, os::fd::AsRawFd, time::Duration};
 
 use futures::{AsyncReadExt, AsyncWriteExt, TryStreamExt};
+use nix::sys::socket::{getsockopt, sockopt::TcpMaxSeg};
 use rtnetlink::{LinkUnspec, LinkVeth};
 use tokio::{
+    net::TcpListener,
     sync::{mpsc, oneshot},
     time::timeout,
 };
@@ -63,6 +65,40 @@ fn restarted_peer_is_found_again() {
         assert_eq!(node.handle.snapshot().peers[0].last_dial_error, None);
         node.stop().await;
         listener.stop().await;
+    });
+}
+
+#[test]
+fn a_host_that_accepts_and_says_nothing_is_tried_with_segments_of_each_size() {
+    in_own_network(|| async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
+        let port = listener.local_addr().expect("an address").port();
+        let silent = Keypair::generate_ed25519().public().to_peer_id();
+        let at = address(&format!("/ip4/127.0.0.1/tcp/{port}"));
+        let node = Setup::new(&Keypair::generate_ed25519())
+            .peer(silent, &[at])
+            .start();
+
+        let (mut sizes, mut accepted) = (Vec::new(), Vec::new());
+        while sizes.len() < 4 {
+            let attempt = timeout(LIMIT, listener.accept()).await.expect("an attempt");
+            let (stream, _) = attempt.expect("accept");
+            let size = getsockopt(&stream, TcpMaxSeg).expect("the size of segments");
+            if sizes.last() != Some(&size) {
+                sizes.push(size);
+            }
+            accepted.push(stream);
+        }
+
+        // Each segment has 12 bytes of options.
+        assert!(sizes[0] > 1220, "{sizes:?}");
+        assert_eq!(sizes[1..], [1208, 524, sizes[0]]);
+        node.until(|state| {
+            let error = state.peers[0].last_dial_error.as_deref();
+            error.is_some_and(|error| error.contains("took longer than"))
+        })
+        .await;
+        node.stop().await;
     });
 }
 

@@ -59,6 +59,22 @@ impl Detour {
         Ok(Self { router })
     }
 
+    /// Drops the packets to one of the hosts, 0 or 1, that are larger than this.
+    pub(crate) fn drop_large_to(&self, pair: &Pair, host: usize, mtu: u32) -> Result<()> {
+        for host in [&pair.a.host, &pair.b.host] {
+            // The router has to see the packets that a cable would.
+            let off = ["--features", "u0", "tso", "off", "gso", "off"];
+            text(host.command("ethtool").args(off), LIMIT)?;
+        }
+        let rules = format!(
+            "table inet narrow {{ chain forward {{ type filter hook forward priority 0; \
+             oifname {} meta length > {mtu} drop; }}; }}",
+            SIDES[host]
+        );
+        text(self.router.command("nft").arg(rules), LIMIT)?;
+        Ok(())
+    }
+
     /// Drops every packet that is larger than this, in both directions.
     pub(crate) fn set_mtu(&self, mtu: u32) -> Result<()> {
         for side in SIDES {

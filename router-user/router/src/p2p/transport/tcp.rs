@@ -66,6 +66,7 @@ pub(super) struct TcpTransport {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Step {
     Connect,
+    Negotiation,
     Security,
     Multiplexer,
 }
@@ -87,7 +88,8 @@ impl std::fmt::Display for Step {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Connect => "connecting",
-            Self::Security => "the security handshake of a connection that TCP has made",
+            Self::Negotiation => "agreeing on a security protocol, over a connection that TCP has made,",
+            Self::Security => "the security handshake",
             Self::Multiplexer => "agreeing on a multiplexer",
         })
     }
@@ -199,11 +201,9 @@ async fn secure_outbound(
     security: Security,
     limit: Duration,
 ) -> Result<Established, TcpError> {
-    let secure = async {
-        let (protocol, socket) =
-            dialer_select_proto(socket, security.protocol_info(), Version::V1Lazy).await?;
-        Ok::<_, TcpError>(security.upgrade_outbound(socket, protocol).await?)
-    };
+    let negotiate = dialer_select_proto(socket, security.protocol_info(), Version::V1Lazy);
+    let (protocol, socket) = within(limit, Step::Negotiation, negotiate).await??;
+    let secure = security.upgrade_outbound(socket, protocol);
     let (peer, secured) = within(limit, Step::Security, secure).await??;
     let multiplex = async {
         let protocols = YamuxUpgrade.protocol_info();
@@ -221,10 +221,9 @@ async fn accept(
 ) -> Result<Established, TcpError> {
     let host = stream.peer_addr()?.ip();
     let socket = Socket::new(stream, PathWatch::new(host, segments))?;
-    let secure = async {
-        let (protocol, socket) = listener_select_proto(socket, security.protocol_info()).await?;
-        Ok::<_, TcpError>(security.upgrade_inbound(socket, protocol).await?)
-    };
+    let negotiate = listener_select_proto(socket, security.protocol_info());
+    let (protocol, socket) = within(INBOUND_STEP_LIMIT, Step::Negotiation, negotiate).await??;
+    let secure = security.upgrade_inbound(socket, protocol);
     let (peer, secured) = within(INBOUND_STEP_LIMIT, Step::Security, secure).await??;
     let multiplex = async {
         let (protocol, secured) = listener_select_proto(secured, YamuxUpgrade.protocol_info()).await?;
