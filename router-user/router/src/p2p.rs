@@ -23,6 +23,8 @@ mod driver;
 mod error;
 mod event;
 mod event_backlog;
+#[doc(hidden)]
+pub mod file_draft;
 mod found;
 mod handle;
 pub mod identity;

@@ -2,13 +2,15 @@
 
 use std::{
     fs::{self, File},
-    io::{self, Read, Write},
+    io::{self, Read},
     os::unix::fs::{MetadataExt, fchown},
     path::{Path, PathBuf},
 };
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use libp2p::identity::{KeyType, Keypair};
+
+use super::file_draft::{FileDraft, sync_directory};
 
 /// Longest key file in bytes. A key file has about 100 bytes, so a longer file is none.
 const MAX_FILE_BYTES: u64 = 4096;
@@ -104,31 +106,20 @@ pub fn generate(path: &Path) -> Result<Keypair, IdentityError> {
         .expect("an Ed25519 key pair always encodes");
     let line = STANDARD.encode(bytes) + "\n";
 
-    // Mode 0600, and gone again if anything fails.
-    let mut draft = tempfile::Builder::new()
-        .prefix(".stream-router-key-")
-        .tempfile_in(directory)
-        .map_err(io("write beside"))?;
-    draft
-        .write_all(line.as_bytes())
-        .and_then(|()| draft.as_file().sync_all())
-        .map_err(io("write"))?;
+    let mut draft = FileDraft::in_directory(directory, ".stream-router-key-").map_err(io("write beside"))?;
+    draft.write(&line).map_err(io("write"))?;
     if nix::unistd::geteuid().is_root() {
         let owner = fs::metadata(directory).map_err(io("look at the directory of"))?;
-        fchown(draft.as_file(), Some(owner.uid()), Some(owner.gid())).map_err(io("give away"))?;
+        fchown(draft.file(), Some(owner.uid()), Some(owner.gid())).map_err(io("give away"))?;
     }
     // Never replaces a file that appeared in the meantime.
-    draft
-        .persist_noclobber(path)
-        .map_err(|refused| match refused.error.kind() {
-            io::ErrorKind::AlreadyExists => IdentityError::Exists {
-                path: path.to_owned(),
-            },
-            _ => io("create")(refused.error),
-        })?;
-    File::open(directory)
-        .and_then(|directory| directory.sync_all())
-        .map_err(io("sync the directory of"))?;
+    draft.place(path).map_err(|refused| match refused.kind() {
+        io::ErrorKind::AlreadyExists => IdentityError::Exists {
+            path: path.to_owned(),
+        },
+        _ => io("create")(refused),
+    })?;
+    sync_directory(directory).map_err(io("sync the directory of"))?;
     Ok(keypair)
 }
 

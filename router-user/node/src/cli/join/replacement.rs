@@ -1,12 +1,13 @@
 //! Replaces a file whole or not at all; mode and owner stay.
 
 use std::ffi::OsString;
-use std::fs::{self, File, OpenOptions, Permissions};
-use std::io::{self, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
+use std::fs::{self, Permissions};
+use std::io;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
 use crate::config::ConfigError;
+use stream_router::p2p::file_draft::{FileDraft, sync_directory};
 
 /// Why a file was not replaced; it is as it was.
 #[derive(Debug, thiserror::Error)]
@@ -41,22 +42,7 @@ pub(super) struct Replacement {
     /// Where symbolic links lead to.
     path: PathBuf,
     text: String,
-    draft: Draft,
-    file: File,
-}
-
-/// Removed unless it became the file.
-#[derive(Debug)]
-struct Draft(Option<PathBuf>);
-
-impl Drop for Draft {
-    fn drop(&mut self) {
-        if let Some(path) = &self.0
-            && let Err(error) = fs::remove_file(path)
-        {
-            eprintln!("cannot remove {}: {error}", path.display());
-        }
-    }
+    draft: FileDraft,
 }
 
 impl Replacement {
@@ -67,60 +53,41 @@ impl Replacement {
             source,
         };
         let path = fs::canonicalize(named).map_err(unreadable)?;
-        let draft = beside(&path);
-        let opened = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&draft);
-        let file = match opened {
-            Ok(file) => file,
-            Err(source) if source.kind() == io::ErrorKind::AlreadyExists => {
-                return Err(Box::new(ReplacementError::Busy { path: draft }));
-            }
-            Err(source) => return Err(Box::new(failed("write", &draft)(source))),
-        };
-        let draft = Draft(Some(draft));
+        let beside = beside(&path);
+        let draft = FileDraft::at(&beside).map_err(|source| match source.kind() {
+            io::ErrorKind::AlreadyExists => ReplacementError::Busy { path: beside.clone() },
+            _ => failed("write", &beside)(source),
+        })?;
         let text = fs::read_to_string(&path).map_err(unreadable)?;
-        Ok(Self {
-            path,
-            text,
-            draft,
-            file,
-        })
+        Ok(Self { path, text, draft })
     }
 
-    /// What the file holds.
+    /// Returns what the file holds.
     pub(super) fn text(&self) -> &str {
         &self.text
     }
 
     /// Puts `text` in its place.
     pub(super) fn finish(mut self, text: &str) -> Result<(), ReplacementError> {
-        let Self { path, file, .. } = &mut self;
+        let Self { path, draft, .. } = &mut self;
         let meta = fs::metadata(&path).map_err(failed("look at", path))?;
+        let file = draft.file();
         let own = file.metadata().map_err(failed("look at", path))?;
         if (meta.uid(), meta.gid()) != (own.uid(), own.gid()) {
-            fchown(&*file, Some(meta.uid()), Some(meta.gid())).map_err(failed("keep the owner of", path))?;
+            fchown(file, Some(meta.uid()), Some(meta.gid())).map_err(failed("keep the owner of", path))?;
         }
         // After the owner: a change of owner takes bits of the mode away.
         file.set_permissions(Permissions::from_mode(meta.mode() & 0o7777))
             .map_err(failed("keep the mode of", path))?;
-        file.write_all(text.as_bytes())
-            .and_then(|()| file.sync_all())
-            .map_err(failed("write beside", path))?;
+        draft.write(text).map_err(failed("write beside", path))?;
         let now = fs::read_to_string(&path).map_err(failed("read", path))?;
         if now != self.text {
             return Err(ReplacementError::Changed { path: self.path });
         }
-        if let Some(draft) = &self.draft.0 {
-            fs::rename(draft, &self.path).map_err(failed("replace", &self.path))?;
-        }
-        self.draft.0 = None;
-        let directory = self.path.parent().unwrap_or(Path::new("/"));
-        File::open(directory)
-            .and_then(|directory| directory.sync_all())
-            .map_err(failed("sync", directory))
+        let path = &self.path;
+        self.draft.replace(path).map_err(failed("replace", path))?;
+        let directory = path.parent().unwrap_or(Path::new("/"));
+        sync_directory(directory).map_err(failed("sync", directory))
     }
 }
 
