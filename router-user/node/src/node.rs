@@ -17,6 +17,7 @@ mod heartbeat;
 mod held_packets;
 mod lifecycle;
 mod nap_timer;
+mod niceness;
 mod observability;
 mod peer_registry;
 mod peers;

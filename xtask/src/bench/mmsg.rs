@@ -8,6 +8,8 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::mem;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
+use nix::libc;
+
 /// The most packets of one call.
 pub(super) const BATCH: usize = 64;
 

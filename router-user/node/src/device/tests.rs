@@ -465,7 +465,7 @@ fn the_sender_learns_that_its_peer_is_unreachable() {
             let error = socket.recv(&mut [0; 10]).unwrap_err();
             assert_eq!(
                 error.raw_os_error(),
-                Some(libc::EHOSTUNREACH),
+                Some(nix::libc::EHOSTUNREACH),
                 "{there}: {error}; the device had sent {packet:x?}"
             );
         }

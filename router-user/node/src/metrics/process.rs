@@ -5,7 +5,7 @@ use std::io;
 use std::sync::OnceLock;
 
 use procfs::ProcResult;
-use rustix::process::{Resource, getrlimit};
+use procfs::process::LimitValue;
 
 /// The process at one moment.
 #[derive(Clone, Debug, PartialEq)]
@@ -26,8 +26,9 @@ impl Process {
     /// # Errors
     /// There is no `/proc`, or it says something else than it does on Linux.
     pub(super) fn read() -> io::Result<Self> {
-        let stat = procfs::process::Process::myself().and_then(|process| process.stat());
-        let stat = stat.map_err(io::Error::other)?;
+        let process = procfs::process::Process::myself().map_err(io::Error::other)?;
+        let stat = process.stat().map_err(io::Error::other)?;
+        let limits = process.limits().map_err(io::Error::other)?;
         let seconds = |ticks: u64| ticks as f64 / procfs::ticks_per_second() as f64;
         // One of them is the listing's own.
         let n_fds = fs::read_dir("/proc/self/fd")?.count() as u64;
@@ -37,7 +38,10 @@ impl Process {
             start_time_seconds: boot_time().map_err(io::Error::other)? as f64 + seconds(stat.starttime),
             resident_bytes: stat.rss * procfs::page_size(),
             n_open_fds: n_fds.saturating_sub(1),
-            max_fds: getrlimit(Resource::Nofile).current,
+            max_fds: match limits.max_open_files.soft_limit {
+                LimitValue::Value(limit) => Some(limit),
+                LimitValue::Unlimited => None,
+            },
         })
     }
 }

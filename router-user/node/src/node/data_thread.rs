@@ -6,11 +6,11 @@
 use std::io;
 use std::thread::{JoinHandle, available_parallelism};
 
-use rustix::process::setpriority_process;
-use rustix::thread::gettid;
 use tokio::runtime::{Builder, Handle};
 use tokio_util::sync::CancellationToken;
 use tracing::{Span, warn};
+
+use super::niceness::set_niceness;
 
 /// Niceness of a data thread, above the applications whose packets it carries: with them on the same CPUs, a ping
 /// beside a bulk transfer takes 0.8 instead of 2.0 ms (p50), and the transfer loses 3 %.
@@ -132,7 +132,7 @@ impl Drop for DataThread {
 }
 
 fn raise_priority() {
-    if let Err(error) = setpriority_process(Some(gettid()), NICENESS) {
+    if let Err(error) = set_niceness(NICENESS) {
         warn!(%error, NICENESS, "cannot raise the priority of the data thread; it needs CAP_SYS_NICE or LimitNICE=-10");
     }
 }

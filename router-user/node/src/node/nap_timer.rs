@@ -3,13 +3,12 @@
 
 use std::cell::RefCell;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::time::Instant;
 
-use rustix::time::{
-    ClockId, Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, clock_gettime,
-    timerfd_create, timerfd_settime,
-};
+use nix::sys::time::TimeSpec;
+use nix::sys::timerfd::{self, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
+use nix::time::{ClockId, clock_gettime};
 use tokio::io::unix::AsyncFd;
 
 use stream_router_engine::wakeup_suppression::WakeupSuppression;
@@ -31,8 +30,17 @@ thread_local! {
 
 /// A timer for the naps of one worker.
 pub(super) struct NapTimer {
-    timer: AsyncFd<OwnedFd>,
+    timer: AsyncFd<Timer>,
     n_idle: u32,
+}
+
+/// A timer that the reactor can be told of.
+struct Timer(TimerFd);
+
+impl AsRawFd for Timer {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_fd().as_raw_fd()
+    }
 }
 
 impl NapTimer {
@@ -41,8 +49,8 @@ impl NapTimer {
     /// # Errors
     /// The system gives no timer.
     pub(super) fn new() -> io::Result<Self> {
-        let flags = TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC;
-        let timer = timerfd_create(TimerfdClockId::Monotonic, flags)?;
+        let flags = TimerFlags::TFD_NONBLOCK | TimerFlags::TFD_CLOEXEC;
+        let timer = Timer(TimerFd::new(timerfd::ClockId::CLOCK_MONOTONIC, flags)?);
         Ok(Self {
             // SAFETY: the timer owns the descriptor and keeps it open, and the same, for as long as `self` lives.
             timer: unsafe { AsyncFd::register(timer) }?,
@@ -66,26 +74,18 @@ impl NapTimer {
         }
         self.n_idle += 1;
         // What is left of an earlier nap goes with it: nobody reads the timer, and the reactor tells of the next end only.
-        timerfd_settime(
-            &self.timer,
-            TimerfdTimerFlags::ABSTIME,
-            &next_end(clock_gettime(ClockId::Monotonic)),
-        )?;
+        let end = next_end(clock_gettime(ClockId::CLOCK_MONOTONIC)?);
+        let timer = &self.timer.get_ref().0;
+        timer.set(Expiration::OneShot(end), TimerSetTimeFlags::TFD_TIMER_ABSTIME)?;
         self.timer.readable().await?.clear_ready();
         Ok(true)
     }
 }
 
 /// Returns the end of a nap that begins at `now`.
-fn next_end(now: Timespec) -> Itimerspec {
-    let end_ns = (now.tv_nsec + LEAST_NS).div_euclid(GRID_NS) * GRID_NS + GRID_NS;
-    Itimerspec {
-        it_interval: Timespec::default(),
-        it_value: Timespec {
-            tv_sec: now.tv_sec + end_ns / 1_000_000_000,
-            tv_nsec: end_ns % 1_000_000_000,
-        },
-    }
+fn next_end(now: TimeSpec) -> TimeSpec {
+    let end_ns = (now.tv_nsec() + LEAST_NS).div_euclid(GRID_NS) * GRID_NS + GRID_NS;
+    TimeSpec::new(now.tv_sec() + end_ns / 1_000_000_000, end_ns % 1_000_000_000)
 }
 
 #[cfg(test)]
@@ -96,10 +96,10 @@ mod tests {
 
     /// Length of the nap that begins `tv_nsec` after a full second, and whether it ends at a multiple of the grid.
     fn nap_at(tv_nsec: i64) -> (i64, bool) {
-        let end = next_end(Timespec { tv_sec: 7, tv_nsec }).it_value;
-        assert!((0..1_000_000_000).contains(&end.tv_nsec), "{end:?}");
-        let length_ns = (end.tv_sec - 7) * 1_000_000_000 + end.tv_nsec - tv_nsec;
-        (length_ns, end.tv_nsec % GRID_NS == 0)
+        let end = next_end(TimeSpec::new(7, tv_nsec));
+        assert!((0..1_000_000_000).contains(&end.tv_nsec()), "{end:?}");
+        let length_ns = (end.tv_sec() - 7) * 1_000_000_000 + end.tv_nsec() - tv_nsec;
+        (length_ns, end.tv_nsec() % GRID_NS == 0)
     }
 
     #[test]

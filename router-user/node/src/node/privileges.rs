@@ -5,7 +5,7 @@ use std::fs;
 use std::io;
 
 use libp2p::multiaddr::Protocol;
-use rustix::thread::{CapabilitySet, capabilities};
+use procfs::process::Process;
 
 use super::error::NodeError;
 use crate::config::{Config, Sink};
@@ -14,46 +14,55 @@ use crate::config::{Config, Sink};
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Capability {
     pub(crate) name: &'static str,
-    /// Capabilities any of which is enough.
-    any_of: CapabilitySet,
+    /// Capabilities any of which is enough, a bit each.
+    any_of: u64,
     what_for: &'static str,
     /// Whether a node runs without the capability.
     pub(crate) is_optional: bool,
 }
 
+/// Bits of the sets of capabilities (`include/uapi/linux/capability.h`).
+const CAP_NET_BIND_SERVICE: u64 = 1 << 10;
+const CAP_NET_ADMIN: u64 = 1 << 12;
+const CAP_NET_RAW: u64 = 1 << 13;
+const CAP_SYS_ADMIN: u64 = 1 << 21;
+const CAP_SYS_NICE: u64 = 1 << 23;
+const CAP_PERFMON: u64 = 1 << 38;
+const CAP_BPF: u64 = 1 << 39;
+
 const NET_ADMIN: Capability = Capability {
     name: "CAP_NET_ADMIN",
-    any_of: CapabilitySet::NET_ADMIN,
+    any_of: CAP_NET_ADMIN,
     what_for: "the device, its routes and the hook at its egress",
     is_optional: false,
 };
 const BPF: Capability = Capability {
     name: "CAP_BPF",
-    any_of: CapabilitySet::BPF.union(CapabilitySet::SYS_ADMIN),
+    any_of: CAP_BPF | CAP_SYS_ADMIN,
     what_for: "eBPF maps and programs",
     is_optional: false,
 };
 const PERFMON: Capability = Capability {
     name: "CAP_PERFMON",
-    any_of: CapabilitySet::PERFMON.union(CapabilitySet::SYS_ADMIN),
+    any_of: CAP_PERFMON | CAP_SYS_ADMIN,
     what_for: "what the eBPF programs do with packets",
     is_optional: false,
 };
 const SYS_NICE: Capability = Capability {
     name: "CAP_SYS_NICE",
-    any_of: CapabilitySet::SYS_NICE,
+    any_of: CAP_SYS_NICE,
     what_for: "data threads that go before other programs",
     is_optional: true,
 };
 const NET_RAW: Capability = Capability {
     name: "CAP_NET_RAW",
-    any_of: CapabilitySet::NET_RAW,
+    any_of: CAP_NET_RAW,
     what_for: "AF_XDP sockets at a gateway",
     is_optional: false,
 };
 const NET_BIND_SERVICE: Capability = Capability {
     name: "CAP_NET_BIND_SERVICE",
-    any_of: CapabilitySet::NET_BIND_SERVICE,
+    any_of: CAP_NET_BIND_SERVICE,
     what_for: "listening on a port that is kept for root",
     is_optional: false,
 };
@@ -86,7 +95,8 @@ pub(crate) fn needed(config: &Config) -> Vec<Capability> {
 /// # Errors
 /// The kernel does not say which capabilities the process has.
 pub(crate) fn missing(needed: &[Capability]) -> io::Result<Vec<Capability>> {
-    Ok(missing_from(capabilities(None)?.effective, needed))
+    let status = Process::myself().and_then(|process| process.status());
+    Ok(missing_from(status.map_err(io::Error::other)?.capeff, needed))
 }
 
 /// Returns the names of capabilities, and what each is for.
@@ -112,8 +122,8 @@ pub(super) fn check(config: &Config) -> Result<(), NodeError> {
     })
 }
 
-fn missing_from(held: CapabilitySet, needed: &[Capability]) -> Vec<Capability> {
-    let lacks = |one: &&Capability| !held.intersects(one.any_of);
+fn missing_from(held: u64, needed: &[Capability]) -> Vec<Capability> {
+    let lacks = |one: &&Capability| held & one.any_of == 0;
     needed.iter().filter(lacks).copied().collect()
 }
 
@@ -125,7 +135,7 @@ mod tests {
 
     #[test]
     fn what_is_lacking_is_named_with_what_it_is_for() {
-        let held = CapabilitySet::NET_ADMIN | CapabilitySet::PERFMON;
+        let held = CAP_NET_ADMIN | CAP_PERFMON;
 
         assert_eq!(
             described(&missing_from(held, &[NET_ADMIN, BPF, PERFMON, SYS_NICE])),
@@ -175,7 +185,7 @@ mod tests {
 
     #[test]
     fn an_administrator_needs_no_capability_of_its_own_for_ebpf() {
-        let held = CapabilitySet::NET_ADMIN | CapabilitySet::SYS_ADMIN;
+        let held = CAP_NET_ADMIN | CAP_SYS_ADMIN;
 
         assert!(missing_from(held, &[NET_ADMIN, BPF, PERFMON]).is_empty());
     }
