@@ -15,9 +15,3 @@ pub const MAX_HOST_PREFIXES: u32 = 49_152;
 /// Packets longer than this are refused while their peer's queue is full; shorter ones (handshakes, pure
 /// acknowledgements, pings) still pass, so that a full queue does not stop what would empty it.
 pub const PRESSURE_MIN_LEN: u32 = 256;
-
-/// Destination address as a prefix-table key: IPv6, or IPv4 as `::ffff:a.b.c.d`.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "user", derive(bytemuck::Pod, bytemuck::Zeroable))]
-pub struct AddressKey(pub [u8; 16]);

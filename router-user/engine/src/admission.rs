@@ -15,6 +15,7 @@ const MAX_UDP_SEGMENTS: usize = 128;
 
 /// Why a frame is not admitted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum FrameRefusal {
     /// The frame does not hold exactly one whole IP packet.
     MalformedPacket,

@@ -16,6 +16,7 @@ const _: () = assert!(DECODER_CAPACITY >= 2 * MAX_FRAME_LEN);
 
 /// Why the bytes of a stream are not frames. Nothing after the fault can be trusted.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum FrameError {
     /// The length field is outside what a frame may carry.
     #[error("frame announces a packet of {len} bytes; allowed are {MIN_PACKET_LEN} to {MAX_PACKET_LEN}")]

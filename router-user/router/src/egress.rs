@@ -2,7 +2,7 @@
 //!
 //! 1. A worker lays frames into [`turn_batches`], one pair of batches for each stream.
 //! 2. Full batches, and all of them at the end of a turn, go to the [`outbox`] of the stream's [lane](lanes).
-//! 3. The lane's [`sender`] writes the outbox, one [batch at a time](in_flight), to a stream that it opens when
+//! 3. The lane's [`sender`] writes the outbox, one batch at a time, to a stream that it opens when
 //!    something waits.
 //!
 //! How many workers there are ([`worker_scaler`]) and how many streams a peer has ([`stream_scaler`]) follows the load.
@@ -10,7 +10,7 @@
 //! small traits.
 
 pub mod cancellation;
-pub mod in_flight;
+mod in_flight;
 pub mod lanes;
 pub mod outbox;
 pub mod sender;

@@ -46,10 +46,8 @@ mod transport;
 pub use libp2p::swarm::ConnectionId;
 pub use libp2p::{Multiaddr, PeerId, identity::Keypair};
 
-pub use address::{AddressError, TransportKind, check_address};
-pub use announcement::{
-    Announcement, AnnouncementError, MAX_ANNOUNCED_ADDRESSES, MAX_ANNOUNCED_NETWORKS, MAX_ANNOUNCEMENT_BYTES,
-};
+pub use address::{AddressError, TransportKind};
+pub use announcement::{Announcement, AnnouncementError, MAX_ANNOUNCED_ADDRESSES, MAX_ANNOUNCEMENT_BYTES};
 pub use config::{DhtConfig, DiscoveryConfig, NetworkConfig, PeerConfig};
 pub use counters::NetworkCounters;
 pub use dht::DHT_PROTOCOL;
@@ -58,7 +56,7 @@ pub use event::NetworkEvent;
 pub use found::{FoundAddress, FoundBy};
 pub use handle::NetworkHandle;
 pub use inbound::{InboundStreams, Placement};
-pub use limits::{MAX_CONNECTIONS_PER_PEER, MAX_STREAMS_PER_SIDE, OPEN_TIMEOUT};
+pub use limits::{MAX_CONNECTIONS_PER_PEER, MAX_STREAMS_PER_SIDE};
 pub use network::{Network, NetworkDriver};
 pub use snapshot::{ConnectionDirection, ConnectionSnapshot, NetworkSnapshot, PeerSnapshot};
 pub use stream::{DataStream, IP_PROTOCOL};

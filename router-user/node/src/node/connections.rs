@@ -119,7 +119,7 @@ impl Connections {
                     self.place_senders(peer, Some(connection)).await;
                 }
             }
-            NetworkEvent::Rtt { .. } | NetworkEvent::Listening { .. } => {}
+            _ => {}
         }
     }
 

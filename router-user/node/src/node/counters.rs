@@ -81,6 +81,8 @@ impl From<FrameRefusal> for PacketCounter {
             FrameRefusal::MalformedPacket => Self::RxMalformedPacket,
             FrameRefusal::BadOffloadHeader => Self::RxBadOffloadHeader,
             FrameRefusal::SourceNotAllowed => Self::RxSourceNotAllowed,
+            // One that came later counts as this until it has a counter of its own.
+            _ => Self::RxMalformedPacket,
         }
     }
 }

@@ -127,11 +127,10 @@ mod tests {
 
     #[test]
     fn the_summary_counts_peers_with_a_connection() {
-        let peer = |connections| PeerSnapshot {
-            peer: PeerId::random(),
-            connections,
-            last_dial_error: None,
-            found: Vec::new(),
+        let peer = |connections| {
+            let mut peer = PeerSnapshot::new(PeerId::random());
+            peer.connections = connections;
+            peer
         };
 
         assert_eq!(summary(&[]), "0 of 0 peers connected");

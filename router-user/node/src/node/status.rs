@@ -315,30 +315,24 @@ pub(super) mod tests {
 
     /// A connection that this node has dialled.
     pub(in crate::node) fn connection() -> ConnectionSnapshot {
-        ConnectionSnapshot {
-            connection: ConnectionId::new_unchecked(1),
-            address: "/ip4/192.0.2.2/tcp/4001".parse().unwrap(),
-            direction: ConnectionDirection::Outbound,
-            transport: TransportKind::Tcp,
-            since: SystemTime::now() - Duration::from_secs(60),
-            rtt: Some(Duration::from_millis(2)),
-            n_inbound_streams: 0,
-            n_outbound_streams: 0,
-        }
+        connection_at("/ip4/192.0.2.2/tcp/4001", ConnectionDirection::Outbound, 60)
+    }
+
+    fn connection_at(address: &str, direction: ConnectionDirection, age_secs: u64) -> ConnectionSnapshot {
+        let (id, address) = (ConnectionId::new_unchecked(1), address.parse().unwrap());
+        let mut connection = ConnectionSnapshot::new(id, address, direction);
+        connection.since = SystemTime::now() - Duration::from_secs(age_secs);
+        connection.rtt = Some(Duration::from_millis(2));
+        connection
     }
 
     fn snapshot(configured: &ConfiguredPeer, connections: Vec<ConnectionSnapshot>) -> NetworkSnapshot {
-        NetworkSnapshot {
-            local_peer: PeerId::random(),
-            listening: Vec::new(),
-            peers: vec![PeerSnapshot {
-                peer: configured.peer.id,
-                connections,
-                last_dial_error: Some("refused".to_owned()),
-                found: Vec::new(),
-            }],
-            counters: Default::default(),
-        }
+        let mut snapshot = NetworkSnapshot::new(PeerId::random());
+        let mut peer = PeerSnapshot::new(configured.peer.id);
+        peer.connections = connections;
+        peer.last_dial_error = Some("refused".to_owned());
+        snapshot.peers.push(peer);
+        snapshot
     }
 
     #[test]
@@ -360,13 +354,8 @@ pub(super) mod tests {
     #[test]
     fn a_connected_peer_shows_its_oldest_connection_and_the_age_of_the_newest() {
         let configured = configured(0);
-        let newer = ConnectionSnapshot {
-            address: "/ip4/192.0.2.2/udp/4001/quic-v1".parse().unwrap(),
-            direction: ConnectionDirection::Inbound,
-            transport: TransportKind::Quic,
-            since: SystemTime::now() - Duration::from_secs(10),
-            ..connection()
-        };
+        let quic = "/ip4/192.0.2.2/udp/4001/quic-v1";
+        let newer = connection_at(quic, ConnectionDirection::Inbound, 10);
 
         let status = peer_status(&configured, &snapshot(&configured, vec![connection(), newer]));
 

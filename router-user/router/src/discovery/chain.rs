@@ -113,6 +113,7 @@ impl PeerDiscovery for ChainDiscovery {
 
 /// Why a [`ChainDiscovery`] cannot answer: these of it failed, and no other knew.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct ChainError {
     errors: Vec<(usize, DiscoveryError)>,
 }

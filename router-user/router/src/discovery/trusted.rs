@@ -28,16 +28,16 @@ impl TrustedOwners {
         Self { by_peer }
     }
 
-    /// The peers that may own `address`, those with the longest prefix first, and then those with the smallest id.
-    pub fn candidates(&self, address: IpAddr) -> Vec<PeerId> {
+    /// Returns the peers that may own `address`, those with the longest prefix first, and then those with the smallest id.
+    pub(super) fn candidates(&self, address: IpAddr) -> Vec<PeerId> {
         let allowed = |(peer, nets): (&PeerId, &Vec<IpNet>)| Some((Reverse(longest(nets, address)?), *peer));
         let mut candidates: Vec<_> = self.by_peer.iter().filter_map(allowed).collect();
         candidates.sort();
         candidates.into_iter().map(|(_, peer)| peer).collect()
     }
 
-    /// Whose `address` is, by what was announced.
-    pub fn owner<'a>(
+    /// Returns whose `address` is, by what was announced.
+    pub(super) fn owner<'a>(
         &self,
         address: IpAddr,
         announcements: impl IntoIterator<Item = &'a Announcement>,

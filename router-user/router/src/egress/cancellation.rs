@@ -37,7 +37,7 @@ impl CancellationToken {
 
 /// A task that is aborted when this is dropped.
 #[derive(Debug)]
-pub struct AbortOnDrop<T>(pub JoinHandle<T>);
+pub(crate) struct AbortOnDrop<T>(pub(crate) JoinHandle<T>);
 
 impl<T> Drop for AbortOnDrop<T> {
     fn drop(&mut self) {

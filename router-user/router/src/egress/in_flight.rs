@@ -8,14 +8,14 @@ use stream_router_engine::batch::Batch;
 
 /// A batch that is being written. Unless all of it was written, `lost` gets the number of its frames, also when the
 /// writer is dropped.
-pub struct InFlightBatch<L: FnMut(u64)> {
+pub(super) struct InFlightBatch<L: FnMut(u64)> {
     batch: Option<Batch>,
     lost: L,
 }
 
 impl<L: FnMut(u64)> InFlightBatch<L> {
     /// Takes the batch.
-    pub fn new(batch: Batch, lost: L) -> Self {
+    pub(super) fn new(batch: Batch, lost: L) -> Self {
         Self {
             batch: Some(batch),
             lost,
@@ -26,7 +26,7 @@ impl<L: FnMut(u64)> InFlightBatch<L> {
     ///
     /// # Errors
     /// The stream failed; the frames are lost.
-    pub async fn write(mut self, stream: &mut (impl AsyncWrite + Unpin)) -> io::Result<Batch> {
+    pub(super) async fn write(mut self, stream: &mut (impl AsyncWrite + Unpin)) -> io::Result<Batch> {
         if let Some(batch) = &self.batch {
             stream.write_all(batch.bytes()).await?;
         }

@@ -36,14 +36,14 @@ pub struct Lane {
 
 impl Lane {
     /// Marks the stream as open until the returned guard is dropped.
-    pub fn mark_open(&self) -> OpenLane<'_> {
+    pub(super) fn mark_open(&self) -> OpenLane<'_> {
         self.open.store(true, Relaxed);
         OpenLane(&self.open)
     }
 }
 
 /// A lane whose stream is open.
-pub struct OpenLane<'a>(&'a AtomicBool);
+pub(super) struct OpenLane<'a>(&'a AtomicBool);
 
 impl Drop for OpenLane<'_> {
     fn drop(&mut self) {

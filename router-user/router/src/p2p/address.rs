@@ -27,6 +27,7 @@ impl fmt::Display for TransportKind {
 
 /// Why an address cannot be used.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum AddressError {
     /// The address is neither TCP nor QUIC over an IP address.
     #[error(
@@ -53,7 +54,10 @@ pub enum AddressError {
 /// # Errors
 ///
 /// Returns an error if the address is neither TCP nor QUIC over an IP address, or ends in the id of another peer.
-pub fn check_address(address: &Multiaddr, peer: Option<PeerId>) -> Result<TransportKind, AddressError> {
+pub(super) fn check_address(
+    address: &Multiaddr,
+    peer: Option<PeerId>,
+) -> Result<TransportKind, AddressError> {
     let unsupported = || AddressError::Unsupported {
         address: address.clone(),
     };

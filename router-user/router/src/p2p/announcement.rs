@@ -31,7 +31,7 @@ pub const MAX_ANNOUNCEMENT_BYTES: usize = 8192;
 /// Most addresses in a record; further ones are not announced, and not read.
 pub const MAX_ANNOUNCED_ADDRESSES: usize = 16;
 /// Most networks in a record; further ones are not announced, and not read.
-pub const MAX_ANNOUNCED_NETWORKS: usize = 64;
+const MAX_ANNOUNCED_NETWORKS: usize = 64;
 
 /// How long a record is valid. It is renewed long before it expires.
 pub(super) const LIFETIME: Duration = Duration::from_secs(3600);
@@ -56,6 +56,7 @@ pub struct Announcement {
 
 /// Why a record is not believed.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum AnnouncementError {
     /// The record is longer than any that is made.
     #[error("it has {len} bytes, more than {MAX_ANNOUNCEMENT_BYTES}")]

@@ -13,6 +13,7 @@ use super::{
 
 /// Why the network cannot start.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum StartError {
     /// The transports cannot be set up.
     #[error(transparent)]
@@ -47,6 +48,7 @@ pub enum StartError {
 
 /// Why a stream could not be opened.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum OpenError {
     /// The connection is gone.
     #[error("the connection is closed")]
@@ -67,6 +69,7 @@ pub enum OpenError {
 
 /// Why a lookup in the DHT failed.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum LookupError {
     /// The network was started without the DHT.
     #[error("the DHT is off; start the network with it, as `[discovery] dht = true` does")]

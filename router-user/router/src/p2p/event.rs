@@ -9,6 +9,7 @@ use super::{address::TransportKind, snapshot::ConnectionDirection};
 
 /// What happens on the network.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub enum NetworkEvent {
     /// A connection is up. A peer may have several; the oldest is the one to prefer.
     Connected {

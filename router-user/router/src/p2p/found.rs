@@ -23,6 +23,7 @@ pub enum FoundBy {
 
 /// An address of a peer that was found and not configured.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct FoundAddress {
     /// The address, without the peer's id.
     pub address: Multiaddr,

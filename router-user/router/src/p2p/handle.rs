@@ -50,7 +50,7 @@ impl NetworkHandle {
     /// # Errors
     ///
     /// Returns an error if the connection is gone or full, or the peer refuses or does not answer within
-    /// [`OPEN_TIMEOUT`].
+    /// 5 s.
     pub async fn open_stream(&self, connection: ConnectionId) -> Result<DataStream, OpenError> {
         let opener = self.state.opener(connection).ok_or(OpenError::NotConnected)?;
         let slot = opener

@@ -17,6 +17,7 @@ const MAX_FILE_BYTES: u64 = 4096;
 
 /// Why a key file could not be made or read.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum IdentityError {
     /// The file to be made exists already.
     #[error("{} exists and is not overwritten; remove it first, or choose another file", path.display())]

@@ -9,7 +9,7 @@ pub const MAX_CONNECTIONS_PER_PEER: usize = 8;
 pub const MAX_STREAMS_PER_SIDE: usize = 32;
 
 /// How long opening a stream may take.
-pub const OPEN_TIMEOUT: Duration = Duration::from_secs(5);
+pub(super) const OPEN_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The time without any answer after which a connection counts as dead.
 pub(super) const DEAD_AFTER: Duration = Duration::from_secs(5);

@@ -4,7 +4,11 @@ use std::time::{Duration, SystemTime};
 
 use libp2p::{Multiaddr, PeerId, core::Endpoint, swarm::ConnectionId};
 
-use super::{address::TransportKind, counters::NetworkCounters, found::FoundAddress};
+use super::{
+    address::{TransportKind, transport_kind},
+    counters::NetworkCounters,
+    found::FoundAddress,
+};
 
 /// Which side opened a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,6 +21,7 @@ pub enum ConnectionDirection {
 
 /// The state of the network at one moment.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct NetworkSnapshot {
     /// The id of this node.
     pub local_peer: PeerId,
@@ -30,6 +35,7 @@ pub struct NetworkSnapshot {
 
 /// A configured peer at one moment.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct PeerSnapshot {
     /// The peer's id.
     pub peer: PeerId,
@@ -43,6 +49,7 @@ pub struct PeerSnapshot {
 
 /// A connection at one moment.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct ConnectionSnapshot {
     /// The connection's id, unique in this process.
     pub connection: ConnectionId,
@@ -60,6 +67,46 @@ pub struct ConnectionSnapshot {
     pub n_inbound_streams: usize,
     /// Number of live streams of [`IP_PROTOCOL`](super::IP_PROTOCOL) that this node opened.
     pub n_outbound_streams: usize,
+}
+
+impl NetworkSnapshot {
+    /// Makes the snapshot of a node without peers, for tests of what reads one.
+    pub fn new(local_peer: PeerId) -> Self {
+        Self {
+            local_peer,
+            listening: Vec::new(),
+            peers: Vec::new(),
+            counters: NetworkCounters::default(),
+        }
+    }
+}
+
+impl PeerSnapshot {
+    /// Makes the snapshot of a peer without connections, for tests of what reads one.
+    pub fn new(peer: PeerId) -> Self {
+        Self {
+            peer,
+            connections: Vec::new(),
+            last_dial_error: None,
+            found: Vec::new(),
+        }
+    }
+}
+
+impl ConnectionSnapshot {
+    /// Makes the snapshot of a connection that has just been established, for tests of what reads one.
+    pub fn new(connection: ConnectionId, address: Multiaddr, direction: ConnectionDirection) -> Self {
+        Self {
+            connection,
+            direction,
+            transport: transport_kind(&address),
+            address,
+            since: SystemTime::now(),
+            rtt: None,
+            n_inbound_streams: 0,
+            n_outbound_streams: 0,
+        }
+    }
 }
 
 impl From<Endpoint> for ConnectionDirection {

@@ -7,6 +7,7 @@ pub(super) const KEY_LOG: &str = "SSLKEYLOGFILE";
 
 /// Why the transports cannot be set up.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum TransportError {
     /// The environment asks for session keys in a file, and the QUIC implementation would obey.
     #[error("the environment variable {KEY_LOG} is set, which would write session keys to a file; unset it")]
