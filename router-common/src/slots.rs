@@ -6,13 +6,13 @@ pub const SLOT_COUNT: u32 = 1024;
 /// Workers a node can have.
 pub const MAX_WORKERS: u32 = 32;
 
-/// The slot of a flow.
+/// Returns the slot of a flow.
 #[inline(always)]
 pub const fn slot(flow_hash: u32) -> u32 {
     flow_hash % SLOT_COUNT
 }
 
-/// The worker of a slot, below `n_workers`.
+/// Returns the worker of a slot, below `n_workers`.
 ///
 /// # Panics
 /// Without workers.

@@ -105,6 +105,7 @@ impl FlowTable {
             if conn.expired(now_ns, ttl_ns) {
                 self.gone.push(*key);
             } else if let Some(live) = self.reading.live.get_mut(conn.worker as usize) {
+                // Every flow comes here: a slot names no other workers than there can be.
                 *live += 1;
             }
         }

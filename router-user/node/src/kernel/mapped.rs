@@ -63,7 +63,7 @@ impl Mapped {
     /// Returns the aligned 32-bit word at `offset`; `None` outside.
     pub(super) fn half_word(&self, offset: usize) -> Option<&AtomicU32> {
         let inside = offset.checked_add(4)? <= self.len() && offset.is_multiple_of(4);
-        // SAFETY: as in `word`.
+        // SAFETY: inside the mapping, which starts at a page, lives as long as `self` and is written atomically.
         inside.then(|| unsafe { AtomicU32::from_ptr(self.start().add(offset).cast()) })
     }
 

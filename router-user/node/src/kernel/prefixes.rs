@@ -19,7 +19,7 @@ type Trie = LpmTrie<MapData, [u8; 16], u32>;
 /// The prefixes that the programs know, each with the index of its peer or [`router_common::peer::NO_PEER`].
 pub struct KernelPrefixes {
     written: Mutex<Trie>,
-    /// The same trie for readers, who take long and keep no writer waiting.
+    /// The trie again, for readers, who take long and keep no writer waiting.
     read: Trie,
 }
 

@@ -62,12 +62,12 @@ impl RingConsumer {
         })
     }
 
-    /// The ring as a map, to be put into the map of rings.
+    /// Returns the ring as a map, to be put into the map of rings.
     pub(super) fn map(&self) -> &MapData {
         &self.map
     }
 
-    /// The ring on the current runtime's reactor, to wait until the kernel wakes its worker.
+    /// Puts the ring on the current runtime's reactor, to wait until the kernel wakes its worker.
     ///
     /// # Errors
     /// The reactor cannot take the descriptor.
@@ -87,6 +87,8 @@ impl RingConsumer {
         let last = self.position.saturating_add(budget as u64);
         let (start, mut n_records) = (self.position, 0);
         while self.position < written && self.position < last {
+            // It is below the page and one capacity, and a record is shorter than the ring: both lie in the mapping, whatever
+            // the header says, so neither branch that ends the loop is ever taken.
             let offset = self.page + (self.position as usize & (self.capacity - 1));
             // Partner: the kernel's exchange of the header when a record is submitted.
             let Some(header) = self.producer.half_word(offset).map(|word| word.load(Acquire)) else {
@@ -150,6 +152,7 @@ impl RingBell {
     ///
     /// Partner: the program's exchange of the flag, between reserving a record and submitting it.
     pub fn arm(&self) -> bool {
+        // Every worker has a flag. One without would sleep, and look at its ring when its safety timeout ends.
         let Some(flag) = self.flag() else {
             return true;
         };
@@ -181,12 +184,12 @@ pub struct RingGauge {
 }
 
 impl RingGauge {
-    /// Size of the ring in bytes.
+    /// Returns the size of the ring in bytes.
     pub fn capacity_bytes(&self) -> usize {
         self.capacity
     }
 
-    /// Share of the ring that holds records not yet released, 0 to 1.
+    /// Returns the share of the ring that holds records not yet released, 0 to 1.
     pub fn fill(&self) -> f64 {
         self.n_bytes() as f64 / self.capacity as f64
     }

@@ -18,7 +18,7 @@ use router_common::wake::WakeFlag;
 /// The ring of each worker, as the programs find it.
 pub struct KernelRings {
     opened: Mutex<ArrayOfMaps<MapData>>,
-    /// The same map, whose values are descriptors.
+    /// The map again, whose values are descriptors to the kernel.
     closed: TypedMap<u32, u32>,
     wake: Arc<Mapped>,
     bytes: u32,

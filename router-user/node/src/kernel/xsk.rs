@@ -110,12 +110,12 @@ impl SocketPool {
         })
     }
 
-    /// How frames get into the memory.
+    /// Returns how frames get into the memory.
     pub fn mode(&self) -> CopyMode {
         self.mode
     }
 
-    /// Receive queues.
+    /// Returns the number of receive queues.
     pub fn n_queues(&self) -> u32 {
         self.queues.len() as u32
     }
@@ -131,7 +131,7 @@ impl SocketPool {
             .collect()
     }
 
-    /// What all its sockets have dropped.
+    /// Returns what all its sockets have dropped.
     pub fn drops(&self) -> SocketDrops {
         let mut dropped = self.dropped.lock().unwrap_or_else(PoisonError::into_inner);
         let mut sum = dropped.closed;
@@ -180,7 +180,7 @@ pub struct SocketConsumer {
 }
 
 impl SocketConsumer {
-    /// The socket on the current runtime's reactor, to wait for frames.
+    /// Puts the socket on the current runtime's reactor, to wait for frames.
     ///
     /// # Errors
     /// The reactor cannot take the descriptor.
@@ -245,7 +245,8 @@ fn register(consumer: SocketConsumer) -> io::Result<AsyncFd<SocketConsumer>> {
     Ok(unsafe { AsyncFd::register(consumer) }?)
 }
 
-/// The kernel lets go of a queue some time after its last socket was closed (`xp_put_pool`).
+/// Makes the anchor of a queue. A queue that is taken is tried again: the kernel lets go of it some time after its last
+/// socket was closed (`xp_put_pool`).
 fn free_anchor(interface: u32, number: u32, mode: CopyMode) -> io::Result<Queue> {
     let mut n_tries = 0;
     loop {
@@ -265,7 +266,7 @@ fn anchor(interface: u32, number: u32, mode: CopyMode) -> io::Result<Queue> {
     let fd = anchor.as_fd();
     memory.register(fd)?;
     system::make_ring(fd, libc::XDP_UMEM_FILL_RING, N_CHUNKS)?;
-    // Of no use without sending, but the kernel wants both.
+    // These two are of no use without sending, but the kernel wants both.
     system::make_ring(fd, libc::XDP_UMEM_COMPLETION_RING, ANCHOR_ENTRIES)?;
     system::make_ring(fd, libc::XDP_RX_RING, ANCHOR_ENTRIES)?;
     let fill = FillRing::new(fd, &system::ring_offsets(fd)?.fr)?;

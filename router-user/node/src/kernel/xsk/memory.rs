@@ -38,7 +38,8 @@ impl Memory {
         unsafe { system::register_memory(socket, self.0.start(), self.0.len(), CHUNK_BYTES) }
     }
 
-    /// The bytes that the kernel wrote to a chunk; empty when it says nonsense.
+    /// Returns the bytes that the kernel wrote to a chunk. They lie in the memory; a place outside, which the kernel never
+    /// names, would be a record of no bytes, which no worker takes.
     pub(super) fn bytes(&self, received: &Received) -> &[u8] {
         // SAFETY: the chunk is ours for as long as `received` is borrowed, so the kernel does not write to it.
         let bytes = unsafe { self.0.bytes(received.start as usize, received.len as usize) };
@@ -55,13 +56,13 @@ pub(super) struct Received {
 }
 
 impl Received {
-    /// From a descriptor of a receive ring, whose chunk becomes ours by it.
+    /// Takes a frame from a descriptor of a receive ring, whose chunk becomes ours by it.
     pub(super) fn from_descriptor(start: u64, len: u32) -> Self {
         let chunk = Chunk(start - start % u64::from(CHUNK_BYTES));
         Self { chunk, start, len }
     }
 
-    /// Done with the frame.
+    /// Returns the chunk, once the frame has been read.
     pub(super) fn into_chunk(self) -> Chunk {
         self.chunk
     }
@@ -95,7 +96,8 @@ impl FillRing {
     pub(super) fn give_back(&self, chunks: impl IntoIterator<Item = Chunk>) {
         let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
         for Chunk(address) in chunks {
-            // There are as many entries as chunks, and each chunk is in one place: none is overwritten.
+            // There are as many entries as chunks, and each chunk is in one place: none is overwritten, and all are in the
+            // mapping, as is the producer.
             let entry = (*written % N_CHUNKS) as usize * size_of::<u64>();
             if let Some(entry) = self.ring.word(self.entries + entry) {
                 entry.store(address, Relaxed);
@@ -139,13 +141,14 @@ impl ReceiveRing {
         })
     }
 
-    /// The next frame, if there is one.
+    /// Returns the next frame, if there is one.
     pub(super) fn next(&mut self) -> Option<Received> {
         // Partner: the kernel's release of the producer (`xskq_prod_submit`).
         let written = self.ring.half_word(self.producer)?.load(Acquire);
         if written == self.read {
             return None;
         }
+        // The mapping holds every entry, so each of them is there to be read.
         let entry = self.entries + (self.read % self.n_entries) as usize * size_of::<libc::xdp_desc>();
         let start = self.ring.word(entry)?.load(Relaxed);
         let len = self.ring.half_word(entry + size_of::<u64>())?.load(Relaxed);
@@ -155,6 +158,7 @@ impl ReceiveRing {
 
     /// Gives the kernel the entries that were read.
     pub(super) fn release(&self) {
+        // The mapping holds it, by the kernel's own offsets.
         if let Some(consumer) = self.ring.half_word(self.consumer) {
             // Partner: the kernel's acquire when it looks for room (`xskq_prod_nb_free`).
             consumer.store(self.read, Release);

@@ -61,7 +61,7 @@ pub(super) fn make_ring(socket: BorrowedFd<'_>, ring: libc::c_int, n_entries: u3
     set_option(socket, ring, &n_entries)
 }
 
-/// Where the fields of a mapped ring are.
+/// Returns where the fields of the mapped rings are.
 pub(super) fn ring_offsets(socket: BorrowedFd<'_>) -> io::Result<libc::xdp_mmap_offsets> {
     get_option(socket, libc::XDP_MMAP_OFFSETS)
 }
@@ -91,7 +91,7 @@ pub(super) fn bind(
     Ok(())
 }
 
-/// What the socket has dropped.
+/// Returns what the socket has dropped.
 pub(super) fn drops(socket: BorrowedFd<'_>) -> io::Result<SocketDrops> {
     let counted: libc::xdp_statistics = get_option(socket, libc::XDP_STATISTICS)?;
     Ok(SocketDrops {
@@ -117,7 +117,7 @@ fn set_option<T>(socket: BorrowedFd<'_>, name: libc::c_int, value: &T) -> io::Re
     Ok(())
 }
 
-/// `T` is one of the kernel's structures of integers.
+/// Reads an option; `T` is one of the kernel's structures of integers.
 fn get_option<T: Copy>(socket: BorrowedFd<'_>, name: libc::c_int) -> io::Result<T> {
     let mut len = size_of::<T>() as libc::socklen_t;
     // SAFETY: integers may be 0.
