@@ -7,6 +7,7 @@ mod model;
 mod reload;
 mod reload_request;
 mod reply;
+mod resource_routes;
 mod server;
 mod source;
 #[cfg(test)]
@@ -32,6 +33,7 @@ pub use model::{
 pub(crate) use model::{parse_limit, parse_prefix};
 pub use reload_request::{ReloadRefusal, ReloadRequest};
 pub(crate) use reply::{HttpRefusal, NoQuery, PrettyJson};
+pub(crate) use resource_routes::resource_routes;
 pub use server::ControlServer;
 pub use source::{ControlRequests, ScaleRequest, Source, SourceError};
 

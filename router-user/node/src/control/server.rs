@@ -12,7 +12,7 @@ use axum::extract::rejection::JsonRejection;
 use axum::extract::{DefaultBodyLimit, RawQuery, State};
 use axum::http::{Method, StatusCode, Uri, header};
 use axum::response::IntoResponse;
-use axum::routing::{get, post};
+use axum::routing::{get, post, put};
 use axum::{Json, Router};
 use futures::StreamExt;
 use tokio::net::UnixListener;
@@ -22,6 +22,7 @@ use tracing::warn;
 
 use super::reload::post_reload;
 use super::reply::{HttpRefusal, NoQuery, PrettyJson};
+use super::resource_routes::resource_routes;
 use super::{
     CAPTURE_CONTENT_TYPE, CAPTURE_PATH, CaptureQuery, ControlError, ControlRequests, CounterList, FlowList,
     FlowQuery, NumberBody, PeerList, Reload, Resource, RouteList, ScaleRequest, Source, SourceError, Status,
@@ -105,12 +106,10 @@ impl Drop for ControlServer {
 
 fn app(server: ServerState) -> Router {
     Router::new()
-        .route(Status::PATH, get(get_status))
-        .route(PeerList::PATH, get(get_peers))
+        .merge(resource_routes(server.source.clone()))
+        .route(WorkerList::PATH, put(put_workers))
+        .route(StreamList::PATH, put(put_streams))
         .route(FlowList::PATH, get(get_flows))
-        .route(WorkerList::PATH, get(get_workers).put(put_workers))
-        .route(StreamList::PATH, get(get_streams).put(put_streams))
-        .route(CounterList::PATH, get(get_counters))
         .route(RouteList::PATH, get(get_routes))
         .route(
             Reload::PATH,
@@ -123,35 +122,12 @@ fn app(server: ServerState) -> Router {
         .with_state(server)
 }
 
-async fn get_status(State(server): State<ServerState>, _: NoQuery) -> PrettyJson<Status> {
-    PrettyJson(server.source.status())
-}
-
-async fn get_peers(State(server): State<ServerState>, _: NoQuery) -> PrettyJson<PeerList> {
-    PrettyJson(server.source.peers())
-}
-
 async fn get_flows(
     State(server): State<ServerState>,
     RawQuery(query): RawQuery,
 ) -> Result<PrettyJson<FlowList>, HttpRefusal> {
     let query = FlowQuery::parse(query.as_deref().unwrap_or_default()).map_err(HttpRefusal::query)?;
     server.read(move |source| source.flows(&query)).await
-}
-
-async fn get_workers(State(server): State<ServerState>, _: NoQuery) -> PrettyJson<WorkerList> {
-    PrettyJson(server.source.workers())
-}
-
-async fn get_streams(State(server): State<ServerState>, _: NoQuery) -> PrettyJson<StreamList> {
-    PrettyJson(server.source.streams())
-}
-
-async fn get_counters(
-    State(server): State<ServerState>,
-    _: NoQuery,
-) -> Result<PrettyJson<CounterList>, HttpRefusal> {
-    Ok(PrettyJson(server.source.counters()?))
 }
 
 async fn get_routes(

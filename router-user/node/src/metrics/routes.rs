@@ -17,6 +17,7 @@ use super::plain_text::from_open_metrics;
 use super::{CheckState, History, MetricsSources};
 use crate::control::{
     CounterList, HttpRefusal, NoQuery, PeerList, PrettyJson, Resource, Status, StreamList, WorkerList,
+    resource_routes,
 };
 
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -43,43 +44,12 @@ pub(super) fn app(sources: MetricsSources, history: Arc<Recorder>, hosts: Hosts)
         .route("/", get(get_page))
         .route("/metrics", get(get_metrics))
         .route("/health", get(get_health))
-        .route(
-            Status::PATH,
-            get(|State(sources): State<MetricsSources>, _: NoQuery| async move {
-                PrettyJson(sources.source.status())
-            }),
-        )
-        .route(
-            PeerList::PATH,
-            get(|State(sources): State<MetricsSources>, _: NoQuery| async move {
-                PrettyJson(sources.source.peers())
-            }),
-        )
-        .route(
-            WorkerList::PATH,
-            get(|State(sources): State<MetricsSources>, _: NoQuery| async move {
-                PrettyJson(sources.source.workers())
-            }),
-        )
-        .route(
-            StreamList::PATH,
-            get(|State(sources): State<MetricsSources>, _: NoQuery| async move {
-                PrettyJson(sources.source.streams())
-            }),
-        )
-        .route(CounterList::PATH, get(get_counters))
+        .merge(resource_routes(sources.source.clone()))
         .route(History::PATH, get(get_history))
         .fallback(unknown_path)
         .method_not_allowed_fallback(unknown_method)
         .layer(middleware::from_fn_with_state(hosts, guard))
         .with_state(sources)
-}
-
-async fn get_counters(
-    State(sources): State<MetricsSources>,
-    _: NoQuery,
-) -> Result<PrettyJson<CounterList>, HttpRefusal> {
-    Ok(PrettyJson(sources.source.counters()?))
 }
 
 async fn get_health(State(sources): State<MetricsSources>, _: NoQuery) -> Response {
