@@ -1,13 +1,11 @@
 //! `stream-router flows`
 
-use std::net::{IpAddr, SocketAddr};
-
 use clap::Args;
 use ipnet::IpNet;
 
 use super::request::or_dash;
-use super::table::{Alignment, TextTable};
-use super::units::{bytes, seconds, short_id};
+use super::table::TextTable;
+use super::units::{bytes, endpoint, seconds, short_id};
 use crate::control::{DEFAULT_FLOWS, FlowList, FlowQuery, FlowSort, IpProtocol, parse_limit, parse_prefix};
 
 /// Which flows are shown.
@@ -50,32 +48,19 @@ impl FlowArguments {
 
 /// Returns a row for each flow.
 pub(super) fn lines(flows: &FlowList) -> String {
-    let mut table = TextTable::new([
-        ("proto", Alignment::Left),
-        ("source", Alignment::Left),
-        ("destination", Alignment::Left),
-        ("peer", Alignment::Left),
-        ("stream", Alignment::Right),
-        ("worker", Alignment::Right),
-        ("age", Alignment::Right),
-        ("idle", Alignment::Right),
-        ("packets", Alignment::Right),
-        ("bytes", Alignment::Right),
-    ]);
-    for flow in &flows.flows {
-        table.push([
-            flow.protocol.to_string(),
-            endpoint(flow.source, flow.source_port),
-            endpoint(flow.destination, flow.destination_port),
-            or_dash(flow.peer.as_deref().map(short_id)),
-            or_dash(flow.stream),
-            flow.worker.to_string(),
-            seconds(flow.age_seconds),
-            seconds(flow.idle_seconds),
-            flow.packets.to_string(),
-            bytes(flow.bytes),
-        ]);
-    }
+    let table = TextTable::new(&flows.flows)
+        .left("proto", |flow| flow.protocol)
+        .left("source", |flow| endpoint(flow.source, flow.source_port))
+        .left("destination", |flow| {
+            endpoint(flow.destination, flow.destination_port)
+        })
+        .left("peer", |flow| or_dash(flow.peer.as_deref().map(short_id)))
+        .right("stream", |flow| or_dash(flow.stream))
+        .right("worker", |flow| flow.worker)
+        .right("age", |flow| seconds(flow.age_seconds))
+        .right("idle", |flow| seconds(flow.idle_seconds))
+        .right("packets", |flow| flow.packets)
+        .right("bytes", |flow| bytes(flow.bytes));
     format!(
         "{}\n{} shown, {} match, {} live, room for {}",
         table.text(),
@@ -84,11 +69,4 @@ pub(super) fn lines(flows: &FlowList) -> String {
         flows.live,
         flows.max_entries
     )
-}
-
-fn endpoint(address: IpAddr, port: u16) -> String {
-    match port {
-        0 => address.to_string(),
-        _ => SocketAddr::new(address, port).to_string(),
-    }
 }

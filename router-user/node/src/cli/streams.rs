@@ -1,40 +1,24 @@
 //! `stream-router streams`
 
 use super::request::or_dash;
-use super::table::{Alignment, TextTable};
+use super::table::TextTable;
 use super::units::{bytes, short_id};
 use crate::control::StreamList;
 
 /// Returns a row for each stream.
 pub(super) fn lines(streams: &StreamList) -> String {
-    let mut table = TextTable::new([
-        ("peer", Alignment::Left),
-        ("stream", Alignment::Right),
-        ("state", Alignment::Left),
-        ("open", Alignment::Left),
-        ("transport", Alignment::Left),
-        ("frames", Alignment::Right),
-        ("queued", Alignment::Right),
-        ("pressed", Alignment::Left),
-        ("refused", Alignment::Right),
-        ("dropped", Alignment::Right),
-        ("marked", Alignment::Right),
-    ]);
-    let yes_no = |yes: bool| if yes { "yes" } else { "no" }.to_owned();
-    for stream in &streams.streams {
-        table.push([
-            short_id(&stream.peer).to_owned(),
-            stream.index.to_string(),
-            stream.state.to_string(),
-            yes_no(stream.open),
-            or_dash(stream.transport),
-            stream.frames.to_string(),
-            bytes(stream.queued_bytes),
-            yes_no(stream.pressed),
-            stream.refused.to_string(),
-            stream.dropped.to_string(),
-            stream.marked.to_string(),
-        ]);
-    }
+    let yes_no = |yes: bool| if yes { "yes" } else { "no" };
+    let table = TextTable::new(&streams.streams)
+        .left("peer", |stream| short_id(&stream.peer))
+        .right("stream", |stream| stream.index)
+        .left("state", |stream| stream.state)
+        .left("open", |stream| yes_no(stream.open))
+        .left("transport", |stream| or_dash(stream.transport))
+        .right("frames", |stream| stream.frames)
+        .right("queued", |stream| bytes(stream.queued_bytes))
+        .left("pressed", |stream| yes_no(stream.pressed))
+        .right("refused", |stream| stream.refused)
+        .right("dropped", |stream| stream.dropped)
+        .right("marked", |stream| stream.marked);
     table.text()
 }

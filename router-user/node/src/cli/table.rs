@@ -1,5 +1,7 @@
 //! Aligned columns.
 
+use std::fmt::Display;
+
 /// Alignment of the text in a column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Alignment {
@@ -9,46 +11,54 @@ pub(super) enum Alignment {
     Right,
 }
 
-/// Rows under a heading.
+/// Rows under a heading, made column by column.
 #[derive(Debug)]
-pub(super) struct TextTable<const N: usize> {
-    sides: [Alignment; N],
-    rows: Vec<[String; N]>,
+pub(super) struct TextTable<'a, R> {
+    rows: &'a [R],
+    columns: Vec<(Alignment, Vec<String>)>,
 }
 
-impl<const N: usize> TextTable<N> {
-    /// Makes a table with this heading.
-    pub(super) fn new(columns: [(&str, Alignment); N]) -> Self {
-        Self {
-            sides: columns.map(|(_, side)| side),
-            rows: vec![columns.map(|(name, _)| name.to_uppercase())],
-        }
+impl<'a, R> TextTable<'a, R> {
+    /// Makes a table without columns that has a line for each of `rows`.
+    pub(super) fn new(rows: &'a [R]) -> Self {
+        let columns = Vec::new();
+        Self { rows, columns }
     }
 
-    /// Adds a row.
-    pub(super) fn push(&mut self, row: [String; N]) {
-        self.rows.push(row);
+    /// Adds a column of text.
+    pub(super) fn left<D: Display>(self, name: &str, cell: impl Fn(&'a R) -> D) -> Self {
+        self.column(name, Alignment::Left, cell)
+    }
+
+    /// Adds a column of numbers.
+    pub(super) fn right<D: Display>(self, name: &str, cell: impl Fn(&'a R) -> D) -> Self {
+        self.column(name, Alignment::Right, cell)
+    }
+
+    fn column<D: Display>(mut self, name: &str, side: Alignment, cell: impl Fn(&'a R) -> D) -> Self {
+        let cells = self.rows.iter().map(|row| cell(row).to_string());
+        let cells = std::iter::once(name.to_uppercase()).chain(cells).collect();
+        self.columns.push((side, cells));
+        self
     }
 
     /// Returns the lines, without spaces at their ends.
     pub(super) fn text(&self) -> String {
-        let mut widths = [0; N];
-        for row in &self.rows {
-            for (width, cell) in widths.iter_mut().zip(row) {
-                *width = cell.chars().count().max(*width);
+        let mut lines = vec![String::new(); 1 + self.rows.len()];
+        for (n, (side, cells)) in self.columns.iter().enumerate() {
+            let width = cells.iter().map(|cell| cell.chars().count()).max().unwrap_or(0);
+            let gap = if n == 0 { "" } else { "  " };
+            for (line, cell) in lines.iter_mut().zip(cells) {
+                *line += &match side {
+                    Alignment::Left => format!("{gap}{cell:<width$}"),
+                    Alignment::Right => format!("{gap}{cell:>width$}"),
+                };
             }
         }
-        let mut text = String::new();
-        for row in &self.rows {
-            let cells = row.iter().zip(widths).zip(self.sides);
-            let cells = cells.map(|((cell, width), side)| match side {
-                Alignment::Left => format!("{cell:<width$}"),
-                Alignment::Right => format!("{cell:>width$}"),
-            });
-            text += cells.collect::<Vec<_>>().join("  ").trim_end();
-            text.push('\n');
-        }
-        text
+        lines
+            .iter()
+            .map(|line| format!("{}\n", line.trim_end()))
+            .collect()
     }
 }
 
@@ -58,13 +68,10 @@ mod tests {
 
     #[test]
     fn columns_are_as_wide_as_their_widest_cell() {
-        let mut table = TextTable::new([
-            ("name", Alignment::Left),
-            ("n", Alignment::Right),
-            ("why", Alignment::Left),
-        ]);
-        table.push(["a".to_owned(), "1000".to_owned(), String::new()]);
-        table.push(["longer".to_owned(), "1".to_owned(), "so".to_owned()]);
+        let table = TextTable::new(&[("a", 1000, ""), ("longer", 1, "so")])
+            .left("name", |row| row.0)
+            .right("n", |row| row.1)
+            .left("why", |row| row.2);
 
         assert_eq!(
             table.text(),

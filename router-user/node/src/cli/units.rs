@@ -1,4 +1,6 @@
-//! Numbers for people.
+//! Numbers, ids and addresses for people.
+
+use std::net::{IpAddr, SocketAddr};
 
 /// Returns the text of a number of bytes, in binary units with about three digits.
 pub(super) fn bytes(n: u64) -> String {
@@ -32,6 +34,14 @@ pub(super) fn seconds(seconds: f64) -> String {
 pub(super) fn short_id(id: &str) -> &str {
     let start = id.len().saturating_sub(8);
     id.get(start..).unwrap_or(id)
+}
+
+/// Returns the text of one end of a flow, without a port where the flow has none.
+pub(super) fn endpoint(address: IpAddr, port: u16) -> String {
+    match port {
+        0 => address.to_string(),
+        _ => SocketAddr::new(address, port).to_string(),
+    }
 }
 
 #[cfg(test)]

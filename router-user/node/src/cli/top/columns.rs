@@ -117,6 +117,14 @@ impl Cell {
         }
     }
 
+    /// Makes a cell of a text that may be unknown.
+    pub(super) fn known(text: Option<impl ToString>) -> Self {
+        match text {
+            Some(text) => Self::text(text.to_string()),
+            None => Self::text("-").with_tone(Tone::Dim),
+        }
+    }
+
     pub(super) fn count(n: u64) -> Self {
         Self::number(n as f64, n.to_string())
     }

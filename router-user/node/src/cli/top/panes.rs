@@ -1,15 +1,12 @@
 //! What each pane of the view shows.
 
-use std::net::{IpAddr, SocketAddr};
-
 use super::columns::{Cell, Column, Order, Row, Tone, sort};
 use super::filter::Filter;
 use super::model::{FlowRates, NodeSnapshot, PeerRates, StreamRates, WithRates, WorkerRates};
 use super::rates::{bit_rate, count_rate};
-use crate::cli::units::{bytes, seconds, short_id};
+use crate::cli::units::{bytes, endpoint, seconds, short_id};
 use crate::control::{
-    CounterStatus, Flow, PeerState, PeerStatus, StreamState, StreamStatus, Transport, WorkerState,
-    WorkerStatus,
+    CounterStatus, Flow, PeerState, PeerStatus, StreamState, StreamStatus, WorkerState, WorkerStatus,
 };
 
 /// A pane of the view, which shows a list.
@@ -127,23 +124,15 @@ impl Pane {
     }
 
     pub(super) fn next(self) -> Self {
-        match self {
-            Self::Peers => Self::Workers,
-            Self::Workers => Self::Streams,
-            Self::Streams => Self::Flows,
-            Self::Flows => Self::Drops,
-            Self::Drops => Self::Peers,
-        }
+        self.after(1)
     }
 
     pub(super) fn previous(self) -> Self {
-        match self {
-            Self::Peers => Self::Drops,
-            Self::Workers => Self::Peers,
-            Self::Streams => Self::Workers,
-            Self::Flows => Self::Streams,
-            Self::Drops => Self::Flows,
-        }
+        self.after(Self::ALL.len() - 1)
+    }
+
+    fn after(self, n: usize) -> Self {
+        Self::ALL[(self as usize + n) % Self::ALL.len()]
     }
 
     /// Returns whether the filter applies to the pane.
@@ -204,7 +193,7 @@ fn peer(peer: &WithRates<PeerStatus, PeerRates>) -> Row {
     let address = match (&now.address, &now.last_dial_error) {
         (Some(address), _) => Cell::text(without_id(address)),
         (None, Some(error)) => Cell::text(error).with_tone(Tone::Warning),
-        (None, None) => Cell::text("-").with_tone(Tone::Dim),
+        (None, None) => Cell::known(None::<&str>),
     };
     let cells = vec![
         Cell::text(short_id(&now.id)),
@@ -213,7 +202,7 @@ fn peer(peer: &WithRates<PeerStatus, PeerRates>) -> Row {
         Cell::maybe(rates.tx_bits, bit_rate),
         Cell::maybe(rates.rx_bits, bit_rate),
         Cell::count(now.streams.into()),
-        via(now.transport),
+        Cell::known(now.transport),
         address,
         Cell::maybe(rates.tx_frames, count_rate),
         Cell::maybe(rates.rx_frames, count_rate),
@@ -265,7 +254,7 @@ fn stream(stream: &WithRates<StreamStatus, StreamRates>) -> Row {
         lost(rates.refused, now.refused),
         Cell::maybe(rates.marked, count_rate),
         senders,
-        via(now.transport),
+        Cell::known(now.transport),
         Cell::count(now.frames),
     ];
     Row { cells }
@@ -280,10 +269,7 @@ fn flow(flow: &WithRates<Flow, FlowRates>) -> Row {
         Cell::maybe(rates.bits, bit_rate),
         Cell::maybe(rates.packets, count_rate),
         Cell::number(now.bytes as f64, bytes(now.bytes)),
-        match &now.peer {
-            Some(peer) => Cell::text(short_id(peer)),
-            None => Cell::text("-").with_tone(Tone::Dim),
-        },
+        Cell::known(now.peer.as_deref().map(short_id)),
         Cell::count(now.worker.into()),
         Cell::maybe(now.stream.map(f64::from), |stream| format!("{stream:.0}")),
         Cell::number(now.idle_seconds, seconds(now.idle_seconds)),
@@ -320,13 +306,6 @@ fn without_id(address: &str) -> &str {
         .map_or(address, |(address, _)| address)
 }
 
-fn via(transport: Option<Transport>) -> Cell {
-    match transport {
-        Some(transport) => Cell::text(transport.to_string()),
-        None => Cell::text("-").with_tone(Tone::Dim),
-    }
-}
-
 /// Returns a bar, and the share that it stands for.
 fn fill(share: f64) -> Cell {
     let share = share.clamp(0.0, 1.0);
@@ -342,11 +321,4 @@ fn fill(share: f64) -> Cell {
         ..0.75 => Tone::Warning,
         _ => Tone::Bad,
     })
-}
-
-fn endpoint(address: IpAddr, port: u16) -> String {
-    match port {
-        0 => address.to_string(),
-        _ => SocketAddr::new(address, port).to_string(),
-    }
 }
