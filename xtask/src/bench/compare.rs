@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use clap::Args;
 use clap::builder::RangedU64ValueParser;
+use clap::{Args, ValueEnum};
 
 use super::figure::{LinkKind, Samples};
 use super::measure::Site;
@@ -49,7 +49,7 @@ pub(crate) fn compare(plan: &ComparisonPlan) -> Result<()> {
         .collect();
     // The outermost loop is the repeat, so that a busy minute of the machine falls on all of them.
     for repeat in 1..=plan.repeats {
-        for link in LinkKind::ALL {
+        for link in LinkKind::value_variants() {
             for ((_, peer), column) in peers.iter().zip(&mut columns) {
                 let Ok(peer) = peer else { continue };
                 eprintln!(
@@ -58,7 +58,7 @@ pub(crate) fn compare(plan: &ComparisonPlan) -> Result<()> {
                     link.title(),
                     plan.repeats
                 );
-                measure(peer, link, plan, column);
+                measure(peer, *link, plan, column);
             }
         }
     }
@@ -67,7 +67,7 @@ pub(crate) fn compare(plan: &ComparisonPlan) -> Result<()> {
 
 impl ComparisonPlan {
     fn vpns(&self) -> Vec<Vpn> {
-        let all = <Vpn as clap::ValueEnum>::value_variants();
+        let all = Vpn::value_variants();
         let wanted = |vpn: &Vpn| self.only.is_empty() || self.only.contains(vpn);
         all.iter().copied().filter(wanted).collect()
     }

@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use clap::ValueEnum;
+
 use Figure::*;
 
 /// A link that the tunnels cross.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub(super) enum LinkKind {
     /// A veth pair with its offloads: segments of up to 64 KiB cross it in one piece.
     Offloads,
@@ -16,7 +18,7 @@ pub(super) enum LinkKind {
 }
 
 /// A row of the table.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub(super) enum Figure {
     Tcp,
     TcpReverse,
@@ -46,8 +48,6 @@ pub(super) enum Figure {
 pub(super) type Samples = BTreeMap<(LinkKind, Figure), Vec<f64>>;
 
 impl LinkKind {
-    pub(super) const ALL: [Self; 3] = [Self::Offloads, Self::Frames, Self::Far];
-
     /// Returns the name of the link in files.
     pub(super) fn name(self) -> &'static str {
         match self {
@@ -77,70 +77,40 @@ impl LinkKind {
 }
 
 impl Figure {
-    pub(super) const ALL: [Self; 22] = [
-        Tcp,
-        TcpReverse,
-        Tcp4,
-        Tcp4Reverse,
-        TcpBoth,
-        CpuPerGib,
-        SmallRate,
-        SmallLoss,
-        SmallClean,
-        SmallOverload,
-        SmallOffered,
-        LargeRate,
-        LargeLoss,
-        LargeClean,
-        PingIdle50,
-        PingIdle99,
-        PingLoad50,
-        PingLoad99,
-        Resident,
-        TcpLoss1,
-        TcpLoss5,
-        TcpLoss20,
-    ];
-
     /// Returns the title of the row.
     pub(super) fn title(self) -> &'static str {
-        match self {
-            Tcp => "TCP, 1 flow",
-            TcpReverse => "TCP, 1 flow, reverse",
-            Tcp4 => "TCP, 4 flows",
-            Tcp4Reverse => "TCP, 4 flows, reverse",
-            TcpBoth => "TCP, both directions at once, sum",
-            CpuPerGib => "CPU of the whole machine, 1 TCP flow",
-            SmallRate => "UDP 64 B, best received rate",
-            SmallLoss => "UDP 64 B, loss at that rate",
-            SmallClean => "UDP 64 B, best rate with at most 1 % loss",
-            SmallOverload => "UDP 64 B, received when 3 times as much is offered",
-            SmallOffered => "UDP 64 B, offered then, times the best rate",
-            LargeRate => "UDP 1200 B, best received rate",
-            LargeLoss => "UDP 1200 B, loss at that rate",
-            LargeClean => "UDP 1200 B, best rate with at most 1 % loss",
-            PingIdle50 => "ping, idle, p50",
-            PingIdle99 => "ping, idle, p99",
-            PingLoad50 => "ping beside 1 TCP flow, p50",
-            PingLoad99 => "ping beside 1 TCP flow, p99",
-            Resident => "resident memory after load, the larger node",
-            TcpLoss1 => "TCP, 1 flow, 0.1 % random loss",
-            TcpLoss5 => "TCP, 1 flow, 0.5 % random loss",
-            TcpLoss20 => "TCP, 1 flow, 2 % random loss",
-        }
+        self.title_and_unit().0
     }
 
     /// Returns the unit of the figure's values.
     pub(super) fn unit(self) -> &'static str {
+        self.title_and_unit().1
+    }
+
+    fn title_and_unit(self) -> (&'static str, &'static str) {
         match self {
-            Tcp | TcpReverse | Tcp4 | Tcp4Reverse | TcpBoth | LargeRate | LargeClean | TcpLoss1
-            | TcpLoss5 | TcpLoss20 => "Gbit/s",
-            CpuPerGib => "s/GiB",
-            SmallRate | SmallClean | SmallOverload => "kpps",
-            SmallLoss | LargeLoss => "%",
-            SmallOffered => "×",
-            PingIdle50 | PingIdle99 | PingLoad50 | PingLoad99 => "ms",
-            Resident => "MiB",
+            Tcp => ("TCP, 1 flow", "Gbit/s"),
+            TcpReverse => ("TCP, 1 flow, reverse", "Gbit/s"),
+            Tcp4 => ("TCP, 4 flows", "Gbit/s"),
+            Tcp4Reverse => ("TCP, 4 flows, reverse", "Gbit/s"),
+            TcpBoth => ("TCP, both directions at once, sum", "Gbit/s"),
+            CpuPerGib => ("CPU of the whole machine, 1 TCP flow", "s/GiB"),
+            SmallRate => ("UDP 64 B, best received rate", "kpps"),
+            SmallLoss => ("UDP 64 B, loss at that rate", "%"),
+            SmallClean => ("UDP 64 B, best rate with at most 1 % loss", "kpps"),
+            SmallOverload => ("UDP 64 B, received when 3 times as much is offered", "kpps"),
+            SmallOffered => ("UDP 64 B, offered then, times the best rate", "×"),
+            LargeRate => ("UDP 1200 B, best received rate", "Gbit/s"),
+            LargeLoss => ("UDP 1200 B, loss at that rate", "%"),
+            LargeClean => ("UDP 1200 B, best rate with at most 1 % loss", "Gbit/s"),
+            PingIdle50 => ("ping, idle, p50", "ms"),
+            PingIdle99 => ("ping, idle, p99", "ms"),
+            PingLoad50 => ("ping beside 1 TCP flow, p50", "ms"),
+            PingLoad99 => ("ping beside 1 TCP flow, p99", "ms"),
+            Resident => ("resident memory after load, the larger node", "MiB"),
+            TcpLoss1 => ("TCP, 1 flow, 0.1 % random loss", "Gbit/s"),
+            TcpLoss5 => ("TCP, 1 flow, 0.5 % random loss", "Gbit/s"),
+            TcpLoss20 => ("TCP, 1 flow, 2 % random loss", "Gbit/s"),
         }
     }
 

@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use clap::ValueEnum;
+
 use super::{ComparisonReport, VpnColumn};
 use crate::bench::figure::{Figure, LinkKind};
 use crate::bench::stats::Summary;
@@ -31,8 +33,8 @@ impl ComparisonReport {
                 n => format!("medians of {n}, smallest and largest in parentheses"),
             },
         );
-        for link in LinkKind::ALL {
-            self.link_table(link, &mut text);
+        for link in LinkKind::value_variants() {
+            self.link_table(*link, &mut text);
         }
         text += "\n";
         text += CONDITIONS;
@@ -51,7 +53,11 @@ impl ComparisonReport {
                 .iter()
                 .any(|column| column.samples.contains_key(&key))
         };
-        let rows: Vec<Figure> = Figure::ALL.into_iter().filter(measured).collect();
+        let rows: Vec<Figure> = Figure::value_variants()
+            .iter()
+            .copied()
+            .filter(measured)
+            .collect();
         if rows.is_empty() {
             return;
         }
