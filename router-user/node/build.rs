@@ -19,7 +19,7 @@ fn main() {
     }
 }
 
-/// The variable, or `ebpf/stream-router.o` in the target directory that holds this build's output directory.
+/// Returns the variable, or `ebpf/stream-router.o` in the target directory that holds this build's output directory.
 fn object_path() -> PathBuf {
     if let Some(path) = env::var_os(VARIABLE) {
         return path.into();

@@ -20,12 +20,12 @@ const BPF_TARGET: &str = if cfg!(target_endian = "little") {
 pub(crate) struct Profile(String);
 
 impl Profile {
-    /// The profile that is quick to build, with overflow checks and debug assertions.
+    /// Returns the profile that is quick to build, with overflow checks and debug assertions.
     pub(crate) fn dev() -> Self {
         Self("dev".into())
     }
 
-    /// The profile of what users run.
+    /// Returns the profile of what users run.
     pub(crate) fn release() -> Self {
         Self("release".into())
     }

@@ -65,7 +65,7 @@ mod tests {
 
     const MS: Duration = Duration::from_millis(1);
 
-    /// When frames had to go of a queue whose head is looked at each millisecond, in milliseconds.
+    /// Returns when frames had to go of a queue whose head is looked at each millisecond, in milliseconds.
     fn dropped(codel: &mut Codel, start: Instant, n_ms: u32, sojourn: impl Fn(u32) -> Duration) -> Vec<u32> {
         let look = |ms: &u32| codel.handle_head(sojourn(*ms), false, start + MS * *ms);
         (0..n_ms).filter(look).collect()

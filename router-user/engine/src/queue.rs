@@ -213,7 +213,7 @@ mod tests {
 
     const MS: Duration = Duration::from_millis(1);
 
-    /// A frame of `len` bytes with an IPv4 packet whose last byte is `tag`.
+    /// Makes a frame of `len` bytes with an IPv4 packet whose last byte is `tag`.
     fn frame(len: usize, ecn: u8, tag: u8) -> Vec<u8> {
         let header = FrameHeader {
             len: (len - FrameHeader::LEN) as u32,
@@ -258,7 +258,7 @@ mod tests {
         }
     }
 
-    /// The last byte of each frame.
+    /// Returns the last byte of each frame.
     fn tags(batch: &Batch) -> Vec<u8> {
         let mut rest = batch.bytes();
         let mut tags = Vec::new();

@@ -76,7 +76,7 @@ impl RouteTable {
 }
 
 impl Ranges<u128> {
-    /// Of prefixes by first address and length, so that one that holds another comes before it.
+    /// Makes the table of prefixes, which come by first address and length, so that one that holds another comes first.
     fn new(prefixes: BTreeMap<(u128, u8), (u128, PeerIndex)>, most: u128) -> Self {
         let mut ranges = vec![(0, None)];
         // Those that hold where the last range starts, the longest one last.
@@ -110,7 +110,7 @@ impl<A: Copy + Ord + Into<u128>> Ranges<A> {
         *self.owners.get(self.behind(address).checked_sub(1)?)?
     }
 
-    /// First and last address of the range that holds `address`, and whose it is.
+    /// Returns the first and last address of the range that holds `address`, and whose it is.
     fn range(&self, address: A, most: A) -> (u128, u128, Option<PeerIndex>) {
         let behind = self.behind(address);
         let first = behind.checked_sub(1).and_then(|at| self.starts.get(at));
@@ -122,7 +122,7 @@ impl<A: Copy + Ord + Into<u128>> Ranges<A> {
         )
     }
 
-    /// Index of the range behind the one that holds `address`.
+    /// Returns the index of the range behind the one that holds `address`.
     fn behind(&self, address: A) -> usize {
         self.starts.partition_point(|start| *start <= address)
     }

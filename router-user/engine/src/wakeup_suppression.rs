@@ -60,7 +60,7 @@ impl WakeupSuppression {
 mod tests {
     use super::*;
 
-    /// Whether naps are due after 10 ms of packets of `len` bytes, `rate` a millisecond.
+    /// Returns whether naps are due after 10 ms of packets of `len` bytes, `rate` a millisecond.
     fn naps(rate: usize, len: usize) -> bool {
         let start = Instant::now();
         let mut suppression = WakeupSuppression::new(start);

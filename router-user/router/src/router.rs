@@ -302,12 +302,12 @@ impl StreamRouter {
         let _ended = self.0.requests.send(ScaleRequest::Streams(n)).await;
     }
 
-    /// The streams to `peer` that its pool has open.
+    /// Returns the streams to `peer` that its pool has open.
     pub fn list_streams(&self, peer: PeerId) -> Vec<String> {
         (self.0.list)(peer)
     }
 
-    /// What was counted so far.
+    /// Returns what was counted so far.
     pub fn stats(&self) -> RouterStats {
         let shared = &self.0.shared;
         RouterStats {
@@ -538,7 +538,7 @@ impl Shared {
     }
 }
 
-/// A key that nobody can know, of what the standard library takes from the system for its own maps.
+/// Makes a key that nobody can know, of what the standard library takes from the system for its own maps.
 fn random_key() -> HashKey {
     let random = RandomState::new();
     HashKey {

@@ -86,7 +86,7 @@ impl CleanRoot {
         Ok(root)
     }
 
-    /// Another one with the same files.
+    /// Makes another one with the same files.
     ///
     /// Files share their content: to change one, remove it first.
     ///
@@ -100,7 +100,7 @@ impl CleanRoot {
         Ok(Self(twin))
     }
 
-    /// Where it is.
+    /// Returns where it is.
     pub fn path(&self) -> &Path {
         self.0.path()
     }
@@ -118,7 +118,7 @@ impl CleanRoot {
         text(chroot.arg(self.path()).args(program), LIMIT)
     }
 
-    /// Every file and directory in it, without the first `/`.
+    /// Returns every file and directory in it, without the first `/`.
     ///
     /// # Errors
     /// When it cannot be read.
@@ -195,7 +195,7 @@ impl CleanRoot {
         Ok(())
     }
 
-    /// What dpkg knows of the packages.
+    /// Returns what dpkg knows of the packages.
     fn write_database(&self, packages: &BTreeSet<String>) -> Result<()> {
         const DATABASE: &str = "var/lib/dpkg";
         for name in ["info", "updates", "triggers", "alternatives", "parts"] {
@@ -220,7 +220,7 @@ impl CleanRoot {
     }
 }
 
-/// The packages that are installed here, by name.
+/// Returns the packages that are installed here, by name.
 fn installed() -> Result<BTreeMap<String, Installed>> {
     let format = "${Package}\t${db:Status-Status}\t${Essential}\t${Pre-Depends}, ${Depends}\n";
     let listed = text(
@@ -243,7 +243,7 @@ fn installed() -> Result<BTreeMap<String, Installed>> {
     Ok(packages)
 }
 
-/// The essential packages, what `depends` names, and everything that these depend on.
+/// Returns the essential packages, what `depends` names, and everything that these depend on.
 fn closure(installed: &BTreeMap<String, Installed>, depends: &str) -> Result<BTreeSet<String>> {
     let mut packages = BTreeSet::new();
     let essential = installed.iter().filter(|(_, package)| package.essential);
@@ -270,13 +270,13 @@ fn closure(installed: &BTreeMap<String, Installed>, depends: &str) -> Result<BTr
     Ok(packages)
 }
 
-/// The names in a list of dependencies: one of each must be there.
+/// Returns the names in a list of dependencies: one of each must be there.
 fn clauses(depends: &str) -> impl Iterator<Item = Vec<&str>> {
     let clauses = depends.split(',').filter(|clause| !clause.trim().is_empty());
     clauses.map(|clause| clause.split('|').map(package_name).collect())
 }
 
-/// The name in `name:any (>= 1)`.
+/// Returns the name in `name:any (>= 1)`.
 fn package_name(alternative: &str) -> &str {
     let alternative = alternative.trim();
     alternative.split([' ', '(', ':']).next().unwrap_or(alternative)

@@ -162,7 +162,7 @@ fn signal_all(name: &str, signal: Signal) -> Result<()> {
     Ok(())
 }
 
-/// The processes in a namespace; a zombie has left its namespace and is not listed.
+/// Returns the processes in a namespace; a zombie has left its namespace and is not listed.
 fn processes(name: &str) -> Result<Vec<Pid>> {
     let listed = text(Command::new("ip").args(["netns", "pids", name]), LIMIT)?;
     let own = Pid::this();

@@ -8,23 +8,23 @@ static NEXT: AtomicU32 = AtomicU32::new(0);
 const NAME_PREFIX: &str = "sr-t";
 const DEVICE_PREFIX: char = 't';
 
-/// A name for a namespace or directory that no other process and no other call gives out.
+/// Returns a name for a namespace or directory that no other process and no other call gives out.
 pub fn unique_name(label: &str) -> String {
     format!("{NAME_PREFIX}{}-{}-{label}", process::id(), next())
 }
 
-/// A device name that no other process and no other call gives out, within the kernel's 15 bytes.
+/// Returns a device name that no other process and no other call gives out, within the kernel's 15 bytes.
 pub fn unique_device() -> String {
     format!("{DEVICE_PREFIX}{}x{}", process::id(), next())
 }
 
-/// The process that made a thing with this name, if it is a name of ours.
+/// Returns the process that made a thing with this name, if it is a name of ours.
 pub(super) fn maker(name: &str) -> Option<u32> {
     let (pid, _) = name.strip_prefix(NAME_PREFIX)?.split_once('-')?;
     pid.parse().ok()
 }
 
-/// The process that made a device with this name, if it is a name of ours.
+/// Returns the process that made a device with this name, if it is a name of ours.
 pub(super) fn device_maker(name: &str) -> Option<u32> {
     let (pid, number) = name.strip_prefix(DEVICE_PREFIX)?.split_once('x')?;
     number.parse::<u32>().ok()?;

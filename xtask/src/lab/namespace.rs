@@ -59,7 +59,7 @@ impl Namespace {
         &self.name
     }
 
-    /// A command that runs in the namespace.
+    /// Makes a command that runs in the namespace.
     ///
     /// The process gets SIGTERM when the thread that starts it ends.
     pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
@@ -68,7 +68,7 @@ impl Namespace {
         command
     }
 
-    /// The namespace's handle, for a process that is started later.
+    /// Returns the namespace's handle, for a process that is started later.
     pub(super) fn handle(&self) -> Arc<File> {
         Arc::clone(&self.netns)
     }
@@ -100,7 +100,7 @@ impl Namespace {
         })
     }
 
-    /// True when a device of this name is in the namespace.
+    /// Returns whether a device of this name is in the namespace.
     ///
     /// # Errors
     /// When `ip` fails.

@@ -84,32 +84,32 @@ impl Node {
         })
     }
 
-    /// The node's peer id.
+    /// Returns the node's peer id.
     pub fn peer_id(&self) -> &str {
         &self.peer_id
     }
 
-    /// The process id while it runs.
+    /// Returns the process id while it runs.
     pub fn process_id(&self) -> Option<u32> {
         self.process.as_ref().map(Child::id)
     }
 
-    /// The key file.
+    /// Returns the key file.
     pub fn key(&self) -> PathBuf {
         self.files.with_extension("key")
     }
 
-    /// The configuration file.
+    /// Returns the configuration file.
     pub fn config(&self) -> PathBuf {
         self.files.with_extension("toml")
     }
 
-    /// The control socket.
+    /// Returns the control socket.
     pub fn socket(&self) -> PathBuf {
         self.files.with_extension("sock")
     }
 
-    /// What the node has printed since it was made.
+    /// Returns what the node has printed since it was made.
     ///
     /// # Errors
     /// When there is no log, because it was never started.

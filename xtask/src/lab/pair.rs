@@ -149,7 +149,7 @@ impl Pair {
         Ok(())
     }
 
-    /// The directory of keys, configurations, logs and sockets.
+    /// Returns the directory of keys, configurations, logs and sockets.
     pub fn directory(&self) -> &Path {
         self.directory.path()
     }
@@ -188,7 +188,7 @@ impl PairPlan {
         }
     }
 
-    /// The configuration of one side (0 or 1), whose peer has this id.
+    /// Returns the configuration of one side (0 or 1), whose peer has this id.
     pub fn config(&self, side: usize, peer_id: &str) -> NodeConfig {
         let (own, other) = if side == 0 { (1, 2) } else { (2, 1) };
         NodeConfig {

@@ -38,7 +38,7 @@ pub struct PingReport {
 }
 
 impl PingPlan {
-    /// A few pings of the usual size.
+    /// Returns a few pings of the usual size.
     pub fn new(to: IpAddr) -> Self {
         Self {
             to,
@@ -84,7 +84,7 @@ impl PingReport {
         self.n_sent.saturating_sub(self.n_received)
     }
 
-    /// The round trip in milliseconds that this share of the answers stayed below.
+    /// Returns the round trip in milliseconds that this share of the answers stayed below.
     pub fn percentile_ms(&self, percent: usize) -> Option<f64> {
         let last = self.rtts_ms.len().checked_sub(1)?;
         self.rtts_ms.get(last * percent.min(100) / 100).copied()
@@ -132,7 +132,7 @@ pub fn answers(host: &Namespace, to: IpAddr, patience: Duration) -> Result<bool>
     Ok(plan.run(host)?.n_received == 1)
 }
 
-/// The path MTU in bytes that `tracepath` finds.
+/// Returns the path MTU in bytes that `tracepath` finds.
 ///
 /// # Errors
 /// When it finds none.

@@ -35,7 +35,7 @@ impl ScratchDir {
         Ok(Self(path.to_owned()))
     }
 
-    /// Where it is.
+    /// Returns where it is.
     pub fn path(&self) -> &Path {
         &self.0
     }

@@ -111,7 +111,7 @@ pub(super) struct Counter {
 }
 
 impl Status {
-    /// A counter's value.
+    /// Returns a counter's value.
     ///
     /// # Errors
     /// When there is no counter of this name.
@@ -122,7 +122,7 @@ impl Status {
         })
     }
 
-    /// A configured peer.
+    /// Returns a configured peer.
     ///
     /// # Errors
     /// When the node knows no peer of this id.
@@ -133,7 +133,7 @@ impl Status {
             .with_context(|| format!("no peer {id}"))
     }
 
-    /// True when this peer is connected.
+    /// Returns whether this peer is connected.
     pub fn is_connected(&self, id: &str) -> bool {
         self.peers
             .iter()

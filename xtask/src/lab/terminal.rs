@@ -74,7 +74,7 @@ impl Terminal {
             .map(drop)
     }
 
-    /// The lines on its screen.
+    /// Returns the lines on its screen.
     ///
     /// # Errors
     /// When the terminal is gone.
@@ -82,7 +82,7 @@ impl Terminal {
         self.tmux(&["capture-pane", "-p"])
     }
 
-    /// Whether a cursor is shown.
+    /// Returns whether a cursor is shown.
     ///
     /// # Errors
     /// When the terminal is gone.

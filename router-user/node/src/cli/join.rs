@@ -75,7 +75,7 @@ pub(super) fn join(arguments: JoinArguments) -> Outcome {
     print(what_now(file, &config, &invite))
 }
 
-/// The text of the configuration with the peer, and what it says.
+/// Returns the text of the configuration with the peer, and what it says.
 fn joined(text: &str, file: &Path, invite: &Invite) -> Result<(String, Config), Box<dyn std::error::Error>> {
     let config = Config::parse(text, file)?;
     let own = identity::load(config.node().key())?.public().to_peer_id();

@@ -68,7 +68,7 @@ impl RawGateway {
         }
     }
 
-    /// Name of the interface; `None` when the section names none, which was reported.
+    /// Returns the name of the interface; `None` when the section names none, which was reported.
     pub(super) fn validated(self) -> Option<GatewaySection> {
         Some(GatewaySection {
             interface: self.interface?.value,

@@ -73,7 +73,7 @@ impl RawPeer {
         }
     }
 
-    /// `None` when the section has no valid id, which was reported.
+    /// Returns the peer, or `None` when the section has no valid id, which was reported.
     pub(super) fn validated(mut self, transport: &TransportSection) -> Option<PeerSection> {
         transport.sort(&mut self.addresses);
         Some(PeerSection {

@@ -25,7 +25,7 @@ pub enum ConfigError {
 }
 
 impl ConfigError {
-    /// Every problem with the content of the file; empty when the file could not be read.
+    /// Returns every problem with the content of the file; empty when the file could not be read.
     pub fn problems(&self) -> &[Problem] {
         match self {
             Self::Read { .. } => &[],
@@ -55,27 +55,27 @@ pub struct Problem {
 }
 
 impl Problem {
-    /// The file as it was named by the caller.
+    /// Returns the file as it was named by the caller.
     pub fn file(&self) -> &Path {
         &self.file
     }
 
-    /// Line in the file, from 1.
+    /// Returns the line in the file, from 1.
     pub fn line(&self) -> usize {
         self.line
     }
 
-    /// Path of the field, such as `peer[1].allowed_ips[0]`; `syntax` when the file is not TOML.
+    /// Returns the path of the field, such as `peer[1].allowed_ips[0]`; `syntax` when the file is not TOML.
     pub fn field(&self) -> &str {
         &self.field
     }
 
-    /// What is wrong with it.
+    /// Returns what is wrong with it.
     pub fn wrong(&self) -> &str {
         &self.wrong
     }
 
-    /// What is allowed in its place.
+    /// Returns what is allowed in its place.
     pub fn allowed(&self) -> &str {
         &self.allowed
     }
@@ -106,7 +106,7 @@ pub(super) struct Place {
 }
 
 impl Place {
-    /// A field of the table at this place, on `line`.
+    /// Returns a field of the table at this place, on `line`.
     pub(super) fn field(&self, name: &str, line: usize) -> Self {
         let field = if self.field.is_empty() {
             name.to_owned()
@@ -116,7 +116,7 @@ impl Place {
         Self { line, field }
     }
 
-    /// An element of the array at this place, on `line`.
+    /// Returns an element of the array at this place, on `line`.
     pub(super) fn element(&self, index: usize, line: usize) -> Self {
         Self {
             line,
@@ -160,7 +160,7 @@ impl Problems {
         self.found.is_empty()
     }
 
-    /// Every problem, in the order of the file.
+    /// Returns every problem, in the order of the file.
     pub(super) fn into_error(mut self) -> ConfigError {
         self.found.sort_by_key(Problem::line);
         ConfigError::Invalid { problems: self.found }

@@ -26,7 +26,7 @@ impl Lines {
         }
     }
 
-    /// Line of the byte at `offset`, from 1.
+    /// Returns the line of the byte at `offset`, from 1.
     pub(super) fn line_of(&self, offset: usize) -> usize {
         self.starts.partition_point(|start| *start <= offset)
     }
@@ -43,7 +43,7 @@ pub(super) struct Table<'a> {
 }
 
 impl<'a> Table<'a> {
-    /// The document itself.
+    /// Makes the table that is the document itself.
     pub(super) fn root(entries: &'a DeTable<'a>, lines: &'a Lines) -> Self {
         Self::new(
             Place {
@@ -65,17 +65,17 @@ impl<'a> Table<'a> {
         }
     }
 
-    /// Place of the table.
+    /// Returns the place of the table.
     pub(super) fn place(&self) -> &Place {
         &self.place
     }
 
-    /// Place of a field that is absent, which is where it would have to be written.
+    /// Returns the place of a field that is absent, which is where it would have to be written.
     pub(super) fn absent(&self, name: &str) -> Place {
         self.place.field(name, self.place.line)
     }
 
-    /// The table `name`; an empty one when the file has none.
+    /// Returns the table `name`; an empty one when the file has none.
     pub(super) fn table(&mut self, name: &'static str, problems: &mut Problems) -> Table<'a> {
         let Some((place, value)) = self.take(name) else {
             return Self::new(self.absent(name), self.lines, None);
@@ -89,7 +89,7 @@ impl<'a> Table<'a> {
         table
     }
 
-    /// The tables of the array `name`; none when the file has none.
+    /// Returns the tables of the array `name`; none when the file has none.
     pub(super) fn tables(&mut self, name: &'static str, problems: &mut Problems) -> Vec<Table<'a>> {
         let Some((place, value)) = self.take(name) else {
             return Vec::new();
@@ -110,7 +110,7 @@ impl<'a> Table<'a> {
         tables
     }
 
-    /// The string `name`, which must be there.
+    /// Returns the string `name`, which must be there.
     pub(super) fn required_string(
         &mut self,
         name: &'static str,
@@ -124,7 +124,7 @@ impl<'a> Table<'a> {
         string_at(place, value, allowed, problems)
     }
 
-    /// The string `name`, if present.
+    /// Returns the string `name`, if present.
     pub(super) fn string(
         &mut self,
         name: &'static str,
@@ -135,8 +135,8 @@ impl<'a> Table<'a> {
         string_at(place, value, allowed, problems)
     }
 
-    /// The strings of the array `name`, if present; what is no array, or an element that is no string, is reported
-    /// and left out.
+    /// Returns the strings of the array `name`, if present; what is no array, or an element that is no string, is
+    /// reported and left out.
     pub(super) fn strings(
         &mut self,
         name: &'static str,
@@ -147,7 +147,7 @@ impl<'a> Table<'a> {
         self.strings_at(&place, value, allowed, problems)
     }
 
-    /// As [`Table::strings`], of an array that must be there and have an element.
+    /// Returns what [`Table::strings`] does, of an array that must be there and have an element.
     pub(super) fn some_strings(
         &mut self,
         name: &'static str,
@@ -211,7 +211,7 @@ impl<'a> Table<'a> {
         Some(strings.collect())
     }
 
-    /// The integer `name`, if present and in `range`.
+    /// Returns the integer `name`, if present and in `range`.
     pub(super) fn integer(
         &mut self,
         name: &'static str,
@@ -233,7 +233,7 @@ impl<'a> Table<'a> {
         }
     }
 
-    /// The boolean `name`, if present.
+    /// Returns the boolean `name`, if present.
     pub(super) fn boolean(&mut self, name: &'static str, problems: &mut Problems) -> Option<bool> {
         let (place, value) = self.take(name)?;
         let boolean = value.as_bool();
@@ -307,7 +307,7 @@ fn expected(
     );
 }
 
-/// `value` without its lines. A table in a section, which no parameter is, stays empty.
+/// Returns `value` without its lines. A table in a section, which no parameter is, stays empty.
 fn plain(value: &DeValue<'_>) -> Value {
     match value {
         DeValue::String(text) => Value::Text(text.to_string()),

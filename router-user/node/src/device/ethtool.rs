@@ -81,7 +81,7 @@ pub fn driver(interface: &str) -> io::Result<String> {
     Ok(String::from_utf8_lossy(name).into_owned())
 }
 
-/// `T` is the structure of the command that it begins with.
+/// Asks the driver; `T` is the structure of the command that it begins with.
 fn ask<T>(interface: &str, about: &mut T) -> io::Result<()> {
     let any = socket(
         AddressFamily::Inet,

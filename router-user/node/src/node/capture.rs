@@ -75,7 +75,7 @@ impl Default for CaptureTaps {
 }
 
 impl CaptureTaps {
-    /// The taps for a turn; `None`, for the price of a load, while there are none.
+    /// Returns the taps for a turn; `None`, for the price of a load, while there are none.
     pub(super) fn begin_turn(&self) -> Option<CaptureTurn> {
         if !self.any.load(Relaxed) {
             return None;
@@ -175,7 +175,7 @@ impl Drop for CaptureTurn {
     }
 }
 
-/// A clock that stands before 1970 says 0.
+/// Reads the clock, in nanoseconds since 1970; one that stands before then says 0.
 fn now_ns() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)

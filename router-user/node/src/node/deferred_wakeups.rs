@@ -63,7 +63,7 @@ impl WorkerWakeup {
         Self(wakeup)
     }
 
-    /// Ready once after a [`DeferredWakeups`] has kept the kernel from waking the worker.
+    /// Becomes ready once after a [`DeferredWakeups`] has kept the kernel from waking the worker.
     pub(super) fn poll_woken(&self, context: &mut Context<'_>) -> Poll<()> {
         if self.0.is_woken.swap(false, Relaxed) {
             return Poll::Ready(());

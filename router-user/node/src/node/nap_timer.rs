@@ -94,7 +94,8 @@ mod tests {
 
     use super::*;
 
-    /// Length of the nap that begins `tv_nsec` after a full second, and whether it ends at a multiple of the grid.
+    /// Returns the length of the nap that begins `tv_nsec` after a full second, and whether it ends at a multiple of the
+    /// grid.
     fn nap_at(tv_nsec: i64) -> (i64, bool) {
         let end = next_end(TimeSpec::new(7, tv_nsec));
         assert!((0..1_000_000_000).contains(&end.tv_nsec()), "{end:?}");

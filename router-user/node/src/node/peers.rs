@@ -46,7 +46,7 @@ pub(super) struct NodePeer {
 }
 
 impl NodePeer {
-    /// A peer without a connection.
+    /// Makes a peer without a connection.
     pub(super) fn new(index: PeerIndex, id: PeerId, lanes: PeerLanes) -> Self {
         Self {
             index,
@@ -121,7 +121,7 @@ pub(super) struct PeerTable {
 }
 
 impl PeerTable {
-    /// A table of these peers, in the order of the configuration.
+    /// Makes a table of these peers, in the order of the configuration.
     pub(super) fn new(peers: Vec<ConfiguredPeer>) -> Self {
         let prefixes = peers.iter().flat_map(|configured| {
             let index = configured.peer.index;
@@ -146,23 +146,23 @@ impl PeerTable {
         }
     }
 
-    /// Every peer, in the order of the configuration.
+    /// Returns every peer, in the order of the configuration.
     pub(super) fn all(&self) -> &[ConfiguredPeer] {
         &self.peers
     }
 
-    /// The peer at `index`.
+    /// Returns the peer at `index`.
     pub(super) fn get(&self, index: PeerIndex) -> Option<&Arc<NodePeer>> {
         self.by_index.get(index.0 as usize)?.as_ref()
     }
 
-    /// The peer with this identity.
+    /// Returns the peer with this identity.
     pub(super) fn by_id(&self, id: &PeerId) -> Option<&Arc<NodePeer>> {
         let configured = self.peers.get(*self.by_id.get(id)?)?;
         Some(&configured.peer)
     }
 
-    /// Which inner address belongs to which peer.
+    /// Returns which inner address belongs to which peer.
     pub(super) fn routes(&self) -> &RouteTable {
         &self.routes
     }

@@ -303,7 +303,7 @@ pub(super) mod tests {
     use stream_router::p2p::{ConnectionId, PeerId, PeerSnapshot};
     use stream_router_engine::route_table::PeerIndex;
 
-    /// A peer of a configuration, without a connection, that is dialled.
+    /// Makes a peer of a configuration, without a connection, that is dialled.
     pub(in crate::node) fn configured(index: u32) -> ConfiguredPeer {
         let lanes = PeerLanes::new(4, 2, QUEUE_LIMITS, Box::new(|_| {}));
         ConfiguredPeer {
@@ -313,7 +313,7 @@ pub(super) mod tests {
         }
     }
 
-    /// A connection that this node has dialled.
+    /// Makes a connection that this node has dialled.
     pub(in crate::node) fn connection() -> ConnectionSnapshot {
         connection_at("/ip4/192.0.2.2/tcp/4001", ConnectionDirection::Outbound, 60)
     }

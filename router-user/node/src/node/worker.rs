@@ -99,14 +99,14 @@ pub(super) async fn run(
     }
 }
 
-/// Ready when the kernel has told the reactor, which remembers it, since the last time this was.
+/// Becomes ready when the kernel has told the reactor, which remembers it, since the last time this was.
 fn poll_readable<T: AsRawFd>(source: &AsyncFd<T>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
     source
         .poll_read_ready(context)
         .map_ok(|mut guard| guard.clear_ready())
 }
 
-/// Ready when any of the sockets is: all are asked, so that each wakes the worker.
+/// Becomes ready when any of the sockets is: all are asked, so that each wakes the worker.
 fn poll_any_readable(sockets: &[AsyncFd<SocketConsumer>], context: &mut Context<'_>) -> Poll<io::Result<()>> {
     let mut any = Poll::Pending;
     for socket in sockets {

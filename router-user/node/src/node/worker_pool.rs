@@ -49,7 +49,7 @@ pub(super) struct WorkerView {
 }
 
 impl WorkerBoard {
-    /// Every worker that has a ring, by number.
+    /// Returns every worker that has a ring, by number.
     pub(super) fn views(&self) -> BTreeMap<u32, WorkerView> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -323,7 +323,7 @@ impl WorkerPool {
     }
 }
 
-/// Time between two steps, so that the whole table is read once in its interval.
+/// Returns the time between two steps, so that the whole table is read once in its interval.
 fn step_interval(connections: &ConnectionsConfig) -> Duration {
     let n_steps = connections.max_entries().div_ceil(STEP_ENTRIES as u32);
     connections.cleanup_interval() / n_steps.max(1)

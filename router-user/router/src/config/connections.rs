@@ -27,17 +27,17 @@ pub struct ConnectionsConfig {
 }
 
 impl ConnectionsConfig {
-    /// Idle time after which a flow counts as gone, and its next packet as the first of a new one.
+    /// Returns the idle time after which a flow counts as gone, and its next packet as the first of a new one.
     pub fn ttl(&self) -> Duration {
         self.ttl
     }
 
-    /// Time in which the whole table is read once, and what is gone removed.
+    /// Returns the time in which the whole table is read once, and what is gone removed.
     pub fn cleanup_interval(&self) -> Duration {
         self.cleanup_interval
     }
 
-    /// Flows the table has room for; the one that was idle for longest makes room for a new one.
+    /// Returns how many flows the table has room for; the one that was idle for longest makes room for a new one.
     pub fn max_entries(&self) -> u32 {
         self.max_entries
     }
@@ -48,7 +48,7 @@ impl ConnectionsConfig {
         self.shards
     }
 
-    /// `self` with the times of `new`.
+    /// Returns `self` with the times of `new`.
     pub(super) fn with_times_of(&self, new: &Self) -> Self {
         Self {
             ttl: new.ttl,

@@ -18,7 +18,7 @@ pub(super) struct Fields<'a> {
 }
 
 impl<'a> Fields<'a> {
-    /// The sections themselves.
+    /// Returns the sections themselves.
     pub(super) fn top(values: &'a Values) -> Self {
         Self {
             section: None,

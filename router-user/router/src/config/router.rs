@@ -60,28 +60,28 @@ pub struct StreamRouterConfig {
 }
 
 impl StreamRouterConfig {
-    /// Nothing said yet: every parameter has its default.
+    /// Begins a configuration in which every parameter has its default.
     pub fn builder() -> StreamRouterConfigBuilder {
         StreamRouterConfigBuilder::default()
     }
 
-    /// How many workers there are, and how much may wait for each.
+    /// Returns how many workers there are, and how much may wait for each.
     pub fn workers(&self) -> &WorkersConfig {
         &self.workers
     }
 
-    /// How long flows are remembered.
+    /// Returns how long flows are remembered.
     pub fn connections(&self) -> &ConnectionsConfig {
         &self.connections
     }
 
-    /// How many streams a peer has.
+    /// Returns how many streams a peer has.
     pub fn streams(&self) -> &StreamsConfig {
         &self.streams
     }
 
-    /// What a router runs with that ran with `self` and was given `new`: the number of threads, what the queues hold and
-    /// how many flows are remembered stay as they were.
+    /// Returns what a router runs with that ran with `self` and was given `new`: the number of threads, what
+    /// the queues hold and how many flows are remembered stay as they were.
     #[doc(hidden)]
     #[must_use]
     pub fn adopting(&self, new: &Self) -> Self {

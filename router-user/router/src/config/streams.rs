@@ -46,7 +46,7 @@ impl StreamsConfig {
         self.scaling
     }
 
-    /// Frames per second that one stream is good for; a super-packet is one frame.
+    /// Returns how many frames per second one stream is good for; a super-packet is one frame.
     pub fn throughput_threshold(&self) -> u32 {
         self.throughput_threshold
     }

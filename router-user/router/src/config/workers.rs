@@ -50,17 +50,17 @@ impl WorkersConfig {
         self.scaling
     }
 
-    /// Workers at the start.
+    /// Returns how many workers there are at the start.
     pub fn initial(&self) -> u32 {
         self.initial
     }
 
-    /// Packets that may wait for a worker.
+    /// Returns how many packets may wait for a worker.
     pub fn queue_size(&self) -> u32 {
         self.queue_size
     }
 
-    /// Size of a worker's ring in bytes, a power of two with room for `queue_size` packets of 2 KiB.
+    /// Returns the size of a worker's ring in bytes, a power of two with room for `queue_size` packets of 2 KiB.
     #[doc(hidden)]
     pub fn ring_bytes(&self) -> u32 {
         (self.queue_size * PACKET_ROOM).next_power_of_two()
@@ -71,7 +71,7 @@ impl WorkersConfig {
         self.threads
     }
 
-    /// `self` with another scaling.
+    /// Returns `self` with another scaling.
     pub(super) fn with_scaling(&self, scaling: ScalingConfig) -> Self {
         Self {
             scaling,
@@ -110,7 +110,8 @@ impl WorkersConfig {
     }
 }
 
-/// Half the CPUs: for each packet that these threads carry, the host and its applications have about as much to do.
+/// Returns half the CPUs: for each packet that these threads carry, the host and its applications have about as much to
+/// do.
 fn default_threads() -> u32 {
     let n_cpus = std::thread::available_parallelism().map_or(1, usize::from) as u32;
     (n_cpus / 2).clamp(1, MAX_THREADS)

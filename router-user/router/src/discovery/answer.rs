@@ -31,7 +31,7 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// The address that was asked for belongs to `peer`.
+    /// Says that the address that was asked for belongs to `peer`.
     pub fn host(peer: PeerId) -> Self {
         Self {
             peer: Some(peer),
@@ -39,7 +39,7 @@ impl Answer {
         }
     }
 
-    /// Every address of `prefix` belongs to `peer`.
+    /// Says that every address of `prefix` belongs to `peer`.
     pub fn network(prefix: IpNet, peer: PeerId) -> Self {
         Self {
             peer: Some(peer),
@@ -47,7 +47,7 @@ impl Answer {
         }
     }
 
-    /// Nobody is known to own the address that was asked for.
+    /// Says that nobody is known to own the address that was asked for.
     pub fn nobody() -> Self {
         Self {
             peer: None,
@@ -55,7 +55,7 @@ impl Answer {
         }
     }
 
-    /// Nobody is known to own any address of `prefix`.
+    /// Says that nobody is known to own any address of `prefix`.
     pub fn nobody_in(prefix: IpNet) -> Self {
         Self {
             peer: None,

@@ -51,7 +51,7 @@ impl Default for ChainDiscovery {
 }
 
 impl ChainDiscovery {
-    /// A chain that knows nobody yet.
+    /// Makes a chain that knows nobody yet.
     pub fn new() -> Self {
         Self {
             links: Vec::new(),
@@ -66,7 +66,7 @@ impl ChainDiscovery {
         self
     }
 
-    /// The chain with another one at its end.
+    /// Returns the chain with another one at its end.
     #[must_use]
     pub fn then(mut self, next: impl PeerDiscovery) -> Self {
         self.links.push(Box::new(next));
@@ -119,7 +119,7 @@ pub struct ChainError {
 }
 
 impl ChainError {
-    /// Which failed, counted from 0, and why.
+    /// Returns which failed, counted from 0, and why.
     pub fn errors(&self) -> impl Iterator<Item = (usize, &DiscoveryError)> {
         self.errors.iter().map(|(index, error)| (*index, error))
     }
@@ -175,7 +175,7 @@ mod tests {
         }
     }
 
-    /// The answer, and how many were asked.
+    /// Returns the answer, and how many were asked.
     async fn ask(scripts: impl IntoIterator<Item = Script>) -> (Result<Option<PeerId>, String>, u32) {
         let n_asked = Arc::new(AtomicU32::new(0));
         let chain = ChainDiscovery::new().with_patience(Duration::from_millis(50));

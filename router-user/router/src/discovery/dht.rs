@@ -48,7 +48,7 @@ impl DhtDiscovery {
         Self { network, trusted }
     }
 
-    /// Whose `address` is, if it is one of these peers'.
+    /// Returns whose `address` is, if it is one of these peers'.
     pub(super) async fn find_among(
         &self,
         address: IpAddr,

@@ -19,7 +19,7 @@ pub struct TrustedOwners {
 }
 
 impl TrustedOwners {
-    /// A list of networks and peers that may own addresses in them.
+    /// Makes a list of networks and peers that may own addresses in them.
     pub fn new(owners: impl IntoIterator<Item = (IpNet, PeerId)>) -> Self {
         let mut by_peer: HashMap<PeerId, Vec<IpNet>> = HashMap::new();
         for (net, peer) in owners {
@@ -52,7 +52,7 @@ impl TrustedOwners {
     }
 }
 
-/// Length of the longest prefix that holds `address`.
+/// Returns the length of the longest prefix that holds `address`.
 fn longest(nets: &[IpNet], address: IpAddr) -> Option<u8> {
     let holding = nets.iter().filter(|net| net.contains(&address));
     holding.map(IpNet::prefix_len).max()
@@ -80,7 +80,7 @@ mod tests {
         }
     }
 
-    /// Two peers, the smaller id first.
+    /// Returns two peers, the smaller id first.
     fn two() -> (PeerId, PeerId) {
         let (one, other) = (PeerId::random(), PeerId::random());
         (one.min(other), one.max(other))

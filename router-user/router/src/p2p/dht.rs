@@ -308,7 +308,7 @@ mod tests {
         }
     }
 
-    /// The wall clock when tests begin.
+    /// Returns the wall clock when tests begin.
     fn start_time() -> SystemTime {
         UNIX_EPOCH + Duration::from_secs(1_800_000_000)
     }

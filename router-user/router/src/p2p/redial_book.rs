@@ -169,7 +169,7 @@ mod tests {
         }
     }
 
-    /// Two ids, the smaller one first, so that the smaller one dials the larger one without a head start.
+    /// Returns two ids, the smaller one first, so that the smaller one dials the larger one without a head start.
     fn local_and_peer() -> (PeerId, PeerId) {
         let (a, b) = (PeerId::random(), PeerId::random());
         (a.min(b), a.max(b))

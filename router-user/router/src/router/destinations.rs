@@ -63,7 +63,8 @@ struct Destination {
 pub(super) struct Destinations(DashMap<IpAddr, Destination, RandomState>);
 
 impl Destinations {
-    /// In `n_shards` parts, rounded up to a power of two of at least 2, which is what the map can have.
+    /// Makes an empty table in `n_shards` parts, rounded up to a power of two of at least 2, which is what the map
+    /// can have.
     pub(super) fn new(n_shards: u32) -> Self {
         let n_shards = (n_shards as usize).next_power_of_two().max(2);
         Self(DashMap::with_hasher_and_shard_amount(

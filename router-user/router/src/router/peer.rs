@@ -91,7 +91,7 @@ impl ScaledPeer for PlacedPeer<'_> {
         &self.1.lanes
     }
 
-    /// The pool opens a stream when there is something to write.
+    /// Prepares nothing: the pool opens a stream when there is something to write.
     async fn prepare(&self, _: u32) {}
 }
 

@@ -31,7 +31,7 @@ pub trait StreamPool: Send + Sync + 'static {
         Box::pin(async move { stream.close().await.map_err(PoolError::new) })
     }
 
-    /// The streams to `peer` that are open, each by a name to show; other users' streams among them.
+    /// Returns the streams to `peer` that are open, each by a name to show; other users' streams among them.
     fn list(&self, peer: PeerId) -> Vec<String>;
 }
 
@@ -40,7 +40,7 @@ pub trait StreamPool: Send + Sync + 'static {
 pub struct PoolError(Box<dyn Error + Send + Sync>);
 
 impl PoolError {
-    /// An error with this cause.
+    /// Makes an error with this cause.
     pub fn new(cause: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self(cause.into())
     }

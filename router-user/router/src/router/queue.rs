@@ -79,7 +79,7 @@ impl Position {
         }
     }
 
-    /// Packets and words from `tail` to here.
+    /// Returns how many packets and words there are from `tail` to here.
     fn since(self, tail: Self) -> (u32, u32) {
         (
             self.number.wrapping_sub(tail.number) & NUMBERS,
@@ -87,14 +87,15 @@ impl Position {
         )
     }
 
-    /// Never that of the packet whose slot this was before, and never 0.
+    /// Returns a stamp that is never that of the packet whose slot this was before, and never 0.
     fn stamp(self) -> u64 {
         u64::from(self.number + 1) << 32
     }
 }
 
 impl PacketQueue {
-    /// Room for `n_most` packets, at most 2^16, and `n_bytes` of them with 8 more for each, rounded up to a power of two.
+    /// Makes a queue with room for `n_most` packets, at most 2^16, and `n_bytes` of them with 8 more for each, rounded
+    /// up to a power of two.
     pub(crate) fn new(n_most: u32, n_bytes: usize) -> Self {
         let n_words = n_bytes.div_ceil(WORD_BYTES).next_power_of_two();
         Self {
@@ -237,14 +238,14 @@ impl PacketQueue {
         head & CLOSED != 0 && Position::unpack(head) == self.position()
     }
 
-    /// Packets that wait.
+    /// Returns how many packets wait.
     pub(crate) fn n_waiting(&self) -> u32 {
         let tail = self.position();
         // Never before the tail that was just read.
         Position::unpack(self.head.0.load(Acquire)).since(tail).0
     }
 
-    /// Share of the packets that may wait.
+    /// Returns the share of the packets that may wait.
     pub(crate) fn fill(&self) -> f64 {
         f64::from(self.n_waiting()) / f64::from(self.n_most)
     }
@@ -257,7 +258,7 @@ impl PacketQueue {
         self.tail.0.store(at.pack(), Release);
     }
 
-    /// Length of the packet at `at`, if it is there whole.
+    /// Returns the length of the packet at `at`, if it is there whole.
     fn next(&self, at: Position) -> Option<usize> {
         let slot = self.slot(at)?.load(Acquire);
         (slot & !u64::from(u32::MAX) == at.stamp()).then_some(slot as u32 as usize)
@@ -267,7 +268,7 @@ impl PacketQueue {
         self.slots.get(at.number as usize & (self.slots.len() - 1))
     }
 
-    /// The words from `start` on, around the end.
+    /// Returns the words from `start` on, around the end.
     fn words_at(&self, start: u32) -> impl Iterator<Item = &AtomicU64> {
         let start = start as usize & (self.words.len() - 1);
         let (wrapped, begin) = self.words.split_at(start);

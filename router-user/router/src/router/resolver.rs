@@ -243,7 +243,7 @@ impl<P: StreamPool, D: PeerDiscovery> Resolver<P, D> {
         self.remember(destination, failed)
     }
 
-    /// The answer for the network around `destination` that was asked for not too long ago.
+    /// Returns the answer for the network around `destination` that was asked for not too long ago.
     fn fresh_network(&self, destination: IpAddr, now: Instant) -> Option<NetworkAnswer> {
         let answer = self.networks.covering(destination)?;
         is_fresh(answer, now).then_some(*answer)
@@ -341,7 +341,7 @@ impl<P: StreamPool, D: PeerDiscovery> Resolver<P, D> {
         }
     }
 
-    /// The peer of this id, with senders for its streams.
+    /// Returns the peer of this id, with senders for its streams.
     fn peer(&mut self, id: PeerId) -> Option<(u32, Arc<RouterPeer>)> {
         let peers = self.shared.peers.load_full();
         if let Some(index) = self.by_id.get(&id) {
@@ -380,7 +380,7 @@ fn is_fresh(answer: &NetworkAnswer, now: Instant) -> bool {
     now < answer.answered + ttl
 }
 
-/// How long an answer is remembered at most.
+/// Returns how long an answer is remembered at most.
 fn longest(has_owner: bool) -> Duration {
     if has_owner { OWNER_MOST } else { NOBODY_TTL }
 }

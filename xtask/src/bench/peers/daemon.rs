@@ -40,7 +40,7 @@ impl Daemon {
         })
     }
 
-    /// A socket that the process may leave behind.
+    /// Returns a socket that the process may leave behind.
     pub(super) fn with_socket(mut self, socket: PathBuf) -> Self {
         self.socket = Some(socket);
         self

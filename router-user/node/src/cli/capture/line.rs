@@ -113,7 +113,7 @@ fn endpoint(address: IpAddr, port: Option<u16>) -> String {
     }
 }
 
-/// Packets that the super-packet becomes on a wire.
+/// Returns how many packets the super-packet becomes on a wire.
 fn n_segments(packet: &CapturedPacket<'_>) -> u32 {
     let VnetHeader {
         hdr_len, gso_size, ..
@@ -138,7 +138,7 @@ fn tcp_flags(flags: u8) -> String {
     }
 }
 
-/// Universal time.
+/// Returns the time of day in universal time.
 fn time_of_day(time_ns: u64) -> String {
     let (seconds, us) = (time_ns / NS_PER_S, time_ns % NS_PER_S / 1000);
     format!(

@@ -32,7 +32,7 @@ pub(super) struct Finding {
 }
 
 impl Finding {
-    /// Nothing is wrong.
+    /// Finds that nothing is wrong.
     pub(super) fn ok(check: &'static str, detail: impl Into<String>) -> Self {
         Self::new(check, Verdict::Ok, detail.into())
     }

@@ -106,7 +106,7 @@ impl CaptureBlocks {
         Ok(Some(CaptureBlock { bytes, record }))
     }
 
-    /// Bytes of a block that has not come whole.
+    /// Returns how many bytes there are of a block that has not come whole.
     pub fn pending(&self) -> usize {
         self.buffer.len() - self.start
     }
@@ -362,14 +362,14 @@ mod tests {
         }
     }
 
-    /// An encoder whose description of the capture was taken.
+    /// Makes an encoder whose description of the capture was taken.
     fn encoder() -> CaptureEncoder {
         let mut encoder = CaptureEncoder::new("sr0", 96);
         encoder.take();
         encoder
     }
 
-    /// A reader that has had the description of a capture.
+    /// Makes a reader that has had the description of a capture.
     fn begun() -> CaptureBlocks {
         let mut blocks = CaptureBlocks::default();
         blocks.handle_bytes(&CaptureEncoder::new("sr0", 96).take());

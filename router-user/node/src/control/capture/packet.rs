@@ -46,7 +46,7 @@ impl CaptureDirection {
         }
     }
 
-    /// The direction as the lowest bits of `epb_flags` say it.
+    /// Returns the direction as the lowest bits of `epb_flags` say it.
     pub(super) fn flags(self) -> u32 {
         match self {
             Self::In => 1,
@@ -54,7 +54,7 @@ impl CaptureDirection {
         }
     }
 
-    /// The direction that `epb_flags` says.
+    /// Returns the direction that `epb_flags` says.
     pub(super) fn from_flags(flags: u32) -> Option<Self> {
         match flags & 3 {
             1 => Some(Self::In),
@@ -64,7 +64,7 @@ impl CaptureDirection {
     }
 }
 
-/// The comment of an offload header.
+/// Returns the comment of an offload header.
 pub(super) fn offload_comment(vnet: &VnetHeader) -> String {
     let VnetHeader {
         flags,
@@ -81,7 +81,7 @@ pub(super) fn offload_comment(vnet: &VnetHeader) -> String {
     )
 }
 
-/// The offload header that stands behind [`OFFLOAD_COMMENT`]; names that are not known are left out.
+/// Returns the offload header that stands behind [`OFFLOAD_COMMENT`]; names that are not known are left out.
 pub(super) fn parse_offload(comment: &str) -> Option<VnetHeader> {
     let mut vnet = VnetHeader::default();
     for field in comment.split_ascii_whitespace() {

@@ -75,7 +75,7 @@ impl CaptureQuery {
         Ok(capture)
     }
 
-    /// The query of a request; empty if it says nothing that is not the default.
+    /// Returns the query of a request; empty if it says nothing that is not the default.
     pub fn query(&self) -> String {
         let default = Self::default();
         let mut query = Serializer::new(String::new());
@@ -108,7 +108,7 @@ impl CaptureDirections {
     /// Every choice.
     pub const ALL: [Self; 3] = [Self::In, Self::Out, Self::Both];
 
-    /// Whether packets of this direction are shown.
+    /// Returns whether packets of this direction are shown.
     pub fn contains(self, direction: CaptureDirection) -> bool {
         match self {
             Self::In => direction == CaptureDirection::In,

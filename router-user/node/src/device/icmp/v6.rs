@@ -43,7 +43,7 @@ pub(super) fn unreachable(packet: &[u8], why: Unreachable, room: &mut [u8]) -> R
     Ok(write(packet, source, destination, why, room))
 }
 
-/// Type of the ICMPv6 message behind the extension headers, `None` if something else is there.
+/// Returns the type of the ICMPv6 message behind the extension headers, `None` if something else is there.
 fn icmp_type(mut next: u8, mut rest: &[u8]) -> Result<Option<u8>, NoReply> {
     for _ in 0..=MAX_EXTENSIONS {
         let len = match next {

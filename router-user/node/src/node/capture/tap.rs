@@ -53,7 +53,7 @@ struct Taken {
 }
 
 impl Tap {
-    /// A tap, and where its batches come out.
+    /// Makes a tap, and where its batches come out.
     pub(super) fn new(
         query: &CaptureQuery,
         filter: Option<CaptureFilter<PeerId>>,
@@ -70,7 +70,7 @@ impl Tap {
         (tap, batches)
     }
 
-    /// Whether it shows this packet.
+    /// Returns whether it shows this packet.
     pub(super) fn wants(&self, view: &PacketView<'_>, parsed: Option<&Parsed>) -> bool {
         if !self.directions.contains(view.direction) {
             return false;
@@ -125,7 +125,7 @@ impl Tap {
         self.queued_bytes.fetch_sub(batch.size(), Relaxed);
     }
 
-    /// Packets that there was no room for.
+    /// Returns how many packets there was no room for.
     pub(super) fn n_dropped(&self) -> u64 {
         self.n_dropped.load(Relaxed)
     }
