@@ -7,11 +7,11 @@
 pub struct FlowEntry {
     /// First packet, in ns of the coarse monotonic clock.
     pub first_seen_ns: u64,
-    /// Last packet, likewise; an entry idle for longer than the TTL counts as absent.
+    /// Last packet, in ns of the coarse monotonic clock; an entry idle for longer than the TTL counts as absent.
     pub last_seen_ns: u64,
     /// Packets, a super-packet counting once.
     pub packets: u64,
-    /// Their bytes.
+    /// Bytes of the packets.
     pub bytes: u64,
     /// The worker of the flow.
     pub worker: u32,

@@ -63,8 +63,8 @@ fn deliver_small(
     Reason::Captured
 }
 
-/// The same length, 1 to [`SMALL`], in a form that the verifier can follow: the compiler knows the bounds from checks
-/// made long before, on copies that the verifier has lost sight of, and would drop a plain check here.
+/// Returns the length unchanged, 1 to [`SMALL`], in a form that the verifier can follow: the compiler knows the bounds
+/// from checks made long before, on copies that the verifier has lost sight of, and would drop a plain check here.
 #[inline(always)]
 fn bounded(len: u32) -> u32 {
     // SAFETY: reads a local variable.

@@ -2,10 +2,12 @@
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{StreamExt, TryStreamExt};
 use ipnet::IpNet;
+use nix::libc::RT_TABLE_LOCAL;
 use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteType};
 use rtnetlink::{MulticastGroup, RouteMessageBuilder};
 use tokio::sync::Notify;
@@ -13,16 +15,13 @@ use tokio::task::JoinHandle;
 
 use super::netlink::{Netlink, NetlinkError, refused};
 
-/// `RT_TABLE_LOCAL` of `linux/rtnetlink.h`.
-const RT_TABLE_LOCAL: u8 = 255;
-
 /// Pause after a change before the next is looked for: a daemon that changes routes changes many at once.
 const SETTLE: Duration = Duration::from_millis(50);
 
 /// A listener that tells when routes of its network namespace change.
 #[derive(Debug)]
 pub struct RouteChanges {
-    changed: std::sync::Arc<Notify>,
+    changed: Arc<Notify>,
     task: JoinHandle<()>,
 }
 
@@ -44,7 +43,7 @@ impl RouteChanges {
         let groups = [MulticastGroup::Ipv4Route, MulticastGroup::Ipv6Route];
         let (connection, _, mut messages) =
             rtnetlink::new_multicast_connection(&groups).map_err(NetlinkError::Open)?;
-        let changed = std::sync::Arc::new(Notify::new());
+        let changed = Arc::new(Notify::new());
         let noticed = changed.clone();
         let task = tokio::spawn(async move {
             let mut connection = std::pin::pin!(connection);

@@ -123,10 +123,7 @@ impl Netlink {
     /// # Errors
     /// The kernel refuses to say.
     pub async fn has_xdp(&self, index: u32) -> Result<bool, NetlinkError> {
-        let mut links = std::pin::pin!(self.handle.link().get().match_index(index).execute());
-        let action = || format!("look up the interface with index {index}");
-        let message = links.try_next().await.map_err(|error| refused(action(), error))?;
-        let mut attributes = message.into_iter().flat_map(|message| message.attributes);
+        let mut attributes = self.link_attributes(index).await?.into_iter();
         Ok(attributes.any(|attribute| match attribute {
             LinkAttribute::Xdp(xdp) => xdp
                 .iter()
@@ -140,14 +137,19 @@ impl Netlink {
     /// # Errors
     /// The kernel refuses to say.
     pub async fn root_qdisc(&self, index: u32) -> Result<Option<String>, NetlinkError> {
-        let mut links = std::pin::pin!(self.handle.link().get().match_index(index).execute());
-        let action = || format!("look up the interface with index {index}");
-        let message = links.try_next().await.map_err(|error| refused(action(), error))?;
-        let mut attributes = message.into_iter().flat_map(|message| message.attributes);
+        let mut attributes = self.link_attributes(index).await?.into_iter();
         Ok(attributes.find_map(|attribute| match attribute {
             LinkAttribute::Qdisc(kind) => Some(kind),
             _ => None,
         }))
+    }
+
+    async fn link_attributes(&self, index: u32) -> Result<Vec<LinkAttribute>, NetlinkError> {
+        let mut links = std::pin::pin!(self.handle.link().get().match_index(index).execute());
+        let message = links.try_next().await;
+        let message =
+            message.map_err(|error| refused(format!("look up the interface with index {index}"), error))?;
+        Ok(message.map_or_else(Vec::new, |message| message.attributes))
     }
 
     async fn one_link(
