@@ -11,6 +11,7 @@
 
 pub mod cancellation;
 mod in_flight;
+pub mod lane_stream;
 pub mod lanes;
 pub mod outbox;
 pub mod sender;

@@ -85,6 +85,7 @@ pub use libp2p_identity::PeerId;
 
 pub use config::{FieldProblem, StreamRouterConfig, StreamRouterConfigBuilder, StreamRouterConfigError};
 pub use discovery::{Answer, DiscoveryError, PeerDiscovery};
+pub use egress::lane_stream::{LaneId, LaneStream};
 pub use router::{
     DispatchError, PeerStats, PoolError, RefusedPackets, RouterStats, ShutdownReport, StreamPool,
     StreamRouter,

@@ -7,6 +7,8 @@ mod admission;
 mod discovery;
 #[path = "p2p_network/interop.rs"]
 mod interop;
+#[path = "p2p_network/lanes.rs"]
+mod lanes;
 #[path = "p2p_network/outage.rs"]
 mod outage;
 #[path = "p2p_network/stock.rs"]

@@ -45,6 +45,8 @@ counters! {
         InboundFailures => ("inbound_failures", Event, "inbound connections that failed before they were ready");
         DialFailures => ("dial_failures", Event, "dials that failed");
         StreamsRefused => ("streams_refused", Event, "streams beyond what a peer may have");
+        LaneStreamsRefused => ("lane_streams_refused", Event, "streams whose place in their lane cannot be: a lane or number that there is not, or a number that is taken or passed");
+        LaneStreamsCut => ("lane_streams_cut", Event, "streams given up before their end, because the next one of their lane had waited for long enough");
         RecordsRefused => ("records_refused", Event, "records of the DHT that were neither believed nor kept: forged, expired, too large, or of a peer that is not configured");
     }
 }
@@ -70,6 +72,8 @@ impl NetworkCounter {
             Self::InboundFailures => counters.inbound_failures,
             Self::DialFailures => counters.dial_failures,
             Self::StreamsRefused => counters.streams_refused,
+            Self::LaneStreamsRefused => counters.lane_streams_refused,
+            Self::LaneStreamsCut => counters.lane_streams_cut,
             Self::RecordsRefused => counters.records_refused,
         }
     }
@@ -140,7 +144,7 @@ mod tests {
             .into_iter()
             .map(|counter| (counter.name(), counter.meaning()));
         let all: Vec<_> = kernel.chain(sockets).chain(user).chain(network).collect();
-        assert_eq!(all.len(), 42);
+        assert_eq!(all.len(), 44);
         for (name, meaning) in all {
             assert!(
                 document.contains(&format!("\n| `{name}` | {meaning} |\n")),

@@ -10,6 +10,7 @@ use tracing::{Instrument, debug_span};
 
 use super::counters::{PacketCounter, PacketCounters};
 use super::peers::NodePeer;
+use stream_router::egress::lane_stream::LaneStream;
 use stream_router::egress::sender::{self, SenderControl, StreamSource};
 use stream_router::p2p::{ConnectionId, DataStream, NetworkHandle, OpenError};
 use stream_router_engine::flow_cache::StreamIndex;
@@ -57,8 +58,9 @@ impl StreamSource for ConnectionStreams<'_> {
     type Stream = DataStream;
     type Error = SendError;
 
-    async fn open(&self) -> Result<DataStream, SendError> {
-        Ok(self.network.open_stream(self.connection).await?)
+    async fn open(&self, place: LaneStream) -> Result<DataStream, SendError> {
+        let opened = self.network.open_stream_in_lane(self.connection, place);
+        Ok(opened.await?)
     }
 
     async fn close(&self, mut stream: DataStream) -> Result<(), SendError> {

@@ -1,5 +1,6 @@
 //! Scales the streams to each peer of the node, with connections enough for them.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,11 +16,21 @@ use crate::control::ScaleRequest;
 use stream_router::egress::lanes::PeerLanes;
 use stream_router::egress::stream_scaler::{self, ScaledPeer};
 use stream_router::p2p::NetworkHandle;
+use stream_router_engine::backoff::Backoff;
 use stream_router_engine::flow_cache::FlowCache;
 use stream_router_engine::scaler::ScalerConfig;
 
 /// How long more streams wait for more connections; then they share those that stand.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How often connections are counted, to replace those that were lost.
+const COUNT_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How long a dial has to succeed before there is another: longer than nearly every handshake.
+const FIRST_RETRY: Duration = Duration::from_secs(5);
+
+/// The longest time between two dials, for a peer that takes no more connections.
+const LAST_RETRY: Duration = Duration::from_secs(60);
 
 /// Decides for every peer.
 pub(super) struct StreamScaler {
@@ -31,6 +42,7 @@ pub(super) struct StreamScaler {
     n_connections: u32,
     interval: Duration,
     scaler: stream_scaler::StreamScaler,
+    lost: LostConnections,
 }
 
 impl StreamScaler {
@@ -48,6 +60,7 @@ impl StreamScaler {
             n_connections,
             interval: config.scaling().interval,
             scaler: stream_scaler::StreamScaler::new(config.scaling().scaler, config.throughput_threshold()),
+            lost: LostConnections::default(),
         }
     }
 
@@ -59,6 +72,7 @@ impl StreamScaler {
     ) {
         let mut decided = Instant::now();
         let mut next_look = decided + self.flows.forgets_within();
+        let mut next_count = decided + COUNT_INTERVAL;
         loop {
             tokio::select! {
                 Some(request) = requests.recv() => self.handle_request(request).await,
@@ -71,6 +85,10 @@ impl StreamScaler {
                     let peers = connectable(&table, &self.network, self.n_connections);
                     self.scaler.decide(&peers, now - decided).await;
                     decided = now;
+                }
+                () = sleep_until(next_count) => {
+                    self.replace_lost().await;
+                    next_count = Instant::now() + COUNT_INTERVAL;
                 }
                 () = sleep_until(next_look) => {
                     let table = self.peers.load_full();
@@ -89,6 +107,22 @@ impl StreamScaler {
         self.scaler
             .set_config(config.scaling().scaler, threshold_fps, &peers)
             .await;
+    }
+
+    /// Dials for every peer that has fewer connections than its streams are to have.
+    async fn replace_lost(&mut self) {
+        let table = self.peers.load_full();
+        let peers = connectable(&table, &self.network, self.n_connections);
+        let now = Instant::now();
+        for (index, n_missing) in self.lost.due(peers.iter().map(ConnectablePeer::missing), now) {
+            let of_index = peers.iter().filter(|connectable| connectable.index() == index);
+            for connectable in of_index {
+                debug!(peer = %connectable.peer.id, n_missing, "replacing lost connections");
+                for _ in 0..n_missing {
+                    connectable.dial().await;
+                }
+            }
+        }
     }
 
     async fn handle_request(&self, request: ScaleRequest) {
@@ -127,6 +161,49 @@ struct ConnectablePeer<'a> {
     n_most: u32,
 }
 
+impl ConnectablePeer<'_> {
+    /// Returns the peer's index, and how many connections are missing beside the first, which others dial.
+    fn missing(&self) -> (u32, u32) {
+        let n_standing = *self.peer.n_connections.borrow();
+        let wanted = self.peer.lanes.n_active().min(self.n_most);
+        let n_missing = if n_standing == 0 {
+            0
+        } else {
+            wanted.saturating_sub(n_standing)
+        };
+        (self.peer.index.0, n_missing)
+    }
+
+    /// Dials another connection; false if there is no address to dial.
+    async fn dial(&self) -> bool {
+        self.network.dial_another(self.peer.id).await
+    }
+}
+
+/// The peers that lack connections, by index, and when they are dialled again.
+#[derive(Default)]
+struct LostConnections(HashMap<u32, (Instant, Backoff)>);
+
+impl LostConnections {
+    /// Takes how many connections each peer lacks now. Returns those that are due to be dialled: peers that lacked some
+    /// already when this was called before, as they may just be coming.
+    fn due(&mut self, missing: impl Iterator<Item = (u32, u32)>, now: Instant) -> Vec<(u32, u32)> {
+        let mut before = std::mem::take(&mut self.0);
+        let mut due = Vec::new();
+        for (index, n_missing) in missing.filter(|(_, n_missing)| *n_missing > 0) {
+            let known = before.remove(&index);
+            let (mut next, mut backoff) =
+                known.unwrap_or_else(|| (now + COUNT_INTERVAL, Backoff::new(FIRST_RETRY, LAST_RETRY)));
+            if next <= now {
+                due.push((index, n_missing));
+                next = now + backoff.handle_failure();
+            }
+            self.0.insert(index, (next, backoff));
+        }
+        due
+    }
+}
+
 fn connectable<'a>(
     table: &'a PeerTable,
     network: &'a NetworkHandle,
@@ -154,8 +231,11 @@ impl ScaledPeer for ConnectablePeer<'_> {
     }
 
     async fn prepare(&self, n: u32) {
-        let dial = || self.network.dial_another(self.peer.id);
-        if !connect(self.peer.n_connections.subscribe(), n.min(self.n_most), dial).await {
+        if !connect(self.peer.n_connections.subscribe(), n.min(self.n_most), || {
+            self.dial()
+        })
+        .await
+        {
             debug!(peer = %self.peer.id, n, "more streams share the connections that stand");
         }
     }
@@ -205,6 +285,36 @@ mod tests {
                 Err(format!("{n} is outside workers.min to workers.max, 2 to 5"))
             );
         }
+    }
+
+    #[test]
+    fn lost_connections_are_dialled_at_the_second_count_and_then_ever_more_rarely() {
+        let mut lost = LostConnections::default();
+        let start = Instant::now();
+        let dialled: Vec<_> = (0..200)
+            .filter(|seconds| {
+                let due = lost.due([(3, 2), (4, 0)].into_iter(), start + COUNT_INTERVAL * *seconds);
+                assert!(due.is_empty() || due == [(3, 2)], "{due:?}");
+                !due.is_empty()
+            })
+            .collect();
+
+        assert_eq!(dialled, [1, 6, 16, 36, 76, 136, 196]);
+    }
+
+    #[test]
+    fn a_peer_that_had_all_its_connections_again_is_dialled_soon_when_it_loses_another() {
+        let mut lost = LostConnections::default();
+        let start = Instant::now();
+        let mut due = |seconds, n_missing| {
+            let now = start + COUNT_INTERVAL * seconds;
+            lost.due([(3, n_missing)].into_iter(), now)
+        };
+        assert_eq!((due(0, 1), due(1, 1), due(2, 1)), (vec![], vec![(3, 1)], vec![]));
+
+        assert_eq!(due(3, 0), []);
+
+        assert_eq!((due(4, 2), due(5, 2)), (vec![], vec![(3, 2)]));
     }
 
     #[tokio::test(start_paused = true)]

@@ -13,7 +13,7 @@ use libp2p::swarm::SwarmEvent;
 use libp2p::{Multiaddr, SwarmBuilder, noise, ping, yamux};
 
 use crate::support::gate::Gate;
-use crate::support::stock_peer::{PROTOCOL, StockPeer};
+use crate::support::stock_peer::{LANE_PROTOCOL, PROTOCOL, StockPeer};
 use crate::support::{NODE, machine, runtime};
 use xtask::lab::probe::PingPlan;
 use xtask::lab::{Namespace, Pair, PairPlan, PeerConfig, ScratchDir, Status, link};
@@ -213,6 +213,89 @@ fn more_streams_than_a_peer_may_have_are_refused() {
 }
 
 #[test]
+fn a_stream_that_has_no_place_in_its_lane_is_reset_and_everything_else_goes_on() {
+    let _machine = machine::shared();
+    let scene = Scene::start();
+    let changed = |at: usize, byte: u8| {
+        let mut bytes = preamble(5, false);
+        bytes[at] = byte;
+        bytes
+    };
+    let bad = [
+        ("no number", preamble(0, false)),
+        ("a lane that there is not", changed(16, 32)),
+        ("an unknown flag", changed(18, 2)),
+        ("an unused byte", changed(23, 1)),
+        ("a number that is taken", preamble(9, true)),
+        ("a number that is passed", preamble(8, true)),
+    ];
+
+    scene.run(async |peer| {
+        let mut held = peer.open(LANE_PROTOCOL).await?;
+        peer.send(&mut held, &preamble(9, false)).await?;
+        let receiver = scene.receiver();
+        let honest = frame(VNET_NONE, &packet(HOSTILE_ADDRESS, b"in its lane"));
+        let mut buffer = [0; 64];
+        peer.send(&mut held, &honest).await?;
+        let len = receiver.recv(&mut buffer)?;
+        assert_eq!(&buffer[..len], b"in its lane");
+        for (n_before, (name, bytes)) in (0..).zip(bad) {
+            let mut stream = peer.open(LANE_PROTOCOL).await?;
+            peer.send(&mut stream, &bytes).await?;
+            peer.wait_ended(&mut stream).await?;
+            assert_eq!(scene.counter("lane_streams_refused"), n_before + 1, "{name}");
+        }
+        peer.send(&mut held, &honest).await?;
+        let len = receiver.recv(&mut buffer)?;
+        assert_eq!(&buffer[..len], b"in its lane");
+        scene.assert_others_go_on();
+        Ok(())
+    });
+}
+
+#[test]
+fn streams_of_a_lane_that_never_end_hold_up_that_lane_for_a_bounded_time() {
+    let _machine = machine::shared();
+    let scene = Scene::start();
+
+    scene.run(async |peer| {
+        let receiver = scene.receiver();
+        let mut streams = Vec::new();
+        // The first is read and never ends; each of the others waits for it and for those between.
+        for number in 1..=4 {
+            let mut stream = peer.open(LANE_PROTOCOL).await?;
+            let text = format!("of stream {number}");
+            let packet = packet(HOSTILE_ADDRESS, text.as_bytes());
+            peer.send(&mut stream, &preamble(number, false)).await?;
+            peer.send(&mut stream, &frame(VNET_NONE, &packet)).await?;
+            streams.push(stream);
+        }
+        let mut buffer = [0; 64];
+        let len = receiver.recv(&mut buffer)?;
+        assert_eq!(&buffer[..len], b"of stream 1");
+        let all_but_the_last = |status: &Status| status.counters["lane_streams_cut"] == 3;
+        peer.drive(async {
+            scene.wait_for("all but the last are cut", all_but_the_last);
+            Ok(())
+        })
+        .await?;
+
+        // Those between may have had a moment each, in their order.
+        let mut last = 1;
+        while last < 4 {
+            let len = receiver.recv(&mut buffer)?;
+            let text = std::str::from_utf8(&buffer[..len])?;
+            let number: u64 = text.strip_prefix("of stream ").expect(text).parse()?;
+            assert!(number > last, "{number} came after {last}");
+            last = number;
+        }
+        assert_eq!(scene.counter("lane_streams_refused"), 0);
+        Ok(())
+    });
+    scene.assert_others_go_on();
+}
+
+#[test]
 fn an_unknown_peer_is_refused() {
     let _machine = machine::shared();
     let scene = Scene::start();
@@ -386,6 +469,16 @@ impl Scene {
         assert_eq!(&buffer[..len], b"honest");
         Ok(())
     }
+}
+
+/// The preamble of a stream of the peer's third lane.
+fn preamble(number: u64, after_loss: bool) -> [u8; 24] {
+    let mut bytes = [0; 24];
+    bytes[..8].copy_from_slice(&0x5EED_u64.to_le_bytes());
+    bytes[8..16].copy_from_slice(&number.to_le_bytes());
+    bytes[16] = 2;
+    bytes[18] = after_loss.into();
+    bytes
 }
 
 fn frame(vnet: [u8; 12], packet: &[u8]) -> Vec<u8> {

@@ -2,6 +2,7 @@
 //!
 //! `STREAM_ROUTER_ORDER_SECS` sets how long each test sends; 60 is a thorough run.
 
+mod stall;
 mod tcp;
 
 use std::fs;

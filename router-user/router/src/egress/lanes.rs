@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use tokio::sync::Notify;
 
+use super::lane_stream::{LaneId, LaneStream, StreamNumbers, random_run};
 use super::outbox::{Outbox, Pressure, PressureSwitch};
 use stream_router_engine::flow_cache::StreamIndex;
 use stream_router_engine::queue::QueueLimits;
@@ -32,6 +33,7 @@ pub struct Lane {
     pub open: AtomicBool,
     /// Tells the sender to close the stream once nothing waits.
     pub close: Notify,
+    numbers: StreamNumbers,
 }
 
 impl Lane {
@@ -39,6 +41,16 @@ impl Lane {
     pub(super) fn mark_open(&self) -> OpenLane<'_> {
         self.open.store(true, Relaxed);
         OpenLane(&self.open)
+    }
+
+    /// Numbers the next stream of the lane, which counts as lost until [`Lane::handle_closed`].
+    pub fn next_stream(&self) -> LaneStream {
+        self.numbers.next()
+    }
+
+    /// Notes that the last stream was closed with all that was written to it.
+    pub fn handle_closed(&self) {
+        self.numbers.handle_closed();
     }
 }
 
@@ -56,7 +68,8 @@ impl PeerLanes {
     /// when any of them has too much waiting, and when none has any more.
     pub fn new(n_most: u32, n_active: u32, limits: QueueLimits, set_pressure: PressureSwitch) -> Self {
         let pressure = Arc::new(Pressure::new(set_pressure));
-        let lane = |_| Lane {
+        let run = random_run();
+        let lane = |index: u32| Lane {
             outbox: Outbox::new(pressure.clone(), limits),
             n_offered: AtomicU64::new(0),
             n_refused: AtomicU64::new(0),
@@ -64,6 +77,10 @@ impl PeerLanes {
             n_marked: AtomicU64::new(0),
             open: AtomicBool::new(false),
             close: Notify::new(),
+            numbers: StreamNumbers::new(LaneId {
+                run,
+                index: index as u16,
+            }),
         };
         Self {
             lanes: (0..n_most).map(lane).collect(),

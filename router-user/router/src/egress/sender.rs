@@ -9,6 +9,7 @@ use tracing::debug;
 
 use super::cancellation::CancellationToken;
 use super::in_flight::InFlightBatch;
+use super::lane_stream::LaneStream;
 use super::lanes::Lane;
 use stream_router_engine::backoff::Backoff;
 use stream_router_engine::causes::with_sources;
@@ -24,8 +25,8 @@ pub trait StreamSource {
     /// Why a stream could not be opened, written or closed.
     type Error: Error + From<io::Error> + Send;
 
-    /// Opens a stream.
-    fn open(&self) -> impl Future<Output = Result<Self::Stream, Self::Error>> + Send;
+    /// Opens a stream, which is `place` among those of its lane.
+    fn open(&self, place: LaneStream) -> impl Future<Output = Result<Self::Stream, Self::Error>> + Send;
 
     /// Closes a stream after everything was written to it.
     fn close(&self, stream: Self::Stream) -> impl Future<Output = Result<(), Self::Error>> + Send;
@@ -94,7 +95,7 @@ async fn write_until_closed<S: StreamSource>(
     finish: &CancellationToken,
     progress: &mut bool,
 ) -> Result<(), S::Error> {
-    let mut stream = source.open().await?;
+    let mut stream = source.open(lane.next_stream()).await?;
     let _open = lane.mark_open();
     let mut written = None;
     loop {
@@ -110,7 +111,9 @@ async fn write_until_closed<S: StreamSource>(
                 () = finish.cancelled() => {}
             }
             if lane.outbox.is_empty() {
-                return source.close(stream).await;
+                source.close(stream).await?;
+                lane.handle_closed();
+                return Ok(());
             }
             continue;
         };

@@ -2,9 +2,10 @@
 
 mod handler;
 mod handshakes;
+mod upgrade;
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     fmt,
     sync::{Arc, atomic::Ordering::Relaxed},
     task::{Context, Poll},
@@ -27,6 +28,7 @@ use super::{
     inbound::{InboundStreams, NextConnectionTask, Placement},
     limits::{MAX_CONNECTIONS_PER_PEER, MAX_STREAMS_PER_SIDE},
     state::{ConnectionEntry, NetworkState, StreamOpener},
+    stream_order::StreamOrder,
 };
 use handler::StreamHandler;
 use handshakes::Handshakes;
@@ -58,6 +60,8 @@ pub(super) struct StreamBehaviour {
     /// Where the network was started; the spans of its connections are inside it.
     span: Span,
     handshakes: Handshakes,
+    /// The order of each peer's streams.
+    orders: HashMap<PeerId, Arc<StreamOrder>>,
     dials: HashSet<ConnectionId>,
     redials: HashSet<ConnectionId>,
 }
@@ -78,6 +82,7 @@ impl StreamBehaviour {
             next_task,
             span: Span::current(),
             handshakes: Handshakes::default(),
+            orders: HashMap::new(),
             dials: HashSet::new(),
             redials: HashSet::new(),
         }
@@ -86,6 +91,9 @@ impl StreamBehaviour {
     /// Sets the peers whose connections are admitted from now on.
     pub(super) fn set_peers(&mut self, peers: HashSet<PeerId>) {
         self.peers = peers;
+        // One that is in use is kept: its peer may come back before the last of its streams has ended.
+        self.orders
+            .retain(|peer, order| self.peers.contains(peer) || Arc::strong_count(order) > 1);
     }
 
     /// Lets this dial begin. No other may: the DHT would dial every peer that its nodes name, at any address they give.
@@ -137,6 +145,8 @@ impl StreamBehaviour {
         self.next_task.set(runtime.clone(), span);
         let (requests, open_requests) = mpsc::channel(MAX_STREAMS_PER_SIDE);
         let inbound_slots = Arc::new(Semaphore::new(MAX_STREAMS_PER_SIDE));
+        let new_order = || Arc::new(StreamOrder::new(Arc::clone(&self.state)));
+        let order = Arc::clone(self.orders.entry(peer).or_insert_with(new_order));
         let entry = ConnectionEntry {
             peer,
             address: address.clone(),
@@ -158,6 +168,7 @@ impl StreamBehaviour {
             open_requests,
             inbound: Arc::clone(&self.inbound),
             inbound_slots,
+            order,
             state: Arc::clone(&self.state),
         })
     }

@@ -18,6 +18,10 @@ pub struct NetworkCounters {
     pub dial_failures: u64,
     /// Inbound streams beyond what one connection may have.
     pub streams_refused: u64,
+    /// Inbound streams whose place in their lane cannot be.
+    pub lane_streams_refused: u64,
+    /// Inbound streams that were given up because the next one of their lane had waited for long enough.
+    pub lane_streams_cut: u64,
     /// Records of the DHT that were neither believed nor kept.
     pub records_refused: u64,
 }
@@ -31,6 +35,8 @@ pub(super) struct LiveNetworkCounters {
     pub(super) inbound_failures: AtomicU64,
     pub(super) dial_failures: AtomicU64,
     pub(super) streams_refused: AtomicU64,
+    pub(super) lane_streams_refused: AtomicU64,
+    pub(super) lane_streams_cut: AtomicU64,
     pub(super) records_refused: AtomicU64,
 }
 
@@ -44,6 +50,8 @@ impl LiveNetworkCounters {
             inbound_failures: self.inbound_failures.load(Relaxed),
             dial_failures: self.dial_failures.load(Relaxed),
             streams_refused: self.streams_refused.load(Relaxed),
+            lane_streams_refused: self.lane_streams_refused.load(Relaxed),
+            lane_streams_cut: self.lane_streams_cut.load(Relaxed),
             records_refused: self.records_refused.load(Relaxed),
         }
     }

@@ -18,6 +18,7 @@ use super::{
     state::{NetworkState, OpenStreamRequest},
     stream::DataStream,
 };
+use crate::egress::lane_stream::LaneStream;
 
 /// A handle on a running network. Cheap to clone; when the last one is dropped the network shuts down.
 #[derive(Clone, Debug)]
@@ -42,7 +43,8 @@ impl NetworkHandle {
         self.state.local_peer
     }
 
-    /// Opens a stream of [`IP_PROTOCOL`](super::IP_PROTOCOL) on a connection.
+    /// Opens a stream of [`IP_PROTOCOL`](super::IP_PROTOCOL) on a connection. The peer reads it as it comes, whatever
+    /// other streams there are.
     ///
     /// Returns when the peer has agreed to the protocol. The peer may still reset the stream afterwards when it has too
     /// many. The stream is best used on the runtime of its connection.
@@ -52,13 +54,37 @@ impl NetworkHandle {
     /// Returns an error if the connection is gone or full, or the peer refuses or does not answer within
     /// 5 s.
     pub async fn open_stream(&self, connection: ConnectionId) -> Result<DataStream, OpenError> {
+        self.open(connection, None).await
+    }
+
+    /// Opens a stream of [`LANE_PROTOCOL`](super::LANE_PROTOCOL) on a connection, which is `place` among those of its
+    /// lane. The peer reads it after those with a lower number, on whatever connection they are.
+    ///
+    /// With a peer that knows only [`IP_PROTOCOL`](super::IP_PROTOCOL) it is a stream of that protocol. Otherwise it is as
+    /// with [`NetworkHandle::open_stream`].
+    ///
+    /// # Errors
+    /// As those of [`NetworkHandle::open_stream`].
+    pub async fn open_stream_in_lane(
+        &self,
+        connection: ConnectionId,
+        place: LaneStream,
+    ) -> Result<DataStream, OpenError> {
+        self.open(connection, Some(place)).await
+    }
+
+    async fn open(
+        &self,
+        connection: ConnectionId,
+        place: Option<LaneStream>,
+    ) -> Result<DataStream, OpenError> {
         let opener = self.state.opener(connection).ok_or(OpenError::NotConnected)?;
         let slot = opener
             .slots
             .try_acquire_owned()
             .map_err(|_all_taken| OpenError::TooManyStreams)?;
         let (reply, answer) = oneshot::channel();
-        let request = OpenStreamRequest { slot, reply };
+        let request = OpenStreamRequest { place, slot, reply };
         opener.requests.try_send(request).map_err(|error| match error {
             mpsc::error::TrySendError::Closed(_) => OpenError::NotConnected,
             mpsc::error::TrySendError::Full(_) => OpenError::TooManyStreams,

@@ -23,6 +23,7 @@ use super::{
     stream::DataStream,
     transport::SegmentBook,
 };
+use crate::egress::lane_stream::LaneStream;
 
 /// The shared state of the network.
 #[derive(Debug)]
@@ -47,6 +48,8 @@ struct Tables {
 struct PeerEntry {
     peer: PeerId,
     last_dial_error: Option<String>,
+    /// Where this node last reached it over TCP.
+    reached_over_tcp: Option<Multiaddr>,
     found: Vec<FoundAddress>,
 }
 
@@ -55,6 +58,7 @@ impl PeerEntry {
         Self {
             peer,
             last_dial_error: None,
+            reached_over_tcp: None,
             found: Vec::new(),
         }
     }
@@ -85,6 +89,8 @@ pub(super) struct StreamOpener {
 /// A request to open a stream. Dropping it unanswered says that the connection is gone.
 #[derive(Debug)]
 pub(super) struct OpenStreamRequest {
+    /// Which of its lane's streams it is, if it is one of a lane.
+    pub(super) place: Option<LaneStream>,
     pub(super) slot: tokio::sync::OwnedSemaphorePermit,
     pub(super) reply: oneshot::Sender<Result<DataStream, OpenError>>,
 }
@@ -103,7 +109,13 @@ impl NetworkState {
     }
 
     pub(super) fn insert_connection(&self, connection: ConnectionId, entry: ConnectionEntry) {
-        self.tables().connections.insert(connection, entry);
+        let mut tables = self.tables();
+        if entry.was_dialled_over_tcp()
+            && let Some(peer) = tables.peer_mut(entry.peer)
+        {
+            peer.reached_over_tcp = Some(entry.address.clone());
+        }
+        tables.connections.insert(connection, entry);
     }
 
     pub(super) fn remove_connection(&self, connection: ConnectionId) {
@@ -167,13 +179,18 @@ impl NetworkState {
             .collect()
     }
 
-    /// Returns the remote address of the oldest TCP connection that this node dialled to a peer.
+    /// Returns the remote address of the oldest TCP connection that this node dialled to a peer. If all of those are
+    /// gone, and one that the peer dialled over TCP is not, it is the address of the last one.
     pub(super) fn dialled_over_tcp(&self, peer: PeerId) -> Option<Multiaddr> {
         let tables = self.tables();
-        let dialled = tables.of_peer(peer).map(|(_, entry)| entry).filter(|entry| {
-            (entry.direction, entry.transport) == (ConnectionDirection::Outbound, TransportKind::Tcp)
-        });
-        Some(dialled.min_by_key(|entry| entry.since)?.address.clone())
+        let connections = || tables.of_peer(peer).map(|(_, entry)| entry);
+        let dialled = connections().filter(|entry| entry.was_dialled_over_tcp());
+        if let Some(oldest) = dialled.min_by_key(|entry| entry.since) {
+            return Some(oldest.address.clone());
+        }
+        let over_tcp = connections().any(|entry| entry.transport == TransportKind::Tcp);
+        let known = tables.peers.iter().find(|entry| entry.peer == peer)?;
+        known.reached_over_tcp.clone().filter(|_| over_tcp)
     }
 
     /// Returns how many connections a peer has, and how many of them this node dialled.
@@ -224,6 +241,10 @@ impl Tables {
 }
 
 impl ConnectionEntry {
+    fn was_dialled_over_tcp(&self) -> bool {
+        (self.direction, self.transport) == (ConnectionDirection::Outbound, TransportKind::Tcp)
+    }
+
     fn snapshot(&self, connection: ConnectionId) -> ConnectionSnapshot {
         let in_use = |slots: &Semaphore| MAX_STREAMS_PER_SIDE.saturating_sub(slots.available_permits());
         ConnectionSnapshot {
@@ -294,6 +315,20 @@ mod tests {
 
         assert_eq!(state.n_connections(peer), (2, 1));
         assert_eq!(state.dialled_over_tcp(peer), Some(address(2)));
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_was_reached_over_tcp_is_dialled_there_while_it_is_connected_over_tcp() {
+        let peer = PeerId::random();
+        let state = NetworkState::new(PeerId::random(), [peer]);
+        let dialled = connected(&state, 1, peer, ConnectionDirection::Outbound, 1);
+        let accepted = connected(&state, 2, peer, ConnectionDirection::Inbound, 2);
+
+        state.remove_connection(dialled);
+        assert_eq!(state.dialled_over_tcp(peer), Some(address(1)));
+
+        state.remove_connection(accepted);
+        assert_eq!(state.dialled_over_tcp(peer), None);
     }
 
     #[test]

@@ -1,31 +1,71 @@
-//! A stream to a peer, which counts against the limit of its connection for as long as it lives.
+//! A stream to a peer, which counts against the limit of its connection for as long as it lives, and is read when it is
+//! its turn among the streams of its lane.
 
 use std::{
     io::{self, IoSlice, IoSliceMut},
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 use futures::{AsyncRead, AsyncWrite};
 use libp2p::{Stream, StreamProtocol};
 use tokio::sync::OwnedSemaphorePermit;
 
-/// Name and version of the protocol that carries IP packets in frames.
+use super::stream_order::StreamPlace;
+
+/// Name and version of the protocol that carries IP packets in frames, on streams that have no order among each other.
 pub const IP_PROTOCOL: StreamProtocol = StreamProtocol::new("/stream-router/ip/1");
 
-/// A stream of [`IP_PROTOCOL`] on one connection.
+/// Name and version of the protocol that carries IP packets in frames, on streams that say which of a lane's streams
+/// they are, so that those of a lane are read one after the other.
+pub const LANE_PROTOCOL: StreamProtocol = StreamProtocol::new("/stream-router/ip/2");
+
+/// A stream of [`IP_PROTOCOL`] or [`LANE_PROTOCOL`] on one connection.
 ///
 /// Reading ends with 0 both when the peer closed its side and when it reset the stream, as yamux tells no difference.
 /// Dropping the stream unclosed resets it. Reader and writer belong on the runtime of the connection.
+///
+/// Of the streams of a peer's lane one is read at a time: reading another waits until every earlier one was read to its
+/// end, failed, or was dropped. So a reader deals with what it has read before it reads on, or drops the stream. A stream
+/// whose successor has waited for long enough fails with [`io::ErrorKind::ConnectionAborted`].
 #[derive(Debug)]
 pub struct DataStream {
+    // Dropped first: nothing is read of a stream that has lost its place.
     stream: Stream,
+    place: Option<StreamPlace>,
     _slot: OwnedSemaphorePermit,
 }
 
 impl DataStream {
     pub(super) fn new(stream: Stream, slot: OwnedSemaphorePermit) -> Self {
-        Self { stream, _slot: slot }
+        Self {
+            stream,
+            place: None,
+            _slot: slot,
+        }
+    }
+
+    /// Makes a stream that is read when it is its turn.
+    pub(super) fn in_place(stream: Stream, slot: OwnedSemaphorePermit, place: StreamPlace) -> Self {
+        Self {
+            place: Some(place),
+            ..Self::new(stream, slot)
+        }
+    }
+
+    /// Reads with `read` when it is the stream's turn.
+    fn poll_in_turn(
+        &mut self,
+        cx: &mut Context<'_>,
+        read: impl FnOnce(Pin<&mut Stream>, &mut Context<'_>) -> Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        let stream = Pin::new(&mut self.stream);
+        let Some(place) = &mut self.place else {
+            return read(stream, cx);
+        };
+        ready!(place.poll_turn(cx))?;
+        let outcome = read(stream, cx);
+        place.handle_read(outcome, cx)
     }
 }
 
@@ -35,7 +75,11 @@ impl AsyncRead for DataStream {
         cx: &mut Context<'_>,
         buffer: &mut [u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_read(cx, buffer)
+        // An empty buffer says nothing of the stream.
+        if buffer.is_empty() {
+            return Poll::Ready(Ok(0));
+        }
+        self.poll_in_turn(cx, |stream, cx| stream.poll_read(cx, buffer))
     }
 
     fn poll_read_vectored(
@@ -43,7 +87,10 @@ impl AsyncRead for DataStream {
         cx: &mut Context<'_>,
         buffers: &mut [IoSliceMut<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_read_vectored(cx, buffers)
+        if buffers.iter().all(|buffer| buffer.is_empty()) {
+            return Poll::Ready(Ok(0));
+        }
+        self.poll_in_turn(cx, |stream, cx| stream.poll_read_vectored(cx, buffers))
     }
 }
 

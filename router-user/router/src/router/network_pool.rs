@@ -5,7 +5,8 @@ use libp2p_identity::PeerId;
 
 use super::pool::{PoolError, StreamPool};
 use crate::config::MAX_STREAMS_PER_PEER;
-use crate::p2p::{DataStream, MAX_STREAMS_PER_SIDE, NetworkHandle, OpenError};
+use crate::egress::lane_stream::LaneStream;
+use crate::p2p::{ConnectionId, DataStream, MAX_STREAMS_PER_SIDE, NetworkHandle, OpenError};
 
 // So that on the one connection all of them fit while as many others still close.
 const _: () = assert!(2 * MAX_STREAMS_PER_PEER as usize <= MAX_STREAMS_PER_SIDE);
@@ -16,13 +17,15 @@ impl StreamPool for NetworkHandle {
 
     fn open(&self, peer: PeerId) -> BoxFuture<'_, Result<DataStream, PoolError>> {
         Box::pin(async move {
-            let peers = self.snapshot().peers;
-            let oldest = peers
-                .iter()
-                .find(|known| known.peer == peer)
-                .and_then(|known| known.connections.first())
-                .ok_or_else(|| PoolError::new(OpenError::NotConnected))?;
-            self.open_stream(oldest.connection).await.map_err(PoolError::new)
+            let opened = self.open_stream(oldest_connection(self, peer)?).await;
+            opened.map_err(PoolError::new)
+        })
+    }
+
+    fn open_in_lane(&self, peer: PeerId, place: LaneStream) -> BoxFuture<'_, Result<DataStream, PoolError>> {
+        Box::pin(async move {
+            let opened = self.open_stream_in_lane(oldest_connection(self, peer)?, place);
+            opened.await.map_err(PoolError::new)
         })
     }
 
@@ -37,4 +40,12 @@ impl StreamPool for NetworkHandle {
             })
             .collect()
     }
+}
+
+fn oldest_connection(network: &NetworkHandle, peer: PeerId) -> Result<ConnectionId, PoolError> {
+    let peers = network.snapshot().peers;
+    let known = peers.iter().find(|known| known.peer == peer);
+    let oldest = known.and_then(|known| known.connections.first());
+    let oldest = oldest.ok_or_else(|| PoolError::new(OpenError::NotConnected))?;
+    Ok(oldest.connection)
 }

@@ -10,6 +10,7 @@ use tracing::{Instrument, debug_span};
 use super::pool::{PoolError, StreamPool};
 use super::stats::PeerStats;
 use crate::egress::cancellation::CancellationToken;
+use crate::egress::lane_stream::LaneStream;
 use crate::egress::lanes::PeerLanes;
 use crate::egress::sender::{self, SenderControl, StreamSource};
 use crate::egress::stream_scaler::ScaledPeer;
@@ -127,8 +128,8 @@ impl<P: StreamPool> StreamSource for PooledStreams<'_, P> {
     type Stream = P::Stream;
     type Error = PoolError;
 
-    async fn open(&self) -> Result<P::Stream, PoolError> {
-        self.pool.open(self.peer.id).await
+    async fn open(&self, place: LaneStream) -> Result<P::Stream, PoolError> {
+        self.pool.open_in_lane(self.peer.id, place).await
     }
 
     async fn close(&self, stream: P::Stream) -> Result<(), PoolError> {

@@ -7,6 +7,8 @@ use futures::future::BoxFuture;
 use futures::{AsyncWrite, AsyncWriteExt};
 use libp2p_identity::PeerId;
 
+use crate::egress::lane_stream::LaneStream;
+
 /// Opens, closes and lists streams to peers.
 ///
 /// A stream is reliable and in order, and carries what the router writes to that one peer: frames, as
@@ -21,6 +23,24 @@ pub trait StreamPool: Send + Sync + 'static {
     /// # Errors
     /// There is none to be had now.
     fn open(&self, peer: PeerId) -> BoxFuture<'_, Result<Self::Stream, PoolError>>;
+
+    /// Opens another stream to `peer`, which is `place` among those of its lane.
+    ///
+    /// The router calls this one. All packets of a flow go through one lane, so a pool that tells the other side the
+    /// `place` lets it read a lane's streams one after the other, and keep the order of a flow when a stream is lost that
+    /// was not read to its end. Without that, as [`StreamPool::open`] alone does it, a receiver has to read a stream to
+    /// its end, or leave it, before it reads one that was opened later.
+    ///
+    /// # Errors
+    /// There is none to be had now.
+    fn open_in_lane(
+        &self,
+        peer: PeerId,
+        place: LaneStream,
+    ) -> BoxFuture<'_, Result<Self::Stream, PoolError>> {
+        let _ = place;
+        self.open(peer)
+    }
 
     /// Closes a stream to `peer` of which nothing more is needed; all that was written is to arrive.
     ///

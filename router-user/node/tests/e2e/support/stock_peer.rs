@@ -14,8 +14,10 @@ use libp2p::core::upgrade::Version;
 use libp2p::identity::Keypair;
 use libp2p::{Multiaddr, noise, tcp, yamux};
 
-/// The protocol of packet streams.
+/// The protocol of packet streams without an order.
 pub(crate) const PROTOCOL: &str = "/stream-router/ip/1";
+/// The protocol of packet streams of a lane.
+pub(crate) const LANE_PROTOCOL: &str = "/stream-router/ip/2";
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A connection to a node. It moves only while one of its methods runs.

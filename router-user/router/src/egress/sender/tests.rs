@@ -67,7 +67,7 @@ impl StreamSource for FakeSource {
     type Stream = FakeStream;
     type Error = io::Error;
 
-    async fn open(&self) -> io::Result<FakeStream> {
+    async fn open(&self, _: LaneStream) -> io::Result<FakeStream> {
         self.shared.opened.lock().unwrap().push(self.start.elapsed());
         match self.shared.refuses_to_open.load(Relaxed) {
             true => Err(io::ErrorKind::ConnectionRefused.into()),

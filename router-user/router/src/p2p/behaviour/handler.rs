@@ -8,8 +8,7 @@ use std::{
 };
 
 use libp2p::{
-    PeerId, Stream, StreamProtocol,
-    core::upgrade::ReadyUpgrade,
+    PeerId,
     swarm::{
         ConnectionHandler, ConnectionHandlerEvent, ConnectionId, StreamUpgradeError, SubstreamProtocol,
         handler::{ConnectionEvent, DialUpgradeError, FullyNegotiatedInbound, FullyNegotiatedOutbound},
@@ -17,15 +16,16 @@ use libp2p::{
 };
 use tokio::sync::{Semaphore, mpsc};
 
+use super::upgrade::{AcceptUpgrade, Accepted, OpenUpgrade};
 use crate::p2p::{
     error::OpenError,
     inbound::InboundStreams,
     limits::OPEN_TIMEOUT,
+    preamble,
     state::{NetworkState, OpenStreamRequest},
-    stream::{DataStream, IP_PROTOCOL},
+    stream::DataStream,
+    stream_order::StreamOrder,
 };
-
-type Upgrade = ReadyUpgrade<StreamProtocol>;
 
 /// Opens and accepts the streams of one connection.
 pub(in crate::p2p) struct StreamHandler {
@@ -34,33 +34,46 @@ pub(in crate::p2p) struct StreamHandler {
     pub(super) open_requests: mpsc::Receiver<OpenStreamRequest>,
     pub(super) inbound: Arc<dyn InboundStreams>,
     pub(super) inbound_slots: Arc<Semaphore>,
+    pub(super) order: Arc<StreamOrder>,
     pub(super) state: Arc<NetworkState>,
 }
 
 impl StreamHandler {
-    fn accept(&self, stream: Stream) {
-        match Arc::clone(&self.inbound_slots).try_acquire_owned() {
-            Ok(slot) => self
-                .inbound
-                .accept(self.peer, self.connection, DataStream::new(stream, slot)),
-            Err(_all_taken) => {
-                self.state.counters.streams_refused.fetch_add(1, Relaxed);
-                tracing::debug!(peer = %self.peer, connection = %self.connection, "reset a stream, the peer has too many");
-            }
-        }
+    fn accept(&self, accepted: Accepted) {
+        let Accepted { stream, preamble } = accepted;
+        let Ok(slot) = Arc::clone(&self.inbound_slots).try_acquire_owned() else {
+            self.state.counters.streams_refused.fetch_add(1, Relaxed);
+            tracing::debug!(peer = %self.peer, connection = %self.connection, "reset a stream, the peer has too many");
+            return;
+        };
+        let stream = match preamble.map(|bytes| preamble::decode(&bytes)) {
+            None => DataStream::new(stream, slot),
+            Some(place) => match place.and_then(|place| self.order.place(place).ok()) {
+                Some(place) => DataStream::in_place(stream, slot, place),
+                None => {
+                    self.state.counters.lane_streams_refused.fetch_add(1, Relaxed);
+                    tracing::debug!(
+                        peer = %self.peer, connection = %self.connection, ?place,
+                        "reset a stream, which has no such place in a lane"
+                    );
+                    return;
+                }
+            },
+        };
+        self.inbound.accept(self.peer, self.connection, stream);
     }
 }
 
 impl ConnectionHandler for StreamHandler {
     type FromBehaviour = Infallible;
     type ToBehaviour = Infallible;
-    type InboundProtocol = Upgrade;
-    type OutboundProtocol = Upgrade;
+    type InboundProtocol = AcceptUpgrade;
+    type OutboundProtocol = OpenUpgrade;
     type InboundOpenInfo = ();
     type OutboundOpenInfo = OpenStreamRequest;
 
-    fn listen_protocol(&self) -> SubstreamProtocol<Upgrade> {
-        SubstreamProtocol::new(ReadyUpgrade::new(IP_PROTOCOL), ()).with_timeout(OPEN_TIMEOUT)
+    fn listen_protocol(&self) -> SubstreamProtocol<AcceptUpgrade> {
+        SubstreamProtocol::new(AcceptUpgrade, ()).with_timeout(OPEN_TIMEOUT)
     }
 
     fn connection_keep_alive(&self) -> bool {
@@ -70,13 +83,13 @@ impl ConnectionHandler for StreamHandler {
     fn poll(
         &mut self,
         cx: &mut Context<'_>,
-    ) -> Poll<ConnectionHandlerEvent<Upgrade, OpenStreamRequest, Infallible>> {
+    ) -> Poll<ConnectionHandlerEvent<OpenUpgrade, OpenStreamRequest, Infallible>> {
         while let Poll::Ready(Some(request)) = self.open_requests.poll_recv(cx) {
             if request.reply.is_closed() {
                 continue;
             }
-            let protocol =
-                SubstreamProtocol::new(ReadyUpgrade::new(IP_PROTOCOL), request).with_timeout(OPEN_TIMEOUT);
+            let upgrade = OpenUpgrade(request.place);
+            let protocol = SubstreamProtocol::new(upgrade, request).with_timeout(OPEN_TIMEOUT);
             return Poll::Ready(ConnectionHandlerEvent::OutboundSubstreamRequest { protocol });
         }
         Poll::Pending
@@ -86,13 +99,16 @@ impl ConnectionHandler for StreamHandler {
         match event {}
     }
 
-    fn on_connection_event(&mut self, event: ConnectionEvent<'_, Upgrade, Upgrade, (), OpenStreamRequest>) {
+    fn on_connection_event(
+        &mut self,
+        event: ConnectionEvent<'_, AcceptUpgrade, OpenUpgrade, (), OpenStreamRequest>,
+    ) {
         match event {
             ConnectionEvent::FullyNegotiatedInbound(FullyNegotiatedInbound { protocol, .. }) => {
                 self.accept(protocol);
             }
             ConnectionEvent::FullyNegotiatedOutbound(FullyNegotiatedOutbound { protocol, info }) => {
-                let OpenStreamRequest { slot, reply } = info;
+                let OpenStreamRequest { slot, reply, .. } = info;
                 // The caller may have given up; then the stream is dropped, which resets it.
                 drop(reply.send(Ok(DataStream::new(protocol, slot))));
             }
@@ -103,8 +119,7 @@ impl ConnectionHandler for StreamHandler {
                     StreamUpgradeError::Io(error) if error.kind() == io::ErrorKind::TimedOut => {
                         OpenError::TimedOut
                     }
-                    StreamUpgradeError::Io(error) => OpenError::Io(error),
-                    StreamUpgradeError::Apply(never) => match never {},
+                    StreamUpgradeError::Io(error) | StreamUpgradeError::Apply(error) => OpenError::Io(error),
                 };
                 drop(info.reply.send(Err(error)));
             }
