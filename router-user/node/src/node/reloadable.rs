@@ -7,6 +7,8 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Instant;
 
 use ipnet::IpNet;
 use thiserror::Error;
@@ -85,6 +87,13 @@ impl Reloadable {
         if let Err(refused) = self.prefixes.set_peers(&table) {
             remove_routes(device, &added).await;
             return Err(refused.into());
+        }
+        let now = Instant::now();
+        for id in changes.peers_added.iter().chain(&changes.peers_changed) {
+            if let Some(peer) = table.by_id(id).filter(|peer| !peer.connected.load(Relaxed)) {
+                // It is dialled anew: one that comes back may have been away for long.
+                peer.absence.begin(now);
+            }
         }
         self.peers.store(Arc::new(table));
         self.network.set_peers(network_peers).await?;

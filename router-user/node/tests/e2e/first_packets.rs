@@ -10,8 +10,8 @@ use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
 
 use crate::support::{NODE, machine};
-use xtask::lab::process::until;
-use xtask::lab::{Pair, PairPlan, ScratchDir, Side};
+use xtask::lab::process::{text, until};
+use xtask::lab::{NodeConfig, Pair, PairPlan, ScratchDir, Side};
 
 const LIMIT: Duration = Duration::from_secs(30);
 const PORT: u16 = 7500;
@@ -141,6 +141,50 @@ fn a_sender_is_told_when_the_peer_does_not_come_in_time() {
     for name in ["tx_held", "tx_peer_down", "icmp_unreachable_sent"] {
         assert!(counter(&pair.a, name).unwrap() >= 1, "{name}");
     }
+}
+
+#[test]
+fn a_peer_that_comes_back_by_a_reload_is_waited_for_again() {
+    let _machine = machine::shared();
+    let mut pair = prepared("100ms").unwrap();
+    pair.a.node.start().unwrap();
+    let socket = pair
+        .a
+        .host
+        .enter(|| Ok(UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?))
+        .unwrap();
+    let to = SocketAddr::new(pair.b.v4, PORT);
+    // Until the time is over, each of them waits.
+    until("nothing waits any more", LIMIT, || {
+        let before = counter(&pair.a, "tx_held")?;
+        // An ICMP error to an earlier one is no fault of this.
+        let _told = socket.send_to(b"anybody there", to);
+        let status = pair.a.node.status()?;
+        Ok((status.counter("tx_peer_down")? > 0 && status.counter("tx_held")? == before).then_some(()))
+    })
+    .unwrap();
+    let reload = |config: &NodeConfig| {
+        pair.a.node.configure(config)?;
+        let mut reload = pair.a.host.command(NODE);
+        text(
+            reload.args(["reload", "--socket"]).arg(pair.a.node.socket()),
+            LIMIT,
+        )
+    };
+    let without = NodeConfig {
+        peers: Vec::new(),
+        ..pair.a.config.clone()
+    };
+    reload(&without).unwrap();
+    let before = counter(&pair.a, "tx_held").unwrap();
+
+    until("a packet waits for the peer that is back", LIMIT, || {
+        reload(&without)?;
+        reload(&pair.a.config)?;
+        let _told = socket.send_to(b"anybody there", to);
+        Ok((counter(&pair.a, "tx_held")? > before).then_some(()))
+    })
+    .unwrap();
 }
 
 #[test]
