@@ -3,13 +3,11 @@
 mod compare;
 mod cpu;
 mod datagrams;
-mod delay_line;
 mod figure;
 mod flood;
 mod installs;
 mod isolation;
 mod measure;
-mod mmsg;
 mod peers;
 mod report;
 mod stats;

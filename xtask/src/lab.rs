@@ -10,8 +10,10 @@
 
 mod clean_root;
 mod cleanup;
+pub mod delay_line;
 mod enter;
 mod identity;
+pub mod mmsg;
 mod namespace;
 mod node;
 mod pair;

@@ -11,8 +11,8 @@ use anyhow::{Context, Result, ensure};
 use nix::sys::socket::setsockopt;
 use nix::sys::socket::sockopt::RcvBufForce;
 
-use super::mmsg::{self, BATCH};
 use xtask::lab::Namespace;
+use xtask::lab::mmsg::{self, BATCH};
 
 /// Rate at which the search for the best rate begins, far below what any VPN carries.
 const FIRST_RATE_PPS: f64 = 20_000.0;

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use super::delay_line::DelayLine;
 use super::figure::LinkKind;
+use xtask::lab::delay_line::DelayLine;
 use xtask::lab::process::text;
 use xtask::lab::{Namespace, link};
 
@@ -17,6 +17,8 @@ pub(super) const OUTER: [IpAddr; 2] = [
 ];
 
 const DEVICE: &str = "u0";
+/// Time that a frame takes one way where the link is [far](LinkKind::Far).
+const DELAY: Duration = Duration::from_millis(10);
 const LIMIT: Duration = Duration::from_secs(10);
 
 /// Two hosts and the link between them.
@@ -75,7 +77,7 @@ fn lay_delayed(a: &Namespace, b: &Namespace) -> Result<(DelayLine, Namespace)> {
         // Between two veths a checksum is left to the device, and the delay line would carry a wrong one.
         switch_off(host, &["tx"])?;
     }
-    Ok((DelayLine::start(&middle, devices)?, middle))
+    Ok((DelayLine::start(&middle, devices, DELAY)?, middle))
 }
 
 fn switch_off(host: &Namespace, features: &[&str]) -> Result<()> {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use crate::support::delay_line::DelayLine;
+use crate::support::delay_line::LaidDelayLine;
 use crate::support::detour::Detour;
 use crate::support::{NODE, machine, noise};
 use xtask::lab::probe::{PingPlan, answers};
@@ -165,7 +165,7 @@ fn over_round_trips_of_more_than_two_seconds_nodes_connect_and_stay_connected() 
         };
         let directory = ScratchDir::unique("paths").unwrap();
         let mut pair = Pair::prepare(Path::new(NODE), &plan, directory).unwrap();
-        let _line = DelayLine::lay(&pair, Duration::from_millis(1250)).unwrap();
+        let _line = LaidDelayLine::lay(&pair, Duration::from_millis(1250)).unwrap();
         pair.a.node.start().unwrap();
         pair.b.node.start().unwrap();
         let (a, b) = (&pair.a, &pair.b);

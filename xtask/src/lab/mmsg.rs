@@ -11,13 +11,13 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use nix::libc;
 
 /// The most packets of one call.
-pub(super) const BATCH: usize = 64;
+pub const BATCH: usize = 64;
 
 /// Sends packets, at most [`BATCH`]; returns how many went out, which is not 0.
 ///
 /// # Errors
 /// When the first of them cannot be sent.
-pub(super) fn send(socket: BorrowedFd<'_>, packets: &[IoSlice<'_>]) -> io::Result<usize> {
+pub fn send(socket: BorrowedFd<'_>, packets: &[IoSlice<'_>]) -> io::Result<usize> {
     let mut headers = empty_headers();
     for (header, packet) in headers.iter_mut().zip(packets) {
         // The kernel reads what it sends, so the pointer may come from a shared reference.
@@ -34,7 +34,7 @@ pub(super) fn send(socket: BorrowedFd<'_>, packets: &[IoSlice<'_>]) -> io::Resul
 ///
 /// # Errors
 /// When there is no packet, or none within the socket's timeout.
-pub(super) fn receive(
+pub fn receive(
     socket: BorrowedFd<'_>,
     buffers: &mut [IoSliceMut<'_>],
     wait: bool,

@@ -14,12 +14,10 @@ use nix::sys::socket::sockopt::{RcvBufForce, SndBufForce};
 use nix::sys::socket::{AddressFamily, LinkAddr, SockFlag, SockProtocol, SockType, bind, setsockopt, socket};
 
 use super::mmsg::{self, BATCH};
-use xtask::lab::Namespace;
+use super::namespace::Namespace;
 
 /// Interval at which frames are taken and given.
 const TICK: Duration = Duration::from_micros(200);
-/// Time that a frame waits one way: on average it is seen half a tick late and given half a tick late.
-const DELAY: Duration = Duration::from_micros(10_000 - TICK.as_micros() as u64);
 /// Room for an Ethernet frame of the usual MTU with a VLAN tag.
 const FRAME_BYTES: usize = 1522;
 /// Most frames that wait in one direction: more than 10 Gbit/s of full frames need.
@@ -29,19 +27,24 @@ const SOCKET_BYTES: usize = 32 << 20;
 
 /// A running delay line; it ends on drop.
 #[derive(Debug)]
-pub(super) struct DelayLine {
+pub struct DelayLine {
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl DelayLine {
-    /// Carries frames between two devices of a host.
-    pub(super) fn start(host: &Namespace, devices: [&str; 2]) -> Result<Self> {
+    /// Carries frames between two devices of a host, each of which takes `delay`.
+    ///
+    /// # Errors
+    /// When a device is missing, or the system gives no packet socket or thread.
+    pub fn start(host: &Namespace, devices: [&str; 2], delay: Duration) -> Result<Self> {
         let [left, right] = host.enter(|| Ok([open(devices[0])?, open(devices[1])?]))?;
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
-        let thread = thread::Builder::new().name("bench-delay".into()).spawn(move || {
-            let (mut there, mut back) = (DelayedDirection::default(), DelayedDirection::default());
+        let thread = thread::Builder::new().name("delay-line".into()).spawn(move || {
+            // On average a frame is seen half a tick late and given half a tick late.
+            let delay = delay.saturating_sub(TICK);
+            let [mut there, mut back] = [DelayedDirection::new(delay), DelayedDirection::new(delay)];
             while !stopped.load(Relaxed) {
                 there.carry(&left, &right);
                 back.carry(&right, &left);
@@ -65,8 +68,8 @@ impl Drop for DelayLine {
 }
 
 /// One direction of the delay line.
-#[derive(Default)]
 struct DelayedDirection {
+    delay: Duration,
     waiting: VecDeque<DelayedFrame>,
     free: Vec<Vec<u8>>,
 }
@@ -78,6 +81,14 @@ struct DelayedFrame {
 }
 
 impl DelayedDirection {
+    fn new(delay: Duration) -> Self {
+        Self {
+            delay,
+            waiting: VecDeque::new(),
+            free: Vec::new(),
+        }
+    }
+
     fn carry(&mut self, from: &OwnedFd, to: &OwnedFd) {
         while self.waiting.len() < MAX_WAITING && self.take(from) == BATCH {}
         while self.give(to) == BATCH {}
@@ -85,7 +96,7 @@ impl DelayedDirection {
 
     /// Takes a batch of frames off a device; returns how many there were.
     fn take(&mut self, from: &OwnedFd) -> usize {
-        let due = Instant::now() + DELAY;
+        let due = Instant::now() + self.delay;
         self.free
             .resize_with(self.free.len().max(BATCH), || vec![0; FRAME_BYTES]);
         let first = self.free.len() - BATCH;
@@ -152,8 +163,8 @@ fn link_address(device: &str) -> Result<LinkAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use xtask::lab::link;
-    use xtask::lab::probe::PingPlan;
+    use crate::lab::link;
+    use crate::lab::probe::PingPlan;
 
     #[test]
     fn a_round_trip_takes_twenty_milliseconds() {
@@ -161,7 +172,7 @@ mod tests {
         let [a, middle, b] = &hosts;
         link((a, "u0", &["192.0.2.1/24"]), (middle, "left", &[])).unwrap();
         link((b, "u0", &["192.0.2.2/24"]), (middle, "right", &[])).unwrap();
-        let line = DelayLine::start(middle, ["left", "right"]).unwrap();
+        let line = DelayLine::start(middle, ["left", "right"], Duration::from_millis(10)).unwrap();
         let pings = PingPlan {
             count: 20,
             ..PingPlan::new([192, 0, 2, 2].into())
