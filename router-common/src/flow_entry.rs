@@ -21,6 +21,10 @@ pub struct FlowEntry {
     pub flow_hash: u32,
     /// Version of the prefix table that `peer` is from; once it is old, the flow's next packet looks the peer up anew.
     pub peers_version: u32,
+    /// 1 if the flow's packets go by way of the device, because the kernel has to finish some of them; else 0.
+    pub by_device: u32,
+    /// Always 0.
+    pub padding: u32,
 }
 
 impl FlowEntry {
@@ -31,4 +35,4 @@ impl FlowEntry {
     }
 }
 
-const _: () = assert!(size_of::<FlowEntry>() == 48);
+const _: () = assert!(size_of::<FlowEntry>() == 56);

@@ -2,6 +2,8 @@
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use crate::host_address::{is_group_v4, is_group_v6, is_host_v4, is_host_v6};
+
 /// Family of an IPv4 flow, as in the first nibble of its packets.
 pub const FAMILY_V4: u8 = 4;
 /// Family of an IPv6 flow, as in the first nibble of its packets.
@@ -43,26 +45,23 @@ impl FlowKey {
         self.address(self.destination)
     }
 
-    /// Returns whether the destination is a group of hosts, or none that is in use.
+    /// Returns whether the destination is a group of hosts.
     #[inline(always)]
     pub fn is_multicast(&self) -> bool {
         if self.family == FAMILY_V4 {
-            self.destination[12] >= 224
+            is_group_v4(v4(&self.destination))
         } else {
-            self.destination[0] == 0xff
+            is_group_v6(&self.destination)
         }
     }
 
     /// Returns whether the source is one host that a router may forward packets of (RFC 1812, 5.3.7; RFC 4291).
     #[inline(always)]
     pub fn has_host_source(&self) -> bool {
-        let source = &self.source;
         if self.family == FAMILY_V4 {
-            !matches!(source[12], 0 | 127 | 224..)
+            is_host_v4(v4(&self.source))
         } else {
-            // ::/96 holds the unspecified and the loopback address; the rest of it is out of use since RFC 4291.
-            let reserved = source[0] == 0xff || source[..12] == [0; 12];
-            !reserved && !is_link_local(source)
+            is_host_v6(&self.source) && !is_link_local(&self.source)
         }
     }
 
@@ -79,6 +78,12 @@ impl FlowKey {
             bytes => Ipv6Addr::from(bytes).into(),
         }
     }
+}
+
+/// The IPv4 address in a mapped one.
+#[inline(always)]
+fn v4(mapped: &[u8; 16]) -> [u8; 4] {
+    [mapped[12], mapped[13], mapped[14], mapped[15]]
 }
 
 #[inline(always)]

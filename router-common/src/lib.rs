@@ -10,8 +10,10 @@ compile_error!("the layouts that nodes exchange are little-endian: build for a l
 pub mod flow_entry;
 pub mod flow_hash;
 pub mod flow_key;
+pub mod fragment;
 pub mod frame;
 pub mod gateway;
+pub mod host_address;
 pub mod names;
 pub mod offload;
 pub mod packet;
@@ -21,9 +23,10 @@ mod pod;
 pub mod reason;
 pub mod record;
 pub mod settings;
+pub mod skb_layout;
 pub mod slots;
 pub mod verdict;
 pub mod wake;
 
 /// Version of every layout in this crate; the object carries it and user space refuses another.
-pub const ABI_VERSION: u32 = 4;
+pub const ABI_VERSION: u32 = 5;

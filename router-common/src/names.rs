@@ -6,6 +6,10 @@ pub const PROGRAM_EGRESS: &str = "sr_egress";
 pub const PROGRAM_GATEWAY: &str = "sr_gateway";
 /// Flow to worker and peer.
 pub const CONNECTIONS: &str = "CONNECTIONS";
+/// Fragmented packet to its ports.
+pub const FRAGMENTS: &str = "FRAGMENTS";
+/// Where the kernel keeps what it knows of a packet's offloads: read-only data of the programs.
+pub const SKB_LAYOUT: &str = "SKB_LAYOUT";
 /// Flow hash to worker.
 pub const SLOTS: &str = "SLOTS";
 /// Destination prefix to peer.

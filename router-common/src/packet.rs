@@ -54,6 +54,10 @@ pub struct Parsed {
     pub tcp_flags: u8,
     /// Part of a fragmented packet.
     pub fragment: bool,
+    /// The part that has the transport header; the key of every other one has no ports.
+    pub first_fragment: bool,
+    /// Identification that the fragments of one packet share; 0 for a whole packet.
+    pub fragment_id: u32,
 }
 
 /// Protocol numbers (IANA).
@@ -62,14 +66,20 @@ pub mod protocol {
     pub const HOP_BY_HOP: u8 = 0;
     /// ICMP.
     pub const ICMP: u8 = 1;
+    /// IPv4 in IP.
+    pub const IPIP: u8 = 4;
     /// TCP.
     pub const TCP: u8 = 6;
     /// UDP.
     pub const UDP: u8 = 17;
+    /// IPv6 in IP.
+    pub const IPV6: u8 = 41;
     /// IPv6 routing header.
     pub const ROUTING: u8 = 43;
     /// IPv6 fragment header.
     pub const FRAGMENT: u8 = 44;
+    /// Generic routing encapsulation.
+    pub const GRE: u8 = 47;
     /// Authentication header.
     pub const AH: u8 = 51;
     /// ICMPv6.

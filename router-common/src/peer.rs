@@ -12,6 +12,6 @@ pub const MAX_PREFIXES: u32 = 16_384;
 /// Prefixes of the host's own networks inside those of its peers; the table has room for both.
 pub const MAX_HOST_PREFIXES: u32 = 49_152;
 
-/// Packets longer than this are refused while their peer's queue is full; shorter ones (handshakes, pure
+/// TCP packets longer than this are refused while their peer's queue is full; shorter ones (handshakes, pure
 /// acknowledgements, pings) still pass, so that a full queue does not stop what would empty it.
 pub const PRESSURE_MIN_LEN: u32 = 256;

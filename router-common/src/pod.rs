@@ -5,6 +5,7 @@ use crate::flow_entry::FlowEntry;
 use crate::flow_key::FlowKey;
 use crate::gateway::Gateway;
 use crate::settings::Settings;
+use crate::skb_layout::SkbLayout;
 
 // SAFETY: repr(C), fixed-width integers only, no implicit padding (bytemuck's derive checks it).
 unsafe impl aya::Pod for FlowEntry {}
@@ -14,3 +15,5 @@ unsafe impl aya::Pod for FlowKey {}
 unsafe impl aya::Pod for Settings {}
 // SAFETY: as above.
 unsafe impl aya::Pod for Gateway {}
+// SAFETY: as above.
+unsafe impl aya::Pod for SkbLayout {}

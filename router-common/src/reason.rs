@@ -65,10 +65,12 @@ counters! {
         BadHeaderLength => ("bad_header_length", Drop, "packets refused: a header length is impossible");
         BadTotalLength => ("bad_total_length", Drop, "packets refused: the length in the IP header is not the packet's");
         TooManyHeaders => ("too_many_headers", Drop, "packets refused: more extension headers than the parser follows");
-        TooLarge => ("too_large", Event, "packets left to the device: longer than 65,535 bytes");
+        TooLarge => ("too_large", Event, "packets left to the device, which cuts them: longer than 65,535 bytes");
+        LeftToDevice => ("left_to_device", Event, "packets left to the device: the kernel has to finish their checksums or segments, or earlier ones of their flow");
         RingFull => ("ring_full", Drop, "packets refused: the worker is behind; the sending TCP is told and sends again");
         PeerPressure => ("peer_pressure", Drop, "packets refused: the peer's queue is full; the sending TCP is told and sends again");
         NoRing => ("no_ring", Drop, "packets refused: the flow's worker has no ring");
+        FragmentAlone => ("fragment_alone", Event, "fragments whose packet's first fragment was not seen, counted beside what became of them; they may overtake others of their flow");
         CopyFailed => ("copy_failed", Drop, "packets refused: the kernel did not copy them");
         PassedMalformed => ("passed_malformed", Event, "packets left to the gateway's host: a header or length is wrong");
         PassedNotOurs => ("passed_not_ours", Event, "packets left to the gateway's host: for itself, another machine, or a network that no peer has");

@@ -30,7 +30,7 @@ impl EgressVerdict {
     pub const fn of(reason: Reason) -> Self {
         match reason {
             Reason::Captured => Self::Stolen,
-            Reason::NotIp | Reason::Multicast | Reason::TooLarge => Self::Ok,
+            Reason::NotIp | Reason::Multicast | Reason::TooLarge | Reason::LeftToDevice => Self::Ok,
             Reason::Truncated
             | Reason::BadHeaderLength
             | Reason::BadTotalLength
@@ -39,6 +39,8 @@ impl EgressVerdict {
             | Reason::PeerPressure
             | Reason::NoRing
             | Reason::CopyFailed => Self::Shot,
+            // No packet leaves for this reason: it is counted beside another.
+            Reason::FragmentAlone => Self::Shot,
             // Of the gateway program alone. Should one ever come here, the packet is refused and counted.
             Reason::PassedMalformed
             | Reason::PassedNotOurs
@@ -67,6 +69,8 @@ impl GatewayVerdict {
             | Reason::BadTotalLength
             | Reason::TooManyHeaders
             | Reason::TooLarge
+            | Reason::LeftToDevice
+            | Reason::FragmentAlone
             | Reason::PassedMalformed
             | Reason::PassedNotOurs
             | Reason::PassedSource

@@ -9,6 +9,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 use router_common::flow_key::{FAMILY_V4, FAMILY_V6, FlowKey};
+use router_common::fragment::{FragmentPorts, make_packet_key};
 use router_common::packet::{Parsed, parse, protocol};
 use router_common::reason::Reason;
 
@@ -28,7 +29,14 @@ proptest! {
 
     #[test]
     fn parser_agrees_with_etherparse(packet in packet()) {
-        prop_assert_eq!(parse_all(&packet), Ok(parsed_by_etherparse(&packet)));
+        let parsed = parse_all(&packet).unwrap();
+        let mut expected = parsed_by_etherparse(&packet);
+        if parsed.first_fragment {
+            // It reads no ports there.
+            expected.key.source_port_be = parsed.key.source_port_be;
+            expected.key.destination_port_be = parsed.key.destination_port_be;
+        }
+        prop_assert_eq!(parsed, expected);
     }
 
     #[test]
@@ -48,7 +56,12 @@ proptest! {
 
         prop_assert_eq!(shortest as u32, whole.transport_offset + transport_header_len(&whole));
         for len in shortest..=packet.len() {
-            prop_assert_eq!(parse_all(&packet[..len]), Ok(Parsed { total_len: 0, ..whole }));
+            let mut expected = Parsed { total_len: 0, ..whole };
+            if whole.first_fragment && len < whole.transport_offset as usize + 8 {
+                // Its ports come with the first 8 bytes of payload.
+                (expected.key.source_port_be, expected.key.destination_port_be) = ([0; 2], [0; 2]);
+            }
+            prop_assert_eq!(parse_all(&packet[..len]), Ok(expected));
         }
     }
 
@@ -91,7 +104,7 @@ proptest! {
             ipv4(addresses, &options, (offset, more), protocol, piece)
         });
 
-        assert_one_flow(fragments)?;
+        assert_one_flow(&ipv4(addresses, &[], (0, false), protocol, &payload), fragments)?;
     }
 
     #[test]
@@ -103,13 +116,14 @@ proptest! {
         identification in any::<u32>(),
     ) {
         let (first, payload) = chain(&behind, protocol, payload);
+        let whole = ipv6(addresses, first, &payload);
         let fragments = pieces(&payload).into_iter().map(|(offset, more, piece)| {
             let header = Ipv6FragmentHeader::new(IpNumber(first), frag_offset(offset), more, identification);
             let (next, payload) = chain(&before, protocol::FRAGMENT, [&header.to_bytes()[..], piece].concat());
             ipv6(addresses, next, &payload)
         });
 
-        assert_one_flow(fragments)?;
+        assert_one_flow(&whole, fragments)?;
     }
 }
 
@@ -246,6 +260,25 @@ fn parsed_by_etherparse(packet: &[u8]) -> Parsed {
         ),
         NetSlice::Arp(_) => unreachable!("no IP packet"),
     };
+    let (is_first, fragment_id) = match sliced.net.as_ref().unwrap() {
+        _ if !payload.fragmented => (false, 0),
+        NetSlice::Ipv4(ip) => (
+            ip.header().fragments_offset().value() == 0,
+            ip.header().identification().into(),
+        ),
+        NetSlice::Ipv6(ip) => {
+            let mut headers = ip.extensions().clone().into_iter();
+            headers
+                .find_map(|header| match header {
+                    etherparse::Ipv6ExtensionSlice::Fragment(header) if header.is_fragmenting_payload() => {
+                        Some((header.fragment_offset().value() == 0, header.identification()))
+                    }
+                    _ => None,
+                })
+                .unwrap()
+        }
+        NetSlice::Arp(_) => unreachable!("no IP packet"),
+    };
     let (ports, transport_len, tcp_flags) = match &sliced.transport {
         Some(TransportSlice::Tcp(tcp)) => (
             (tcp.source_port(), tcp.destination_port()),
@@ -285,6 +318,8 @@ fn parsed_by_etherparse(packet: &[u8]) -> Parsed {
         transport_len: transport_len as u32,
         tcp_flags,
         fragment: payload.fragmented,
+        first_fragment: is_first,
+        fragment_id,
     }
 }
 
@@ -306,12 +341,30 @@ fn assert_plausible(bytes: &[u8]) -> Result<(), TestCaseError> {
     Ok(())
 }
 
-fn assert_one_flow(fragments: impl IntoIterator<Item = Vec<u8>>) -> Result<(), TestCaseError> {
-    let mut flow = None;
+/// The first fragment has the flow key of the whole packet if it has the ports, and leaves them where the others look.
+fn assert_one_flow(whole: &[u8], fragments: impl IntoIterator<Item = Vec<u8>>) -> Result<(), TestCaseError> {
+    let whole = parse_all(whole).unwrap();
+    let mut left = None;
     for packet in fragments {
         let parsed = parse_all(&packet).unwrap();
         prop_assert!(parsed.fragment);
-        prop_assert_eq!(parsed.key, *flow.get_or_insert(parsed.key));
+        let mut packet_key = parsed.key;
+        make_packet_key(&mut packet_key, parsed.fragment_id);
+        let (first_key, ports) = *left.get_or_insert_with(|| (packet_key, FragmentPorts::of(&parsed.key, 0)));
+        prop_assert_eq!(packet_key, first_key);
+        let mut key = parsed.key;
+        ports.complete(&mut key);
+        if parsed.first_fragment {
+            prop_assert_eq!(key, parsed.key);
+            let has_ports = parsed.transport_offset as usize + 8 <= packet.len();
+            let is_chain = key.protocol != whole.key.protocol;
+            prop_assert!(
+                key == whole.key || !has_ports || is_chain,
+                "{:?} {:?}",
+                key,
+                whole.key
+            );
+        }
     }
     Ok(())
 }

@@ -81,12 +81,6 @@ impl Packet for Frame {
         // SAFETY: the caller's promise.
         unsafe { bpf_xdp_load_bytes(self.raw, offset, to.cast(), len) == 0 }
     }
-
-    /// Drivers deliver no super-packets here, and generic mode's are longer than any device's MTU.
-    #[inline(always)]
-    fn gso_size(&self) -> u32 {
-        0
-    }
 }
 
 impl PacketReader for Frame {

@@ -4,15 +4,16 @@
 use aya_ebpf::btf_maps::lpm_trie::Key;
 use router_common::flow_key::{FAMILY_V4, FAMILY_V6, FlowKey};
 use router_common::gateway::{Gateway, MAX_SOCKET_RECORD_LEN, NO_SOCKETS};
+use router_common::offload::describe_bytes;
 use router_common::packet::{Behind, ethernet, hop, parse};
 use router_common::peer::NO_PEER;
 use router_common::reason::Reason;
-use router_common::record::RecordHeader;
+use router_common::record::{RecordHeader, Unfinished};
 use router_common::slots::MAX_WORKERS;
 
 use crate::frame::Frame;
 use crate::maps::{GATEWAYS, PEERS, SETTINGS, SOCKETS};
-use crate::{deliver, steer};
+use crate::{deliver, flows, steer};
 
 /// What became of a frame.
 pub(crate) enum Outcome {
@@ -49,7 +50,7 @@ fn try_capture(frame: &Frame) -> Result<Outcome, Reason> {
         base: header.len,
     };
     // Only a super-packet may leave its length out.
-    let parsed = match parse(&packet, frame.len().saturating_sub(header.len)) {
+    let mut parsed = match parse(&packet, frame.len().saturating_sub(header.len)) {
         Ok(parsed) if parsed.key.family == family && parsed.total_len != 0 => parsed,
         _ => return Err(Reason::PassedMalformed),
     };
@@ -61,7 +62,11 @@ fn try_capture(frame: &Frame) -> Result<Outcome, Reason> {
     }
     // The frame may be longer: Ethernet pads to 60 bytes.
     let len = parsed.total_len;
-    let (worker, record) = steer::record(&packet, &parsed, len)?;
+    let flow = flows::entry(&mut parsed, len).ok_or(Reason::NoRing)?;
+    // Drivers deliver no super-packets here, and generic mode's are longer than any device's MTU.
+    let vnet = describe_bytes(&packet, &parsed, len);
+    let record = steer::record(&parsed, len, &flow, vnet, Unfinished::default())?;
+    let worker = flow.worker;
     if !frame.store(header.len + hop.offset, hop.bytes) {
         return Err(Reason::CopyFailed);
     }

@@ -13,6 +13,7 @@ mod abi;
 mod counters;
 mod deliver;
 mod flows;
+mod fragments;
 mod frame;
 mod gateway;
 mod maps;

@@ -5,6 +5,7 @@ use aya_ebpf::btf_maps::{Array, ArrayOfMaps, HashMap, LpmTrie, LruHashMap, PerCp
 use aya_ebpf::macros::btf_map;
 use router_common::flow_entry::FlowEntry;
 use router_common::flow_key::FlowKey;
+use router_common::fragment::FragmentPorts;
 use router_common::gateway::{Gateway, MAX_GATEWAYS, MAX_SOCKETS};
 use router_common::peer::{MAX_HOST_PREFIXES, MAX_PEERS, MAX_PREFIXES};
 use router_common::reason::Reason;
@@ -15,9 +16,14 @@ use router_common::wake::WakeFlag;
 /// Bytes of a ring in the map-in-map template; rings of other sizes fit too.
 const TEMPLATE_RING_BYTES: usize = 4096;
 const MAX_CONNECTIONS: usize = 262_144;
+/// Packets that are under way in fragments at a time.
+const MAX_FRAGMENTED: usize = 8192;
 
 #[btf_map]
 pub(crate) static CONNECTIONS: LruHashMap<FlowKey, FlowEntry, MAX_CONNECTIONS> = LruHashMap::new();
+
+#[btf_map]
+pub(crate) static FRAGMENTS: LruHashMap<FlowKey, FragmentPorts, MAX_FRAGMENTED> = LruHashMap::new();
 
 #[btf_map]
 pub(crate) static SLOTS: Array<u32, { SLOT_COUNT as usize }> = Array::new();

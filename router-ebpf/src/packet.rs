@@ -3,9 +3,16 @@
 
 use aya_ebpf::EbpfContext;
 use aya_ebpf::bindings::__sk_buff;
-use aya_ebpf::helpers::generated::bpf_skb_load_bytes;
+use aya_ebpf::helpers::generated::{bpf_probe_read_kernel, bpf_skb_load_bytes};
 use aya_ebpf::programs::TcContext;
+use router_common::offload::{Checksum, Offloads};
 use router_common::packet::{Behind, PacketReader};
+use router_common::skb_layout::SkbLayout;
+
+use crate::abi::SKB_LAYOUT;
+
+/// Values of `ip_summed` in the kernel that say that a checksum is open.
+const CHECKSUM_PARTIAL: u8 = 3;
 
 /// A packet that can be copied into a record; offsets count from its IP header.
 pub(crate) trait Packet: PacketReader {
@@ -14,9 +21,6 @@ pub(crate) trait Packet: PacketReader {
     /// # Safety
     /// `len` bytes are writable at `to`, and the verifier can see it.
     unsafe fn copy(&self, offset: u32, to: *mut u8, len: u32) -> bool;
-
-    /// Payload bytes of a segment of a super-packet, else 0.
-    fn gso_size(&self) -> u32;
 }
 
 /// Loads `N` bytes by [`Packet::copy`].
@@ -32,11 +36,6 @@ impl<P: Packet> Packet for Behind<'_, P> {
     unsafe fn copy(&self, offset: u32, to: *mut u8, len: u32) -> bool {
         // SAFETY: the caller's promise.
         unsafe { self.reader.copy(self.base + offset, to, len) }
-    }
-
-    #[inline(always)]
-    fn gso_size(&self) -> u32 {
-        self.reader.gso_size()
     }
 }
 
@@ -59,6 +58,29 @@ impl Skb {
         // SAFETY: the verifier knows the context pointer and checks the access.
         unsafe { (*self.raw).len }
     }
+
+    /// Loads `N` bytes of the kernel's own `struct sk_buff`.
+    #[inline(always)]
+    fn load_own<const N: usize>(&self, offset: u32) -> Option<[u8; N]> {
+        load_kernel(self.raw as u64 + u64::from(offset))
+    }
+
+    /// Loads a header's offset, as one from the start of the packet.
+    #[inline(always)]
+    fn load_header_offset(&self, layout: &SkbLayout, field: u32) -> Option<u32> {
+        let start = u16::from_ne_bytes(self.load_own(layout.mac_header)?);
+        let header = u16::from_ne_bytes(self.load_own(field)?);
+        Some(header.wrapping_sub(start).into())
+    }
+}
+
+/// Loads `N` bytes of the kernel's memory.
+#[inline(always)]
+fn load_kernel<const N: usize>(address: u64) -> Option<[u8; N]> {
+    let mut bytes = [0; N];
+    // SAFETY: the helper reads no memory that is not there, and the array has N bytes.
+    let failed = unsafe { bpf_probe_read_kernel(bytes.as_mut_ptr().cast(), N as u32, address as *const _) };
+    (failed == 0).then_some(bytes)
 }
 
 impl Packet for Skb {
@@ -67,11 +89,64 @@ impl Packet for Skb {
         // SAFETY: the caller's promise.
         unsafe { bpf_skb_load_bytes(self.raw.cast(), offset, to.cast(), len) == 0 }
     }
+}
 
+impl Offloads for Skb {
     #[inline(always)]
     fn gso_size(&self) -> u32 {
         // SAFETY: as in `len`.
         unsafe { (*self.raw).gso_size }
+    }
+
+    #[inline(always)]
+    fn checksum(&self) -> Checksum {
+        let layout = SKB_LAYOUT.load();
+        if layout.ip_summed == 0 {
+            return Checksum::Unknown;
+        }
+        let Some([bits]) = self.load_own::<1>(layout.ip_summed) else {
+            return Checksum::Unknown;
+        };
+        if (bits >> (layout.ip_summed_shift & 7)) & 3 != CHECKSUM_PARTIAL {
+            return Checksum::Complete;
+        }
+        if layout.csum_not_inet != 0 {
+            match self.load_own::<1>(layout.csum_not_inet) {
+                Some([bits]) if u32::from(bits) & layout.csum_not_inet_mask == 0 => {}
+                _ => return Checksum::OpenOther,
+            }
+        }
+        let offset = self.load_own::<2>(layout.csum_start + 2).map(u16::from_ne_bytes);
+        match (self.load_header_offset(&layout, layout.csum_start), offset) {
+            (Some(start), Some(offset)) => Checksum::Open {
+                start,
+                offset: offset.into(),
+            },
+            _ => Checksum::Unknown,
+        }
+    }
+
+    #[inline(always)]
+    fn gso_type(&self) -> Option<u32> {
+        let layout = SKB_LAYOUT.load();
+        if layout.ip_summed == 0 {
+            return None;
+        }
+        let head = u64::from_ne_bytes(self.load_own(layout.head)?);
+        let end = u32::from_ne_bytes(self.load_own(layout.end)?);
+        let shared_info = head + u64::from(end);
+        Some(u32::from_ne_bytes(load_kernel(
+            shared_info + u64::from(layout.gso_type),
+        )?))
+    }
+
+    #[inline(always)]
+    fn inner_network_offset(&self) -> Option<u32> {
+        let layout = SKB_LAYOUT.load();
+        if layout.ip_summed == 0 {
+            return None;
+        }
+        self.load_header_offset(&layout, layout.inner_network_header)
     }
 }
 

@@ -6,8 +6,8 @@ use crate::flow_key::{FAMILY_V4, FlowKey};
 use crate::reason::Reason;
 
 const MIN_HEADER_LEN: u32 = 20;
-/// More fragments, or an offset.
-const FRAGMENT_MASK: u16 = 0x3fff;
+const MORE_FRAGMENTS: u16 = 0x2000;
+const FRAGMENT_OFFSET: u16 = 0x1fff;
 
 /// An IPv4 address as an IPv4-mapped IPv6 address.
 #[inline(always)]
@@ -27,7 +27,8 @@ pub(super) fn parse<R: PacketReader + ?Sized>(reader: &R, len: u32) -> Result<Pa
     if total_len > len || (total_len != 0 && total_len < header_len) {
         return Err(Reason::BadTotalLength);
     }
-    let fragment = u16::from_be_bytes([header[6], header[7]]) & FRAGMENT_MASK != 0;
+    let piece = u16::from_be_bytes([header[6], header[7]]) & (MORE_FRAGMENTS | FRAGMENT_OFFSET);
+    let fragment = piece != 0;
     let protocol = header[9];
     let mut parsed = Parsed {
         key: FlowKey {
@@ -40,9 +41,15 @@ pub(super) fn parse<R: PacketReader + ?Sized>(reader: &R, len: u32) -> Result<Pa
         total_len,
         transport_offset: header_len,
         fragment,
+        first_fragment: piece == MORE_FRAGMENTS,
         ..Parsed::default()
     };
-    if !fragment {
+    if fragment {
+        parsed.fragment_id = u16::from_be_bytes([header[4], header[5]]).into();
+        if parsed.first_fragment {
+            transport::parse_ports(reader, len, &mut parsed);
+        }
+    } else {
         transport::parse(reader, len, &mut parsed)?;
     }
     Ok(parsed)

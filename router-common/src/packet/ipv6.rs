@@ -7,6 +7,9 @@ use crate::reason::Reason;
 const HEADER_LEN: u32 = 40;
 /// More than any sender makes; the verifier wants a bound, and so does a hostile packet.
 const MAX_EXTENSION_HEADERS: u32 = 8;
+/// In the fragment header.
+const MORE_FRAGMENTS: u16 = 1;
+const FRAGMENT_OFFSET: u16 = 0xfff8;
 
 #[inline(always)]
 pub(super) fn parse<R: PacketReader + ?Sized>(reader: &R, len: u32) -> Result<Parsed, Reason> {
@@ -17,35 +20,10 @@ pub(super) fn parse<R: PacketReader + ?Sized>(reader: &R, len: u32) -> Result<Pa
     if payload_len != 0 && payload_len + HEADER_LEN > len {
         return Err(Reason::BadTotalLength);
     }
-    let (mut next, mut offset, mut fragment) = (header[6], HEADER_LEN, false);
-    let mut n_headers = 0;
-    while is_extension(next) {
-        if n_headers == MAX_EXTENSION_HEADERS {
-            return Err(Reason::TooManyHeaders);
-        }
-        n_headers += 1;
-        let [after, size, high, low] = reader.load::<4>(offset).ok_or(Reason::Truncated)?;
-        // AH counts in words less two, the others in 8 bytes less one.
-        offset += match next {
-            protocol::FRAGMENT => 8,
-            protocol::AH => (u32::from(size) + 2) * 4,
-            _ => (u32::from(size) + 1) * 8,
-        };
-        if offset > len {
-            return Err(Reason::Truncated);
-        }
-        // An atomic fragment (RFC 6946) is a whole packet.
-        fragment = next == protocol::FRAGMENT && u16::from_be_bytes([high, low]) & 0xfff9 != 0;
-        next = after;
-        if fragment {
-            break;
-        }
-    }
     let mut parsed = Parsed {
         key: FlowKey {
             source,
             destination,
-            protocol: next,
             family: FAMILY_V6,
             ..FlowKey::default()
         },
@@ -54,12 +32,52 @@ pub(super) fn parse<R: PacketReader + ?Sized>(reader: &R, len: u32) -> Result<Pa
         } else {
             payload_len + HEADER_LEN
         },
-        transport_offset: offset,
-        fragment,
         ..Parsed::default()
     };
-    if !fragment {
+    let (mut next, mut offset) = (header[6], HEADER_LEN);
+    let mut n_headers = 0;
+    while is_extension(next) {
+        if n_headers == MAX_EXTENSION_HEADERS {
+            return Err(Reason::TooManyHeaders);
+        }
+        n_headers += 1;
+        let Some([after, size, high, low]) = reader.load::<4>(offset) else {
+            // A fragment may end anywhere behind its own header.
+            if parsed.fragment {
+                break;
+            }
+            return Err(Reason::Truncated);
+        };
+        if next == protocol::FRAGMENT {
+            // An atomic fragment (RFC 6946) is a whole packet.
+            let piece = u16::from_be_bytes([high, low]) & (MORE_FRAGMENTS | FRAGMENT_OFFSET);
+            if piece != 0 {
+                let id = reader.load::<4>(offset + 4).ok_or(Reason::Truncated)?;
+                parsed.fragment = true;
+                parsed.first_fragment = piece == MORE_FRAGMENTS;
+                parsed.fragment_id = u32::from_be_bytes(id);
+            }
+        }
+        // AH counts in words less two, the others in 8 bytes less one.
+        offset += match next {
+            protocol::FRAGMENT => 8,
+            protocol::AH => (u32::from(size) + 2) * 4,
+            _ => (u32::from(size) + 1) * 8,
+        };
+        next = after;
+        if parsed.fragment && !parsed.first_fragment {
+            break;
+        }
+        if offset > len && !parsed.fragment {
+            return Err(Reason::Truncated);
+        }
+    }
+    parsed.key.protocol = next;
+    parsed.transport_offset = offset;
+    if !parsed.fragment {
         transport::parse(reader, len, &mut parsed)?;
+    } else if parsed.first_fragment {
+        transport::parse_ports(reader, len, &mut parsed);
     }
     Ok(parsed)
 }

@@ -41,6 +41,33 @@ pub(super) fn parse<R: PacketReader + ?Sized>(
     Ok(())
 }
 
+/// Fills in the ports of a first fragment, which may end anywhere: what is not there is left out, and so it is for the
+/// fragments behind it.
+#[inline(always)]
+pub(super) fn parse_ports<R: PacketReader + ?Sized>(reader: &R, len: u32, parsed: &mut Parsed) {
+    let offset = parsed.transport_offset;
+    let end = if parsed.total_len == 0 {
+        len
+    } else {
+        parsed.total_len
+    };
+    // What a driver pads a frame with is no part of the packet.
+    if offset + 8 > end {
+        return;
+    }
+    match parsed.key.protocol {
+        protocol::TCP | protocol::UDP | protocol::SCTP => {
+            if let Some([s0, s1, d0, d1]) = reader.load::<4>(offset) {
+                ports(parsed, [s0, s1], [d0, d1]);
+            }
+        }
+        // A fragment that is too short for the identifier has none.
+        protocol::ICMP => echo(reader, parsed, ECHO_V4).unwrap_or(()),
+        protocol::ICMPV6 => echo(reader, parsed, ECHO_V6).unwrap_or(()),
+        _ => {}
+    }
+}
+
 #[inline(always)]
 fn ports(parsed: &mut Parsed, source: [u8; 2], destination: [u8; 2]) {
     parsed.key.source_port_be = source;

@@ -2,16 +2,13 @@
 
 use router_common::flow_key::FAMILY_V4;
 use router_common::frame::VnetHeader;
-use router_common::offload::{TCP_CSUM_OFFSET, UDP_CSUM_OFFSET};
+use router_common::offload::{MAX_UDP_SEGMENTS, TCP_CSUM_OFFSET, UDP_CSUM_OFFSET, is_sane_super_packet};
 use router_common::packet::{Parsed, parse, protocol};
 
 use super::route_table::{PeerIndex, RouteTable};
 
-/// Smallest segment that TCP sends on Linux; with a smaller one the host would make a packet of every few bytes.
+/// Smallest segment of a TCP super-packet that Linux takes.
 pub(crate) const MIN_TCP_SEGMENT: usize = 8;
-
-/// Most segments of a UDP super-packet (kernel: `UDP_MAX_SEGMENTS`).
-const MAX_UDP_SEGMENTS: usize = 128;
 
 /// Why a frame is not admitted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,7 +36,7 @@ pub fn admit(
     if parsed.total_len as usize != packet.len() {
         return Err(FrameRefusal::MalformedPacket);
     }
-    if !offload_fits(vnet, &parsed, packet.len()) {
+    if !offload_fits(vnet, &parsed, packet.len()) || !is_sane(vnet, &parsed) {
         return Err(FrameRefusal::BadOffloadHeader);
     }
     if routes.owns(peer, parsed.key.source_addr()) {
@@ -47,6 +44,14 @@ pub fn admit(
     } else {
         Err(FrameRefusal::SourceNotAllowed)
     }
+}
+
+/// Says whether the segments of a super-packet cost the host no more than a few times what the super-packet did.
+fn is_sane(vnet: &VnetHeader, parsed: &Parsed) -> bool {
+    let is_tcp = parsed.key.protocol == protocol::TCP;
+    let (len, header_len) = (parsed.total_len, vnet.hdr_len.into());
+    vnet.gso_type == VnetHeader::GSO_NONE
+        || is_sane_super_packet(is_tcp, len, header_len, vnet.gso_size.into())
 }
 
 /// Says whether the offload header fits the packet. The kernel checks it against the packet's length only.
@@ -83,7 +88,7 @@ pub(crate) fn offload_fits(vnet: &VnetHeader, parsed: &Parsed, len: usize) -> bo
             let sane = if tcp {
                 segment >= MIN_TCP_SEGMENT
             } else {
-                segment > 0 && payload.div_ceil(segment) <= MAX_UDP_SEGMENTS
+                segment > 0 && payload.div_ceil(segment) <= MAX_UDP_SEGMENTS as usize
             };
             needs_csum && sane && usize::from(vnet.hdr_len) == header_len
         }

@@ -19,6 +19,7 @@ mod programs;
 mod ring;
 mod rings;
 mod settings;
+mod skb_layout;
 mod slots;
 mod xsk;
 

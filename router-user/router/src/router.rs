@@ -92,6 +92,7 @@ use router_common::slots::{MAX_WORKERS, SLOT_COUNT, slot};
 use stats::RouterCounters;
 pub use stats::{PeerStats, RefusedPackets, RouterStats, ShutdownReport};
 use stream_router_engine::flow_cache::{FlowCache, StreamIndex, Tick};
+use stream_router_engine::fragments::FragmentTable;
 use worker::WorkerInbox;
 
 /// Requests for another number of workers or streams that may wait.
@@ -155,6 +156,7 @@ enum ScaleRequest {
 struct Shared {
     config: StreamRouterConfig,
     hash_key: HashKey,
+    fragments: FragmentTable,
     counters: RouterCounters,
     destinations: Destinations,
     peers: ArcSwap<Vec<Arc<RouterPeer>>>,
@@ -327,6 +329,7 @@ impl StreamRouter {
             n_lookups: shared.counters.n_lookups.load(Relaxed),
             n_failed_lookups: shared.counters.n_failed_lookups.load(Relaxed),
             n_refused_answers: shared.counters.n_refused_answers.load(Relaxed),
+            n_fragments_alone: shared.counters.n_fragments_alone.load(Relaxed),
             peers: shared.peers.load().iter().map(|peer| peer.stats()).collect(),
         }
     }
@@ -368,8 +371,15 @@ impl StreamRouter {
         })?;
         let peer = find(parsed.key.destination_addr())?;
         let shared = &self.0.shared;
+        let mut key = parsed.key;
+        if parsed.fragment {
+            match shared.fragments.flow_key(&parsed) {
+                Some(of_packet) => key = of_packet,
+                None => shared.counters.handle_fragment_alone(),
+            }
+        }
         let tag = Tag {
-            flow_hash: flow_hash(&shared.hash_key, &parsed.key),
+            flow_hash: flow_hash(&shared.hash_key, &key),
             peer,
         };
         shared.push(tag, packet)
@@ -475,8 +485,10 @@ impl Shared {
                 now,
             )
         };
+        let hash_key = random_key();
         Self {
-            hash_key: random_key(),
+            hash_key,
+            fragments: FragmentTable::new(hash_key),
             counters: RouterCounters::default(),
             destinations: Destinations::new(connections.shards()),
             peers: ArcSwap::default(),

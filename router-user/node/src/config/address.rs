@@ -6,6 +6,8 @@ use ipnet::IpNet;
 use libp2p::multiaddr::Protocol;
 use libp2p::{Multiaddr, PeerId};
 
+use router_common::host_address::{is_host_v4, is_host_v6};
+
 /// What an address to listen on looks like.
 pub(super) const LISTEN_ALLOWED: &str =
     "/ip4/ADDRESS/tcp/PORT or /ip4/ADDRESS/udp/PORT/quic-v1, or the same with /ip6";
@@ -137,6 +139,8 @@ fn special(ip: IpAddr) -> Option<&'static str> {
         ip if ip.is_multicast() => Some("a multicast address"),
         IpAddr::V4(ip) if ip.is_broadcast() => Some("the broadcast address"),
         IpAddr::V6(ip) if ip.to_ipv4_mapped().is_some() => Some("an IPv4-mapped address; write it as IPv4"),
+        IpAddr::V4(ip) if !is_host_v4(ip.octets()) => Some("an address that no host can have"),
+        IpAddr::V6(ip) if !is_host_v6(&ip.octets()) => Some("an address that no host can have"),
         _ => None,
     }
 }

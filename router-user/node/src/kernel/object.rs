@@ -17,6 +17,7 @@ use super::pressure::KernelPressure;
 use super::programs::{KernelPrograms, egress};
 use super::rings::KernelRings;
 use super::settings::KernelSettings;
+use super::skb_layout;
 use super::slots::KernelSlots;
 use router_common::flow_hash::HashKey;
 use router_common::settings::Settings;
@@ -73,7 +74,9 @@ impl Kernel {
     pub fn load(config: &KernelConfig) -> Result<Self, KernelError> {
         check_abi(OBJECT)?;
         let pins = Pins::take(&config.bpffs, &config.device)?;
+        let skb_layout = skb_layout::running();
         let mut ebpf = EbpfLoader::new()
+            .override_global(names::SKB_LAYOUT, &skb_layout, true)
             .map_max_entries(names::CONNECTIONS, config.max_connections)
             .load(OBJECT)
             .map_err(|error| KernelError::load("the maps of the eBPF object", error))?;
@@ -125,7 +128,8 @@ fn check_abi(object: &[u8]) -> Result<(), KernelError> {
 }
 
 fn pin(ebpf: &mut Ebpf, pins: &Pins) -> Result<(), KernelError> {
-    for (name, map) in ebpf.maps() {
+    // The kernel keeps names with a dot for itself, and what they hold is not for operators.
+    for (name, map) in ebpf.maps().filter(|(name, _)| !name.starts_with('.')) {
         pins.pin(name, |path| map.pin(path))?;
     }
     let program = egress(ebpf)?;

@@ -11,11 +11,15 @@ use aya::maps::Array;
 use super::error::KernelError;
 use super::mapped::Mapped;
 use super::maps::{map_failed, map_memory};
+use router_common::flow_hash::HashKey;
 use router_common::names;
 use router_common::settings::Settings;
 
 /// What the programs are told, in memory that they read.
-pub struct KernelSettings(Mapped);
+pub struct KernelSettings {
+    memory: Mapped,
+    hash_key: HashKey,
+}
 
 impl KernelSettings {
     /// Writes the settings that the programs begin with.
@@ -25,7 +29,15 @@ impl KernelSettings {
         Array::try_from(map)
             .and_then(|mut map| map.set(0, settings, 0))
             .map_err(map_failed("write", name))?;
-        map_memory(ebpf, name, size_of::<Settings>()).map(Self)
+        Ok(Self {
+            memory: map_memory(ebpf, name, size_of::<Settings>())?,
+            hash_key: settings.hash_key,
+        })
+    }
+
+    /// Returns the key by which flows are hashed, which is random for each load.
+    pub fn hash_key(&self) -> HashKey {
+        self.hash_key
     }
 
     /// Lets flows that are idle for longer than `ttl` begin anew from now on.
@@ -51,12 +63,12 @@ impl KernelSettings {
     }
 
     fn flow_ttl_ns(&self) -> &AtomicU64 {
-        let word = self.0.word(offset_of!(Settings, flow_ttl_ns));
+        let word = self.memory.word(offset_of!(Settings, flow_ttl_ns));
         word.expect("the mapping holds all settings, each where it is aligned")
     }
 
     fn version(&self) -> &AtomicU32 {
-        let word = self.0.half_word(offset_of!(Settings, peers_version));
+        let word = self.memory.half_word(offset_of!(Settings, peers_version));
         word.expect("the mapping holds all settings, each where it is aligned")
     }
 }

@@ -15,11 +15,12 @@ use super::peers::PeerTable;
 use crate::control::CaptureDirection;
 use crate::device::{ReplyBuffer, TokenBucket, Unreachable, unreachable};
 use router_common::frame::{FrameHeader, VnetHeader};
-use router_common::record::RecordHeader;
+use router_common::record::{RecordHeader, Unfinished, Work};
 use stream_router::egress::turn_batches::{Now, Outgoing, TurnBatches};
 use stream_router_engine::addresses::addresses;
 use stream_router_engine::flow_class::is_urgent;
 use stream_router_engine::route_table::PeerIndex;
+use stream_router_engine::software_offload::SoftwareOffload;
 
 /// Answers per second and worker, and at once; like Linux, which sends one a second to each host after a burst of 6.
 const UNREACHABLE_PER_SECOND: u32 = 20;
@@ -32,6 +33,7 @@ pub(super) struct Forwarder {
     peers: Arc<PeerTable>,
     unreachable_limit: TokenBucket,
     reply: ReplyBuffer,
+    software_offload: SoftwareOffload,
     now: Now,
     batches: TurnBatches,
     last_route: Option<(IpAddr, PeerIndex)>,
@@ -53,6 +55,7 @@ impl Forwarder {
             data_path: data_path.clone(),
             unreachable_limit: TokenBucket::new(UNREACHABLE_PER_SECOND, UNREACHABLE_BURST, Instant::now()),
             reply: ReplyBuffer::default(),
+            software_offload: SoftwareOffload::default(),
             last_route: None,
             held: HeldPackets::new(data_path.counters.clone()),
             captured: None,
@@ -62,7 +65,29 @@ impl Forwarder {
 
     /// Takes one record; it reaches its outbox with the next [`Forwarder::flush`] at the latest.
     pub(super) fn handle_record(&mut self, record: &[u8]) {
-        let Some((flow_hash, frame, packet)) = frame_of(record) else {
+        let Some((header, frame)) = frame_of(record) else {
+            return;
+        };
+        self.handle_frame(header.flow_hash, header.unfinished, frame);
+    }
+
+    /// Takes one packet as a frame of which something may be undone still, likewise.
+    pub(super) fn handle_frame(&mut self, flow_hash: u32, unfinished: Unfinished, frame: &[u8]) {
+        if unfinished.work() == Some(Work::Nothing) {
+            return self.handle_finished(flow_hash, frame);
+        }
+        let mut software_offload = std::mem::take(&mut self.software_offload);
+        let finished = software_offload.finish(unfinished, frame, |frame| {
+            self.handle_finished(flow_hash, frame);
+        });
+        self.software_offload = software_offload;
+        if finished.is_err() {
+            self.data_path.counters.add(PacketCounter::TxUnfinishable, 1);
+        }
+    }
+
+    fn handle_finished(&mut self, flow_hash: u32, frame: &[u8]) {
+        let Some(packet) = frame.get(FrameHeader::LEN..) else {
             return;
         };
         let Some((_, destination)) = addresses(packet) else {
@@ -138,6 +163,11 @@ impl Forwarder {
         }
     }
 
+    /// Returns whether packets wait for their peer, so that the next turn must not be long in coming.
+    pub(super) fn holds_packets(&self) -> bool {
+        !self.held.is_empty()
+    }
+
     /// Begins a turn: flows have their next packets at `now`, and go to the peers that are configured then.
     pub(super) fn handle_turn(&mut self, now: Instant) {
         let peers = self.data_path.peers.load();
@@ -199,17 +229,12 @@ impl Forwarder {
     }
 }
 
-/// The flow hash of a ring record, the frame in it as it goes on a stream, and the packet in that. Behind a short packet
-/// the record is padded.
-fn frame_of(record: &[u8]) -> Option<(u32, &[u8], &[u8])> {
+/// The header of a ring record, and the frame in it as it goes on a stream. Behind a short packet the record is padded.
+fn frame_of(record: &[u8]) -> Option<(RecordHeader, &[u8])> {
     // A driver puts a frame at any address.
     let header: RecordHeader = bytemuck::pod_read_unaligned(record.get(..RecordHeader::LEN)?);
     let end = RecordHeader::LEN + header.frame.len as usize;
-    Some((
-        header.flow_hash,
-        record.get(RecordHeader::FRAME_OFFSET..end)?,
-        record.get(RecordHeader::LEN..end)?,
-    ))
+    Some((header, record.get(RecordHeader::FRAME_OFFSET..end)?))
 }
 
 /// The offload header of a frame that [`frame_of`] gave.

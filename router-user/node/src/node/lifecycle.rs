@@ -68,8 +68,8 @@ struct Tasks {
 }
 
 impl Tasks {
-    /// Starts what runs on the first data thread: the network, the senders' connections, and the counting of what the
-    /// device got.
+    /// Starts what runs on the first data thread: the network, the senders' connections, and what goes by way
+    /// of the device.
     fn on_data_thread(config: &Config, assembly: &Assembly, network: Network, ends: &Ends) -> Self {
         let (mut tasks, data_path) = (Self::default(), &assembly.data_path);
         let first = assembly.data_threads.first();
@@ -79,7 +79,11 @@ impl Tasks {
             assembly.n_connections(config),
             ends.senders.clone(),
         );
-        let uncaptured = uncaptured::run(assembly.device.tun().clone(), data_path.counters.clone());
+        let uncaptured = uncaptured::run(
+            assembly.device.tun().clone(),
+            data_path.clone(),
+            assembly.kernel.settings.hash_key(),
+        );
         tasks.network.spawn_on(network.driver.run(), first);
         tasks.connections.spawn_on(connections.run(network.events), first);
         tasks.uncaptured.spawn_on(uncaptured, first);

@@ -1,35 +1,88 @@
-//! Packets that the egress program left to the device: read, counted and dropped, so that its queue never fills.
+//! Packets that the egress program left to the device. The kernel has done to them what the program could not describe, so
+//! those for a peer go on from here; the others are counted and dropped, so that the device's queue never fills.
 
 use std::io;
-use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use super::counters::{PacketCounter, PacketCounters};
+use tokio::time::sleep;
+
+use super::counters::PacketCounter;
+use super::data_path::DataPath;
+use super::forwarder::Forwarder;
 use crate::device::Tun;
+use router_common::flow_hash::{HashKey, flow_hash};
+use router_common::frame::{FrameHeader, MAX_PACKET_LEN, VnetHeader};
+use router_common::packet::parse;
+use stream_router_engine::software_offload::unfinished;
 
-/// Bytes read of a packet, which is only counted; the kernel drops the rest.
-const READ_BYTES: usize = 64;
+/// Most packets that are read before their peers' streams get them.
+const TURN_PACKETS: usize = 64;
 
-/// Reads, counts and drops the packets of `device` for as long as it exists.
+/// How often packets that wait for their peer are looked at when none comes.
+const HOLD_CHECK: Duration = Duration::from_millis(100);
+
+/// Where the offload header of a frame starts.
+const VNET_OFFSET: usize = FrameHeader::LEN - VnetHeader::LEN;
+
+/// Reads the packets of `device` for as long as it exists, and forwards those that a peer may get. The flows are hashed
+/// with `hash_key`, as the kernel does it.
 ///
 /// # Errors
 /// The device cannot be read.
-pub(super) async fn run(device: Tun, counters: Arc<PacketCounters>) -> io::Result<()> {
+pub(super) async fn run(device: Tun, data_path: DataPath, hash_key: HashKey) -> io::Result<()> {
     let device = device.into_async()?;
-    let mut buffer = [0; READ_BYTES];
+    let mut forwarder = Forwarder::new(&data_path);
+    let mut frame = vec![0; FrameHeader::LEN + MAX_PACKET_LEN];
     loop {
-        let mut guard = device.readable().await?;
-        match guard.try_io(|device| read_one(device.get_ref(), &mut buffer)) {
-            Ok(read) => {
-                read?;
-                counters.add(PacketCounter::TxNotCaptured, 1);
+        let mut guard = tokio::select! {
+            guard = device.readable() => guard?,
+            () = sleep(HOLD_CHECK), if forwarder.holds_packets() => {
+                forwarder.handle_turn(Instant::now());
+                forwarder.flush();
+                continue;
             }
-            Err(_would_block) => {}
+        };
+        forwarder.handle_turn(Instant::now());
+        for _ in 0..TURN_PACKETS {
+            let Some(n) = guard.get_inner().try_read(&mut frame[VNET_OFFSET..])? else {
+                guard.clear_ready();
+                break;
+            };
+            let counter = match forward(&mut frame, VNET_OFFSET + n, &mut forwarder, &hash_key) {
+                Some(()) => PacketCounter::TxByDevice,
+                None => PacketCounter::TxNotCaptured,
+            };
+            data_path.counters.add(counter, 1);
         }
+        forwarder.flush();
+        drop(guard);
+        tokio::task::yield_now().await;
     }
 }
 
-fn read_one(device: &Tun, buffer: &mut [u8]) -> io::Result<usize> {
-    device
-        .try_read(buffer)?
-        .ok_or_else(|| io::ErrorKind::WouldBlock.into())
+/// Forwards the packet whose offload header and bytes end at `end`. `None` if it is none for a single host.
+fn forward(frame: &mut [u8], end: usize, forwarder: &mut Forwarder, hash_key: &HashKey) -> Option<()> {
+    let frame = frame.get_mut(..end)?;
+    let (head, packet) = frame.split_at_mut_checked(FrameHeader::LEN)?;
+    let len = packet.len();
+    let parsed = parse(&*packet, len as u32).ok()?;
+    if parsed.key.is_multicast() {
+        return None;
+    }
+    let mut vnet: VnetHeader = bytemuck::pod_read_unaligned(&head[VNET_OFFSET..]);
+    // The kernel also says there how much of the packet lies in one piece, and that it has checked it.
+    vnet.flags &= VnetHeader::NEEDS_CSUM;
+    vnet.num_buffers = 0;
+    vnet.hdr_len = 0;
+    if vnet.gso_type != VnetHeader::GSO_NONE {
+        vnet.hdr_len = (parsed.transport_offset + parsed.transport_len) as u16;
+    }
+    let header = FrameHeader {
+        len: len as u32,
+        vnet,
+    };
+    head.copy_from_slice(bytemuck::bytes_of(&header));
+    let unfinished = unfinished(&vnet, &parsed, len);
+    forwarder.handle_frame(flow_hash(hash_key, &parsed.key), unfinished, frame);
+    Some(())
 }

@@ -164,7 +164,7 @@ fn a_peer_that_stalls_holds_nobody_up() {
         scene.pair.a.host.enter(|| {
             let socket = UdpSocket::bind((scene.pair.a.v4, 0))?;
             while !stop.is_open() {
-                // Refused once the peer's queue is full, as it has to be.
+                // Dropped once the peer's queue is full, as it has to be.
                 let _ = socket.send_to(&[0; 1200], (Ipv4Addr::from(HOSTILE_ADDRESS), 9));
             }
             Ok(())
@@ -185,7 +185,7 @@ fn a_peer_that_stalls_holds_nobody_up() {
     });
 
     scene.wait_for("the stalled peer's queue filled up", |status| {
-        status.counters["peer_pressure"] > 1000
+        status.counters["tx_queue_full"] > 1000
     });
 }
 

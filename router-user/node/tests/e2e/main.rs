@@ -12,6 +12,7 @@ mod join;
 mod lifecycle;
 mod metrics;
 mod order;
+mod overlays;
 mod package;
 mod paths;
 mod peers;

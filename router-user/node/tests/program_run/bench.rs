@@ -82,6 +82,8 @@ impl Outcome {
     /// The one record of a captured packet.
     pub(crate) fn captured(mut self) -> Result<Record> {
         ensure!(self.verdict == STOLEN, "verdict {}", self.verdict);
+        let alone = (Reason::FragmentAlone, 1);
+        self.counted.retain(|counted| *counted != alone);
         ensure!(
             self.counted == [(Reason::Captured, 1)],
             "counted {:?}",

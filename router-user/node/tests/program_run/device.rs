@@ -9,14 +9,17 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, connect, s
 use tokio::runtime::Runtime;
 
 use crate::bench::{Bench, DEVICE, Plan, Record};
+use crate::offload::packets_with_checksums;
 use crate::packet_socket::PacketSocket;
 use crate::packets::*;
 use router_common::frame::{MAX_PACKET_LEN, VnetHeader};
-use router_common::packet::protocol::{TCP, UDP};
+use router_common::packet::protocol::{GRE, IPIP, TCP, UDP};
 use router_common::reason::Reason;
+use router_common::record::Work;
 use stream_router_node::device::{Device, DeviceSettings};
 
 const MTU: u32 = 65_535;
+const ESP: u8 = 50;
 /// What send(2) gives for a packet that the program refused.
 const REFUSED: Errno = Errno::ENOBUFS;
 
@@ -212,6 +215,189 @@ fn offload_header_of_a_socket_buffer_comes_out_as_it_went_in() {
         let record = wire.one_record();
         assert_eq!(record.header.frame.vnet, offload, "{name}");
         assert!(record.packet == packet, "{name}");
+    }
+}
+
+#[test]
+fn an_open_udp_checksum_is_announced_whatever_its_field_holds() {
+    let mut wire = Wire::new().unwrap();
+
+    for (name, packet, offset, protocol) in packets_with_checksums() {
+        if protocol != UDP {
+            continue;
+        }
+        let packet = with_open_checksum(packet, offset, protocol);
+        wire.socket
+            .send_offloaded(&open_checksum(offset, UDP), &packet)
+            .unwrap();
+        let open = wire.one_record();
+        // By accident, a finished checksum is the pseudo-header's sum.
+        wire.socket.send(&packet).unwrap();
+        let finished = wire.one_record();
+
+        assert_eq!(open.header.frame.vnet, open_checksum(offset, UDP), "{name}");
+        assert_eq!(finished.header.frame.vnet, VnetHeader::default(), "{name}");
+        assert_eq!(open.header.unfinished.work(), Some(Work::Nothing), "{name}");
+    }
+}
+
+/// Packets inside of the headers of every kind of tunnel, by name; where the inner packet starts.
+fn tunnels(inner: &[u8]) -> Vec<(&'static str, Vec<u8>, usize)> {
+    const ETHERNET: [u8; 14] = [2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 8, 0];
+    const VXLAN: [u8; 8] = [8, 0, 0, 0, 0, 0, 100, 0];
+    const GENEVE: [u8; 8] = [0, 0, 0x65, 0x58, 0, 0, 100, 0];
+    let over_udp = |port, header: &[u8]| udp(50_000, port, &[header, inner].concat());
+    let gre = |header: &[u8]| [header, inner].concat();
+    let vxlan = [&VXLAN[..], &ETHERNET].concat();
+    let geneve = [&GENEVE[..], &ETHERNET].concat();
+    let mut checked = over_udp(4789, &vxlan);
+    checked[6..8].copy_from_slice(&[0x12, 0x34]);
+    vec![
+        ("VXLAN", ipv4(UDP, &over_udp(4789, &vxlan)), 50),
+        ("VXLAN with a checksum", ipv4(UDP, &checked), 50),
+        ("VXLAN over IPv6", ipv6(UDP, &over_udp(4789, &vxlan)), 70),
+        ("Geneve", ipv4(UDP, &over_udp(6081, &geneve)), 50),
+        ("FOU", ipv4(UDP, &over_udp(5555, &[])), 28),
+        ("GRE", ipv4(GRE, &gre(&[0, 0, 8, 0])), 24),
+        (
+            "GRE with a key",
+            ipv6(GRE, &gre(&[0x20, 0, 8, 0, 0, 0, 0, 7])),
+            48,
+        ),
+        ("IPIP", ipv4(IPIP, inner), 20),
+        ("IPv4 in IPv6", ipv6(IPIP, inner), 40),
+    ]
+}
+
+#[test]
+fn a_checksum_that_is_open_inside_of_a_tunnel_is_work_for_the_worker() {
+    let mut wire = Wire::new().unwrap();
+    let segment = [tcp(1, 2, 0), vec![9; 500]].concat();
+
+    for (protocol, inner) in [
+        (TCP, ipv4(TCP, &segment)),
+        (UDP, ipv4(UDP, &udp(1, 2, &[9; 500]))),
+    ] {
+        let inner = with_open_checksum(inner, 20, protocol);
+        for (name, packet, at) in tunnels(&inner) {
+            let open = open_checksum(at + 20, protocol);
+            wire.socket.send_offloaded(&open, &packet).unwrap();
+            let left = wire.one_record();
+            wire.socket.send(&packet).unwrap();
+            let finished = wire.one_record();
+
+            assert_eq!(left.header.unfinished.work(), Some(Work::Checksum), "{name}");
+            assert_eq!(left.header.frame.vnet, open, "{name}");
+            assert_eq!(left.packet, packet, "{name}");
+            assert_eq!(finished.header.unfinished.work(), Some(Work::Nothing), "{name}");
+            assert_eq!(finished.header.frame.vnet, VnetHeader::default(), "{name}");
+        }
+    }
+}
+
+#[test]
+fn a_super_packet_inside_of_a_tunnel_is_work_for_the_worker() {
+    let mut wire = Wire::new().unwrap();
+    let segment = [tcp(1, 2, 0), vec![9; 5000]].concat();
+    let inner = with_open_checksum(ipv4(TCP, &segment), 20, TCP);
+
+    for (name, packet, at) in tunnels(&inner) {
+        let offload = VnetHeader {
+            gso_type: VnetHeader::GSO_TCPV4,
+            gso_size: 1000,
+            hdr_len: at as u16 + 40,
+            ..open_checksum(at + 20, TCP)
+        };
+        wire.socket.send_offloaded(&offload, &packet).unwrap();
+
+        let record = wire.one_record();
+        assert_eq!(record.header.unfinished.work(), Some(Work::Segment), "{name}");
+        assert_eq!(
+            record.header.frame.vnet,
+            VnetHeader {
+                hdr_len: 0,
+                ..offload
+            },
+            "{name}"
+        );
+        assert_eq!(record.packet, packet, "{name}");
+    }
+}
+
+#[test]
+fn other_protocols_are_captured_as_they_are() {
+    let mut wire = Wire::new().unwrap();
+
+    for (name, protocol) in [
+        ("ESP", 50),
+        ("AH", 51),
+        ("SCTP", 132),
+        ("OSPF", 89),
+        ("UDP-Lite", 136),
+    ] {
+        let packet = ipv4(protocol, &[7; 60]);
+        wire.socket.send(&packet).unwrap();
+
+        let record = wire.one_record();
+        assert_eq!(record.header.unfinished.work(), Some(Work::Nothing), "{name}");
+        assert_eq!(record.header.frame.vnet, VnetHeader::default(), "{name}");
+        assert_eq!(record.packet, packet, "{name}");
+    }
+}
+
+#[test]
+fn what_nobody_here_can_finish_is_left_to_the_kernel_with_all_of_its_flow() {
+    let mut wire = Wire::new().unwrap();
+    let segment = [tcp(1, 2, 0), vec![9; 5000]].concat();
+    let inner = with_open_checksum(ipv4(TCP, &segment), 20, TCP);
+    // A super-packet behind a header that is no tunnel's.
+    let large = ipv4(ESP, &[&[0; 8][..], &inner].concat());
+    let offload = VnetHeader {
+        gso_type: VnetHeader::GSO_TCPV4,
+        gso_size: 1000,
+        hdr_len: 68,
+        ..open_checksum(48, TCP)
+    };
+    let small = ipv4(ESP, &[7; 60]);
+
+    wire.socket.send(&small).unwrap();
+    wire.one_record();
+    wire.socket.send_offloaded(&offload, &large).unwrap();
+    wire.socket.send(&small).unwrap();
+
+    assert_eq!(
+        wire.counted().unwrap(),
+        [(Reason::Captured, 1), (Reason::LeftToDevice, 2)]
+    );
+    assert_eq!(wire.bench.drain(), []);
+    // The kernel knows no way to cut the large one either.
+    assert_eq!(wire.read(), Some(small));
+    assert_eq!(wire.read(), None);
+}
+
+#[test]
+fn super_packets_that_no_peer_admits_are_work_for_the_worker() {
+    let mut wire = Wire::new().unwrap();
+    let tcp = with_open_checksum(ipv4(TCP, &[tcp(1, 2, 0), vec![9; 5000]].concat()), 20, TCP);
+    let udp = with_open_checksum(ipv4(UDP, &udp(1, 2, &[9; 120])), 20, UDP);
+    let large = |gso_type, gso_size, hdr_len, protocol| VnetHeader {
+        gso_type,
+        gso_size,
+        hdr_len,
+        ..open_checksum(20, protocol)
+    };
+
+    for (packet, offload, work) in [
+        (&tcp, large(VnetHeader::GSO_TCPV4, 48, 40, TCP), Work::Nothing),
+        (&tcp, large(VnetHeader::GSO_TCPV4, 47, 40, TCP), Work::Segment),
+        (&udp, large(VnetHeader::GSO_UDP_L4, 28, 28, UDP), Work::Nothing),
+        (&udp, large(VnetHeader::GSO_UDP_L4, 1, 28, UDP), Work::Segment),
+    ] {
+        wire.socket.send_offloaded(&offload, packet).unwrap();
+
+        let record = wire.one_record();
+        assert_eq!(record.header.unfinished.work(), Some(work), "{offload:?}");
+        assert_eq!(record.header.frame.vnet, offload);
     }
 }
 

@@ -9,10 +9,13 @@ use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 
-use crate::bench::{Bench, Plan, prefixes};
-use crate::packets::{A4, B4, ipv4, ipv4_full, key, tcp, udp, udp_packet};
+use crate::bench::{Bench, Plan, STOLEN, prefixes};
+use crate::packets::{
+    A4, A6, B4, B6, fragment, ipv4, ipv4_full, ipv6, key, tcp, tcp_packet, udp, udp_packet,
+};
 use router_common::names;
-use router_common::packet::protocol::{TCP, UDP};
+use router_common::packet::protocol::{FRAGMENT, TCP, UDP};
+use router_common::reason::Reason;
 use router_common::settings::Settings;
 use router_common::slots::SLOT_COUNT;
 use stream_router_engine::prefix_steps::PrefixStep;
@@ -196,19 +199,91 @@ fn make_flows(bench: &mut Bench, n: u32) {
 #[test]
 fn fragments_follow_their_first_one() {
     let mut bench = Bench::new().unwrap();
-    let piece = |at, payload: &[u8]| ipv4_full((A4, B4), 0, at, UDP, payload);
-    let first = piece((0, true), &udp(40000, 53, &[1; 16]));
+    let (small, large) = (udp(40000, 53, b"small"), udp(40000, 53, &[1; 16]));
+    let piece4 = |at, payload: &[u8]| ipv4_full((A4, B4), 0, at, UDP, payload);
+    let piece6 = |at, payload: &[u8]| ipv6(FRAGMENT, &fragment(UDP, at, payload));
 
-    let first = bench.run(&first).unwrap().captured().unwrap();
-    for rest in [piece((3, true), &[2; 24]), piece((6, false), &[3; 5])] {
-        let rest = bench.run(&rest).unwrap().captured().unwrap();
-        assert_eq!(rest.worker, first.worker);
-        assert_eq!(rest.header.flow_hash, first.header.flow_hash);
+    for (whole, pieces, key) in [
+        (
+            ipv4(UDP, &small),
+            [
+                piece4((0, true), &large),
+                piece4((3, true), &[2; 24]),
+                piece4((6, false), &[3; 5]),
+            ],
+            key((A4, B4), UDP, 40000, 53),
+        ),
+        (
+            ipv6(UDP, &small),
+            [
+                piece6((0, true), &large),
+                piece6((3, true), &[2; 24]),
+                piece6((6, false), &[3; 5]),
+            ],
+            key((A6, B6), UDP, 40000, 53),
+        ),
+    ] {
+        let n_flows = bench.n_flows();
+        let whole = bench.run(&whole).unwrap().captured().unwrap();
+        for piece in pieces {
+            let outcome = bench.run(&piece).unwrap();
+            assert_eq!(outcome.counted, [(Reason::Captured, 1)]);
+            let piece = outcome.captured().unwrap();
+            assert_eq!(piece.worker, whole.worker);
+            assert_eq!(piece.header.flow_hash, whole.header.flow_hash);
+        }
+        assert_eq!(bench.connections.get(&key, 0).unwrap().packets, 4);
+        assert_eq!(bench.n_flows(), n_flows + 1);
+    }
+}
+
+#[test]
+fn a_fragment_whose_first_one_was_not_seen_is_counted_and_captured() {
+    let mut bench = Bench::new().unwrap();
+    let piece = ipv4_full((A4, B4), 0, (3, false), UDP, &[2; 24]);
+
+    let outcome = bench.run(&piece).unwrap();
+
+    assert_eq!(
+        outcome.counted,
+        [(Reason::Captured, 1), (Reason::FragmentAlone, 1)]
+    );
+    assert_eq!(outcome.records.len(), 1);
+    assert!(bench.connections.get(&key((A4, B4), UDP, 0, 0), 0).is_ok());
+}
+
+#[test]
+fn fragments_of_more_packets_than_the_table_has_room_for_are_captured_all_the_same() {
+    const PACKETS: u16 = 20_000;
+    let mut bench = Bench::with(Plan {
+        ring_bytes: 4 * 1024 * 1024,
+        ..Plan::default()
+    })
+    .unwrap();
+    let piece = |id: u16, at, payload: &[u8]| {
+        let mut packet = ipv4_full((A4, B4), 0, at, UDP, payload);
+        packet[4..6].copy_from_slice(&id.to_be_bytes());
+        packet
+    };
+    let before = bench.kernel.counters.read().unwrap();
+
+    for id in 0..PACKETS {
+        let first = piece(id, (0, true), &udp(40000, 53, &[1; 16]));
+        assert_eq!(bench.verdict(&first).unwrap(), STOLEN);
+    }
+    for id in 0..PACKETS {
+        let last = piece(id, (3, false), &[2; 8]);
+        assert_eq!(bench.verdict(&last).unwrap(), STOLEN);
+        if id % 1000 == 0 {
+            bench.drain();
+        }
     }
 
-    let conn = bench.connections.get(&key((A4, B4), UDP, 0, 0), 0).unwrap();
-    assert_eq!(conn.packets, 3);
-    assert_eq!(bench.n_flows(), 1);
+    let counted = bench.counted_since(&before).unwrap();
+    assert_eq!(counted[0], (Reason::Captured, 2 * u64::from(PACKETS)));
+    let (reason, n_alone) = counted[1];
+    assert_eq!(reason, Reason::FragmentAlone);
+    assert!((1..u64::from(PACKETS)).contains(&n_alone), "{n_alone} were alone");
 }
 
 #[test]
@@ -275,7 +350,7 @@ fn running_flow_looks_its_peer_up_anew_once_the_peers_are_renewed_and_keeps_its_
 #[test]
 fn pressure_of_a_flow_is_that_of_its_new_peer() {
     let mut bench = Bench::new().unwrap();
-    let packet = udp_packet(1000, 40000, 1);
+    let packet = tcp_packet(1000, 40000, 1);
     bench.run(&packet).unwrap().captured().unwrap();
     bench.kernel.prefixes.add(host_of_peer_9()).unwrap();
     bench.kernel.settings.renew_peers();

@@ -15,7 +15,7 @@ use router_common::packet::ethernet::{IPV4, IPV6, QINQ, VLAN};
 use router_common::packet::protocol::{DESTINATION_OPTIONS, FRAGMENT, HOP_BY_HOP, ICMP, ICMPV6, TCP, UDP};
 use router_common::peer::NO_PEER;
 use router_common::reason::Reason;
-use router_common::record::RecordHeader;
+use router_common::record::{RecordHeader, Unfinished};
 use router_common::slots::{slot, worker};
 use stream_router_engine::prefix_steps::PrefixStep;
 
@@ -43,7 +43,7 @@ fn packets_for_a_peer_are_captured_behind_every_header_with_a_hop_less() {
             0,
         ),
         ("echo", ipv4(ICMP, &icmp(8, 77)), key((A4, B4), ICMP, 77, 0), 0),
-        ("fragment", fragment4, key((A4, B4), UDP, 0, 0), 0),
+        ("fragment", fragment4, key((A4, B4), UDP, 40000, 53), 0),
         (
             "TCP over IPv6",
             ipv6(TCP, &tcp(40000, 443, 0)),
@@ -58,8 +58,8 @@ fn packets_for_a_peer_are_captured_behind_every_header_with_a_hop_less() {
         ),
         (
             "fragment of IPv6",
-            ipv6(FRAGMENT, &fragment(UDP, (3, true), &[2; 24])),
-            key((A6, B6), UDP, 0, 0),
+            ipv6(FRAGMENT, &fragment(UDP, (0, true), &udp(40000, 53, &[2; 24]))),
+            key((A6, B6), UDP, 40000, 53),
             2,
         ),
         (
@@ -400,7 +400,7 @@ fn a_full_ring_and_a_full_queue_drop_by_name() {
         ..Plan::default()
     })
     .unwrap();
-    let frame = tagged(&[], &with_hops(udp_packet(1400, 1, 1), 64));
+    let frame = tagged(&[], &with_hops(tcp_packet(1400, 1, 1), 64));
     let dropped = |reason| Outcome {
         verdict: DROP,
         counted: vec![(reason, 1)],
@@ -451,6 +451,7 @@ fn expected(bench: &Bench, packet: &[u8], hops: u8, key: &FlowKey) -> Record {
     Record {
         worker: worker(slot(flow_hash), Plan::default().n_workers),
         header: RecordHeader {
+            unfinished: Unfinished::default(),
             flow_hash,
             frame: FrameHeader {
                 len: packet.len() as u32,

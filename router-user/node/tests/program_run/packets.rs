@@ -127,6 +127,11 @@ pub(crate) fn icmp(kind: u8, id: u16) -> Vec<u8> {
 }
 
 /// A packet of UDP over IPv4 to peer 0, `len >= 28` bytes long; its payload differs with `seed`.
+/// A TCP packet of `len` bytes.
+pub(crate) fn tcp_packet(len: usize, source_port: u16, seed: u8) -> Vec<u8> {
+    ipv4(TCP, &[tcp(source_port, 53, 0), vec![seed; len - 40]].concat())
+}
+
 pub(crate) fn udp_packet(len: usize, source_port: u16, seed: u8) -> Vec<u8> {
     let payload: Vec<u8> = (0..len - 28)
         .map(|at| seed.wrapping_add((at * 7 + at / 256) as u8))

@@ -23,7 +23,6 @@ fn packets_that_are_not_ours_pass_untouched() {
             to4([239, 1, 2, 3]),
             Reason::Multicast,
         ),
-        ("reserved".into(), to4([240, 0, 0, 1]), Reason::Multicast),
         ("broadcast".into(), to4([255, 255, 255, 255]), Reason::Multicast),
         ("all nodes".into(), to6("ff02::1"), Reason::Multicast),
         ("all routers".into(), to6("ff02::2"), Reason::Multicast),

@@ -7,8 +7,9 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use crate::bench::{Bench, Outcome, Plan, SHOT, STOLEN};
-use crate::packets::udp_packet;
+use crate::packets::{icmp, ipv4, tcp_packet, udp_packet};
 use router_common::names;
+use router_common::packet::protocol::ICMP;
 use router_common::peer::PRESSURE_MIN_LEN;
 use router_common::reason::Reason;
 use router_common::record::RecordHeader;
@@ -231,7 +232,7 @@ fn pressure_holds_back_the_big_packets_of_one_peer() {
         records: vec![],
     };
     let to = |address: [u8; 4], len| {
-        let mut packet = udp_packet(len, 1, 1);
+        let mut packet = tcp_packet(len, 1, 1);
         packet[16..20].copy_from_slice(&address);
         packet
     };
@@ -244,6 +245,10 @@ fn pressure_holds_back_the_big_packets_of_one_peer() {
     bench.run(&to([10, 1, 0, 2], small)).unwrap().captured().unwrap();
     bench.run(&to([10, 1, 2, 2], big)).unwrap().captured().unwrap();
     bench.run(&to([10, 77, 0, 2], big)).unwrap().captured().unwrap();
+    // Only TCP hears of it: what it costs others is up to the peer's queue.
+    bench.run(&udp_packet(3000, 1, 1)).unwrap().captured().unwrap();
+    let echo = ipv4(ICMP, &[icmp(8, 77), vec![0; 3000]].concat());
+    bench.run(&echo).unwrap().captured().unwrap();
 
     switch(false);
 
@@ -259,10 +264,10 @@ fn pressure_of_the_last_peer_is_its_own_and_of_a_peer_beyond_nobodys() {
 
     bench.kernel.pressure.switch(LAST - 1)(true);
     bench.kernel.pressure.switch(LAST + 1)(true);
-    bench.run(&udp_packet(1000, 1, 1)).unwrap().captured().unwrap();
+    bench.run(&tcp_packet(1000, 1, 1)).unwrap().captured().unwrap();
     bench.kernel.pressure.switch(LAST)(true);
 
-    assert_eq!(bench.run(&udp_packet(1000, 1, 2)).unwrap().verdict, SHOT);
+    assert_eq!(bench.run(&tcp_packet(1000, 1, 2)).unwrap().verdict, SHOT);
 }
 
 #[test]

@@ -50,6 +50,8 @@ pub struct RouterStats {
     pub n_failed_lookups: u64,
     /// Of those that failed, answers about a network that does not hold the address that was asked for.
     pub n_refused_answers: u64,
+    /// Fragments whose packet's first fragment was not seen; they may overtake other packets of their flow.
+    pub n_fragments_alone: u64,
     /// Every peer that was found so far.
     pub peers: Vec<PeerStats>,
 }
@@ -98,9 +100,16 @@ pub(super) struct RouterCounters {
     pub(super) n_lookups: AtomicU64,
     pub(super) n_failed_lookups: AtomicU64,
     pub(super) n_refused_answers: AtomicU64,
+    pub(super) n_fragments_alone: AtomicU64,
 }
 
 impl RouterCounters {
+    /// Counts a fragment that came without its first one.
+    #[cold]
+    pub(super) fn handle_fragment_alone(&self) {
+        self.n_fragments_alone.fetch_add(1, Relaxed);
+    }
+
     /// Counts a refusal, and returns it.
     #[cold]
     pub(super) fn refuse(&self, error: DispatchError) -> DispatchError {

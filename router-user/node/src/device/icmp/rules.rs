@@ -1,7 +1,5 @@
 //! What is answered, and what must not be (RFC 1122, 3.2.2; RFC 4443, 2.4 (e)).
 
-use std::net::{Ipv4Addr, Ipv6Addr};
-
 /// Why a destination cannot be reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unreachable {
@@ -24,15 +22,4 @@ pub enum NoReply {
     Source,
     /// Its destination is not one host.
     Destination,
-}
-
-/// Returns whether the address can be that of one host, seen from elsewhere.
-pub(super) fn is_one_host_v4(ip: Ipv4Addr) -> bool {
-    // 0.0.0.0/8 and 240.0.0.0/4, with the broadcast address in it, belong to nobody.
-    !(ip.octets()[0] == 0 || ip.octets()[0] >= 224 || ip.is_loopback())
-}
-
-/// Returns whether the address can be that of one host, seen from elsewhere.
-pub(super) fn is_one_host_v6(ip: Ipv6Addr) -> bool {
-    !(ip.is_unspecified() || ip.is_loopback() || ip.is_multicast())
 }

@@ -211,7 +211,6 @@ fn addresses_of_no_single_host_get_no_reply() {
         [224, 0, 0, 1],
         [239, 1, 2, 3],
         [255; 4],
-        [240, 0, 0, 1],
     ] {
         assert_eq!(
             reply_to(&udp_v4(address, THERE_V4, 1), Unreachable::Host),

@@ -5,7 +5,8 @@ use std::net::Ipv4Addr;
 use etherparse::icmpv4::DestUnreachableHeader;
 use etherparse::{Icmpv4Header, Icmpv4Type, IpDscp, IpNumber, Ipv4Header};
 
-use super::rules::{NoReply, Unreachable, is_one_host_v4};
+use super::rules::{NoReply, Unreachable};
+use router_common::host_address::is_host_v4;
 
 /// Longest error with its IP header (RFC 1812, 4.3.2.3).
 const MAX_ERROR_LEN: usize = 576;
@@ -28,10 +29,10 @@ pub(super) fn unreachable(packet: &[u8], why: Unreachable, room: &mut [u8]) -> R
     let fragment_offset = u16::from_be_bytes([header[6], header[7]]) & 0x1fff;
     let source = Ipv4Addr::new(header[12], header[13], header[14], header[15]);
     let destination = Ipv4Addr::new(header[16], header[17], header[18], header[19]);
-    if !is_one_host_v4(source) {
+    if !is_host_v4(source.octets()) {
         return Err(NoReply::Source);
     }
-    if !is_one_host_v4(destination) {
+    if !is_host_v4(destination.octets()) {
         return Err(NoReply::Destination);
     }
     if fragment_offset != 0 {

@@ -5,7 +5,8 @@ use std::net::Ipv6Addr;
 use etherparse::icmpv6::DestUnreachableCode;
 use etherparse::{Icmpv6Header, Icmpv6Type, IpNumber, Ipv6Header};
 
-use super::rules::{NoReply, Unreachable, is_one_host_v6};
+use super::rules::{NoReply, Unreachable};
+use router_common::host_address::is_host_v6;
 
 /// Longest error with its IP header: the smallest IPv6 MTU (RFC 4443, 3.1).
 pub(super) const MAX_ERROR_LEN: usize = 1280;
@@ -31,10 +32,10 @@ pub(super) fn unreachable(packet: &[u8], why: Unreachable, room: &mut [u8]) -> R
     let packet = packet.get(..IP_LEN + payload_len).ok_or(NoReply::Malformed)?;
     let source = address(&header[8..24]);
     let destination = address(&header[24..40]);
-    if !is_one_host_v6(source) {
+    if !is_host_v6(&source.octets()) {
         return Err(NoReply::Source);
     }
-    if !is_one_host_v6(destination) {
+    if !is_host_v6(&destination.octets()) {
         return Err(NoReply::Destination);
     }
     if icmp_type(header[6], &packet[IP_LEN..])?.is_some_and(|kind| kind < 128 || kind == 137) {
