@@ -223,9 +223,9 @@ fn a_stream_that_has_no_place_in_its_lane_is_reset_and_everything_else_goes_on()
     };
     let bad = [
         ("no number", preamble(0, false)),
-        ("a lane that there is not", changed(16, 32)),
-        ("an unknown flag", changed(18, 2)),
-        ("an unused byte", changed(23, 1)),
+        ("a lane that there is not", changed(24, 32)),
+        ("an unknown flag", changed(26, 2)),
+        ("an unused byte", changed(31, 1)),
         ("a number that is taken", preamble(9, true)),
         ("a number that is passed", preamble(8, true)),
     ];
@@ -472,12 +472,12 @@ impl Scene {
 }
 
 /// The preamble of a stream of the peer's third lane.
-fn preamble(number: u64, after_loss: bool) -> [u8; 24] {
-    let mut bytes = [0; 24];
+fn preamble(number: u64, after_loss: bool) -> [u8; 32] {
+    let mut bytes = [0; 32];
     bytes[..8].copy_from_slice(&0x5EED_u64.to_le_bytes());
-    bytes[8..16].copy_from_slice(&number.to_le_bytes());
-    bytes[16] = 2;
-    bytes[18] = after_loss.into();
+    bytes[16..24].copy_from_slice(&number.to_le_bytes());
+    bytes[24] = 2;
+    bytes[26] = after_loss.into();
     bytes
 }
 

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 /// The name of a lane, by which a peer tells it from all others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct LaneId {
-    /// A random number that the lanes of one sender have in common. A sender that starts anew has another one.
-    pub run: u64,
+    /// A random number that the lanes of one sender have in common.
+    pub set: u64,
     /// The lane's index among them.
     pub index: u16,
 }
@@ -58,7 +58,7 @@ impl StreamNumbers {
 }
 
 /// Returns a number for the lanes of a new sender, of what the standard library takes from the system for its own maps.
-pub(super) fn random_run() -> u64 {
+pub(super) fn random_set() -> u64 {
     RandomState::new().hash_one(0)
 }
 
@@ -68,7 +68,7 @@ mod tests {
 
     #[test]
     fn streams_are_numbered_from_one_and_say_whether_the_one_before_was_lost() {
-        let lane = LaneId { run: 7, index: 3 };
+        let lane = LaneId { set: 7, index: 3 };
         let numbers = StreamNumbers::new(lane);
         let stream = |number, after_loss| LaneStream {
             lane,
@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn each_sender_has_a_run_of_its_own() {
-        assert_ne!(random_run(), random_run());
+    fn the_lanes_of_each_sender_have_a_number_of_their_own() {
+        assert_ne!(random_set(), random_set());
     }
 }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use tokio::sync::Notify;
 
-use super::lane_stream::{LaneId, LaneStream, StreamNumbers, random_run};
+use super::lane_stream::{LaneId, LaneStream, StreamNumbers, random_set};
 use super::outbox::{Outbox, Pressure, PressureSwitch};
 use stream_router_engine::flow_cache::StreamIndex;
 use stream_router_engine::queue::QueueLimits;
@@ -68,7 +68,7 @@ impl PeerLanes {
     /// when any of them has too much waiting, and when none has any more.
     pub fn new(n_most: u32, n_active: u32, limits: QueueLimits, set_pressure: PressureSwitch) -> Self {
         let pressure = Arc::new(Pressure::new(set_pressure));
-        let run = random_run();
+        let set = random_set();
         let lane = |index: u32| Lane {
             outbox: Outbox::new(pressure.clone(), limits),
             n_offered: AtomicU64::new(0),
@@ -78,7 +78,7 @@ impl PeerLanes {
             open: AtomicBool::new(false),
             close: Notify::new(),
             numbers: StreamNumbers::new(LaneId {
-                run,
+                set,
                 index: index as u16,
             }),
         };

@@ -29,6 +29,8 @@ use crate::egress::lane_stream::LaneStream;
 #[derive(Debug)]
 pub(super) struct NetworkState {
     pub(super) local_peer: PeerId,
+    /// A random number of this network, which peers tell from those of one that ran before.
+    pub(super) run: u64,
     pub(super) counters: LiveNetworkCounters,
     /// What is learnt of paths that lose large packets.
     pub(super) segments: Arc<SegmentBook>,
@@ -99,6 +101,7 @@ impl NetworkState {
     pub(super) fn new(local_peer: PeerId, peers: impl IntoIterator<Item = PeerId>) -> Self {
         Self {
             local_peer,
+            run: rand::random(),
             counters: LiveNetworkCounters::default(),
             segments: Arc::default(),
             tables: Mutex::new(Tables {

@@ -5,6 +5,9 @@
 //! waits until the earlier one has ended for its reader: it was read to its end, failed, or was dropped. It waits for a
 //! bounded time, after which the earlier one is cut: its reader gets an error instead of more bytes. The next one begins
 //! even then only when that reader has come back, as it may be dealing with what it has read before.
+//!
+//! A peer that starts anew has other lanes, and a flow may be in another one than before. So the first stream of another
+//! run of a peer waits for all that are open of the run before.
 
 use std::{
     collections::BTreeMap,
@@ -24,7 +27,11 @@ use std::{
 use futures::task::AtomicWaker;
 use tokio::time::{Instant, Sleep, sleep};
 
-use super::{limits::MAX_CONNECTIONS_PER_PEER, state::NetworkState};
+use super::{
+    limits::{MAX_CONNECTIONS_PER_PEER, MAX_STREAMS_PER_SIDE},
+    preamble::Preamble,
+    state::NetworkState,
+};
 use crate::egress::lane_stream::{LaneId, LaneStream};
 
 /// The longest that a stream waits for those before it. In this time a connection that is dead was found to be.
@@ -38,8 +45,11 @@ const UNSEEN_WAIT: Duration = Duration::from_secs(1);
 /// something to read is read in far less, unless the machine has no time for it.
 const QUIET: Duration = Duration::from_millis(250);
 
-/// Runs of a peer whose lanes are remembered: as many as it can have connections, each of another process.
+/// Runs of a peer that are remembered: as many as it can have connections, each of another process.
 const MAX_RUNS: usize = MAX_CONNECTIONS_PER_PEER;
+
+/// Lanes of a run that are remembered: as many as it can have streams open.
+const MAX_LANES: usize = MAX_CONNECTIONS_PER_PEER * MAX_STREAMS_PER_SIDE;
 
 /// The stream waits for others. See [`Turn::state`].
 const WAITING: u8 = 0;
@@ -53,14 +63,21 @@ const CUT: u8 = 3;
 /// The streams of one peer that are open, and what is remembered of its lanes.
 pub(super) struct StreamOrder {
     network: Arc<NetworkState>,
-    /// The run that last opened a stream is the last.
-    runs: Mutex<Vec<Run>>,
+    runs: Mutex<Runs>,
 }
+
+/// The runs of the peer; the present one is the last.
+#[derive(Default)]
+struct Runs(Vec<Run>);
 
 #[derive(Default)]
 struct Run {
     run: u64,
-    lanes: BTreeMap<u16, OpenStreams>,
+    lanes: BTreeMap<LaneId, OpenStreams>,
+    /// Streams of other runs that were open when this one became the present one, and still are.
+    before: Vec<Arc<Turn>>,
+    /// When it was last looked whether anything comes on them.
+    looked: Option<Instant>,
 }
 
 /// The open streams of a lane, by number. The first is the one that is read.
@@ -85,14 +102,14 @@ struct Turn {
 /// The place of a stream in its lane, until it is dropped.
 pub(super) struct StreamPlace {
     order: Arc<StreamOrder>,
-    stream: LaneStream,
+    preamble: Preamble,
     turn: Arc<Turn>,
     since: Instant,
     next_look: Option<Pin<Box<Sleep>>>,
 }
 
-/// A stream that cannot be where it says that it is: the number was there before, or one above it has begun; or there
-/// are streams of too many runs.
+/// A stream that cannot be where it says that it is: the number was there before, or one above it has begun; its run is
+/// over; or there are open streams of too many runs or lanes.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the stream comes after its time")]
 pub(super) struct OutOfOrder;
@@ -106,93 +123,204 @@ impl StreamOrder {
     }
 
     /// Gives a stream its place, if there is one.
-    pub(super) fn place(self: &Arc<Self>, stream: LaneStream) -> Result<StreamPlace, OutOfOrder> {
+    pub(super) fn place(self: &Arc<Self>, preamble: Preamble) -> Result<StreamPlace, OutOfOrder> {
+        let LaneStream {
+            lane,
+            number,
+            after_loss,
+        } = preamble.stream;
         let mut runs = self.runs();
-        let open = open_streams(&mut runs, stream.lane).ok_or(OutOfOrder)?;
-        if stream.number <= open.begun || open.streams.contains_key(&stream.number) {
+        let run = runs.present(preamble.run).ok_or(OutOfOrder)?;
+        let may_begin = run.before.is_empty();
+        let open = run.open_streams(lane).ok_or(OutOfOrder)?;
+        if number <= open.begun || open.streams.contains_key(&number) {
             return Err(OutOfOrder);
         }
         let turn = Arc::new(Turn {
             state: AtomicU8::new(WAITING),
-            after_loss: stream.after_loss,
+            after_loss,
             active: AtomicBool::new(true),
             reader: AtomicWaker::new(),
         });
-        open.streams.insert(stream.number, Arc::clone(&turn));
-        open.advance();
+        open.streams.insert(number, Arc::clone(&turn));
+        if may_begin {
+            open.advance();
+        }
         Ok(StreamPlace {
             order: Arc::clone(self),
-            stream,
+            preamble,
             turn,
             since: Instant::now(),
             next_look: None,
         })
     }
 
-    fn runs(&self) -> MutexGuard<'_, Vec<Run>> {
+    fn runs(&self) -> MutexGuard<'_, Runs> {
         self.runs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Looks after a stream that has waited for so long.
-    fn look(&self, stream: LaneStream, waited: Duration) {
+    fn look(&self, preamble: Preamble, waited: Duration) {
+        let LaneStream {
+            lane,
+            number,
+            after_loss,
+        } = preamble.stream;
         let mut runs = self.runs();
-        let Some(open) = open_streams(&mut runs, stream.lane) else {
+        let Some(at) = runs.0.iter().position(|run| run.run == preamble.run) else {
             return;
         };
-        let is_over = waited >= MAX_WAIT || stream.after_loss && open.is_quiet_before(stream.number);
-        let n_cut = if is_over {
-            open.cut_before(stream.number)
-        } else {
-            0
-        };
-        if waited >= UNSEEN_WAIT && open.streams.keys().next() == Some(&stream.number) {
-            open.begin_first();
+        let run = &mut runs.0[at];
+        let mut n_cut = 0;
+        // Nothing is written any more by a run that is over.
+        if waited >= MAX_WAIT || run.is_quiet_before() {
+            n_cut += runs.cut_before_run(at);
         }
-        open.advance();
+        let run = &mut runs.0[at];
+        if let Some(open) = run.lanes.get_mut(&lane)
+            && run.before.is_empty()
+        {
+            if waited >= MAX_WAIT || after_loss && open.is_quiet_before(number) {
+                n_cut += open.cut_before(number);
+            }
+            if waited >= UNSEEN_WAIT && open.streams.keys().next() == Some(&number) {
+                open.begin_first();
+            }
+            open.advance();
+        }
         self.network.counters.lane_streams_cut.fetch_add(n_cut, Relaxed);
     }
 
     /// Ends a stream: its reader is done with what it has read.
-    fn end(&self, stream: LaneStream, turn: &Arc<Turn>) {
+    fn end(&self, preamble: Preamble, turn: &Arc<Turn>) {
         let mut runs = self.runs();
-        let run = runs.iter_mut().find(|run| run.run == stream.lane.run);
-        let Some(open) = run.and_then(|run| run.lanes.get_mut(&stream.lane.index)) else {
-            return;
-        };
-        if open
-            .streams
-            .get(&stream.number)
-            .is_some_and(|other| Arc::ptr_eq(other, turn))
-        {
-            open.streams.remove(&stream.number);
-            open.advance();
+        let LaneStream { lane, number, .. } = preamble.stream;
+        for run in &mut runs.0 {
+            if run.run == preamble.run
+                && let Some(open) = run.lanes.get_mut(&lane)
+                && open
+                    .streams
+                    .get(&number)
+                    .is_some_and(|other| Arc::ptr_eq(other, turn))
+            {
+                open.streams.remove(&number);
+                if run.before.is_empty() {
+                    open.advance();
+                }
+            }
+            run.forget_before(|other| Arc::ptr_eq(other, turn));
         }
     }
 }
 
-/// Returns the open streams of a lane. Makes room for its run, or returns `None` if there is none.
-fn open_streams(runs: &mut Vec<Run>, lane: LaneId) -> Option<&mut OpenStreams> {
-    let known = runs.iter().position(|run| run.run == lane.run);
-    let run = match known {
-        Some(at) => runs.remove(at),
-        None => {
-            if runs.len() >= MAX_RUNS {
-                let oldest_ended = runs.iter().position(Run::has_ended)?;
-                runs.remove(oldest_ended);
+impl Runs {
+    /// Returns a run that opens a stream, which is the present one from now on. Returns `None` if that is another one,
+    /// after this one, and has streams; or if there is no room.
+    fn present(&mut self, run: u64) -> Option<&mut Run> {
+        let known = self.0.iter().position(|known| known.run == run);
+        let is_present = known.is_some_and(|at| at + 1 == self.0.len());
+        if !is_present {
+            let present_has_streams = self.0.last().is_some_and(|present| !present.has_ended());
+            let mut next = match known {
+                Some(_) if present_has_streams => return None,
+                Some(at) => self.0.remove(at),
+                None => Run {
+                    run,
+                    ..Run::default()
+                },
+            };
+            if self.0.len() >= MAX_RUNS {
+                let ended = self.0.iter().position(Run::has_ended)?;
+                self.0.remove(ended);
             }
-            Run {
-                run: lane.run,
-                lanes: BTreeMap::new(),
-            }
+            let open = self.0.iter().flat_map(|run| run.lanes.values());
+            next.before = open.flat_map(|open| open.streams.values().cloned()).collect();
+            self.0.push(next);
         }
-    };
-    runs.push(run);
-    Some(runs.last_mut()?.lanes.entry(lane.index).or_default())
+        self.0.last_mut()
+    }
+
+    /// Cuts all streams of other runs for which this one waits. Returns how many were not cut before.
+    fn cut_before_run(&mut self, at: usize) -> u64 {
+        let mut n_cut = 0;
+        let mut unread = Vec::new();
+        for turn in &self.0[at].before {
+            match turn.cut() {
+                CUT => continue,
+                WAITING => unread.push(Arc::clone(turn)),
+                _ => {}
+            }
+            n_cut += 1;
+        }
+        let is_unread = |turn: &Arc<Turn>| unread.iter().any(|other| Arc::ptr_eq(other, turn));
+        for open in self.0.iter_mut().flat_map(|run| run.lanes.values_mut()) {
+            open.streams.retain(|_, turn| !is_unread(turn));
+        }
+        for run in &mut self.0 {
+            run.forget_before(is_unread);
+        }
+        n_cut
+    }
 }
 
 impl Run {
     fn has_ended(&self) -> bool {
         self.lanes.values().all(|open| open.streams.is_empty())
+    }
+
+    /// Returns the open streams of a lane. Makes room for it, or returns `None` if there is none.
+    fn open_streams(&mut self, lane: LaneId) -> Option<&mut OpenStreams> {
+        if self.lanes.len() >= MAX_LANES && !self.lanes.contains_key(&lane) {
+            let mut lanes = self.lanes.iter();
+            let idle = *lanes.find(|(_, open)| open.streams.is_empty())?.0;
+            self.lanes.remove(&idle);
+        }
+        Some(self.lanes.entry(lane).or_default())
+    }
+
+    /// Whether the run waits for streams of others, and nothing came on any of them since it was last looked.
+    fn is_quiet_before(&mut self) -> bool {
+        // All of the run's streams ask, and not at the same time.
+        if self.before.is_empty() || self.looked.is_some_and(|looked| looked.elapsed() < QUIET) {
+            return false;
+        }
+        self.looked = Some(Instant::now());
+        let n_active = self.before.iter().filter(|turn| !turn.is_quiet()).count();
+        n_active == 0
+    }
+
+    /// Waits no more for streams that are over. Begins what waited for the last of them.
+    fn forget_before(&mut self, is_over: impl Fn(&Arc<Turn>) -> bool) {
+        if self.before.is_empty() {
+            return;
+        }
+        self.before.retain(|turn| !is_over(turn));
+        if self.before.is_empty() {
+            self.lanes.values_mut().for_each(OpenStreams::advance);
+        }
+    }
+}
+
+impl Turn {
+    /// Says that the stream is not to be read any more. Returns the state before.
+    fn cut(&self) -> u8 {
+        let before = self.state.swap(CUT, Release);
+        if before != CUT {
+            self.reader.wake();
+        }
+        before
+    }
+
+    /// Whether nothing came on the stream since this was last asked.
+    fn is_quiet(&self) -> bool {
+        if self
+            .state
+            .compare_exchange(READING, FOLLOWED, Release, Relaxed)
+            .is_ok()
+        {
+            return false;
+        }
+        !self.active.swap(false, Relaxed)
     }
 }
 
@@ -227,7 +355,7 @@ impl OpenStreams {
     fn is_quiet_before(&self, number: u64) -> bool {
         let mut before = self.streams.range(..number).map(|(_, turn)| turn);
         match (before.next(), before.next()) {
-            (Some(turn), None) => turn.state.load(Relaxed) == FOLLOWED && !turn.active.swap(false, Relaxed),
+            (Some(turn), None) => turn.state.load(Relaxed) == FOLLOWED && turn.is_quiet(),
             _ => false,
         }
     }
@@ -237,14 +365,13 @@ impl OpenStreams {
         let mut n_cut = 0;
         let mut unread = Vec::new();
         for (before, turn) in self.streams.range(..number) {
-            match turn.state.swap(CUT, Release) {
+            match turn.cut() {
                 CUT => continue,
                 // Nobody has anything of it.
                 WAITING => unread.push(*before),
                 _ => {}
             }
             n_cut += 1;
-            turn.reader.wake();
         }
         for before in unread {
             self.streams.remove(&before);
@@ -303,7 +430,7 @@ impl StreamPlace {
             let next_look = self.next_look.get_or_insert_with(|| Box::pin(sleep(QUIET)));
             ready!(next_look.as_mut().poll(cx));
             self.next_look = None;
-            self.order.look(self.stream, self.since.elapsed());
+            self.order.look(self.preamble, self.since.elapsed());
         }
     }
 
@@ -316,7 +443,7 @@ impl StreamPlace {
     }
 
     fn end(&self) {
-        self.order.end(self.stream, &self.turn);
+        self.order.end(self.preamble, &self.turn);
     }
 }
 
@@ -328,7 +455,7 @@ impl Drop for StreamPlace {
 
 impl std::fmt::Debug for StreamPlace {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("StreamPlace").field(&self.stream).finish()
+        f.debug_tuple("StreamPlace").field(&self.preamble).finish()
     }
 }
 

@@ -20,7 +20,7 @@ const SOON: Duration = Duration::from_millis(200);
 
 fn place(number: u64, after_loss: bool) -> LaneStream {
     LaneStream {
-        lane: LaneId { run: 42, index: 5 },
+        lane: LaneId { set: 42, index: 5 },
         number,
         after_loss,
     }

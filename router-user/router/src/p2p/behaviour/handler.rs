@@ -21,7 +21,7 @@ use crate::p2p::{
     error::OpenError,
     inbound::InboundStreams,
     limits::OPEN_TIMEOUT,
-    preamble,
+    preamble::{self, Preamble},
     state::{NetworkState, OpenStreamRequest},
     stream::DataStream,
     stream_order::StreamOrder,
@@ -88,7 +88,8 @@ impl ConnectionHandler for StreamHandler {
             if request.reply.is_closed() {
                 continue;
             }
-            let upgrade = OpenUpgrade(request.place);
+            let run = self.state.run;
+            let upgrade = OpenUpgrade(request.place.map(|stream| Preamble { run, stream }));
             let protocol = SubstreamProtocol::new(upgrade, request).with_timeout(OPEN_TIMEOUT);
             return Poll::Ready(ConnectionHandlerEvent::OutboundSubstreamRequest { protocol });
         }

@@ -8,7 +8,6 @@ use libp2p::{
     core::upgrade::{InboundUpgrade, OutboundUpgrade, UpgradeInfo},
 };
 
-use crate::egress::lane_stream::LaneStream;
 use crate::p2p::{
     preamble::{self, PREAMBLE_LEN, Preamble},
     stream::{IP_PROTOCOL, LANE_PROTOCOL},
@@ -16,7 +15,7 @@ use crate::p2p::{
 
 /// Opens a stream: one of a lane if the peer knows such, and else a stream by itself.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::p2p) struct OpenUpgrade(pub(super) Option<LaneStream>);
+pub(in crate::p2p) struct OpenUpgrade(pub(super) Option<Preamble>);
 
 /// Accepts a stream of either protocol, with the preamble if it has one.
 #[derive(Clone, Copy, Debug)]
@@ -25,7 +24,7 @@ pub(in crate::p2p) struct AcceptUpgrade;
 /// A stream that a peer has opened.
 pub(in crate::p2p) struct Accepted {
     pub(super) stream: Stream,
-    pub(super) preamble: Option<Preamble>,
+    pub(super) preamble: Option<[u8; PREAMBLE_LEN]>,
 }
 
 impl UpgradeInfo for OpenUpgrade {

@@ -6,7 +6,8 @@ use tokio::time::advance;
 
 use super::*;
 
-const LANE: LaneId = LaneId { run: 7, index: 3 };
+const LANE: LaneId = LaneId { set: 7, index: 3 };
+const RUN: u64 = 70;
 
 fn order() -> Arc<StreamOrder> {
     let network = NetworkState::new(PeerId::random(), []);
@@ -18,27 +19,26 @@ fn n_cut(order: &StreamOrder) -> u64 {
 }
 
 /// A stream that was opened after the one before was closed.
-fn closed_before(number: u64) -> LaneStream {
-    LaneStream {
-        lane: LANE,
-        number,
-        after_loss: false,
-    }
+fn closed_before(number: u64) -> Preamble {
+    preamble(RUN, LANE, number, false)
 }
 
 /// A stream that was opened after the one before was lost.
-fn lost_before(number: u64) -> LaneStream {
-    LaneStream {
-        after_loss: true,
-        ..closed_before(number)
-    }
+fn lost_before(number: u64) -> Preamble {
+    preamble(RUN, LANE, number, true)
 }
 
-fn of_run(run: u64, number: u64) -> LaneStream {
-    LaneStream {
-        lane: LaneId { run, ..LANE },
-        ..closed_before(number)
-    }
+fn of_run(run: u64, number: u64) -> Preamble {
+    preamble(run, LANE, number, false)
+}
+
+fn preamble(run: u64, lane: LaneId, number: u64, after_loss: bool) -> Preamble {
+    let stream = LaneStream {
+        lane,
+        number,
+        after_loss,
+    };
+    Preamble { run, stream }
 }
 
 /// What a reader finds that asks for its turn.
@@ -125,15 +125,10 @@ async fn a_reader_that_waits_is_woken_when_its_turn_comes() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn streams_of_different_lanes_and_runs_do_not_wait_for_each_other() {
+async fn streams_of_different_lanes_do_not_wait_for_each_other() {
     let order = order();
-    let mut places: Vec<_> = [(7, 0), (7, 1), (8, 0)]
-        .map(|(run, index)| LaneStream {
-            lane: LaneId { run, index },
-            ..closed_before(1)
-        })
-        .map(|stream| order.place(stream).unwrap())
-        .into();
+    let lanes = [(7, 0), (7, 1), (8, 0)].map(|(set, index)| LaneId { set, index });
+    let mut places = lanes.map(|lane| order.place(preamble(RUN, lane, 1, false)).unwrap());
 
     for place in &mut places {
         assert_eq!(ask(place), Found::Turn);
@@ -324,6 +319,88 @@ async fn the_highest_number_of_all_ends_a_lane_and_nothing_else() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_first_streams_of_another_run_wait_for_all_of_the_run_before() {
+    let order = order();
+    let other_lane = LaneId { index: 4, ..LANE };
+    let mut old = [LANE, other_lane].map(|lane| order.place(preamble(1, lane, 1, false)).unwrap());
+    let mut new = [LANE, other_lane].map(|lane| order.place(preamble(2, lane, 1, false)).unwrap());
+    assert_eq!(new.each_mut().map(ask), [Found::Wait, Found::Wait]);
+
+    read_to_end(&mut old[0]);
+    assert_eq!(new.each_mut().map(ask), [Found::Wait, Found::Wait]);
+    read_to_end(&mut old[1]);
+
+    assert_eq!(new.each_mut().map(ask), [Found::Turn, Found::Turn]);
+    assert_eq!(n_cut(&order), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn streams_of_a_run_that_is_over_are_cut_when_nothing_comes_on_them() {
+    let order = order();
+    let other_lane = LaneId { index: 4, ..LANE };
+    let mut reading = order.place(of_run(1, 1)).unwrap();
+    let mut waiting = order.place(of_run(1, 2)).unwrap();
+    assert_eq!(ask(&mut waiting), Found::Wait);
+    let mut new = [LANE, other_lane].map(|lane| order.place(preamble(2, lane, 1, false)).unwrap());
+    assert_eq!(new.each_mut().map(ask), [Found::Wait, Found::Wait]);
+    for _ in 0..3 {
+        read_bytes(&mut reading);
+        advance(QUIET).await;
+        assert_eq!(new.each_mut().map(ask), [Found::Wait, Found::Wait]);
+    }
+    assert_eq!(n_cut(&order), 0);
+
+    for _ in 0..2 {
+        advance(QUIET).await;
+        assert_eq!(new.each_mut().map(ask), [Found::Wait, Found::Wait]);
+    }
+
+    assert_eq!(n_cut(&order), 2);
+    assert_eq!(ask(&mut waiting), Found::Cut);
+    assert_eq!(
+        new.each_mut().map(ask),
+        [Found::Wait, Found::Wait],
+        "a reader may still have bytes"
+    );
+    assert_eq!(ask(&mut reading), Found::Cut);
+    assert_eq!(new.each_mut().map(ask), [Found::Turn, Found::Turn]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_that_never_ends_is_cut() {
+    let order = order();
+    let mut old = order.place(of_run(1, 1)).unwrap();
+    let mut new = order.place(of_run(2, 1)).unwrap();
+    while n_cut(&order) == 0 {
+        read_bytes(&mut old);
+        assert_eq!(ask(&mut new), Found::Wait);
+        advance(QUIET).await;
+        assert!(new.since.elapsed() <= MAX_WAIT + QUIET);
+        let _ = ask(&mut new);
+    }
+
+    assert_eq!(ask(&mut old), Found::Cut);
+    assert_eq!(ask(&mut new), Found::Turn);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_that_is_over_comes_back_only_when_the_present_one_has_no_streams() {
+    let order = order();
+    let mut old = order.place(of_run(1, 1)).unwrap();
+    read_to_end(&mut old);
+    let mut new = order.place(of_run(2, 1)).unwrap();
+    assert_eq!(ask(&mut new), Found::Turn);
+    assert_eq!(order.place(of_run(1, 2)).unwrap_err(), OutOfOrder);
+
+    read_to_end(&mut new);
+
+    let mut back = order.place(of_run(1, 2)).unwrap();
+    assert_eq!(ask(&mut back), Found::Turn);
+    // Its lane is what it was.
+    assert_eq!(order.place(of_run(1, 1)).unwrap_err(), OutOfOrder);
+}
+
+#[tokio::test(start_paused = true)]
 async fn runs_are_bounded_and_those_without_streams_make_room() {
     let order = order();
     let mut places: Vec<_> = (0..MAX_RUNS as u64)
@@ -331,20 +408,32 @@ async fn runs_are_bounded_and_those_without_streams_make_room() {
         .collect();
     assert_eq!(order.place(of_run(100, 1)).unwrap_err(), OutOfOrder);
 
-    read_to_end(&mut places[3]);
+    drop(places.remove(3));
 
-    let mut another = order.place(of_run(100, 1)).unwrap();
-    assert_eq!(ask(&mut another), Found::Turn);
-    assert_eq!(order.place(of_run(101, 1)).unwrap_err(), OutOfOrder);
-    assert_eq!(order.runs().len(), MAX_RUNS);
-    // The lanes of the others are what they were.
-    assert_eq!(order.place(of_run(4, 1)).unwrap_err(), OutOfOrder);
+    order.place(of_run(100, 1)).unwrap();
+    assert_eq!(order.runs().0.len(), MAX_RUNS);
+}
+
+#[tokio::test(start_paused = true)]
+async fn lanes_are_bounded_and_those_without_streams_make_room() {
+    let order = order();
+    let lane = |set| LaneId { set, index: 0 };
+    let mut places: Vec<_> = (0..MAX_LANES as u64)
+        .map(|set| order.place(preamble(RUN, lane(set), 1, false)).unwrap())
+        .collect();
+    let another = preamble(RUN, lane(1 << 40), 1, false);
+    assert_eq!(order.place(another).unwrap_err(), OutOfOrder);
+
+    drop(places.remove(3));
+
+    order.place(another).unwrap();
+    assert_eq!(order.runs().0[0].lanes.len(), MAX_LANES);
 }
 
 /// A step of a peer that keeps to nothing, and of its readers here.
 #[derive(Clone, Copy, Debug)]
 enum Step {
-    Open { number: u64, after_loss: bool },
+    Open { run: u64, number: u64, after_loss: bool },
     Ask(usize),
     Read(usize),
     End(usize),
@@ -354,7 +443,11 @@ enum Step {
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        (1..12_u64, any::<bool>()).prop_map(|(number, after_loss)| Step::Open { number, after_loss }),
+        (1..3_u64, 1..12_u64, any::<bool>()).prop_map(|(run, number, after_loss)| Step::Open {
+            run,
+            number,
+            after_loss
+        }),
         (0..8_usize).prop_map(Step::Ask),
         (0..8_usize).prop_map(Step::Read),
         (0..8_usize).prop_map(Step::End),
@@ -377,18 +470,19 @@ proptest! {
             let order = order();
             // Each with whether its reader holds bytes.
             let mut places: Vec<(StreamPlace, bool)> = Vec::new();
-            let mut highest = 0;
+            let mut highest = [0; 3];
             for step in steps {
                 match step {
-                    Step::Open { number, after_loss } => {
-                        let placed = order.place(LaneStream { after_loss, ..closed_before(number) });
+                    Step::Open { run, number, after_loss } => {
+                        let placed = order.place(preamble(run, LANE, number, after_loss));
                         places.extend(placed.ok().map(|place| (place, false)));
                     }
                     Step::Ask(at) | Step::Read(at) | Step::End(at) => {
                         let Some((place, holds)) = places.get_mut(at) else { continue };
                         // A reader that is back has dealt with what it had.
                         *holds = false;
-                        let number = place.stream.number;
+                        let number = place.preamble.stream.number;
+                        let highest = &mut highest[place.preamble.run as usize];
                         if ask(place) != Found::Turn {
                             continue;
                         }
@@ -396,8 +490,8 @@ proptest! {
                             Step::Read(_) => {
                                 read_bytes(place);
                                 *holds = true;
-                                assert!(number >= highest, "{number} is read after {highest}");
-                                highest = number;
+                                assert!(number >= *highest, "{number} is read after {highest}");
+                                *highest = number;
                             }
                             Step::End(_) => {
                                 read_to_end(place);
