@@ -16,7 +16,6 @@ use crate::control::ScaleRequest;
 use stream_router::egress::lanes::PeerLanes;
 use stream_router::egress::stream_scaler::{self, ScaledPeer};
 use stream_router::p2p::NetworkHandle;
-use stream_router_engine::backoff::Backoff;
 use stream_router_engine::flow_cache::FlowCache;
 use stream_router_engine::scaler::ScalerConfig;
 
@@ -27,10 +26,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 const COUNT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How long a dial has to succeed before there is another: longer than nearly every handshake.
-const FIRST_RETRY: Duration = Duration::from_secs(5);
-
-/// The longest time between two dials, for a peer that takes no more connections.
-const LAST_RETRY: Duration = Duration::from_secs(60);
+const DIAL_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Decides for every peer.
 pub(super) struct StreamScaler {
@@ -180,25 +176,28 @@ impl ConnectablePeer<'_> {
     }
 }
 
-/// The peers that lack connections, by index, and when they are dialled again.
+/// The peers that lack connections, by index: how many, and when they are dialled next.
 #[derive(Default)]
-struct LostConnections(HashMap<u32, (Instant, Backoff)>);
+struct LostConnections(HashMap<u32, (u32, Instant)>);
 
 impl LostConnections {
-    /// Takes how many connections each peer lacks now. Returns those that are due to be dialled: peers that lacked some
+    /// Takes how many connections each peer lacks now. Returns those that are due to be dialled: peers that lacked as many
     /// already when this was called before, as they may just be coming.
     fn due(&mut self, missing: impl Iterator<Item = (u32, u32)>, now: Instant) -> Vec<(u32, u32)> {
         let mut before = std::mem::take(&mut self.0);
         let mut due = Vec::new();
         for (index, n_missing) in missing.filter(|(_, n_missing)| *n_missing > 0) {
-            let known = before.remove(&index);
-            let (mut next, mut backoff) =
-                known.unwrap_or_else(|| (now + COUNT_INTERVAL, Backoff::new(FIRST_RETRY, LAST_RETRY)));
-            if next <= now {
-                due.push((index, n_missing));
-                next = now + backoff.handle_failure();
-            }
-            self.0.insert(index, (next, backoff));
+            let soon = now + COUNT_INTERVAL;
+            let next = match before.remove(&index) {
+                None => soon,
+                Some((_, next)) if next <= now => {
+                    due.push((index, n_missing));
+                    now + DIAL_INTERVAL
+                }
+                Some((n_before, next)) if n_missing > n_before => next.min(soon),
+                Some((_, next)) => next,
+            };
+            self.0.insert(index, (n_missing, next));
         }
         due
     }
@@ -288,10 +287,10 @@ mod tests {
     }
 
     #[test]
-    fn lost_connections_are_dialled_at_the_second_count_and_then_ever_more_rarely() {
+    fn lost_connections_are_dialled_at_the_second_count_and_then_every_five_seconds() {
         let mut lost = LostConnections::default();
         let start = Instant::now();
-        let dialled: Vec<_> = (0..200)
+        let dialled: Vec<_> = (0..30)
             .filter(|seconds| {
                 let due = lost.due([(3, 2), (4, 0)].into_iter(), start + COUNT_INTERVAL * *seconds);
                 assert!(due.is_empty() || due == [(3, 2)], "{due:?}");
@@ -299,7 +298,7 @@ mod tests {
             })
             .collect();
 
-        assert_eq!(dialled, [1, 6, 16, 36, 76, 136, 196]);
+        assert_eq!(dialled, [1, 6, 11, 16, 21, 26]);
     }
 
     #[test]
@@ -315,6 +314,11 @@ mod tests {
         assert_eq!(due(3, 0), []);
 
         assert_eq!((due(4, 2), due(5, 2)), (vec![], vec![(3, 2)]));
+        assert_eq!(
+            (due(6, 3), due(7, 3)),
+            (vec![], vec![(3, 3)]),
+            "before those have come"
+        );
     }
 
     #[tokio::test(start_paused = true)]
