@@ -77,7 +77,9 @@ fn a_bad_packet_in_a_good_frame_is_counted_and_its_stream_goes_on() {
     short_total[2..4].copy_from_slice(&10_u16.to_be_bytes());
     let gso_without_size: [u8; 12] = [1, 1, 40, 0, 0, 0, 20, 0, 16, 0, 0, 0];
     let checksum_outside: [u8; 12] = [1, 0, 0, 0, 0, 0, 0xFF, 0xFF, 6, 0, 0, 0];
-    let bad: [(&str, &str, Vec<u8>); 6] = [
+    let segments_of_a_byte: [u8; 12] = [1, 5, 28, 0, 1, 0, 20, 0, 6, 0, 0, 0];
+    let segments_of_8: [u8; 12] = [1, 1, 40, 0, 8, 0, 20, 0, 16, 0, 0, 0];
+    let bad: [(&str, &str, Vec<u8>); 8] = [
         ("IP version 0", "rx_malformed_packet", frame(VNET_NONE, &[0; 40])),
         (
             "an IPv6 header cut short",
@@ -98,6 +100,16 @@ fn a_bad_packet_in_a_good_frame_is_counted_and_its_stream_goes_on() {
             "a checksum outside the packet",
             "rx_bad_offload_header",
             frame(checksum_outside, &good),
+        ),
+        (
+            "a hundred datagrams of a byte",
+            "rx_bad_offload_header",
+            frame(segments_of_a_byte, &packet(HOSTILE_ADDRESS, &[0; 100])),
+        ),
+        (
+            "eight thousand segments",
+            "rx_bad_offload_header",
+            frame(segments_of_8, &tcp_packet(HOSTILE_ADDRESS, &[0; 65_000])),
         ),
         (
             "another's source",
@@ -489,6 +501,15 @@ fn frame(vnet: [u8; 12], packet: &[u8]) -> Vec<u8> {
 /// A frame whose header gives this length, whatever follows.
 fn frame_of_len(len: u32, packet: &[u8]) -> Vec<u8> {
     [&len.to_le_bytes(), &VNET_NONE[..], packet].concat()
+}
+
+fn tcp_packet(source: [u8; 4], payload: &[u8]) -> Vec<u8> {
+    let builder = PacketBuilder::ipv4(source, NODE_ADDRESS, 64).tcp(7066, 7000, 1, 1000);
+    let mut packet = Vec::with_capacity(builder.size(payload.len()));
+    builder
+        .write(&mut packet, payload)
+        .expect("a vector takes every byte");
+    packet
 }
 
 fn packet(source: [u8; 4], payload: &[u8]) -> Vec<u8> {

@@ -2,6 +2,7 @@
 //!
 //! `STREAM_ROUTER_ORDER_SECS` sets how long each test sends; 60 is a thorough run.
 
+mod fragments;
 mod stall;
 mod tcp;
 
@@ -202,6 +203,38 @@ fn a_steady_load_arrives_whole_and_in_order() {
 
     // The load is all there is to wait for.
     assert_everything_arrives_in_order(&pair, end(&pair.a), end(&pair.b), || thread::sleep(duration()));
+}
+
+#[test]
+fn datagrams_in_fragments_do_not_overtake_whole_ones_of_their_flow() {
+    let _machine = machine::alone();
+    const DATAGRAMS: u32 = 16_000;
+    let pair = Pair::unique(Path::new(NODE)).unwrap();
+
+    for (at, beside_tcp) in [(pair.b.v4, false), (pair.b.v4, true), (pair.b.v6, true)] {
+        let (from, to) = (&pair.a.host, &pair.b.host);
+        let run = || fragments::exchange((from, to), at, DATAGRAMS).expect("datagrams can be sent");
+        let mut seen = None;
+        if beside_tcp {
+            connections((from, to), at, || seen = Some(run())).expect("connections can be made");
+        } else {
+            seen = Some(run());
+        }
+        let seen = seen.expect("the datagrams were sent");
+
+        eprintln!(
+            "{at}, beside TCP {beside_tcp}: {} of {DATAGRAMS} arrived",
+            seen.n_distinct
+        );
+        assert_eq!((seen.n_reordered, seen.n_duplicated), (0, 0), "{at}");
+        // Beside TCP the queue may drop some.
+        assert!(
+            seen.n_distinct > u64::from(DATAGRAMS) / 2,
+            "{} arrived",
+            seen.n_distinct
+        );
+    }
+    assert_eq!(pair.a.node.status().unwrap().counters["fragment_alone"], 0);
 }
 
 #[test]
