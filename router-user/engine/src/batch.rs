@@ -14,11 +14,15 @@ pub(crate) const BATCH_BYTES: usize = 64 * 1024;
 #[derive(Debug, Default)]
 pub struct Batch {
     bytes: Vec<u8>,
-    /// How many bytes at the front were dropped.
+    /// How many bytes at the front were split off.
+    n_split_bytes: usize,
+    /// How many bytes behind those were dropped.
     n_dropped_bytes: usize,
     n_frames: u32,
-    /// The buckets of all frames of a bulk batch, of the dropped ones too; empty in a sparse batch.
+    /// The buckets of all frames of a bulk batch, of those split off and the dropped ones too; empty in a sparse batch.
     buckets: Vec<BucketIndex>,
+    /// How many frames at the front were split off.
+    n_split_frames: usize,
     /// When the batch was queued.
     queued: Option<Instant>,
     /// Numbers of the first and the last push that brought frames of the batch to its queue.
@@ -40,7 +44,12 @@ impl Batch {
 
     /// Returns the frames that were not dropped, whole and back to back.
     pub fn bytes(&self) -> &[u8] {
-        self.bytes.get(self.n_dropped_bytes..).unwrap_or_default()
+        self.bytes.get(self.first_frame()..).unwrap_or_default()
+    }
+
+    /// Returns where the first frame that was neither split off nor dropped begins.
+    fn first_frame(&self) -> usize {
+        self.n_split_bytes + self.n_dropped_bytes
     }
 
     /// Returns the number of frames that were not dropped.
@@ -58,9 +67,38 @@ impl Batch {
         self.n_frames == 0
     }
 
-    /// Returns the bytes of memory in use, those of dropped frames included.
+    /// Returns the bytes of the frames that were not split off, those of dropped frames included.
     pub(crate) fn n_bytes(&self) -> usize {
-        self.bytes.len()
+        self.bytes.len() - self.n_split_bytes
+    }
+
+    /// Says whether the frames of `other` can be moved behind those of this batch, which stays no larger than one write.
+    pub(crate) fn has_room_for(&self, other: &Self) -> bool {
+        self.bytes.len() + other.bytes.len() <= BATCH_BYTES
+    }
+
+    /// Moves the first frames to `front`, which is empty: at least one, and as many more as make at most `n_bytes`. No
+    /// frame may have been dropped.
+    pub(crate) fn split_front(&mut self, n_bytes: usize, front: &mut Self) {
+        let (mut n_frames, mut end) = (0, self.n_split_bytes);
+        while n_frames < self.n_frames {
+            let len = frame_bytes(self.bytes.get(end..).unwrap_or_default());
+            if n_frames > 0 && end + len - self.n_split_bytes > n_bytes {
+                break;
+            }
+            n_frames += 1;
+            end += len;
+        }
+        front
+            .bytes
+            .extend_from_slice(self.bytes.get(self.n_split_bytes..end).unwrap_or_default());
+        let last = self.n_split_frames + n_frames as usize;
+        front
+            .buckets
+            .extend_from_slice(self.buckets.get(self.n_split_frames..last).unwrap_or_default());
+        (front.n_frames, front.queued, front.pushes) = (n_frames, self.queued, self.pushes);
+        self.n_frames -= n_frames;
+        (self.n_split_bytes, self.n_split_frames) = (end, last);
     }
 
     /// Records that the batch is queued at `now`, with the push of this number.
@@ -89,6 +127,7 @@ impl Batch {
     pub fn clear(&mut self) {
         self.bytes.clear();
         self.buckets.clear();
+        (self.n_split_bytes, self.n_split_frames) = (0, 0);
         (self.n_dropped_bytes, self.n_frames, self.queued) = (0, 0, None);
     }
 
@@ -104,28 +143,32 @@ impl Batch {
     /// Marks the packet of the first frame as one that met congestion. Says whether its sender and receiver understand
     /// that; if not, nothing changes.
     pub(crate) fn mark_first(&mut self) -> bool {
-        let end = self.n_dropped_bytes + self.first_frame_bytes();
-        let packet = self.bytes.get_mut(self.n_dropped_bytes + FrameHeader::LEN..end);
+        let start = self.first_frame();
+        let end = start + frame_bytes(self.bytes());
+        let packet = self.bytes.get_mut(start + FrameHeader::LEN..end);
         packet.is_some_and(ecn::mark)
     }
 
     /// Drops the first frame.
     pub(crate) fn drop_first(&mut self) {
-        self.n_dropped_bytes += self.first_frame_bytes();
+        self.n_dropped_bytes += frame_bytes(self.bytes());
         self.n_frames -= 1;
-    }
-
-    fn first_frame_bytes(&self) -> usize {
-        let header = self.bytes().get(..FrameHeader::LEN).unwrap_or_default();
-        let len = bytemuck::try_pod_read_unaligned::<FrameHeader>(header).map_or(0, |header| header.len);
-        FrameHeader::LEN + len as usize
     }
 
     /// Counts the batch's frames, which wait no longer, out of `classes`.
     pub fn release(&self, class: FlowClass, classes: &FlowClasses) {
         match class {
-            FlowClass::Sparse => classes.release_sparse(self.bytes.len()),
-            FlowClass::Bulk => classes.release_bulk(&self.buckets),
+            FlowClass::Sparse => classes.release_sparse(self.n_bytes()),
+            FlowClass::Bulk => {
+                classes.release_bulk(self.buckets.get(self.n_split_frames..).unwrap_or_default());
+            }
         }
     }
+}
+
+/// Returns the length of the frame that `bytes` begin with.
+fn frame_bytes(bytes: &[u8]) -> usize {
+    let header = bytes.get(..FrameHeader::LEN).unwrap_or_default();
+    let len = bytemuck::try_pod_read_unaligned::<FrameHeader>(header).map_or(0, |header| header.len);
+    FrameHeader::LEN + len as usize
 }

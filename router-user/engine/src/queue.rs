@@ -3,9 +3,10 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
-use super::batch::{BATCH_BYTES, Batch};
+use super::batch::Batch;
 use super::codel::Codel;
 use super::flow_class::{FlowClass, FlowClasses};
+use super::portion::Portion;
 
 /// Largest batch in bytes that is copied into the one waiting before it: a small copy costs less than a write.
 const MERGE_BYTES: usize = 8 * 1024;
@@ -39,7 +40,8 @@ pub struct AqmActions {
 }
 
 /// The bounded queue of one stream. Sparse batches leave first, then bulk ones by age, of which CoDel marks or drops
-/// frames.
+/// frames. Of a bulk batch no more leaves at a time than the stream takes in a moment, so that sparse batches need not
+/// wait for the rest.
 ///
 /// [`StreamQueue::pressed`] follows the fill with hysteresis.
 #[derive(Debug)]
@@ -50,6 +52,7 @@ pub struct StreamQueue {
     n_bytes: usize,
     pressed: bool,
     codel: Codel,
+    portion: Portion,
     /// Whether the last batch taken was a sparse one, so that it is the turn of a bulk one.
     sparse_last: bool,
     n_pushed: u64,
@@ -66,6 +69,7 @@ impl StreamQueue {
             n_bytes: 0,
             pressed: false,
             codel: Codel::default(),
+            portion: Portion::default(),
             sparse_last: false,
             n_pushed: 0,
             spares: Vec::new(),
@@ -89,9 +93,7 @@ impl StreamQueue {
             FlowClass::Bulk => &mut self.bulk,
         };
         match part.back_mut() {
-            Some(last)
-                if batch.n_bytes() <= MERGE_BYTES && last.n_bytes() + batch.n_bytes() <= BATCH_BYTES =>
-            {
+            Some(last) if batch.n_bytes() <= MERGE_BYTES && last.has_room_for(batch) => {
                 last.append(batch, self.n_pushed);
             }
             _ => {
@@ -103,15 +105,17 @@ impl StreamQueue {
         Ok(())
     }
 
-    /// Takes the next batch and counts its frames out of `classes`. Returns also what active queue management did.
+    /// Takes the next batch and counts its frames out of `classes`. Returns also what active queue management did. The
+    /// batch that was taken before has been written.
     pub fn pop(&mut self, classes: &FlowClasses, now: Instant) -> (Option<Batch>, AqmActions) {
         let mut actions = AqmActions::default();
+        self.portion.handle_written(now);
         let popped = loop {
             let class = self.next_class();
             self.sparse_last = class == FlowClass::Sparse;
             let next = match class {
                 FlowClass::Sparse => self.sparse.pop_front(),
-                FlowClass::Bulk => self.bulk.pop_front(),
+                FlowClass::Bulk => self.next_bulk(),
             };
             let Some(mut batch) = next else { break None };
             self.n_bytes -= batch.n_bytes();
@@ -125,7 +129,28 @@ impl StreamQueue {
             self.recycle(batch);
         };
         self.pressed &= self.n_bytes > self.limits.relief_at;
+        match &popped {
+            Some(batch) => self.portion.handle_taken(batch.bytes().len()),
+            None => self.portion.handle_empty(),
+        }
         (popped, actions)
+    }
+
+    /// Takes the oldest bulk batch, or as much of it as is written at a time.
+    fn next_bulk(&mut self) -> Option<Batch> {
+        let n_most = self.portion.bytes();
+        let first = self.bulk.front_mut()?;
+        if first.n_bytes() <= n_most || first.n_frames() == 1 {
+            return self.bulk.pop_front();
+        }
+        let mut front = self.spares.pop().unwrap_or_default();
+        first.split_front(n_most, &mut front);
+        if first.is_empty()
+            && let Some(split) = self.bulk.pop_front()
+        {
+            self.recycle(split);
+        }
+        Some(front)
     }
 
     /// Returns the class of the next batch: sparse, unless it is the turn of a bulk batch and no flow can have a frame in

@@ -13,8 +13,8 @@ use tokio::time::timeout;
 
 use stream_router::discovery::StaticDiscovery;
 use stream_router::p2p::{
-    ConnectionId, DataStream, DiscoveryConfig, InboundStreams, Keypair, Multiaddr, Network, NetworkConfig,
-    NetworkEvent, NetworkHandle, PeerConfig, PeerId,
+    ConnectionId, DataStream, DiscoveryConfig, Dscp, InboundStreams, Keypair, Multiaddr, Network,
+    NetworkConfig, NetworkEvent, NetworkHandle, PeerConfig, PeerId,
 };
 use stream_router::receive::Decoder;
 use stream_router::{StreamRouter, StreamRouterConfig};
@@ -58,6 +58,7 @@ fn start(keypair: Keypair, listen: Vec<Multiaddr>, peer: PeerId, addresses: Vec<
         peers: vec![PeerConfig { peer, addresses }],
         placement: Arc::new(move |_, _| runtime.clone()),
         inbound: Arc::new(Receiver(counted)),
+        dscp: Dscp::default(),
         discovery: DiscoveryConfig::default(),
     })?;
     tokio::spawn(network.driver.run());

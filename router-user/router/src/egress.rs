@@ -14,6 +14,7 @@ mod in_flight;
 pub mod lane_stream;
 pub mod lanes;
 pub mod outbox;
+pub mod pacer;
 pub mod sender;
 pub mod stream_scaler;
 pub mod turn_batches;

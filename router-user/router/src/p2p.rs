@@ -29,6 +29,7 @@ mod found;
 mod handle;
 pub mod identity;
 mod inbound;
+mod life;
 mod limits;
 mod listener_log;
 mod local_network;
@@ -50,7 +51,7 @@ pub use libp2p::{Multiaddr, PeerId, identity::Keypair};
 
 pub use address::{AddressError, TransportKind};
 pub use announcement::{Announcement, AnnouncementError, MAX_ANNOUNCED_ADDRESSES, MAX_ANNOUNCEMENT_BYTES};
-pub use config::{DhtConfig, DiscoveryConfig, NetworkConfig, PeerConfig};
+pub use config::{DhtConfig, DiscoveryConfig, Dscp, NetworkConfig, PeerConfig};
 pub use counters::NetworkCounters;
 pub use dht::DHT_PROTOCOL;
 pub use error::{LookupError, OpenError, StartError};

@@ -34,8 +34,11 @@ fn peer(peer: &PeerStatus) -> String {
     {
         lines.push(("error", error.clone()));
     }
+    lines.push(("allowed", peer.allowed_ips.join(", ")));
+    if let Some(rate) = peer.rate_bytes_per_second {
+        lines.push(("rate", format!("at most {}/s to the peer", bytes(rate.into()))));
+    }
     lines.extend([
-        ("allowed", peer.allowed_ips.join(", ")),
         (
             "streams",
             format!("{}, on {} connections", peer.streams, peer.connections),

@@ -14,7 +14,7 @@ pub struct Changes {
     pub peers_added: Vec<PeerId>,
     /// Peers that are not configured any more.
     pub peers_removed: Vec<PeerId>,
-    /// Peers with other addresses or other `allowed_ips`.
+    /// Peers with other addresses, other `allowed_ips` or another rate.
     pub peers_changed: Vec<PeerId>,
     /// Other fields that a running node takes.
     pub applied: Vec<&'static str>,
@@ -70,6 +70,7 @@ impl Config {
             &transport.hold_time(),
             &new.transport.hold_time(),
         );
+        restart.compare("transport.dscp", &transport.dscp(), &new.transport.dscp());
         restart.compare("log.format", &log.format(), &new.log.format());
         restart.compare("discovery.mdns", &discovery.mdns(), &new.discovery.mdns());
         restart.compare("discovery.dht", &discovery.dht(), &new.discovery.dht());
@@ -232,6 +233,16 @@ mod tests {
     }
 
     #[test]
+    fn another_rate_changes_a_peer() {
+        let peer = peer(0, "/ip4/192.0.2.2/tcp/4001", "10.0.0.0/24");
+        let old = config(&[PLAIN, &peer].concat());
+        let new = config(&[PLAIN, &peer, "rate = 125000\n"].concat());
+
+        assert_eq!(old.changes(&new).peers_changed, [old.peers()[0].id()]);
+        assert_eq!(old.adopting(&new).peers()[0].rate(), new.peers()[0].rate());
+    }
+
+    #[test]
     fn the_order_of_the_peers_is_no_change() {
         let (first, second) = (
             peer(0, "/ip4/192.0.2.2/tcp/4001", "10.0.0.0/24"),
@@ -256,7 +267,7 @@ mod tests {
 
     /// One value other than the default for every field of the file that can stand without another, and whether a
     /// running node takes it.
-    const FIELDS: [(&str, &str, &str, bool); 35] = [
+    const FIELDS: [(&str, &str, &str, bool); 36] = [
         ("node", "key", "'/k'", false),
         ("node", "listen", "[]", false),
         ("node", "control", "'/c'", false),
@@ -283,6 +294,7 @@ mod tests {
         ("streams", "scale_down", "0.2", true),
         ("transport", "prefer", "['quic', 'tcp']", true),
         ("transport", "connections_per_peer", "3", false),
+        ("transport", "dscp", "46", false),
         ("log", "level", "'debug'", true),
         ("log", "format", "'json'", false),
         ("discovery", "mdns", "true", false),

@@ -1,5 +1,7 @@
 //! A `[[peer]]` section.
 
+use std::num::NonZeroU32;
+
 use ipnet::IpNet;
 use libp2p::{Multiaddr, PeerId};
 
@@ -10,12 +12,16 @@ use super::transport::TransportSection;
 
 const ID_ALLOWED: &str = "a peer id as `stream-router id` prints it, such as \"12D3KooW...\"";
 
+/// The least rate in bytes per second: a large packet of 64 KiB takes 8 s.
+const LEAST_RATE: u32 = 8000;
+
 /// A peer: who it is, where it is, what is behind it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PeerSection {
     id: PeerId,
     addresses: Vec<Multiaddr>,
     allowed_ips: Vec<IpNet>,
+    rate: Option<NonZeroU32>,
 }
 
 impl PeerSection {
@@ -34,6 +40,11 @@ impl PeerSection {
     pub fn allowed_ips(&self) -> &[IpNet] {
         &self.allowed_ips
     }
+
+    /// Returns the most bytes per second that are sent to the peer, if there is a limit.
+    pub fn rate(&self) -> Option<NonZeroU32> {
+        self.rate
+    }
 }
 
 /// The section as read, with the places that later checks name.
@@ -41,6 +52,7 @@ pub(super) struct RawPeer {
     pub(super) id: Option<Located<PeerId>>,
     addresses: Vec<Multiaddr>,
     pub(super) allowed_ips: Vec<Located<IpNet>>,
+    rate: Option<NonZeroU32>,
     /// Addresses listed, the wrong ones too.
     pub(super) n_addresses_listed: usize,
     /// Place of the section.
@@ -63,11 +75,13 @@ impl RawPeer {
                 Err(wrong) => problems.add(&place, wrong, NETWORK_ALLOWED),
             }
         }
+        let rate = table.integer("rate", LEAST_RATE..=u32::MAX, problems);
         table.finish(problems);
         Self {
             id,
             addresses,
             allowed_ips,
+            rate: rate.and_then(|rate| NonZeroU32::new(rate.value)),
             n_addresses_listed,
             place,
         }
@@ -80,6 +94,7 @@ impl RawPeer {
             id: self.id?.value,
             addresses: self.addresses,
             allowed_ips: self.allowed_ips.into_iter().map(|net| net.value).collect(),
+            rate: self.rate,
         })
     }
 }

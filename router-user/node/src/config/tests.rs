@@ -137,7 +137,7 @@ fn every_problem_is_reported_in_the_order_of_the_file() {
              unicast network with its prefix length, such as \"10.42.0.2/32\" or \"192.168.7.0/24\")",
             "sr.toml:11: peer[0].allowed_ips[1]: expected a string, found a boolean (allowed: a unicast network with \
              its prefix length, such as \"10.42.0.2/32\" or \"192.168.7.0/24\")",
-            "sr.toml:13: peer[0].speed: unknown field (allowed: id, addresses, allowed_ips)",
+            "sr.toml:13: peer[0].speed: unknown field (allowed: id, addresses, allowed_ips, rate)",
         ]
     );
 }
@@ -664,6 +664,7 @@ fn the_document_has_every_field_with_its_default() {
             "`workers.threads`, up to 4".to_owned(),
         ),
         ("`transport.hold_time`", seconds(config.transport().hold_time())),
+        ("`transport.dscp`", "0".to_owned()),
         ("`discovery.mdns`", config.discovery().mdns().to_string()),
         ("`discovery.dht`", config.discovery().dht().to_string()),
         ("`discovery.announce`", "what it listens on".to_owned()),
@@ -672,6 +673,7 @@ fn the_document_has_every_field_with_its_default() {
         ("`peer.id`", "required".to_owned()),
         ("`peer.addresses`", "none".to_owned()),
         ("`peer.allowed_ips`", "required".to_owned()),
+        ("`peer.rate`", "none".to_owned()),
     ];
 
     let document = include_str!("../../../docs/configuration.md");
@@ -866,4 +868,33 @@ fn a_nodes_file_says_the_same_as_the_library_in_the_same_words() {
 
     assert_ne!(deserialized, StreamRouterConfig::default());
     assert_eq!(*of_node.router(), deserialized);
+}
+
+#[test]
+fn a_rate_and_a_mark_have_bounds_and_by_default_there_are_none() {
+    use stream_router::p2p::Dscp;
+
+    let text = |dscp: &str, rate: &str| {
+        format!(
+            "[device]\naddresses = ['10.42.0.1/24']\n[transport]\n{dscp}\n\
+             [[peer]]\nid = '{A}'\nallowed_ips = ['10.42.0.2/32']\n{rate}\n"
+        )
+    };
+    let read = |dscp, rate| {
+        let config = parse(&text(dscp, rate)).unwrap();
+        (config.transport().dscp(), config.peers()[0].rate().map(u32::from))
+    };
+
+    assert_eq!(read("", ""), (Dscp::default(), None));
+    assert_eq!(
+        read("dscp = 46", "rate = 8000"),
+        (Dscp::new(46).unwrap(), Some(8000))
+    );
+    assert_eq!(
+        problems_of(&text("dscp = 64", "rate = 7999")),
+        [
+            "sr.toml:4: transport.dscp: 64 is out of range (allowed: an integer from 0 to 63)",
+            "sr.toml:8: peer[0].rate: 7999 is out of range (allowed: an integer from 8000 to 4294967295)"
+        ]
+    );
 }

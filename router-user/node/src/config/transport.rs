@@ -7,7 +7,7 @@ use libp2p::multiaddr::Protocol;
 
 use super::problem::Problems;
 use super::reader::Table;
-use stream_router::p2p::{MAX_CONNECTIONS_PER_PEER, TransportKind};
+use stream_router::p2p::{Dscp, MAX_CONNECTIONS_PER_PEER, TransportKind};
 
 const ALLOWED: &str = "\"tcp\" and \"quic\", each once, the preferred one first";
 
@@ -22,12 +22,14 @@ const MAX_HOLD_TIME: Duration = Duration::from_secs(60);
 
 const HOLD_TIME_ALLOWED: &str = "a duration from \"0s\" to \"60s\", such as \"3s\"";
 
-/// Which of a peer's addresses are dialled first, how often, and how long packets wait for it.
+/// Which of a peer's addresses are dialled first, how often, how long packets wait for it, and how the packets of
+/// connections are marked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TransportSection {
     quic_first: bool,
     connections_per_peer: Option<u32>,
     hold_time: Duration,
+    dscp: Dscp,
 }
 
 impl TransportSection {
@@ -41,6 +43,11 @@ impl TransportSection {
     /// Returns how long packets wait for a peer from the beginning of its absence.
     pub fn hold_time(&self) -> Duration {
         self.hold_time
+    }
+
+    /// Returns the mark of the packets of connections between nodes.
+    pub fn dscp(&self) -> Dscp {
+        self.dscp
     }
 
     /// Returns whether QUIC addresses are dialled first.
@@ -82,11 +89,15 @@ impl TransportSection {
         }
         let connections_per_peer = table.integer("connections_per_peer", 1..=MOST_CONNECTIONS, problems);
         let hold_time = hold_time(&mut table, problems);
+        let dscp = table.integer("dscp", 0..=Dscp::MAX.into(), problems);
         table.finish(problems);
         Self {
             quic_first: names.first().is_some_and(|name| name == "quic"),
             connections_per_peer: connections_per_peer.map(|found| found.value),
             hold_time: hold_time.unwrap_or(DEFAULT_HOLD_TIME),
+            dscp: dscp
+                .and_then(|found| Dscp::new(u8::try_from(found.value).ok()?))
+                .unwrap_or_default(),
         }
     }
 

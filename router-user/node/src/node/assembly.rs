@@ -56,6 +56,7 @@ impl Assembly {
         let kernel = load_kernel(config)?;
         let mut registry = peer_registry(&kernel);
         let table = registry.table(config.peers(), config.streams().scaling().scaler.min)?;
+        table.apply_rates();
         let prefixes = Arc::new(PrefixTable::new(kernel.clone()));
         prefixes.set_peers(&table)?;
         let data_path = DataPath {
@@ -95,6 +96,7 @@ impl Assembly {
             inbound: Arc::new(Receivers {
                 data_path: self.data_path.clone(),
             }),
+            dscp: config.transport().dscp(),
             discovery: discovery::settings(config, move |look| {
                 let table = found.load();
                 table

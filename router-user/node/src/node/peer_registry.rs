@@ -54,6 +54,7 @@ impl PeerRegistry {
                 peer: self.peer(config.id(), &wanted, n_active)?,
                 allowed_ips: config.allowed_ips().to_vec(),
                 dialled: !config.addresses().is_empty(),
+                rate: config.rate(),
             })
         });
         Ok(PeerTable::new(configured.collect::<Result<_, NoRoom>>()?))

@@ -1,6 +1,7 @@
 //! The configured peers as the data path sees them.
 
 use std::collections::HashMap;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
@@ -108,6 +109,8 @@ pub(super) struct ConfiguredPeer {
     pub(super) allowed_ips: Vec<IpNet>,
     /// Whether the configuration says where to dial it.
     pub(super) dialled: bool,
+    /// The most bytes per second that are sent to it.
+    pub(super) rate: Option<NonZeroU32>,
 }
 
 /// Every configured peer, found by index, by identity or by inner address.
@@ -143,6 +146,13 @@ impl PeerTable {
             by_id: ids.zip(0..).collect(),
             by_index,
             peers,
+        }
+    }
+
+    /// Gives every peer the rate that the configuration says.
+    pub(super) fn apply_rates(&self) {
+        for configured in &self.peers {
+            configured.peer.lanes.pacer().set_rate(configured.rate);
         }
     }
 

@@ -95,6 +95,7 @@ impl Reloadable {
                 peer.absence.begin(now);
             }
         }
+        table.apply_rates();
         self.peers.store(Arc::new(table));
         self.network.set_peers(network_peers).await?;
 

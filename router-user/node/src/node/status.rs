@@ -4,6 +4,7 @@ mod flow_list;
 mod kernel_features;
 mod parts;
 
+use std::num::NonZeroU32;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Instant, SystemTime};
 
@@ -218,6 +219,7 @@ fn peer_status(configured: &ConfiguredPeer, snapshot: &NetworkSnapshot) -> PeerS
         connections: connections.len() as u32,
         streams: peer.traffic.n_inbound_streams.load(Relaxed) + peer.lanes.n_open(),
         allowed_ips: configured.allowed_ips.iter().map(ToString::to_string).collect(),
+        rate_bytes_per_second: peer.lanes.pacer().rate().map(NonZeroU32::get),
         tx_frames: peer.traffic.tx_packets.load(Relaxed),
         tx_bytes: peer.traffic.tx_bytes.load(Relaxed),
         rx_frames: peer.traffic.rx_packets.load(Relaxed),
@@ -310,6 +312,7 @@ pub(super) mod tests {
             peer: Arc::new(NodePeer::new(PeerIndex(index), PeerId::random(), lanes)),
             allowed_ips: vec!["10.42.0.2/32".parse().unwrap()],
             dialled: true,
+            rate: None,
         }
     }
 

@@ -10,6 +10,7 @@ mod hostile;
 mod http;
 mod join;
 mod lifecycle;
+mod links;
 mod metrics;
 mod order;
 mod overlays;

@@ -2,7 +2,7 @@
 //! peer that stays; limits and log level; and files that a node does not take.
 
 mod alone;
-mod ask;
+pub(crate) mod ask;
 mod third;
 
 use std::fs;

@@ -9,6 +9,7 @@ pub(crate) mod lan;
 pub(crate) mod machine;
 pub(crate) mod sequence;
 pub(crate) mod service_manager;
+pub(crate) mod slow_link;
 pub(crate) mod stock_peer;
 pub(crate) mod tally;
 pub(crate) mod udp;

@@ -7,6 +7,7 @@ use tokio::sync::Notify;
 
 use super::lane_stream::{LaneId, LaneStream, StreamNumbers, random_set};
 use super::outbox::{Outbox, Pressure, PressureSwitch};
+use super::pacer::Pacer;
 use stream_router_engine::flow_cache::StreamIndex;
 use stream_router_engine::queue::QueueLimits;
 
@@ -15,6 +16,7 @@ use stream_router_engine::queue::QueueLimits;
 pub struct PeerLanes {
     lanes: Vec<Lane>,
     n_active: AtomicU32,
+    pacer: Arc<Pacer>,
 }
 
 /// The way to one stream.
@@ -68,9 +70,10 @@ impl PeerLanes {
     /// when any of them has too much waiting, and when none has any more.
     pub fn new(n_most: u32, n_active: u32, limits: QueueLimits, set_pressure: PressureSwitch) -> Self {
         let pressure = Arc::new(Pressure::new(set_pressure));
+        let pacer = Arc::new(Pacer::unlimited());
         let set = random_set();
         let lane = |index: u32| Lane {
-            outbox: Outbox::new(pressure.clone(), limits),
+            outbox: Outbox::new(pressure.clone(), pacer.clone(), limits),
             n_offered: AtomicU64::new(0),
             n_refused: AtomicU64::new(0),
             n_aged: AtomicU64::new(0),
@@ -85,7 +88,13 @@ impl PeerLanes {
         Self {
             lanes: (0..n_most).map(lane).collect(),
             n_active: AtomicU32::new(n_active),
+            pacer,
         }
+    }
+
+    /// Returns the rate that all lanes share.
+    pub fn pacer(&self) -> &Pacer {
+        &self.pacer
     }
 
     /// Returns every lane, by index.

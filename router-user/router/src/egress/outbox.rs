@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use tokio::sync::Notify;
 
+use super::pacer::Pacer;
 use stream_router_engine::batch::Batch;
 use stream_router_engine::flow_class::{BucketIndex, FlowClass, FlowClasses};
 use stream_router_engine::queue::{AqmActions, QueueLimits, StreamQueue};
@@ -49,16 +50,18 @@ pub struct Outbox {
     classes: OnceLock<Box<FlowClasses>>,
     ready: Notify,
     pressure: Arc<Pressure>,
+    pacer: Arc<Pacer>,
 }
 
 impl Outbox {
-    /// An empty outbox that adds to `pressure`.
-    pub fn new(pressure: Arc<Pressure>, limits: QueueLimits) -> Self {
+    /// An empty outbox that adds to `pressure`, and is emptied at the pace of `pacer`.
+    pub fn new(pressure: Arc<Pressure>, pacer: Arc<Pacer>, limits: QueueLimits) -> Self {
         Self {
             queue: Mutex::new(StreamQueue::new(limits)),
             classes: OnceLock::new(),
             ready: Notify::new(),
             pressure,
+            pacer,
         }
     }
 
@@ -82,12 +85,21 @@ impl Outbox {
     /// Gives `written` back for reuse and takes the next batch.
     pub fn swap(&self, written: Option<Batch>) -> (Option<Batch>, AqmActions) {
         let now = Instant::now();
-        self.with_pressure(|queue| {
+        let (batch, actions) = self.with_pressure(|queue| {
             if let Some(batch) = written {
                 queue.recycle(batch);
             }
             queue.pop(self.classes(), now)
-        })
+        });
+        if let Some(batch) = &batch {
+            self.pacer.take(batch.bytes().len());
+        }
+        (batch, actions)
+    }
+
+    /// Waits until the peer's rate allows another batch.
+    pub async fn paced(&self) {
+        self.pacer.ready().await;
     }
 
     /// Waits until a batch may be there.

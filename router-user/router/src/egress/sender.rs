@@ -99,6 +99,7 @@ async fn write_until_closed<S: StreamSource>(
     let _open = lane.mark_open();
     let mut written = None;
     loop {
+        lane.outbox.paced().await;
         let (batch, actions) = lane.outbox.swap(written.take());
         if actions != AqmActions::default() {
             count_aqm(lane, source, actions);

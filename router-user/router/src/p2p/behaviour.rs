@@ -26,6 +26,7 @@ use tracing::Span;
 use super::{
     address::transport_kind,
     inbound::{InboundStreams, NextConnectionTask, Placement},
+    life::SignsOfLife,
     limits::{MAX_CONNECTIONS_PER_PEER, MAX_STREAMS_PER_SIDE},
     state::{ConnectionEntry, NetworkState, StreamOpener},
     stream_order::StreamOrder,
@@ -147,6 +148,7 @@ impl StreamBehaviour {
         let inbound_slots = Arc::new(Semaphore::new(MAX_STREAMS_PER_SIDE));
         let new_order = || Arc::new(StreamOrder::new(Arc::clone(&self.state)));
         let order = Arc::clone(self.orders.entry(peer).or_insert_with(new_order));
+        let life = Arc::<SignsOfLife>::default();
         let entry = ConnectionEntry {
             peer,
             address: address.clone(),
@@ -160,6 +162,7 @@ impl StreamBehaviour {
                 slots: Arc::new(Semaphore::new(MAX_STREAMS_PER_SIDE)),
             },
             inbound_slots: Arc::clone(&inbound_slots),
+            life: Arc::clone(&life),
         };
         self.state.insert_connection(connection, entry);
         Ok(StreamHandler {
@@ -169,6 +172,7 @@ impl StreamBehaviour {
             inbound: Arc::clone(&self.inbound),
             inbound_slots,
             order,
+            life,
             state: Arc::clone(&self.state),
         })
     }

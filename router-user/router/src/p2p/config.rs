@@ -24,8 +24,29 @@ pub struct NetworkConfig {
     pub placement: Placement,
     /// The receiver of the streams that peers open.
     pub inbound: Arc<dyn InboundStreams>,
+    /// The mark of the packets of connections; by default none.
+    pub dscp: Dscp,
     /// How addresses of peers are found beyond those configured.
     pub discovery: DiscoveryConfig,
+}
+
+/// A differentiated services code point (RFC 2474), by which networks tell packets apart that want another treatment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Dscp(u8);
+
+impl Dscp {
+    /// The largest code point.
+    pub const MAX: u8 = 63;
+
+    /// Returns a code point, or `None` if there is none of this number.
+    pub fn new(number: u8) -> Option<Self> {
+        (number <= Self::MAX).then_some(Self(number))
+    }
+
+    /// Returns the byte of an IP header that holds it, without the two bits of ECN.
+    pub(super) fn traffic_class(self) -> u8 {
+        self.0 << 2
+    }
 }
 
 /// How addresses of configured peers are found; by default not at all.

@@ -450,6 +450,7 @@ impl Driver {
             connection,
             result,
         } = ping;
+        let was_alive = self.state.take_signs_of_life(connection);
         match result {
             Ok(rtt) => {
                 self.state.set_rtt(connection, rtt);
@@ -463,6 +464,9 @@ impl Driver {
             }
             Err(ping::Failure::Unsupported) => {
                 tracing::debug!(%peer, %connection, "the peer does not answer pings");
+            }
+            Err(failure) if was_alive => {
+                tracing::debug!(%peer, %connection, failure = with_sources(&failure), "a busy connection answers late");
             }
             Err(failure) => {
                 let address = self.state.runtime_and_address(connection);

@@ -88,6 +88,7 @@ impl Network {
             peers,
             placement,
             inbound,
+            dscp,
             discovery,
         } = config;
         let local_peer = keypair.public().to_peer_id();
@@ -118,7 +119,7 @@ impl Network {
         };
         let swarm_config =
             swarm::Config::with_executor(executor).with_max_negotiating_inbound_streams(MAX_STREAMS_PER_SIDE);
-        let transport = transport::build(&keypair, Arc::clone(&state.segments))?;
+        let transport = transport::build(&keypair, Arc::clone(&state.segments), dscp)?;
         let mut swarm = Swarm::new(transport, behaviour, local_peer, swarm_config);
         for address in listen {
             check_free(&address).map_err(|source| StartError::Listen {

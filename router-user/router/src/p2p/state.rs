@@ -18,6 +18,7 @@ use super::{
     counters::LiveNetworkCounters,
     error::OpenError,
     found::FoundAddress,
+    life::SignsOfLife,
     limits::MAX_STREAMS_PER_SIDE,
     snapshot::{ConnectionDirection, ConnectionSnapshot, NetworkSnapshot, PeerSnapshot},
     stream::DataStream,
@@ -78,6 +79,7 @@ pub(super) struct ConnectionEntry {
     pub(super) runtime: Handle,
     pub(super) opener: StreamOpener,
     pub(super) inbound_slots: Arc<Semaphore>,
+    pub(super) life: Arc<SignsOfLife>,
 }
 
 /// The way to the task of a connection, which opens streams.
@@ -129,6 +131,13 @@ impl NetworkState {
         if let Some(entry) = self.tables().connections.get_mut(&connection) {
             entry.rtt = Some(rtt);
         }
+    }
+
+    /// Says whether there were signs of life on a connection since the last time.
+    pub(super) fn take_signs_of_life(&self, connection: ConnectionId) -> bool {
+        let tables = self.tables();
+        let entry = tables.connections.get(&connection);
+        entry.is_some_and(|entry| entry.life.take())
     }
 
     pub(super) fn set_listening(&self, listening: Vec<Multiaddr>) {
@@ -296,6 +305,7 @@ mod tests {
                 slots: slots(),
             },
             inbound_slots: slots(),
+            life: Arc::default(),
         };
         state.insert_connection(connection, entry);
         connection

@@ -4,6 +4,7 @@
 use std::{
     io::{self, IoSlice, IoSliceMut},
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
@@ -11,7 +12,7 @@ use futures::{AsyncRead, AsyncWrite};
 use libp2p::{Stream, StreamProtocol};
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::stream_order::StreamPlace;
+use super::{life::SignsOfLife, stream_order::StreamPlace};
 
 /// Name and version of the protocol that carries IP packets in frames, on streams that have no order among each other.
 pub const IP_PROTOCOL: StreamProtocol = StreamProtocol::new("/stream-router/ip/1");
@@ -33,23 +34,33 @@ pub struct DataStream {
     // Dropped first: nothing is read of a stream that has lost its place.
     stream: Stream,
     place: Option<StreamPlace>,
+    life: Arc<SignsOfLife>,
+    /// Whether the last write had to wait.
+    is_blocked: bool,
     _slot: OwnedSemaphorePermit,
 }
 
 impl DataStream {
-    pub(super) fn new(stream: Stream, slot: OwnedSemaphorePermit) -> Self {
+    pub(super) fn new(stream: Stream, slot: OwnedSemaphorePermit, life: Arc<SignsOfLife>) -> Self {
         Self {
             stream,
             place: None,
+            life,
+            is_blocked: false,
             _slot: slot,
         }
     }
 
     /// Makes a stream that is read when it is its turn.
-    pub(super) fn in_place(stream: Stream, slot: OwnedSemaphorePermit, place: StreamPlace) -> Self {
+    pub(super) fn in_place(
+        stream: Stream,
+        slot: OwnedSemaphorePermit,
+        life: Arc<SignsOfLife>,
+        place: StreamPlace,
+    ) -> Self {
         Self {
             place: Some(place),
-            ..Self::new(stream, slot)
+            ..Self::new(stream, slot, life)
         }
     }
 
@@ -59,13 +70,26 @@ impl DataStream {
         cx: &mut Context<'_>,
         read: impl FnOnce(Pin<&mut Stream>, &mut Context<'_>) -> Poll<io::Result<usize>>,
     ) -> Poll<io::Result<usize>> {
-        let stream = Pin::new(&mut self.stream);
-        let Some(place) = &mut self.place else {
-            return read(stream, cx);
-        };
-        ready!(place.poll_turn(cx))?;
-        let outcome = read(stream, cx);
-        place.handle_read(outcome, cx)
+        if let Some(place) = &mut self.place {
+            ready!(place.poll_turn(cx))?;
+        }
+        let outcome = read(Pin::new(&mut self.stream), cx);
+        if matches!(outcome, Poll::Ready(Ok(n)) if n > 0) {
+            self.life.add();
+        }
+        match &mut self.place {
+            Some(place) => place.handle_read(outcome, cx),
+            None => outcome,
+        }
+    }
+
+    /// What a connection holds is bounded, so that it takes more only once the peer's side has acknowledged some.
+    fn handle_write<T>(&mut self, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if self.is_blocked && matches!(written, Poll::Ready(Ok(_))) {
+            self.life.add();
+        }
+        self.is_blocked = written.is_pending();
+        written
     }
 }
 
@@ -96,7 +120,8 @@ impl AsyncRead for DataStream {
 
 impl AsyncWrite for DataStream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buffer)
+        let written = Pin::new(&mut self.stream).poll_write(cx, buffer);
+        self.handle_write(written)
     }
 
     fn poll_write_vectored(
@@ -104,7 +129,8 @@ impl AsyncWrite for DataStream {
         cx: &mut Context<'_>,
         buffers: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, buffers)
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, buffers);
+        self.handle_write(written)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -3,7 +3,10 @@
 //! All of them speak to stock libp2p nodes, and differ from stock transports in cost only: the cipher fits the CPU, yamux frames leave in
 //! batches, and a socket is served by the thread of the connection that uses it.
 
+mod backlog;
+mod dscp;
 mod error;
+mod quic;
 mod security;
 mod segments;
 mod socket;
@@ -20,12 +23,14 @@ use libp2p::{
     PeerId, Transport,
     core::{muxing::StreamMuxerBox, transport::Boxed},
     identity::Keypair,
-    noise, quic,
+    noise,
 };
 
+use super::config::Dscp;
 use super::limits::{DEAD_AFTER, MAX_STREAMS_PER_SIDE};
 use error::KEY_LOG;
 pub use error::TransportError;
+use quic::QuicTransport;
 use security::Security;
 pub(super) use segments::SegmentBook;
 use tcp::TcpTransport;
@@ -37,7 +42,7 @@ const QUIC_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(4);
 /// Most streams that a QUIC peer may open: those that carry packets, its pings, and some being negotiated.
 const QUIC_STREAMS: u32 = 2 * MAX_STREAMS_PER_SIDE as u32;
 
-/// Builds the transports of a node with this identity. What is learnt of paths that lose large packets is kept in
+/// Builds the transports of a node with this identity, whose packets carry the mark `dscp`. What is learnt of paths that lose large packets is kept in
 /// `segments`.
 ///
 /// The function must be called, and the transport and its connections polled, within a tokio runtime that has I/O and
@@ -45,6 +50,7 @@ const QUIC_STREAMS: u32 = 2 * MAX_STREAMS_PER_SIDE as u32;
 pub(super) fn build(
     keypair: &Keypair,
     segments: Arc<SegmentBook>,
+    dscp: Dscp,
 ) -> Result<Boxed<(PeerId, StreamMuxerBox)>, TransportError> {
     if env::var_os(KEY_LOG).is_some() {
         return Err(TransportError::KeyLog);
@@ -53,14 +59,17 @@ pub(super) fn build(
         tls: Tls::new(keypair)?,
         noise: noise::Config::new(keypair).map_err(TransportError::Noise)?,
     };
-    let tcp = TcpTransport::new(security, segments);
+    let tcp = TcpTransport::new(security, segments, dscp);
 
-    let mut config = quic::Config::new(keypair);
-    config.handshake_timeout = QUIC_HANDSHAKE_TIMEOUT;
-    config.max_idle_timeout = DEAD_AFTER.as_millis() as u32;
-    config.keep_alive_interval = DEAD_AFTER / 5;
-    config.max_concurrent_stream_limit = QUIC_STREAMS;
-    let quic = quic::tokio::Transport::new(config);
+    let quic = QuicTransport::new(
+        keypair,
+        quic::Limits {
+            handshake: QUIC_HANDSHAKE_TIMEOUT,
+            idle: DEAD_AFTER,
+            streams: QUIC_STREAMS,
+            dscp,
+        },
+    )?;
 
     Ok(tcp
         .or_transport(quic)

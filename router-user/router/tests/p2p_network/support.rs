@@ -14,8 +14,8 @@ use tokio::{
 
 use super::wait;
 use stream_router::p2p::{
-    ConnectionId, DataStream, DiscoveryConfig, InboundStreams, Keypair, Multiaddr, Network, NetworkConfig,
-    NetworkEvent, NetworkHandle, PeerConfig, PeerId, StartError,
+    ConnectionId, DataStream, DiscoveryConfig, Dscp, InboundStreams, Keypair, Multiaddr, Network,
+    NetworkConfig, NetworkEvent, NetworkHandle, PeerConfig, PeerId, StartError,
 };
 
 /// Longer than anything takes that works.
@@ -159,6 +159,7 @@ impl Setup {
             peers: self.peers,
             placement: Arc::new(move |_, _| data_runtime.clone()),
             inbound: Arc::new(Inbox(sender)),
+            dscp: Dscp::default(),
             discovery: self.discovery,
         })?;
         Ok(Node {

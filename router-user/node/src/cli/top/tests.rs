@@ -92,6 +92,7 @@ fn peer(id: &str, number: u32, n: u64) -> PeerStatus {
         connections: 1,
         streams: 2,
         allowed_ips: vec![format!("10.42.{number}.0/24")],
+        rate_bytes_per_second: None,
         tx_frames: 1000 * n,
         tx_bytes: 1_000_000 * n,
         rx_frames: 10 * n,

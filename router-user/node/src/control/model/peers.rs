@@ -37,6 +37,8 @@ pub struct PeerStatus {
     pub streams: u32,
     /// Prefixes behind the peer.
     pub allowed_ips: Vec<String>,
+    /// Most bytes per second that are sent to the peer, if there is a limit.
+    pub rate_bytes_per_second: Option<u32>,
     /// Frames written to the peer's streams; a super-packet is one.
     pub tx_frames: u64,
     /// Bytes of these frames, frame headers included.

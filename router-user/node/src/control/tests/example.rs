@@ -57,6 +57,7 @@ impl Source for Example {
             connections: 1,
             streams: 2,
             allowed_ips: vec!["10.42.0.2/32".to_owned()],
+            rate_bytes_per_second: Some(125_000),
             tx_frames: 1,
             tx_bytes: 2,
             rx_frames: 3,

@@ -20,6 +20,7 @@ use super::upgrade::{AcceptUpgrade, Accepted, OpenUpgrade};
 use crate::p2p::{
     error::OpenError,
     inbound::InboundStreams,
+    life::SignsOfLife,
     limits::OPEN_TIMEOUT,
     preamble::{self, Preamble},
     state::{NetworkState, OpenStreamRequest},
@@ -35,6 +36,7 @@ pub(in crate::p2p) struct StreamHandler {
     pub(super) inbound: Arc<dyn InboundStreams>,
     pub(super) inbound_slots: Arc<Semaphore>,
     pub(super) order: Arc<StreamOrder>,
+    pub(super) life: Arc<SignsOfLife>,
     pub(super) state: Arc<NetworkState>,
 }
 
@@ -46,10 +48,11 @@ impl StreamHandler {
             tracing::debug!(peer = %self.peer, connection = %self.connection, "reset a stream, the peer has too many");
             return;
         };
+        let life = Arc::clone(&self.life);
         let stream = match preamble.map(|bytes| preamble::decode(&bytes)) {
-            None => DataStream::new(stream, slot),
+            None => DataStream::new(stream, slot, life),
             Some(place) => match place.and_then(|place| self.order.place(place).ok()) {
-                Some(place) => DataStream::in_place(stream, slot, place),
+                Some(place) => DataStream::in_place(stream, slot, life, place),
                 None => {
                     self.state.counters.lane_streams_refused.fetch_add(1, Relaxed);
                     tracing::debug!(
@@ -111,7 +114,7 @@ impl ConnectionHandler for StreamHandler {
             ConnectionEvent::FullyNegotiatedOutbound(FullyNegotiatedOutbound { protocol, info }) => {
                 let OpenStreamRequest { slot, reply, .. } = info;
                 // The caller may have given up; then the stream is dropped, which resets it.
-                drop(reply.send(Ok(DataStream::new(protocol, slot))));
+                drop(reply.send(Ok(DataStream::new(protocol, slot, Arc::clone(&self.life)))));
             }
             ConnectionEvent::DialUpgradeError(DialUpgradeError { info, error }) => {
                 let error = match error {

@@ -1,6 +1,7 @@
 //! Why the transports cannot be set up.
 
 use libp2p::{noise, tls::certificate::GenError};
+use quinn::crypto::rustls::NoInitialCipherSuite;
 
 /// The variable that makes rustls write session keys to a file.
 pub(super) const KEY_LOG: &str = "SSLKEYLOGFILE";
@@ -18,6 +19,12 @@ pub enum TransportError {
     /// rustls refuses the certificate or the cipher suites.
     #[error("cannot set up TLS")]
     Tls(#[source] rustls::Error),
+    /// No cipher suite protects the first packets of QUIC.
+    #[error("cannot set up QUIC")]
+    QuicCipher(#[source] NoInitialCipherSuite),
+    /// The keys of QUIC's stateless resets cannot be derived from the node's key.
+    #[error("the node's key is of a kind from which no other can be derived")]
+    ResetKey,
     /// The Noise key for the identity cannot be made.
     #[error("cannot set up Noise for the node's key")]
     Noise(#[source] noise::Error),

@@ -17,9 +17,10 @@ use tokio::{
     io::{AsyncRead as _, AsyncWrite as _, ReadBuf},
     net::TcpStream,
     runtime::{Handle, Id},
-    time::Instant,
+    time::{Instant, Sleep, sleep},
 };
 
+use super::backlog::{Backlog, Room};
 use super::segments::SegmentBook;
 use crate::p2p::limits::DEAD_AFTER;
 
@@ -83,6 +84,9 @@ pub(super) struct Socket {
     runtime: Option<Id>,
     /// `None` once the connection has ended.
     watch: Option<PathWatch>,
+    backlog: Arc<Backlog>,
+    /// Until when nothing more may be written.
+    pause: Option<Pin<Box<Sleep>>>,
     buffer: Vec<u8>,
     start: usize,
     end: usize,
@@ -92,14 +96,22 @@ impl Socket {
     pub(super) fn new(stream: TcpStream, watch: PathWatch) -> io::Result<Self> {
         // Data unacknowledged for so long means the path or the peer is gone. The kernel's own limit is 15 minutes.
         setsockopt(&stream, sockopt::TcpUserTimeout, &(DEAD_AFTER.as_millis() as u32))?;
+        Backlog::limit_socket(&stream)?;
         Ok(Self {
             stream: Some(stream),
             runtime: current_runtime(),
             watch: Some(watch),
+            backlog: Arc::default(),
+            pause: None,
             buffer: Vec::new(),
             start: 0,
             end: 0,
         })
+    }
+
+    /// Returns what the connection holds unsent, which its streams are to bound.
+    pub(super) fn backlog(&self) -> Arc<Backlog> {
+        Arc::clone(&self.backlog)
     }
 
     fn stream(&mut self) -> io::Result<Pin<&mut TcpStream>> {
@@ -110,6 +122,8 @@ impl Socket {
         {
             self.stream = Some(TcpStream::from_std(stream.into_std()?)?);
             self.runtime = runtime;
+            // A timer of the other runtime may never end.
+            self.pause = None;
         }
         self.stream
             .as_mut()
@@ -129,6 +143,46 @@ impl Socket {
             self.handle_end(Some(error));
         }
         result
+    }
+
+    /// Returns how many bytes may be written.
+    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        self.stream()?;
+        if let Some(pause) = &mut self.pause {
+            ready!(pause.as_mut().poll(cx));
+            self.pause = None;
+        }
+        let backlog = Arc::clone(&self.backlog);
+        match backlog.socket_room(&*self.stream()?, Instant::now().into_std())? {
+            Room::Bytes(n) => Poll::Ready(Ok(n)),
+            Room::After(wait) => {
+                let mut pause = Box::pin(sleep(wait));
+                let pending = pause.as_mut().poll(cx);
+                self.pause = Some(pause);
+                pending.map(|()| Ok(0))
+            }
+        }
+    }
+
+    fn poll_write_some(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let room = ready!(self.poll_room(cx))?;
+        let n = ready!(self.stream()?.poll_write(cx, bytes.get(..room).unwrap_or(bytes)))?;
+        self.backlog.handle_written(n);
+        Poll::Ready(Ok(n))
+    }
+
+    fn poll_write_slices(&mut self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        let room = ready!(self.poll_room(cx))?;
+        let written = match within(slices, room) {
+            Some(fitting) => self.stream()?.poll_write_vectored(cx, fitting),
+            None => {
+                let first = slices.first().map_or(&[][..], |slice| slice);
+                self.stream()?.poll_write(cx, first.get(..room).unwrap_or(first))
+            }
+        };
+        let n = ready!(written)?;
+        self.backlog.handle_written(n);
+        Poll::Ready(Ok(n))
     }
 
     fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -177,7 +231,7 @@ impl AsyncRead for Socket {
 
 impl AsyncWrite for Socket {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let written = self.stream()?.poll_write(cx, bytes);
+        let written = self.poll_write_some(cx, bytes);
         self.written(written)
     }
 
@@ -186,7 +240,7 @@ impl AsyncWrite for Socket {
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let written = self.stream()?.poll_write_vectored(cx, slices);
+        let written = self.poll_write_slices(cx, slices);
         self.written(written)
     }
 
@@ -205,6 +259,20 @@ impl AsyncWrite for Socket {
         }
         Poll::Ready(Ok(()))
     }
+}
+
+/// Returns the first of `slices` that are no more than `n` bytes together, or `None` if the first is more by itself.
+fn within<'a, 'b>(slices: &'a [IoSlice<'b>], n: usize) -> Option<&'a [IoSlice<'b>]> {
+    let mut rest = n;
+    let fits = |slice: &&IoSlice<'_>| {
+        let left = rest.checked_sub(slice.len());
+        rest = left.unwrap_or(0);
+        left.is_some()
+    };
+    let n_fitting = slices.iter().take_while(fits).count();
+    slices
+        .get(..n_fitting)
+        .filter(|fitting| !fitting.is_empty() || slices.is_empty())
 }
 
 fn current_runtime() -> Option<Id> {

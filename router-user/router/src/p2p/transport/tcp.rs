@@ -33,12 +33,13 @@ use tokio::{
 };
 
 use super::{
+    dscp::mark,
     security::{Security, SecurityError},
     segments::{SegmentBook, SegmentSize},
     socket::{PathWatch, Socket},
     yamux::YamuxUpgrade,
 };
-use crate::p2p::address::tcp_destination;
+use crate::p2p::{address::tcp_destination, config::Dscp};
 
 /// How long TCP may take to connect. A first packet that is lost is repeated after 1 s and 3 s, and a new attempt is
 /// made every second whatever this one does.
@@ -60,6 +61,7 @@ pub(super) struct TcpTransport {
     listening: tcp::tokio::Transport,
     security: Security,
     segments: Arc<SegmentBook>,
+    dscp: Dscp,
 }
 
 /// A step of bringing a connection up.
@@ -96,11 +98,12 @@ impl std::fmt::Display for Step {
 }
 
 impl TcpTransport {
-    pub(super) fn new(security: Security, segments: Arc<SegmentBook>) -> Self {
+    pub(super) fn new(security: Security, segments: Arc<SegmentBook>, dscp: Dscp) -> Self {
         Self {
             listening: tcp::tokio::Transport::new(tcp::Config::new().nodelay(true)),
             security,
             segments,
+            dscp,
         }
     }
 }
@@ -123,7 +126,10 @@ impl Transport for TcpTransport {
 
     fn dial(&mut self, address: Multiaddr, _: DialOpts) -> Result<Self::Dial, TransportError<TcpError>> {
         match tcp_destination(&address) {
-            Some(at) => Ok(dial(at, self.security.clone(), Arc::clone(&self.segments)).boxed()),
+            Some(at) => {
+                let (security, segments) = (self.security.clone(), Arc::clone(&self.segments));
+                Ok(dial(at, security, segments, self.dscp).boxed())
+            }
             None => Err(TransportError::MultiaddrNotSupported(address)),
         }
     }
@@ -133,12 +139,12 @@ impl Transport for TcpTransport {
         cx: &mut Context<'_>,
     ) -> Poll<TransportEvent<Self::ListenerUpgrade, TcpError>> {
         let event = Pin::new(&mut self.listening).poll(cx);
-        let (security, segments) = (&self.security, &self.segments);
+        let (security, segments, dscp) = (&self.security, &self.segments, self.dscp);
         event.map(|event| {
             event
                 .map_upgrade(|accepted| {
                     let (security, segments) = (security.clone(), Arc::clone(segments));
-                    async move { accept(accepted.await?.0, security, segments).await }.boxed()
+                    async move { accept(accepted.await?.0, security, segments, dscp).await }.boxed()
                 })
                 .map_err(TcpError::Io)
         })
@@ -149,10 +155,11 @@ async fn dial(
     at: SocketAddr,
     security: Security,
     segments: Arc<SegmentBook>,
+    dscp: Dscp,
 ) -> Result<Established, TcpError> {
     let (host, started) = (at.ip(), Instant::now());
     let plan = segments.plan(host, started);
-    let stream = within(CONNECT_LIMIT, Step::Connect, connect(at, plan.size)).await??;
+    let stream = within(CONNECT_LIMIT, Step::Connect, connect(at, plan.size, dscp)).await??;
     let round_trip = started.elapsed();
     let socket = Socket::new(stream, PathWatch::new(host, Arc::clone(&segments)))?;
 
@@ -181,7 +188,7 @@ async fn dial(
     secured
 }
 
-async fn connect(at: SocketAddr, size: SegmentSize) -> io::Result<TcpStream> {
+async fn connect(at: SocketAddr, size: SegmentSize, dscp: Dscp) -> io::Result<TcpStream> {
     let socket = if at.is_ipv4() {
         TcpSocket::new_v4()?
     } else {
@@ -191,6 +198,7 @@ async fn connect(at: SocketAddr, size: SegmentSize) -> io::Result<TcpStream> {
         // Announced to the peer, so that its segments have the same bound. After connecting it would have no effect.
         setsockopt(&socket, sockopt::TcpMaxSeg, &bytes)?;
     }
+    mark(&socket, at.is_ipv4(), dscp)?;
     let stream = socket.connect(at).await?;
     stream.set_nodelay(true)?;
     Ok(stream)
@@ -201,14 +209,15 @@ async fn secure_outbound(
     security: Security,
     limit: Duration,
 ) -> Result<Established, TcpError> {
+    let upgrade = YamuxUpgrade(socket.backlog());
     let negotiate = dialer_select_proto(socket, security.protocol_info(), Version::V1Lazy);
     let (protocol, socket) = within(limit, Step::Negotiation, negotiate).await??;
     let secure = security.upgrade_outbound(socket, protocol);
     let (peer, secured) = within(limit, Step::Security, secure).await??;
     let multiplex = async {
-        let protocols = YamuxUpgrade.protocol_info();
+        let protocols = upgrade.protocol_info();
         let (protocol, secured) = dialer_select_proto(secured, protocols, Version::V1Lazy).await?;
-        Ok::<_, TcpError>(YamuxUpgrade.upgrade_outbound(secured, protocol).await?)
+        Ok::<_, TcpError>(upgrade.upgrade_outbound(secured, protocol).await?)
     };
     let muxer = within(limit, Step::Multiplexer, multiplex).await??;
     Ok((peer, StreamMuxerBox::new(muxer)))
@@ -218,16 +227,19 @@ async fn accept(
     stream: TcpStream,
     security: Security,
     segments: Arc<SegmentBook>,
+    dscp: Dscp,
 ) -> Result<Established, TcpError> {
     let host = stream.peer_addr()?.ip();
+    mark(&stream, host.is_ipv4(), dscp)?;
     let socket = Socket::new(stream, PathWatch::new(host, segments))?;
+    let upgrade = YamuxUpgrade(socket.backlog());
     let negotiate = listener_select_proto(socket, security.protocol_info());
     let (protocol, socket) = within(INBOUND_STEP_LIMIT, Step::Negotiation, negotiate).await??;
     let secure = security.upgrade_inbound(socket, protocol);
     let (peer, secured) = within(INBOUND_STEP_LIMIT, Step::Security, secure).await??;
     let multiplex = async {
-        let (protocol, secured) = listener_select_proto(secured, YamuxUpgrade.protocol_info()).await?;
-        Ok::<_, TcpError>(YamuxUpgrade.upgrade_inbound(secured, protocol).await?)
+        let (protocol, secured) = listener_select_proto(secured, upgrade.protocol_info()).await?;
+        Ok::<_, TcpError>(upgrade.upgrade_inbound(secured, protocol).await?)
     };
     let muxer = within(INBOUND_STEP_LIMIT, Step::Multiplexer, multiplex).await??;
     Ok((peer, StreamMuxerBox::new(muxer)))

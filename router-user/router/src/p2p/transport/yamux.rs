@@ -4,11 +4,13 @@
 //! nothing, and the connection sends what it holds once, after everything that was ready has been written.
 
 mod cork;
+mod substream;
 
 use std::{
     collections::VecDeque,
     future, io, iter,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, Waker, ready},
     time::Duration,
 };
@@ -19,10 +21,12 @@ use libp2p::core::{
     upgrade::{InboundConnectionUpgrade, OutboundConnectionUpgrade, UpgradeInfo},
 };
 use tokio::time::{Instant, Sleep, sleep_until};
-use yamux::{Connection, ConnectionError, Mode, Stream};
+use yamux::{Connection, ConnectionError, Mode};
 
+use super::backlog::Backlog;
 use crate::p2p::limits::MAX_STREAMS_PER_SIDE;
 use cork::Cork;
+use substream::Substream;
 
 /// Most streams of one connection, of all protocols and both sides. A peer that opens more loses the connection, so the
 /// number leaves room above the streams that are admitted.
@@ -34,15 +38,16 @@ const MAX_UNREAD_BYTES: usize = MAX_STREAMS * yamux::DEFAULT_CREDIT as usize + 3
 /// How long closing a connection may take. With a peer that is gone it would never finish.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The upgrade of a secured connection to a [`Muxer`].
-#[derive(Clone, Copy, Debug)]
-pub(super) struct YamuxUpgrade;
+/// The upgrade of a secured connection to a [`Muxer`], whose streams respect the backlog of its socket.
+#[derive(Clone, Debug)]
+pub(super) struct YamuxUpgrade(pub(super) Arc<Backlog>);
 
 /// A yamux connection over a corked socket.
 pub(super) struct Muxer<C> {
     connection: Connection<Cork<C>>,
     cork: Cork<C>,
-    waiting: VecDeque<Stream>,
+    backlog: Arc<Backlog>,
+    waiting: VecDeque<Substream>,
     inbound_waker: Option<Waker>,
     close_deadline: Option<Pin<Box<Sleep>>>,
 }
@@ -59,7 +64,7 @@ pub(super) enum MuxerError {
 }
 
 impl<C: AsyncRead + AsyncWrite + Unpin> Muxer<C> {
-    fn new(socket: C, mode: Mode) -> Self {
+    fn new(socket: C, mode: Mode, backlog: Arc<Backlog>) -> Self {
         let mut config = yamux::Config::default();
         config.set_max_num_streams(MAX_STREAMS);
         config.set_max_connection_receive_window(Some(MAX_UNREAD_BYTES));
@@ -67,6 +72,7 @@ impl<C: AsyncRead + AsyncWrite + Unpin> Muxer<C> {
         Self {
             connection: Connection::new(cork.clone(), config, mode),
             cork,
+            backlog,
             waiting: VecDeque::new(),
             inbound_waker: None,
             close_deadline: None,
@@ -80,7 +86,10 @@ impl<C: AsyncRead + AsyncWrite + Unpin> Muxer<C> {
                 Poll::Pending => return Ok(()),
                 Poll::Ready(None) => return Err(ConnectionError::Closed),
                 // They are bounded: yamux ends the connection when there are more than `MAX_STREAMS`.
-                Poll::Ready(Some(stream)) => self.waiting.push_back(stream?),
+                Poll::Ready(Some(stream)) => {
+                    let stream = Substream::new(stream?, Arc::clone(&self.backlog));
+                    self.waiting.push_back(stream);
+                }
             }
             if let Some(waker) = self.inbound_waker.take() {
                 waker.wake();
@@ -90,10 +99,10 @@ impl<C: AsyncRead + AsyncWrite + Unpin> Muxer<C> {
 }
 
 impl<C: AsyncRead + AsyncWrite + Unpin> StreamMuxer for Muxer<C> {
-    type Substream = Stream;
+    type Substream = Substream;
     type Error = MuxerError;
 
-    fn poll_inbound(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<Stream, MuxerError>> {
+    fn poll_inbound(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<Substream, MuxerError>> {
         match self.waiting.pop_front() {
             Some(stream) => Poll::Ready(Ok(stream)),
             None => {
@@ -103,8 +112,9 @@ impl<C: AsyncRead + AsyncWrite + Unpin> StreamMuxer for Muxer<C> {
         }
     }
 
-    fn poll_outbound(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<Stream, MuxerError>> {
-        Poll::Ready(Ok(ready!(self.connection.poll_new_outbound(cx))?))
+    fn poll_outbound(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<Substream, MuxerError>> {
+        let stream = ready!(self.connection.poll_new_outbound(cx))?;
+        Poll::Ready(Ok(Substream::new(stream, Arc::clone(&self.backlog))))
     }
 
     fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), MuxerError>> {
@@ -124,7 +134,11 @@ impl<C: AsyncRead + AsyncWrite + Unpin> StreamMuxer for Muxer<C> {
         self.poll_progress(cx)?;
         match self.cork.poll_send(cx) {
             // A pending send has registered the waker with the socket, so this is polled again when it can go on.
-            Poll::Pending | Poll::Ready(Ok(())) => Poll::Pending,
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(Ok(())) => {
+                self.backlog.handle_drained();
+                Poll::Pending
+            }
             Poll::Ready(Err(error)) => Poll::Ready(Err(MuxerError::Flush(error))),
         }
     }
@@ -145,7 +159,7 @@ impl<C: AsyncRead + AsyncWrite + Unpin> InboundConnectionUpgrade<C> for YamuxUpg
     type Future = future::Ready<io::Result<Muxer<C>>>;
 
     fn upgrade_inbound(self, socket: C, _: &'static str) -> Self::Future {
-        future::ready(Ok(Muxer::new(socket, Mode::Server)))
+        future::ready(Ok(Muxer::new(socket, Mode::Server, self.0)))
     }
 }
 
@@ -155,7 +169,7 @@ impl<C: AsyncRead + AsyncWrite + Unpin> OutboundConnectionUpgrade<C> for YamuxUp
     type Future = future::Ready<io::Result<Muxer<C>>>;
 
     fn upgrade_outbound(self, socket: C, _: &'static str) -> Self::Future {
-        future::ready(Ok(Muxer::new(socket, Mode::Client)))
+        future::ready(Ok(Muxer::new(socket, Mode::Client, self.0)))
     }
 }
 

@@ -14,7 +14,7 @@ use super::*;
 #[test]
 fn frames_of_one_poll_leave_in_one_write() {
     let wire = Wire::default();
-    let mut near = Muxer::new(wire.end(0), Mode::Client);
+    let mut near = Muxer::new(wire.end(0), Mode::Client, unbounded());
     let (wakes, waker) = counting_waker();
     let mut cx = Context::from_waker(&waker);
     let mut stream = open(&mut near, &mut cx);
@@ -36,7 +36,7 @@ fn frames_of_one_poll_leave_in_one_write() {
 #[test]
 fn more_than_the_buffer_leaves_in_full_writes() {
     let wire = Wire::default();
-    let mut near = Muxer::new(wire.end(0), Mode::Client);
+    let mut near = Muxer::new(wire.end(0), Mode::Client, unbounded());
     let (_, waker) = counting_waker();
     let mut cx = Context::from_waker(&waker);
     let mut stream = open(&mut near, &mut cx);
@@ -58,7 +58,7 @@ fn more_than_the_buffer_leaves_in_full_writes() {
 #[test]
 fn blocked_socket_wakes_the_connection_when_it_can_send_again() {
     let wire = Wire::default();
-    let mut near = Muxer::new(wire.end(0), Mode::Client);
+    let mut near = Muxer::new(wire.end(0), Mode::Client, unbounded());
     let (wakes, waker) = counting_waker();
     let mut cx = Context::from_waker(&waker);
     let mut stream = open(&mut near, &mut cx);
@@ -82,7 +82,7 @@ fn blocked_socket_wakes_the_connection_when_it_can_send_again() {
 #[test]
 fn blocked_flush_wakes_the_connection_when_it_can_go_on() {
     let wire = Wire::default();
-    let mut near = Muxer::new(wire.end(0), Mode::Client);
+    let mut near = Muxer::new(wire.end(0), Mode::Client, unbounded());
     let (wakes, waker) = counting_waker();
     let mut cx = Context::from_waker(&waker);
     let mut stream = open(&mut near, &mut cx);
@@ -107,8 +107,8 @@ fn closing_sends_what_was_written_before() {
         .expect("runtime");
     runtime.block_on(async {
         let wire = Wire::default();
-        let mut near = Muxer::new(wire.end(0), Mode::Client);
-        let mut far = Muxer::new(wire.end(1), Mode::Server);
+        let mut near = Muxer::new(wire.end(0), Mode::Client, unbounded());
+        let mut far = Muxer::new(wire.end(1), Mode::Server, unbounded());
         let mut stream = poll_fn(|cx| Pin::new(&mut near).poll_outbound(cx))
             .await
             .expect("open");
@@ -143,7 +143,7 @@ fn closing_gives_up_on_a_peer_that_takes_nothing() {
     runtime.block_on(async {
         let wire = Wire::default();
         wire.set_room(0, Some(0));
-        let mut near = Muxer::new(wire.end(0), Mode::Client);
+        let mut near = Muxer::new(wire.end(0), Mode::Client, unbounded());
         let mut closing = poll_fn(|cx| Pin::new(&mut near).poll_close(cx));
 
         tokio::select! {
@@ -160,7 +160,7 @@ fn closing_gives_up_on_a_peer_that_takes_nothing() {
 #[test]
 fn end_of_the_socket_ends_the_connection() {
     let wire = Wire::default();
-    let mut near = Muxer::new(wire.end(0), Mode::Client);
+    let mut near = Muxer::new(wire.end(0), Mode::Client, unbounded());
     let (_, waker) = counting_waker();
     let mut cx = Context::from_waker(&waker);
     assert!(Pin::new(&mut near).poll(&mut cx).is_pending());
@@ -185,7 +185,7 @@ fn end_of_the_socket_ends_the_connection() {
 #[test]
 fn much_input_is_read_in_portions() {
     let wire = Wire::default();
-    let mut near = Muxer::new(wire.end(0), Mode::Client);
+    let mut near = Muxer::new(wire.end(0), Mode::Client, unbounded());
     let (wakes, waker) = counting_waker();
     let mut cx = Context::from_waker(&waker);
     assert!(Pin::new(&mut near).poll(&mut cx).is_pending());
@@ -206,7 +206,7 @@ fn much_input_is_read_in_portions() {
     assert_eq!(wire.waiting(0), 0);
 }
 
-fn open<C: AsyncRead + AsyncWrite + Unpin>(muxer: &mut Muxer<C>, cx: &mut Context<'_>) -> Stream {
+fn open<C: AsyncRead + AsyncWrite + Unpin>(muxer: &mut Muxer<C>, cx: &mut Context<'_>) -> Substream {
     match Pin::new(muxer).poll_outbound(cx) {
         Poll::Ready(Ok(stream)) => stream,
         other => panic!("{other:?}"),
@@ -354,4 +354,9 @@ impl AsyncWrite for End {
         reader.into_iter().for_each(Waker::wake);
         Poll::Ready(Ok(()))
     }
+}
+
+/// The backlog of a fast socket.
+fn unbounded() -> Arc<Backlog> {
+    Arc::new(Backlog::unbounded())
 }

@@ -1,0 +1,374 @@
+//! QUIC version 1 as libp2p uses it, with a bound on what a connection holds and on the queue that it builds.
+//!
+//! libp2p's own transport has no place for either: its connections hold 10 MB, and their congestion control fills every
+//! queue of the path.
+
+mod congestion;
+mod connection;
+mod marked_socket;
+mod reset_key;
+
+use std::{
+    future::Future,
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
+
+use futures::{FutureExt, future::BoxFuture};
+use if_watch::{IfEvent, tokio::IfWatcher};
+use libp2p::{
+    Multiaddr, PeerId,
+    core::transport::{DialOpts, ListenerId, Transport, TransportError, TransportEvent},
+    identity::Keypair,
+    multiaddr::Protocol,
+    tls::{self, certificate},
+};
+use nix::sys::socket::{setsockopt, sockopt};
+use quinn::{
+    ClientConfig, Endpoint, EndpointConfig, Incoming, ServerConfig, TokioRuntime, TransportConfig,
+    crypto::rustls::{QuicClientConfig, QuicServerConfig},
+};
+use rustls::pki_types::CertificateDer;
+use tokio::time::timeout;
+
+use super::error::TransportError as BuildError;
+use crate::p2p::config::Dscp;
+use congestion::ShortQueueConfig;
+pub(super) use connection::Connection;
+use marked_socket::MarkedSocket;
+use reset_key::ResetKey;
+
+/// Bytes that a peer may send on one stream, and on all streams of a connection, before they are read.
+const STREAM_UNREAD_BYTES: u32 = 10_000_000;
+const CONNECTION_UNREAD_BYTES: u32 = 15_000_000;
+
+/// The name that a dialler sends, as rustls wants one. It is that of every libp2p node.
+const SERVER_NAME: &str = "l";
+
+/// What differs between the connections of nodes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    pub(super) handshake: Duration,
+    /// Without any packet for so long a connection is dead.
+    pub(super) idle: Duration,
+    /// Streams that the peer may have open.
+    pub(super) streams: u32,
+    /// The mark of every packet.
+    pub(super) dscp: Dscp,
+}
+
+/// The QUIC transport.
+pub(super) struct QuicTransport {
+    client: ClientConfig,
+    server: ServerConfig,
+    endpoint: EndpointConfig,
+    handshake_limit: Duration,
+    dscp: Dscp,
+    listeners: Vec<Listener>,
+    waker: Option<Waker>,
+}
+
+/// Why a connection could not be brought up, or a listener failed.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum QuicError {
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    #[error("cannot dial")]
+    Dial(#[from] quinn::ConnectError),
+    #[error(transparent)]
+    Connection(#[from] quinn::ConnectionError),
+    #[error("the handshake took longer than {0:?}")]
+    TimedOut(Duration),
+    #[error("the peer showed no certificate")]
+    NoCertificate,
+    #[error("the peer's certificate is not valid")]
+    Certificate(#[source] certificate::ParseError),
+}
+
+type Upgrade = BoxFuture<'static, Result<(PeerId, Connection), QuicError>>;
+
+impl QuicTransport {
+    pub(super) fn new(keypair: &Keypair, limits: Limits) -> Result<Self, BuildError> {
+        let mut transport = TransportConfig::default();
+        let idle = quinn::VarInt::from_u32(limits.idle.as_millis() as u32);
+        transport
+            .max_concurrent_uni_streams(0_u32.into())
+            .max_concurrent_bidi_streams(limits.streams.into())
+            .datagram_receive_buffer_size(None)
+            .keep_alive_interval(Some(limits.idle / 5))
+            .max_idle_timeout(Some(idle.into()))
+            .allow_spin(false)
+            .stream_receive_window(STREAM_UNREAD_BYTES.into())
+            .receive_window(CONNECTION_UNREAD_BYTES.into())
+            .congestion_controller_factory(Arc::new(ShortQueueConfig::default()));
+        let transport = Arc::new(transport);
+
+        let tls = tls::make_client_config(keypair, None).map_err(BuildError::Certificate)?;
+        let tls = QuicClientConfig::try_from(tls).map_err(BuildError::QuicCipher)?;
+        let mut client = ClientConfig::new(Arc::new(tls));
+        client.transport_config(Arc::clone(&transport));
+
+        let tls = tls::make_server_config(keypair).map_err(BuildError::Certificate)?;
+        let tls = QuicServerConfig::try_from(tls).map_err(BuildError::QuicCipher)?;
+        let mut server = ServerConfig::with_crypto(Arc::new(tls));
+        server.transport_config(transport).migration(false);
+
+        let mut endpoint = EndpointConfig::new(Arc::new(ResetKey::derive(keypair)?));
+        endpoint.supported_versions(vec![1]);
+        Ok(Self {
+            client,
+            server,
+            endpoint,
+            handshake_limit: limits.handshake,
+            dscp: limits.dscp,
+            listeners: Vec::new(),
+            waker: None,
+        })
+    }
+
+    fn endpoint(&self, socket: UdpSocket, server: Option<ServerConfig>) -> io::Result<Endpoint> {
+        let (config, runtime) = (self.endpoint.clone(), Arc::new(TokioRuntime));
+        if self.dscp == Dscp::default() {
+            return Endpoint::new(config, server, socket, runtime);
+        }
+        let socket = Arc::new(MarkedSocket::new(socket, self.dscp)?);
+        Endpoint::new_with_abstract_socket(config, server, socket, runtime)
+    }
+}
+
+impl Transport for QuicTransport {
+    type Output = (PeerId, Connection);
+    type Error = QuicError;
+    type ListenerUpgrade = Upgrade;
+    type Dial = Upgrade;
+
+    fn listen_on(&mut self, id: ListenerId, address: Multiaddr) -> Result<(), TransportError<QuicError>> {
+        let at = socket_address(&address).ok_or(TransportError::MultiaddrNotSupported(address))?;
+        let listen = || {
+            let socket = listening_socket(at)?;
+            let at = socket.local_addr()?;
+            let endpoint = self.endpoint(socket, Some(self.server.clone()))?;
+            Listener::new(id, at, endpoint)
+        };
+        self.listeners.push(listen().map_err(other)?);
+        self.waker.take().inspect(Waker::wake_by_ref);
+        Ok(())
+    }
+
+    fn remove_listener(&mut self, id: ListenerId) -> bool {
+        let listener = self.listeners.iter_mut().find(|listener| listener.id == id);
+        let found = listener.map(|listener| listener.close()).is_some();
+        self.waker.take().inspect(Waker::wake_by_ref);
+        found
+    }
+
+    fn dial(&mut self, address: Multiaddr, _: DialOpts) -> Result<Upgrade, TransportError<QuicError>> {
+        let Some(at) = socket_address(&address).filter(|at| at.port() != 0 && !at.ip().is_unspecified())
+        else {
+            return Err(TransportError::MultiaddrNotSupported(address));
+        };
+        let any: IpAddr = match at {
+            SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        let bound = UdpSocket::bind((any, 0)).and_then(|socket| self.endpoint(socket, None));
+        let endpoint = bound.map_err(other)?;
+        let (client, limit) = (self.client.clone(), self.handshake_limit);
+        Ok(async move {
+            let connecting = endpoint.connect_with(client, at, SERVER_NAME)?;
+            establish(connecting, limit).await
+        }
+        .boxed())
+    }
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<TransportEvent<Upgrade, QuicError>> {
+        let limit = self.handshake_limit;
+        for listener in &mut self.listeners {
+            if let Poll::Ready(event) = listener.poll(limit, cx) {
+                if let TransportEvent::ListenerClosed { listener_id, .. } = event {
+                    self.listeners.retain(|listener| listener.id != listener_id);
+                }
+                return Poll::Ready(event);
+            }
+        }
+        self.waker = Some(cx.waker().clone());
+        Poll::Pending
+    }
+}
+
+fn other(error: io::Error) -> TransportError<QuicError> {
+    TransportError::Other(error.into())
+}
+
+async fn establish(
+    connecting: impl Future<Output = Result<quinn::Connection, quinn::ConnectionError>>,
+    limit: Duration,
+) -> Result<(PeerId, Connection), QuicError> {
+    let connection = timeout(limit, connecting)
+        .await
+        .map_err(|_elapsed| QuicError::TimedOut(limit))??;
+    let identity = connection.peer_identity();
+    let certificates = identity.and_then(|any| any.downcast::<Vec<CertificateDer<'_>>>().ok());
+    let first = certificates
+        .as_ref()
+        .and_then(|certificates| certificates.first());
+    let certificate =
+        certificate::parse(first.ok_or(QuicError::NoCertificate)?).map_err(QuicError::Certificate)?;
+    Ok((certificate.peer_id(), Connection::new(connection)))
+}
+
+/// A socket that connections are accepted at.
+struct Listener {
+    id: ListenerId,
+    at: SocketAddr,
+    endpoint: Endpoint,
+    accept: BoxFuture<'static, Option<Incoming>>,
+    /// Names the addresses of the host, when the socket is bound to all of them.
+    watcher: Option<IfWatcher>,
+    /// The only address, until it is told.
+    own_address: Option<Multiaddr>,
+}
+
+impl Listener {
+    fn new(id: ListenerId, at: SocketAddr, endpoint: Endpoint) -> io::Result<Self> {
+        let is_any = at.ip().is_unspecified();
+        Ok(Self {
+            id,
+            at,
+            accept: accept(&endpoint),
+            endpoint,
+            watcher: is_any.then(IfWatcher::new).transpose()?,
+            own_address: (!is_any).then(|| address(at)),
+        })
+    }
+
+    fn close(&mut self) {
+        self.endpoint.close(0_u32.into(), &[]);
+    }
+
+    fn poll(
+        &mut self,
+        handshake_limit: Duration,
+        cx: &mut Context<'_>,
+    ) -> Poll<TransportEvent<Upgrade, QuicError>> {
+        let listener_id = self.id;
+        if let Some(listen_addr) = self.own_address.take() {
+            return Poll::Ready(TransportEvent::NewAddress {
+                listener_id,
+                listen_addr,
+            });
+        }
+        if let Poll::Ready(event) = self.poll_addresses(cx) {
+            return Poll::Ready(event);
+        }
+        let Poll::Ready(incoming) = self.accept.poll_unpin(cx) else {
+            return Poll::Pending;
+        };
+        let Some(incoming) = incoming else {
+            return Poll::Ready(TransportEvent::ListenerClosed {
+                listener_id,
+                reason: Ok(()),
+            });
+        };
+        self.accept = accept(&self.endpoint);
+        let remote = incoming.remote_address();
+        Poll::Ready(match incoming.accept() {
+            Ok(connecting) => TransportEvent::Incoming {
+                listener_id,
+                upgrade: establish(connecting, handshake_limit).boxed(),
+                local_addr: address(self.at),
+                send_back_addr: address(remote),
+            },
+            Err(error) => TransportEvent::ListenerError {
+                listener_id,
+                error: error.into(),
+            },
+        })
+    }
+
+    /// Names an address of the host that has come or gone.
+    fn poll_addresses(&mut self, cx: &mut Context<'_>) -> Poll<TransportEvent<Upgrade, QuicError>> {
+        let listener_id = self.id;
+        let at = self.at;
+        let of_family =
+            |ip: IpAddr| (ip.is_ipv4() == at.is_ipv4()).then(|| address(SocketAddr::new(ip, at.port())));
+        while let Some(watcher) = &mut self.watcher
+            && let Poll::Ready(event) = watcher.poll_if_event(cx)
+        {
+            match event {
+                Ok(IfEvent::Up(net)) => {
+                    if let Some(listen_addr) = of_family(net.addr()) {
+                        return Poll::Ready(TransportEvent::NewAddress {
+                            listener_id,
+                            listen_addr,
+                        });
+                    }
+                }
+                Ok(IfEvent::Down(net)) => {
+                    if let Some(listen_addr) = of_family(net.addr()) {
+                        return Poll::Ready(TransportEvent::AddressExpired {
+                            listener_id,
+                            listen_addr,
+                        });
+                    }
+                }
+                Err(error) => {
+                    return Poll::Ready(TransportEvent::ListenerError {
+                        listener_id,
+                        error: error.into(),
+                    });
+                }
+            }
+        }
+        Poll::Pending
+    }
+}
+
+fn accept(endpoint: &Endpoint) -> BoxFuture<'static, Option<Incoming>> {
+    let endpoint = endpoint.clone();
+    async move { endpoint.accept().await }.boxed()
+}
+
+fn listening_socket(at: SocketAddr) -> io::Result<UdpSocket> {
+    use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, bind, socket};
+    use std::os::fd::AsRawFd;
+
+    let family = match at {
+        SocketAddr::V4(_) => AddressFamily::Inet,
+        SocketAddr::V6(_) => AddressFamily::Inet6,
+    };
+    let socket = socket(family, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
+    if at.is_ipv6() {
+        // The address of both families at one port are two listeners.
+        setsockopt(&socket, sockopt::Ipv6V6Only, &true)?;
+    }
+    bind(socket.as_raw_fd(), &SockaddrStorage::from(at))?;
+    Ok(socket.into())
+}
+
+/// Returns where a QUIC address leads.
+fn socket_address(address: &Multiaddr) -> Option<SocketAddr> {
+    let mut protocols = address.iter();
+    let ip: IpAddr = match protocols.next()? {
+        Protocol::Ip4(ip) => ip.into(),
+        Protocol::Ip6(ip) => ip.into(),
+        _ => return None,
+    };
+    let (Protocol::Udp(port), Protocol::QuicV1) = (protocols.next()?, protocols.next()?) else {
+        return None;
+    };
+    protocols
+        .all(|protocol| matches!(protocol, Protocol::P2p(_)))
+        .then(|| SocketAddr::new(ip, port))
+}
+
+fn address(at: SocketAddr) -> Multiaddr {
+    Multiaddr::empty()
+        .with(at.ip().into())
+        .with(Protocol::Udp(at.port()))
+        .with(Protocol::QuicV1)
+}
