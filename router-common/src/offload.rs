@@ -192,7 +192,7 @@ fn describe_other<R: PacketReader + Offloads + ?Sized>(
                     csum_offset: offset as u16,
                     ..VnetHeader::default()
                 };
-                Some((vnet, Unfinished::new(Work::Checksum, 0)))
+                Some((vnet, Unfinished::new(Work::CompleteChecksum, 0)))
             }
             Checksum::Unknown if is_udp && holds_pseudo_sum(packet, parsed, len, UDP_CSUM_OFFSET) => {
                 Some((open_checksum(parsed, UDP_CSUM_OFFSET), Unfinished::default()))
@@ -271,7 +271,7 @@ fn super_packet(
     let work = if !is_sane_super_packet(is_tcp, len, header_len, gso_size) {
         Work::Segment
     } else if !open {
-        Work::OpenChecksum
+        Work::ReopenChecksum
     } else {
         Work::Nothing
     };

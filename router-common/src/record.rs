@@ -17,9 +17,9 @@ pub enum Work {
     #[default]
     Nothing = 0,
     /// Complete the checksum that the offload header names, and clear that header.
-    Checksum = 1,
+    CompleteChecksum = 1,
     /// Put the sum of the pseudo-header into the checksum field, which holds the checksum of one segment.
-    OpenChecksum = 2,
+    ReopenChecksum = 2,
     /// Cut the packet into the segments that the offload header describes.
     Segment = 3,
 }
@@ -49,8 +49,8 @@ impl Unfinished {
     pub const fn work(self) -> Option<Work> {
         Some(match self.work {
             0 => Work::Nothing,
-            1 => Work::Checksum,
-            2 => Work::OpenChecksum,
+            1 => Work::CompleteChecksum,
+            2 => Work::ReopenChecksum,
             3 => Work::Segment,
             _ => return None,
         })

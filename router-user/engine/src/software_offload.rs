@@ -45,7 +45,7 @@ pub fn unfinished(vnet: &VnetHeader, parsed: &Parsed, len: usize) -> Unfinished 
             Work::Segment
         }
     } else if vnet.flags & VnetHeader::NEEDS_CSUM != 0 && !is_own {
-        Work::Checksum
+        Work::CompleteChecksum
     } else {
         Work::Nothing
     };
@@ -73,14 +73,14 @@ impl SoftwareOffload {
         let header: FrameHeader = bytemuck::pod_read_unaligned(header);
         match unfinished.work().ok_or(Unfinishable)? {
             Work::Nothing => sink(frame),
-            Work::Checksum => {
+            Work::CompleteChecksum => {
                 let (start, offset) = (header.vnet.csum_start.into(), header.vnet.csum_offset.into());
                 let frame = self.begin(packet.len(), &VnetHeader::default());
                 frame.extend_from_slice(packet);
                 finish_partial(&mut frame[FrameHeader::LEN..], start, offset);
                 sink(frame);
             }
-            Work::OpenChecksum => {
+            Work::ReopenChecksum => {
                 let layers = Layers::of(packet, 0, &header.vnet)?;
                 let frame = self.begin(packet.len(), &header.vnet);
                 frame.extend_from_slice(packet);

@@ -207,7 +207,7 @@ fn an_open_checksum_inside_a_tunnel_is_completed() {
         let (expected, before) = outer(tunnel, outer_v6, &whole, 0);
         let left = leave_open(expected.clone(), before, 0);
 
-        let frames = finish(Unfinished::new(Work::Checksum, 0), &left.frame).unwrap();
+        let frames = finish(Unfinished::new(Work::CompleteChecksum, 0), &left.frame).unwrap();
 
         let what = format!("{tunnel:?} {outer_v6} {inner_v6} {tcp}");
         assert_eq!(frames, [frame(&VnetHeader::default(), &expected)], "{what}");
@@ -248,7 +248,7 @@ fn a_list_of_packets_becomes_a_super_packet_with_an_open_checksum() {
         let at = FrameHeader::LEN + usize::from(header.vnet.csum_start + header.vnet.csum_offset);
         listed[at] ^= 0x55;
 
-        let frames = finish(Unfinished::new(Work::OpenChecksum, 0), &listed).unwrap();
+        let frames = finish(Unfinished::new(Work::ReopenChecksum, 0), &listed).unwrap();
 
         assert_eq!(frames, [left.frame], "{v6} {tcp}");
     }
@@ -305,7 +305,7 @@ fn what_the_kernel_left_of_a_packet_of_the_device_is_known_by_its_offload_header
     assert_eq!(work(&leave_open(large, 0, 10)), Some(Work::Segment));
     assert_eq!(
         work(&leave_open(in_tunnel.clone(), before, 0)),
-        Some(Work::Checksum)
+        Some(Work::CompleteChecksum)
     );
     assert_eq!(work(&leave_open(in_tunnel, before, 1000)), Some(Work::Segment));
 }

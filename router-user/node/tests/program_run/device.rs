@@ -286,7 +286,11 @@ fn a_checksum_that_is_open_inside_of_a_tunnel_is_work_for_the_worker() {
             wire.socket.send(&packet).unwrap();
             let finished = wire.one_record();
 
-            assert_eq!(left.header.unfinished.work(), Some(Work::Checksum), "{name}");
+            assert_eq!(
+                left.header.unfinished.work(),
+                Some(Work::CompleteChecksum),
+                "{name}"
+            );
             assert_eq!(left.header.frame.vnet, open, "{name}");
             assert_eq!(left.packet, packet, "{name}");
             assert_eq!(finished.header.unfinished.work(), Some(Work::Nothing), "{name}");
