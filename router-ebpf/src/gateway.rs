@@ -63,6 +63,10 @@ fn try_capture(frame: &Frame) -> Result<Outcome, Reason> {
     // The frame may be longer: Ethernet pads to 60 bytes.
     let len = parsed.total_len;
     let flow = flows::entry(&mut parsed, len).ok_or(Reason::NoRing)?;
+    if flow.by_device {
+        // The host forwards it there.
+        return Err(Reason::LeftToDevice);
+    }
     // Drivers deliver no super-packets here, and generic mode's are longer than any device's MTU.
     let vnet = describe_bytes(&packet, &parsed, len);
     let record = steer::record(&parsed, len, &flow, vnet, Unfinished::default())?;

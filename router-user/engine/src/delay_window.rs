@@ -1,7 +1,7 @@
 //! How many bytes a connection may have in flight so that a queue of the path stays short.
 //!
 //! Congestion control by loss fills every queue of a path before it slows down. This bound follows the round trip
-//! instead: once all round trips for a while are longer than the shortest one by more than [`TARGET`], only what the
+//! instead: once all round trips for a while are longer than the shortest one by more than `TARGET`, only what the
 //! path delivers within the shortest and the target stays in flight.
 //!
 //! A queue that others keep full would leave nothing to a connection that makes room for them. It shows in this: fewer
@@ -18,6 +18,9 @@ const COMPETING_TARGET: Duration = Duration::from_millis(500);
 
 /// How long the shortest round trip counts: after that the path may be another one.
 const BASE_LIFE: Duration = Duration::from_secs(10);
+
+/// The least window, in packets, of a connection that does not fill it: a usual one to begin with (RFC 6928).
+const IDLE_PACKETS: u64 = 10;
 
 /// The least window, in packets: with fewer, an acknowledgement that comes late stops everything.
 const LEAST_PACKETS: u64 = 4;
@@ -160,7 +163,13 @@ impl DelayWindow {
             let window = self.bytes_within(base + COMPETING_TARGET);
             (self.mode, self.window) = (Mode::Compete(now + BASE_LIFE, window), Some(window));
         } else if is_standing {
-            self.window = Some(self.bytes_within(base + TARGET));
+            // What an application sends that does not fill the window says little of the path.
+            let least = if round.is_full {
+                0
+            } else {
+                IDLE_PACKETS * self.packet
+            };
+            self.window = Some(self.bytes_within(base + TARGET).max(least));
         } else if let Some(window) = self.window
             && round.is_full
         {

@@ -167,6 +167,10 @@ impl Layers {
             inner_network = network_before(packet, transport).ok_or(Unfinishable)?;
         }
         if inner_network != 0 {
+            // What looks like an inner header may be an option of the outer one.
+            if inner_network < behind {
+                return Err(Unfinishable);
+            }
             match parsed.key.protocol {
                 protocol::UDP => found.add(Layer::Udp, behind),
                 protocol::GRE => found.add(Layer::Gre, behind),

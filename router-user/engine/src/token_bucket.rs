@@ -21,7 +21,7 @@ pub struct TokenBucket {
 }
 
 impl TokenBucket {
-    /// Makes a full bucket.
+    /// Makes an empty bucket, which fills from `now` on.
     pub fn new(rate: Option<NonZeroU32>, now: Instant) -> Self {
         Self {
             rate,

@@ -65,7 +65,8 @@ impl UnsentLimit {
         let n_sent = n_written.saturating_sub(n_unsent as u64);
         if n_unsent < LEAST / 4 {
             // Only what was used says that more could be.
-            if n_sent.saturating_sub(self.n_sent) >= self.limit as u64 / 2 {
+            // A writer looks before each of its writes, which are no larger than the first limit.
+            if n_sent.saturating_sub(self.n_sent) >= self.limit.min(FIRST) as u64 / 2 {
                 self.limit = (self.limit * 2).min(Self::MOST);
             }
             (self.n_sent, self.waiting_since) = (n_sent, None);

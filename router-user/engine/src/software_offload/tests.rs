@@ -310,6 +310,32 @@ fn what_the_kernel_left_of_a_packet_of_the_device_is_known_by_its_offload_header
     assert_eq!(work(&leave_open(in_tunnel, before, 1000)), Some(Work::Segment));
 }
 
+#[test]
+fn an_inner_header_inside_of_the_outer_ones_options_is_none() {
+    // An option that reads as the header of an IPv4 packet which ends where the whole one does.
+    let mut packet = vec![0; 200];
+    packet[0] = 0x4f;
+    packet[2..4].copy_from_slice(&200_u16.to_be_bytes());
+    packet[9] = protocol::UDP;
+    packet[20] = 0x45;
+    packet[22..24].copy_from_slice(&180_u16.to_be_bytes());
+    packet[29] = protocol::TCP;
+    packet[52] = 0x50;
+    packet[64..66].copy_from_slice(&140_u16.to_be_bytes());
+    let vnet = VnetHeader {
+        flags: VnetHeader::NEEDS_CSUM,
+        gso_type: VnetHeader::GSO_TCPV4,
+        gso_size: 139,
+        csum_start: 40,
+        csum_offset: 16,
+        ..VnetHeader::default()
+    };
+
+    let finished = finish(Unfinished::new(Work::Segment, 0), &frame(&vnet, &packet));
+
+    assert_eq!(finished, Err(Unfinishable));
+}
+
 proptest! {
     #[test]
     fn no_description_and_no_bytes_panic(

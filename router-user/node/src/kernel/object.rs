@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
 use object::{Object, ObjectSection};
+use tracing::warn;
 
 use super::counters::KernelCounters;
 use super::error::KernelError;
@@ -21,7 +22,9 @@ use super::skb_layout;
 use super::slots::KernelSlots;
 use router_common::flow_hash::HashKey;
 use router_common::settings::Settings;
+use router_common::skb_layout::SkbLayout;
 use router_common::{ABI_VERSION, names};
+use stream_router_engine::causes::with_sources;
 
 const ABI_SECTION: &str = "stream_router_abi";
 
@@ -75,14 +78,18 @@ impl Kernel {
         check_abi(OBJECT)?;
         let pins = Pins::take(&config.bpffs, &config.device)?;
         let skb_layout = skb_layout::running();
-        let mut ebpf = EbpfLoader::new()
-            .override_global(names::SKB_LAYOUT, &skb_layout, true)
-            .map_max_entries(names::CONNECTIONS, config.max_connections)
-            .load(OBJECT)
-            .map_err(|error| KernelError::load("the maps of the eBPF object", error))?;
-        egress(&mut ebpf)?
-            .load()
-            .map_err(|error| KernelError::load("the egress program", error))?;
+        let mut ebpf = match load_egress(config, skb_layout) {
+            Err(error) if skb_layout != SkbLayout::default() => {
+                // A kernel under lockdown refuses a program that could read its memory.
+                warn!(
+                    error = with_sources(&error),
+                    "the kernel refuses a program that asks it for a packet's offloads: UDP and tunnel packets with \
+                     finished checksums take the slower way through the device"
+                );
+                load_egress(config, SkbLayout::default())?
+            }
+            loaded => loaded?,
+        };
         if let Some(pins) = &pins {
             pin(&mut ebpf, pins)?;
         }
@@ -108,6 +115,19 @@ impl Kernel {
         self.gateways.add(interface.index, interface.address)?;
         self.programs.attach_gateway(interface)
     }
+}
+
+/// Creates the maps and loads the egress program, for a kernel with this layout of its socket buffers.
+fn load_egress(config: &KernelConfig, skb_layout: SkbLayout) -> Result<Ebpf, KernelError> {
+    let mut ebpf = EbpfLoader::new()
+        .override_global(names::SKB_LAYOUT, &skb_layout, true)
+        .map_max_entries(names::CONNECTIONS, config.max_connections)
+        .load(OBJECT)
+        .map_err(|error| KernelError::load("the maps of the eBPF object", error))?;
+    egress(&mut ebpf)?
+        .load()
+        .map_err(|error| KernelError::load("the egress program", error))?;
+    Ok(ebpf)
 }
 
 fn check_abi(object: &[u8]) -> Result<(), KernelError> {

@@ -13,6 +13,7 @@ use crate::device::Tun;
 use router_common::flow_hash::{HashKey, flow_hash};
 use router_common::frame::{FrameHeader, MAX_PACKET_LEN, VnetHeader};
 use router_common::packet::parse;
+use stream_router_engine::fragments::FragmentTable;
 use stream_router_engine::software_offload::unfinished;
 
 /// Most packets that are read before their peers' streams get them.
@@ -32,6 +33,7 @@ const VNET_OFFSET: usize = FrameHeader::LEN - VnetHeader::LEN;
 pub(super) async fn run(device: Tun, data_path: DataPath, hash_key: HashKey) -> io::Result<()> {
     let device = device.into_async()?;
     let mut forwarder = Forwarder::new(&data_path);
+    let fragments = FragmentTable::new(hash_key);
     let mut frame = vec![0; FrameHeader::LEN + MAX_PACKET_LEN];
     loop {
         let mut guard = tokio::select! {
@@ -48,7 +50,7 @@ pub(super) async fn run(device: Tun, data_path: DataPath, hash_key: HashKey) -> 
                 guard.clear_ready();
                 break;
             };
-            let counter = match forward(&mut frame, VNET_OFFSET + n, &mut forwarder, &hash_key) {
+            let counter = match forward(&mut frame, VNET_OFFSET + n, &mut forwarder, &hash_key, &fragments) {
                 Some(()) => PacketCounter::TxByDevice,
                 None => PacketCounter::TxNotCaptured,
             };
@@ -61,7 +63,13 @@ pub(super) async fn run(device: Tun, data_path: DataPath, hash_key: HashKey) -> 
 }
 
 /// Forwards the packet whose offload header and bytes end at `end`. `None` if it is none for a single host.
-fn forward(frame: &mut [u8], end: usize, forwarder: &mut Forwarder, hash_key: &HashKey) -> Option<()> {
+fn forward(
+    frame: &mut [u8],
+    end: usize,
+    forwarder: &mut Forwarder,
+    hash_key: &HashKey,
+    fragments: &FragmentTable,
+) -> Option<()> {
     let frame = frame.get_mut(..end)?;
     let (head, packet) = frame.split_at_mut_checked(FrameHeader::LEN)?;
     let len = packet.len();
@@ -83,6 +91,13 @@ fn forward(frame: &mut [u8], end: usize, forwarder: &mut Forwarder, hash_key: &H
     };
     head.copy_from_slice(bytemuck::bytes_of(&header));
     let unfinished = unfinished(&vnet, &parsed, len);
-    forwarder.handle_frame(flow_hash(hash_key, &parsed.key), unfinished, frame);
+    let mut key = parsed.key;
+    // A later fragment whose first one went another way has only its own key.
+    if parsed.fragment
+        && let Some(of_packet) = fragments.flow_key(&parsed)
+    {
+        key = of_packet;
+    }
+    forwarder.handle_frame(flow_hash(hash_key, &key), unfinished, frame);
     Some(())
 }

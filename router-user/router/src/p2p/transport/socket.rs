@@ -148,18 +148,16 @@ impl Socket {
     /// Returns how many bytes may be written.
     fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         self.stream()?;
-        if let Some(pause) = &mut self.pause {
-            ready!(pause.as_mut().poll(cx));
-            self.pause = None;
-        }
         let backlog = Arc::clone(&self.backlog);
-        match backlog.socket_room(&*self.stream()?, Instant::now().into_std())? {
-            Room::Bytes(n) => Poll::Ready(Ok(n)),
-            Room::After(wait) => {
-                let mut pause = Box::pin(sleep(wait));
-                let pending = pause.as_mut().poll(cx);
-                self.pause = Some(pause);
-                pending.map(|()| Ok(0))
+        // A pause may be over before it is first looked at; to write nothing would end the connection.
+        loop {
+            if let Some(pause) = &mut self.pause {
+                ready!(pause.as_mut().poll(cx));
+                self.pause = None;
+            }
+            match backlog.socket_room(&*self.stream()?, Instant::now().into_std())? {
+                Room::Bytes(n) => return Poll::Ready(Ok(n)),
+                Room::After(wait) => self.pause = Some(Box::pin(sleep(wait))),
             }
         }
     }

@@ -17,6 +17,7 @@ use std::{
 };
 
 use nix::{
+    errno::Errno,
     libc,
     sys::socket::{ControlMessage, MsgFlags, SockaddrStorage, sendmsg},
 };
@@ -96,7 +97,12 @@ impl MarkedSocket {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(error),
             // As quinn's own socket: a datagram that cannot be sent is lost, and the connection finds out.
             Err(error) => {
-                if segment.is_some() {
+                // What quinn's own socket takes for a device that cannot cut; other errors pass.
+                let cannot_cut = matches!(
+                    error.raw_os_error().map(Errno::from_raw),
+                    Some(Errno::EIO | Errno::EINVAL)
+                );
+                if segment.is_some() && cannot_cut {
                     self.refuses_segments.store(true, Relaxed);
                 }
                 tracing::debug!(%error, to = %transmit.destination, "a datagram was not sent");
