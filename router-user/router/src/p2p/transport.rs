@@ -11,6 +11,7 @@ mod security;
 mod segments;
 mod socket;
 mod tcp;
+mod tcp_info;
 #[cfg(test)]
 mod test_network;
 mod tls;

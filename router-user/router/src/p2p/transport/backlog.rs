@@ -6,15 +6,15 @@
 
 use std::{
     io,
-    mem::offset_of,
     os::fd::AsFd,
     sync::{Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, Waker},
     time::{Duration, Instant},
 };
 
+use super::tcp_info::TcpInfo;
 use nix::{
-    getsockopt_impl, libc, setsockopt_impl, sockopt_impl,
+    libc, setsockopt_impl, sockopt_impl,
     sys::socket::{getsockopt, setsockopt},
 };
 use stream_router_engine::{delay_window::DelayWindow, unsent_limit::UnsentLimit};
@@ -32,15 +32,6 @@ const MUCH_IN_FLIGHT: u64 = 16 * 1024 * 1024;
 const SEGMENT_BYTES: u16 = 1448;
 
 sockopt_impl!(
-    /// The beginning of `struct tcp_info`.
-    TcpInfo,
-    GetOnly,
-    libc::IPPROTO_TCP,
-    libc::TCP_INFO,
-    TcpInfoStart
-);
-
-sockopt_impl!(
     /// The unsent bytes from which on a socket is not writable.
     TcpNotsentLowat,
     SetOnly,
@@ -48,26 +39,6 @@ sockopt_impl!(
     libc::TCP_NOTSENT_LOWAT,
     u32
 );
-
-/// `struct tcp_info` up to the field that is read: a kernel fills what it knows, and this all of them know.
-#[derive(Clone, Copy, Debug)]
-#[repr(C)]
-#[expect(unreachable_pub, reason = "the macro's type is public, and this is its value")]
-pub struct TcpInfoStart {
-    before_rtt: [u32; 17],
-    rtt_us: u32,
-    before_acked: [u32; 12],
-    n_acked: u64,
-    n_received: u64,
-    n_segments: [u32; 2],
-    n_unsent: u32,
-}
-
-const _: () = {
-    assert!(offset_of!(TcpInfoStart, rtt_us) == offset_of!(libc::tcp_info, tcpi_rtt));
-    assert!(offset_of!(TcpInfoStart, n_acked) == offset_of!(libc::tcp_info, tcpi_bytes_acked));
-    assert!(offset_of!(TcpInfoStart, n_unsent) == offset_of!(libc::tcp_info, tcpi_notsent_bytes));
-};
 
 /// What one connection holds unsent. Its socket and its streams share it; all of them run on one thread.
 #[derive(Debug, Default)]

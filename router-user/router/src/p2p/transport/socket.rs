@@ -9,10 +9,7 @@ use std::{
 };
 
 use futures::{AsyncRead, AsyncWrite};
-use nix::{
-    getsockopt_impl, libc, sockopt_impl,
-    sys::socket::{getsockopt, setsockopt, sockopt},
-};
+use nix::sys::socket::{getsockopt, setsockopt, sockopt};
 use tokio::{
     io::{AsyncRead as _, AsyncWrite as _, ReadBuf},
     net::TcpStream,
@@ -22,6 +19,7 @@ use tokio::{
 
 use super::backlog::{Backlog, Room};
 use super::segments::SegmentBook;
+use super::tcp_info::TcpInfo;
 use crate::p2p::limits::DEAD_AFTER;
 
 /// Largest read buffer. TLS and Noise read a record or less at a time, which would be a system call for every 4 KiB. A
@@ -36,15 +34,6 @@ const STUCK_RETRANSMITS: u8 = 2;
 
 /// Silence after which a connection that ends counts as one that got stuck. Pings are answered every second.
 const STUCK_SILENCE_MS: u32 = 3000;
-
-sockopt_impl!(
-    /// The state of a TCP connection, `struct tcp_info`.
-    TcpInfo,
-    GetOnly,
-    libc::IPPROTO_TCP,
-    libc::TCP_INFO,
-    libc::tcp_info
-);
 
 /// Looks at how a connection ends, and tells if it got stuck before.
 #[derive(Debug)]
@@ -64,7 +53,7 @@ impl PathWatch {
         // The peer may have given up first.
         let was_stuck = || {
             getsockopt(stream, TcpInfo).is_ok_and(|info| {
-                info.tcpi_retransmits >= STUCK_RETRANSMITS || info.tcpi_last_data_recv >= STUCK_SILENCE_MS
+                info.n_retransmits >= STUCK_RETRANSMITS || info.last_received_ms >= STUCK_SILENCE_MS
             })
         };
         if timed_out || was_stuck() {

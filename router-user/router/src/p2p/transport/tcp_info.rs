@@ -1,0 +1,40 @@
+//! What the kernel tells of a TCP connection.
+
+use std::mem::offset_of;
+
+use nix::{getsockopt_impl, libc, sockopt_impl};
+
+sockopt_impl!(
+    /// The beginning of `struct tcp_info`.
+    TcpInfo,
+    GetOnly,
+    libc::IPPROTO_TCP,
+    libc::TCP_INFO,
+    TcpInfoStart
+);
+
+/// `struct tcp_info` up to the last field that is read: a kernel fills what it knows, and this all of them know.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+#[expect(unreachable_pub, reason = "the macro's type is public, and this is its value")]
+pub struct TcpInfoStart {
+    before_retransmits: [u8; 2],
+    pub(super) n_retransmits: u8,
+    before_last_received: [u8; 49],
+    pub(super) last_received_ms: u32,
+    before_rtt: [u32; 3],
+    pub(super) rtt_us: u32,
+    before_acked: [u32; 12],
+    pub(super) n_acked: u64,
+    pub(super) n_received: u64,
+    pub(super) n_segments: [u32; 2],
+    pub(super) n_unsent: u32,
+}
+
+const _: () = {
+    assert!(offset_of!(TcpInfoStart, n_retransmits) == offset_of!(libc::tcp_info, tcpi_retransmits));
+    assert!(offset_of!(TcpInfoStart, last_received_ms) == offset_of!(libc::tcp_info, tcpi_last_data_recv));
+    assert!(offset_of!(TcpInfoStart, rtt_us) == offset_of!(libc::tcp_info, tcpi_rtt));
+    assert!(offset_of!(TcpInfoStart, n_acked) == offset_of!(libc::tcp_info, tcpi_bytes_acked));
+    assert!(offset_of!(TcpInfoStart, n_unsent) == offset_of!(libc::tcp_info, tcpi_notsent_bytes));
+};
