@@ -19,9 +19,6 @@ const COMPETING_TARGET: Duration = Duration::from_millis(500);
 /// How long the shortest round trip counts: after that the path may be another one.
 const BASE_LIFE: Duration = Duration::from_secs(10);
 
-/// The least window, in packets, of a connection that does not fill it: a usual one to begin with (RFC 6928).
-const IDLE_PACKETS: u64 = 10;
-
 /// The least window, in packets: with fewer, an acknowledgement that comes late stops everything.
 const LEAST_PACKETS: u64 = 4;
 
@@ -163,13 +160,7 @@ impl DelayWindow {
             let window = self.bytes_within(base + COMPETING_TARGET);
             (self.mode, self.window) = (Mode::Compete(now + BASE_LIFE, window), Some(window));
         } else if is_standing {
-            // What an application sends that does not fill the window says little of the path.
-            let least = if round.is_full {
-                0
-            } else {
-                IDLE_PACKETS * self.packet
-            };
-            self.window = Some(self.bytes_within(base + TARGET).max(least));
+            self.window = Some(self.bytes_within(base + TARGET));
         } else if let Some(window) = self.window
             && round.is_full
         {
