@@ -25,6 +25,7 @@ fn object_has_a_classifier_for_egress_and_a_program_for_frames_of_several_buffer
 fn object_has_exactly_the_maps_that_have_names() {
     let expected = [
         names::CONNECTIONS,
+        names::FRAGMENTS,
         names::SLOTS,
         names::PEERS,
         names::PRESSURE,
