@@ -12,7 +12,7 @@ const LEAST_BURST: f64 = 4096.0;
 /// A token bucket whose unit is a batch: one is let through whole while there is a token, and what it is more than that
 /// is owed.
 #[derive(Debug)]
-pub struct TokenBucket {
+pub struct ByteBucket {
     /// Bytes per second; `None` lets everything through.
     rate: Option<NonZeroU32>,
     /// Bytes that may leave at once; owed when negative.
@@ -20,7 +20,7 @@ pub struct TokenBucket {
     filled: Instant,
 }
 
-impl TokenBucket {
+impl ByteBucket {
     /// Makes an empty bucket, which fills from `now` on.
     pub fn new(rate: Option<NonZeroU32>, now: Instant) -> Self {
         Self {
@@ -76,12 +76,12 @@ mod tests {
 
     const MS: Duration = Duration::from_millis(1);
 
-    fn bucket(rate: u32, now: Instant) -> TokenBucket {
-        TokenBucket::new(NonZeroU32::new(rate), now)
+    fn bucket(rate: u32, now: Instant) -> ByteBucket {
+        ByteBucket::new(NonZeroU32::new(rate), now)
     }
 
     /// How many bytes batches of `n_bytes` carry in 10 s, when each waits as long as it is told and `late` more.
-    fn carried(bucket: &mut TokenBucket, n_bytes: usize, late: Duration, start: Instant) -> usize {
+    fn carried(bucket: &mut ByteBucket, n_bytes: usize, late: Duration, start: Instant) -> usize {
         let (mut now, mut n) = (start, 0);
         while now < start + 10_000 * MS {
             match bucket.wait(now) {

@@ -7,11 +7,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 
-use stream_router_engine::token_bucket::TokenBucket;
+use stream_router_engine::token_bucket::ByteBucket;
 
 /// The token bucket of one peer, which its senders wait for.
 pub struct Pacer {
-    bucket: Mutex<TokenBucket>,
+    bucket: Mutex<ByteBucket>,
     /// Whether there is a rate: the senders of a peer without one take no lock.
     limits: AtomicBool,
     changed: Notify,
@@ -21,7 +21,7 @@ impl Pacer {
     /// Makes a pacer that lets everything through.
     pub fn unlimited() -> Self {
         Self {
-            bucket: Mutex::new(TokenBucket::new(None, Instant::now().into_std())),
+            bucket: Mutex::new(ByteBucket::new(None, Instant::now().into_std())),
             limits: AtomicBool::new(false),
             changed: Notify::new(),
         }
@@ -60,7 +60,7 @@ impl Pacer {
         }
     }
 
-    fn bucket(&self) -> MutexGuard<'_, TokenBucket> {
+    fn bucket(&self) -> MutexGuard<'_, ByteBucket> {
         self.bucket.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
