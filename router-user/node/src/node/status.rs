@@ -225,6 +225,7 @@ fn peer_status(configured: &ConfiguredPeer, snapshot: &NetworkSnapshot) -> PeerS
         rx_frames: peer.traffic.rx_packets.load(Relaxed),
         rx_bytes: peer.traffic.rx_bytes.load(Relaxed),
         last_dial_error: network.and_then(|network| network.last_dial_error.clone()),
+        refuses: network.is_some_and(|network| network.refuses),
     }
 }
 

@@ -163,6 +163,7 @@ impl StreamBehaviour {
             },
             inbound_slots: Arc::clone(&inbound_slots),
             life: Arc::clone(&life),
+            is_proven: endpoint.is_listener(),
         };
         self.state.insert_connection(connection, entry);
         Ok(StreamHandler {

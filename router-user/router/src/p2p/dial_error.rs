@@ -1,8 +1,45 @@
 //! The text of a dial error.
 
+use std::fmt;
+
 use libp2p::swarm::DialError;
 
+use super::transport::is_refusal;
 use stream_router_engine::causes::with_sources;
+
+/// What an operator has to do when the other side refuses this node.
+const REFUSED: &str = "the other side does not know this node: run `stream-router join` there with this node's invitation, \
+                       or add this node to its [[peer]] sections";
+
+/// Why a peer was not reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct DialFailure {
+    /// The reason, for an operator.
+    pub(super) text: String,
+    /// Whether the peer refused this node as one that it does not know.
+    pub(super) refuses: bool,
+}
+
+impl DialFailure {
+    /// Makes the failure of a dial.
+    pub(super) fn of_dial(error: &DialError) -> Self {
+        Self::new(dial_error_text(error), is_refusal(error))
+    }
+
+    /// Makes the failure of a connection that ended, for this reason, before the peer had shown that it took it in.
+    pub(super) fn unproven(reason: impl fmt::Display, refuses: bool) -> Self {
+        let text = format!(
+            "the connection ended before the other side took it in ({reason}); it may not know this node: check that \
+             `stream-router peers` there names it"
+        );
+        Self::new(text, refuses)
+    }
+
+    fn new(text: String, refuses: bool) -> Self {
+        let text = if refuses { REFUSED.to_owned() } else { text };
+        Self { text, refuses }
+    }
+}
 
 /// Says why dialling one address failed, for an operator.
 pub(super) fn dial_error_text(error: &DialError) -> String {

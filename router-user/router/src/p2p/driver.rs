@@ -30,7 +30,7 @@ use super::{
     behaviour::ConnectionRefusal,
     config::PeerConfig,
     dht::LookupReply,
-    dial_error::dial_error_text,
+    dial_error::{DialFailure, dial_error_text},
     error::LookupError,
     event::NetworkEvent,
     event_backlog::EventBacklog,
@@ -42,6 +42,7 @@ use super::{
     redial_book::RedialBook,
     snapshot::ConnectionDirection,
     state::NetworkState,
+    transport::is_refusal,
 };
 use stream_router_engine::causes::with_sources;
 
@@ -174,7 +175,7 @@ impl Driver {
                 Ok(()) => self.redials.handle_attempt(peer, connection),
                 Err(error) => {
                     self.state.counters.dial_failures.fetch_add(1, Relaxed);
-                    self.report_dial_failure(peer, &error);
+                    self.report_dial_failure(peer, DialFailure::of_dial(&error));
                 }
             }
         }
@@ -196,14 +197,14 @@ impl Driver {
     }
 
     /// Tells the operator once per absence of a peer why it cannot be dialled; repeats are for debugging.
-    fn report_dial_failure(&mut self, peer: PeerId, error: &DialError) {
-        let error = dial_error_text(error);
+    fn report_dial_failure(&mut self, peer: PeerId, failure: DialFailure) {
+        let DialFailure { text: error, refuses } = failure;
         if self.redials.is_new_failure(peer, &error) {
-            tracing::warn!(%peer, error, "cannot reach a peer; trying on every second");
+            tracing::warn!(%peer, error, "cannot reach a peer; trying on");
         } else {
             tracing::debug!(%peer, error, "cannot reach a peer");
         }
-        self.state.set_dial_error(peer, Some(error));
+        self.state.set_dial_error(peer, error, refuses);
     }
 
     fn set_peers(&mut self, peers: Vec<PeerConfig>, now: Instant) {
@@ -321,11 +322,13 @@ impl Driver {
             SwarmEvent::ConnectionClosed {
                 connection_id, cause, ..
             } => {
+                let refuses = cause.as_ref().is_some_and(|error| is_refusal(error));
                 let cause = match &cause {
                     None => "closed by this node".to_owned(),
                     Some(ConnectionError::IO(error)) => with_sources(error),
                     Some(error) => with_sources(error),
                 };
+                self.handle_unproven_end(connection_id, &cause, refuses);
                 self.handle_down(connection_id, cause, now);
                 self.connections.handle_closed(connection_id);
             }
@@ -393,22 +396,42 @@ impl Driver {
         took: Duration,
         now: Instant,
     ) {
-        let Some((runtime, address)) = self.state.runtime_and_address(connection) else {
+        if self.state.runtime_and_address(connection).is_none() {
             tracing::error!(%peer, %connection, "an unknown connection is closed");
             self.swarm.close_connection(connection);
             return;
-        };
+        }
         if !self.redials.contains(peer) {
             tracing::debug!(%peer, %connection, "a peer that is configured no more is disconnected");
             self.swarm.close_connection(connection);
             return;
         }
-        let direction = ConnectionDirection::from(endpoint.to_endpoint());
+        match endpoint {
+            ConnectedPoint::Dialer { .. } => self.connections.handle_dialled(connection, peer, took),
+            ConnectedPoint::Listener { .. } => {
+                self.handle_proven(peer, connection, ConnectionDirection::Inbound, took, now);
+            }
+        }
+    }
+
+    /// Takes a connection for up: both sides have taken it in.
+    fn handle_proven(
+        &mut self,
+        peer: PeerId,
+        connection: ConnectionId,
+        direction: ConnectionDirection,
+        took: Duration,
+        now: Instant,
+    ) {
+        let Some((runtime, address)) = self.state.runtime_and_address(connection) else {
+            return;
+        };
         let transport = transport_kind(&address);
         tracing::info!(%peer, %connection, %address, ?direction, ?took, "connected");
         self.redials.handle_attempt_ended(peer, connection);
         self.redials.handle_present(peer);
-        self.state.set_dial_error(peer, None);
+        self.state.clear_dial_error(peer);
+        self.state.set_proven(connection);
         if self.connections.handle_established(connection, peer) {
             self.discovery.handle_neighbour(now);
             self.swarm
@@ -423,6 +446,26 @@ impl Driver {
             transport,
             runtime,
         });
+    }
+
+    /// Takes what has come of the peer for a sign that it has taken the connection in.
+    fn handle_life(&mut self, connection: ConnectionId, now: Instant) {
+        if let Some((peer, took)) = self.connections.take_unproven(connection) {
+            self.handle_proven(peer, connection, ConnectionDirection::Outbound, took, now);
+        }
+    }
+
+    /// Takes an unproven connection for a dial that failed.
+    fn handle_unproven_end(&mut self, connection: ConnectionId, cause: &str, refuses: bool) {
+        let Some((peer, _)) = self.connections.take_unproven(connection) else {
+            return;
+        };
+        self.state.remove_connection(connection);
+        self.redials.handle_attempt_ended(peer, connection);
+        self.state.counters.dial_failures.fetch_add(1, Relaxed);
+        if self.redials.is_dialled(peer) {
+            self.report_dial_failure(peer, DialFailure::unproven(cause, refuses));
+        }
     }
 
     /// Takes a connection for down, which may be some time before it has closed.
@@ -451,6 +494,9 @@ impl Driver {
             result,
         } = ping;
         let was_alive = self.state.take_signs_of_life(connection);
+        if matches!(&result, Ok(_) | Err(ping::Failure::Unsupported)) {
+            self.handle_life(connection, now);
+        }
         match result {
             Ok(rtt) => {
                 self.state.set_rtt(connection, rtt);
@@ -473,6 +519,7 @@ impl Driver {
                 if let Some(to) = address.and_then(|(_, address)| tcp_destination(&address)) {
                     self.state.segments.handle_given_up(to.ip(), now);
                 }
+                self.handle_unproven_end(connection, &with_sources(&failure), false);
                 self.handle_down(connection, with_sources(&failure), now);
                 self.swarm.close_connection(connection);
             }
@@ -558,20 +605,29 @@ impl Driver {
         self.state.counters.dial_failures.fetch_add(1, Relaxed);
         // An old attempt may fail long after a newer one succeeded.
         if self.redials.is_dialled(peer) {
-            self.report_dial_failure(peer, error);
+            self.report_dial_failure(peer, DialFailure::of_dial(error));
         }
     }
 
     fn handle_inbound_failure(&mut self, address: &Multiaddr, error: &ListenError, now: Instant) {
-        let ListenError::Denied { cause } = error else {
-            self.state.counters.inbound_failures.fetch_add(1, Relaxed);
-            tracing::debug!(%address, error = with_sources(error), "an inbound connection failed");
-            return;
+        let reason = match error {
+            // The counters have been raised where the decision was made.
+            ListenError::Denied { cause } => cause
+                .downcast_ref::<ConnectionRefusal>()
+                .map_or_else(|| with_sources(cause), ToString::to_string),
+            ListenError::Transport(error) if is_refusal(error) => {
+                let peer = self.state.take_refused().map(ConnectionRefusal::UnknownPeer);
+                peer.map_or_else(
+                    || "its peer is not configured".to_owned(),
+                    |refusal| refusal.to_string(),
+                )
+            }
+            _ => {
+                self.state.counters.inbound_failures.fetch_add(1, Relaxed);
+                tracing::debug!(%address, error = with_sources(error), "an inbound connection failed");
+                return;
+            }
         };
-        // The counters have been raised where the decision was made.
-        let reason = cause
-            .downcast_ref::<ConnectionRefusal>()
-            .map_or_else(|| with_sources(cause), ToString::to_string);
         match self.listener_log.refusal_due(now) {
             Some(suppressed) => tracing::warn!(%address, reason, suppressed, "refused an inbound connection"),
             None => tracing::debug!(%address, reason, "refused an inbound connection"),

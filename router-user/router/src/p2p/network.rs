@@ -119,7 +119,9 @@ impl Network {
         };
         let swarm_config =
             swarm::Config::with_executor(executor).with_max_negotiating_inbound_streams(MAX_STREAMS_PER_SIDE);
-        let transport = transport::build(&keypair, Arc::clone(&state.segments), dscp)?;
+        let admitting = Arc::clone(&state);
+        let admits: transport::Admits = Arc::new(move |peer| admitting.admits(peer));
+        let transport = transport::build(&keypair, Arc::clone(&state.segments), dscp, &admits)?;
         let mut swarm = Swarm::new(transport, behaviour, local_peer, swarm_config);
         for address in listen {
             check_free(&address).map_err(|source| StartError::Listen {

@@ -3,7 +3,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering::Relaxed},
     time::{Duration, SystemTime},
 };
 
@@ -36,6 +36,8 @@ pub(super) struct NetworkState {
     /// What is learnt of paths that lose large packets.
     pub(super) segments: Arc<SegmentBook>,
     tables: Mutex<Tables>,
+    /// The last peer that was refused as it is not configured, for the log.
+    last_refused: Mutex<Option<PeerId>>,
 }
 
 #[derive(Debug, Default)]
@@ -51,6 +53,8 @@ struct Tables {
 struct PeerEntry {
     peer: PeerId,
     last_dial_error: Option<String>,
+    /// Whether it refused this node, the last time it was dialled, as one that it does not know.
+    refuses: bool,
     /// Where this node last reached it over TCP.
     reached_over_tcp: Option<Multiaddr>,
     found: Vec<FoundAddress>,
@@ -61,6 +65,7 @@ impl PeerEntry {
         Self {
             peer,
             last_dial_error: None,
+            refuses: false,
             reached_over_tcp: None,
             found: Vec::new(),
         }
@@ -80,6 +85,8 @@ pub(super) struct ConnectionEntry {
     pub(super) opener: StreamOpener,
     pub(super) inbound_slots: Arc<Semaphore>,
     pub(super) life: Arc<SignsOfLife>,
+    /// Whether the peer is known to have taken the connection in. Until then it is shown to nobody.
+    pub(super) is_proven: bool,
 }
 
 /// The way to the task of a connection, which opens streams.
@@ -110,6 +117,7 @@ impl NetworkState {
                 peers: peers.into_iter().map(PeerEntry::new).collect(),
                 ..Tables::default()
             }),
+            last_refused: Mutex::default(),
         }
     }
 
@@ -125,6 +133,32 @@ impl NetworkState {
 
     pub(super) fn remove_connection(&self, connection: ConnectionId) {
         self.tables().connections.remove(&connection);
+    }
+
+    /// Records that the peer has taken a connection in.
+    pub(super) fn set_proven(&self, connection: ConnectionId) {
+        if let Some(entry) = self.tables().connections.get_mut(&connection) {
+            entry.is_proven = true;
+        }
+    }
+
+    /// Says whether a peer is configured, and counts one that is not and knocks.
+    pub(super) fn admits(&self, peer: PeerId) -> bool {
+        let is_known = self.tables().peers.iter().any(|entry| entry.peer == peer);
+        if !is_known {
+            self.counters.unknown_peers_refused.fetch_add(1, Relaxed);
+            *self.last_refused() = Some(peer);
+        }
+        is_known
+    }
+
+    /// Takes the last peer that [`NetworkState::admits`] has refused.
+    pub(super) fn take_refused(&self) -> Option<PeerId> {
+        self.last_refused().take()
+    }
+
+    fn last_refused(&self) -> MutexGuard<'_, Option<PeerId>> {
+        self.last_refused.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn set_rtt(&self, connection: ConnectionId, rtt: Duration) {
@@ -161,9 +195,19 @@ impl NetworkState {
         }
     }
 
-    pub(super) fn set_dial_error(&self, peer: PeerId, error: Option<String>) {
+    /// Records that dialling a peer failed; `refuses` says whether the peer refused this node as one that it does not know.
+    pub(super) fn set_dial_error(&self, peer: PeerId, error: String, refuses: bool) {
         if let Some(entry) = self.tables().peer_mut(peer) {
-            entry.last_dial_error = error;
+            entry.last_dial_error = Some(error);
+            entry.refuses = refuses;
+        }
+    }
+
+    /// Records that a peer was reached.
+    pub(super) fn clear_dial_error(&self, peer: PeerId) {
+        if let Some(entry) = self.tables().peer_mut(peer) {
+            entry.last_dial_error = None;
+            entry.refuses = false;
         }
     }
 
@@ -218,13 +262,14 @@ impl NetworkState {
     pub(super) fn snapshot(&self) -> NetworkSnapshot {
         let tables = self.tables();
         let peer_snapshot = |entry: &PeerEntry| {
-            let of_peer = tables.of_peer(entry.peer);
+            let of_peer = tables.of_peer(entry.peer).filter(|(_, entry)| entry.is_proven);
             let mut connections: Vec<_> = of_peer.map(|(id, entry)| entry.snapshot(id)).collect();
             connections.sort_by_key(|connection| connection.since);
             PeerSnapshot {
                 peer: entry.peer,
                 connections,
                 last_dial_error: entry.last_dial_error.clone(),
+                refuses: entry.refuses,
                 found: entry.found.clone(),
             }
         };
@@ -306,6 +351,7 @@ mod tests {
             },
             inbound_slots: slots(),
             life: Arc::default(),
+            is_proven: true,
         };
         state.insert_connection(connection, entry);
         connection
@@ -353,7 +399,7 @@ mod tests {
             by: FoundBy::Mdns,
         }];
         for peer in [stays, goes] {
-            state.set_dial_error(peer, Some("refused".to_owned()));
+            state.set_dial_error(peer, "refused".to_owned(), false);
             state.set_found(peer, found.clone());
         }
 

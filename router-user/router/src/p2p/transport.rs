@@ -7,6 +7,7 @@ mod backlog;
 mod dscp;
 mod error;
 mod quic;
+mod refusal;
 mod security;
 mod segments;
 mod socket;
@@ -32,9 +33,11 @@ use super::limits::{DEAD_AFTER, MAX_STREAMS_PER_SIDE};
 use error::KEY_LOG;
 pub use error::TransportError;
 use quic::QuicTransport;
+pub(super) use refusal::is_refusal;
 use security::Security;
 pub(super) use segments::SegmentBook;
 use tcp::TcpTransport;
+pub(super) use tls::Admits;
 use tls::Tls;
 
 /// How long a QUIC handshake may take, which is one round trip. What TCP may take is said with [`TcpTransport`].
@@ -43,8 +46,8 @@ const QUIC_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(4);
 /// Most streams that a QUIC peer may open: those that carry packets, its pings, and some being negotiated.
 const QUIC_STREAMS: u32 = 2 * MAX_STREAMS_PER_SIDE as u32;
 
-/// Builds the transports of a node with this identity, whose packets carry the mark `dscp`. What is learnt of paths that lose large packets is kept in
-/// `segments`.
+/// Builds the transports of a node with this identity, whose packets carry the mark `dscp`, and that accept the peers
+/// that `admits` names. What is learnt of paths that lose large packets is kept in `segments`.
 ///
 /// The function must be called, and the transport and its connections polled, within a tokio runtime that has I/O and
 /// time enabled.
@@ -52,12 +55,13 @@ pub(super) fn build(
     keypair: &Keypair,
     segments: Arc<SegmentBook>,
     dscp: Dscp,
+    admits: &Admits,
 ) -> Result<Boxed<(PeerId, StreamMuxerBox)>, TransportError> {
     if env::var_os(KEY_LOG).is_some() {
         return Err(TransportError::KeyLog);
     }
     let security = Security {
-        tls: Tls::new(keypair)?,
+        tls: Tls::new(keypair, Arc::clone(admits))?,
         noise: noise::Config::new(keypair).map_err(TransportError::Noise)?,
     };
     let tcp = TcpTransport::new(security, segments, dscp);
@@ -70,6 +74,7 @@ pub(super) fn build(
             streams: QUIC_STREAMS,
             dscp,
         },
+        Arc::clone(admits),
     )?;
 
     Ok(tcp

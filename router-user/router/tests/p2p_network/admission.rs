@@ -7,7 +7,8 @@ use super::{
     support::{LIMIT, Setup, connected_pair, in_own_network},
 };
 use stream_router::p2p::{
-    Keypair, MAX_CONNECTIONS_PER_PEER, MAX_STREAMS_PER_SIDE, NetworkEvent, OpenError, PeerId, StartError,
+    Keypair, MAX_CONNECTIONS_PER_PEER, MAX_STREAMS_PER_SIDE, NetworkEvent, OpenError, PeerConfig, PeerId,
+    StartError,
 };
 
 const TCP: &str = "/ip4/127.0.0.1/tcp/0";
@@ -226,4 +227,46 @@ fn contradicting_configuration_is_an_error() {
         let start = Setup::new(&keypair).listen("/ip4/127.0.0.1/tcp/0/ws").try_start();
         assert!(matches!(start.map(|_| ()), Err(StartError::Address(_))));
     });
+}
+
+#[test]
+fn a_node_that_its_peer_does_not_know_is_told_so_and_connects_once_it_is_known() {
+    for listen in [TCP, "/ip4/127.0.0.1/udp/0/quic-v1"] {
+        in_own_network(|| async {
+            let (near, far) = (Keypair::generate_ed25519(), Keypair::generate_ed25519());
+            let mut far = Setup::new(&far)
+                .listen(listen)
+                .peer(PeerId::random(), &[])
+                .start();
+            let address = far.listening().await;
+            let mut near = Setup::new(&near).peer(far.id, &[address]).start();
+
+            near.until(|state| state.counters.dial_failures >= 2 && state.peers[0].refuses)
+                .await;
+
+            let state = near.handle.snapshot();
+            let error = state.peers[0].last_dial_error.as_deref().unwrap_or_default();
+            assert!(error.contains("does not know this node"), "{listen}: {error}");
+            assert!(state.peers[0].connections.is_empty());
+            while let Ok(event) = near.events.try_recv() {
+                assert!(!matches!(event, NetworkEvent::Connected { .. }), "{event:?}");
+            }
+            // Each failure is of one dial, which the peer has refused.
+            let n_refused = far.handle.snapshot().counters.unknown_peers_refused;
+            let n_failed = near.handle.snapshot().counters.dial_failures;
+            assert!(n_refused.abs_diff(n_failed) <= 1, "{n_refused} {n_failed}");
+            assert_eq!(far.handle.snapshot().counters.inbound_failures, 0);
+
+            let knows = PeerConfig {
+                peer: near.id,
+                addresses: Vec::new(),
+            };
+            far.handle.set_peers(vec![knows]).await.expect("the peers");
+            assert_eq!(near.connected().await.0, far.id);
+            assert!(!near.handle.snapshot().peers[0].refuses);
+            assert_eq!(near.handle.snapshot().peers[0].last_dial_error, None);
+            near.stop().await;
+            far.stop().await;
+        });
+    }
 }

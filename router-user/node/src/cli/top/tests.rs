@@ -98,6 +98,7 @@ fn peer(id: &str, number: u32, n: u64) -> PeerStatus {
         rx_frames: 10 * n,
         rx_bytes: 2000 * n,
         last_dial_error: None,
+        refuses: false,
     }
 }
 

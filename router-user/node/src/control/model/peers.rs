@@ -49,6 +49,9 @@ pub struct PeerStatus {
     pub rx_bytes: u64,
     /// Why the last attempt to dial the peer failed, if none has succeeded since.
     pub last_dial_error: Option<String>,
+    /// Whether the peer refused this node, when it was last dialled, as one that it does not know.
+    #[serde(default)]
+    pub refuses: bool,
 }
 
 /// Whether a peer can be reached.

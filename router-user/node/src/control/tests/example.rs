@@ -63,6 +63,7 @@ impl Source for Example {
             rx_frames: 3,
             rx_bytes: 4,
             last_dial_error: Some("refused".to_owned()),
+            refuses: false,
         };
         PeerList { peers: vec![peer] }
     }

@@ -36,6 +36,7 @@ use rustls::pki_types::CertificateDer;
 use tokio::time::timeout;
 
 use super::error::TransportError as BuildError;
+use super::tls::{Admits, quic_server_config};
 use crate::p2p::config::Dscp;
 use congestion::ShortQueueConfig;
 pub(super) use connection::Connection;
@@ -79,7 +80,7 @@ pub(super) enum QuicError {
     Io(#[from] io::Error),
     #[error("cannot dial")]
     Dial(#[from] quinn::ConnectError),
-    #[error(transparent)]
+    #[error("the QUIC handshake failed")]
     Connection(#[from] quinn::ConnectionError),
     #[error("the handshake took longer than {0:?}")]
     TimedOut(Duration),
@@ -92,7 +93,7 @@ pub(super) enum QuicError {
 type Upgrade = BoxFuture<'static, Result<(PeerId, Connection), QuicError>>;
 
 impl QuicTransport {
-    pub(super) fn new(keypair: &Keypair, limits: Limits) -> Result<Self, BuildError> {
+    pub(super) fn new(keypair: &Keypair, limits: Limits, admits: Admits) -> Result<Self, BuildError> {
         let mut transport = TransportConfig::default();
         let idle = quinn::VarInt::from_u32(limits.idle.as_millis() as u32);
         transport
@@ -112,7 +113,7 @@ impl QuicTransport {
         let mut client = ClientConfig::new(Arc::new(tls));
         client.transport_config(Arc::clone(&transport));
 
-        let tls = tls::make_server_config(keypair).map_err(BuildError::Certificate)?;
+        let tls = quic_server_config(keypair, admits)?;
         let tls = QuicServerConfig::try_from(tls).map_err(BuildError::QuicCipher)?;
         let mut server = ServerConfig::with_crypto(Arc::new(tls));
         server.transport_config(transport).migration(false);

@@ -3,12 +3,13 @@
 //! <https://github.com/libp2p/specs/blob/master/tls/tls.md>. libp2p-tls itself always prefers ChaCha20.
 
 use std::{
-    io,
+    fmt, io,
     net::{IpAddr, Ipv4Addr},
     sync::Arc,
+    time::Duration,
 };
 
-use futures::{AsyncRead, AsyncWrite};
+use futures::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use futures_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 use libp2p::{
     PeerId,
@@ -40,10 +41,18 @@ use rustls::{
     sign::CertifiedKey,
     version::TLS13,
 };
+use tokio::time::timeout;
 
 use super::error::TransportError;
+use super::refusal::is_refusal;
 
 const ALPN: &[u8] = b"libp2p";
+
+/// How long the peer may take to read why it was refused.
+const REFUSAL_LIMIT: Duration = Duration::from_secs(1);
+
+/// Says whether a peer is configured here, and counts one that is not.
+pub(in crate::p2p) type Admits = Arc<dyn Fn(PeerId) -> bool + Send + Sync>;
 
 /// The TLS configuration of one identity, for both sides of the handshake.
 #[derive(Clone)]
@@ -64,39 +73,21 @@ pub(super) enum TlsError {
 }
 
 impl Tls {
-    pub(super) fn new(keypair: &Keypair) -> Result<Self, TransportError> {
-        let (certificate, key) = certificate::generate(keypair).map_err(TransportError::Certificate)?;
-        let key = any_ecdsa_type(&key).map_err(TransportError::Tls)?;
-        let own = Arc::new(OwnCertificate(Arc::new(CertifiedKey::new(
-            vec![certificate],
-            key,
-        ))));
-        let provider = Arc::new(CryptoProvider {
-            cipher_suites: cipher_suites(has_aes()),
-            ..default_provider()
-        });
-
-        let mut client = ClientConfig::builder_with_provider(Arc::clone(&provider))
+    /// Makes the configuration of an identity that accepts those whom `admits` names, and dials anybody.
+    pub(super) fn new(keypair: &Keypair, admits: Admits) -> Result<Self, TransportError> {
+        let own = OwnCertificate::new(keypair)?;
+        let mut client = ClientConfig::builder_with_provider(provider())
             .with_protocol_versions(&[&TLS13])
             .map_err(TransportError::Tls)?
             .dangerous()
-            .with_custom_certificate_verifier(Arc::new(PeerCertificate))
+            .with_custom_certificate_verifier(Arc::new(PeerCertificate { admits: None }))
             .with_client_cert_resolver(Arc::<OwnCertificate>::clone(&own));
         client.alpn_protocols = vec![ALPN.to_vec()];
         client.resumption = Resumption::disabled();
 
-        let mut server = ServerConfig::builder_with_provider(provider)
-            .with_protocol_versions(&[&TLS13])
-            .map_err(TransportError::Tls)?
-            .with_client_cert_verifier(Arc::new(PeerCertificate))
-            .with_cert_resolver(own);
-        server.alpn_protocols = vec![ALPN.to_vec()];
-        server.session_storage = Arc::new(NoServerSessionStorage {});
-        server.send_tls13_tickets = 0;
-
         Ok(Self {
             client: Arc::new(client).into(),
-            server: Arc::new(server).into(),
+            server: Arc::new(server_config(own, admits)?).into(),
         })
     }
 
@@ -121,10 +112,46 @@ impl Tls {
     where
         C: AsyncRead + AsyncWrite + Unpin,
     {
-        let stream = self.server.accept(socket).await.map_err(TlsError::Handshake)?;
+        let accepted = self.server.accept(socket).into_fallible().await;
+        let stream = match accepted {
+            Ok(stream) => stream,
+            Err((error, mut socket)) => {
+                if is_refusal(&error) {
+                    // A socket that is closed with unread input resets the connection, and the peer may not learn why.
+                    // It is refused whatever comes of this.
+                    let _in_vain = timeout(REFUSAL_LIMIT, socket.close()).await;
+                }
+                return Err(TlsError::Handshake(error));
+            }
+        };
         let peer = authenticated_peer(stream.get_ref().1)?;
         Ok((peer, stream.into()))
     }
+}
+
+/// Returns the configuration of the accepting side of QUIC, as [`Tls::new`] has it for TCP.
+pub(super) fn quic_server_config(keypair: &Keypair, admits: Admits) -> Result<ServerConfig, TransportError> {
+    server_config(OwnCertificate::new(keypair)?, admits)
+}
+
+fn server_config(own: Arc<OwnCertificate>, admits: Admits) -> Result<ServerConfig, TransportError> {
+    let verifier = PeerCertificate { admits: Some(admits) };
+    let mut server = ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&TLS13])
+        .map_err(TransportError::Tls)?
+        .with_client_cert_verifier(Arc::new(verifier))
+        .with_cert_resolver(own);
+    server.alpn_protocols = vec![ALPN.to_vec()];
+    server.session_storage = Arc::new(NoServerSessionStorage {});
+    server.send_tls13_tickets = 0;
+    Ok(server)
+}
+
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(CryptoProvider {
+        cipher_suites: cipher_suites(has_aes()),
+        ..default_provider()
+    })
 }
 
 fn authenticated_peer(session: &CommonState) -> Result<PeerId, TlsError> {
@@ -173,6 +200,15 @@ fn has_aes() -> bool {
 #[derive(Debug)]
 struct OwnCertificate(Arc<CertifiedKey>);
 
+impl OwnCertificate {
+    fn new(keypair: &Keypair) -> Result<Arc<Self>, TransportError> {
+        let (certificate, key) = certificate::generate(keypair).map_err(TransportError::Certificate)?;
+        let key = any_ecdsa_type(&key).map_err(TransportError::Tls)?;
+        let certified = CertifiedKey::new(vec![certificate], key);
+        Ok(Arc::new(Self(Arc::new(certified))))
+    }
+}
+
 impl ResolvesClientCert for OwnCertificate {
     fn resolve(&self, _issuers: &[&[u8]], _schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
         Some(Arc::clone(&self.0))
@@ -191,18 +227,29 @@ impl ResolvesServerCert for OwnCertificate {
 
 /// Accepts exactly one self-signed certificate that carries a libp2p key and its signature.
 ///
-/// Whether it is the right peer is decided later: the swarm compares it with the dialled peer, and the behaviour with the
-/// configured ones.
-#[derive(Debug)]
-struct PeerCertificate;
+/// The accepting side refuses a peer that is not configured once it has proved who it is, with an alert that says so.
+/// Whether it is the dialled peer is decided later, by the swarm.
+struct PeerCertificate {
+    /// `None` takes every peer.
+    admits: Option<Admits>,
+}
 
 impl PeerCertificate {
     fn verify(certificate: &CertificateDer<'_>, others: &[CertificateDer<'_>]) -> Result<(), rustls::Error> {
         if !others.is_empty() {
-            return Err(CertificateError::ApplicationVerificationFailure.into());
+            return Err(CertificateError::BadEncoding.into());
         }
         certificate::parse(certificate)?;
         Ok(())
+    }
+
+    /// Refuses a peer that is not admitted, which is the alert `access_denied`.
+    fn admit(&self, certificate: &CertificateDer<'_>) -> Result<(), rustls::Error> {
+        let peer = certificate::parse(certificate)?.peer_id();
+        match &self.admits {
+            Some(admits) if !admits(peer) => Err(CertificateError::ApplicationVerificationFailure.into()),
+            _ => Ok(()),
+        }
     }
 
     fn verify_signature(
@@ -229,6 +276,12 @@ impl PeerCertificate {
 
     fn no_tls12() -> rustls::Error {
         PeerIncompatible::Tls12NotOfferedOrEnabled.into()
+    }
+}
+
+impl fmt::Debug for PeerCertificate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PeerCertificate").finish_non_exhaustive()
     }
 }
 
@@ -298,7 +351,9 @@ impl ClientCertVerifier for PeerCertificate {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Self::verify_signature(message, certificate, signature)
+        let proved = Self::verify_signature(message, certificate, signature)?;
+        self.admit(certificate)?;
+        Ok(proved)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
@@ -308,6 +363,9 @@ impl ClientCertVerifier for PeerCertificate {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex;
+
+    use futures::AsyncReadExt;
     use rustls::CipherSuite;
     use tokio::net::{TcpListener, TcpStream};
 
@@ -320,10 +378,7 @@ mod tests {
     #[test]
     fn both_sides_learn_the_other_and_use_the_cipher_of_the_cpu() {
         let (ours, theirs) = (Keypair::generate_ed25519(), Keypair::generate_ed25519());
-        let (client, server) = (
-            Tls::new(&ours).expect("client"),
-            Tls::new(&theirs).expect("server"),
-        );
+        let (client, server) = (tls(&ours), tls(&theirs));
 
         let (connected, accepted) = handshake(|near| client.connect(near), |far| server.accept(far));
 
@@ -360,17 +415,17 @@ mod tests {
         let keypair = Keypair::generate_ed25519();
         let (certificate, _) = certificate::generate(&keypair).expect("certificate");
         let (_, key) = certificate::generate(&keypair).expect("another certificate");
-        let mut impostor = Tls::new(&keypair).expect("tls");
+        let mut impostor = tls(&keypair);
         let key = any_ecdsa_type(&key).expect("key");
         let resolver = OwnCertificate(Arc::new(CertifiedKey::new(vec![certificate], key)));
         let mut config = ServerConfig::builder_with_provider(default_provider().into())
             .with_protocol_versions(&[&TLS13])
             .expect("versions")
-            .with_client_cert_verifier(Arc::new(PeerCertificate))
+            .with_client_cert_verifier(Arc::new(PeerCertificate { admits: None }))
             .with_cert_resolver(Arc::new(resolver));
         config.alpn_protocols = vec![ALPN.to_vec()];
         impostor.server = Arc::new(config).into();
-        let client = Tls::new(&Keypair::generate_ed25519()).expect("client");
+        let client = tls(&Keypair::generate_ed25519());
 
         let (connected, _) = handshake(|near| client.connect(near), |far| impostor.accept(far));
 
@@ -382,12 +437,12 @@ mod tests {
 
     #[test]
     fn dialler_without_certificate_is_refused() {
-        let server = Tls::new(&Keypair::generate_ed25519()).expect("server");
+        let server = tls(&Keypair::generate_ed25519());
         let mut config = ClientConfig::builder_with_provider(default_provider().into())
             .with_protocol_versions(&[&TLS13])
             .expect("versions")
             .dangerous()
-            .with_custom_certificate_verifier(Arc::new(PeerCertificate))
+            .with_custom_certificate_verifier(Arc::new(PeerCertificate { admits: None }))
             .with_no_client_auth();
         config.alpn_protocols = vec![ALPN.to_vec()];
         let anonymous = TlsConnector::from(Arc::new(config));
@@ -396,6 +451,35 @@ mod tests {
         let (_, accepted) = handshake(|near| anonymous.connect(name, near), |far| server.accept(far));
 
         assert!(matches!(accepted, Err(TlsError::Handshake(_))));
+    }
+
+    #[test]
+    fn a_peer_that_is_not_admitted_hears_so() {
+        let (ours, theirs) = (Keypair::generate_ed25519(), Keypair::generate_ed25519());
+        let client = tls(&ours);
+        let refused = Arc::new(Mutex::new(Vec::new()));
+        let admits = {
+            let refused = Arc::clone(&refused);
+            move |peer| {
+                refused.lock().expect("the list").push(peer);
+                false
+            }
+        };
+        let server = Tls::new(&theirs, Arc::new(admits)).expect("server");
+        let dial = async |near: Socket| {
+            let (_, mut stream) = client.connect(near).await.expect("the dialler's part is done");
+            stream.read(&mut [0; 1]).await
+        };
+
+        let (read, accepted) = handshake(dial, |far| server.accept(far));
+
+        assert!(matches!(accepted, Err(TlsError::Handshake(error)) if is_refusal(&error)));
+        assert!(is_refusal(&read.expect_err("an alert")));
+        assert_eq!(*refused.lock().expect("the list"), [ours.public().to_peer_id()]);
+    }
+
+    fn tls(keypair: &Keypair) -> Tls {
+        Tls::new(keypair, Arc::new(|_| true)).expect("a configuration")
     }
 
     fn handshake<A, B>(
