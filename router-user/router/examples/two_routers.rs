@@ -59,6 +59,7 @@ fn start(keypair: Keypair, listen: Vec<Multiaddr>, peer: PeerId, addresses: Vec<
         placement: Arc::new(move |_, _| runtime.clone()),
         inbound: Arc::new(Receiver(counted)),
         dscp: Dscp::default(),
+        fwmark: None,
         discovery: DiscoveryConfig::default(),
     })?;
     tokio::spawn(network.driver.run());

@@ -36,7 +36,6 @@ mod local_network;
 mod network;
 mod node_behaviour;
 mod peer_connections;
-mod port;
 mod preamble;
 mod redial;
 mod redial_book;

@@ -125,6 +125,11 @@ pub(super) fn transport_kind(address: &Multiaddr) -> TransportKind {
 
 /// Returns where an address leads to over TCP; `None` if it is none to dial over TCP.
 pub(super) fn tcp_destination(address: &Multiaddr) -> Option<SocketAddr> {
+    tcp_listen_address(address).filter(|at| at.port() != 0 && !at.ip().is_unspecified())
+}
+
+/// Returns where an address over TCP is listened on, which may be at all addresses of the host and at any port.
+pub(super) fn tcp_listen_address(address: &Multiaddr) -> Option<SocketAddr> {
     let mut parts = address.iter();
     let ip: IpAddr = match parts.next()? {
         Protocol::Ip4(ip) => ip.into(),
@@ -135,7 +140,7 @@ pub(super) fn tcp_destination(address: &Multiaddr) -> Option<SocketAddr> {
         return None;
     };
     let is_whole = parts.all(|part| matches!(part, Protocol::P2p(_)));
-    (is_whole && port != 0 && !ip.is_unspecified()).then(|| SocketAddr::new(ip, port))
+    is_whole.then(|| SocketAddr::new(ip, port))
 }
 
 #[cfg(test)]

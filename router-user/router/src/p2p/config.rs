@@ -1,6 +1,6 @@
 //! What a network needs to know.
 
-use std::{collections::HashSet, fmt, net::IpAddr, sync::Arc};
+use std::{collections::HashSet, fmt, net::IpAddr, num::NonZeroU32, sync::Arc};
 
 use ipnet::IpNet;
 use libp2p::{Multiaddr, PeerId, identity::Keypair};
@@ -26,6 +26,9 @@ pub struct NetworkConfig {
     pub inbound: Arc<dyn InboundStreams>,
     /// The mark of the packets of connections; by default none.
     pub dscp: Dscp,
+    /// The mark of every socket of the network for the host's routing rules (`SO_MARK`), listening ones too; by default
+    /// none. It needs `CAP_NET_ADMIN`.
+    pub fwmark: Option<NonZeroU32>,
     /// How addresses of peers are found beyond those configured.
     pub discovery: DiscoveryConfig,
 }

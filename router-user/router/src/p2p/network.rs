@@ -22,7 +22,6 @@ use super::{
     limits::MAX_STREAMS_PER_SIDE,
     local_network::LocalNetwork,
     node_behaviour::NodeBehaviour,
-    port::check_free,
     state::NetworkState,
     transport,
 };
@@ -89,6 +88,7 @@ impl Network {
             placement,
             inbound,
             dscp,
+            fwmark,
             discovery,
         } = config;
         let local_peer = keypair.public().to_peer_id();
@@ -121,13 +121,9 @@ impl Network {
             swarm::Config::with_executor(executor).with_max_negotiating_inbound_streams(MAX_STREAMS_PER_SIDE);
         let admitting = Arc::clone(&state);
         let admits: transport::Admits = Arc::new(move |peer| admitting.admits(peer));
-        let transport = transport::build(&keypair, Arc::clone(&state.segments), dscp, &admits)?;
+        let transport = transport::build(&keypair, Arc::clone(&state.segments), dscp, fwmark, &admits)?;
         let mut swarm = Swarm::new(transport, behaviour, local_peer, swarm_config);
         for address in listen {
-            check_free(&address).map_err(|source| StartError::Listen {
-                address: address.clone(),
-                source,
-            })?;
             swarm
                 .listen_on(address.clone())
                 .map_err(|error| listen_error(address, error))?;

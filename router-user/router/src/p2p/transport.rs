@@ -4,8 +4,8 @@
 //! batches, and a socket is served by the thread of the connection that uses it.
 
 mod backlog;
-mod dscp;
 mod error;
+mod marks;
 mod quic;
 mod refusal;
 mod security;
@@ -13,12 +13,13 @@ mod segments;
 mod socket;
 mod tcp;
 mod tcp_info;
+mod tcp_listener;
 #[cfg(test)]
 mod test_network;
 mod tls;
 mod yamux;
 
-use std::{env, sync::Arc, time::Duration};
+use std::{env, num::NonZeroU32, sync::Arc, time::Duration};
 
 use futures::future::Either;
 use libp2p::{
@@ -32,6 +33,7 @@ use super::config::Dscp;
 use super::limits::{DEAD_AFTER, MAX_STREAMS_PER_SIDE};
 use error::KEY_LOG;
 pub use error::TransportError;
+use marks::SocketMarks;
 use quic::QuicTransport;
 pub(super) use refusal::is_refusal;
 use security::Security;
@@ -46,8 +48,9 @@ const QUIC_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(4);
 /// Most streams that a QUIC peer may open: those that carry packets, its pings, and some being negotiated.
 const QUIC_STREAMS: u32 = 2 * MAX_STREAMS_PER_SIDE as u32;
 
-/// Builds the transports of a node with this identity, whose packets carry the mark `dscp`, and that accept the peers
-/// that `admits` names. What is learnt of paths that lose large packets is kept in `segments`.
+/// Builds the transports of a node with this identity, whose packets carry the code point `dscp` and whose sockets the
+/// mark `fwmark` for routing, and that accept the peers that `admits` names. What is learnt of paths that lose large
+/// packets is kept in `segments`.
 ///
 /// The function must be called, and the transport and its connections polled, within a tokio runtime that has I/O and
 /// time enabled.
@@ -55,6 +58,7 @@ pub(super) fn build(
     keypair: &Keypair,
     segments: Arc<SegmentBook>,
     dscp: Dscp,
+    fwmark: Option<NonZeroU32>,
     admits: &Admits,
 ) -> Result<Boxed<(PeerId, StreamMuxerBox)>, TransportError> {
     if env::var_os(KEY_LOG).is_some() {
@@ -64,7 +68,8 @@ pub(super) fn build(
         tls: Tls::new(keypair, Arc::clone(admits))?,
         noise: noise::Config::new(keypair).map_err(TransportError::Noise)?,
     };
-    let tcp = TcpTransport::new(security, segments, dscp);
+    let marks = SocketMarks { dscp, fwmark };
+    let tcp = TcpTransport::new(security, segments, marks);
 
     let quic = QuicTransport::new(
         keypair,
@@ -72,7 +77,7 @@ pub(super) fn build(
             handshake: QUIC_HANDSHAKE_TIMEOUT,
             idle: DEAD_AFTER,
             streams: QUIC_STREAMS,
-            dscp,
+            marks,
         },
         Arc::clone(admits),
     )?;

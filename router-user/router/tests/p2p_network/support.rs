@@ -160,6 +160,7 @@ impl Setup {
             placement: Arc::new(move |_, _| data_runtime.clone()),
             inbound: Arc::new(Inbox(sender)),
             dscp: Dscp::default(),
+            fwmark: None,
             discovery: self.discovery,
         })?;
         Ok(Node {

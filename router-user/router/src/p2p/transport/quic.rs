@@ -35,7 +35,7 @@ use quinn::{
 use rustls::pki_types::CertificateDer;
 use tokio::time::timeout;
 
-use super::error::TransportError as BuildError;
+use super::{error::TransportError as BuildError, marks::SocketMarks};
 use super::tls::{Admits, quic_server_config};
 use crate::p2p::config::Dscp;
 use congestion::ShortQueueConfig;
@@ -58,8 +58,8 @@ pub(super) struct Limits {
     pub(super) idle: Duration,
     /// Streams that the peer may have open.
     pub(super) streams: u32,
-    /// The mark of every packet.
-    pub(super) dscp: Dscp,
+    /// The marks of every packet.
+    pub(super) marks: SocketMarks,
 }
 
 /// The QUIC transport.
@@ -68,7 +68,7 @@ pub(super) struct QuicTransport {
     server: ServerConfig,
     endpoint: EndpointConfig,
     handshake_limit: Duration,
-    dscp: Dscp,
+    marks: SocketMarks,
     listeners: Vec<Listener>,
     waker: Option<Waker>,
 }
@@ -125,7 +125,7 @@ impl QuicTransport {
             server,
             endpoint,
             handshake_limit: limits.handshake,
-            dscp: limits.dscp,
+            marks: limits.marks,
             listeners: Vec::new(),
             waker: None,
         })
@@ -133,10 +133,11 @@ impl QuicTransport {
 
     fn endpoint(&self, socket: UdpSocket, server: Option<ServerConfig>) -> io::Result<Endpoint> {
         let (config, runtime) = (self.endpoint.clone(), Arc::new(TokioRuntime));
-        if self.dscp == Dscp::default() {
+        self.marks.apply_fwmark(&socket)?;
+        if self.marks.dscp == Dscp::default() {
             return Endpoint::new(config, server, socket, runtime);
         }
-        let socket = Arc::new(MarkedSocket::new(socket, self.dscp)?);
+        let socket = Arc::new(MarkedSocket::new(socket, self.marks.dscp)?);
         Endpoint::new_with_abstract_socket(config, server, socket, runtime)
     }
 }

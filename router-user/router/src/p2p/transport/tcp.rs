@@ -1,7 +1,7 @@
 //! TCP with a security protocol and yamux, each step of a handshake with a limit of its own.
 //!
-//! libp2p's own TCP transport listens. It is not asked to dial, as it has no place for an option that a socket must have
-//! before it connects.
+//! libp2p's own TCP transport is not used, as it has no place for an option that a socket must have before it connects or
+//! listens.
 
 use std::{
     future::Future,
@@ -9,7 +9,7 @@ use std::{
     net::SocketAddr,
     pin::{Pin, pin},
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 
@@ -23,7 +23,6 @@ use libp2p::{
             InboundConnectionUpgrade, NegotiationError, OutboundConnectionUpgrade, UpgradeInfo, Version,
         },
     },
-    tcp,
 };
 use multistream_select::{dialer_select_proto, listener_select_proto};
 use nix::sys::socket::{setsockopt, sockopt};
@@ -33,13 +32,14 @@ use tokio::{
 };
 
 use super::{
-    dscp::mark,
+    marks::SocketMarks,
     security::{Security, SecurityError},
     segments::{SegmentBook, SegmentSize},
     socket::{PathWatch, Socket},
+    tcp_listener::Listener,
     yamux::YamuxUpgrade,
 };
-use crate::p2p::{address::tcp_destination, config::Dscp};
+use crate::p2p::address::{tcp_destination, tcp_listen_address};
 
 /// How long TCP may take to connect. A first packet that is lost is repeated after 1 s and 3 s, and a new attempt is
 /// made every second whatever this one does.
@@ -58,10 +58,11 @@ type Established = (PeerId, StreamMuxerBox);
 
 /// The TCP transport.
 pub(super) struct TcpTransport {
-    listening: tcp::tokio::Transport,
+    listeners: Vec<Listener>,
     security: Security,
     segments: Arc<SegmentBook>,
-    dscp: Dscp,
+    marks: SocketMarks,
+    waker: Option<Waker>,
 }
 
 /// A step of bringing a connection up.
@@ -98,12 +99,13 @@ impl std::fmt::Display for Step {
 }
 
 impl TcpTransport {
-    pub(super) fn new(security: Security, segments: Arc<SegmentBook>, dscp: Dscp) -> Self {
+    pub(super) fn new(security: Security, segments: Arc<SegmentBook>, marks: SocketMarks) -> Self {
         Self {
-            listening: tcp::tokio::Transport::new(tcp::Config::new().nodelay(true)),
+            listeners: Vec::new(),
             security,
             segments,
-            dscp,
+            marks,
+            waker: None,
         }
     }
 }
@@ -115,20 +117,26 @@ impl Transport for TcpTransport {
     type Dial = BoxFuture<'static, Result<Established, TcpError>>;
 
     fn listen_on(&mut self, id: ListenerId, address: Multiaddr) -> Result<(), TransportError<TcpError>> {
-        self.listening
-            .listen_on(id, address)
-            .map_err(|error| error.map(TcpError::Io))
+        let at = tcp_listen_address(&address).ok_or(TransportError::MultiaddrNotSupported(address))?;
+        let listener = Listener::new(id, at, self.marks);
+        self.listeners
+            .push(listener.map_err(|error| TransportError::Other(error.into()))?);
+        self.waker.take().inspect(Waker::wake_by_ref);
+        Ok(())
     }
 
     fn remove_listener(&mut self, id: ListenerId) -> bool {
-        self.listening.remove_listener(id)
+        let listener = self.listeners.iter_mut().find(|listener| listener.id == id);
+        let found = listener.map(Listener::close).is_some();
+        self.waker.take().inspect(Waker::wake_by_ref);
+        found
     }
 
     fn dial(&mut self, address: Multiaddr, _: DialOpts) -> Result<Self::Dial, TransportError<TcpError>> {
         match tcp_destination(&address) {
             Some(at) => {
                 let (security, segments) = (self.security.clone(), Arc::clone(&self.segments));
-                Ok(dial(at, security, segments, self.dscp).boxed())
+                Ok(dial(at, security, segments, self.marks).boxed())
             }
             None => Err(TransportError::MultiaddrNotSupported(address)),
         }
@@ -138,16 +146,20 @@ impl Transport for TcpTransport {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<TransportEvent<Self::ListenerUpgrade, TcpError>> {
-        let event = Pin::new(&mut self.listening).poll(cx);
-        let (security, segments, dscp) = (&self.security, &self.segments, self.dscp);
-        event.map(|event| {
-            event
-                .map_upgrade(|accepted| {
-                    let (security, segments) = (security.clone(), Arc::clone(segments));
-                    async move { accept(accepted.await?.0, security, segments, dscp).await }.boxed()
-                })
-                .map_err(TcpError::Io)
-        })
+        let mut events = self.listeners.iter_mut().map(|listener| listener.poll(cx));
+        let Some(Poll::Ready(event)) = events.find(Poll::is_ready) else {
+            self.waker = Some(cx.waker().clone());
+            return Poll::Pending;
+        };
+        if let TransportEvent::ListenerClosed { listener_id, .. } = event {
+            self.listeners.retain(|listener| listener.id != listener_id);
+        }
+        let (security, segments, marks) = (&self.security, &self.segments, self.marks);
+        let event = event.map_upgrade(|stream| {
+            let (security, segments) = (security.clone(), Arc::clone(segments));
+            accept(stream, security, segments, marks).boxed()
+        });
+        Poll::Ready(event.map_err(TcpError::Io))
     }
 }
 
@@ -155,11 +167,11 @@ async fn dial(
     at: SocketAddr,
     security: Security,
     segments: Arc<SegmentBook>,
-    dscp: Dscp,
+    marks: SocketMarks,
 ) -> Result<Established, TcpError> {
     let (host, started) = (at.ip(), Instant::now());
     let plan = segments.plan(host, started);
-    let stream = within(CONNECT_LIMIT, Step::Connect, connect(at, plan.size, dscp)).await??;
+    let stream = within(CONNECT_LIMIT, Step::Connect, connect(at, plan.size, marks)).await??;
     let round_trip = started.elapsed();
     let socket = Socket::new(stream, PathWatch::new(host, Arc::clone(&segments)))?;
 
@@ -188,7 +200,7 @@ async fn dial(
     secured
 }
 
-async fn connect(at: SocketAddr, size: SegmentSize, dscp: Dscp) -> io::Result<TcpStream> {
+async fn connect(at: SocketAddr, size: SegmentSize, marks: SocketMarks) -> io::Result<TcpStream> {
     let socket = if at.is_ipv4() {
         TcpSocket::new_v4()?
     } else {
@@ -198,7 +210,7 @@ async fn connect(at: SocketAddr, size: SegmentSize, dscp: Dscp) -> io::Result<Tc
         // Announced to the peer, so that its segments have the same bound. After connecting it would have no effect.
         setsockopt(&socket, sockopt::TcpMaxSeg, &bytes)?;
     }
-    mark(&socket, at.is_ipv4(), dscp)?;
+    marks.apply(&socket, at.is_ipv4())?;
     let stream = socket.connect(at).await?;
     stream.set_nodelay(true)?;
     Ok(stream)
@@ -227,10 +239,10 @@ async fn accept(
     stream: TcpStream,
     security: Security,
     segments: Arc<SegmentBook>,
-    dscp: Dscp,
+    marks: SocketMarks,
 ) -> Result<Established, TcpError> {
     let host = stream.peer_addr()?.ip();
-    mark(&stream, host.is_ipv4(), dscp)?;
+    marks.apply(&stream, host.is_ipv4())?;
     let socket = Socket::new(stream, PathWatch::new(host, segments))?;
     let upgrade = YamuxUpgrade(socket.backlog());
     let negotiate = listener_select_proto(socket, security.protocol_info());

@@ -1,0 +1,244 @@
+//! Listening for TCP connections, at one address or at all of the host.
+//!
+//! libp2p's own listener makes its socket itself, and has no place for an option that the socket must have before its first
+//! connection comes: its answer to the first packet is sent by the kernel.
+
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use if_watch::{IfEvent, tokio::IfWatcher};
+use libp2p::{
+    Multiaddr,
+    core::transport::{ListenerId, TransportEvent},
+    multiaddr::Protocol,
+};
+use nix::sys::socket::{
+    AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, bind, listen, setsockopt, socket, sockopt,
+};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    time::{Sleep, sleep},
+};
+
+use super::marks::SocketMarks;
+
+/// Connections that the kernel has made and that wait to be accepted.
+const BACKLOG: i32 = 1024;
+
+/// Pause after a connection could not be accepted, as without a descriptor the next cannot either.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// A socket that connections are accepted at.
+pub(super) struct Listener {
+    pub(super) id: ListenerId,
+    at: SocketAddr,
+    socket: TcpListener,
+    /// Names the addresses of the host, when the socket is bound to all of them.
+    watcher: Option<IfWatcher>,
+    /// The only address, until it is told.
+    own_address: Option<Multiaddr>,
+    pause: Option<Pin<Box<Sleep>>>,
+    closed: bool,
+}
+
+impl Listener {
+    /// Listens at `at`; port 0 stands for any that is free.
+    pub(super) fn new(id: ListenerId, at: SocketAddr, marks: SocketMarks) -> io::Result<Self> {
+        let socket = listening_socket(at, marks)?;
+        let at = socket.local_addr()?;
+        let is_any = at.ip().is_unspecified();
+        Ok(Self {
+            id,
+            at,
+            socket,
+            watcher: is_any.then(IfWatcher::new).transpose()?,
+            own_address: (!is_any).then(|| address(at)),
+            pause: None,
+            closed: false,
+        })
+    }
+
+    /// Lets the next poll say that it is closed.
+    pub(super) fn close(&mut self) {
+        self.closed = true;
+    }
+
+    /// Returns what has happened: an address that has come or gone, a connection, or a failure to accept one.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<TransportEvent<TcpStream, io::Error>> {
+        let listener_id = self.id;
+        if self.closed {
+            return Poll::Ready(TransportEvent::ListenerClosed {
+                listener_id,
+                reason: Ok(()),
+            });
+        }
+        if let Some(listen_addr) = self.own_address.take() {
+            return Poll::Ready(TransportEvent::NewAddress {
+                listener_id,
+                listen_addr,
+            });
+        }
+        if let Poll::Ready(event) = self.poll_addresses(cx) {
+            return Poll::Ready(event);
+        }
+        if let Some(pause) = &mut self.pause {
+            if pause.as_mut().poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+            self.pause = None;
+        }
+        let accepted = match self.socket.poll_accept(cx) {
+            Poll::Ready(accepted) => accepted,
+            Poll::Pending => return Poll::Pending,
+        };
+        let accepted = accepted.and_then(|(stream, remote)| Ok((stream.local_addr()?, remote, stream)));
+        Poll::Ready(match accepted {
+            Ok((local, remote, stream)) => TransportEvent::Incoming {
+                listener_id,
+                upgrade: stream,
+                local_addr: address(local),
+                send_back_addr: address(remote),
+            },
+            Err(error) => {
+                self.pause = Some(Box::pin(sleep(PAUSE)));
+                TransportEvent::ListenerError { listener_id, error }
+            }
+        })
+    }
+
+    /// Names an address of the host that has come or gone.
+    fn poll_addresses(&mut self, cx: &mut Context<'_>) -> Poll<TransportEvent<TcpStream, io::Error>> {
+        let (listener_id, at) = (self.id, self.at);
+        let of_family =
+            |ip: IpAddr| (ip.is_ipv4() == at.is_ipv4()).then(|| address(SocketAddr::new(ip, at.port())));
+        while let Some(watcher) = &mut self.watcher
+            && let Poll::Ready(event) = watcher.poll_if_event(cx)
+        {
+            match event {
+                Ok(IfEvent::Up(net)) => {
+                    if let Some(listen_addr) = of_family(net.addr()) {
+                        return Poll::Ready(TransportEvent::NewAddress {
+                            listener_id,
+                            listen_addr,
+                        });
+                    }
+                }
+                Ok(IfEvent::Down(net)) => {
+                    if let Some(listen_addr) = of_family(net.addr()) {
+                        return Poll::Ready(TransportEvent::AddressExpired {
+                            listener_id,
+                            listen_addr,
+                        });
+                    }
+                }
+                Err(error) => return Poll::Ready(TransportEvent::ListenerError { listener_id, error }),
+            }
+        }
+        Poll::Pending
+    }
+}
+
+fn listening_socket(at: SocketAddr, marks: SocketMarks) -> io::Result<TcpListener> {
+    use std::os::fd::AsRawFd;
+
+    let family = match at {
+        SocketAddr::V4(_) => AddressFamily::Inet,
+        SocketAddr::V6(_) => AddressFamily::Inet6,
+    };
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let socket = socket(family, SockType::Stream, flags, None)?;
+    if at.is_ipv6() {
+        // The address of both families at one port are two listeners.
+        setsockopt(&socket, sockopt::Ipv6V6Only, &true)?;
+    }
+    // Connections of an earlier run that have not quite ended do not matter.
+    setsockopt(&socket, sockopt::ReuseAddr, &true)?;
+    setsockopt(&socket, sockopt::TcpNoDelay, &true)?;
+    marks.apply_fwmark(&socket)?;
+    bind(socket.as_raw_fd(), &SockaddrStorage::from(at))?;
+    listen(&socket, Backlog::new(BACKLOG)?)?;
+    TcpListener::from_std(socket.into())
+}
+
+fn address(at: SocketAddr) -> Multiaddr {
+    Multiaddr::empty()
+        .with(at.ip().into())
+        .with(Protocol::Tcp(at.port()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{future::poll_fn, num::NonZeroU32};
+
+    use nix::sys::socket::getsockopt;
+
+    use super::*;
+    use crate::p2p::transport::test_network::in_own_network;
+
+    #[test]
+    fn what_is_accepted_has_the_mark_of_the_listening_socket_and_its_addresses_are_named() {
+        in_own_network(|| {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .expect("runtime");
+            runtime.block_on(async {
+                let marks = SocketMarks {
+                    fwmark: NonZeroU32::new(7),
+                    ..SocketMarks::default()
+                };
+                let any = SocketAddr::from(([127, 0, 0, 1], 0));
+                let mut listener = Listener::new(ListenerId::next(), any, marks).expect("listens");
+                let named = poll_fn(|cx| listener.poll(cx)).await;
+                let at = listener.at;
+                assert!(
+                    matches!(&named, TransportEvent::NewAddress { listen_addr, .. } if *listen_addr == address(at)),
+                    "{named:?}"
+                );
+                let dialler = TcpStream::connect(at).await.expect("connects");
+
+                let event = poll_fn(|cx| listener.poll(cx)).await;
+
+                let TransportEvent::Incoming {
+                    upgrade,
+                    local_addr,
+                    send_back_addr,
+                    ..
+                } = event
+                else {
+                    panic!("{event:?}")
+                };
+                assert_eq!(getsockopt(&upgrade, sockopt::Mark), Ok(7));
+                assert_eq!(local_addr, address(at));
+                assert_eq!(send_back_addr, address(dialler.local_addr().expect("address")));
+                listener.close();
+                let closed = poll_fn(|cx| listener.poll(cx)).await;
+                assert!(matches!(closed, TransportEvent::ListenerClosed { .. }), "{closed:?}");
+            });
+        });
+    }
+
+    #[test]
+    fn a_port_that_is_taken_is_refused() {
+        in_own_network(|| {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .expect("runtime");
+            runtime.block_on(async {
+                let any = SocketAddr::from(([127, 0, 0, 1], 0));
+                let first = Listener::new(ListenerId::next(), any, SocketMarks::default()).expect("listens");
+
+                let second = Listener::new(ListenerId::next(), first.at, SocketMarks::default());
+
+                let error = second.err().expect("the port is taken");
+                assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+            });
+        });
+    }
+}
