@@ -40,6 +40,7 @@ pub mod log_rate_limit;
 mod portion;
 pub mod prefix_steps;
 pub mod queue;
+pub mod route_plan;
 pub mod route_table;
 pub mod scaler;
 pub mod slots;

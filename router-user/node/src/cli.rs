@@ -31,6 +31,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::config::{ConfigError, InviteError};
 use crate::control::ControlError;
+use crate::node::RouteConflicts;
 use capture::{CaptureArguments, UsageError};
 use doctor::DoctorArguments;
 use flows::FlowArguments;
@@ -70,6 +71,9 @@ enum Command {
         /// Configuration file
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
+        /// Look also for routes of this host that the peers' networks collide with
+        #[arg(long)]
+        live: bool,
     },
     /// Run the node in the foreground until SIGINT or SIGTERM
     Run {
@@ -142,7 +146,7 @@ pub fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Command::Keygen { out } => keygen::keygen(&out),
         Command::Id { key } => id::id(&key),
-        Command::Check { config } => check::check(&config),
+        Command::Check { config, live } => check::check(&config, live),
         Command::Run { config } => run::run(&config),
         Command::Reload(request) => reload::reload(&request),
         Command::Invite(arguments) => invite::invite(arguments),
@@ -179,6 +183,7 @@ fn is_usage(error: &(dyn Error + 'static)) -> bool {
         || error.is::<JoinError>()
         || error.is::<FilterError>()
         || error.is::<UsageError>()
+        || error.is::<RouteConflicts>()
         || matches!(of_a_node, Some(ControlError::BadConfiguration { .. }))
 }
 

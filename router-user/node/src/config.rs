@@ -42,6 +42,8 @@
 //! announce = []
 //! [metrics]                                                               # nothing is served without
 //! listen = "127.0.0.1:9464"
+//! [exit]                                                                  # likewise
+//! serve = false
 //! [[gateway]]                                                             # any number, none by default
 //! interface = "lan0"
 //! sink = "ring"                                                           # the default; or "af_xdp", "auto"
@@ -59,6 +61,7 @@ mod between;
 mod changes;
 mod device;
 mod discovery;
+mod exit;
 mod gateway;
 mod invite;
 mod log;
@@ -73,15 +76,18 @@ mod router;
 mod tests;
 mod transport;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
+use ipnet::IpNet;
 use toml::de::DeTable;
 
 pub use changes::Changes;
-pub use device::DeviceSection;
 use device::RawDevice;
+pub use device::{DeviceSection, OnStop};
 pub use discovery::DiscoverySection;
+pub use exit::ExitSection;
 use gateway::RawGateway;
 pub use gateway::{GatewaySection, Sink};
 pub(crate) use invite::parse_network;
@@ -96,6 +102,7 @@ use problem::{Place, Problems};
 use reader::{Lines, Table};
 pub use stream_router::config::{ConnectionsConfig, StreamRouterConfig, StreamsConfig, WorkersConfig};
 pub(crate) use stream_router::config::{MAX_STREAMS_PER_PEER, ScalingConfig};
+use stream_router_engine::route_plan::{self, RouteTable};
 pub use transport::TransportSection;
 
 /// A validated configuration.
@@ -108,6 +115,7 @@ pub struct Config {
     log: LogSection,
     discovery: DiscoverySection,
     metrics: MetricsSection,
+    exit: ExitSection,
     gateways: Vec<GatewaySection>,
     peers: Vec<PeerSection>,
 }
@@ -152,6 +160,7 @@ impl Config {
         let log = LogSection::read(root.table("log", &mut problems), &mut problems);
         let discovery = DiscoverySection::read(root.table("discovery", &mut problems), &mut problems);
         let metrics = MetricsSection::read(root.table("metrics", &mut problems), &mut problems);
+        let exit = ExitSection::read(root.table("exit", &mut problems), &mut problems);
         let gateways: Vec<RawGateway> = root
             .tables("gateway", &mut problems)
             .into_iter()
@@ -164,6 +173,7 @@ impl Config {
             .collect();
         root.finish(&mut problems);
         between::check(&node, &discovery, &device, &peers, &mut problems);
+        between::unmarked(&transport, &peers, &mut problems);
         gateway::check(&gateways, &device, &mut problems);
         if !problems.is_empty() {
             return Err(problems.into_error());
@@ -181,6 +191,7 @@ impl Config {
             log,
             discovery,
             metrics,
+            exit,
             gateways,
             peers,
         })
@@ -236,6 +247,11 @@ impl Config {
         &self.metrics
     }
 
+    /// Returns the section of what the node does for peers whose way to everywhere leads through it.
+    pub fn exit(&self) -> &ExitSection {
+        &self.exit
+    }
+
     /// Returns the gateways in the order of the file. There may be none.
     pub fn gateways(&self) -> &[GatewaySection] {
         &self.gateways
@@ -244,5 +260,16 @@ impl Config {
     /// Returns the peers in the order of the file. There may be none.
     pub fn peers(&self) -> &[PeerSection] {
         &self.peers
+    }
+
+    /// Returns the networks of all peers with the routing table of each.
+    pub fn routes(&self) -> BTreeMap<IpNet, RouteTable> {
+        let addresses = self.peers.iter().flat_map(|peer| peer.addresses());
+        let underlay: Vec<_> = addresses.filter_map(address::ip_of).collect();
+        let networks = self
+            .peers
+            .iter()
+            .map(|peer| (peer.allowed_ips(), peer.overrides()));
+        route_plan::plan(networks, &underlay)
     }
 }

@@ -2,6 +2,7 @@
 
 mod ethtool;
 mod host_networks;
+mod host_routes;
 mod icmp;
 mod inject;
 mod netlink;

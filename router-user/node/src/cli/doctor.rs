@@ -17,6 +17,7 @@ mod input;
 mod interfaces;
 mod kernel;
 mod node;
+mod overlaps;
 mod path;
 mod ports;
 mod routes;
@@ -99,6 +100,7 @@ fn examine(file: Option<&Path>) -> Result<Vec<Finding>, Box<dyn std::error::Erro
     findings.extend(forwarding::check(&input));
     let (routes, underlays) = routes::check(&input);
     findings.extend(routes);
+    findings.extend(overlaps::check(&input));
     findings.extend(path::check(&input)?);
     findings.extend(interfaces::check(&input, &underlays)?);
     findings.extend(ports::check(&input));

@@ -45,6 +45,15 @@ pub(super) fn dial_address(text: &str, peer: Option<PeerId>) -> Result<Multiaddr
     Ok(address)
 }
 
+/// Returns the IP address that an address begins with, as every one in a configuration does.
+pub(super) fn ip_of(address: &Multiaddr) -> Option<IpAddr> {
+    match address.iter().next()? {
+        Protocol::Ip4(ip) => Some(ip.into()),
+        Protocol::Ip6(ip) => Some(ip.into()),
+        _ => None,
+    }
+}
+
 /// Parses an address. `dialled` is `None` for an address to listen on, which carries no peer id, and otherwise the
 /// peer's id if it is known.
 fn transport_address(

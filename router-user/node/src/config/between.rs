@@ -5,12 +5,15 @@ use std::collections::HashMap;
 use ipnet::IpNet;
 use libp2p::PeerId;
 
+use super::address::ip_of;
 use super::device::{MAX_MTU, MIN_MTU_V6, RawDevice};
 use super::discovery::DiscoverySection;
 use super::node::NodeSection;
 use super::peer::RawPeer;
 use super::problem::{Place, Problems};
+use super::transport::TransportSection;
 use router_common::peer::{MAX_PEERS, MAX_PREFIXES};
+use stream_router_engine::route_plan::takes_underlay;
 
 /// Checks the peers against each other, the device and the node.
 pub(super) fn check(
@@ -25,6 +28,31 @@ pub(super) fn check(
     networks(device, peers, problems);
     reachability(node, discovery, peers, problems);
     mtu(device, peers, problems);
+}
+
+/// Checks that no network of a peer takes the node's own packets to peers, which only a mark tells from others.
+pub(super) fn unmarked(transport: &TransportSection, peers: &[RawPeer], problems: &mut Problems) {
+    if transport.fwmark().is_some() {
+        return;
+    }
+    let addresses = peers.iter().flat_map(|peer| &peer.addresses);
+    let underlay: Vec<_> = addresses.filter_map(ip_of).collect();
+    for peer in peers {
+        for net in &peer.allowed_ips {
+            let wrong = match peer.overrides {
+                _ if takes_underlay(net.value, &underlay) => {
+                    "would take the node's own packets to peers as well"
+                }
+                true => "cannot go before the host's own networks",
+                false => continue,
+            };
+            problems.add(
+                &net.place,
+                format!("{} {wrong}, as transport.fwmark is 0", net.value),
+                "networks without the peers' own addresses and without override, or a transport.fwmark above 0",
+            );
+        }
+    }
 }
 
 fn limits(peers: &[RawPeer], problems: &mut Problems) {

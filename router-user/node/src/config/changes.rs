@@ -14,7 +14,7 @@ pub struct Changes {
     pub peers_added: Vec<PeerId>,
     /// Peers that are not configured any more.
     pub peers_removed: Vec<PeerId>,
-    /// Peers with other addresses, other `allowed_ips` or another rate.
+    /// Peers with other addresses, other `allowed_ips`, another rate, or other values of other fields.
     pub peers_changed: Vec<PeerId>,
     /// Other fields that a running node takes.
     pub applied: Vec<&'static str>,
@@ -42,6 +42,7 @@ impl Config {
             log,
             discovery,
             metrics,
+            exit,
             gateways,
             peers: _,
         } = self;
@@ -53,6 +54,8 @@ impl Config {
             &transport.quic_first(),
             &new.transport.quic_first(),
         );
+        live.compare("device.on_stop", &device.on_stop(), &new.device.on_stop());
+        live.compare("exit.serve", &exit.serve(), &new.exit.serve());
         let mut restart = Fields(&mut changes.needs_restart);
         restart.compare("node.key", node.key(), new.node.key());
         restart.compare("node.listen", node.listen(), new.node.listen());
@@ -71,6 +74,7 @@ impl Config {
             &new.transport.hold_time(),
         );
         restart.compare("transport.dscp", &transport.dscp(), &new.transport.dscp());
+        restart.compare("transport.fwmark", &transport.fwmark(), &new.transport.fwmark());
         restart.compare("log.format", &log.format(), &new.log.format());
         restart.compare("discovery.mdns", &discovery.mdns(), &new.discovery.mdns());
         restart.compare("discovery.dht", &discovery.dht(), &new.discovery.dht());
@@ -92,12 +96,13 @@ impl Config {
     pub fn adopting(&self, new: &Self) -> Self {
         Self {
             node: self.node.clone(),
-            device: self.device.clone(),
+            device: self.device.with_stop_of(&new.device),
             router: self.router.adopting(&new.router),
             transport: self.transport.with_preference_of(&new.transport),
             log: self.log.with_level_of(&new.log),
             discovery: self.discovery.clone(),
             metrics: self.metrics.clone(),
+            exit: new.exit.clone(),
             gateways: self.gateways.clone(),
             peers: new.peers.clone(),
         }
@@ -267,13 +272,14 @@ mod tests {
 
     /// One value other than the default for every field of the file that can stand without another, and whether a
     /// running node takes it.
-    const FIELDS: [(&str, &str, &str, bool); 36] = [
+    const FIELDS: [(&str, &str, &str, bool); 39] = [
         ("node", "key", "'/k'", false),
         ("node", "listen", "[]", false),
         ("node", "control", "'/c'", false),
         ("device", "name", "'sr1'", false),
         ("device", "addresses", "['10.42.0.9/24']", false),
         ("device", "mtu", "1400", false),
+        ("device", "on_stop", "'block'", true),
         ("workers", "min", "2", true),
         ("workers", "initial", "5", false),
         ("workers", "max", "31", true),
@@ -295,12 +301,14 @@ mod tests {
         ("transport", "prefer", "['quic', 'tcp']", true),
         ("transport", "connections_per_peer", "3", false),
         ("transport", "dscp", "46", false),
+        ("transport", "fwmark", "7", false),
         ("log", "level", "'debug'", true),
         ("log", "format", "'json'", false),
         ("discovery", "mdns", "true", false),
         ("discovery", "dht", "true", false),
         ("metrics", "listen", "'127.0.0.1:9464'", false),
         ("metrics", "hosts", "['node']", false),
+        ("exit", "serve", "true", true),
         ("gateway", "interface", "'lan0'", false),
         ("gateway", "sink", "'auto'", false),
         ("peer", "id", "", true),
@@ -325,6 +333,7 @@ mod tests {
             "log",
             "discovery",
             "metrics",
+            "exit",
         ] {
             text += &format!("[{section}]\n");
             for (_, field, value, _) in FIELDS.iter().filter(|(other, ..)| *other == section) {

@@ -26,12 +26,22 @@ pub(super) const MAX_NAME_LEN: usize = 15;
 
 const NAME_ALLOWED: &str = "1 to 15 of the characters A-Z a-z 0-9 _ -, not \"all\", \"default\" or \"lo\"";
 
+/// What becomes of packets to peers' networks once the node was stopped on purpose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnStop {
+    /// They go nowhere until the node is started again, or `purge` removes what it left.
+    Block,
+    /// They go where the host's other routes lead.
+    Remove,
+}
+
 /// The TUN device.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeviceSection {
     name: String,
     addresses: Vec<IpNet>,
     mtu: u32,
+    on_stop: Option<OnStop>,
 }
 
 impl DeviceSection {
@@ -49,6 +59,19 @@ impl DeviceSection {
     pub fn mtu(&self) -> u32 {
         self.mtu
     }
+
+    /// Returns what becomes of packets to peers' networks once the node was stopped on purpose, if the file says so.
+    pub fn on_stop(&self) -> Option<OnStop> {
+        self.on_stop
+    }
+
+    /// Returns `self` with what `new` says of a stop.
+    pub(super) fn with_stop_of(&self, new: &Self) -> Self {
+        Self {
+            on_stop: new.on_stop,
+            ..self.clone()
+        }
+    }
 }
 
 /// The section as read, with the places that later checks name.
@@ -56,6 +79,7 @@ pub(super) struct RawDevice {
     name: String,
     pub(super) addresses: Vec<Located<IpNet>>,
     pub(super) mtu: Located<u32>,
+    on_stop: Option<OnStop>,
 }
 
 impl RawDevice {
@@ -68,8 +92,14 @@ impl RawDevice {
                 place: table.absent("mtu"),
                 value: DEFAULT_MTU,
             });
+        let on_stop = on_stop(&mut table, problems);
         table.finish(problems);
-        Self { name, addresses, mtu }
+        Self {
+            name,
+            addresses,
+            mtu,
+            on_stop,
+        }
     }
 
     pub(super) fn name(&self) -> &str {
@@ -82,6 +112,20 @@ impl RawDevice {
             name: self.name,
             addresses,
             mtu: self.mtu.value,
+            on_stop: self.on_stop,
+        }
+    }
+}
+
+fn on_stop(table: &mut Table<'_>, problems: &mut Problems) -> Option<OnStop> {
+    const ALLOWED: &str = "\"block\" or \"remove\"";
+    let Located { place, value } = table.string("on_stop", ALLOWED, problems)?;
+    match value.as_str() {
+        "block" => Some(OnStop::Block),
+        "remove" => Some(OnStop::Remove),
+        _ => {
+            problems.add(&place, format!("{value:?} is neither"), ALLOWED);
+            None
         }
     }
 }

@@ -22,6 +22,7 @@ pub struct PeerSection {
     addresses: Vec<Multiaddr>,
     allowed_ips: Vec<IpNet>,
     rate: Option<NonZeroU32>,
+    overrides: bool,
 }
 
 impl PeerSection {
@@ -45,14 +46,20 @@ impl PeerSection {
     pub fn rate(&self) -> Option<NonZeroU32> {
         self.rate
     }
+
+    /// Returns whether the peer's networks go before routes of the host to the same addresses.
+    pub fn overrides(&self) -> bool {
+        self.overrides
+    }
 }
 
 /// The section as read, with the places that later checks name.
 pub(super) struct RawPeer {
     pub(super) id: Option<Located<PeerId>>,
-    addresses: Vec<Multiaddr>,
+    pub(super) addresses: Vec<Multiaddr>,
     pub(super) allowed_ips: Vec<Located<IpNet>>,
     rate: Option<NonZeroU32>,
+    pub(super) overrides: bool,
     /// Addresses listed, the wrong ones too.
     pub(super) n_addresses_listed: usize,
     /// Place of the section.
@@ -76,12 +83,14 @@ impl RawPeer {
             }
         }
         let rate = table.integer("rate", LEAST_RATE..=u32::MAX, problems);
+        let overrides = table.boolean("override", problems).unwrap_or(false);
         table.finish(problems);
         Self {
             id,
             addresses,
             allowed_ips,
             rate: rate.and_then(|rate| NonZeroU32::new(rate.value)),
+            overrides,
             n_addresses_listed,
             place,
         }
@@ -95,6 +104,7 @@ impl RawPeer {
             addresses: self.addresses,
             allowed_ips: self.allowed_ips.into_iter().map(|net| net.value).collect(),
             rate: self.rate,
+            overrides: self.overrides,
         })
     }
 }

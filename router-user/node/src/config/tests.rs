@@ -137,7 +137,7 @@ fn every_problem_is_reported_in_the_order_of_the_file() {
              unicast network with its prefix length, such as \"10.42.0.2/32\" or \"192.168.7.0/24\")",
             "sr.toml:11: peer[0].allowed_ips[1]: expected a string, found a boolean (allowed: a unicast network with \
              its prefix length, such as \"10.42.0.2/32\" or \"192.168.7.0/24\")",
-            "sr.toml:13: peer[0].speed: unknown field (allowed: id, addresses, allowed_ips, rate)",
+            "sr.toml:13: peer[0].speed: unknown field (allowed: id, addresses, allowed_ips, rate, override)",
         ]
     );
 }
@@ -665,6 +665,16 @@ fn the_document_has_every_field_with_its_default() {
         ),
         ("`transport.hold_time`", seconds(config.transport().hold_time())),
         ("`transport.dscp`", "0".to_owned()),
+        ("`transport.fwmark`", "8275 (0x2053)".to_owned()),
+        (
+            "`device.on_stop`",
+            "see [stopping](operations.md#packets-of-a-node-that-does-not-run)".to_owned(),
+        ),
+        ("`exit.serve`", config.exit().serve().to_string()),
+        (
+            "`peer.override`",
+            config.peers().iter().any(|peer| peer.overrides()).to_string(),
+        ),
         ("`discovery.mdns`", config.discovery().mdns().to_string()),
         ("`discovery.dht`", config.discovery().dht().to_string()),
         ("`discovery.announce`", "what it listens on".to_owned()),
@@ -896,5 +906,58 @@ fn a_rate_and_a_mark_have_bounds_and_by_default_there_are_none() {
             "sr.toml:4: transport.dscp: 64 is out of range (allowed: an integer from 0 to 63)",
             "sr.toml:8: peer[0].rate: 7999 is out of range (allowed: an integer from 8000 to 4294967295)"
         ]
+    );
+}
+
+#[test]
+fn sockets_are_marked_unless_it_is_said_that_they_are_not_and_then_no_network_may_need_it() {
+    let text = |fwmark: &str, net: &str, rest: &str| {
+        format!(
+            "[device]\naddresses = ['10.42.0.1/24']\n[transport]\n{fwmark}\n\
+             [[peer]]\nid = '{A}'\naddresses = ['/ip4/192.0.2.2/tcp/4001']\nallowed_ips = ['{net}']\n{rest}\n"
+        )
+    };
+    let mark = |fwmark: &str| {
+        let config = parse(&text(fwmark, "10.42.0.2/32", "")).unwrap();
+        config.transport().fwmark().map(u32::from)
+    };
+
+    assert_eq!(mark(""), Some(0x2053));
+    assert_eq!(mark("fwmark = 0xCA6C"), Some(51820));
+    assert_eq!(mark("fwmark = 0"), None);
+    let allowed = "(allowed: networks without the peers' own addresses and without override, or a transport.fwmark \
+                   above 0)";
+    for net in ["0.0.0.0/0", "128.0.0.0/1", "192.0.0.0/8"] {
+        assert!(parse(&text("", net, "")).is_ok(), "{net}");
+        assert_eq!(
+            problems_of(&text("fwmark = 0", net, "")),
+            [format!(
+                "sr.toml:8: peer[0].allowed_ips[0]: {net} would take the node's own packets to peers as well, as \
+                 transport.fwmark is 0 {allowed}"
+            )]
+        );
+    }
+    assert_eq!(
+        problems_of(&text("fwmark = 0", "10.42.0.2/32", "override = true")),
+        [format!(
+            "sr.toml:8: peer[0].allowed_ips[0]: 10.42.0.2/32 cannot go before the host's own networks, as \
+             transport.fwmark is 0 {allowed}"
+        )]
+    );
+}
+
+#[test]
+fn what_a_stop_leaves_is_one_of_two_if_it_is_said() {
+    let on_stop = |text: &str| {
+        let config = parse(&format!("[device]\naddresses = ['10.42.0.1/24']\n{text}\n")).unwrap();
+        config.device().on_stop()
+    };
+
+    assert_eq!(on_stop(""), None);
+    assert_eq!(on_stop("on_stop = 'block'"), Some(OnStop::Block));
+    assert_eq!(on_stop("on_stop = 'remove'"), Some(OnStop::Remove));
+    assert_eq!(
+        problems_of("[device]\naddresses = ['10.42.0.1/24']\non_stop = 'keep'\n"),
+        ["sr.toml:3: device.on_stop: \"keep\" is neither (allowed: \"block\" or \"remove\")"]
     );
 }

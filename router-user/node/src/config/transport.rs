@@ -1,5 +1,6 @@
 //! The `[transport]` section.
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use libp2p::Multiaddr;
@@ -20,6 +21,10 @@ const DEFAULT_HOLD_TIME: Duration = Duration::from_secs(3);
 /// The longest time that packets may wait. Their senders' own patience ends about then.
 const MAX_HOLD_TIME: Duration = Duration::from_secs(60);
 
+/// The mark of the node's sockets unless told otherwise. It has none of the bits that Kubernetes, Cilium and Tailscale
+/// give a meaning of their own.
+const DEFAULT_FWMARK: u32 = 0x2053;
+
 const HOLD_TIME_ALLOWED: &str = "a duration from \"0s\" to \"60s\", such as \"3s\"";
 
 /// Which of a peer's addresses are dialled first, how often, how long packets wait for it, and how the packets of
@@ -30,6 +35,7 @@ pub struct TransportSection {
     connections_per_peer: Option<u32>,
     hold_time: Duration,
     dscp: Dscp,
+    fwmark: Option<NonZeroU32>,
 }
 
 impl TransportSection {
@@ -48,6 +54,11 @@ impl TransportSection {
     /// Returns the mark of the packets of connections between nodes.
     pub fn dscp(&self) -> Dscp {
         self.dscp
+    }
+
+    /// Returns the mark of the node's own sockets for routing rules, if they have one.
+    pub fn fwmark(&self) -> Option<NonZeroU32> {
+        self.fwmark
     }
 
     /// Returns whether QUIC addresses are dialled first.
@@ -90,6 +101,7 @@ impl TransportSection {
         let connections_per_peer = table.integer("connections_per_peer", 1..=MOST_CONNECTIONS, problems);
         let hold_time = hold_time(&mut table, problems);
         let dscp = table.integer("dscp", 0..=Dscp::MAX.into(), problems);
+        let fwmark = table.integer("fwmark", 0..=u32::MAX, problems);
         table.finish(problems);
         Self {
             quic_first: names.first().is_some_and(|name| name == "quic"),
@@ -98,6 +110,7 @@ impl TransportSection {
             dscp: dscp
                 .and_then(|found| Dscp::new(u8::try_from(found.value).ok()?))
                 .unwrap_or_default(),
+            fwmark: NonZeroU32::new(fwmark.map_or(DEFAULT_FWMARK, |found| found.value)),
         }
     }
 

@@ -1,7 +1,10 @@
 //! What a node is made of before anything of it runs.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
+
+use tracing::warn;
 
 use super::data_path::DataPath;
 use super::data_thread::DataThreads;
@@ -12,6 +15,7 @@ use super::peers::{LivePeers, QUEUE_LIMITS};
 use super::prefixes::PrefixTable;
 use super::receiver::Receivers;
 use super::reloadable::network_peers;
+use super::route_conflicts::Overlaps;
 use super::status::{NodeStatus, StatusParts};
 use super::stream_scaler::StreamScaler;
 use super::worker_pool::{WorkerBoard, WorkerPool};
@@ -42,6 +46,7 @@ impl Assembly {
     /// [`NodeError`] says which part could not be had and what to do.
     pub(super) async fn make(config: &Config) -> Result<Self, NodeError> {
         privileges::check(config)?;
+        check_routes(config).await?;
         let data_threads =
             DataThreads::start(config.workers().threads()).map_err(|source| NodeError::System {
                 action: "start the data threads",
@@ -97,6 +102,7 @@ impl Assembly {
                 data_path: self.data_path.clone(),
             }),
             dscp: config.transport().dscp(),
+            fwmark: config.transport().fwmark(),
             discovery: discovery::settings(config, move |look| {
                 let table = found.load();
                 table
@@ -187,6 +193,16 @@ impl Assembly {
             },
         ))
     }
+}
+
+/// Refuses networks of peers that are the host's own, and tells which of those inside stay so.
+async fn check_routes(config: &Config) -> Result<(), NodeError> {
+    let netlink = Netlink::open().map_err(DeviceError::from)?;
+    let found = Overlaps::look(config, &BTreeMap::new(), &netlink).await;
+    for kept in found.map_err(DeviceError::from)?.refuse()? {
+        warn!("{kept}");
+    }
+    Ok(())
 }
 
 fn load_kernel(config: &Config) -> Result<Arc<Kernel>, NodeError> {

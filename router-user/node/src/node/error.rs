@@ -24,6 +24,9 @@ pub enum NodeError {
         /// Names of the missing capabilities, and what each is for.
         missing: String,
     },
+    /// Networks of peers are the host's own.
+    #[error("cannot route the networks of peers to the device")]
+    RouteConflicts(#[from] super::route_conflicts::RouteConflicts),
     /// The TUN device, its addresses or its routes cannot be set up.
     #[error("cannot set up the device")]
     Device(#[from] crate::device::DeviceError),

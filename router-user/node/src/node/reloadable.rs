@@ -38,6 +38,9 @@ pub enum ReloadError {
         /// The prefix.
         net: IpNet,
     },
+    /// Networks of peers are the host's own.
+    #[error("cannot route the networks of peers to the device")]
+    RouteConflicts(#[from] super::route_conflicts::RouteConflicts),
     /// Peers that are about to go leave no index for new ones.
     #[error(transparent)]
     NoRoom(#[from] NoRoom),

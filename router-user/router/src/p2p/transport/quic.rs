@@ -35,8 +35,8 @@ use quinn::{
 use rustls::pki_types::CertificateDer;
 use tokio::time::timeout;
 
-use super::{error::TransportError as BuildError, marks::SocketMarks};
 use super::tls::{Admits, quic_server_config};
+use super::{error::TransportError as BuildError, marks::SocketMarks};
 use crate::p2p::config::Dscp;
 use congestion::ShortQueueConfig;
 pub(super) use connection::Connection;
