@@ -1,12 +1,17 @@
 //! The TUN device from its creation to its removal: addresses, routes, injection.
 
+mod egress_filters;
 mod ethtool;
+mod host_changes;
 mod host_networks;
 mod host_routes;
 mod icmp;
 mod inject;
+mod link_state;
 mod netlink;
 mod rate_limit;
+mod route;
+mod rule;
 #[cfg(test)]
 mod tests;
 mod tun;
@@ -18,13 +23,17 @@ use thiserror::Error;
 use tokio::time::sleep;
 use tracing::warn;
 
+pub use egress_filters::EgressFilter;
 pub use ethtool::{Offload, driver, has_offload};
-pub use host_networks::RouteChanges;
+pub use host_changes::{HostChange, HostChanges};
 pub use icmp::{MAX_REPLY_LEN, NoReply, ReplyBuffer, Unreachable, unreachable};
 pub use inject::{InjectError, Injector};
+pub use link_state::{AddressState, LinkState};
 pub use netlink::{Interface, Netlink, NetlinkError};
 pub use rate_limit::TokenBucket;
-pub use tun::{Tun, TunError};
+pub use route::{Route, RouteTarget, TABLE_MAIN};
+pub use rule::Rule;
+pub use tun::{READ_OR_GONE, Tun, TunError, Whereabouts};
 
 /// Longest wait for the addresses. The kernel needs some milliseconds; on a host with IPv6 off the wait is in vain.
 const ADDRESSES_TIMEOUT: Duration = Duration::from_secs(2);
@@ -185,6 +194,10 @@ impl Device {
     /// # Errors
     /// The kernel refuses; the interface then goes with the last descriptor.
     pub async fn remove(self) -> Result<(), DeviceError> {
+        // In another namespace it goes with its descriptors, and its index may be somebody else's here.
+        if self.tun.whereabouts() != Whereabouts::Here {
+            return Ok(());
+        }
         self.netlink
             .remove_link(self.index)
             .await

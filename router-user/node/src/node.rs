@@ -15,6 +15,7 @@ mod gateway_sink;
 mod gateways;
 mod heartbeat;
 mod held_packets;
+mod host;
 mod lifecycle;
 mod nap_timer;
 mod niceness;
@@ -37,6 +38,7 @@ mod worker;
 mod worker_pool;
 
 pub use error::NodeError;
+pub use host::DeviceLost;
 pub use lifecycle::Node;
 pub use peer_registry::NoRoom;
 pub use reloadable::{ReloadError, Reloaded};

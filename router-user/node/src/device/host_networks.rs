@@ -1,73 +1,15 @@
-//! Lists the networks that the host routes elsewhere than to the device, and follows changes of routes.
+//! Lists the networks that the host routes elsewhere than to the device.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::sync::Arc;
-use std::time::Duration;
 
-use futures::{StreamExt, TryStreamExt};
+use futures::TryStreamExt;
 use ipnet::IpNet;
 use nix::libc::RT_TABLE_LOCAL;
 use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteType};
-use rtnetlink::{MulticastGroup, RouteMessageBuilder};
-use tokio::sync::Notify;
-use tokio::task::JoinHandle;
+use rtnetlink::RouteMessageBuilder;
 
 use super::netlink::{Netlink, NetlinkError, refused};
-
-/// Pause after a change before the next is looked for: a daemon that changes routes changes many at once.
-const SETTLE: Duration = Duration::from_millis(50);
-
-/// A listener that tells when routes of its network namespace change.
-#[derive(Debug)]
-pub struct RouteChanges {
-    changed: Arc<Notify>,
-    task: JoinHandle<()>,
-}
-
-impl Drop for RouteChanges {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
-impl RouteChanges {
-    /// Opens a listener in the network namespace of the calling thread.
-    ///
-    /// # Errors
-    /// The kernel gives no socket.
-    ///
-    /// # Panics
-    /// Outside a tokio runtime with I/O enabled.
-    pub fn open() -> Result<Self, NetlinkError> {
-        let groups = [MulticastGroup::Ipv4Route, MulticastGroup::Ipv6Route];
-        let (connection, _, mut messages) =
-            rtnetlink::new_multicast_connection(&groups).map_err(NetlinkError::Open)?;
-        let changed = Arc::new(Notify::new());
-        let noticed = changed.clone();
-        let task = tokio::spawn(async move {
-            let mut connection = std::pin::pin!(connection);
-            loop {
-                tokio::select! {
-                    // Its queue has no bound, so it is emptied before more is read.
-                    biased;
-                    message = messages.next() => match message {
-                        Some(_) => noticed.notify_one(),
-                        None => return,
-                    },
-                    () = &mut connection => return,
-                }
-            }
-        });
-        Ok(Self { changed, task })
-    }
-
-    /// Waits for changes since the last call, and until they pause.
-    pub async fn wait(&self) {
-        self.changed.notified().await;
-        tokio::time::sleep(SETTLE).await;
-    }
-}
 
 impl Netlink {
     /// Returns the networks and addresses that the main and the local table keep from the interface `device`: the

@@ -9,6 +9,7 @@ use futures::TryStreamExt;
 use ipnet::IpNet;
 use nix::errno::Errno;
 use nix::libc;
+use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressHeaderFlags};
 use rtnetlink::packet_route::link::{
     AfSpecInet6, AfSpecUnspec, In6AddrGenMode, LinkAttribute, LinkFlags, LinkLayerType, LinkMessage, LinkXdp,
@@ -46,7 +47,7 @@ pub enum NetlinkError {
 }
 
 impl NetlinkError {
-    fn errno(&self) -> Option<Errno> {
+    pub(super) fn errno(&self) -> Option<Errno> {
         match self {
             Self::Refused { source, .. } => source.raw_os_error().map(Errno::from_raw),
             Self::Open(_) | Self::RouteExists { .. } => None,
@@ -92,6 +93,23 @@ impl Netlink {
     /// Outside a tokio runtime with I/O enabled.
     pub fn open() -> Result<Self, NetlinkError> {
         let (connection, handle, _) = rtnetlink::new_connection().map_err(NetlinkError::Open)?;
+        Ok(Self {
+            handle,
+            task: tokio::spawn(connection),
+        })
+    }
+
+    /// Opens a socket as [`Netlink::open`] does, whose requests for lists the kernel filters, so that a host with many
+    /// routes is asked for a few of them only.
+    ///
+    /// # Errors
+    /// The kernel gives no socket.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime with I/O enabled.
+    pub fn open_filtering() -> Result<Self, NetlinkError> {
+        let (connection, handle, _) =
+            rtnetlink::new_connection_with_strict_check().map_err(NetlinkError::Open)?;
         Ok(Self {
             handle,
             task: tokio::spawn(connection),
@@ -201,7 +219,7 @@ impl Netlink {
         }
     }
 
-    async fn set_link(
+    pub(super) async fn set_link(
         &self,
         message: LinkMessage,
         action: impl FnOnce() -> String,
@@ -305,7 +323,7 @@ impl Netlink {
         }
     }
 
-    async fn settle_existing_route(&self, index: u32, net: IpNet) -> Result<(), NetlinkError> {
+    pub(super) async fn settle_existing_route(&self, index: u32, net: IpNet) -> Result<(), NetlinkError> {
         let outputs: Vec<u32> = self
             .main_routes(net.addr())
             .await?
@@ -370,9 +388,11 @@ impl Netlink {
     }
 
     async fn table_routes(&self, table: u8, family: IpAddr) -> Result<Vec<Route>, NetlinkError> {
-        let filter = match family {
-            IpAddr::V4(_) => RouteMessageBuilder::<Ipv4Addr>::new().build(),
-            IpAddr::V6(_) => RouteMessageBuilder::<Ipv6Addr>::new().build(),
+        let mut filter = RouteMessage::default();
+        filter.header.table = table;
+        filter.header.address_family = match family {
+            IpAddr::V4(_) => AddressFamily::Inet,
+            IpAddr::V6(_) => AddressFamily::Inet6,
         };
         let mut routes = Vec::new();
         let mut messages = std::pin::pin!(self.handle.route().get(filter).execute());

@@ -4,13 +4,16 @@
     reason = "ioctl(2) and taking over the descriptor of the `tun` crate"
 )]
 
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 
 use nix::errno::Errno;
 use nix::libc::c_int;
 use thiserror::Error;
+use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use super::inject::Injector;
@@ -23,6 +26,7 @@ mod ioctl {
     nix::ioctl_write_int!(tun_set_offload, b'T', 208);
     nix::ioctl_write_ptr!(tun_set_vnet_hdr_sz, b'T', 216, c_int);
     nix::ioctl_write_ptr!(tun_set_vnet_le, b'T', 220, c_int);
+    nix::ioctl_none!(tun_get_dev_netns, b'T', 227);
 }
 
 const TUN_F_CSUM: u64 = 0x01;
@@ -34,6 +38,10 @@ const TUN_F_USO6: u64 = 0x40;
 
 const TCP_OFFLOADS: u64 = TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6 | TUN_F_TSO_ECN;
 const UDP_OFFLOADS: u64 = TUN_F_USO4 | TUN_F_USO6;
+
+/// What to wait for at a device: that a packet can be read, or that it was deleted, of which the kernel tells by an error
+/// alone.
+pub const READ_OR_GONE: Interest = Interest::READABLE.add(Interest::ERROR);
 
 /// Why the TUN device cannot be made.
 #[derive(Debug, Error)]
@@ -69,6 +77,20 @@ pub enum TunError {
     },
 }
 
+/// Where a TUN device is that this process has made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Whereabouts {
+    /// In the network namespace that it was made in.
+    Here,
+    /// In another network namespace.
+    Elsewhere,
+    /// Nowhere: it was deleted.
+    Deleted,
+}
+
+/// A network namespace, by device and inode of its file.
+type NamespaceId = (u64, u64);
+
 /// A TUN device with a 12-byte `virtio_net_hdr` before each packet; it goes away with its last descriptor.
 ///
 /// The descriptor is non-blocking. It reads what the egress program let pass, and [`Tun::injector`] writes to it.
@@ -76,6 +98,8 @@ pub enum TunError {
 pub struct Tun {
     fd: Arc<OwnedFd>,
     udp_offload: bool,
+    /// Where it was made; `None` if the kernel does not tell (before Linux 5.1).
+    home: Option<NamespaceId>,
 }
 
 impl Tun {
@@ -104,10 +128,23 @@ impl Tun {
         unsafe { ioctl::tun_set_vnet_le(fd.as_raw_fd(), &yes) }
             .map_err(|errno| refused("set the virtio_net_hdr byte order of", name, errno))?;
         let udp_offload = set_offloads(&fd, name)?;
+        let home = namespace(&fd).unwrap_or_default();
         Ok(Self {
             fd: Arc::new(fd),
             udp_offload,
+            home,
         })
+    }
+
+    /// Returns where the device is now.
+    pub fn whereabouts(&self) -> Whereabouts {
+        match (namespace(&self.fd), self.home) {
+            (Err(Errno::EBADFD), _) => Whereabouts::Deleted,
+            // A namespace of another owner is not told.
+            (Err(_), Some(_)) => Whereabouts::Elsewhere,
+            (Ok(now), home) if now != home => Whereabouts::Elsewhere,
+            _ => Whereabouts::Here,
+        }
     }
 
     /// Returns whether UDP super-packets pass whole; false before Linux 6.2.
@@ -120,7 +157,7 @@ impl Tun {
         Injector::new(Arc::clone(&self.fd), self.udp_offload)
     }
 
-    /// Returns the device on the current runtime's reactor, to wait until a packet can be read.
+    /// Returns the device on the current runtime's reactor, to wait with [`READ_OR_GONE`].
     ///
     /// # Errors
     /// The reactor cannot take the descriptor.
@@ -129,7 +166,7 @@ impl Tun {
     /// Outside a tokio runtime with I/O enabled.
     pub fn into_async(self) -> io::Result<AsyncFd<Self>> {
         // SAFETY: the descriptor is shared by counting, so it stays open, and the same, for as long as `self` lives.
-        Ok(unsafe { AsyncFd::register(self) }?)
+        Ok(unsafe { AsyncFd::register_with_interest(self, READ_OR_GONE) }?)
     }
 
     /// Reads one packet with its header; `None` when none waits.
@@ -150,6 +187,19 @@ impl AsRawFd for Tun {
     fn as_raw_fd(&self) -> RawFd {
         self.fd.as_raw_fd()
     }
+}
+
+/// Returns the network namespace that the device of a descriptor is in; `None` if the kernel does not tell.
+fn namespace(fd: &OwnedFd) -> Result<Option<NamespaceId>, Errno> {
+    // SAFETY: the descriptor is open, and the call has no argument.
+    let namespace = match unsafe { ioctl::tun_get_dev_netns(fd.as_raw_fd()) } {
+        // SAFETY: a descriptor that the kernel has just given us.
+        Ok(fd) => unsafe { OwnedFd::from_raw_fd(fd) },
+        Err(Errno::EINVAL | Errno::ENOTTY) => return Ok(None),
+        Err(errno) => return Err(errno),
+    };
+    let metadata = File::from(namespace).metadata().map_err(|_error| Errno::EIO)?;
+    Ok(Some((metadata.dev(), metadata.ino())))
 }
 
 /// Turns on every offload that the kernel has, and returns whether those for UDP are among them.

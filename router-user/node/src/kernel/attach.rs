@@ -7,7 +7,11 @@ use aya::programs::{SchedClassifier, TcAttachType};
 
 use super::error::KernelError;
 
-/// Attaches `program` to the egress of `device`; qdisc and filter end with the device.
+/// Priority before which there is none; of filters with the same the newest comes first.
+const FIRST: u16 = 1;
+
+/// Attaches `program` to the egress of `device`, before all filters; qdisc and filter end with the
+/// device.
 ///
 /// Not by TCX, which takes "stolen" for "next" and lets the packet reach the device as well.
 pub(super) fn attach_egress(
@@ -22,7 +26,10 @@ pub(super) fn attach_egress(
         Err(error) if !already_there(&error) => return Err(failed(Box::new(error))),
         _ => {}
     }
-    let options = TcAttachOptions::Netlink(NlOptions::default());
+    let options = TcAttachOptions::Netlink(NlOptions {
+        priority: FIRST,
+        ..NlOptions::default()
+    });
     program
         .attach_with_options(device, TcAttachType::Egress, options)
         .map_err(|error| failed(Box::new(error)))

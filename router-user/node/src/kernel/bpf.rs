@@ -11,9 +11,14 @@ use nix::libc;
 const BPF_MAP_CREATE: libc::c_long = 0;
 const BPF_MAP_DELETE_ELEM: libc::c_long = 3;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
+const BPF_PROG_QUERY: libc::c_long = 16;
 const BPF_MAP_LOOKUP_BATCH: libc::c_long = 24;
 const BPF_MAP_DELETE_BATCH: libc::c_long = 27;
 const BPF_MAP_TYPE_RINGBUF: u32 = 27;
+const BPF_TCX_EGRESS: u32 = 47;
+
+/// Programs of a hook that are asked for; more than 64 the kernel takes at none (`BPF_MPROG_MAX`).
+const MAX_PROGRAMS: usize = 64;
 
 /// The beginning of `union bpf_attr` for `BPF_MAP_CREATE`.
 #[repr(C)]
@@ -30,6 +35,23 @@ struct InfoRequest {
     fd: u32,
     info_len: u32,
     info: u64,
+}
+
+/// `union bpf_attr` for `BPF_PROG_QUERY`.
+#[repr(C)]
+#[derive(Default)]
+struct Query {
+    target_ifindex: u32,
+    attach_type: u32,
+    query_flags: u32,
+    attach_flags: u32,
+    program_ids: u64,
+    n_programs: u32,
+    padding: u32,
+    program_attach_flags: u64,
+    link_ids: u64,
+    link_attach_flags: u64,
+    revision: u64,
 }
 
 /// The beginning of `struct bpf_map_info`.
@@ -76,6 +98,27 @@ pub(super) fn create_ring(bytes: u32) -> io::Result<OwnedFd> {
     let fd = call(BPF_MAP_CREATE, &mut create)?;
     // SAFETY: a descriptor that the kernel has just given us.
     Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+}
+
+/// Returns the ids of the programs that packets come by at the egress of an interface before all filters (TCX). A kernel
+/// before 6.6 has no such hook.
+///
+/// # Errors
+/// The kernel refuses to say.
+pub(super) fn tcx_egress(interface: u32) -> io::Result<Vec<u32>> {
+    let mut ids = [0_u32; MAX_PROGRAMS];
+    let mut query = Query {
+        target_ifindex: interface,
+        attach_type: BPF_TCX_EGRESS,
+        program_ids: ids.as_mut_ptr() as u64,
+        n_programs: MAX_PROGRAMS as u32,
+        ..Query::default()
+    };
+    match call(BPF_PROG_QUERY, &mut query) {
+        Ok(_) => Ok(ids.into_iter().take(query.n_programs as usize).collect()),
+        Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::ENOENT)) => Ok(Vec::new()),
+        Err(error) => Err(error),
+    }
 }
 
 /// A map whose keys and values are `K` and `V`.

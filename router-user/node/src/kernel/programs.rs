@@ -8,6 +8,7 @@ use aya::programs::tc::SchedClassifierLinkId;
 use aya::programs::{ProgramError, SchedClassifier, Xdp};
 
 use super::attach::attach_egress;
+use super::bpf::tcx_egress;
 use super::error::KernelError;
 use super::gateway::{AttachedGateway, GatewayInterface};
 use super::maps::lock;
@@ -45,6 +46,39 @@ impl KernelPrograms {
         let link = attach_egress(egress(&mut loaded.ebpf)?, &self.device)?;
         loaded.egress = Some(link);
         Ok(())
+    }
+
+    /// Captures at the egress of the device called `device` before all filters, whatever has become of the filter that
+    /// [`KernelPrograms::attach_egress`] made there.
+    ///
+    /// # Errors
+    /// The kernel refuses the hook.
+    pub fn attach_egress_again(&self, device: &str) -> Result<(), KernelError> {
+        let mut loaded = lock(&self.loaded);
+        if let Some(link) = loaded.egress.take() {
+            // It is gone already, or it stands in the wrong place.
+            let _ = egress(&mut loaded.ebpf)?.detach(link);
+        }
+        let link = attach_egress(egress(&mut loaded.ebpf)?, device)?;
+        loaded.egress = Some(link);
+        Ok(())
+    }
+
+    /// Returns the id of the program for the egress of the device.
+    ///
+    /// # Errors
+    /// The kernel does not tell.
+    pub fn egress_id(&self) -> Result<u32, KernelError> {
+        let mut loaded = lock(&self.loaded);
+        let info = egress(&mut loaded.ebpf)?.info();
+        let info = info.map_err(|error| KernelError::load("to tell of the egress program", error))?;
+        Ok(info.id())
+    }
+
+    /// Returns the ids of the programs that packets come by at an interface before all filters. Where the kernel has no
+    /// place for them, or does not tell, there are none.
+    pub fn before_filters(&self, interface: u32) -> Vec<u32> {
+        tcx_egress(interface).unwrap_or_default()
     }
 
     /// Ends capturing; rings keep what they hold.

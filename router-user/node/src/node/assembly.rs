@@ -10,6 +10,7 @@ use super::data_path::DataPath;
 use super::data_thread::DataThreads;
 use super::error::NodeError;
 use super::gateways::{self, Gateways, HostNetworks};
+use super::host::{Host, Keeper, Wanted};
 use super::peer_registry::PeerRegistry;
 use super::peers::{LivePeers, QUEUE_LIMITS};
 use super::prefixes::PrefixTable;
@@ -34,6 +35,7 @@ pub(super) struct Assembly {
     pub(super) data_path: DataPath,
     pub(super) prefixes: Arc<PrefixTable>,
     pub(super) registry: PeerRegistry,
+    pub(super) host: Arc<Host>,
     pub(super) kernel: Arc<Kernel>,
     pub(super) device: Device,
     pub(super) data_threads: DataThreads,
@@ -59,6 +61,9 @@ impl Assembly {
         })
         .await?;
         let kernel = load_kernel(config)?;
+        let wanted = Wanted::of(config, device.index());
+        let keeper = Keeper::new(wanted, device.tun().clone(), kernel.clone()).map_err(DeviceError::from)?;
+        let host = Host::watch(keeper, device.index()).map_err(DeviceError::from)?;
         let mut registry = peer_registry(&kernel);
         let table = registry.table(config.peers(), config.streams().scaling().scaler.min)?;
         table.apply_rates();
@@ -76,6 +81,7 @@ impl Assembly {
             data_path,
             prefixes,
             registry,
+            host,
             kernel,
             device,
             data_threads,
@@ -166,9 +172,23 @@ impl Assembly {
         let netlink = Netlink::open().map_err(DeviceError::from)?;
         let interfaces = gateways::interfaces(config, &netlink).await?;
         let prefixes = self.prefixes.clone();
-        let host_networks = HostNetworks::start(prefixes, netlink, self.device.index()).await?;
+        let host_networks = HostNetworks::start(prefixes, netlink, self.host.clone(), self.device.index()).await?;
         let gateways = Gateways::attach(config, &self.kernel, interfaces)?;
         Ok((gateways, Some(host_networks)))
+    }
+
+    /// Begins to capture what is routed to the device, brings the device up, and routes the peers' networks to it.
+    ///
+    /// # Errors
+    /// The kernel refuses, or one of the networks is routed elsewhere.
+    pub(super) async fn start_device(&self, config: &Config) -> Result<(), NodeError> {
+        self.kernel.programs.attach_egress()?;
+        let networks = config.peers().iter().flat_map(|peer| peer.allowed_ips());
+        self.device.start(networks.copied()).await?;
+        let mut keeper = self.host.keeper().await;
+        keeper.wanted_mut().hook = Some(self.kernel.programs.egress_id()?);
+        keeper.compare(true).await?;
+        Ok(())
     }
 
     /// Returns what observers are shown.

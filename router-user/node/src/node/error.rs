@@ -30,6 +30,9 @@ pub enum NodeError {
     /// The TUN device, its addresses or its routes cannot be set up.
     #[error("cannot set up the device")]
     Device(#[from] crate::device::DeviceError),
+    /// The device is not where it was made.
+    #[error("cannot go on")]
+    DeviceLost(#[from] super::host::DeviceLost),
     /// The eBPF programs or their maps cannot be set up.
     #[error("cannot set up the kernel side")]
     Kernel(#[from] crate::kernel::KernelError),

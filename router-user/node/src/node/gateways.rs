@@ -7,10 +7,11 @@ use tracing::{debug, info, warn};
 
 use super::error::NodeError;
 use super::gateway_sink::GatewaySink;
+use super::host::Host;
 use super::prefixes::PrefixTable;
 use crate::config::Config;
 use crate::control::GatewayStatus;
-use crate::device::{DeviceError, Netlink, RouteChanges};
+use crate::device::{DeviceError, Netlink};
 use crate::kernel::{AttachedGateway, GatewayInterface, Kernel, KernelError, SocketConsumer, SocketDrops};
 use router_common::gateway::MAX_QUEUES;
 use router_common::slots::MAX_WORKERS;
@@ -175,7 +176,7 @@ pub(super) async fn interfaces(
 pub(super) struct HostNetworks {
     prefixes: Arc<PrefixTable>,
     netlink: Netlink,
-    changes: RouteChanges,
+    host: Arc<Host>,
     device: u32,
 }
 
@@ -187,12 +188,13 @@ impl HostNetworks {
     pub(super) async fn start(
         prefixes: Arc<PrefixTable>,
         netlink: Netlink,
+        host: Arc<Host>,
         device: u32,
     ) -> Result<Self, NodeError> {
         let networks = Self {
             prefixes,
             netlink,
-            changes: RouteChanges::open().map_err(DeviceError::from)?,
+            host,
             device,
         };
         networks.update().await?;
@@ -205,7 +207,7 @@ impl HostNetworks {
     /// The routes cannot be listed any more.
     pub(super) async fn run(self) -> io::Result<()> {
         loop {
-            self.changes.wait().await;
+            self.host.routes_changed().await;
             self.update().await.map_err(io::Error::other)?;
         }
     }

@@ -63,6 +63,8 @@ struct Tasks {
     network: JoinSet<()>,
     stream_scaler: JoinSet<()>,
     uncaptured: JoinSet<io::Result<()>>,
+    /// Keeps the host as the node wants it.
+    host: JoinSet<io::Result<()>>,
     /// Empty without gateways.
     host_networks: JoinSet<io::Result<()>>,
 }
@@ -137,9 +139,7 @@ impl Node {
         let metrics = network.driver.take_metrics();
         let observability = Observability::start(config, status, &assembly.data_threads.runtimes(), metrics)?;
 
-        assembly.kernel.programs.attach_egress()?;
-        let networks = config.peers().iter().flat_map(|peer| peer.allowed_ips());
-        assembly.device.start(networks.copied()).await?;
+        assembly.start_device(config).await?;
         pool.start(gateways)?;
 
         let (limits, _) = watch::channel(config.router().clone());
@@ -150,6 +150,7 @@ impl Node {
         let scaler = scaler.run(requested.streams, limits.subscribe());
         tasks.workers.spawn(pool);
         tasks.stream_scaler.spawn(scaler);
+        tasks.host.spawn(assembly.host.clone().run());
         if let Some(host_networks) = host_networks {
             tasks.host_networks.spawn(host_networks.run());
         }
@@ -167,6 +168,7 @@ impl Node {
                 prefixes: assembly.prefixes,
                 kernel: assembly.kernel.clone(),
                 flows: assembly.data_path.flows,
+                host: assembly.host,
                 network: handle.clone(),
                 limits,
             },
@@ -201,7 +203,7 @@ impl Node {
     /// # Errors
     /// The node cannot take it; nothing has changed then.
     pub async fn reload(&mut self, new: &Config) -> Result<Reloaded, ReloadError> {
-        self.reloadable.apply(&self.device, new).await
+        self.reloadable.apply(new).await
     }
 
     /// Waits until an indispensable part of the node fails; for ever, if none does.
@@ -209,6 +211,7 @@ impl Node {
         let ended = tokio::select! {
             Some(ended) = self.tasks.workers.join_next() => ended,
             Some(ended) = self.tasks.uncaptured.join_next() => ended,
+            Some(ended) = self.tasks.host.join_next() => ended,
             Some(ended) = self.tasks.host_networks.join_next() => ended,
             Some(ended) = self.tasks.connections.join_next() => ended.map(Ok),
             Some(ended) = self.tasks.stream_scaler.join_next() => ended.map(Ok),
@@ -236,6 +239,8 @@ impl Node {
         if let Some(observability) = &self.observability {
             observability.stopping();
         }
+        // What is taken down now is not to be put back.
+        self.tasks.host.shutdown().await;
         let detached = self.kernel.programs.detach_egress();
         let drained = timeout(STOP_TIMEOUT, async {
             self.ends.workers.cancel();

@@ -14,11 +14,12 @@ use ipnet::IpNet;
 use thiserror::Error;
 use tokio::sync::watch;
 
+use super::host::{Host, Keeper};
 use super::peer_registry::{NoRoom, PeerRegistry};
 use super::peers::LivePeers;
 use super::prefixes::PrefixTable;
 use crate::config::{Changes, Config, StreamRouterConfig};
-use crate::device::{Device, DeviceError};
+use crate::device::{DeviceError, Route};
 use crate::kernel::{Kernel, KernelError};
 use stream_router::p2p::{NetworkHandle, PeerConfig, StartError};
 use stream_router_engine::causes::with_sources;
@@ -69,13 +70,14 @@ pub(super) struct Reloadable {
     pub(super) prefixes: Arc<PrefixTable>,
     pub(super) kernel: Arc<Kernel>,
     pub(super) flows: Arc<FlowCache>,
+    pub(super) host: Arc<Host>,
     pub(super) network: NetworkHandle,
     pub(super) limits: watch::Sender<StreamRouterConfig>,
 }
 
 impl Reloadable {
     /// Applies everything of `new` that a running node can take, or, on an error, nothing.
-    pub(super) async fn apply(&mut self, device: &Device, new: &Config) -> Result<Reloaded, ReloadError> {
+    pub(super) async fn apply(&mut self, new: &Config) -> Result<Reloaded, ReloadError> {
         let changes = self.running.changes(new);
         let adopted = self.running.adopting(new);
         check_addresses(&adopted)?;
@@ -85,10 +87,15 @@ impl Reloadable {
         let table = self.registry.table(adopted.peers(), n_streams)?;
         let (before, after) = (prefixes(&self.running), prefixes(&adopted));
 
-        let added: Vec<_> = after.difference(&before).copied().collect();
-        add_routes(device, &added).await?;
+        let mut keeper = self.host.keeper().await;
+        let index = keeper.wanted().device.index;
+        let routes = |nets: &mut dyn Iterator<Item = &IpNet>| -> Vec<Route> {
+            nets.map(|net| Route::to_interface(index, *net)).collect()
+        };
+        let added = routes(&mut after.difference(&before));
+        keeper.add_routes(&added).await.map_err(DeviceError::from)?;
         if let Err(refused) = self.prefixes.set_peers(&table) {
-            remove_routes(device, &added).await;
+            keeper.remove_routes(&added).await;
             return Err(refused.into());
         }
         let now = Instant::now();
@@ -108,7 +115,8 @@ impl Reloadable {
             self.limits.send_replace(adopted.router().clone());
         }
         self.running = adopted;
-        let notes = remove_routes(device, before.difference(&after)).await;
+        let mut notes = keeper.remove_routes(&routes(&mut before.difference(&after))).await;
+        notes.extend(look_at_host(&mut keeper).await);
         Ok(Reloaded { changes, notes })
     }
 }
@@ -146,25 +154,17 @@ fn prefixes(config: &Config) -> BTreeSet<IpNet> {
         .collect()
 }
 
-async fn add_routes(device: &Device, nets: &[IpNet]) -> Result<(), DeviceError> {
-    for (n_added, net) in nets.iter().enumerate() {
-        if let Err(refused) = device.add_route(*net).await {
-            remove_routes(device, &nets[..n_added]).await;
-            return Err(refused);
-        }
-    }
-    Ok(())
-}
-
-/// Removes routes, and returns a text for each that could not be removed.
-async fn remove_routes(device: &Device, nets: impl IntoIterator<Item = &IpNet>) -> Vec<String> {
-    let mut left = Vec::new();
-    for net in nets {
-        if let Err(error) = device.remove_route(*net).await {
-            left.push(with_sources(&error));
-        }
-    }
-    left
+/// Compares the host with what is wanted now, and puts back what was left before; returns what was changed and what is
+/// wrong.
+async fn look_at_host(keeper: &mut Keeper) -> Vec<String> {
+    keeper.forgive();
+    let outcome = match keeper.compare(false).await {
+        Ok(outcome) => outcome,
+        // The task that compares all the time finds it too, and ends the node.
+        Err(lost) => return vec![with_sources(&lost)],
+    };
+    let put_back = outcome.put_back.into_iter().map(|what| format!("{what}; put back"));
+    put_back.chain(outcome.wrong).collect()
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use tokio::time::sleep;
 use super::counters::PacketCounter;
 use super::data_path::DataPath;
 use super::forwarder::Forwarder;
-use crate::device::Tun;
+use crate::device::{READ_OR_GONE, Tun};
 use router_common::flow_hash::{HashKey, flow_hash};
 use router_common::frame::{FrameHeader, MAX_PACKET_LEN, VnetHeader};
 use router_common::packet::parse;
@@ -37,7 +37,7 @@ pub(super) async fn run(device: Tun, data_path: DataPath, hash_key: HashKey) -> 
     let mut frame = vec![0; FrameHeader::LEN + MAX_PACKET_LEN];
     loop {
         let mut guard = tokio::select! {
-            guard = device.readable() => guard?,
+            guard = device.ready(READ_OR_GONE) => guard?,
             () = sleep(HOLD_CHECK), if forwarder.holds_packets() => {
                 forwarder.handle_turn(Instant::now());
                 forwarder.flush();

@@ -1,0 +1,145 @@
+//! Policy rules: which table the kernel looks a packet up in.
+
+use std::fmt;
+
+use futures::TryStreamExt;
+use nix::errno::Errno;
+use rtnetlink::IpVersion;
+use rtnetlink::packet_route::AddressFamily;
+use rtnetlink::packet_route::rule::{RuleAction, RuleAttribute, RuleFlags, RuleMessage};
+
+use super::netlink::{Netlink, NetlinkError, refused};
+
+/// A policy rule that leads to a table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Rule {
+    /// IPv6 rather than IPv4.
+    pub ipv6: bool,
+    /// Place among the rules.
+    pub priority: u32,
+    /// Number of the table.
+    pub table: u32,
+    /// Mark of the packets that it is for.
+    pub mark: Option<u32>,
+    /// It is for the packets that do not match.
+    pub not: bool,
+    /// Longest prefix of a route that does not count.
+    pub suppress_prefix_len: Option<u32>,
+}
+
+impl Rule {
+    fn message(&self) -> RuleMessage {
+        let mut message = RuleMessage::default();
+        message.header.family = if self.ipv6 {
+            AddressFamily::Inet6
+        } else {
+            AddressFamily::Inet
+        };
+        message.header.action = RuleAction::ToTable;
+        if self.not {
+            message.header.flags |= RuleFlags::Invert;
+        }
+        match u8::try_from(self.table) {
+            Ok(table) => message.header.table = table,
+            Err(_) => message.attributes.push(RuleAttribute::Table(self.table)),
+        }
+        message.attributes.push(RuleAttribute::Priority(self.priority));
+        if let Some(mark) = self.mark {
+            message.attributes.push(RuleAttribute::FwMark(mark));
+        }
+        if let Some(len) = self.suppress_prefix_len {
+            message.attributes.push(RuleAttribute::SuppressPrefixLen(len));
+        }
+        message
+    }
+
+    /// Reads a message of the kernel; `None` for a rule that says more than [`Rule`] can.
+    fn of(message: &RuleMessage) -> Option<Self> {
+        let header = &message.header;
+        if header.action != RuleAction::ToTable || header.dst_len != 0 || header.src_len != 0 || header.tos != 0 {
+            return None;
+        }
+        let mut rule = Self {
+            ipv6: match header.family {
+                AddressFamily::Inet => false,
+                AddressFamily::Inet6 => true,
+                _ => return None,
+            },
+            priority: 0,
+            table: u32::from(header.table),
+            mark: None,
+            not: header.flags.contains(RuleFlags::Invert),
+            suppress_prefix_len: None,
+        };
+        for attribute in &message.attributes {
+            match attribute {
+                RuleAttribute::Priority(priority) => rule.priority = *priority,
+                RuleAttribute::Table(table) => rule.table = *table,
+                RuleAttribute::FwMark(mark) => rule.mark = Some(*mark),
+                RuleAttribute::FwMask(u32::MAX) | RuleAttribute::Protocol(_) => {}
+                RuleAttribute::SuppressPrefixLen(u32::MAX) => {}
+                RuleAttribute::SuppressPrefixLen(len) => rule.suppress_prefix_len = Some(*len),
+                _ => return None,
+            }
+        }
+        Some(rule)
+    }
+}
+
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let family = if self.ipv6 { "IPv6" } else { "IPv4" };
+        write!(f, "{family} rule {} to table {}", self.priority, self.table)
+    }
+}
+
+impl Netlink {
+    /// Returns the policy rules of both families that [`Rule`] can say.
+    ///
+    /// # Errors
+    /// The kernel refuses to say.
+    pub async fn rules(&self) -> Result<Vec<Rule>, NetlinkError> {
+        let mut found = Vec::new();
+        for version in [IpVersion::V4, IpVersion::V6] {
+            let messages: Result<Vec<_>, _> = self.handle.rule().get(version).execute().try_collect().await;
+            match messages.map_err(|error| refused("list rules".to_owned(), error)) {
+                Ok(messages) => found.extend(messages.iter().filter_map(Rule::of)),
+                Err(error) if error.errno() == Some(Errno::EAFNOSUPPORT) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(found)
+    }
+
+    /// Adds a policy rule; one that is there already is as good.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub async fn put_rule(&self, rule: &Rule) -> Result<(), NetlinkError> {
+        let mut request = self.handle.rule().add();
+        *request.message_mut() = rule.message();
+        let Err(error) = request.execute().await else {
+            return Ok(());
+        };
+        let error = refused(format!("add the {rule}"), error);
+        match error.errno() {
+            Some(Errno::EEXIST) => Ok(()),
+            _ => Err(error),
+        }
+    }
+
+    /// Removes a policy rule; one that is gone already is no error.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub async fn take_rule(&self, rule: &Rule) -> Result<(), NetlinkError> {
+        let Err(error) = self.handle.rule().del(rule.message()).execute().await else {
+            return Ok(());
+        };
+        let error = refused(format!("remove the {rule}"), error);
+        match error.errno() {
+            Some(Errno::ENOENT | Errno::EAFNOSUPPORT) => Ok(()),
+            _ => Err(error),
+        }
+    }
+}

@@ -1,0 +1,24 @@
+//! What the node wants of the host, and that the host has it.
+//!
+//! 1. [`wanted`] is the value: all that the node has set up and relies on.
+//! 2. [`found`] reads what the kernel has of it.
+//! 3. [`compare`] says what differs, each by the [`thing`] that it is about, and what would put it back. It is pure.
+//! 4. [`keeper`] does that on every change that the kernel tells of, every few seconds, and at a reload, and puts back
+//!    what is the node's own.
+//! 5. [`ledger`] decides what of it is another's hand, what only follows from it, and when to give in.
+//! 6. [`report`] is the outcome, which everything that an operator sees reads.
+
+mod compare;
+mod found;
+mod keeper;
+mod ledger;
+mod report;
+mod thing;
+mod wanted;
+mod watch;
+
+pub use keeper::DeviceLost;
+pub(super) use keeper::Keeper;
+pub(super) use report::{HostReport, Row, State};
+pub(super) use wanted::Wanted;
+pub(super) use watch::Host;

@@ -1,0 +1,220 @@
+//! Says in what the kernel's state differs from the wanted one.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use super::found::Found;
+use super::thing::Thing;
+use super::wanted::Wanted;
+use crate::device::{AddressState, EgressFilter, Route, RouteTarget, Rule};
+
+/// A thing that is not as the node wants it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::node) struct Difference {
+    /// What it is about.
+    pub(in crate::node) thing: Thing,
+    /// What is the matter, to follow the name of the thing.
+    pub(in crate::node) seen: String,
+    /// What puts it right.
+    pub(in crate::node) remedy: Remedy,
+}
+
+/// What puts a thing right.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::node) enum Remedy {
+    /// Give the device its name.
+    Rename,
+    /// Take the device out of what it was put into.
+    Release,
+    /// Bring the device up.
+    SetUp,
+    /// Set the MTU of the device.
+    SetMtu,
+    /// Turn IPv6 of the device on.
+    EnableIpv6,
+    /// Turn autoconfiguration of IPv6 off, and take these addresses off that came of it.
+    DisableAutoconfiguration(Vec<IpNet>),
+    /// Take some addresses off the device, then give it others, in order.
+    Addresses {
+        /// What is taken off.
+        remove: Vec<IpNet>,
+        /// What it is given.
+        add: Vec<IpNet>,
+    },
+    /// Add a route.
+    Route(Route),
+    /// Add a policy rule.
+    Rule(Rule),
+    /// Attach to the egress of the device, before all filters.
+    Hook,
+    /// Nothing that the node may do: it is another's.
+    None,
+}
+
+/// Returns in what `found` differs from `wanted`: first what the rest depends on.
+pub(in crate::node) fn differences(wanted: &Wanted, found: &Found) -> Vec<Difference> {
+    let mut all = Vec::new();
+    device(wanted, found, &mut all);
+    addresses(wanted, found, &mut all);
+    routes(wanted, found, &mut all);
+    rules(wanted, found, &mut all);
+    hook(wanted, found, &mut all);
+    all
+}
+
+fn device(wanted: &Wanted, found: &Found, all: &mut Vec<Difference>) {
+    let (device, link) = (&wanted.device, &found.link);
+    if link.name != device.name {
+        all.push(difference(
+            Thing::Name,
+            format!("is {} instead of {}", link.name, device.name),
+            Remedy::Rename,
+        ));
+    }
+    if let Some(index) = link.controller {
+        let seen = format!("is lost to the interface with index {index}, which it was put into");
+        all.push(difference(Thing::Controller, seen, Remedy::Release));
+    }
+    if link.mtu != device.mtu {
+        let seen = format!("is {} instead of {}", link.mtu, device.mtu);
+        all.push(difference(Thing::Mtu, seen, Remedy::SetMtu));
+    }
+    if !link.up {
+        all.push(difference(Thing::Up, "is down", Remedy::SetUp));
+    }
+    if found.ipv6_disabled == Some(true) && device.addresses.iter().any(|net| net.addr().is_ipv6()) {
+        let seen = format!("is off (sysctl net.ipv6.conf.{}.disable_ipv6)", link.name);
+        all.push(difference(Thing::Ipv6, seen, Remedy::EnableIpv6));
+    }
+    if link.ipv6_autoconfiguration == Some(true) {
+        let made = found.addresses.iter().map(|address| address.net);
+        let made = made.filter(|net| is_link_local(net) && !device.addresses.contains(net));
+        all.push(difference(
+            Thing::Autoconfiguration,
+            "is on",
+            Remedy::DisableAutoconfiguration(made.collect()),
+        ));
+    }
+}
+
+fn is_link_local(net: &IpNet) -> bool {
+    matches!(net.addr(), IpAddr::V6(ip) if ip.is_unicast_link_local())
+}
+
+fn addresses(wanted: &Wanted, found: &Found, all: &mut Vec<Difference>) {
+    let mut done: Vec<IpNet> = Vec::new();
+    for address in &wanted.device.addresses {
+        // IPv4 addresses of one network depend on the first of them, so they are put back together, in order.
+        let group: Vec<IpNet> = match address {
+            IpNet::V4(_) => {
+                let same_net = |other: &&IpNet| other.addr().is_ipv4() && other.trunc() == address.trunc();
+                wanted.device.addresses.iter().filter(same_net).copied().collect()
+            }
+            IpNet::V6(_) => vec![*address],
+        };
+        if group.first() != Some(address) || done.contains(address) {
+            continue;
+        }
+        done.extend(&group);
+        let wrong: Vec<(IpNet, &str)> = (0..)
+            .zip(&group)
+            .filter_map(|(at, net)| Some((*net, wrong_address(*net, at > 0, &found.addresses)?)))
+            .collect();
+        let present = |net: &IpNet| found.addresses.iter().any(|state| state.net == *net);
+        let mut remedy = Some(Remedy::Addresses {
+            remove: group.iter().copied().filter(present).chain(misfits(&group, found)).collect(),
+            add: group.clone(),
+        });
+        for (net, seen) in wrong {
+            // One remedy is for all of them.
+            let remedy = remedy.take().unwrap_or(Remedy::Addresses {
+                remove: Vec::new(),
+                add: Vec::new(),
+            });
+            all.push(difference(Thing::Address(net), seen, remedy));
+        }
+    }
+    for address in wanted.device.addresses.iter() {
+        let there = found.addresses.iter().any(|state| state.net == *address);
+        let ip = address.addr();
+        let is_local = |route: &Route| {
+            matches!(route.target, RouteTarget::Local(_)) && route.net == IpNet::from(ip)
+        };
+        if there && found.link.up && !found.routes.iter().any(is_local) {
+            let remedy = Remedy::Addresses {
+                remove: vec![*address],
+                add: vec![*address],
+            };
+            all.push(difference(Thing::Local(ip), "is missing", remedy));
+        }
+    }
+}
+
+fn wrong_address(net: IpNet, secondary: bool, found: &[AddressState]) -> Option<&'static str> {
+    match found.iter().find(|state| state.net == net) {
+        None => Some("is missing"),
+        Some(state) if !state.usable => Some("cannot be used, or not for long"),
+        Some(state) if state.net.addr().is_ipv4() && state.secondary != secondary => Some("has lost its place"),
+        Some(_) => None,
+    }
+}
+
+/// Returns the IPv6 addresses of `group` that the device has with another length of the prefix: it can have one only.
+fn misfits<'a>(group: &'a [IpNet], found: &'a Found) -> impl Iterator<Item = IpNet> + 'a {
+    let misfit = |state: &&AddressState| {
+        let same = |net: &IpNet| net.addr() == state.net.addr() && *net != state.net;
+        state.net.addr().is_ipv6() && group.iter().any(same)
+    };
+    found.addresses.iter().filter(misfit).map(|state| state.net)
+}
+
+fn routes(wanted: &Wanted, found: &Found, all: &mut Vec<Difference>) {
+    for route in wanted.all_routes() {
+        if !found.routes.iter().any(|there| route.is(there)) {
+            all.push(difference(
+                Thing::Route(route),
+                "is missing",
+                Remedy::Route(route),
+            ));
+        }
+    }
+}
+
+fn rules(wanted: &Wanted, found: &Found, all: &mut Vec<Difference>) {
+    for rule in &wanted.rules {
+        if !found.rules.contains(rule) {
+            all.push(difference(Thing::Rule(*rule), "is missing", Remedy::Rule(*rule)));
+        }
+    }
+}
+
+fn hook(wanted: &Wanted, found: &Found, all: &mut Vec<Difference>) {
+    let Some(program) = wanted.hook else { return };
+    if let Some(id) = found.before_filters.first() {
+        let seen = format!("comes too late: the TCX program with id {id} takes packets before it");
+        all.push(difference(Thing::Hook, seen, Remedy::None));
+        return;
+    }
+    let ours = |filter: &EgressFilter| filter.program == Some(program);
+    let seen = match found.filters.iter().position(ours) {
+        Some(0) => return,
+        Some(_) => {
+            let first = &found.filters[0];
+            format!(
+                "comes too late: a {} filter of priority {} takes packets before it",
+                first.kind, first.priority
+            )
+        }
+        None => "is missing".to_owned(),
+    };
+    all.push(difference(Thing::Hook, seen, Remedy::Hook));
+}
+
+fn difference(thing: Thing, seen: impl Into<String>, remedy: Remedy) -> Difference {
+    Difference {
+        thing,
+        seen: seen.into(),
+        remedy,
+    }
+}

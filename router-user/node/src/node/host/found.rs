@@ -1,0 +1,75 @@
+//! Reads what the kernel has of what the node wants.
+
+use std::fs;
+
+use super::wanted::Wanted;
+use crate::device::{AddressState, EgressFilter, LinkState, Netlink, NetlinkError, Route, RouteTarget, Rule};
+use crate::kernel::Kernel;
+
+/// What the kernel has.
+#[derive(Clone, Debug)]
+pub(in crate::node) struct Found {
+    /// The device.
+    pub(in crate::node) link: LinkState,
+    /// IPv6 of the device is turned off by the administrator; `None` where that cannot be read.
+    pub(in crate::node) ipv6_disabled: Option<bool>,
+    /// Its addresses, in the kernel's order.
+    pub(in crate::node) addresses: Vec<AddressState>,
+    /// The routes that lead to the device, those to its own addresses, and those that lead nowhere if any is wanted.
+    pub(in crate::node) routes: Vec<Route>,
+    /// Policy rules; none is read if none is wanted.
+    pub(in crate::node) rules: Vec<Rule>,
+    /// The filters at the egress of the device, in the order in which packets come by.
+    pub(in crate::node) filters: Vec<EgressFilter>,
+    /// Ids of the programs that packets come by before all filters (TCX).
+    pub(in crate::node) before_filters: Vec<u32>,
+}
+
+impl Found {
+    /// Reads what the kernel has of `wanted`; `None` if the device is not where it was made.
+    ///
+    /// # Errors
+    /// The kernel refuses to say.
+    pub(in crate::node) async fn read(
+        netlink: &Netlink,
+        kernel: &Kernel,
+        wanted: &Wanted,
+    ) -> Result<Option<Self>, NetlinkError> {
+        let index = wanted.device.index;
+        let Some(link) = netlink.link_state(index).await?.filter(|link| link.is_tun) else {
+            return Ok(None);
+        };
+        let mut routes = netlink.routes_of(index).await?;
+        if wanted
+            .routes
+            .iter()
+            .any(|route| route.target == RouteTarget::Unreachable)
+        {
+            routes.extend(netlink.unreachable_routes().await?);
+        }
+        let rules = if wanted.rules.is_empty() {
+            Vec::new()
+        } else {
+            netlink.rules().await?
+        };
+        Ok(Some(Self {
+            ipv6_disabled: ipv6_disabled(&link.name),
+            addresses: netlink.address_states(index).await?,
+            routes,
+            rules,
+            filters: netlink.egress_filters(index).await?,
+            before_filters: kernel.programs.before_filters(index),
+            link,
+        }))
+    }
+}
+
+/// Returns the setting by which an administrator turns IPv6 of an interface off.
+pub(super) fn ipv6_setting(device: &str) -> String {
+    format!("/proc/sys/net/ipv6/conf/{device}/disable_ipv6")
+}
+
+fn ipv6_disabled(device: &str) -> Option<bool> {
+    let text = fs::read_to_string(ipv6_setting(device)).ok()?;
+    Some(text.trim() != "0")
+}

@@ -1,0 +1,476 @@
+//! Compares, and puts back what is the node's own.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use nix::net::if_::if_indextoname;
+use thiserror::Error;
+use tracing::{info, warn};
+
+use super::compare::{Difference, Remedy, differences};
+use super::found::{Found, ipv6_setting};
+use super::ledger::{Ledger, Verdict};
+use super::report::{HostReport, Row, State};
+use super::thing::{Level, Thing};
+use super::wanted::Wanted;
+use crate::device::{Netlink, NetlinkError, Route, Tun, Whereabouts};
+use crate::kernel::Kernel;
+use stream_router_engine::causes::with_sources;
+
+/// Most times that one comparison looks again after it has put something back: once for each level, and to see that all
+/// is right.
+const MAX_ROUNDS: usize = 6;
+
+/// Time that the kernel may take until the host takes packets for an address, once it has it.
+const LOCAL_DELAY: Duration = Duration::from_millis(500);
+
+/// Changed things that a warning names one by one.
+const MAX_NAMED: usize = 8;
+
+/// Why the node cannot go on.
+#[derive(Debug, Error)]
+pub enum DeviceLost {
+    /// The device was deleted.
+    #[error("the device {name} was deleted by somebody else")]
+    Deleted {
+        /// Name of the device.
+        name: String,
+    },
+    /// The device was moved.
+    #[error("the device {name} was moved to another network namespace by somebody else")]
+    Moved {
+        /// Name of the device.
+        name: String,
+    },
+}
+
+/// Keeps the host as the node wants it.
+pub(in crate::node) struct Keeper {
+    wanted: Wanted,
+    netlink: Netlink,
+    tun: Tun,
+    kernel: Arc<Kernel>,
+    ledger: Ledger,
+    /// Why the remedy of a thing was refused.
+    refused: BTreeMap<Thing, String>,
+    /// Conflicts that were reported when they began, and are not the ledger's.
+    foreign: BTreeSet<Thing>,
+    /// When something was put back that addresses depend on, or an address.
+    last_ground: Option<Instant>,
+    n_put_back: u64,
+    report: Arc<ArcSwap<HostReport>>,
+}
+
+/// What one comparison has done.
+#[derive(Clone, Debug, Default)]
+pub(in crate::node) struct Outcome {
+    /// What was put back, each with what was the matter.
+    pub(in crate::node) put_back: Vec<String>,
+    /// What is still wrong, each with what is the matter.
+    pub(in crate::node) wrong: Vec<String>,
+    /// The next look should be sooner than usual.
+    pub(in crate::node) again: Option<Duration>,
+}
+
+impl Keeper {
+    /// Makes a keeper of what the node has set up: the device `tun` and the kernel side.
+    ///
+    /// # Errors
+    /// The kernel gives no netlink socket.
+    pub(in crate::node) fn new(wanted: Wanted, tun: Tun, kernel: Arc<Kernel>) -> Result<Self, NetlinkError> {
+        Ok(Self {
+            wanted,
+            netlink: Netlink::open_filtering()?,
+            tun,
+            kernel,
+            ledger: Ledger::default(),
+            refused: BTreeMap::new(),
+            foreign: BTreeSet::new(),
+            last_ground: None,
+            n_put_back: 0,
+            report: Arc::new(ArcSwap::from_pointee(HostReport {
+                at: Instant::now(),
+                failed: Some("nobody has looked yet".to_owned()),
+                rows: Vec::new(),
+                n_put_back: 0,
+            })),
+        })
+    }
+
+    /// Returns where the outcome of the last comparison is.
+    pub(in crate::node) fn report(&self) -> Arc<ArcSwap<HostReport>> {
+        self.report.clone()
+    }
+
+    /// Returns what is wanted.
+    pub(in crate::node) fn wanted(&self) -> &Wanted {
+        &self.wanted
+    }
+
+    /// Returns what is wanted, to change it. What is added is put in place by the next comparison; what is taken away stays
+    /// in the kernel.
+    pub(in crate::node) fn wanted_mut(&mut self) -> &mut Wanted {
+        &mut self.wanted
+    }
+
+    /// Adds routes, and wants them from now on; all or none.
+    ///
+    /// # Errors
+    /// The kernel refuses one.
+    pub(in crate::node) async fn add_routes(&mut self, routes: &[Route]) -> Result<(), NetlinkError> {
+        for (n_added, route) in routes.iter().enumerate() {
+            if let Err(refused) = self.netlink.put_route(route).await {
+                self.remove_routes(&routes[..n_added]).await;
+                return Err(refused);
+            }
+            if !self.wanted.routes.contains(route) {
+                self.wanted.routes.push(*route);
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes routes, and wants them no more; returns why for each that the kernel keeps.
+    pub(in crate::node) async fn remove_routes(&mut self, routes: &[Route]) -> Vec<String> {
+        let mut left = Vec::new();
+        self.wanted.routes.retain(|route| !routes.contains(route));
+        for route in routes {
+            // The route of an address, or of another peer, may be the same one.
+            if self.wanted.all_routes().iter().any(|other| route.is(other)) {
+                continue;
+            }
+            if let Err(error) = self.netlink.take_route(route).await {
+                left.push(with_sources(&error));
+            }
+        }
+        left
+    }
+
+    /// Forgets every conflict, so that the next comparison puts back what was left.
+    pub(in crate::node) fn forgive(&mut self) {
+        self.ledger.forgive();
+        self.refused.clear();
+    }
+
+    /// Compares, puts back, and reports. `went_down` says that the device was down in between.
+    ///
+    /// # Errors
+    /// The device is not where it was made: nothing of it can be put back.
+    pub(in crate::node) async fn compare(&mut self, went_down: bool) -> Result<Outcome, DeviceLost> {
+        let mut pass = Pass::new(went_down);
+        let outcome = self.rounds(&mut pass).await?;
+        let now = Instant::now();
+        let left = match outcome {
+            Ok(left) => left,
+            Err(error) => {
+                let why = with_sources(&error);
+                warn!(error = why, "cannot compare the host with what the node wants of it");
+                let mut report = HostReport::clone(&self.report.load());
+                (report.at, report.failed) = (now, Some(why));
+                self.report.store(Arc::new(report));
+                return Ok(Outcome::default());
+            }
+        };
+        let is_wrong = |thing: &Thing| left.iter().any(|wrong| wrong.thing == *thing);
+        for thing in self.ledger.settle(is_wrong, now) {
+            info!("{thing} is as the node wants it again");
+        }
+        self.refused.retain(|thing, _| is_wrong(thing));
+        self.foreign.retain(is_wrong);
+        self.warn(&pass, &left);
+        self.n_put_back += pass.changed.len() as u64;
+        self.publish(now, &left);
+        Ok(Outcome {
+            put_back: pass.changed,
+            wrong: left.iter().map(text).collect(),
+            again: pass.again,
+        })
+    }
+
+    /// Looks and puts back until all is right that can be; returns what is left.
+    async fn rounds(&mut self, pass: &mut Pass) -> Result<Result<Vec<Difference>, NetlinkError>, DeviceLost> {
+        let mut left = Vec::new();
+        for _ in 0..MAX_ROUNDS {
+            self.check_whereabouts()?;
+            let found = match Found::read(&self.netlink, &self.kernel, &self.wanted).await {
+                Ok(Some(found)) => found,
+                Ok(None) => {
+                    self.check_whereabouts()?;
+                    return Ok(Err(self.vanished()));
+                }
+                Err(error) => return Ok(Err(error)),
+            };
+            left = differences(&self.wanted, &found);
+            let due = self.due(pass, &mut left);
+            if due.is_empty() {
+                break;
+            }
+            for difference in due {
+                self.apply(&difference, pass).await;
+            }
+        }
+        Ok(Ok(left))
+    }
+
+    fn check_whereabouts(&self) -> Result<(), DeviceLost> {
+        let name = || self.wanted.device.name.clone();
+        match self.tun.whereabouts() {
+            Whereabouts::Here => Ok(()),
+            Whereabouts::Deleted => Err(DeviceLost::Deleted { name: name() }),
+            Whereabouts::Elsewhere => Err(DeviceLost::Moved { name: name() }),
+        }
+    }
+
+    fn vanished(&self) -> NetlinkError {
+        NetlinkError::Refused {
+            action: format!("find the device {}", self.wanted.device.name),
+            source: std::io::ErrorKind::NotFound.into(),
+        }
+    }
+
+    /// Returns what of `left` is to be put back now: the lowest level, and what rests on nothing.
+    fn due(&mut self, pass: &mut Pass, left: &mut Vec<Difference>) -> Vec<Difference> {
+        let now = Instant::now();
+        if let Some(rest) = self.last_ground.and_then(|at| (at + LOCAL_DELAY).checked_duration_since(now))
+            && !rest.is_zero()
+        {
+            let before = left.len();
+            left.retain(|difference| !matches!(difference.thing, Thing::Local(_)));
+            if left.len() < before {
+                pass.again = Some(rest);
+            }
+        }
+        let levels = left.iter().map(|difference| difference.thing.level());
+        if let Some(lowest) = levels.min() {
+            pass.lowest = pass.lowest.min(lowest);
+        }
+        let mut due = Vec::new();
+        for difference in left.iter() {
+            let thing = &difference.thing;
+            if pass.refused.contains(thing) {
+                continue;
+            }
+            if difference.remedy == Remedy::None {
+                if self.foreign.insert(thing.clone()) {
+                    pass.given_up.push(text(difference));
+                }
+                continue;
+            }
+            match self.ledger.judge(thing, pass.lowest, now) {
+                Verdict::Changed => pass.changed.push(text(difference)),
+                Verdict::Again => {
+                    if pass.followed.insert(thing.clone()) && !self.refused.contains_key(thing) {
+                        pass.n_followed += 1;
+                    }
+                }
+                Verdict::GivenUp => {
+                    pass.given_up.push(text(difference));
+                    continue;
+                }
+                Verdict::Left => continue,
+            }
+            due.push(difference.clone());
+        }
+        // A device that is left down has no routes.
+        let is_left_down = left.iter().any(|difference| difference.thing == Thing::Up)
+            && !due.iter().any(|difference| difference.thing == Thing::Up);
+        if is_left_down {
+            due.retain(|difference| matches!(difference.thing.level(), Level::Device | Level::Alone));
+        }
+        let lowest = due.iter().map(|difference| difference.thing.level()).min();
+        due.retain(|difference| {
+            let level = difference.thing.level();
+            Some(level) == lowest || level == Level::Alone
+        });
+        due
+    }
+
+    async fn apply(&mut self, difference: &Difference, pass: &mut Pass) {
+        let thing = &difference.thing;
+        match self.remedy(&difference.remedy).await {
+            Ok(()) => {
+                self.ledger.put_back(thing);
+                if thing.level() <= Level::Address || matches!(thing, Thing::Local(_)) {
+                    self.last_ground = Some(Instant::now());
+                }
+            }
+            Err(why) => {
+                pass.refused.insert(thing.clone());
+                if self.refused.insert(thing.clone(), why.clone()).as_ref() != Some(&why) {
+                    warn!(error = why, "{} and cannot be put back", text(difference));
+                }
+            }
+        }
+    }
+
+    async fn remedy(&self, remedy: &Remedy) -> Result<(), String> {
+        let (netlink, device) = (&self.netlink, &self.wanted.device);
+        let index = device.index;
+        let done = match remedy {
+            Remedy::Rename => netlink.rename(index, &device.name).await,
+            Remedy::Release => netlink.release(index).await,
+            Remedy::SetUp => netlink.set_up(index).await,
+            Remedy::SetMtu => netlink.set_mtu(index, device.mtu).await,
+            Remedy::EnableIpv6 => return self.enable_ipv6(),
+            Remedy::DisableAutoconfiguration(addresses) => {
+                let mut done = netlink.disable_ipv6_autoconfiguration(index).await;
+                for address in addresses {
+                    done = done.and(netlink.remove_address(index, *address).await);
+                }
+                done
+            }
+            Remedy::Addresses { remove, add } => {
+                let mut done = Ok(());
+                for address in remove {
+                    done = done.and(netlink.remove_address(index, *address).await);
+                }
+                for address in add {
+                    done = done.and(netlink.add_address(index, *address).await);
+                }
+                done
+            }
+            Remedy::Route(route) => netlink.put_route(route).await,
+            Remedy::Rule(rule) => netlink.put_rule(rule).await,
+            Remedy::Hook => return self.attach(),
+            Remedy::None => Ok(()),
+        };
+        done.map_err(|error| with_sources(&error))
+    }
+
+    fn enable_ipv6(&self) -> Result<(), String> {
+        let setting = ipv6_setting(&self.name_now()?);
+        fs::write(&setting, "0").map_err(|error| format!("cannot write {setting}: {error}"))
+    }
+
+    fn attach(&self) -> Result<(), String> {
+        let attached = self.kernel.programs.attach_egress_again(&self.name_now()?);
+        attached.map_err(|error| with_sources(&error))
+    }
+
+    /// Returns the name that the device has, which need not be its own.
+    fn name_now(&self) -> Result<String, String> {
+        let name = if_indextoname(self.wanted.device.index).map_err(|errno| errno.to_string())?;
+        Ok(name.to_string_lossy().into_owned())
+    }
+
+    fn warn(&self, pass: &Pass, left: &[Difference]) {
+        let (changed, with_it) = (list(&pass.changed), pass.n_followed);
+        if !pass.changed.is_empty() {
+            let device = &self.wanted.device.name;
+            warn!(
+                device,
+                changed, with_it, "the host was changed by somebody else, and put back"
+            );
+        }
+        for conflict in &pass.given_up {
+            warn!(
+                conflict,
+                "the host is changed by somebody else time and again, or not the node's to change: left as it is; once it \
+                 is right, or at a reload, the node goes on"
+            );
+        }
+        debug_left(left);
+    }
+
+    fn publish(&self, now: Instant, left: &[Difference]) {
+        let state = |difference: &Difference| {
+            let what = text(difference);
+            if difference.remedy == Remedy::None || self.ledger.is_conflict(&difference.thing) {
+                State::Conflict(format!("{what}; left, as it was changed time and again or is another's"))
+            } else {
+                match self.refused.get(&difference.thing) {
+                    Some(why) => State::Wrong(format!("{what}, and cannot be put back: {why}")),
+                    None => State::Wrong(what),
+                }
+            }
+        };
+        let mut rows: Vec<Row> = left
+            .iter()
+            .map(|difference| Row::of(&difference.thing, state(difference)))
+            .collect();
+        rows.extend(right_rows(&self.wanted, left));
+        self.report.store(Arc::new(HostReport {
+            at: now,
+            failed: None,
+            rows,
+            n_put_back: self.n_put_back,
+        }));
+    }
+}
+
+/// What one comparison has seen and done so far.
+struct Pass {
+    /// The lowest level at which something was changed.
+    lowest: Level,
+    changed: Vec<String>,
+    given_up: Vec<String>,
+    /// What was not changed by itself, but went with something else.
+    followed: BTreeSet<Thing>,
+    n_followed: usize,
+    /// What the kernel has refused to put back.
+    refused: BTreeSet<Thing>,
+    again: Option<Duration>,
+}
+
+impl Pass {
+    fn new(went_down: bool) -> Self {
+        Self {
+            lowest: if went_down { Level::Device } else { Level::Alone },
+            changed: Vec::new(),
+            given_up: Vec::new(),
+            followed: BTreeSet::new(),
+            n_followed: 0,
+            refused: BTreeSet::new(),
+            again: None,
+        }
+    }
+}
+
+/// Returns a row for each thing that is as it is to be, and one for all routes of which that is so.
+fn right_rows(wanted: &Wanted, left: &[Difference]) -> Vec<Row> {
+    let is_right = |thing: &Thing| !left.iter().any(|difference| difference.thing == *thing);
+    let mut things = vec![Thing::Name, Thing::Controller, Thing::Up, Thing::Mtu];
+    if wanted.device.addresses.iter().any(|net| net.addr().is_ipv6()) {
+        things.push(Thing::Ipv6);
+        things.push(Thing::Autoconfiguration);
+    }
+    things.extend(wanted.device.addresses.iter().map(|net| Thing::Address(*net)));
+    things.extend(wanted.rules.iter().map(|rule| Thing::Rule(*rule)));
+    if wanted.hook.is_some() {
+        things.push(Thing::Hook);
+    }
+    let mut rows: Vec<Row> = things
+        .iter()
+        .filter(|thing| is_right(thing))
+        .map(|thing| Row::of(thing, State::Right))
+        .collect();
+    let routes = wanted.all_routes();
+    let n_right = routes.iter().filter(|route| is_right(&Thing::Route(**route))).count();
+    rows.push(Row {
+        kind: "routes",
+        which: format!("{n_right} of {}", routes.len()),
+        state: State::Right,
+    });
+    rows
+}
+
+fn text(difference: &Difference) -> String {
+    format!("{} {}", difference.thing, difference.seen)
+}
+
+fn list(texts: &[String]) -> String {
+    let mut list = texts[..texts.len().min(MAX_NAMED)].join("; ");
+    if texts.len() > MAX_NAMED {
+        list += &format!("; and {} more", texts.len() - MAX_NAMED);
+    }
+    list
+}
+
+fn debug_left(left: &[Difference]) {
+    for difference in left {
+        tracing::debug!("{}", text(difference));
+    }
+}

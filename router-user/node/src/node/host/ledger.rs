@@ -1,0 +1,111 @@
+//! Remembers what was changed, and when: what is put back, what only follows, and when the node gives in.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use super::thing::{Level, Thing};
+
+/// Changes of one thing within [`WINDOW`] at which the node gives in.
+const MAX_CHANGES: usize = 3;
+const WINDOW: Duration = Duration::from_secs(60);
+
+/// What was changed. A thing that was never changed has no entry.
+#[derive(Debug, Default)]
+pub(in crate::node) struct Ledger {
+    entries: BTreeMap<Thing, Entry>,
+}
+
+#[derive(Debug, Default)]
+struct Entry {
+    changes: VecDeque<Instant>,
+    state: Standing,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Standing {
+    #[default]
+    Right,
+    Wrong,
+    Conflict,
+}
+
+/// What is to be done about a thing that is wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::node) enum Verdict {
+    /// It was changed, and is put back.
+    Changed,
+    /// It was wrong before, or went with what it depends on: it is put back without a word.
+    Again,
+    /// It has just become a conflict, and is left.
+    GivenUp,
+    /// It is a conflict, and is left.
+    Left,
+}
+
+impl Ledger {
+    /// Judges what is wrong at `now`; `lowest` is the lowest level at which something is, or was in between.
+    pub(in crate::node) fn judge(&mut self, thing: &Thing, lowest: Level, now: Instant) -> Verdict {
+        let entry = self.entries.entry(thing.clone()).or_default();
+        match entry.state {
+            Standing::Conflict => return Verdict::Left,
+            Standing::Wrong => return Verdict::Again,
+            Standing::Right => entry.state = Standing::Wrong,
+        }
+        if thing.level() != Level::Alone && thing.level() > lowest {
+            return Verdict::Again;
+        }
+        while entry
+            .changes
+            .front()
+            .is_some_and(|change| now.saturating_duration_since(*change) >= WINDOW)
+        {
+            entry.changes.pop_front();
+        }
+        entry.changes.push_back(now);
+        if entry.changes.len() < MAX_CHANGES {
+            return Verdict::Changed;
+        }
+        entry.state = Standing::Conflict;
+        Verdict::GivenUp
+    }
+
+    /// Notes that the remedy of a thing has been applied: if it is wrong again, it was changed again.
+    pub(in crate::node) fn put_back(&mut self, thing: &Thing) {
+        if let Some(entry) = self.entries.get_mut(thing) {
+            entry.state = Standing::Right;
+        }
+    }
+
+    /// Notes which things are wrong; all others are right. Returns those that were a conflict until now.
+    pub(in crate::node) fn settle(&mut self, is_wrong: impl Fn(&Thing) -> bool, now: Instant) -> Vec<Thing> {
+        let mut recovered = Vec::new();
+        for (thing, entry) in &mut self.entries {
+            if !is_wrong(thing) {
+                if entry.state == Standing::Conflict {
+                    recovered.push(thing.clone());
+                }
+                entry.state = Standing::Right;
+            }
+        }
+        let old = |entry: &Entry| {
+            entry
+                .changes
+                .back()
+                .is_none_or(|change| now.saturating_duration_since(*change) >= WINDOW)
+        };
+        self.entries
+            .retain(|_, entry| entry.state != Standing::Right || !old(entry));
+        recovered
+    }
+
+    /// Returns whether a thing is a conflict.
+    pub(in crate::node) fn is_conflict(&self, thing: &Thing) -> bool {
+        let entry = self.entries.get(thing);
+        entry.is_some_and(|entry| entry.state == Standing::Conflict)
+    }
+
+    /// Forgets every conflict, so that what is wrong is put back once more.
+    pub(in crate::node) fn forgive(&mut self) {
+        self.entries.clear();
+    }
+}

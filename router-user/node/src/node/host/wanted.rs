@@ -1,0 +1,73 @@
+//! What the node wants of the host, as one value.
+
+use ipnet::IpNet;
+
+use crate::config::Config;
+use crate::device::{Route, Rule};
+
+/// What the node wants of the host.
+#[derive(Clone, Debug)]
+pub(in crate::node) struct Wanted {
+    /// The device.
+    pub(in crate::node) device: WantedDevice,
+    /// Routes, each once; those that come with the addresses are not among them.
+    pub(in crate::node) routes: Vec<Route>,
+    /// Policy rules.
+    pub(in crate::node) rules: Vec<Rule>,
+    /// Id of the program at the egress of the device; `None` until it is attached.
+    pub(in crate::node) hook: Option<u32>,
+}
+
+/// What the node wants of its device.
+#[derive(Clone, Debug)]
+pub(in crate::node) struct WantedDevice {
+    pub(in crate::node) index: u32,
+    pub(in crate::node) name: String,
+    pub(in crate::node) mtu: u32,
+    pub(in crate::node) addresses: Vec<IpNet>,
+}
+
+impl Wanted {
+    /// Returns what a configuration wants, with the device at `index`; nothing is captured yet.
+    pub(in crate::node) fn of(config: &Config, index: u32) -> Self {
+        Self {
+            device: WantedDevice {
+                index,
+                name: config.device().name().to_owned(),
+                mtu: config.device().mtu(),
+                addresses: config.device().addresses().to_vec(),
+            },
+            routes: device_routes(config, index),
+            rules: Vec::new(),
+            hook: None,
+        }
+    }
+
+    /// Returns the routes that come with the addresses of the device, then the others.
+    pub(in crate::node) fn all_routes(&self) -> Vec<Route> {
+        let index = self.device.index;
+        let mut routes: Vec<Route> = Vec::with_capacity(self.device.addresses.len() + self.routes.len());
+        let of_addresses = self.device.addresses.iter();
+        for route in of_addresses.filter_map(|address| Route::of_address(index, *address)) {
+            // Of several addresses of a network the first makes the route.
+            if !routes.iter().any(|other| other.net == route.net) {
+                routes.push(route);
+            }
+        }
+        routes.extend(&self.routes);
+        routes
+    }
+}
+
+/// Returns the routes of a configuration's peers to the device at `index`, each once.
+pub(in crate::node) fn device_routes(config: &Config, index: u32) -> Vec<Route> {
+    let mut nets: Vec<_> = config
+        .peers()
+        .iter()
+        .flat_map(|peer| peer.allowed_ips())
+        .copied()
+        .collect();
+    nets.sort_unstable();
+    nets.dedup();
+    nets.into_iter().map(|net| Route::to_interface(index, net)).collect()
+}
