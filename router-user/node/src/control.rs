@@ -25,10 +25,10 @@ pub(crate) use capture::{CaptureEncoder, parse_snaplen};
 pub use client::{fetch, fetch_text, reload, set_streams, set_workers};
 pub use model::{
     ConfigProblem, CounterKind, CounterList, CounterOrigin, CounterStatus, DEFAULT_FLOWS, DeviceStatus,
-    Direction, Flow, FlowList, FlowQuery, FlowSort, GatewayStatus, IpProtocol, KernelFeature, KernelStatus,
-    MAX_FLOWS, PeerList, PeerState, PeerStatus, Reload, ReloadProblems, Resource, RouteList, RouteSource,
-    RouteStatus, Status, StreamList, StreamState, StreamStatus, Transport, UnknownProtocol, WorkerList,
-    WorkerState, WorkerStatus,
+    Direction, Flow, FlowList, FlowQuery, FlowSort, GatewayStatus, HostState, HostStatus, HostThing,
+    IpProtocol, KernelFeature, KernelStatus, MAX_FLOWS, PeerList, PeerState, PeerStatus, Reload,
+    ReloadProblems, Resource, RouteList, RouteSource, RouteStatus, Status, StreamList, StreamState,
+    StreamStatus, Transport, UnknownProtocol, WorkerList, WorkerState, WorkerStatus,
 };
 pub(crate) use model::{parse_limit, parse_prefix};
 pub use reload_request::{ReloadRefusal, ReloadRequest};

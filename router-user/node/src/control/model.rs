@@ -3,6 +3,7 @@
 mod counters;
 mod flow_query;
 mod flows;
+mod host;
 mod peers;
 mod protocol;
 mod reload;
@@ -18,6 +19,7 @@ pub use counters::{CounterKind, CounterList, CounterOrigin, CounterStatus};
 pub use flow_query::{DEFAULT_FLOWS, FlowQuery, FlowSort, MAX_FLOWS};
 pub(crate) use flow_query::{parse_limit, parse_prefix};
 pub use flows::{Flow, FlowList};
+pub use host::{HostState, HostStatus, HostThing};
 pub use peers::{Direction, PeerList, PeerState, PeerStatus, Transport};
 pub use protocol::{IpProtocol, UnknownProtocol};
 pub use reload::{ConfigProblem, Reload, ReloadProblems};

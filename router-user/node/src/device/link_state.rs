@@ -6,11 +6,10 @@ use futures::TryStreamExt;
 use ipnet::IpNet;
 use nix::errno::Errno;
 use rtnetlink::LinkUnspec;
-use rtnetlink::packet_route::address::{
-    AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage,
-};
+use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage};
 use rtnetlink::packet_route::link::{
-    AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, LinkXdp,
+    AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+    LinkXdp,
 };
 
 use super::netlink::{Netlink, NetlinkError, refused};
@@ -100,7 +99,9 @@ fn autoconfiguration(family: &AfSpecUnspec) -> Option<bool> {
 
 fn program(xdp: &LinkXdp) -> Option<u32> {
     match xdp {
-        LinkXdp::ProgId(id) | LinkXdp::DrvProgId(id) | LinkXdp::SkbProgId(id) | LinkXdp::HwProgId(id) => Some(*id),
+        LinkXdp::ProgId(id) | LinkXdp::DrvProgId(id) | LinkXdp::SkbProgId(id) | LinkXdp::HwProgId(id) => {
+            Some(*id)
+        }
         _ => None,
     }
 }
@@ -172,9 +173,7 @@ impl Netlink {
             IpAddr::V4(_) => rtnetlink::packet_route::AddressFamily::Inet,
             IpAddr::V6(_) => rtnetlink::packet_route::AddressFamily::Inet6,
         };
-        message
-            .attributes
-            .push(AddressAttribute::Local(address.addr()));
+        message.attributes.push(AddressAttribute::Local(address.addr()));
         let Err(error) = self.handle.address().del(message).execute().await else {
             return Ok(());
         };

@@ -164,9 +164,7 @@ impl Route {
             }
         }
         let target = match header.kind {
-            RouteType::Unicast if header.protocol == RouteProtocol::Kernel => {
-                RouteTarget::Connected(output?)
-            }
+            RouteType::Unicast if header.protocol == RouteProtocol::Kernel => RouteTarget::Connected(output?),
             RouteType::Unicast => RouteTarget::Interface(output?),
             RouteType::Local => RouteTarget::Local(output?),
             RouteType::Unreachable => RouteTarget::Unreachable,
@@ -208,7 +206,8 @@ impl Netlink {
         let mut filter = RouteMessage::default();
         filter.attributes.push(RouteAttribute::Oif(index));
         // A kernel that does not know the filter gives all.
-        self.read_routes(filter, |route| route.output() == Some(index)).await
+        self.read_routes(filter, |route| route.output() == Some(index))
+            .await
     }
 
     /// Returns the routes of every table that lead nowhere.

@@ -56,7 +56,11 @@ impl Rule {
     /// Reads a message of the kernel; `None` for a rule that says more than [`Rule`] can.
     fn of(message: &RuleMessage) -> Option<Self> {
         let header = &message.header;
-        if header.action != RuleAction::ToTable || header.dst_len != 0 || header.src_len != 0 || header.tos != 0 {
+        if header.action != RuleAction::ToTable
+            || header.dst_len != 0
+            || header.src_len != 0
+            || header.tos != 0
+        {
             return None;
         }
         let mut rule = Self {

@@ -172,7 +172,8 @@ impl Assembly {
         let netlink = Netlink::open().map_err(DeviceError::from)?;
         let interfaces = gateways::interfaces(config, &netlink).await?;
         let prefixes = self.prefixes.clone();
-        let host_networks = HostNetworks::start(prefixes, netlink, self.host.clone(), self.device.index()).await?;
+        let host_networks =
+            HostNetworks::start(prefixes, netlink, self.host.clone(), self.device.index()).await?;
         let gateways = Gateways::attach(config, &self.kernel, interfaces)?;
         Ok((gateways, Some(host_networks)))
     }
@@ -203,6 +204,7 @@ impl Assembly {
             config,
             StatusParts {
                 device_index: self.device.index(),
+                host: self.host.clone(),
                 kernel: self.kernel.clone(),
                 data_path: self.data_path.clone(),
                 network: network.clone(),

@@ -19,6 +19,6 @@ mod watch;
 
 pub use keeper::DeviceLost;
 pub(super) use keeper::Keeper;
-pub(super) use report::{HostReport, Row, State};
+pub(super) use report::HostReport;
 pub(super) use wanted::Wanted;
 pub(super) use watch::Host;

@@ -86,7 +86,13 @@ impl Observability {
 
 impl HealthState {
     fn health(&self, now: Instant) -> Health {
-        Health::new(vec![self.node(), self.threads(now), self.device(), self.peers()])
+        Health::new(vec![
+            self.node(),
+            self.threads(now),
+            self.host(),
+            self.device(),
+            self.peers(),
+        ])
     }
 
     fn node(&self) -> HealthCheck {
@@ -110,6 +116,15 @@ impl HealthState {
         HealthCheck::new("threads", CheckState::Failing, format!("no answer from {silent}"))
     }
 
+    /// Checks whether all that the node wants of the host was so when last compared.
+    fn host(&self) -> HealthCheck {
+        let problems = self.source.status().host.problems();
+        if problems.is_empty() {
+            return HealthCheck::new("host", CheckState::Ok, "as the node wants it");
+        }
+        HealthCheck::new("host", CheckState::Failing, problems.join("; "))
+    }
+
     fn device(&self) -> HealthCheck {
         let name = &self.device;
         let (status, detail) = match getifaddrs() {
@@ -119,7 +134,7 @@ impl HealthState {
                 }
                 Some(_) => (
                     CheckState::Failing,
-                    format!("{name} is down: `ip link set {name} up`, and restart the node for its routes"),
+                    format!("{name} is down: `ip link set {name} up`"),
                 ),
                 None => (CheckState::Failing, format!("{name} is gone; restart the node")),
             },

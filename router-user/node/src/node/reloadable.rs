@@ -115,7 +115,9 @@ impl Reloadable {
             self.limits.send_replace(adopted.router().clone());
         }
         self.running = adopted;
-        let mut notes = keeper.remove_routes(&routes(&mut before.difference(&after))).await;
+        let mut notes = keeper
+            .remove_routes(&routes(&mut before.difference(&after)))
+            .await;
         notes.extend(look_at_host(&mut keeper).await);
         Ok(Reloaded { changes, notes })
     }
@@ -163,7 +165,10 @@ async fn look_at_host(keeper: &mut Keeper) -> Vec<String> {
         // The task that compares all the time finds it too, and ends the node.
         Err(lost) => return vec![with_sources(&lost)],
     };
-    let put_back = outcome.put_back.into_iter().map(|what| format!("{what}; put back"));
+    let put_back = outcome
+        .put_back
+        .into_iter()
+        .map(|what| format!("{what}; put back"));
     put_back.chain(outcome.wrong).collect()
 }
 

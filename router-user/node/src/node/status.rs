@@ -12,6 +12,7 @@ use ipnet::IpNet;
 
 use super::capture::TooMany;
 use super::counters::{NetworkCounter, SocketCounter};
+use super::host::HostReport;
 use super::peers::{ConfiguredPeer, NodePeer};
 use crate::config::Config;
 use crate::control::{
@@ -53,6 +54,20 @@ impl NodeStatus {
             max_flows: config.connections().max_entries(),
         }
     }
+
+    /// Returns the device as the kernel has it, or as it is wanted until somebody has looked.
+    fn device(&self, host: &HostReport) -> DeviceStatus {
+        let (name, mtu, addresses) = match &host.device {
+            Some(seen) => (&seen.name, seen.mtu, &seen.addresses),
+            None => (&self.device_name, self.device_mtu, &self.device_addresses),
+        };
+        DeviceStatus {
+            name: name.clone(),
+            index: self.parts.device_index,
+            mtu,
+            addresses: addresses.iter().map(ToString::to_string).collect(),
+        }
+    }
 }
 
 impl Source for NodeStatus {
@@ -61,18 +76,17 @@ impl Source for NodeStatus {
         let views = self.parts.workers.views();
         let n_active = views.values().filter(|view| view.active).count();
         let connected = snapshot.peers.iter().filter(|peer| !peer.connections.is_empty());
+        let host = self.parts.host.report();
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             uptime_seconds: self.started.elapsed().as_secs_f64(),
             peer_id: snapshot.local_peer.to_string(),
-            device: DeviceStatus {
-                name: self.device_name.clone(),
-                index: self.parts.device_index,
-                mtu: self.device_mtu,
-                addresses: self.device_addresses.iter().map(ToString::to_string).collect(),
-            },
+            device: self.device(&host),
             listen: snapshot.listening.iter().map(ToString::to_string).collect(),
-            hook: HOOK.to_owned(),
+            hook: match host.matter_with("hook") {
+                None => HOOK.to_owned(),
+                Some(matter) => format!("none: {matter}"),
+            },
             hook_reason: HOOK_REASON.to_owned(),
             sink: SINK.to_owned(),
             sink_reason: SINK_REASON.to_owned(),
@@ -88,6 +102,7 @@ impl Source for NodeStatus {
             configured_peers: self.parts.data_path.peers.load().all().len() as u32,
             connected_peers: connected.count() as u32,
             gateways: self.parts.gateways.clone(),
+            host: host.status(Instant::now()),
             kernel: kernel_features::look(self.parts.kernel.programs.pin_directory(), &self.parts.gateways),
         }
     }

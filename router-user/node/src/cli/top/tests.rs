@@ -73,6 +73,7 @@ fn status(n: u64) -> Status {
         configured_peers: 2,
         connected_peers: 1,
         gateways: Vec::new(),
+        host: crate::control::HostStatus::default(),
         kernel: KernelStatus {
             release: String::new(),
             features: Vec::new(),

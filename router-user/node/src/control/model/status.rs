@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Resource;
+use super::{HostStatus, Resource};
 
 /// The node as a whole.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
@@ -39,6 +39,9 @@ pub struct Status {
     pub connected_peers: u32,
     /// Interfaces at which packets are captured before the host forwards them.
     pub gateways: Vec<GatewayStatus>,
+    /// What the node wants of the host, as last compared with the kernel's state.
+    #[serde(default)]
+    pub host: HostStatus,
     /// Release and features of the kernel.
     pub kernel: KernelStatus,
 }

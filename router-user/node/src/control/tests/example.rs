@@ -34,6 +34,17 @@ impl Source for Example {
                 sink: "AF_XDP, copy mode".to_owned(),
                 sink_reason: Some("no zero-copy".to_owned()),
             }],
+            host: HostStatus {
+                age_seconds: 1.5,
+                error: Some("no socket".to_owned()),
+                put_back: 3,
+                things: vec![HostThing {
+                    kind: "route".to_owned(),
+                    name: "10.42.0.2/32".to_owned(),
+                    state: HostState::Conflict,
+                    detail: Some("the route 10.42.0.2/32 is missing".to_owned()),
+                }],
+            },
             kernel: KernelStatus {
                 release: "6.18.0".to_owned(),
                 features: vec![KernelFeature {

@@ -62,7 +62,7 @@ fn every_check_of_health_is_documented() {
         .flat_map(|row| in_backticks(row[0]))
         .collect();
 
-    assert_eq!(documented, ["node", "threads", "device", "peers"]);
+    assert_eq!(documented, ["node", "threads", "host", "device", "peers"]);
 }
 
 #[test]

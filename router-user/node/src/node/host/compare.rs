@@ -123,7 +123,12 @@ fn addresses(wanted: &Wanted, found: &Found, all: &mut Vec<Difference>) {
             .collect();
         let present = |net: &IpNet| found.addresses.iter().any(|state| state.net == *net);
         let mut remedy = Some(Remedy::Addresses {
-            remove: group.iter().copied().filter(present).chain(misfits(&group, found)).collect(),
+            remove: group
+                .iter()
+                .copied()
+                .filter(present)
+                .chain(misfits(&group, found))
+                .collect(),
             add: group.clone(),
         });
         for (net, seen) in wrong {
@@ -138,9 +143,8 @@ fn addresses(wanted: &Wanted, found: &Found, all: &mut Vec<Difference>) {
     for address in wanted.device.addresses.iter() {
         let there = found.addresses.iter().any(|state| state.net == *address);
         let ip = address.addr();
-        let is_local = |route: &Route| {
-            matches!(route.target, RouteTarget::Local(_)) && route.net == IpNet::from(ip)
-        };
+        let is_local =
+            |route: &Route| matches!(route.target, RouteTarget::Local(_)) && route.net == IpNet::from(ip);
         if there && found.link.up && !found.routes.iter().any(is_local) {
             let remedy = Remedy::Addresses {
                 remove: vec![*address],
@@ -155,7 +159,9 @@ fn wrong_address(net: IpNet, secondary: bool, found: &[AddressState]) -> Option<
     match found.iter().find(|state| state.net == net) {
         None => Some("is missing"),
         Some(state) if !state.usable => Some("cannot be used, or not for long"),
-        Some(state) if state.net.addr().is_ipv4() && state.secondary != secondary => Some("has lost its place"),
+        Some(state) if state.net.addr().is_ipv4() && state.secondary != secondary => {
+            Some("has lost its place")
+        }
         Some(_) => None,
     }
 }

@@ -13,9 +13,10 @@ use tracing::{info, warn};
 use super::compare::{Difference, Remedy, differences};
 use super::found::{Found, ipv6_setting};
 use super::ledger::{Ledger, Verdict};
-use super::report::{HostReport, Row, State};
+use super::report::{HostReport, SeenDevice, row};
 use super::thing::{Level, Thing};
 use super::wanted::Wanted;
+use crate::control::{HostState, HostThing};
 use crate::device::{Netlink, NetlinkError, Route, Tun, Whereabouts};
 use crate::kernel::Kernel;
 use stream_router_engine::causes::with_sources;
@@ -91,12 +92,7 @@ impl Keeper {
             foreign: BTreeSet::new(),
             last_ground: None,
             n_put_back: 0,
-            report: Arc::new(ArcSwap::from_pointee(HostReport {
-                at: Instant::now(),
-                failed: Some("nobody has looked yet".to_owned()),
-                rows: Vec::new(),
-                n_put_back: 0,
-            })),
+            report: Arc::new(ArcSwap::from_pointee(HostReport::none_yet())),
         })
     }
 
@@ -167,7 +163,10 @@ impl Keeper {
             Ok(left) => left,
             Err(error) => {
                 let why = with_sources(&error);
-                warn!(error = why, "cannot compare the host with what the node wants of it");
+                warn!(
+                    error = why,
+                    "cannot compare the host with what the node wants of it"
+                );
                 let mut report = HostReport::clone(&self.report.load());
                 (report.at, report.failed) = (now, Some(why));
                 self.report.store(Arc::new(report));
@@ -180,9 +179,9 @@ impl Keeper {
         }
         self.refused.retain(|thing, _| is_wrong(thing));
         self.foreign.retain(is_wrong);
-        self.warn(&pass, &left);
+        self.warn(&pass);
         self.n_put_back += pass.changed.len() as u64;
-        self.publish(now, &left);
+        self.publish(now, &left, pass.device.take());
         Ok(Outcome {
             put_back: pass.changed,
             wrong: left.iter().map(text).collect(),
@@ -204,6 +203,11 @@ impl Keeper {
                 Err(error) => return Ok(Err(error)),
             };
             left = differences(&self.wanted, &found);
+            pass.device = Some(SeenDevice {
+                name: found.link.name,
+                mtu: found.link.mtu,
+                addresses: found.addresses.iter().map(|state| state.net).collect(),
+            });
             let due = self.due(pass, &mut left);
             if due.is_empty() {
                 break;
@@ -234,7 +238,9 @@ impl Keeper {
     /// Returns what of `left` is to be put back now: the lowest level, and what rests on nothing.
     fn due(&mut self, pass: &mut Pass, left: &mut Vec<Difference>) -> Vec<Difference> {
         let now = Instant::now();
-        if let Some(rest) = self.last_ground.and_then(|at| (at + LOCAL_DELAY).checked_duration_since(now))
+        if let Some(rest) = self
+            .last_ground
+            .and_then(|at| (at + LOCAL_DELAY).checked_duration_since(now))
             && !rest.is_zero()
         {
             let before = left.len();
@@ -356,7 +362,7 @@ impl Keeper {
         Ok(name.to_string_lossy().into_owned())
     }
 
-    fn warn(&self, pass: &Pass, left: &[Difference]) {
+    fn warn(&self, pass: &Pass) {
         let (changed, with_it) = (list(&pass.changed), pass.n_followed);
         if !pass.changed.is_empty() {
             let device = &self.wanted.device.name;
@@ -372,31 +378,34 @@ impl Keeper {
                  is right, or at a reload, the node goes on"
             );
         }
-        debug_left(left);
     }
 
-    fn publish(&self, now: Instant, left: &[Difference]) {
+    fn publish(&self, now: Instant, left: &[Difference], device: Option<SeenDevice>) {
         let state = |difference: &Difference| {
             let what = text(difference);
-            if difference.remedy == Remedy::None || self.ledger.is_conflict(&difference.thing) {
-                State::Conflict(format!("{what}; left, as it was changed time and again or is another's"))
+            let thing = &difference.thing;
+            let (state, detail) = if difference.remedy == Remedy::None {
+                (HostState::Conflict, what)
+            } else if self.ledger.is_conflict(thing) {
+                let detail = format!("{what}; somebody changes it time and again, so it is left");
+                (HostState::Conflict, detail)
             } else {
-                match self.refused.get(&difference.thing) {
-                    Some(why) => State::Wrong(format!("{what}, and cannot be put back: {why}")),
-                    None => State::Wrong(what),
-                }
-            }
+                let detail = match self.refused.get(thing) {
+                    Some(why) => format!("{what}, and cannot be put back: {why}"),
+                    None => what,
+                };
+                (HostState::Wrong, detail)
+            };
+            row(thing, state, Some(detail))
         };
-        let mut rows: Vec<Row> = left
-            .iter()
-            .map(|difference| Row::of(&difference.thing, state(difference)))
-            .collect();
-        rows.extend(right_rows(&self.wanted, left));
+        let mut things: Vec<_> = left.iter().map(state).collect();
+        things.extend(right_rows(&self.wanted, left));
         self.report.store(Arc::new(HostReport {
             at: now,
             failed: None,
-            rows,
+            things,
             n_put_back: self.n_put_back,
+            device,
         }));
     }
 }
@@ -413,6 +422,8 @@ struct Pass {
     /// What the kernel has refused to put back.
     refused: BTreeSet<Thing>,
     again: Option<Duration>,
+    /// The device as it was seen last.
+    device: Option<SeenDevice>,
 }
 
 impl Pass {
@@ -425,12 +436,13 @@ impl Pass {
             n_followed: 0,
             refused: BTreeSet::new(),
             again: None,
+            device: None,
         }
     }
 }
 
 /// Returns a row for each thing that is as it is to be, and one for all routes of which that is so.
-fn right_rows(wanted: &Wanted, left: &[Difference]) -> Vec<Row> {
+fn right_rows(wanted: &Wanted, left: &[Difference]) -> Vec<HostThing> {
     let is_right = |thing: &Thing| !left.iter().any(|difference| difference.thing == *thing);
     let mut things = vec![Thing::Name, Thing::Controller, Thing::Up, Thing::Mtu];
     if wanted.device.addresses.iter().any(|net| net.addr().is_ipv6()) {
@@ -442,17 +454,21 @@ fn right_rows(wanted: &Wanted, left: &[Difference]) -> Vec<Row> {
     if wanted.hook.is_some() {
         things.push(Thing::Hook);
     }
-    let mut rows: Vec<Row> = things
+    let mut rows: Vec<HostThing> = things
         .iter()
         .filter(|thing| is_right(thing))
-        .map(|thing| Row::of(thing, State::Right))
+        .map(|thing| row(thing, HostState::Ok, None))
         .collect();
     let routes = wanted.all_routes();
-    let n_right = routes.iter().filter(|route| is_right(&Thing::Route(**route))).count();
-    rows.push(Row {
-        kind: "routes",
-        which: format!("{n_right} of {}", routes.len()),
-        state: State::Right,
+    let n_right = routes
+        .iter()
+        .filter(|route| is_right(&Thing::Route(**route)))
+        .count();
+    rows.push(HostThing {
+        kind: "routes".to_owned(),
+        name: format!("{n_right} of {}", routes.len()),
+        state: HostState::Ok,
+        detail: None,
     });
     rows
 }
@@ -467,10 +483,4 @@ fn list(texts: &[String]) -> String {
         list += &format!("; and {} more", texts.len() - MAX_NAMED);
     }
     list
-}
-
-fn debug_left(left: &[Difference]) {
-    for difference in left {
-        tracing::debug!("{}", text(difference));
-    }
 }

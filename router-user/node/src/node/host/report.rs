@@ -1,11 +1,11 @@
 //! What the last comparison has found.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
+
+use ipnet::IpNet;
 
 use super::thing::Thing;
-
-/// Age from which a comparison says nothing of the host any more: it is made every few seconds.
-const STALE: Duration = Duration::from_secs(30);
+use crate::control::{HostState, HostStatus, HostThing};
 
 /// What the last comparison has found.
 #[derive(Clone, Debug)]
@@ -15,64 +15,61 @@ pub(in crate::node) struct HostReport {
     /// Why it could not be made, if it could not.
     pub(in crate::node) failed: Option<String>,
     /// What was looked at.
-    pub(in crate::node) rows: Vec<Row>,
+    pub(in crate::node) things: Vec<HostThing>,
     /// Changes by others that were put back since the start.
     pub(in crate::node) n_put_back: u64,
+    /// The device as the kernel has it; `None` if nobody has seen it yet.
+    pub(in crate::node) device: Option<SeenDevice>,
 }
 
-/// One thing, or several of a kind that all are as they are to be.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::node) struct Row {
-    /// Name of the kind.
-    pub(in crate::node) kind: &'static str,
-    /// Which of the kind it is; how many, if it stands for several.
-    pub(in crate::node) which: String,
-    /// How it is.
-    pub(in crate::node) state: State,
-}
-
-/// How a thing is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::node) enum State {
-    /// As the node wants it.
-    Right,
-    /// Not so, and it could not be put back yet.
-    Wrong(String),
-    /// Not so, and left: another hand changes it time and again, or it is another's.
-    Conflict(String),
+/// The device as the kernel has it.
+#[derive(Clone, Debug)]
+pub(in crate::node) struct SeenDevice {
+    pub(in crate::node) name: String,
+    pub(in crate::node) mtu: u32,
+    pub(in crate::node) addresses: Vec<IpNet>,
 }
 
 impl HostReport {
-    /// Returns what is not as the node wants it, in the order of the rows; nothing if all is.
-    pub(in crate::node) fn wrong(&self, now: Instant) -> Vec<String> {
-        let mut wrong = Vec::new();
-        if let Some(why) = &self.failed {
-            wrong.push(format!("cannot look: {why}"));
+    /// Makes the report of a comparison that is still to come.
+    pub(in crate::node) fn none_yet() -> Self {
+        Self {
+            at: Instant::now(),
+            failed: Some("nobody has looked yet".to_owned()),
+            things: Vec::new(),
+            n_put_back: 0,
+            device: None,
         }
-        let age = now.saturating_duration_since(self.at);
-        if age > STALE {
-            wrong.push(format!("nobody has looked for {} s", age.as_secs()));
-        }
-        wrong.extend(self.rows.iter().filter_map(|row| match &row.state {
-            State::Right => None,
-            State::Wrong(what) | State::Conflict(what) => Some(what.clone()),
-        }));
-        wrong
     }
 
-    /// Returns a text for the things that are as they are to be.
-    pub(in crate::node) fn n_right(&self) -> usize {
-        self.rows.iter().filter(|row| row.state == State::Right).count()
+    /// Returns the report as it is shown at `now`.
+    pub(in crate::node) fn status(&self, now: Instant) -> HostStatus {
+        HostStatus {
+            age_seconds: now.saturating_duration_since(self.at).as_secs_f64(),
+            error: self.failed.clone(),
+            put_back: self.n_put_back,
+            things: self.things.clone(),
+        }
+    }
+
+    /// Returns what is the matter with the only thing of a kind; `None` if nothing is, and it was looked at.
+    pub(in crate::node) fn matter_with(&self, kind: &str) -> Option<String> {
+        if let Some(why) = &self.failed {
+            return Some(why.clone());
+        }
+        match self.things.iter().find(|thing| thing.kind == kind) {
+            Some(thing) => thing.detail.clone(),
+            None => Some("nobody has looked".to_owned()),
+        }
     }
 }
 
-impl Row {
-    /// Makes the row of one thing.
-    pub(in crate::node) fn of(thing: &Thing, state: State) -> Self {
-        Self {
-            kind: thing.kind(),
-            which: thing.which(),
-            state,
-        }
+/// Makes the row of one thing; `detail` says what is the matter, if anything is.
+pub(super) fn row(thing: &Thing, state: HostState, detail: Option<String>) -> HostThing {
+    HostThing {
+        kind: thing.kind().to_owned(),
+        name: thing.which(),
+        state,
+        detail,
     }
 }

@@ -69,5 +69,7 @@ pub(in crate::node) fn device_routes(config: &Config, index: u32) -> Vec<Route> 
         .collect();
     nets.sort_unstable();
     nets.dedup();
-    nets.into_iter().map(|net| Route::to_interface(index, net)).collect()
+    nets.into_iter()
+        .map(|net| Route::to_interface(index, net))
+        .collect()
 }

@@ -9,7 +9,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::{Mutex, MutexGuard, Notify};
 use tokio::time::{sleep, timeout};
 
-use super::keeper::{Keeper, DeviceLost};
+use super::keeper::{DeviceLost, Keeper};
 use super::report::HostReport;
 use crate::device::{HostChange, HostChanges, NetlinkError};
 

@@ -6,6 +6,7 @@ use crate::control::{GatewayStatus, SourceError};
 use crate::kernel::{Kernel, KernelError, SocketDrops};
 use crate::node::data_path::DataPath;
 use crate::node::data_thread::Runtimes;
+use crate::node::host::Host;
 use crate::node::peers::{NodePeer, PeerTable};
 use crate::node::worker_pool::WorkerBoard;
 use stream_router::p2p::NetworkHandle;
@@ -14,6 +15,7 @@ use stream_router_engine::route_table::PeerIndex;
 /// The parts of the node that know what an operator asks for.
 pub(in crate::node) struct StatusParts {
     pub(in crate::node) device_index: u32,
+    pub(in crate::node) host: Arc<Host>,
     pub(in crate::node) kernel: Arc<Kernel>,
     pub(in crate::node) data_path: DataPath,
     pub(in crate::node) network: NetworkHandle,
