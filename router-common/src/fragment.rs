@@ -30,10 +30,8 @@ pub struct FragmentPorts {
     pub source_port_be: [u8; 2],
     /// Destination port, as in a [`FlowKey`].
     pub destination_port_be: [u8; 2],
-    /// Protocol of the transport header.
-    pub protocol: u8,
-    /// Always 0.
-    pub padding: [u8; 3],
+    /// Protocol of the transport header, in a word of its own: odd bytes of padding are a call in the programs.
+    pub protocol: u32,
 }
 
 const _: () = assert!(size_of::<FragmentPorts>() == 16);
@@ -46,8 +44,7 @@ impl FragmentPorts {
             seen_ns: now_ns,
             source_port_be: key.source_port_be,
             destination_port_be: key.destination_port_be,
-            protocol: key.protocol,
-            padding: [0; 3],
+            protocol: key.protocol.into(),
         }
     }
 
@@ -56,7 +53,7 @@ impl FragmentPorts {
     pub fn complete(&self, key: &mut FlowKey) {
         key.source_port_be = self.source_port_be;
         key.destination_port_be = self.destination_port_be;
-        key.protocol = self.protocol;
+        key.protocol = self.protocol as u8;
     }
 
     /// Says whether the packet was seen too long ago for a fragment of it to come now.

@@ -40,6 +40,9 @@ impl<R: PacketReader + ?Sized> PacketReader for Behind<'_, R> {
 }
 
 /// What the parser finds out; offsets count from the IP header.
+///
+/// Aligned, so that the programs can make it of words.
+#[repr(align(8))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Parsed {
     /// The flow.
@@ -96,10 +99,22 @@ pub mod protocol {
 /// The reason why it is no packet that can be steered.
 #[inline(always)]
 pub fn parse<R: PacketReader + ?Sized>(reader: &R, len: u32) -> Result<Parsed, Reason> {
+    let mut parsed = Parsed::default();
+    parse_into(reader, len, &mut parsed)?;
+    Ok(parsed)
+}
+
+/// Parses as [`parse`] does, into what is `Parsed::default()` before: the programs, whose stack has 512 bytes, say where it
+/// is kept.
+///
+/// # Errors
+/// As [`parse`]; then `parsed` holds what was found out until then.
+#[inline(always)]
+pub fn parse_into<R: PacketReader + ?Sized>(reader: &R, len: u32, parsed: &mut Parsed) -> Result<(), Reason> {
     let [first] = reader.load::<1>(0).ok_or(Reason::Truncated)?;
     match first >> 4 {
-        4 => ipv4::parse(reader, len),
-        6 => ipv6::parse(reader, len),
+        4 => ipv4::parse(reader, len, parsed),
+        6 => ipv6::parse(reader, len, parsed),
         _ => Err(Reason::NotIp),
     }
 }

@@ -3,6 +3,7 @@
 
 use core::ffi::c_void;
 use core::intrinsics::{AtomicOrdering, atomic_xchg};
+use core::mem::MaybeUninit;
 
 use aya_ebpf::bindings::{BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP, bpf_dynptr};
 use aya_ebpf::helpers::generated::{
@@ -80,28 +81,29 @@ fn deliver_exact(
     record: &RecordHeader,
     len: u32,
 ) -> Reason {
-    // SAFETY: the all-zero dynptr is its unset form.
-    let mut room: bpf_dynptr = unsafe { core::mem::zeroed() };
+    // The verifier wants it unset.
+    let mut room = MaybeUninit::<bpf_dynptr>::uninit();
+    let room = room.as_mut_ptr();
     // SAFETY: `ring` is a ring buffer of the map; the record is submitted or discarded on every path below.
-    if unsafe { bpf_ringbuf_reserve_dynptr(ring, HEADER + len, 0, &mut room) } != 0 {
+    if unsafe { bpf_ringbuf_reserve_dynptr(ring, HEADER + len, 0, room) } != 0 {
         // The verifier wants it back even so.
         // SAFETY: the call above has set it, to nothing.
-        unsafe { bpf_ringbuf_discard_dynptr(&mut room, u64::from(BPF_RB_NO_WAKEUP)) };
+        unsafe { bpf_ringbuf_discard_dynptr(room, u64::from(BPF_RB_NO_WAKEUP)) };
         return Reason::RingFull;
     }
-    if !fill(packet, &room, record, len) {
+    if !fill(packet, room, record, len) {
         // SAFETY: the record was reserved above and not yet given back.
-        unsafe { bpf_ringbuf_discard_dynptr(&mut room, u64::from(BPF_RB_NO_WAKEUP)) };
+        unsafe { bpf_ringbuf_discard_dynptr(room, u64::from(BPF_RB_NO_WAKEUP)) };
         return Reason::CopyFailed;
     }
     // SAFETY: the record was reserved above and not yet given back.
-    unsafe { bpf_ringbuf_submit_dynptr(&mut room, wake_flags(worker)) };
+    unsafe { bpf_ringbuf_submit_dynptr(room, wake_flags(worker)) };
     Reason::Captured
 }
 
 /// Writes the header and the packet into a record of `HEADER + len` bytes.
 #[inline(always)]
-fn fill<P: Packet>(packet: &P, room: &bpf_dynptr, record: &RecordHeader, len: u32) -> bool {
+fn fill<P: Packet>(packet: &P, room: *const bpf_dynptr, record: &RecordHeader, len: u32) -> bool {
     // SAFETY: the helper gives HEADER bytes or null.
     let header = unsafe { bpf_dynptr_data(room, 0, HEADER) }.cast::<RecordHeader>();
     if header.is_null() {
@@ -120,7 +122,7 @@ fn fill<P: Packet>(packet: &P, room: &bpf_dynptr, record: &RecordHeader, len: u3
 
 /// Copies `len >= SLICE` bytes behind the header in slices of constant size, as the verifier wants; the last one overlaps.
 #[inline(always)]
-fn copy_slices<const SLICE: u32, P: Packet>(packet: &P, room: &bpf_dynptr, len: u32) -> bool {
+fn copy_slices<const SLICE: u32, P: Packet>(packet: &P, room: *const bpf_dynptr, len: u32) -> bool {
     let n_slices = MAX_PACKET_LEN as u32 / SLICE + 1;
     let mut offset = 0;
     let mut i = 0;

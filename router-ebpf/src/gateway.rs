@@ -5,7 +5,7 @@ use aya_ebpf::btf_maps::lpm_trie::Key;
 use router_common::flow_key::{FAMILY_V4, FAMILY_V6, FlowKey};
 use router_common::gateway::{Gateway, MAX_SOCKET_RECORD_LEN, NO_SOCKETS};
 use router_common::offload::describe_bytes;
-use router_common::packet::{Behind, ethernet, hop, parse};
+use router_common::packet::{Behind, ethernet, hop, parse_into};
 use router_common::peer::NO_PEER;
 use router_common::reason::Reason;
 use router_common::record::{RecordHeader, Unfinished};
@@ -13,6 +13,7 @@ use router_common::slots::MAX_WORKERS;
 
 use crate::frame::Frame;
 use crate::maps::{GATEWAYS, PEERS, SETTINGS, SOCKETS};
+use crate::packet::{keep_in_place, unparsed};
 use crate::{deliver, flows, steer};
 
 /// What became of a frame.
@@ -50,10 +51,12 @@ fn try_capture(frame: &Frame) -> Result<Outcome, Reason> {
         base: header.len,
     };
     // Only a super-packet may leave its length out.
-    let mut parsed = match parse(&packet, frame.len().saturating_sub(header.len)) {
-        Ok(parsed) if parsed.key.family == family && parsed.total_len != 0 => parsed,
-        _ => return Err(Reason::PassedMalformed),
-    };
+    let mut parsed = unparsed();
+    keep_in_place(&mut parsed);
+    let is_packet = parse_into(&packet, frame.len().saturating_sub(header.len), &mut parsed).is_ok();
+    if !is_packet || parsed.key.family != family || parsed.total_len == 0 {
+        return Err(Reason::PassedMalformed);
+    }
     check_route(&parsed.key)?;
     let hop = hop::next_hop(&packet, family)?;
     let settings = SETTINGS.get(0);

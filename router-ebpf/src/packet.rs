@@ -1,12 +1,15 @@
 //! The packet in the kernel.
 #![expect(unsafe_code, reason = "reads the kernel's socket buffer")]
 
+use core::hint::black_box;
+use core::mem::MaybeUninit;
+
 use aya_ebpf::EbpfContext;
 use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::helpers::generated::{bpf_probe_read_kernel, bpf_skb_load_bytes};
 use aya_ebpf::programs::TcContext;
 use router_common::offload::{Checksum, Offloads};
-use router_common::packet::{Behind, PacketReader};
+use router_common::packet::{Behind, PacketReader, Parsed};
 use router_common::skb_layout::SkbLayout;
 
 use crate::abi::SKB_LAYOUT;
@@ -23,12 +26,41 @@ pub(crate) trait Packet: PacketReader {
     unsafe fn copy(&self, offset: u32, to: *mut u8, len: u32) -> bool;
 }
 
+/// Returns what the parser fills in, all zeros: its default. They are written in words that the compiler does not know, of
+/// which it would make a call, and a call's stack counts with the caller's.
+#[inline(always)]
+pub(crate) fn unparsed() -> Parsed {
+    const WORDS: usize = size_of::<Parsed>() / 8;
+    const _: () = assert!(size_of::<Parsed>().is_multiple_of(8) && align_of::<Parsed>() == 8);
+    let zero = black_box(0_u64);
+    let mut parsed = MaybeUninit::<Parsed>::uninit();
+    let mut i = 0;
+    while i < WORDS {
+        // SAFETY: the value is made of so many words, and aligned as they are.
+        unsafe { parsed.as_mut_ptr().cast::<u64>().add(i).write(zero) };
+        i += 1;
+    }
+    // SAFETY: zeros are a value of each field.
+    unsafe { parsed.assume_init() }
+}
+
+/// Makes the compiler keep `parsed` where it is. By itself it gives each byte of the addresses in it a place of 8 bytes on
+/// the stack, and nearly all of the 512 bytes that there are were gone.
+#[inline(always)]
+pub(crate) fn keep_in_place(parsed: &mut Parsed) {
+    black_box(parsed);
+}
+
 /// Loads `N` bytes by [`Packet::copy`].
 #[inline(always)]
 pub(crate) fn load<const N: usize>(packet: &impl Packet, offset: u32) -> Option<[u8; N]> {
-    let mut bytes = [0; N];
+    let mut bytes = MaybeUninit::<[u8; N]>::uninit();
     // SAFETY: the array has N bytes.
-    unsafe { packet.copy(offset, bytes.as_mut_ptr(), N as u32) }.then_some(bytes)
+    if !unsafe { packet.copy(offset, bytes.as_mut_ptr().cast(), N as u32) } {
+        return None;
+    }
+    // SAFETY: the helper has written all of them.
+    Some(unsafe { bytes.assume_init() })
 }
 
 impl<P: Packet> Packet for Behind<'_, P> {
@@ -77,10 +109,13 @@ impl Skb {
 /// Loads `N` bytes of the kernel's memory.
 #[inline(always)]
 fn load_kernel<const N: usize>(address: u64) -> Option<[u8; N]> {
-    let mut bytes = [0; N];
+    let mut bytes = MaybeUninit::<[u8; N]>::uninit();
     // SAFETY: the helper reads no memory that is not there, and the array has N bytes.
-    let failed = unsafe { bpf_probe_read_kernel(bytes.as_mut_ptr().cast(), N as u32, address as *const _) };
-    (failed == 0).then_some(bytes)
+    if unsafe { bpf_probe_read_kernel(bytes.as_mut_ptr().cast(), N as u32, address as *const _) } != 0 {
+        return None;
+    }
+    // SAFETY: the helper has written all of them.
+    Some(unsafe { bytes.assume_init() })
 }
 
 impl Packet for Skb {

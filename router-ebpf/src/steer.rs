@@ -2,14 +2,14 @@
 
 use router_common::frame::{FrameHeader, MAX_PACKET_LEN, VnetHeader};
 use router_common::offload::describe;
-use router_common::packet::{Parsed, parse, protocol};
+use router_common::packet::{Parsed, parse_into, protocol};
 use router_common::peer::{NO_PEER, PRESSURE_MIN_LEN};
 use router_common::reason::Reason;
 use router_common::record::{RecordHeader, Unfinished};
 
 use crate::flows::FlowView;
 use crate::maps::PRESSURE;
-use crate::packet::Skb;
+use crate::packet::{Skb, keep_in_place, unparsed};
 use crate::{deliver, flows};
 
 /// Parses the packet, finds the entry of its flow and delivers it to that worker.
@@ -23,7 +23,9 @@ pub(crate) fn steer(skb: &Skb) -> Reason {
 #[inline(always)]
 fn try_steer(skb: &Skb) -> Result<Reason, Reason> {
     let len = skb.len();
-    let mut parsed = parse(skb, len)?;
+    let mut parsed = unparsed();
+    keep_in_place(&mut parsed);
+    parse_into(skb, len, &mut parsed)?;
     if parsed.key.is_multicast() {
         return Err(Reason::Multicast);
     }

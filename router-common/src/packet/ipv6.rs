@@ -1,7 +1,7 @@
 //! IPv6 (RFC 8200), with extension headers.
 
 use super::{PacketReader, Parsed, protocol, transport};
-use crate::flow_key::{FAMILY_V6, FlowKey};
+use crate::flow_key::FAMILY_V6;
 use crate::reason::Reason;
 
 const HEADER_LEN: u32 = 40;
@@ -12,28 +12,22 @@ const MORE_FRAGMENTS: u16 = 1;
 const FRAGMENT_OFFSET: u16 = 0xfff8;
 
 #[inline(always)]
-pub(super) fn parse<R: PacketReader + ?Sized>(reader: &R, len: u32) -> Result<Parsed, Reason> {
+pub(super) fn parse<R: PacketReader + ?Sized>(
+    reader: &R,
+    len: u32,
+    parsed: &mut Parsed,
+) -> Result<(), Reason> {
     let header = reader.load::<8>(0).ok_or(Reason::Truncated)?;
-    let source = reader.load::<16>(8).ok_or(Reason::Truncated)?;
-    let destination = reader.load::<16>(24).ok_or(Reason::Truncated)?;
+    parsed.key.source = reader.load::<16>(8).ok_or(Reason::Truncated)?;
+    parsed.key.destination = reader.load::<16>(24).ok_or(Reason::Truncated)?;
     let payload_len = u32::from(u16::from_be_bytes([header[4], header[5]]));
     if payload_len != 0 && payload_len + HEADER_LEN > len {
         return Err(Reason::BadTotalLength);
     }
-    let mut parsed = Parsed {
-        key: FlowKey {
-            source,
-            destination,
-            family: FAMILY_V6,
-            ..FlowKey::default()
-        },
-        total_len: if payload_len == 0 {
-            0
-        } else {
-            payload_len + HEADER_LEN
-        },
-        ..Parsed::default()
-    };
+    parsed.key.family = FAMILY_V6;
+    if payload_len != 0 {
+        parsed.total_len = payload_len + HEADER_LEN;
+    }
     let (mut next, mut offset) = (header[6], HEADER_LEN);
     let mut n_headers = 0;
     while is_extension(next) {
@@ -75,11 +69,11 @@ pub(super) fn parse<R: PacketReader + ?Sized>(reader: &R, len: u32) -> Result<Pa
     parsed.key.protocol = next;
     parsed.transport_offset = offset;
     if !parsed.fragment {
-        transport::parse(reader, len, &mut parsed)?;
+        transport::parse(reader, len, parsed)?;
     } else if parsed.first_fragment {
-        transport::parse_ports(reader, len, &mut parsed);
+        transport::parse_ports(reader, len, parsed);
     }
-    Ok(parsed)
+    Ok(())
 }
 
 #[inline(always)]

@@ -64,7 +64,7 @@ fn unpack(word: u64) -> FragmentPorts {
     FragmentPorts {
         source_port_be: [s0, s1],
         destination_port_be: [d0, d1],
-        protocol,
+        protocol: protocol.into(),
         ..FragmentPorts::default()
     }
 }
