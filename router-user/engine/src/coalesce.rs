@@ -1,7 +1,9 @@
 //! Makes super-packets of consecutive frames of a flow, so that the host takes many packets in one write.
 //!
-//! Frames are merged only if the kernel's segmentation of the super-packet gives them back byte by byte; of what DF
-//! packets carry, it may renumber the IPv4 identification, which has no meaning there (RFC 6864).
+//! Frames are merged only if the kernel's segmentation of the super-packet gives them back byte by byte, but for two
+//! fields: of DF packets it may renumber the IPv4 identification, which has no meaning there (RFC 6864), and datagrams
+//! to a VXLAN or Geneve port that have no UDP checksum get one, which their receivers take as well (RFC 7348 5, RFC 8926
+//! 3.3). Any other datagram without a checksum is left without one.
 
 mod packet;
 mod segment;

@@ -94,7 +94,7 @@ pub(crate) use invite::parse_network;
 pub use invite::{Invite, InviteError};
 pub use log::{LogFormat, LogSection};
 pub use metrics::MetricsSection;
-pub use node::{DEFAULT_CONTROL_SOCKET, DEFAULT_KEY_FILE, NodeSection};
+pub use node::{DEFAULT_CONTROL_SOCKET, DEFAULT_KEY_FILE, INSTALLED_CONFIG, NodeSection};
 pub use peer::PeerSection;
 use peer::RawPeer;
 pub use problem::{ConfigError, Problem};
@@ -102,6 +102,7 @@ use problem::{Place, Problems};
 use reader::{Lines, Table};
 pub use stream_router::config::{ConnectionsConfig, StreamRouterConfig, StreamsConfig, WorkersConfig};
 pub(crate) use stream_router::config::{MAX_STREAMS_PER_PEER, ScalingConfig};
+use stream_router::p2p::regular_file;
 use stream_router_engine::route_plan::{self, RouteTable};
 pub use transport::TransportSection;
 
@@ -127,6 +128,18 @@ impl Config {
     /// The file cannot be read, or is wrong; the error of a wrong file has every problem.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
         let text = fs::read_to_string(path).map_err(|source| ConfigError::Read {
+            path: path.to_owned(),
+            source,
+        })?;
+        Self::parse(&text, path)
+    }
+
+    /// Reads and validates a file that is to be there the next time as well: not a pipe, which would end or stand still.
+    ///
+    /// # Errors
+    /// Those of [`Config::load`]; the file is no regular one.
+    pub fn load_regular(path: &Path) -> Result<Self, ConfigError> {
+        let text = regular_file::read_to_string(path).map_err(|source| ConfigError::Read {
             path: path.to_owned(),
             source,
         })?;

@@ -39,6 +39,7 @@ mod peer_connections;
 mod preamble;
 mod redial;
 mod redial_book;
+pub mod regular_file;
 mod snapshot;
 mod state;
 mod stream;

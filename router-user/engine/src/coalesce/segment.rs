@@ -13,6 +13,8 @@ const V4_LEN: usize = 20;
 const V6_LEN: usize = 40;
 const DONT_FRAGMENT: u8 = 0x40;
 const ACK: u8 = 0x10;
+/// UDP ports of tunnels: those of VXLAN (IANA's and Linux's own) and of Geneve.
+const TUNNEL_PORTS: [u16; 3] = [4789, 8472, 6081];
 /// The TCP flag that the last segment of a super-packet alone may carry.
 pub(super) const PSH: u8 = 0x08;
 
@@ -27,6 +29,8 @@ pub(super) struct Segment<'a> {
     /// Length of the IP and the transport header together.
     pub(super) header_len: usize,
     tcp_flags: u8,
+    /// A datagram of a tunnel that leaves the checksum to the packet inside.
+    without_checksum: bool,
 }
 
 impl<'a> Segment<'a> {
@@ -41,11 +45,14 @@ impl<'a> Segment<'a> {
             && transport == if is_v4 { V4_LEN } else { V6_LEN }
             && header_len < packet.len();
         let is_tcp = parsed.key.protocol == protocol::TCP;
+        let mut without_checksum = false;
         let fits = match parsed.key.protocol {
             protocol::TCP => parsed.tcp_flags & !PSH == ACK,
             protocol::UDP => {
-                let [_, _, _, _, length @ .., c0, c1] = packet.get(transport..)?.first_chunk::<8>()?;
-                usize::from(u16::from_be_bytes(*length)) == packet.len() - transport && [*c0, *c1] != [0; 2]
+                let [_, _, p0, p1, length @ .., c0, c1] = packet.get(transport..)?.first_chunk::<8>()?;
+                without_checksum = [*c0, *c1] == [0; 2];
+                usize::from(u16::from_be_bytes(*length)) == packet.len() - transport
+                    && (!without_checksum || TUNNEL_PORTS.contains(&u16::from_be_bytes([*p0, *p1])))
             }
             _ => false,
         };
@@ -56,6 +63,7 @@ impl<'a> Segment<'a> {
             transport,
             header_len,
             tcp_flags: parsed.tcp_flags,
+            without_checksum,
         })
     }
 
@@ -79,7 +87,9 @@ impl<'a> Segment<'a> {
     /// Says whether `next`, of the same flow, has the headers that segmentation gives the `n`th segment after this one,
     /// behind `sent` bytes of payload.
     pub(super) fn precedes(&self, next: &Self, n: u16, sent: u32) -> bool {
-        self.same_ip(next, n) && (!self.is_tcp || self.same_tcp(next, sent))
+        self.same_ip(next, n)
+            && self.without_checksum == next.without_checksum
+            && (!self.is_tcp || self.same_tcp(next, sent))
     }
 
     // Addresses, ports and protocol are equal, since the flow is the same.
@@ -107,11 +117,15 @@ impl<'a> Segment<'a> {
             && a[18..] == b[18..]
     }
 
-    /// Says whether the segment's checksums are right, as those of a super-packet always are.
+    /// Says whether the segment's checksums are right, as those of a super-packet always are. One that is absent is not
+    /// wrong: segmentation adds it.
     pub(super) fn is_sound(&self) -> bool {
         let packet = self.frame.packet();
         if self.is_v4 && !Sum::default().add_bytes(&packet[..V4_LEN]).is_right() {
             return false;
+        }
+        if self.without_checksum {
+            return true;
         }
         let transport = &packet[self.transport..];
         let pseudo = self.pseudo_sum(transport.len() as u16);

@@ -461,6 +461,44 @@ fn a_wrong_or_absent_checksum_stays_as_it_is() {
 }
 
 #[test]
+fn datagrams_of_tunnels_without_a_checksum_are_merged_and_get_one() {
+    for flow in [UDP4, UDP6] {
+        for port in [4789_u16, 8472, 6081] {
+            let mut sender = Sender::default();
+            let mut tunnel = |checksum| {
+                let spec = Spec {
+                    checksum,
+                    ..Spec::plain(flow, 36)
+                };
+                let mut frame = sender.frame(&spec);
+                let transport = FrameHeader::LEN + if spec.is_v4() { 20 } else { 40 };
+                frame[transport + 2..transport + 4].copy_from_slice(&port.to_be_bytes());
+                frame
+            };
+            let without = [(); 3].map(|()| tunnel(Checksum::Zero));
+            let written = coalesced(&without, true);
+            let [(vnet, packet, 3)] = &written[..] else {
+                panic!("{written:?}")
+            };
+            let arrived = delivered(vnet, packet);
+            assert_eq!(arrived.len(), 3);
+            for (sent, arrived) in without.iter().zip(arrived) {
+                let mut sent = sent[FrameHeader::LEN..].to_vec();
+                let transport = sent.len() - 36 - 8;
+                let checksum = transport_checksum(&sent, transport, transport + 6);
+                sent[transport + 6..transport + 8].copy_from_slice(&checksum);
+                assert_eq!(meaningful(arrived), meaningful(sent));
+            }
+
+            // The one whose checksum is open has another than none.
+            let mixed = [Checksum::Zero, Checksum::Zero, Checksum::Partial, Checksum::Zero].map(&mut tunnel);
+            let written: Vec<_> = coalesced(&mixed, true).iter().map(|(_, _, n)| *n).collect();
+            assert_eq!(written, [2, 1, 1], "flow {flow}, port {port}");
+        }
+    }
+}
+
+#[test]
 fn identifications_count_up_where_they_mean_something() {
     let plain = Spec::plain(UDP4, 36).with(Oddity::MayFragment);
     // The third wraps around.

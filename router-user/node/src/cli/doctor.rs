@@ -16,11 +16,16 @@ mod forwarding;
 mod input;
 mod interfaces;
 mod kernel;
+mod metrics_port;
+mod networks;
 mod node;
 mod overlaps;
 mod path;
+mod peers;
 mod ports;
+mod resources;
 mod routes;
+mod service;
 mod sysctl;
 mod trial;
 
@@ -30,7 +35,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::outcome::{Outcome, print};
-use crate::config::{Config, ConfigError};
+use crate::config::{Config, ConfigError, INSTALLED_CONFIG};
 use finding::{Finding, Verdict};
 use input::CheckInput;
 
@@ -40,7 +45,7 @@ const DEFAULTS: &str = "[device]\naddresses = [\"10.42.0.1/24\"]\n";
 /// What is checked.
 #[derive(Debug, Args)]
 pub(super) struct DoctorArguments {
-    /// Configuration of the node; without it the defaults are checked
+    /// Configuration of the node; without it the installed one, or else the defaults, are checked
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Print JSON
@@ -77,8 +82,12 @@ pub(super) fn doctor(arguments: &DoctorArguments) -> Outcome {
     }
 }
 
-fn examine(file: Option<&Path>) -> Result<Vec<Finding>, Box<dyn std::error::Error>> {
-    let loaded = file.map(Config::load);
+fn examine(named: Option<&Path>) -> Result<Vec<Finding>, Box<dyn std::error::Error>> {
+    let installed = Path::new(INSTALLED_CONFIG);
+    // One that may not be looked at is there.
+    let is_installed = !matches!(installed.try_exists(), Ok(false));
+    let file = named.or(is_installed.then_some(installed));
+    let loaded = file.map(Config::load_regular);
     let mut findings = vec![files::configuration(file, loaded.as_ref())];
     // With a file that is wrong, the rest is looked at as without one.
     let (config, file) = match loaded {
@@ -92,8 +101,11 @@ fn examine(file: Option<&Path>) -> Result<Vec<Finding>, Box<dyn std::error::Erro
         running,
     };
     findings.push(control);
+    findings.extend(peers::check(&input));
     findings.extend(files::key(&input));
+    findings.extend(service::check(&input));
     findings.extend(capabilities::check(&input));
+    findings.extend(resources::check(&input));
     findings.extend(kernel::check());
     findings.extend(trial::check(&input));
     findings.extend(sysctl::check(&input));
@@ -103,7 +115,9 @@ fn examine(file: Option<&Path>) -> Result<Vec<Finding>, Box<dyn std::error::Erro
     findings.extend(overlaps::check(&input));
     findings.extend(path::check(&input)?);
     findings.extend(interfaces::check(&input, &underlays)?);
+    findings.extend(networks::check(&input));
     findings.extend(ports::check(&input));
+    findings.extend(metrics_port::check(&input));
     findings.extend(firewall::check(&input));
     findings.extend(clock::check());
     Ok(findings)

@@ -2,7 +2,6 @@
 
 mod replacement;
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -12,7 +11,7 @@ use libp2p::PeerId;
 use super::outcome::{Outcome, print};
 use crate::config::{Config, ConfigError, DEFAULT_CONTROL_SOCKET, Invite, parse_network};
 use replacement::Replacement;
-use stream_router::p2p::identity;
+use stream_router::p2p::{identity, regular_file};
 
 /// Which node joins which.
 #[derive(Debug, Args)]
@@ -62,7 +61,7 @@ pub(super) fn join(arguments: JoinArguments) -> Outcome {
         invite = invite.with_allowed_ips(arguments.allowed_ips)?;
     }
     if arguments.dry_run {
-        let text = fs::read_to_string(file).map_err(|source| ConfigError::Read {
+        let text = regular_file::read_to_string(file).map_err(|source| ConfigError::Read {
             path: file.clone(),
             source,
         })?;

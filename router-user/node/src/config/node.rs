@@ -11,6 +11,9 @@ use super::reader::Table;
 /// Where `keygen` writes the identity and a node looks for it unless told otherwise.
 pub const DEFAULT_KEY_FILE: &str = "/var/lib/stream-router/identity.key";
 
+/// Where packages put the configuration, and the service reads it.
+pub const INSTALLED_CONFIG: &str = "/etc/stream-router.toml";
+
 /// Path of the control socket unless told otherwise.
 pub const DEFAULT_CONTROL_SOCKET: &str = "/run/stream-router/control.sock";
 

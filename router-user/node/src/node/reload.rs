@@ -21,7 +21,7 @@ pub(super) struct ConfigFile<'a> {
 impl ConfigFile<'_> {
     /// Reads the file again and gives it to `node`; the outcome is logged.
     pub(super) async fn reload(&self, node: &mut Node) -> Result<Reload, ReloadRefusal> {
-        let new = Config::load(&self.path).map_err(|wrong| self.refuse(&wrong))?;
+        let new = Config::load_regular(&self.path).map_err(|wrong| self.refuse(&wrong))?;
         let level_changed = node.config().log().level() != new.log().level();
         let mut reloaded = node.reload(&new).await.map_err(|failure| {
             let text = with_sources(&failure);

@@ -1,7 +1,7 @@
 //! The node's Ed25519 key and its file: one line of text, the base64 of libp2p's protobuf encoding of the key pair.
 
 use std::{
-    fs::{self, File},
+    fs,
     io::{self, Read},
     os::unix::fs::{MetadataExt, fchown},
     path::{Path, PathBuf},
@@ -11,6 +11,7 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use libp2p::identity::{KeyType, Keypair};
 
 use super::file_draft::{FileDraft, sync_directory};
+use super::regular_file;
 
 /// Longest key file in bytes. A key file has about 100 bytes, so a longer file is none.
 const MAX_FILE_BYTES: u64 = 4096;
@@ -142,16 +143,14 @@ pub fn load(path: &Path) -> Result<Keypair, IdentityError> {
         reason,
     };
 
-    let file = File::open(path).map_err(|source| match source.kind() {
+    let file = regular_file::open(path).map_err(|source| match source.kind() {
         io::ErrorKind::NotFound => IdentityError::Missing {
             path: path.to_owned(),
         },
+        io::ErrorKind::InvalidInput => malformed("not a regular file"),
         _ => io("open")(source),
     })?;
     let metadata = file.metadata().map_err(io("inspect"))?;
-    if !metadata.is_file() {
-        return Err(malformed("not a regular file"));
-    }
     let mode = metadata.mode() & 0o7777;
     if mode & 0o077 != 0 {
         return Err(IdentityError::Exposed {

@@ -5,16 +5,18 @@ use std::path::Path;
 
 use super::finding::Finding;
 use super::input::CheckInput;
-use crate::config::{Config, ConfigError};
+use crate::config::{Config, ConfigError, INSTALLED_CONFIG};
 use stream_router::p2p::identity::{self, IdentityError};
 
 /// Judges the outcome of loading the configuration; `None` stands for no configuration.
 pub(super) fn configuration(file: Option<&Path>, loaded: Option<&Result<Config, ConfigError>>) -> Finding {
     const CHECK: &str = "configuration";
     let (Some(file), Some(loaded)) = (file, loaded) else {
-        return Finding::ok(
+        return Finding::warning(
             CHECK,
-            "none given: the defaults are looked at; --config names one",
+            format!(
+                "none given, and none at {INSTALLED_CONFIG}: the defaults are looked at; --config names one"
+            ),
         );
     };
     let file = file.display();
@@ -139,7 +141,7 @@ mod tests {
         let file = Path::new("x.toml");
         let judged = |text: &str| configuration(Some(file), Some(&Config::parse(text, file)));
 
-        assert_eq!(configuration(None, None).verdict, Verdict::Ok);
+        assert_eq!(configuration(None, None).verdict, Verdict::Warning);
         assert_eq!(judged(super::super::DEFAULTS).verdict, Verdict::Warning);
         let wrong = judged("[device]\nname = \"a b\"\naddresses = [\"10.42.0.1/24\"]\n");
         assert_eq!(wrong.verdict, Verdict::Problem);

@@ -1,4 +1,5 @@
-//! Checks whether this host's firewall lets peers in: follows the rules of nftables for a new packet to each port.
+//! Checks whether this host's firewall lets peers in, and this host's packets out to them and into the tunnel: follows
+//! the rules of nftables for a new packet of each kind.
 //!
 //! What a rule asks that is not known beforehand, such as where a packet comes from, makes the answer "cannot tell", if
 //! it matters. Firewalls on the way are not looked at.
@@ -9,23 +10,26 @@ use std::fs;
 use std::io;
 use std::process::Command;
 
+use ipnet::IpNet;
+
 use super::finding::Finding;
 use super::input::CheckInput;
 use super::ports::ListenAddress;
-use ruleset::{NewPacket, Ruleset, RulesetVerdict};
+use ruleset::{Packet, Ruleset, RulesetVerdict, Way};
 
 const CHECK: &str = "firewall";
 
 /// Names of the tables of the old iptables, which nft does not show.
 const OLD_TABLES: [&str; 2] = ["/proc/net/ip_tables_names", "/proc/net/ip6_tables_names"];
 
-/// Follows the rules for every address that the node listens on.
+/// Follows the rules for every address that the node listens on, every one that it dials, and one behind each peer.
 pub(super) fn check(input: &CheckInput) -> Vec<Finding> {
     let listen = input.config.node().listen().iter().filter_map(ListenAddress::of);
     let listen: Vec<_> = listen
         .filter(|listen| !listen.at.ip().is_loopback() && listen.at.port() != 0)
         .collect();
-    if listen.is_empty() {
+    let peers = input.config.peers();
+    if listen.is_empty() && peers.is_empty() {
         return Vec::new();
     }
     let rules = match read() {
@@ -35,10 +39,89 @@ pub(super) fn check(input: &CheckInput) -> Vec<Finding> {
     let has_old = OLD_TABLES
         .iter()
         .any(|path| fs::read_to_string(path).is_ok_and(|tables| !tables.trim().is_empty()));
+    let dialled = peers.iter().flat_map(|peer| peer.addresses());
+    let inner = peers.iter().filter_map(|peer| peer.allowed_ips().first());
+    let device = input.config.device().name();
     listen
         .iter()
-        .map(|listen| judge(&rules, *listen, has_old))
+        .map(|listen| judge(&rules, Sent::in_to(*listen), has_old))
+        .chain(
+            dialled
+                .filter_map(ListenAddress::of)
+                .map(|to| judge(&rules, Sent::out_to(to), has_old)),
+        )
+        .chain(inner.map(|network| judge(&rules, Sent::into_tunnel(device, *network), has_old)))
         .collect()
+}
+
+/// A kind of packet, and how the report calls it.
+struct Sent<'a> {
+    packet: Packet<'a>,
+    /// Which of them the finding is about.
+    subject: String,
+    /// Who sends it.
+    who: &'static str,
+    /// What of the packet a rule can ask, in the words of nft.
+    rule: String,
+}
+
+impl Sent<'_> {
+    fn in_to(listen: ListenAddress) -> Self {
+        Self {
+            packet: Packet {
+                is_v4: listen.at.is_ipv4(),
+                protocol: Some(listen.protocol()),
+                port: Some(listen.at.port()),
+                state: "new",
+                way: Way::In,
+            },
+            subject: format!("{}/{}", listen.protocol(), listen.at),
+            who: "what peers send to it",
+            rule: format!("{} dport {}", listen.protocol(), listen.at.port()),
+        }
+    }
+
+    fn out_to(to: ListenAddress) -> Self {
+        let (ip, port) = (to.at.ip(), to.at.port());
+        let family = if ip.is_ipv4() { "ip" } else { "ip6" };
+        Self {
+            packet: Packet {
+                is_v4: ip.is_ipv4(),
+                protocol: Some(to.protocol()),
+                port: Some(port),
+                state: "new",
+                way: Way::Out {
+                    interface: None,
+                    to: ip,
+                },
+            },
+            subject: format!("out to {}/{}", to.protocol(), to.at),
+            who: "what this host sends to the peer",
+            rule: format!("{family} daddr {ip} {} dport {port}", to.protocol()),
+        }
+    }
+}
+
+impl<'a> Sent<'a> {
+    fn into_tunnel(device: &'a str, network: IpNet) -> Self {
+        // The network's own address stands for all in it.
+        let to = network.addr();
+        Self {
+            packet: Packet {
+                is_v4: to.is_ipv4(),
+                protocol: None,
+                port: None,
+                state: "new",
+                way: Way::Out {
+                    interface: Some(device),
+                    to,
+                },
+            },
+            subject: format!("{network} through {device}"),
+            who: "what this host sends into the tunnel",
+            rule: format!("oifname {device}"),
+        }
+    }
 }
 
 fn read() -> Result<Ruleset, String> {
@@ -55,33 +138,29 @@ fn read() -> Result<Ruleset, String> {
     Ruleset::parse(&listed.stdout)
 }
 
-fn judge(rules: &Ruleset, listen: ListenAddress, has_old_tables: bool) -> Finding {
-    let packet = NewPacket {
-        is_v4: listen.at.is_ipv4(),
-        is_tcp: listen.is_tcp,
-        port: listen.at.port(),
-    };
+fn judge(rules: &Ruleset, sent: Sent<'_>, has_old_tables: bool) -> Finding {
+    let Sent {
+        packet,
+        subject,
+        who,
+        rule,
+    } = sent;
     let finding = match rules.verdict(packet) {
-        RulesetVerdict::Dropped(chain) => {
-            Finding::problem(CHECK, format!("{chain} drops what peers send to it")).fix(format!(
-                "nft insert rule {chain} {} dport {} accept",
-                listen.protocol(),
-                packet.port
-            ))
-        }
+        RulesetVerdict::Dropped(chain) => Finding::problem(CHECK, format!("{chain} drops {who}"))
+            .fix(format!("nft insert rule {chain} {rule} accept")),
         RulesetVerdict::Unclear(chain) => Finding::unknown(
             CHECK,
-            format!("cannot tell: whether {chain} lets peers in depends on more than the port"),
+            format!("cannot tell: whether {chain} lets pass {who} depends on more than is known"),
         )
         .fix(format!("nft list chain {chain}")),
         RulesetVerdict::Passed if has_old_tables => Finding::unknown(
             CHECK,
-            "nftables lets it in; there are rules of the old iptables, which are not looked at",
+            "nftables lets it pass; there are rules of the old iptables, which are not looked at",
         )
         .fix("iptables-legacy -nvL"),
-        RulesetVerdict::Passed => Finding::ok(CHECK, "no rule of this host drops what arrives"),
+        RulesetVerdict::Passed => Finding::ok(CHECK, format!("no rule of this host drops {who}")),
     };
-    finding.about(format!("{}/{}", listen.protocol(), listen.at))
+    finding.about(subject)
 }
 
 #[cfg(test)]
@@ -98,7 +177,7 @@ mod tests {
         .unwrap();
         let listen = ListenAddress::of(&"/ip4/0.0.0.0/udp/4001/quic-v1".parse().unwrap()).unwrap();
 
-        let finding = judge(&rules, listen, false);
+        let finding = judge(&rules, Sent::in_to(listen), false);
 
         assert_eq!(finding.verdict, Verdict::Problem);
         assert_eq!(
@@ -106,7 +185,7 @@ mod tests {
             Some("nft insert rule inet filter input udp dport 4001 accept")
         );
         let none = Ruleset::parse(br#"{"nftables": []}"#).unwrap();
-        assert_eq!(judge(&none, listen, false).verdict, Verdict::Ok);
-        assert_eq!(judge(&none, listen, true).verdict, Verdict::Unknown);
+        assert_eq!(judge(&none, Sent::in_to(listen), false).verdict, Verdict::Ok);
+        assert_eq!(judge(&none, Sent::in_to(listen), true).verdict, Verdict::Unknown);
     }
 }

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use crate::config::ConfigError;
 use stream_router::p2p::file_draft::{FileDraft, sync_directory};
+use stream_router::p2p::regular_file;
 
 /// Why a file was not replaced; it is as it was.
 #[derive(Debug, thiserror::Error)]
@@ -58,7 +59,7 @@ impl Replacement {
             io::ErrorKind::AlreadyExists => ReplacementError::Busy { path: beside.clone() },
             _ => failed("write", &beside)(source),
         })?;
-        let text = fs::read_to_string(&path).map_err(unreadable)?;
+        let text = regular_file::read_to_string(&path).map_err(unreadable)?;
         Ok(Self { path, text, draft })
     }
 
@@ -80,7 +81,7 @@ impl Replacement {
         file.set_permissions(Permissions::from_mode(meta.mode() & 0o7777))
             .map_err(failed("keep the mode of", path))?;
         draft.write(text).map_err(failed("write beside", path))?;
-        let now = fs::read_to_string(&path).map_err(failed("read", path))?;
+        let now = regular_file::read_to_string(&path).map_err(failed("read", path))?;
         if now != self.text {
             return Err(ReplacementError::Changed { path: self.path });
         }

@@ -1,19 +1,45 @@
 //! Reads what `nft -j list ruleset` prints (libnftables-json(5)), and follows the rules for one packet.
 
 use std::fmt;
+use std::net::IpAddr;
 
+use ipnet::IpNet;
 use serde::Deserialize;
 use serde_json::Value;
 
 /// Deepest nesting of chains that the kernel allows (`NFT_JUMP_STACK_SIZE`).
 const MAX_DEPTH: u32 = 16;
 
-/// A new packet from a peer to a port of this host.
+/// What is known of a packet.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct NewPacket {
+pub(super) struct Packet<'a> {
     pub(super) is_v4: bool,
-    pub(super) is_tcp: bool,
-    pub(super) port: u16,
+    /// `tcp` or `udp`.
+    pub(super) protocol: Option<&'static str>,
+    /// The port that it is sent to.
+    pub(super) port: Option<u16>,
+    /// What conntrack calls its connection: `new`, `established` or `invalid`.
+    pub(super) state: &'static str,
+    pub(super) way: Way<'a>,
+}
+
+/// Where a packet passes this host.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Way<'a> {
+    /// To this host, from another one.
+    In,
+    /// From this host to `to`, through `interface` if that is known.
+    Out { interface: Option<&'a str>, to: IpAddr },
+}
+
+impl Way<'_> {
+    /// The hooks that it passes.
+    fn hooks(self) -> &'static [&'static str] {
+        match self {
+            Self::In => &["prerouting", "input"],
+            Self::Out { .. } => &["output", "postrouting"],
+        }
+    }
 }
 
 /// What the rules do with a packet.
@@ -113,13 +139,16 @@ impl Ruleset {
         Ok(ruleset)
     }
 
-    /// Follows every chain that the packet passes on its way in.
-    pub(super) fn verdict(&self, packet: NewPacket) -> RulesetVerdict {
+    /// Follows every chain that the packet passes.
+    pub(super) fn verdict(&self, packet: Packet<'_>) -> RulesetVerdict {
         let family = if packet.is_v4 { "ip" } else { "ip6" };
         let mut verdict = RulesetVerdict::Passed;
         for chain in &self.chains {
             let is_on_the_way = chain.kind.as_deref() == Some("filter")
-                && matches!(chain.hook.as_deref(), Some("input" | "prerouting"));
+                && chain
+                    .hook
+                    .as_deref()
+                    .is_some_and(|hook| packet.way.hooks().contains(&hook));
             if !is_on_the_way || !(chain.family == family || chain.family == "inet") {
                 continue;
             }
@@ -150,7 +179,7 @@ impl Ruleset {
         family: &str,
         table: &str,
         chain: &str,
-        packet: NewPacket,
+        packet: Packet<'_>,
         depth: u32,
     ) -> (ChainEnd, Vec<ChainEnd>) {
         let mut unsure = Vec::new();
@@ -226,7 +255,7 @@ impl Chain {
     }
 }
 
-fn matches(value: &Value, packet: NewPacket) -> Match {
+fn matches(value: &Value, packet: Packet<'_>) -> Match {
     let is_same = compare(&value["left"], &value["right"], packet);
     match (value["op"].as_str(), is_same) {
         (Some("==" | "in"), is_same) => is_same,
@@ -237,7 +266,7 @@ fn matches(value: &Value, packet: NewPacket) -> Match {
 }
 
 /// Returns what a map says for the packet; `None` if nothing.
-fn mapped(value: &Value, packet: NewPacket) -> Option<ChainEnd> {
+fn mapped(value: &Value, packet: Packet<'_>) -> Option<ChainEnd> {
     let Some(pairs) = value["data"]["set"].as_array() else {
         return Some(ChainEnd::Unclear);
     };
@@ -261,39 +290,105 @@ fn mapped(value: &Value, packet: NewPacket) -> Option<ChainEnd> {
 }
 
 /// Returns whether the packet has a value, or one of a set of them, where `left` says.
-fn compare(left: &Value, right: &Value, packet: NewPacket) -> Match {
+fn compare(left: &Value, right: &Value, packet: Packet<'_>) -> Match {
     match left.as_object().and_then(|left| left.iter().next()) {
         Some((kind, what)) if kind == "payload" => payload(what, right, packet),
         Some((kind, what)) if kind == "meta" => meta(what["key"].as_str().unwrap_or_default(), right, packet),
-        // A packet that begins a connection.
-        Some((kind, what)) if kind == "ct" && what["key"] == "state" => holds_word(right, "new"),
+        Some((kind, what)) if kind == "ct" && what["key"] == "state" => holds_word(right, packet.state),
         _ => Match::Maybe,
     }
 }
 
-fn payload(what: &Value, right: &Value, packet: NewPacket) -> Match {
-    let own = if packet.is_tcp { "tcp" } else { "udp" };
-    match (
+fn payload(what: &Value, right: &Value, packet: Packet<'_>) -> Match {
+    let own = packet.protocol;
+    let (protocol, field) = (
         what["protocol"].as_str().unwrap_or_default(),
         what["field"].as_str().unwrap_or_default(),
-    ) {
-        (protocol, "dport") if protocol == own || protocol == "th" => holds_number(right, packet.port),
-        (protocol, _) if protocol == own || protocol == "th" => Match::Maybe,
-        ("tcp" | "udp" | "icmp" | "icmpv6" | "sctp" | "dccp" | "esp" | "ah" | "udplite", _) => Match::No,
-        ("ip", "protocol") | ("ip6", "nexthdr") => holds_word(right, own),
+    );
+    match (protocol, field) {
+        ("th" | "tcp" | "udp", _) if protocol == "th" || own == Some(protocol) => match packet.port {
+            Some(port) if field == "dport" => holds_number(right, port),
+            _ => Match::Maybe,
+        },
+        ("tcp" | "udp" | "icmp" | "icmpv6" | "sctp" | "dccp" | "esp" | "ah" | "udplite", _) => {
+            if own.is_some() { Match::No } else { Match::Maybe }
+        }
         ("ip", _) if !packet.is_v4 => Match::No,
         ("ip6", _) if packet.is_v4 => Match::No,
+        ("ip", "protocol") | ("ip6", "nexthdr") => holds_known(right, own),
+        ("ip" | "ip6", "daddr") => match packet.way {
+            Way::Out { to, .. } => holds_address(right, to),
+            Way::In => Match::Maybe,
+        },
         _ => Match::Maybe,
     }
 }
 
-fn meta(key: &str, right: &Value, packet: NewPacket) -> Match {
-    match key {
-        "l4proto" => holds_word(right, if packet.is_tcp { "tcp" } else { "udp" }),
-        "nfproto" => holds_word(right, if packet.is_v4 { "ipv4" } else { "ipv6" }),
-        "protocol" => holds_word(right, if packet.is_v4 { "ip" } else { "ip6" }),
+fn meta(key: &str, right: &Value, packet: Packet<'_>) -> Match {
+    match (key, packet.way) {
+        ("l4proto", _) => holds_known(right, packet.protocol),
+        ("nfproto", _) => holds_word(right, if packet.is_v4 { "ipv4" } else { "ipv6" }),
+        ("protocol", _) => holds_word(right, if packet.is_v4 { "ip" } else { "ip6" }),
         // Peers are on other hosts.
-        "iif" | "iifname" if right == "lo" => Match::No,
+        ("iif" | "iifname", Way::In) if right == "lo" => Match::No,
+        ("iif" | "iifname", Way::Out { .. }) => Match::No,
+        (
+            "oif" | "oifname",
+            Way::Out {
+                interface: Some(name),
+                ..
+            },
+        ) => holds_interface(right, name),
+        _ => Match::Maybe,
+    }
+}
+
+/// Returns whether a value, or the set that it is, holds a word, if the word is known.
+fn holds_known(right: &Value, word: Option<&str>) -> Match {
+    word.map_or(Match::Maybe, |word| holds_word(right, word))
+}
+
+/// Returns whether a value, or the set that it is, is the name of an interface or its beginning with a star.
+fn holds_interface(right: &Value, name: &str) -> Match {
+    match right {
+        Value::String(pattern) => match pattern.strip_suffix('*') {
+            Some(beginning) => Match::from(name.starts_with(beginning)),
+            None => holds_word(right, name),
+        },
+        Value::Array(all) => any(all.iter().map(|one| holds_interface(one, name))),
+        Value::Object(object) => match object.get("set") {
+            Some(set) => holds_interface(set, name),
+            None => Match::Maybe,
+        },
+        _ => Match::Maybe,
+    }
+}
+
+/// Returns whether a value is an address, or a network, range or set that holds it.
+fn holds_address(right: &Value, address: IpAddr) -> Match {
+    let parse = |value: &Value| value.as_str().and_then(|text| text.parse::<IpAddr>().ok());
+    match right {
+        Value::String(name) if name.starts_with('@') => Match::Maybe,
+        Value::String(_) => parse(right).map_or(Match::Maybe, |own| Match::from(own == address)),
+        Value::Array(all) => any(all.iter().map(|one| holds_address(one, address))),
+        Value::Object(object) => {
+            let (set, prefix) = (object.get("set"), object.get("prefix"));
+            let range = object.get("range").and_then(Value::as_array);
+            match (set, prefix, range.map(Vec::as_slice)) {
+                (Some(set), ..) => holds_address(set, address),
+                (None, Some(prefix), _) => {
+                    let len = prefix["len"].as_u64().and_then(|len| u8::try_from(len).ok());
+                    let network = parse(&prefix["addr"]).zip(len);
+                    let network = network.and_then(|(addr, len)| IpNet::new(addr, len).ok());
+                    network.map_or(Match::Maybe, |network| Match::from(network.contains(&address)))
+                }
+                (None, None, Some([first, last])) => match (parse(first), parse(last)) {
+                    (Some(first), Some(last)) => Match::from((first..=last).contains(&address)),
+                    _ => Match::Maybe,
+                },
+                _ => Match::Maybe,
+            }
+        }
         _ => Match::Maybe,
     }
 }
@@ -372,11 +467,17 @@ mod tests {
     }
 
     fn verdict(policy: &str, rules: &[Value], called: &[Value]) -> RulesetVerdict {
-        ruleset(policy, rules, called).verdict(NewPacket {
-            is_v4: true,
-            is_tcp: true,
-            port: 4001,
-        })
+        ruleset(policy, rules, called).verdict(packet(true, "tcp"))
+    }
+
+    fn packet(is_v4: bool, protocol: &'static str) -> Packet<'static> {
+        Packet {
+            is_v4,
+            protocol: Some(protocol),
+            port: Some(4001),
+            state: "new",
+            way: Way::In,
+        }
     }
 
     fn chain() -> ChainName {
@@ -512,20 +613,84 @@ mod tests {
     }
 
     #[test]
+    fn what_leaves_is_known_by_interface_and_address() {
+        let rule = |left: Value, right: Value, end: Value| json!([{"match": {"op": "==", "left": left, "right": right}}, end]);
+        let drop = || json!({"drop": null});
+        let name = || json!({"meta": {"key": "oifname"}});
+        let to = || json!({"payload": {"protocol": "ip", "field": "daddr"}});
+        let verdict = |rule: Value, interface| {
+            let items = json!({"nftables": [
+                {"chain": {"family": "inet", "table": "t", "name": "in", "type": "filter", "hook": "output", "policy": "accept"}},
+                {"rule": {"family": "inet", "table": "t", "chain": "in", "expr": rule}},
+            ]});
+            let way = Way::Out {
+                interface,
+                to: [192, 0, 2, 2].into(),
+            };
+            let rules = Ruleset::parse(&serde_json::to_vec(&items).unwrap()).unwrap();
+            let out = rules.verdict(Packet {
+                way,
+                ..packet(true, "tcp")
+            });
+            assert_eq!(rules.verdict(packet(true, "tcp")), RulesetVerdict::Passed);
+            out
+        };
+        let dropped = || RulesetVerdict::Dropped(chain());
+
+        assert_eq!(
+            verdict(rule(name(), json!("eth0"), drop()), Some("eth0")),
+            dropped()
+        );
+        assert_eq!(
+            verdict(rule(name(), json!("eth*"), drop()), Some("eth0")),
+            dropped()
+        );
+        assert_eq!(
+            verdict(rule(name(), json!("sr0"), drop()), Some("eth0")),
+            RulesetVerdict::Passed
+        );
+        assert_eq!(
+            verdict(rule(name(), json!("sr0"), drop()), None),
+            RulesetVerdict::Unclear(chain())
+        );
+        for held in [
+            json!("192.0.2.2"),
+            json!({"prefix": {"addr": "192.0.2.0", "len": 24}}),
+            json!({"range": ["192.0.2.1", "192.0.2.9"]}),
+            json!({"set": ["10.0.0.1", {"prefix": {"addr": "192.0.2.0", "len": 30}}]}),
+        ] {
+            assert_eq!(
+                verdict(rule(to(), held.clone(), drop()), None),
+                dropped(),
+                "{held}"
+            );
+        }
+        assert_eq!(
+            verdict(rule(to(), json!("192.0.2.3"), drop()), None),
+            RulesetVerdict::Passed
+        );
+        assert_eq!(
+            verdict(rule(to(), json!("@peers"), drop()), None),
+            RulesetVerdict::Unclear(chain())
+        );
+        let port = rule(
+            json!({"payload": {"protocol": "tcp", "field": "dport"}}),
+            json!({"set": [80, 443]}),
+            json!({"accept": null}),
+        );
+        assert_eq!(verdict(port, None), RulesetVerdict::Passed);
+        assert_eq!(verdict(json!([{"reject": null}]), None), dropped());
+    }
+
+    #[test]
     fn a_chain_of_the_other_family_does_not_count() {
         let json =
             br#"{"nftables": [{"chain": {"family": "ip6", "table": "t", "name": "in", "type": "filter",
             "hook": "input", "policy": "drop"}}]}"#;
         let ruleset = Ruleset::parse(json).unwrap();
-        let packet = |is_v4| NewPacket {
-            is_v4,
-            is_tcp: false,
-            port: 4001,
-        };
-
-        assert_eq!(ruleset.verdict(packet(true)), RulesetVerdict::Passed);
+        assert_eq!(ruleset.verdict(packet(true, "udp")), RulesetVerdict::Passed);
         assert!(matches!(
-            ruleset.verdict(packet(false)),
+            ruleset.verdict(packet(false, "udp")),
             RulesetVerdict::Dropped(_)
         ));
         assert!(Ruleset::parse(b"nothing").is_err());

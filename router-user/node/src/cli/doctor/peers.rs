@@ -1,0 +1,97 @@
+//! Checks whether the running node has its peers.
+
+use super::finding::Finding;
+use super::input::CheckInput;
+use crate::cli::request::wait;
+use crate::control::{PeerList, PeerState, PeerStatus, fetch};
+
+/// Asks the running node for its peers.
+pub(super) fn check(input: &CheckInput) -> Vec<Finding> {
+    const CHECK: &str = "peers";
+    if input.running.status().is_none() {
+        return Vec::new();
+    }
+    let socket = input.config.node().control();
+    match wait(async { fetch::<PeerList>(socket, "").await }) {
+        Ok(list) => judge(&list.peers),
+        Err(error) => vec![Finding::unknown(CHECK, error.to_string())],
+    }
+}
+
+/// Judges all peers together, and each one that is not connected.
+fn judge(peers: &[PeerStatus]) -> Vec<Finding> {
+    const CHECK: &str = "peers";
+    let absent: Vec<_> = peers.iter().filter(|peer| is_missed(peer)).collect();
+    let n = peers.len();
+    let all = match (n, n - absent.len()) {
+        (0, _) => Finding::warning(CHECK, "none is configured: nothing goes anywhere"),
+        (_, 0) => Finding::problem(CHECK, format!("none of {n} is connected: nothing goes anywhere")),
+        (_, there) if absent.is_empty() => Finding::ok(CHECK, format!("{there} of {n} are there")),
+        (_, there) => Finding::warning(CHECK, format!("{there} of {n} are there")),
+    };
+    let mut findings = vec![all];
+    findings.extend(absent.into_iter().map(judge_absent));
+    findings
+}
+
+fn is_missed(peer: &PeerStatus) -> bool {
+    peer.state != PeerState::Connected
+}
+
+fn judge_absent(peer: &PeerStatus) -> Finding {
+    const CHECK: &str = "peer";
+    let finding = match (&peer.last_dial_error, peer.state) {
+        // It does not come right by waiting.
+        (Some(error), _) if error.contains("another peer") || error.contains("does not know this node") => {
+            Finding::problem(CHECK, error)
+        }
+        (Some(error), _) => Finding::warning(CHECK, format!("not connected: {error}")),
+        (None, PeerState::Disconnected) => Finding::warning(
+            CHECK,
+            "not connected: no address of it is known, so it has to dial this node, and has not",
+        ),
+        (None, _) => Finding::warning(CHECK, "not connected: the first attempt is under way"),
+    };
+    finding.about(&peer.id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::finding::Verdict;
+    use super::*;
+
+    fn peer(state: &str, error: Option<&str>) -> PeerStatus {
+        let json = serde_json::json!({
+            "id": "12D3", "state": state, "address": null, "transport": null, "direction": null, "rtt_ms": null,
+            "handshake_age_seconds": null, "connections": 0, "streams": 0, "allowed_ips": [],
+            "rate_bytes_per_second": null, "tx_frames": 0, "tx_bytes": 0, "rx_frames": 0, "rx_bytes": 0,
+            "last_dial_error": error,
+        });
+        serde_json::from_value(json).unwrap()
+    }
+
+    #[test]
+    fn a_node_without_a_connection_has_a_problem_and_one_with_some_a_warning() {
+        let verdicts = |peers: &[PeerStatus]| judge(peers).iter().map(|one| one.verdict).collect::<Vec<_>>();
+        let there = || peer("connected", None);
+        let gone = || peer("connecting", Some("connection refused"));
+
+        assert_eq!(verdicts(&[]), [Verdict::Warning]);
+        assert_eq!(verdicts(&[there()]), [Verdict::Ok]);
+        assert_eq!(verdicts(&[there(), gone()]), [Verdict::Warning, Verdict::Warning]);
+        assert_eq!(verdicts(&[gone()]), [Verdict::Problem, Verdict::Warning]);
+        let silent = peer("disconnected", None);
+        assert_eq!(verdicts(&[there(), silent]), [Verdict::Warning, Verdict::Warning]);
+    }
+
+    #[test]
+    fn what_waiting_does_not_mend_is_a_problem() {
+        let error = "another peer, 12D4, answers at /ip4/192.0.2.2/tcp/4001; correct its id or address";
+        let finding = &judge(&[peer("connected", None), peer("connecting", Some(error))])[1];
+        assert_eq!(
+            (finding.verdict, finding.subject.as_deref()),
+            (Verdict::Problem, Some("12D3"))
+        );
+        assert_eq!(finding.detail, error);
+    }
+}

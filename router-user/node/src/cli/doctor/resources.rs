@@ -1,0 +1,208 @@
+//! Checks descriptors and memory: of the running node, or of a node that would be started from here.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use nix::sys::resource::{Resource, getrlimit};
+use nix::sys::socket::{getsockopt, sockopt};
+
+use super::finding::Finding;
+use super::input::CheckInput;
+use super::node::RunningNode;
+use crate::config::Config;
+
+/// Descriptors that a node without peers has: maps, programs, rings, sockets, threads' wake-ups.
+const OWN_DESCRIPTORS: u64 = 256;
+
+/// Descriptors for each peer: its connections, and attempts to make one.
+const DESCRIPTORS_PER_PEER: u64 = 8;
+
+/// Memory of a node without its maps, in bytes: program, threads, connections that are half open.
+const OWN_MEMORY: u64 = 96 << 20;
+
+/// Memory that a flow takes in the kernel's table and the node's cache of it, in bytes.
+const BYTES_PER_FLOW: u64 = 160;
+
+/// Checks the running node's descriptors and memory, or those that a node would have.
+pub(super) fn check(input: &CheckInput) -> Vec<Finding> {
+    match &input.running {
+        RunningNode::Yes(_) => match process_of(input.config.node().control()) {
+            Some(process) => vec![descriptors_of(&process), memory_of(&process)],
+            None => vec![Finding::unknown(
+                "descriptors",
+                "the node's process cannot be told",
+            )],
+        },
+        RunningNode::No | RunningNode::Unknown => vec![
+            judge_descriptors(
+                getrlimit(Resource::RLIMIT_NOFILE).map(|(_, hard)| hard),
+                needed_descriptors(&input.config),
+            ),
+            judge_memory(free_memory(Path::new("/proc/self")), needed_memory(&input.config)),
+        ],
+    }
+}
+
+/// Returns the directory in `/proc` of the process that listens at `socket`.
+fn process_of(socket: &Path) -> Option<PathBuf> {
+    let stream = std::os::unix::net::UnixStream::connect(socket).ok()?;
+    let process = getsockopt(&stream, sockopt::PeerCredentials).ok()?.pid();
+    (process > 0).then(|| PathBuf::from(format!("/proc/{process}")))
+}
+
+fn needed_descriptors(config: &Config) -> u64 {
+    OWN_DESCRIPTORS + DESCRIPTORS_PER_PEER * config.peers().len() as u64
+}
+
+fn needed_memory(config: &Config) -> u64 {
+    let workers = config.router().workers();
+    let rings = u64::from(workers.ring_bytes()) * u64::from(workers.initial());
+    OWN_MEMORY + rings + BYTES_PER_FLOW * u64::from(config.router().connections().max_entries())
+}
+
+fn judge_descriptors(limit: nix::Result<u64>, needed: u64) -> Finding {
+    const CHECK: &str = "descriptors";
+    match limit {
+        Ok(limit) if limit < needed => Finding::warning(
+            CHECK,
+            format!("no more than {limit}: with all its peers a node has up to {needed}"),
+        )
+        .fix(format!("ulimit -n {}", needed.next_power_of_two())),
+        Ok(limit) => Finding::ok(CHECK, format!("up to {limit}")),
+        Err(errno) => Finding::unknown(CHECK, format!("the kernel does not say: {errno}")),
+    }
+}
+
+fn descriptors_of(process: &Path) -> Finding {
+    const CHECK: &str = "descriptors";
+    let limits = fs::read_to_string(process.join("limits")).unwrap_or_default();
+    let open = fs::read_dir(process.join("fd")).map(Iterator::count);
+    match (open, soft_limit(&limits)) {
+        (Ok(open), Some(limit)) => judge_open(open as u64, limit),
+        (Err(error), _) => Finding::unknown(CHECK, format!("those of the node cannot be seen: {error}")),
+        (_, None) => Finding::unknown(CHECK, "the kernel does not say the node's limit"),
+    }
+}
+
+fn judge_open(open: u64, limit: u64) -> Finding {
+    const CHECK: &str = "descriptors";
+    if open * 5 > limit * 4 {
+        Finding::problem(
+            CHECK,
+            format!("{open} of {limit} are open: soon no connection can be made"),
+        )
+        .fix("systemctl edit stream-router # LimitNOFILE=")
+    } else {
+        Finding::ok(CHECK, format!("{open} of {limit} are open"))
+    }
+}
+
+/// Reads the soft limit of descriptors out of `/proc/PID/limits`.
+fn soft_limit(limits: &str) -> Option<u64> {
+    let line = limits
+        .lines()
+        .find_map(|line| line.strip_prefix("Max open files"))?;
+    match line.split_whitespace().next()? {
+        "unlimited" => Some(u64::MAX),
+        number => number.parse().ok(),
+    }
+}
+
+fn memory_of(process: &Path) -> Finding {
+    const CHECK: &str = "memory";
+    let status = fs::read_to_string(process.join("status")).unwrap_or_default();
+    let Some(used) = kibibytes(&status, "VmRSS:") else {
+        return Finding::unknown(CHECK, "the kernel does not say how much the node has");
+    };
+    let used = format!("the node has {} MiB", used >> 20);
+    match free_memory(process) {
+        Some(free) if free < OWN_MEMORY / 4 => Finding::problem(
+            CHECK,
+            format!("{used}, and no more than {} MiB are left for it", free >> 20),
+        )
+        .fix("systemctl edit stream-router # MemoryMax="),
+        Some(free) => Finding::ok(CHECK, format!("{used}, and could have {} MiB more", free >> 20)),
+        None => Finding::unknown(CHECK, "the kernel does not say how much is free"),
+    }
+}
+
+fn judge_memory(free: Option<u64>, needed: u64) -> Finding {
+    const CHECK: &str = "memory";
+    let needed_mib = needed >> 20;
+    match free {
+        Some(free) if free < needed => Finding::warning(
+            CHECK,
+            format!(
+                "{} MiB are free, and a node has up to {needed_mib} MiB; connections.max_entries and \
+                 workers.queue_size make it less",
+                free >> 20
+            ),
+        ),
+        Some(free) => Finding::ok(
+            CHECK,
+            format!(
+                "{} MiB are free, and a node has up to {needed_mib} MiB",
+                free >> 20
+            ),
+        ),
+        None => Finding::unknown(CHECK, "the kernel does not say how much is free"),
+    }
+}
+
+/// Returns how many bytes a process can have more: what the host has free, or what its control groups allow.
+fn free_memory(process: &Path) -> Option<u64> {
+    let host = kibibytes(&fs::read_to_string("/proc/meminfo").ok()?, "MemAvailable:")?;
+    let groups = fs::read_to_string(process.join("cgroup")).unwrap_or_default();
+    let group = groups
+        .lines()
+        .find_map(|line| line.strip_prefix("0::/"))
+        .unwrap_or_default();
+    let group = Path::new("/sys/fs/cgroup").join(group);
+    let number = |path: PathBuf| fs::read_to_string(path).ok()?.trim().parse::<u64>().ok();
+    let rooms = group.ancestors().filter_map(|group| {
+        // "max" is no number, and no limit.
+        let limit = number(group.join("memory.max"))?;
+        Some(limit.saturating_sub(number(group.join("memory.current"))?))
+    });
+    Some(rooms.fold(host, u64::min))
+}
+
+/// Reads a value of kibibytes out of a file of `/proc`, in bytes.
+fn kibibytes(text: &str, name: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+    let number: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    number.checked_mul(1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::finding::Verdict;
+    use super::*;
+
+    #[test]
+    fn limits_that_are_near_are_named() {
+        assert_eq!(judge_descriptors(Ok(1024), 264).verdict, Verdict::Ok);
+        assert_eq!(judge_descriptors(Ok(1024), 8256).verdict, Verdict::Warning);
+        assert_eq!(judge_open(100, 1024).verdict, Verdict::Ok);
+        assert_eq!(judge_open(1000, 1024).verdict, Verdict::Problem);
+        assert_eq!(judge_memory(Some(64 << 20), 128 << 20).verdict, Verdict::Warning);
+        assert_eq!(judge_memory(Some(256 << 20), 128 << 20).verdict, Verdict::Ok);
+        assert_eq!(judge_memory(None, 1).verdict, Verdict::Unknown);
+    }
+
+    #[test]
+    fn what_the_kernel_says_of_this_process_is_understood() {
+        let own = Path::new("/proc/self");
+        assert_eq!(descriptors_of(own).verdict, Verdict::Ok);
+        assert_eq!(memory_of(own).verdict, Verdict::Ok);
+        assert_eq!(
+            soft_limit("Max open files            unlimited            unlimited   files"),
+            Some(u64::MAX)
+        );
+        assert_eq!(
+            soft_limit("Max open files            1024                 524288      files"),
+            Some(1024)
+        );
+        assert_eq!(soft_limit(""), None);
+    }
+}
