@@ -9,6 +9,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use crate::support::{NODE, machine};
@@ -17,6 +18,7 @@ use xtask::lab::{Pair, PairPlan, ScratchDir};
 
 const LIMIT: Duration = Duration::from_secs(30);
 const GATEWAY: &str = "lan0";
+const METRICS: &str = "127.0.0.1:9464";
 const QUIC: &str = "/ip4/0.0.0.0/udp/4001/quic-v1";
 
 struct Scene {
@@ -40,7 +42,8 @@ impl Scene {
         for end in [GATEWAY, "lan1"] {
             pair.a.host.ip(&["link", "set", end, "up"])?;
         }
-        pair.a.config.sections = format!("\n[[gateway]]\ninterface = \"{GATEWAY}\"\n");
+        pair.a.config.sections =
+            format!("\n[metrics]\nlisten = \"{METRICS}\"\n[[gateway]]\ninterface = \"{GATEWAY}\"\n");
         pair.a.config.listen.push(QUIC.to_owned());
         pair.a.node.configure(&pair.a.config)?;
         let scene = Self { pair };
@@ -171,8 +174,12 @@ fn a_host_in_order_has_no_problem(scene: &Scene) {
         "device",
         "offloads",
         "mtu",
+        "address",
         "listen",
+        "metrics",
         "firewall",
+        "descriptors",
+        "memory",
     ] {
         assert_eq!(report.verdict(check), "ok", "{check}: {}", report.json);
     }
@@ -215,6 +222,9 @@ fn files(scene: &Scene) -> Result<()> {
     drop(taken);
     let report = scene.report()?;
     ensure!(report.finding("listen", "tcp/4001")?["verdict"] == "ok");
+    let taken = scene.pair.a.host.enter(|| Ok(TcpListener::bind(METRICS)?))?;
+    scene.found("metrics", METRICS)?;
+    drop(taken);
     Ok(())
 }
 
@@ -230,6 +240,14 @@ fn interfaces(scene: &Scene) -> Result<()> {
     host.ip(&["route", "del", "192.0.2.0/24", "dev", "u0"])?;
     scene.found("peer_route", "192.0.2.2")?;
     host.ip(&["route", "add", "192.0.2.0/24", "dev", "u0"])?;
+    let elsewhere = format!("{}/32", scene.pair.a.v4);
+    host.ip(&["address", "add", &elsewhere, "dev", GATEWAY])?;
+    scene.fixed("address", &scene.pair.a.v4.to_string(), "problem")?;
+    host.ip(&["address", "add", "10.0.0.9/8", "dev", GATEWAY])?;
+    let report = scene.report()?;
+    let finding = report.finding("address", &scene.pair.a.v4.to_string())?;
+    ensure!(finding["verdict"] == "warning", "{finding}");
+    host.ip(&["address", "del", "10.0.0.9/8", "dev", GATEWAY])?;
     host.ip(&["link", "set", GATEWAY, "down"])?;
     let report = scene.report()?;
     let finding = report.finding("gateway", GATEWAY)?;
@@ -262,6 +280,14 @@ fn firewall(scene: &Scene) -> Result<()> {
         ensure!(finding["verdict"] == "unknown", "{finding}");
     }
     scene.sh("nft delete table inet filter")?;
+    scene.sh(
+        "nft 'add table inet out; add chain inet out output { type filter hook output priority 0; policy drop; }; \
+         add rule inet out output ct state established,related accept; \
+         add rule inet out output oifname lo accept'",
+    )?;
+    scene.fixed("firewall", "out to tcp/", "problem")?;
+    scene.fixed("firewall", "through", "problem")?;
+    scene.sh("nft delete table inet out")?;
     Ok(())
 }
 
@@ -279,7 +305,11 @@ fn configuration(scene: &Scene) -> Result<()> {
         wrong.json
     );
     let defaults = Report::read(&output(&mut scene.command(&["--json"]), LIMIT)?)?;
-    ensure!(defaults.verdict("configuration") == "ok", "{}", defaults.json);
+    ensure!(
+        defaults.verdict("configuration") == "warning",
+        "{}",
+        defaults.json
+    );
     ensure!(
         defaults.finding("device", "sr0")?["verdict"] == "ok",
         "{}",
@@ -327,6 +357,10 @@ fn beside_the_running_node(scene: &mut Scene) -> Result<()> {
     for (check, said) in [
         ("node", "1 of 1 peers connected"),
         ("listen", "served by the running node"),
+        ("metrics", "served by the running node"),
+        ("peers", "1 of 1 are there"),
+        ("descriptors", " are open"),
+        ("memory", "the node has "),
         ("device", "the running node's, MTU 1420"),
         ("gateway", "captured in the driver, by ring buffer"),
         ("path", "a full segment of 1448 bytes arrives"),
@@ -353,5 +387,14 @@ fn beside_the_running_node(scene: &mut Scene) -> Result<()> {
     let lines = text(&mut scene.command(&["--config", config]), LIMIT)?;
     ensure!(lines.contains("\nok       peer_route "), "{lines}");
     ensure!(lines.contains("0 problems, "), "{lines}");
+
+    scene.pair.b.node.stop(Signal::SIGTERM)?;
+    let (a, b) = (&scene.pair.a.node, &scene.pair.b.node);
+    let lost = |status: &xtask::lab::Status| !status.is_connected(b.peer_id());
+    a.wait_for("the connection is gone", LIMIT, lost)?;
+    scene.found("peers", "")?;
+    let report = scene.report()?;
+    let finding = report.finding("peer", b.peer_id())?;
+    ensure!(finding["verdict"] == "warning", "{finding}");
     Ok(())
 }

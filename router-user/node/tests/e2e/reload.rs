@@ -444,5 +444,13 @@ fn a_file_that_is_wrong_or_cannot_be_taken_changes_nothing() {
             .unwrap()
             .contains("No such file")
     );
+
+    // Nobody writes to it.
+    nix::unistd::mkfifo(&file, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let pipe = reload(&alone.node, &[]).unwrap();
+    let said = String::from_utf8(pipe.stderr).unwrap();
+    assert_eq!(pipe.status.code(), Some(2), "{said}");
+    assert!(said.contains("it is no regular file"), "{said}");
+    assert_eq!(state(&alone).unwrap(), before);
     alone.node.ensure_alive().unwrap();
 }
