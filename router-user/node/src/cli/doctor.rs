@@ -7,6 +7,7 @@
 //!
 //! Each group is a file: probes look, and pure functions judge what they saw.
 
+mod addresses;
 mod capabilities;
 mod clock;
 mod files;
@@ -17,7 +18,6 @@ mod input;
 mod interfaces;
 mod kernel;
 mod metrics_port;
-mod networks;
 mod node;
 mod overlaps;
 mod path;
@@ -115,7 +115,7 @@ fn examine(named: Option<&Path>) -> Result<Vec<Finding>, Box<dyn std::error::Err
     findings.extend(overlaps::check(&input));
     findings.extend(path::check(&input)?);
     findings.extend(interfaces::check(&input, &underlays)?);
-    findings.extend(networks::check(&input));
+    findings.extend(addresses::check(&input));
     findings.extend(ports::check(&input));
     findings.extend(metrics_port::check(&input));
     findings.extend(firewall::check(&input));

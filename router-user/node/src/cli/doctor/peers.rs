@@ -42,9 +42,7 @@ fn judge_absent(peer: &PeerStatus) -> Finding {
     const CHECK: &str = "peer";
     let finding = match (&peer.last_dial_error, peer.state) {
         // It does not come right by waiting.
-        (Some(error), _) if error.contains("another peer") || error.contains("does not know this node") => {
-            Finding::problem(CHECK, error)
-        }
+        (Some(error), _) if peer.refuses || error.contains("another peer") => Finding::problem(CHECK, error),
         (Some(error), _) => Finding::warning(CHECK, format!("not connected: {error}")),
         (None, PeerState::Disconnected) => Finding::warning(
             CHECK,
@@ -65,7 +63,7 @@ mod tests {
             "id": "12D3", "state": state, "address": null, "transport": null, "direction": null, "rtt_ms": null,
             "handshake_age_seconds": null, "connections": 0, "streams": 0, "allowed_ips": [],
             "rate_bytes_per_second": null, "tx_frames": 0, "tx_bytes": 0, "rx_frames": 0, "rx_bytes": 0,
-            "last_dial_error": error,
+            "last_dial_error": error, "refuses": false,
         });
         serde_json::from_value(json).unwrap()
     }
