@@ -35,6 +35,7 @@ pub mod flow_cache;
 pub mod flow_class;
 pub mod fragments;
 pub mod framing;
+pub mod handshake_room;
 pub mod host_networks;
 pub mod log_rate_limit;
 mod portion;

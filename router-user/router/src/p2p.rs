@@ -27,6 +27,7 @@ mod event_backlog;
 pub mod file_draft;
 mod found;
 mod handle;
+mod handshakes;
 pub mod identity;
 mod inbound;
 mod life;

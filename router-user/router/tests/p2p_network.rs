@@ -1,4 +1,4 @@
-//! The network between nodes: interoperation, admission, discovery, streams, outages. Each test has network namespaces of its own,
+//! The network between nodes: interoperation, admission, strangers, discovery, streams, outages. Each test has network namespaces of its own,
 //! so it needs root.
 
 #[path = "p2p_network/admission.rs"]
@@ -13,6 +13,8 @@ mod lanes;
 mod outage;
 #[path = "p2p_network/stock.rs"]
 mod stock;
+#[path = "p2p_network/strangers.rs"]
+mod strangers;
 #[path = "p2p_network/streams.rs"]
 mod streams;
 #[path = "p2p_network/support.rs"]

@@ -43,7 +43,8 @@ counters! {
     pub(super) enum NetworkCounter {
         UnknownPeersRefused => ("unknown_peers_refused", Event, "handshakes with an identity that is not in the configuration");
         ConnectionsRefused => ("connections_refused", Event, "connections beyond what a peer may have");
-        HandshakesRefused => ("handshakes_refused", Event, "connections beyond what may be in a handshake at once");
+        HandshakesRefused => ("handshakes_refused", Event, "inbound connections given up or refused in their handshake, because newer ones needed their room");
+        AddressesValidated => ("addresses_validated", Event, "QUIC handshakes whose dialler had to answer from its address first, because many were begun at once");
         InboundFailures => ("inbound_failures", Event, "inbound connections that failed before they were ready");
         DialFailures => ("dial_failures", Event, "dials that failed");
         StreamsRefused => ("streams_refused", Event, "streams beyond what a peer may have");
@@ -71,6 +72,7 @@ impl NetworkCounter {
             Self::UnknownPeersRefused => counters.unknown_peers_refused,
             Self::ConnectionsRefused => counters.connections_refused,
             Self::HandshakesRefused => counters.handshakes_refused,
+            Self::AddressesValidated => counters.addresses_validated,
             Self::InboundFailures => counters.inbound_failures,
             Self::DialFailures => counters.dial_failures,
             Self::StreamsRefused => counters.streams_refused,

@@ -113,6 +113,15 @@ pub(super) fn reachable(address: &Multiaddr, peer: Option<PeerId>) -> Option<(Mu
     usable.then_some((plain, ip))
 }
 
+/// Returns the IP address at which an address begins.
+pub(super) fn ip_of(address: &Multiaddr) -> Option<IpAddr> {
+    address.iter().find_map(|protocol| match protocol {
+        Protocol::Ip4(ip) => Some(IpAddr::V4(ip)),
+        Protocol::Ip6(ip) => Some(IpAddr::V6(ip)),
+        _ => None,
+    })
+}
+
 /// Returns the transport of a connection with this remote address.
 pub(super) fn transport_kind(address: &Multiaddr) -> TransportKind {
     let quic = address.iter().any(|protocol| protocol == Protocol::QuicV1);

@@ -1,7 +1,6 @@
 //! The behaviour that admits connections and carries the streams on them.
 
 mod handler;
-mod handshakes;
 mod upgrade;
 
 use std::{
@@ -24,7 +23,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tracing::Span;
 
 use super::{
-    address::transport_kind,
+    address::{ip_of, transport_kind},
     inbound::{InboundStreams, NextConnectionTask, Placement},
     life::SignsOfLife,
     limits::{MAX_CONNECTIONS_PER_PEER, MAX_STREAMS_PER_SIDE},
@@ -32,7 +31,6 @@ use super::{
     stream_order::StreamOrder,
 };
 use handler::StreamHandler;
-use handshakes::Handshakes;
 
 /// Why a connection was refused.
 #[derive(Debug, thiserror::Error)]
@@ -41,8 +39,6 @@ pub(super) enum ConnectionRefusal {
     UnknownPeer(PeerId),
     #[error("peer {0} has {MAX_CONNECTIONS_PER_PEER} connections already")]
     TooManyConnections(PeerId),
-    #[error("too many inbound connections are in their handshake")]
-    TooManyHandshakes,
     #[error("an earlier attempt to reach the peer succeeded")]
     Superseded,
     #[error("nobody but the node's own dialling opens connections")]
@@ -60,7 +56,6 @@ pub(super) struct StreamBehaviour {
     next_task: NextConnectionTask,
     /// Where the network was started; the spans of its connections are inside it.
     span: Span,
-    handshakes: Handshakes,
     /// The order of each peer's streams.
     orders: HashMap<PeerId, Arc<StreamOrder>>,
     dials: HashSet<ConnectionId>,
@@ -82,7 +77,6 @@ impl StreamBehaviour {
             placement,
             next_task,
             span: Span::current(),
-            handshakes: Handshakes::default(),
             orders: HashMap::new(),
             dials: HashSet::new(),
             redials: HashSet::new(),
@@ -141,6 +135,9 @@ impl StreamBehaviour {
     ) -> Result<StreamHandler, ConnectionDenied> {
         self.admit(connection, peer, endpoint)
             .map_err(ConnectionDenied::new)?;
+        if let Some(ip) = ip_of(address) {
+            self.state.handshakes.handle_peer_at(peer, ip);
+        }
         let runtime = (self.placement)(peer, &self.state.runtimes(peer));
         let span = tracing::debug_span!(parent: &self.span, "connection", %peer, %connection);
         self.next_task.set(runtime.clone(), span);
@@ -183,19 +180,6 @@ impl NetworkBehaviour for StreamBehaviour {
     type ConnectionHandler = StreamHandler;
     type ToSwarm = std::convert::Infallible;
 
-    fn handle_pending_inbound_connection(
-        &mut self,
-        connection: ConnectionId,
-        _local: &Multiaddr,
-        remote: &Multiaddr,
-    ) -> Result<(), ConnectionDenied> {
-        if self.handshakes.begin(connection, remote) {
-            return Ok(());
-        }
-        self.state.counters.handshakes_refused.fetch_add(1, Relaxed);
-        Err(ConnectionDenied::new(ConnectionRefusal::TooManyHandshakes))
-    }
-
     fn handle_pending_outbound_connection(
         &mut self,
         connection: ConnectionId,
@@ -217,7 +201,6 @@ impl NetworkBehaviour for StreamBehaviour {
         _local: &Multiaddr,
         remote: &Multiaddr,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        self.handshakes.end(connection);
         self.establish(connection, peer, remote, Endpoint::Listener)
     }
 
@@ -234,9 +217,6 @@ impl NetworkBehaviour for StreamBehaviour {
 
     fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
         match event {
-            FromSwarm::ListenFailure(failure) => {
-                self.handshakes.end(failure.connection_id);
-            }
             FromSwarm::DialFailure(failure) => {
                 self.dials.remove(&failure.connection_id);
                 self.redials.remove(&failure.connection_id);

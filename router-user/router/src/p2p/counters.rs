@@ -10,8 +10,10 @@ pub struct NetworkCounters {
     pub unknown_peers_refused: u64,
     /// Connections beyond what one peer may have.
     pub connections_refused: u64,
-    /// Inbound connections beyond what may be brought up at a time.
+    /// Inbound connections that were given up or refused because more came than may be brought up at a time.
     pub handshakes_refused: u64,
+    /// QUIC handshakes whose dialler had to answer from its address first, because many were begun.
+    pub addresses_validated: u64,
     /// Inbound connections that failed before they were up.
     pub inbound_failures: u64,
     /// Dial attempts that failed.
@@ -32,6 +34,7 @@ pub(super) struct LiveNetworkCounters {
     pub(super) unknown_peers_refused: AtomicU64,
     pub(super) connections_refused: AtomicU64,
     pub(super) handshakes_refused: AtomicU64,
+    pub(super) addresses_validated: AtomicU64,
     pub(super) inbound_failures: AtomicU64,
     pub(super) dial_failures: AtomicU64,
     pub(super) streams_refused: AtomicU64,
@@ -47,6 +50,7 @@ impl LiveNetworkCounters {
             unknown_peers_refused: self.unknown_peers_refused.load(Relaxed),
             connections_refused: self.connections_refused.load(Relaxed),
             handshakes_refused: self.handshakes_refused.load(Relaxed),
+            addresses_validated: self.addresses_validated.load(Relaxed),
             inbound_failures: self.inbound_failures.load(Relaxed),
             dial_failures: self.dial_failures.load(Relaxed),
             streams_refused: self.streams_refused.load(Relaxed),

@@ -210,6 +210,7 @@ impl Driver {
     fn set_peers(&mut self, peers: Vec<PeerConfig>, now: Instant) {
         let known = peers.iter().map(|peer| peer.peer).collect();
         self.state.set_peers(peers.iter().map(|peer| peer.peer));
+        self.state.handshakes.set_peers(&peers);
         let gone = self.redials.retain(&known);
         self.swarm.behaviour_mut().streams.set_peers(known);
         for peer in gone {

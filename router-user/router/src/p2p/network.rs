@@ -23,7 +23,7 @@ use super::{
     local_network::LocalNetwork,
     node_behaviour::NodeBehaviour,
     state::NetworkState,
-    transport,
+    transport::{self, SocketMarks},
 };
 
 /// Events that may wait for the receiver.
@@ -98,6 +98,7 @@ impl Network {
         let known = check_peers(local_peer, &peers)?;
 
         let state = Arc::new(NetworkState::new(local_peer, peers.iter().map(|peer| peer.peer)));
+        state.handshakes.set_peers(&peers);
         let next_task = NextConnectionTask::default();
         let local_network = discovery.mdns.then(|| LocalNetwork::new(local_peer));
         let behaviour = NodeBehaviour {
@@ -121,7 +122,13 @@ impl Network {
             swarm::Config::with_executor(executor).with_max_negotiating_inbound_streams(MAX_STREAMS_PER_SIDE);
         let admitting = Arc::clone(&state);
         let admits: transport::Admits = Arc::new(move |peer| admitting.admits(peer));
-        let transport = transport::build(&keypair, Arc::clone(&state.segments), dscp, fwmark, &admits)?;
+        let transport = transport::build(
+            &keypair,
+            Arc::clone(&state.segments),
+            Arc::clone(&state.handshakes),
+            SocketMarks { dscp, fwmark },
+            &admits,
+        )?;
         let mut swarm = Swarm::new(transport, behaviour, local_peer, swarm_config);
         for address in listen {
             swarm

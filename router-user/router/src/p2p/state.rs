@@ -18,6 +18,7 @@ use super::{
     counters::LiveNetworkCounters,
     error::OpenError,
     found::FoundAddress,
+    handshakes::Handshakes,
     life::SignsOfLife,
     limits::MAX_STREAMS_PER_SIDE,
     snapshot::{ConnectionDirection, ConnectionSnapshot, NetworkSnapshot, PeerSnapshot},
@@ -32,7 +33,8 @@ pub(super) struct NetworkState {
     pub(super) local_peer: PeerId,
     /// A random number of this network, which peers tell from those of one that ran before.
     pub(super) run: u64,
-    pub(super) counters: LiveNetworkCounters,
+    pub(super) counters: Arc<LiveNetworkCounters>,
+    pub(super) handshakes: Arc<Handshakes>,
     /// What is learnt of paths that lose large packets.
     pub(super) segments: Arc<SegmentBook>,
     tables: Mutex<Tables>,
@@ -108,10 +110,12 @@ pub(super) struct OpenStreamRequest {
 
 impl NetworkState {
     pub(super) fn new(local_peer: PeerId, peers: impl IntoIterator<Item = PeerId>) -> Self {
+        let counters = Arc::<LiveNetworkCounters>::default();
         Self {
             local_peer,
             run: rand::random(),
-            counters: LiveNetworkCounters::default(),
+            handshakes: Arc::new(Handshakes::new(Arc::clone(&counters))),
+            counters,
             segments: Arc::default(),
             tables: Mutex::new(Tables {
                 peers: peers.into_iter().map(PeerEntry::new).collect(),

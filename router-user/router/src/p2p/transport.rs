@@ -19,7 +19,7 @@ mod test_network;
 mod tls;
 mod yamux;
 
-use std::{env, num::NonZeroU32, sync::Arc, time::Duration};
+use std::{env, sync::Arc, time::Duration};
 
 use futures::future::Either;
 use libp2p::{
@@ -29,11 +29,11 @@ use libp2p::{
     noise,
 };
 
-use super::config::Dscp;
+use super::handshakes::Handshakes;
 use super::limits::{DEAD_AFTER, MAX_STREAMS_PER_SIDE};
 use error::KEY_LOG;
 pub use error::TransportError;
-use marks::SocketMarks;
+pub(super) use marks::SocketMarks;
 use quic::QuicTransport;
 pub(super) use refusal::is_refusal;
 use security::Security;
@@ -48,17 +48,17 @@ const QUIC_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(4);
 /// Most streams that a QUIC peer may open: those that carry packets, its pings, and some being negotiated.
 const QUIC_STREAMS: u32 = 2 * MAX_STREAMS_PER_SIDE as u32;
 
-/// Builds the transports of a node with this identity, whose packets carry the code point `dscp` and whose sockets the
-/// mark `fwmark` for routing, and that accept the peers that `admits` names. What is learnt of paths that lose large
-/// packets is kept in `segments`.
+/// Builds the transports of a node with this identity, whose packets and sockets carry these marks, and that accept the
+/// peers that `admits` names. What is learnt of paths that lose large packets is kept in `segments`, and inbound
+/// connections take their places in `handshakes`.
 ///
 /// The function must be called, and the transport and its connections polled, within a tokio runtime that has I/O and
 /// time enabled.
 pub(super) fn build(
     keypair: &Keypair,
     segments: Arc<SegmentBook>,
-    dscp: Dscp,
-    fwmark: Option<NonZeroU32>,
+    handshakes: Arc<Handshakes>,
+    marks: SocketMarks,
     admits: &Admits,
 ) -> Result<Boxed<(PeerId, StreamMuxerBox)>, TransportError> {
     if env::var_os(KEY_LOG).is_some() {
@@ -68,8 +68,7 @@ pub(super) fn build(
         tls: Tls::new(keypair, Arc::clone(admits))?,
         noise: noise::Config::new(keypair).map_err(TransportError::Noise)?,
     };
-    let marks = SocketMarks { dscp, fwmark };
-    let tcp = TcpTransport::new(security, segments, marks);
+    let tcp = TcpTransport::new(security, segments, Arc::clone(&handshakes), marks);
 
     let quic = QuicTransport::new(
         keypair,
@@ -80,6 +79,7 @@ pub(super) fn build(
             marks,
         },
         Arc::clone(admits),
+        handshakes,
     )?;
 
     Ok(tcp

@@ -8,11 +8,11 @@ use crate::p2p::config::Dscp;
 
 /// The marks of the sockets of a node.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct SocketMarks {
+pub(in crate::p2p) struct SocketMarks {
     /// The code point of the packets.
-    pub(super) dscp: Dscp,
+    pub(in crate::p2p) dscp: Dscp,
     /// The number that routing rules of the host see (`SO_MARK`).
-    pub(super) fwmark: Option<NonZeroU32>,
+    pub(in crate::p2p) fwmark: Option<NonZeroU32>,
 }
 
 impl SocketMarks {

@@ -33,11 +33,16 @@ use quinn::{
     crypto::rustls::{QuicClientConfig, QuicServerConfig},
 };
 use rustls::pki_types::CertificateDer;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::tls::{Admits, quic_server_config};
 use super::{error::TransportError as BuildError, marks::SocketMarks};
-use crate::p2p::config::Dscp;
+use crate::p2p::{
+    address::TransportKind,
+    config::Dscp,
+    handshakes::{GaveWay, Handshakes},
+};
+use stream_router_engine::handshake_room::Progress;
 use congestion::ShortQueueConfig;
 pub(super) use connection::Connection;
 use marked_socket::MarkedSocket;
@@ -46,6 +51,20 @@ use reset_key::ResetKey;
 /// Bytes that a peer may send on one stream, and on all streams of a connection, before they are read.
 const STREAM_UNREAD_BYTES: u32 = 10_000_000;
 const CONNECTION_UNREAD_BYTES: u32 = 15_000_000;
+
+/// Connections that are begun and not looked at yet, each of which holds its first datagrams.
+const MAX_WAITING: usize = 512;
+
+/// Bytes that such a connection may hold, and all of them together. A dialler sends less than 4 KiB before an answer.
+const WAITING_BYTES: u64 = 16 * 1024;
+const ALL_WAITING_BYTES: u64 = 2 * 1024 * 1024;
+
+/// Connections of a listener that have ended and are remembered, which QUIC does for about three seconds. Each costs about
+/// 20 KiB.
+const MAX_DRAINING: usize = 512;
+
+/// Connections that are looked at in a row, before others have their turn.
+const MAX_LOOKED_AT: usize = 64;
 
 /// The name that a dialler sends, as rustls wants one. It is that of every libp2p node.
 const SERVER_NAME: &str = "l";
@@ -69,6 +88,7 @@ pub(super) struct QuicTransport {
     endpoint: EndpointConfig,
     handshake_limit: Duration,
     marks: SocketMarks,
+    handshakes: Arc<Handshakes>,
     listeners: Vec<Listener>,
     waker: Option<Waker>,
 }
@@ -88,12 +108,19 @@ pub(super) enum QuicError {
     NoCertificate,
     #[error("the peer's certificate is not valid")]
     Certificate(#[source] certificate::ParseError),
+    #[error(transparent)]
+    GaveWay(#[from] GaveWay),
 }
 
 type Upgrade = BoxFuture<'static, Result<(PeerId, Connection), QuicError>>;
 
 impl QuicTransport {
-    pub(super) fn new(keypair: &Keypair, limits: Limits, admits: Admits) -> Result<Self, BuildError> {
+    pub(super) fn new(
+        keypair: &Keypair,
+        limits: Limits,
+        admits: Admits,
+        handshakes: Arc<Handshakes>,
+    ) -> Result<Self, BuildError> {
         let mut transport = TransportConfig::default();
         let idle = quinn::VarInt::from_u32(limits.idle.as_millis() as u32);
         transport
@@ -116,7 +143,12 @@ impl QuicTransport {
         let tls = quic_server_config(keypair, admits)?;
         let tls = QuicServerConfig::try_from(tls).map_err(BuildError::QuicCipher)?;
         let mut server = ServerConfig::with_crypto(Arc::new(tls));
-        server.transport_config(transport).migration(false);
+        server
+            .transport_config(transport)
+            .migration(false)
+            .max_incoming(MAX_WAITING)
+            .incoming_buffer_size(WAITING_BYTES)
+            .incoming_buffer_size_total(ALL_WAITING_BYTES);
 
         let mut endpoint = EndpointConfig::new(Arc::new(ResetKey::derive(keypair)?));
         endpoint.supported_versions(vec![1]);
@@ -126,6 +158,7 @@ impl QuicTransport {
             endpoint,
             handshake_limit: limits.handshake,
             marks: limits.marks,
+            handshakes,
             listeners: Vec::new(),
             waker: None,
         })
@@ -182,17 +215,17 @@ impl Transport for QuicTransport {
         let (client, limit) = (self.client.clone(), self.handshake_limit);
         Ok(async move {
             let connecting = endpoint.connect_with(client, at, SERVER_NAME)?;
-            establish(connecting, limit).await
+            establish(connecting, limit, None).await
         }
         .boxed())
     }
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<TransportEvent<Upgrade, QuicError>> {
-        let limit = self.handshake_limit;
-        for listener in &mut self.listeners {
-            if let Poll::Ready(event) = listener.poll(limit, cx) {
+        let this = &mut *self;
+        for listener in &mut this.listeners {
+            if let Poll::Ready(event) = listener.poll(&this.handshakes, this.handshake_limit, cx) {
                 if let TransportEvent::ListenerClosed { listener_id, .. } = event {
-                    self.listeners.retain(|listener| listener.id != listener_id);
+                    this.listeners.retain(|listener| listener.id != listener_id);
                 }
                 return Poll::Ready(event);
             }
@@ -209,6 +242,7 @@ fn other(error: io::Error) -> TransportError<QuicError> {
 async fn establish(
     connecting: impl Future<Output = Result<quinn::Connection, quinn::ConnectionError>>,
     limit: Duration,
+    live: Option<Arc<()>>,
 ) -> Result<(PeerId, Connection), QuicError> {
     let connection = timeout(limit, connecting)
         .await
@@ -220,7 +254,7 @@ async fn establish(
         .and_then(|certificates| certificates.first());
     let certificate =
         certificate::parse(first.ok_or(QuicError::NoCertificate)?).map_err(QuicError::Certificate)?;
-    Ok((certificate.peer_id(), Connection::new(connection)))
+    Ok((certificate.peer_id(), Connection::new(connection, live)))
 }
 
 /// A socket that connections are accepted at.
@@ -233,6 +267,8 @@ struct Listener {
     watcher: Option<IfWatcher>,
     /// The only address, until it is told.
     own_address: Option<Multiaddr>,
+    /// Each connection holds one until it ends.
+    live: Arc<()>,
 }
 
 impl Listener {
@@ -245,6 +281,7 @@ impl Listener {
             endpoint,
             watcher: is_any.then(IfWatcher::new).transpose()?,
             own_address: (!is_any).then(|| address(at)),
+            live: Arc::default(),
         })
     }
 
@@ -254,6 +291,7 @@ impl Listener {
 
     fn poll(
         &mut self,
+        handshakes: &Arc<Handshakes>,
         handshake_limit: Duration,
         cx: &mut Context<'_>,
     ) -> Poll<TransportEvent<Upgrade, QuicError>> {
@@ -267,24 +305,65 @@ impl Listener {
         if let Poll::Ready(event) = self.poll_addresses(cx) {
             return Poll::Ready(event);
         }
-        let Poll::Ready(incoming) = self.accept.poll_unpin(cx) else {
-            return Poll::Pending;
-        };
-        let Some(incoming) = incoming else {
-            return Poll::Ready(TransportEvent::ListenerClosed {
-                listener_id,
-                reason: Ok(()),
-            });
-        };
-        self.accept = accept(&self.endpoint);
-        let remote = incoming.remote_address();
-        Poll::Ready(match incoming.accept() {
-            Ok(connecting) => TransportEvent::Incoming {
-                listener_id,
-                upgrade: establish(connecting, handshake_limit).boxed(),
-                local_addr: address(self.at),
-                send_back_addr: address(remote),
-            },
+        for _ in 0..MAX_LOOKED_AT {
+            let Poll::Ready(incoming) = self.accept.poll_unpin(cx) else {
+                return Poll::Pending;
+            };
+            let Some(incoming) = incoming else {
+                return Poll::Ready(TransportEvent::ListenerClosed {
+                    listener_id,
+                    reason: Ok(()),
+                });
+            };
+            self.accept = accept(&self.endpoint);
+            if let Some(event) = self.admit(incoming, handshakes, handshake_limit) {
+                return Poll::Ready(event);
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Begins the handshake of a connection, unless it has to show its address first, or there is no memory for it.
+    fn admit(
+        &self,
+        incoming: Incoming,
+        handshakes: &Arc<Handshakes>,
+        limit: Duration,
+    ) -> Option<TransportEvent<Upgrade, QuicError>> {
+        let (remote, now) = (incoming.remote_address(), Instant::now());
+        if !incoming.remote_address_validated()
+            && handshakes.wants_validation(TransportKind::Quic, remote.ip(), now)
+        {
+            if let Err(validated) = incoming.retry() {
+                validated.into_incoming().refuse();
+            }
+            return None;
+        }
+        let n_live = Arc::strong_count(&self.live) - 1;
+        let n_draining = self.endpoint.open_connections().saturating_sub(n_live);
+        if n_draining >= MAX_DRAINING && !handshakes.is_known(remote.ip()) {
+            handshakes.handle_refused();
+            incoming.refuse();
+            return None;
+        }
+        let listener_id = self.id;
+        Some(match incoming.accept() {
+            Ok(connecting) => {
+                let place = handshakes.enter(TransportKind::Quic, remote.ip(), Progress::Spoke, now);
+                let live = Arc::clone(&self.live);
+                let upgrade = async move {
+                    place
+                        .hold(async |_| establish(connecting, limit, Some(live)).await)
+                        .await
+                };
+                TransportEvent::Incoming {
+                    listener_id,
+                    upgrade: upgrade.boxed(),
+                    local_addr: address(self.at),
+                    send_back_addr: address(remote),
+                }
+            }
             Err(error) => TransportEvent::ListenerError {
                 listener_id,
                 error: error.into(),

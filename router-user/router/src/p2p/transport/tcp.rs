@@ -4,9 +4,10 @@
 //! listens.
 
 use std::{
-    future::Future,
+    future::{self, Future},
     io,
     net::SocketAddr,
+    os::fd::AsRawFd,
     pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll, Waker},
@@ -25,7 +26,7 @@ use libp2p::{
     },
 };
 use multistream_select::{dialer_select_proto, listener_select_proto};
-use nix::sys::socket::{setsockopt, sockopt};
+use nix::sys::socket::{MsgFlags, recv, setsockopt, sockopt};
 use tokio::{
     net::{TcpSocket, TcpStream},
     time::{Instant, sleep, timeout},
@@ -39,7 +40,11 @@ use super::{
     tcp_listener::Listener,
     yamux::YamuxUpgrade,
 };
-use crate::p2p::address::{tcp_destination, tcp_listen_address};
+use crate::p2p::{
+    address::{TransportKind, tcp_destination, tcp_listen_address},
+    handshakes::{GaveWay, Handshakes, Place},
+};
+use stream_router_engine::handshake_room::Progress;
 
 /// How long TCP may take to connect. A first packet that is lost is repeated after 1 s and 3 s, and a new attempt is
 /// made every second whatever this one does.
@@ -61,6 +66,7 @@ pub(super) struct TcpTransport {
     listeners: Vec<Listener>,
     security: Security,
     segments: Arc<SegmentBook>,
+    handshakes: Arc<Handshakes>,
     marks: SocketMarks,
     waker: Option<Waker>,
 }
@@ -85,6 +91,8 @@ pub(super) enum TcpError {
     Negotiation(#[from] NegotiationError),
     #[error(transparent)]
     Security(#[from] SecurityError),
+    #[error(transparent)]
+    GaveWay(#[from] GaveWay),
 }
 
 impl std::fmt::Display for Step {
@@ -99,14 +107,40 @@ impl std::fmt::Display for Step {
 }
 
 impl TcpTransport {
-    pub(super) fn new(security: Security, segments: Arc<SegmentBook>, marks: SocketMarks) -> Self {
+    pub(super) fn new(
+        security: Security,
+        segments: Arc<SegmentBook>,
+        handshakes: Arc<Handshakes>,
+        marks: SocketMarks,
+    ) -> Self {
         Self {
             listeners: Vec::new(),
             security,
             segments,
+            handshakes,
             marks,
             waker: None,
         }
+    }
+
+    /// Brings up a connection in a place among those that are in their handshake.
+    fn accept(&self, stream: TcpStream) -> BoxFuture<'static, Result<Established, TcpError>> {
+        let from = match stream.peer_addr() {
+            Ok(from) => from.ip(),
+            // It has ended already.
+            Err(error) => return future::ready(Err(error.into())).boxed(),
+        };
+        let progress = match has_sent(&stream) {
+            true => Progress::Spoke,
+            false => Progress::Nothing,
+        };
+        let place = self
+            .handshakes
+            .enter(TransportKind::Tcp, from, progress, Instant::now());
+        let (security, segments, marks) = (self.security.clone(), Arc::clone(&self.segments), self.marks);
+        place
+            .hold(async move |place| accept(stream, security, segments, marks, place).await)
+            .boxed()
     }
 }
 
@@ -154,11 +188,7 @@ impl Transport for TcpTransport {
         if let TransportEvent::ListenerClosed { listener_id, .. } = event {
             self.listeners.retain(|listener| listener.id != listener_id);
         }
-        let (security, segments, marks) = (&self.security, &self.segments, self.marks);
-        let event = event.map_upgrade(|stream| {
-            let (security, segments) = (security.clone(), Arc::clone(segments));
-            accept(stream, security, segments, marks).boxed()
-        });
+        let event = event.map_upgrade(|stream| self.accept(stream));
         Poll::Ready(event.map_err(TcpError::Io))
     }
 }
@@ -240,6 +270,7 @@ async fn accept(
     security: Security,
     segments: Arc<SegmentBook>,
     marks: SocketMarks,
+    place: &Place,
 ) -> Result<Established, TcpError> {
     let host = stream.peer_addr()?.ip();
     marks.apply(&stream, host.is_ipv4())?;
@@ -247,14 +278,26 @@ async fn accept(
     let upgrade = YamuxUpgrade(socket.backlog());
     let negotiate = listener_select_proto(socket, security.protocol_info());
     let (protocol, socket) = within(INBOUND_STEP_LIMIT, Step::Negotiation, negotiate).await??;
+    place.handle_speech();
     let secure = security.upgrade_inbound(socket, protocol);
     let (peer, secured) = within(INBOUND_STEP_LIMIT, Step::Security, secure).await??;
+    place.handle_peer(peer);
     let multiplex = async {
         let (protocol, secured) = listener_select_proto(secured, upgrade.protocol_info()).await?;
         Ok::<_, TcpError>(upgrade.upgrade_inbound(secured, protocol).await?)
     };
     let muxer = within(INBOUND_STEP_LIMIT, Step::Multiplexer, multiplex).await??;
     Ok((peer, StreamMuxerBox::new(muxer)))
+}
+
+/// Says whether the other side has sent anything, which it does right after it has connected.
+fn has_sent(stream: &TcpStream) -> bool {
+    let peeked = recv(
+        stream.as_raw_fd(),
+        &mut [0],
+        MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT,
+    );
+    peeked.is_ok_and(|n| n > 0)
 }
 
 /// Gives a step of bringing a connection up its time.

@@ -25,6 +25,8 @@ pub(in crate::p2p::transport) struct Connection {
     incoming: Option<Opening>,
     outgoing: Option<Opening>,
     closing: Option<BoxFuture<'static, ConnectionError>>,
+    /// What the listener counts it by.
+    _live: Option<Arc<()>>,
 }
 
 /// How many bytes a connection holds, which its congestion control says.
@@ -44,7 +46,7 @@ pub(in crate::p2p::transport) struct Stream {
 }
 
 impl Connection {
-    pub(super) fn new(connection: quinn::Connection) -> Self {
+    pub(super) fn new(connection: quinn::Connection, live: Option<Arc<()>>) -> Self {
         let window = SendWindow {
             wanted: ShortQueue::shown_by(&connection),
             connection: connection.clone(),
@@ -57,6 +59,7 @@ impl Connection {
             incoming: None,
             outgoing: None,
             closing: None,
+            _live: live,
         }
     }
 

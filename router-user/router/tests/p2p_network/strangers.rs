@@ -1,0 +1,280 @@
+//! Hosts without the key of a peer, which begin handshakes in order to keep a configured peer out.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket},
+    ops::Range,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use libp2p::{multiaddr::Protocol, tls};
+use quinn_proto::{ClientConfig, Endpoint, EndpointConfig, crypto::rustls::QuicClientConfig};
+use stream_router::p2p::{Keypair, Multiaddr};
+use tokio::{
+    io::AsyncWriteExt,
+    net::{TcpSocket, TcpStream},
+    task::JoinHandle,
+    time::{interval, sleep},
+};
+
+use super::{
+    stock::{Security, StockNode},
+    support::{Node, Setup, in_own_network},
+};
+
+const TCP: &str = "/ip4/127.0.0.1/tcp/0";
+const QUIC: &str = "/ip4/127.0.0.1/udp/0/quic-v1";
+
+/// More connections than there are places for strangers.
+const MANY: usize = 144;
+
+/// After which time a stranger whose connection was closed makes another.
+const AGAIN: Duration = Duration::from_millis(250);
+
+/// What a stranger does over TCP once it is connected.
+#[derive(Clone, Copy, Debug)]
+enum Manner {
+    Silent,
+    /// It sends a byte of a good negotiation every half second.
+    Trickling,
+    Garbage,
+    /// It agrees on TLS, and then says nothing.
+    SilentInHandshake,
+    /// It says that it will send nothing more, and stays.
+    HalfClosed,
+}
+
+/// A node, and the one peer that it knows, which has to dial in.
+struct Scene {
+    node: Node,
+    peer: Keypair,
+    tcp: Multiaddr,
+    quic: Multiaddr,
+}
+
+#[test]
+fn hosts_that_hold_connections_over_tcp_keep_no_peer_out() {
+    for manner in [
+        Manner::Silent,
+        Manner::Trickling,
+        Manner::Garbage,
+        Manner::SilentInHandshake,
+        Manner::HalfClosed,
+    ] {
+        in_own_network(|| async {
+            let mut scene = Scene::start().await;
+            let strangers = scene.hold_over_tcp(2..11, MANY / 9, manner).await;
+            let tcp = scene.tcp.clone();
+
+            scene.assert_peer_gets_in(&tcp, &format!("{manner:?}")).await;
+
+            strangers.abort();
+            scene.node.stop().await;
+        });
+    }
+}
+
+#[test]
+fn a_peer_that_shares_its_address_with_silent_connections_gets_in() {
+    in_own_network(|| async {
+        let mut scene = Scene::start().await;
+        // The peer dials from there, too.
+        let strangers = scene.hold_over_tcp(1..2, MANY, Manner::Silent).await;
+        scene
+            .node
+            .until(|state| state.counters.handshakes_refused >= MANY as u64 - 16)
+            .await;
+        let tcp = scene.tcp.clone();
+
+        scene.assert_peer_gets_in(&tcp, "an address shared").await;
+
+        strangers.abort();
+        scene.node.stop().await;
+    });
+}
+
+#[test]
+fn forged_addresses_over_quic_keep_no_peer_out() {
+    for (n_at_once, pause_ms) in [(1, 1000 / 32), (30, 10)] {
+        in_own_network(|| async move {
+            let mut scene = Scene::start().await;
+            let flood = scene.flood(n_at_once, Duration::from_millis(pause_ms));
+            scene
+                .node
+                .until(|state| state.counters.addresses_validated > 50)
+                .await;
+
+            for at in [scene.quic.clone(), scene.tcp.clone()] {
+                let what = format!("{n_at_once} forged Initials every {pause_ms} ms, {at}");
+                scene.assert_peer_gets_in(&at, &what).await;
+            }
+
+            flood.abort();
+            scene.node.stop().await;
+        });
+    }
+}
+
+#[test]
+fn a_stock_dialler_answers_from_its_address_when_it_is_asked_to() {
+    in_own_network(|| async {
+        let mut scene = Scene::start().await;
+        let flood = scene.flood(1, Duration::from_millis(1000 / 32));
+        scene
+            .node
+            .until(|state| state.counters.addresses_validated > 0)
+            .await;
+
+        let at = Some(scene.quic.clone());
+        let _stock = StockNode::start(&scene.peer, Security::TlsAndNoise, QUIC, at, 0).await;
+
+        let (peer, _) = scene.node.connected().await;
+        assert_eq!(peer, scene.peer.public().to_peer_id());
+        flood.abort();
+        scene.node.stop().await;
+    });
+}
+
+impl Scene {
+    async fn start() -> Self {
+        let peer = Keypair::generate_ed25519();
+        let mut node = Setup::new(&Keypair::generate_ed25519())
+            .listen(TCP)
+            .listen(QUIC)
+            .peer(peer.public().to_peer_id(), &[])
+            .start();
+        let (mut tcp, mut quic) = (None, None);
+        while tcp.is_none() || quic.is_none() {
+            let address = node.listening().await;
+            match address.iter().any(|protocol| protocol == Protocol::QuicV1) {
+                true => quic = Some(address),
+                false => tcp = Some(address),
+            }
+        }
+        Self {
+            node,
+            peer,
+            tcp: tcp.expect("a TCP address"),
+            quic: quic.expect("a QUIC address"),
+        }
+    }
+
+    /// Connects from each of the hosts 127.0.0.n so many times, and again whenever a connection is closed.
+    async fn hold_over_tcp(&self, hosts: Range<u8>, n_each: usize, manner: Manner) -> JoinHandle<()> {
+        let to = socket_address(&self.tcp);
+        let mut held = Vec::new();
+        for host in hosts.clone() {
+            for _ in 0..n_each {
+                held.push(connect(host, to).await);
+            }
+        }
+        tokio::spawn(async move {
+            let again = hosts.flat_map(|host| std::iter::repeat_n(host, n_each));
+            let strangers = held.into_iter().zip(again).map(|(first, host)| async move {
+                let mut stream = first;
+                loop {
+                    behave(stream, manner).await;
+                    sleep(AGAIN).await;
+                    stream = connect(host, to).await;
+                }
+            });
+            futures::future::join_all(strangers).await;
+        })
+    }
+
+    /// Begins QUIC connections from addresses at which nobody answers.
+    fn flood(&self, n_at_once: usize, pause: Duration) -> JoinHandle<()> {
+        let (to, initials) = (socket_address(&self.quic), initials(1000));
+        let sockets: Vec<_> = (0..250)
+            .map(|host| UdpSocket::bind((Ipv4Addr::new(127, 0, 1, host), 0)).expect("a socket"))
+            .collect();
+        tokio::spawn(async move {
+            let mut due = interval(pause);
+            let mut datagrams = initials.iter().cycle().zip(sockets.iter().cycle());
+            loop {
+                due.tick().await;
+                for (initial, socket) in datagrams.by_ref().take(n_at_once) {
+                    socket.send_to(initial, to).expect("send");
+                }
+            }
+        })
+    }
+
+    /// Asserts that the peer gets in while the strangers go on, and says how long it took.
+    async fn assert_peer_gets_in(&mut self, at: &Multiaddr, what: &str) {
+        let started = Instant::now();
+        let peer = Setup::new(&self.peer)
+            .peer(self.node.id, std::slice::from_ref(at))
+            .start();
+        let (connected, _) = self.node.connected().await;
+        eprintln!("{what}: the peer is in after {:?}", started.elapsed());
+        assert_eq!(connected, peer.id);
+        peer.stop().await;
+        self.node.disconnected().await;
+    }
+}
+
+async fn connect(host: u8, to: SocketAddr) -> TcpStream {
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket
+        .bind((Ipv4Addr::new(127, 0, 0, host), 0).into())
+        .expect("an address of loopback");
+    socket.connect(to).await.expect("connect")
+}
+
+/// Returns when the node has closed the connection.
+async fn behave(mut stream: TcpStream, manner: Manner) {
+    const AGREE_ON_TLS: &[u8] = b"\x13/multistream/1.0.0\n\x0b/tls/1.0.0\n";
+    // The node may close at any time.
+    let _ended = async {
+        match manner {
+            Manner::Silent => {}
+            Manner::Trickling => {
+                let mut due = interval(Duration::from_millis(500));
+                for byte in AGREE_ON_TLS {
+                    due.tick().await;
+                    stream.write_all(&[*byte]).await?;
+                }
+            }
+            Manner::Garbage => stream.write_all(&[0xFF; 4096]).await?,
+            Manner::SilentInHandshake => stream.write_all(AGREE_ON_TLS).await?,
+            Manner::HalfClosed => stream.shutdown().await?,
+        }
+        tokio::io::copy(&mut stream, &mut tokio::io::sink()).await
+    }
+    .await;
+}
+
+/// Returns the first datagrams of so many QUIC connections.
+fn initials(n: usize) -> Vec<Vec<u8>> {
+    let tls = tls::make_client_config(&Keypair::generate_ed25519(), None).expect("a certificate");
+    let tls = QuicClientConfig::try_from(tls).expect("a cipher of QUIC");
+    let client = ClientConfig::new(Arc::new(tls));
+    let mut endpoint = Endpoint::new(Arc::new(EndpointConfig::default()), None, false, None);
+    let to = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 1);
+    let initial = |_| {
+        let now = Instant::now();
+        let (_, mut connection) = endpoint
+            .connect(now, client.clone(), to, "l")
+            .expect("a connection");
+        let mut bytes = Vec::new();
+        let transmit = connection
+            .poll_transmit(now, 1, &mut bytes)
+            .expect("a first datagram");
+        bytes.truncate(transmit.size);
+        bytes
+    };
+    (0..n).map(initial).collect()
+}
+
+fn socket_address(address: &Multiaddr) -> SocketAddr {
+    let (mut ip, mut port) = (None, None);
+    for protocol in address {
+        match protocol {
+            Protocol::Ip4(v4) => ip = Some(v4.into()),
+            Protocol::Tcp(n) | Protocol::Udp(n) => port = Some(n),
+            _ => {}
+        }
+    }
+    SocketAddr::new(ip.expect("an IP address"), port.expect("a port"))
+}
