@@ -134,7 +134,10 @@ fn an_address_is_to_be_validated_once_a_quarter_of_its_room_is_taken() {
         assert!(!room.wants_validation(v4(1000), true));
         room.enter(v4(1000), true, Progress::Spoke);
     }
-    assert!(room.wants_validation(v4(1000), true), "a quarter of one network's");
+    assert!(
+        room.wants_validation(v4(1000), true),
+        "a quarter of one network's"
+    );
     assert!(!room.wants_validation(v4(1001), true));
 }
 

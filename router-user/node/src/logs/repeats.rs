@@ -1,4 +1,7 @@
-//! Leaves out repeats of warnings and errors, and says how many they were.
+//! Leaves out repeats of log lines, and says how many they were.
+//!
+//! What others can cause, they can cause without end: a peer that reconnects 500 times a second, and a stranger who is refused
+//! as often. The more a line is meant for people the fewer repeats are written.
 
 use std::collections::HashMap;
 use std::collections::hash_map::{DefaultHasher, Entry};
@@ -9,70 +12,137 @@ use std::time::{Duration, Instant};
 
 use tracing::callsite::Identifier;
 use tracing::field::{Field, Visit};
-use tracing::{Event, Level, Metadata, Subscriber, warn};
+use tracing::{Event, Level, Metadata, Subscriber, debug, warn};
 use tracing_subscriber::layer::Context;
 
-use stream_router_engine::log_rate_limit::LogRateLimit;
-
-/// Time for which a line is not repeated.
+/// Time in which repeats of a line are counted together.
 const INTERVAL: Duration = Duration::from_secs(60);
 
-/// Different lines of one place in the program that may be logged in that time: who can cause a warning may be able to
-/// cause many, none like the other.
-const MAX_DIFFERENT: usize = 16;
+/// What may be logged of one place in the program in that time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Allowance {
+    /// Times that the same line may be logged.
+    n_same: u32,
+    /// Different lines that may be logged.
+    n_different: usize,
+    /// What tells a line from others of its place.
+    told_by: ToldBy,
+}
+
+/// What tells a line from others of its place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ToldBy {
+    /// All values but numbers, which are measured and seldom the same.
+    Values,
+    /// The peer that it is about; without one, as by [`ToldBy::Values`].
+    Peer,
+    /// Nothing: all lines of a place are the same.
+    Nothing,
+}
+
+impl Allowance {
+    fn of(level: Level) -> Self {
+        let allow = |n_same, n_different, told_by| Self {
+            n_same,
+            n_different,
+            told_by,
+        };
+        match level {
+            // Who can cause a warning may be able to cause many, none like the other.
+            Level::ERROR | Level::WARN => allow(1, 16, ToldBy::Values),
+            // A peer may come and go a few times, and every peer may. That is bounded by the memory of it.
+            Level::INFO => allow(10, 4096, ToldBy::Peer),
+            // Ten a second.
+            Level::DEBUG => allow(600, 1, ToldBy::Nothing),
+            // A hundred a second.
+            _ => allow(6000, 1, ToldBy::Nothing),
+        }
+    }
+}
 
 /// Log target that is never suppressed: its lines answer an operator.
 pub(crate) const ANSWERS: &str = "stream_router_node::node::reload";
 
-/// Warnings and errors that were logged.
+/// Lines that were logged.
 #[derive(Default)]
 pub(super) struct Repeats {
     places: Mutex<HashMap<Identifier, Place>>,
 }
 
-/// A place in the program that warns. There are as many as the program has, so their number needs no bound.
+/// A place in the program that logs. There are as many as the program has, so their number needs no bound.
 struct Place {
     /// The events, by the hash of their values.
-    said: HashMap<u64, LogRateLimit>,
+    said: HashMap<u64, Said>,
     /// Number of events that there was no room for in `said`.
     others: u64,
     message: String,
+    level: Level,
+}
+
+/// A line that was logged.
+#[derive(Debug)]
+struct Said {
+    /// When it was logged first.
+    since: Instant,
+    /// Times that it was logged since then.
+    n: u32,
+    /// Times that it was left out, and nobody was told of it.
+    n_suppressed: u64,
 }
 
 /// The repeats left out at a place.
 #[derive(Debug, PartialEq, Eq)]
 struct Left {
     message: String,
+    level: Level,
     n_suppressed: u64,
 }
 
+impl Said {
+    /// Says whether the line may be logged once more, and counts it.
+    fn is_due(&mut self, now: Instant, n_same: u32) -> bool {
+        if !self.is_recent(now) {
+            self.since = now;
+            self.n = 0;
+        }
+        let is_due = self.n < n_same;
+        match is_due {
+            true => self.n += 1,
+            false => self.n_suppressed += 1,
+        }
+        is_due
+    }
+
+    fn is_recent(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.since) < INTERVAL
+    }
+}
+
 impl Repeats {
-    /// Returns whether an event may be logged now. Two events are the same if their places and their values are, except
-    /// for numbers, which are measured and seldom the same.
-    fn is_due(&self, place: Identifier, key: u64, message: &str, now: Instant) -> bool {
+    /// Returns whether an event may be logged now. Two events are the same if their places and their keys are.
+    fn is_due(&self, place: Identifier, level: Level, key: u64, message: &str, now: Instant) -> bool {
+        let allowance = Allowance::of(level);
         let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
         let place = places.entry(place).or_insert_with(|| Place {
             said: HashMap::new(),
             others: 0,
             message: message.to_owned(),
+            level,
         });
-        let has_room = place.said.len() < MAX_DIFFERENT;
+        let has_room = place.said.len() < allowance.n_different;
         let said = match place.said.entry(key) {
             Entry::Occupied(said) => said.into_mut(),
-            Entry::Vacant(free) if has_room => free.insert(LogRateLimit::default()),
+            Entry::Vacant(free) if has_room => free.insert(Said {
+                since: now,
+                n: 0,
+                n_suppressed: 0,
+            }),
             Entry::Vacant(_) => {
                 place.others += 1;
                 return false;
             }
         };
-        match said.due(now, INTERVAL) {
-            Some(n_before) => {
-                // Nobody has been told of those.
-                place.others += n_before;
-                true
-            }
-            None => false,
-        }
+        said.is_due(now, allowance.n_same)
     }
 
     /// Returns the repeats left out since the last call, and forgets events that were logged long ago.
@@ -80,12 +150,14 @@ impl Repeats {
         let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
         let mut left = Vec::new();
         for place in places.values_mut() {
-            let suppressed = place.said.values_mut().map(LogRateLimit::take_suppressed);
+            let said = place.said.values_mut();
+            let suppressed = said.map(|said| std::mem::take(&mut said.n_suppressed));
             let n_suppressed = std::mem::take(&mut place.others) + suppressed.sum::<u64>();
-            place.said.retain(|_, said| said.is_recent(now, INTERVAL));
+            place.said.retain(|_, said| said.is_recent(now));
             if n_suppressed > 0 {
                 left.push(Left {
                     message: place.message.clone(),
+                    level: place.level,
                     n_suppressed,
                 });
             }
@@ -99,13 +171,22 @@ impl Repeats {
             tokio::time::sleep(INTERVAL).await;
             for Left {
                 message,
+                level,
                 n_suppressed,
             } in self.take_left(Instant::now())
             {
-                warn!(
-                    what = message,
-                    n_suppressed, "said again meanwhile, and left out here"
-                );
+                // Where nobody reads the lines themselves, nobody misses them.
+                if level <= Level::INFO {
+                    warn!(
+                        what = message,
+                        n_suppressed, "said again meanwhile, and left out here"
+                    );
+                } else {
+                    debug!(
+                        what = message,
+                        n_suppressed, "said again meanwhile, and left out here"
+                    );
+                }
             }
         }
     }
@@ -120,23 +201,38 @@ impl<S: Subscriber> tracing_subscriber::Layer<S> for Layer {
         if !can_repeat(metadata) {
             return true;
         }
+        let level = *metadata.level();
         let mut values = Values::default();
-        event.record(&mut values);
-        let Values { key, message } = values;
+        let key = match Allowance::of(level).told_by {
+            ToldBy::Nothing => {
+                values.message = metadata.name().to_owned();
+                0
+            }
+            ToldBy::Peer => {
+                event.record(&mut values);
+                values.peer.unwrap_or_else(|| values.key.finish())
+            }
+            ToldBy::Values => {
+                event.record(&mut values);
+                values.key.finish()
+            }
+        };
         self.0
-            .is_due(metadata.callsite(), key.finish(), &message, Instant::now())
+            .is_due(metadata.callsite(), level, key, &values.message, Instant::now())
     }
 }
 
 fn can_repeat(metadata: &Metadata<'_>) -> bool {
     // What is said here is no repeat.
-    *metadata.level() <= Level::WARN && ![module_path!(), ANSWERS].contains(&metadata.target())
+    ![module_path!(), ANSWERS].contains(&metadata.target())
 }
 
 /// The values that tell an event from others of its place, and its text.
 #[derive(Default)]
 struct Values {
     key: DefaultHasher,
+    /// The hash of the peer alone, if there is one.
+    peer: Option<u64>,
     message: String,
 }
 
@@ -150,6 +246,11 @@ impl Visit for Values {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         let text = format!("{value:?}");
         text.hash(&mut self.key);
+        if field.name() == "peer" {
+            let mut peer = DefaultHasher::new();
+            text.hash(&mut peer);
+            self.peer = Some(peer.finish());
+        }
         if field.name() == "message" {
             self.message = text;
         }
@@ -199,6 +300,7 @@ mod tests {
             left,
             [Left {
                 message: "a peer is away".to_owned(),
+                level: Level::WARN,
                 n_suppressed: 4
             }]
         );
@@ -226,7 +328,7 @@ mod tests {
     fn endless_different_warnings_of_one_place_are_cut() {
         let (n_heard, repeats) = heard(|| (0..100).for_each(|n| away(&n.to_string(), 1)));
 
-        assert_eq!(n_heard, MAX_DIFFERENT as u32);
+        assert_eq!(n_heard, 16);
         assert_eq!(
             repeats.take_left(Instant::now())[0].n_suppressed,
             100 - u64::from(n_heard)
@@ -242,10 +344,54 @@ mod tests {
         }
         let (place, start) = (place.unwrap(), Instant::now());
 
-        assert!(repeats.is_due(place.clone(), 7, "x", start));
-        assert!(!repeats.is_due(place.clone(), 7, "x", start + INTERVAL / 2));
+        let is_due = |at| repeats.is_due(place.clone(), Level::WARN, 7, "x", at);
+        assert!(is_due(start));
+        assert!(!is_due(start + INTERVAL / 2));
         repeats.take_left(start + INTERVAL / 2);
-        assert!(!repeats.is_due(place.clone(), 7, "x", start + INTERVAL / 2));
-        assert!(repeats.is_due(place, 7, "x", start + INTERVAL));
+        assert!(!is_due(start + INTERVAL / 2));
+        assert!(is_due(start + INTERVAL));
+    }
+
+    fn connected(peer: &str, connection: &str) {
+        info!(target: "elsewhere", peer, connection, "connected");
+    }
+
+    #[test]
+    fn a_peer_that_comes_again_and_again_is_named_ten_times_and_then_counted_and_other_peers_are_named() {
+        let (n_heard, repeats) = heard(|| {
+            (0..500).for_each(|n| connected("restless", &n.to_string()));
+            (0..100).for_each(|n| connected(&format!("peer {n}"), "1"));
+        });
+
+        assert_eq!(n_heard, 10 + 100);
+        let left = repeats.take_left(Instant::now());
+        assert_eq!(
+            left,
+            [Left {
+                message: "connected".to_owned(),
+                level: Level::INFO,
+                n_suppressed: 490
+            }]
+        );
+    }
+
+    #[test]
+    fn lines_for_debugging_are_bounded_too() {
+        let say = || {
+            for n in 0..10_000 {
+                tracing::debug!(target: "elsewhere", n, "a detail");
+                tracing::trace!(target: "elsewhere", n, "a packet");
+            }
+        };
+
+        let (n_heard, repeats) = heard(say);
+
+        assert_eq!(n_heard, 600 + 6000);
+        let n_left = repeats
+            .take_left(Instant::now())
+            .iter()
+            .map(|left| left.n_suppressed)
+            .sum::<u64>();
+        assert_eq!(n_left, 20_000 - 6600);
     }
 }

@@ -340,13 +340,18 @@ mod tests {
             handshakes.handle_peer_at(peer, ip(host));
         }
 
-        let known = |range: std::ops::Range<u8>| range.filter(|host| handshakes.is_known(ip(*host))).collect();
+        let known =
+            |range: std::ops::Range<u8>| range.filter(|host| handshakes.is_known(ip(*host))).collect();
         let is: Vec<u8> = known(0..20);
         assert_eq!(is, [1, 4, 5, 6, 7]);
 
         handshakes.set_peers(&[config(2)]);
         let is: Vec<u8> = known(0..20);
-        assert_eq!(is, [2, 4, 5, 6, 7], "a peer that stays is known where it came from");
+        assert_eq!(
+            is,
+            [2, 4, 5, 6, 7],
+            "a peer that stays is known where it came from"
+        );
         handshakes.set_peers(&[]);
         assert!((0..20).all(|host| !handshakes.is_known(ip(host))));
     }

@@ -42,11 +42,11 @@ use crate::p2p::{
     config::Dscp,
     handshakes::{GaveWay, Handshakes},
 };
-use stream_router_engine::handshake_room::Progress;
 use congestion::ShortQueueConfig;
 pub(super) use connection::Connection;
 use marked_socket::MarkedSocket;
 use reset_key::ResetKey;
+use stream_router_engine::handshake_room::Progress;
 
 /// Bytes that a peer may send on one stream, and on all streams of a connection, before they are read.
 const STREAM_UNREAD_BYTES: u32 = 10_000_000;
