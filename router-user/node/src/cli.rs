@@ -3,6 +3,7 @@
 mod capture;
 mod check;
 mod counters;
+mod defaults;
 mod doctor;
 mod flows;
 mod generate;
@@ -12,6 +13,7 @@ mod join;
 mod keygen;
 mod outcome;
 mod peers;
+mod purge;
 mod reload;
 mod request;
 mod routes;
@@ -37,6 +39,7 @@ use doctor::DoctorArguments;
 use flows::FlowArguments;
 use invite::InviteArguments;
 use join::{JoinArguments, JoinError};
+use purge::PurgeArguments;
 use request::RequestArguments;
 use stream_router_engine::capture_filter::FilterError;
 use top::TopArguments;
@@ -129,6 +132,8 @@ enum Command {
     },
     /// Check what a node needs, and print the commands that fix what is wrong: exit 0, or 1 with a problem
     Doctor(DoctorArguments),
+    /// Remove what a node that does not run any more has left: routes, rules, its table of nftables, pins
+    Purge(PurgeArguments),
     /// Write the manual pages or shell completions of a package
     #[command(hide = true)]
     Generate {
@@ -161,6 +166,7 @@ pub fn main() -> ExitCode {
         Command::Routes(request) => request.show("", routes::lines),
         Command::Capture { request, what } => capture::capture(&request, &what),
         Command::Doctor(arguments) => doctor::doctor(&arguments),
+        Command::Purge(arguments) => purge::purge(&arguments),
         Command::Generate { what, out } => generate::generate(what, &out, &Arguments::command()),
     };
     match outcome {

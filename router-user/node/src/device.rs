@@ -9,6 +9,7 @@ mod icmp;
 mod inject;
 mod link_state;
 mod netlink;
+mod nft;
 mod rate_limit;
 mod route;
 mod rule;
@@ -30,6 +31,10 @@ pub use icmp::{MAX_REPLY_LEN, NoReply, ReplyBuffer, Unreachable, unreachable};
 pub use inject::{InjectError, Injector};
 pub use link_state::{AddressState, LinkState};
 pub use netlink::{Interface, Netlink, NetlinkError};
+pub use nft::{
+    NftError, NftRules, is_there as has_nft_table, n_chains as n_nft_chains, remove as remove_nft_table,
+    table as nft_table,
+};
 pub use rate_limit::TokenBucket;
 pub use route::{Route, RouteTarget, TABLE_MAIN};
 pub use rule::Rule;

@@ -31,7 +31,7 @@ pub use flows::KernelFlows;
 pub use gateway::{AttachedGateway, GatewayInterface, GatewayMode};
 pub use gateway_table::KernelGateways;
 pub use object::{Kernel, KernelConfig};
-pub use pins::BPFFS;
+pub use pins::{BPFFS, remove_left_pins};
 pub use prefixes::KernelPrefixes;
 pub use pressure::KernelPressure;
 pub use programs::KernelPrograms;

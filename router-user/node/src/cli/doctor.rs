@@ -10,6 +10,7 @@
 mod addresses;
 mod capabilities;
 mod clock;
+mod exit;
 mod files;
 mod finding;
 mod firewall;
@@ -17,6 +18,7 @@ mod forwarding;
 mod input;
 mod interfaces;
 mod kernel;
+mod leftovers;
 mod metrics_port;
 mod node;
 mod overlaps;
@@ -34,13 +36,11 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde::Serialize;
 
+use super::defaults::defaults;
 use super::outcome::{Outcome, print};
-use crate::config::{Config, ConfigError, INSTALLED_CONFIG};
+use crate::config::{Config, INSTALLED_CONFIG};
 use finding::{Finding, Verdict};
 use input::CheckInput;
-
-/// The configuration that is checked when none is given: the defaults, and an address because one is required.
-const DEFAULTS: &str = "[device]\naddresses = [\"10.42.0.1/24\"]\n";
 
 /// What is checked.
 #[derive(Debug, Args)]
@@ -113,6 +113,8 @@ fn examine(named: Option<&Path>) -> Result<Vec<Finding>, Box<dyn std::error::Err
     let (routes, underlays) = routes::check(&input);
     findings.extend(routes);
     findings.extend(overlaps::check(&input));
+    findings.push(leftovers::check(&input)?);
+    findings.extend(exit::check(&input));
     findings.extend(path::check(&input)?);
     findings.extend(interfaces::check(&input, &underlays)?);
     findings.extend(addresses::check(&input));
@@ -121,10 +123,6 @@ fn examine(named: Option<&Path>) -> Result<Vec<Finding>, Box<dyn std::error::Err
     findings.extend(firewall::check(&input));
     findings.extend(clock::check());
     Ok(findings)
-}
-
-fn defaults() -> Result<Config, ConfigError> {
-    Config::parse(DEFAULTS, Path::new("the defaults"))
 }
 
 impl DoctorReport {

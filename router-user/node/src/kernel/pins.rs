@@ -117,6 +117,28 @@ impl Drop for Pins {
     }
 }
 
+/// Removes the pins that a killed node has left of a device, and returns where they were; `None` if there are none, or a
+/// node has them.
+///
+/// # Errors
+/// They cannot be removed.
+pub fn remove_left_pins(bpffs: &Path, device: &str) -> io::Result<Option<PathBuf>> {
+    let directory = bpffs.join(ROOT).join(device);
+    let opened = match File::open(&directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        opened => opened?,
+    };
+    match Flock::lock(opened, FlockArg::LockExclusiveNonblock) {
+        Ok(_lock) => {
+            clear(&directory)?;
+            fs::remove_dir(&directory)?;
+            Ok(Some(directory))
+        }
+        Err((_, nix::Error::EWOULDBLOCK)) => Ok(None),
+        Err((_, error)) => Err(error.into()),
+    }
+}
+
 fn clear(directory: &Path) -> io::Result<()> {
     for entry in fs::read_dir(directory)? {
         fs::remove_file(entry?.path())?;

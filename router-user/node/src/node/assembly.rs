@@ -19,6 +19,7 @@ use super::reloadable::network_peers;
 use super::route_conflicts::Overlaps;
 use super::status::{NodeStatus, StatusParts};
 use super::stream_scaler::StreamScaler;
+use super::tunnel_routes::{OwnNumbers, TunnelRoutes};
 use super::worker_pool::{WorkerBoard, WorkerPool};
 use super::{discovery, privileges};
 use crate::config::{Config, MAX_STREAMS_PER_PEER};
@@ -178,14 +179,52 @@ impl Assembly {
         Ok((gateways, Some(host_networks)))
     }
 
+    /// Returns what an earlier run has left.
+    ///
+    /// # Errors
+    /// The kernel refuses to say.
+    pub(super) async fn left_before(&self, config: &Config) -> Result<TunnelRoutes, NodeError> {
+        let netlink = Netlink::open_filtering().map_err(DeviceError::from)?;
+        let left = TunnelRoutes::left(&netlink, OwnNumbers::of(config.device().name())).await;
+        Ok(left.map_err(DeviceError::from)?)
+    }
+
+    /// Removes what a start that has failed has added to what was there `before`.
+    pub(super) async fn clear_started(&self, config: &Config, before: &TunnelRoutes) {
+        let Ok(netlink) = Netlink::open_filtering() else {
+            return;
+        };
+        match TunnelRoutes::left(&netlink, OwnNumbers::of(config.device().name())).await {
+            Ok(now) => {
+                for why in now.without(before).take(&netlink).await {
+                    warn!("{why}");
+                }
+            }
+            Err(error) => warn!(
+                error = &error as &dyn std::error::Error,
+                "routes may be left of the start"
+            ),
+        }
+    }
+
     /// Begins to capture what is routed to the device, brings the device up, and routes the peers' networks to it.
     ///
     /// # Errors
     /// The kernel refuses, or one of the networks is routed elsewhere.
     pub(super) async fn start_device(&self, config: &Config) -> Result<(), NodeError> {
         self.kernel.programs.attach_egress()?;
-        let networks = config.peers().iter().flat_map(|peer| peer.allowed_ips());
-        self.device.start(networks.copied()).await?;
+        let routes = TunnelRoutes::of(config, self.device.index());
+        let netlink = Netlink::open_filtering().map_err(DeviceError::from)?;
+        routes.put_blocks(&netlink).await.map_err(DeviceError::from)?;
+        self.device.start([]).await?;
+        routes.put(&netlink).await.map_err(DeviceError::from)?;
+        let numbers = OwnNumbers::of(config.device().name());
+        let stale = TunnelRoutes::left(&netlink, numbers)
+            .await
+            .map_err(DeviceError::from)?;
+        for why in stale.without(&routes).take(&netlink).await {
+            warn!("{why}");
+        }
         let mut keeper = self.host.keeper().await;
         keeper.wanted_mut().hook = Some(self.kernel.programs.egress_id()?);
         keeper.compare(true).await?;

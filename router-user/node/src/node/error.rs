@@ -33,6 +33,9 @@ pub enum NodeError {
     /// The device is not where it was made.
     #[error("cannot go on")]
     DeviceLost(#[from] super::host::DeviceLost),
+    /// The host cannot serve as an exit.
+    #[error("cannot serve as an exit (exit.serve)")]
+    Exit(#[from] crate::device::NftError),
     /// The eBPF programs or their maps cannot be set up.
     #[error("cannot set up the kernel side")]
     Kernel(#[from] crate::kernel::KernelError),

@@ -15,13 +15,15 @@ use super::capture::CaptureTaps;
 use super::connections::Connections;
 use super::data_thread::{DataThreads, Runtimes};
 use super::error::NodeError;
+use super::exit_host::ExitHost;
 use super::observability::Observability;
 use super::reloadable::{ReloadError, Reloadable, Reloaded};
+use super::tunnel_routes::{self, StopReason};
 use super::uncaptured;
 use super::worker_pool::WorkerBoard;
 use crate::config::Config;
 use crate::control::{ControlRequests, ControlServer, ReloadRequest, ScaleRequest};
-use crate::device::Device;
+use crate::device::{Device, Netlink};
 use crate::kernel::Kernel;
 use stream_router::p2p::{Keypair, Network, NetworkHandle};
 
@@ -127,6 +129,8 @@ impl Node {
         keypair: Keypair,
         reload: mpsc::Sender<ReloadRequest>,
     ) -> Result<Self, NodeError> {
+        let mut exit = ExitHost::new(config.device().name());
+        exit.check(config)?;
         let assembly = Assembly::make(config).await?;
         let mut network = assembly.start_network(config, keypair)?;
         let handle = network.handle.clone();
@@ -139,8 +143,19 @@ impl Node {
         let metrics = network.driver.take_metrics();
         let observability = Observability::start(config, status, &assembly.data_threads.runtimes(), metrics)?;
 
-        assembly.start_device(config).await?;
-        pool.start(gateways)?;
+        let before = assembly.left_before(config).await?;
+        let started = match assembly.start_device(config).await {
+            Ok(()) => pool.start(gateways),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = started {
+            assembly.clear_started(config, &before).await;
+            return Err(error);
+        }
+        for note in exit.apply(config) {
+            warn!("{note}");
+        }
+        assembly.host.keeper().await.wanted_mut().nft = exit.rules();
 
         let (limits, _) = watch::channel(config.router().clone());
         let ends = Ends::default();
@@ -169,6 +184,8 @@ impl Node {
                 kernel: assembly.kernel.clone(),
                 flows: assembly.data_path.flows,
                 host: assembly.host,
+                exit,
+                held: Vec::new(),
                 network: handle.clone(),
                 limits,
             },
@@ -231,11 +248,12 @@ impl Node {
         }
     }
 
-    /// Stops capturing, delivers what was captured, closes every connection and takes everything down.
+    /// Stops capturing, delivers what was captured, closes every connection and takes everything down, but for the routes
+    /// that keep packets to peers' networks from leaving until the next start, as `reason` and the configuration say.
     ///
     /// # Errors
     /// Capturing cannot be ended, or the device cannot be removed; everything else has been done.
-    pub async fn stop(mut self) -> Result<(), NodeError> {
+    pub(super) async fn stop(mut self, reason: StopReason) -> Result<(), NodeError> {
         if let Some(observability) = &self.observability {
             observability.stopping();
         }
@@ -266,8 +284,25 @@ impl Node {
         self.tasks.host_networks.shutdown().await;
         drop(self.data_threads);
         let removed = self.device.remove().await;
+        self.reloadable.exit.remove();
+        clear_routes(&self.reloadable.running, reason).await;
         info!("node is down");
         detached?;
         Ok(removed?)
+    }
+}
+
+async fn clear_routes(config: &Config, reason: StopReason) {
+    let is_managed = std::env::var_os("NOTIFY_SOCKET").is_some();
+    let cleared = match Netlink::open_filtering() {
+        Ok(netlink) => tunnel_routes::clear(config, reason, is_managed, &netlink).await,
+        Err(error) => Err(error),
+    };
+    match cleared {
+        Ok(left) => left.iter().for_each(|why| warn!("{why}")),
+        Err(error) => warn!(
+            error = &error as &dyn std::error::Error,
+            "routes that lead nowhere may be left; `stream-router purge` removes them"
+        ),
     }
 }

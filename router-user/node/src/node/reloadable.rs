@@ -14,12 +14,15 @@ use ipnet::IpNet;
 use thiserror::Error;
 use tokio::sync::watch;
 
+use super::exit_host::ExitHost;
 use super::host::{Host, Keeper};
 use super::peer_registry::{NoRoom, PeerRegistry};
 use super::peers::LivePeers;
 use super::prefixes::PrefixTable;
-use crate::config::{Changes, Config, StreamRouterConfig};
-use crate::device::{DeviceError, Route};
+use super::route_conflicts::Overlaps;
+use super::tunnel_routes::TunnelRoutes;
+use crate::config::{Changes, Config, OnStop, StreamRouterConfig};
+use crate::device::{DeviceError, Netlink, NftError, Route};
 use crate::kernel::{Kernel, KernelError};
 use stream_router::p2p::{NetworkHandle, PeerConfig, StartError};
 use stream_router_engine::causes::with_sources;
@@ -48,6 +51,9 @@ pub enum ReloadError {
     /// A prefix cannot be routed to the device.
     #[error("cannot route a peer's prefix to the device")]
     Device(#[from] DeviceError),
+    /// The host cannot serve as an exit.
+    #[error("cannot serve as an exit")]
+    Exit(#[source] NftError),
     /// The kernel's prefix table cannot be changed.
     #[error("cannot change the kernel's prefix table")]
     Kernel(#[from] KernelError),
@@ -71,6 +77,9 @@ pub(super) struct Reloadable {
     pub(super) kernel: Arc<Kernel>,
     pub(super) flows: Arc<FlowCache>,
     pub(super) host: Arc<Host>,
+    pub(super) exit: ExitHost,
+    /// Routes that lead nowhere, of networks that no peer has any more.
+    pub(super) held: Vec<Route>,
     pub(super) network: NetworkHandle,
     pub(super) limits: watch::Sender<StreamRouterConfig>,
 }
@@ -85,17 +94,36 @@ impl Reloadable {
         self.network.check_peers(&network_peers)?;
         let n_streams = adopted.streams().scaling().scaler.min;
         let table = self.registry.table(adopted.peers(), n_streams)?;
-        let (before, after) = (prefixes(&self.running), prefixes(&adopted));
-
-        let mut keeper = self.host.keeper().await;
+        let netlink = Netlink::open_filtering().map_err(DeviceError::from)?;
+        let found = Overlaps::look(&adopted, &self.running.routes(), &netlink).await;
+        let mut notes: Vec<String> = found
+            .map_err(DeviceError::from)?
+            .refuse()?
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        let host = self.host.clone();
+        let mut keeper = host.keeper().await;
         let index = keeper.wanted().device.index;
-        let routes = |nets: &mut dyn Iterator<Item = &IpNet>| -> Vec<Route> {
-            nets.map(|net| Route::to_interface(index, *net)).collect()
-        };
-        let added = routes(&mut after.difference(&before));
-        keeper.add_routes(&added).await.map_err(DeviceError::from)?;
+        let (before, after) = (
+            TunnelRoutes::of(&self.running, index),
+            TunnelRoutes::of(&adopted, index),
+        );
+        let (added, mut removed) = (after.without(&before), before.without(&after));
+        let held = self.held(&changes, &adopted, (&before, &after), &netlink).await?;
+
+        self.exit.check(&adopted).map_err(ReloadError::Exit)?;
+        keeper
+            .add_routes(&added.routes)
+            .await
+            .map_err(DeviceError::from)?;
+        if let Err(refused) = keeper.add_rules(&added.rules).await {
+            keeper.remove_routes(&added.routes).await;
+            return Err(DeviceError::from(refused).into());
+        }
         if let Err(refused) = self.prefixes.set_peers(&table) {
-            keeper.remove_routes(&added).await;
+            keeper.remove_rules(&added.rules).await;
+            keeper.remove_routes(&added.routes).await;
             return Err(refused.into());
         }
         let now = Instant::now();
@@ -115,11 +143,60 @@ impl Reloadable {
             self.limits.send_replace(adopted.router().clone());
         }
         self.running = adopted;
-        let mut notes = keeper
-            .remove_routes(&routes(&mut before.difference(&after)))
-            .await;
+        removed.routes.retain(|route| !held.contains(route));
+        let freed: Vec<Route> = self
+            .held
+            .iter()
+            .filter(|route| !held.contains(route))
+            .copied()
+            .collect();
+        removed
+            .routes
+            .extend(freed.iter().filter(|route| !after.routes.contains(route)));
+        notes.extend(keeper.remove_rules(&removed.rules).await);
+        notes.extend(keeper.remove_routes(&removed.routes).await);
+        notes.extend(held.iter().filter(|route| !self.held.contains(route)).map(|route| {
+            format!(
+                "packets to {} go nowhere until a peer has it again, or the node is started anew: its peer was removed, \
+                 and they would leave in the clear",
+                route.net
+            )
+        }));
+        self.held = held;
+        notes.extend(self.exit.apply(&self.running));
+        keeper.wanted_mut().nft = self.exit.rules();
         notes.extend(look_at_host(&mut keeper).await);
         Ok(Reloaded { changes, notes })
+    }
+
+    /// Returns the routes that lead nowhere and stay after a reload, though no peer has their networks any more.
+    async fn held(
+        &self,
+        changes: &Changes,
+        adopted: &Config,
+        (before, after): (&TunnelRoutes, &TunnelRoutes),
+        netlink: &Netlink,
+    ) -> Result<Vec<Route>, ReloadError> {
+        if adopted.device().on_stop() == Some(OnStop::Remove) {
+            return Ok(Vec::new());
+        }
+        let removed = self
+            .running
+            .peers()
+            .iter()
+            .filter(|peer| changes.peers_removed.contains(&peer.id()));
+        let nets: BTreeSet<IpNet> = removed.flat_map(|peer| peer.allowed_ips()).copied().collect();
+        let mut held = before.held(after, &nets);
+        let earlier = TunnelRoutes {
+            routes: self.held.clone(),
+            ..TunnelRoutes::default()
+        };
+        let nets = self.held.iter().map(|route| route.net).collect();
+        held.extend(earlier.held(after, &nets));
+        let device = adopted.device().name();
+        Ok(TunnelRoutes::needed(held, device, netlink)
+            .await
+            .map_err(DeviceError::from)?)
     }
 }
 

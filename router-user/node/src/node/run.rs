@@ -10,6 +10,7 @@ use super::error::NodeError;
 use super::lifecycle::Node;
 use super::reload::ConfigFile;
 use super::service::Service;
+use super::tunnel_routes::StopReason;
 use crate::config::Config;
 use crate::control::ReloadRequest;
 use crate::logs::Logs;
@@ -38,8 +39,8 @@ pub(crate) fn run(config: &Config, file: &Path, logs: &Logs) -> Result<(), NodeE
         let mut hangup = signal(SignalKind::hangup()).map_err(system("handle SIGHUP"))?;
         let mut stopped = std::pin::pin!(async {
             tokio::select! {
-                _ = interrupt.recv() => "SIGINT",
-                _ = terminate.recv() => "SIGTERM",
+                _ = interrupt.recv() => StopReason::OnPurpose,
+                _ = terminate.recv() => StopReason::Unknown,
             }
         });
         let file = ConfigFile {
@@ -54,13 +55,13 @@ pub(crate) fn run(config: &Config, file: &Path, logs: &Logs) -> Result<(), NodeE
             _ = &mut stopped => return Ok(()),
         };
         let service = Service::ready(&node.runtimes(), node.network());
-        let failure = loop {
+        let (failure, reason) = loop {
             tokio::select! {
-                signal = &mut stopped => {
-                    info!(signal, "stopping");
-                    break Ok(());
+                reason = &mut stopped => {
+                    info!(signal = reason.signal(), "stopping");
+                    break (Ok(()), reason);
                 }
-                failure = node.failed() => break Err(failure),
+                failure = node.failed() => break (Err(failure), StopReason::Failure),
                 // The log has what comes of it.
                 Some(()) = hangup.recv() => drop(file.reload(&mut node).await),
                 Some(request) = reloads.recv() => {
@@ -71,7 +72,7 @@ pub(crate) fn run(config: &Config, file: &Path, logs: &Logs) -> Result<(), NodeE
             }
         };
         service.stopping();
-        let down = node.stop().await;
+        let down = node.stop(reason).await;
         failure.and(down)
     })
 }

@@ -4,6 +4,7 @@ mod capture;
 mod commands;
 mod discovery;
 mod doctor;
+mod exit;
 mod first_packets;
 mod gateway;
 mod hostile;

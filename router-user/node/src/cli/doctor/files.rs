@@ -142,7 +142,7 @@ mod tests {
         let judged = |text: &str| configuration(Some(file), Some(&Config::parse(text, file)));
 
         assert_eq!(configuration(None, None).verdict, Verdict::Warning);
-        assert_eq!(judged(super::super::DEFAULTS).verdict, Verdict::Warning);
+        assert_eq!(judged(crate::cli::defaults::DEFAULTS).verdict, Verdict::Warning);
         let wrong = judged("[device]\nname = \"a b\"\naddresses = [\"10.42.0.1/24\"]\n");
         assert_eq!(wrong.verdict, Verdict::Problem);
         assert!(wrong.detail.contains("x.toml:2: device.name"), "{}", wrong.detail);

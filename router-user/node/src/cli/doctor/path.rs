@@ -5,6 +5,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use futures::stream::{self, StreamExt};
@@ -68,10 +69,11 @@ pub(super) fn check(input: &CheckInput) -> Result<Vec<Finding>, Box<dyn std::err
         .filter_map(|address| Some((address.to_string(), ListenAddress::of(address)?)))
         .filter(|(_, to)| to.is_tcp)
         .collect();
+    let mark = input.mark();
     let findings = stream::iter(over_tcp).map(|(address, to)| async move {
-        let (bytes, whole) = send(to.at, None).await;
+        let (bytes, whole) = send(to.at, mark, None).await;
         let small = match whole {
-            Sent::Lost => Some(send(to.at, Some(SMALL_SEGMENT)).await.1),
+            Sent::Lost => Some(send(to.at, mark, Some(SMALL_SEGMENT)).await.1),
             Sent::Arrived | Sent::NotConnected(_) => None,
         };
         judge(bytes, &whole, small.as_ref()).about(address)
@@ -80,21 +82,29 @@ pub(super) fn check(input: &CheckInput) -> Result<Vec<Finding>, Box<dyn std::err
 }
 
 /// Sends a full segment, of `bound` bytes if there is one. Returns how many bytes it had.
-async fn send(to: SocketAddr, bound: Option<u32>) -> (u32, Sent) {
+async fn send(to: SocketAddr, mark: Option<NonZeroU32>, bound: Option<u32>) -> (u32, Sent) {
     let mut bytes = 0;
-    let sent = match try_send(to, bound, &mut bytes).await {
+    let sent = match try_send(to, mark, bound, &mut bytes).await {
         Ok(sent) => sent,
         Err(error) => Sent::NotConnected(error),
     };
     (bytes, sent)
 }
 
-async fn try_send(to: SocketAddr, bound: Option<u32>, bytes: &mut u32) -> io::Result<Sent> {
+async fn try_send(
+    to: SocketAddr,
+    mark: Option<NonZeroU32>,
+    bound: Option<u32>,
+    bytes: &mut u32,
+) -> io::Result<Sent> {
     let socket = if to.is_ipv4() {
         TcpSocket::new_v4()?
     } else {
         TcpSocket::new_v6()?
     };
+    if let Some(mark) = mark {
+        setsockopt(&socket, sockopt::Mark, &mark.get())?;
+    }
     if let Some(bound) = bound {
         setsockopt(&socket, sockopt::TcpMaxSeg, &bound)?;
     }

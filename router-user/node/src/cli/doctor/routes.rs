@@ -3,11 +3,13 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::num::NonZeroU32;
 
 use libp2p::Multiaddr;
 use libp2p::multiaddr::Protocol;
 use nix::errno::Errno;
 use nix::ifaddrs::getifaddrs;
+use nix::sys::socket::{setsockopt, sockopt};
 
 use super::finding::Finding;
 use super::input::CheckInput;
@@ -28,11 +30,12 @@ struct HostRoute {
 /// route for a node that dials nobody.
 pub(super) fn check(input: &CheckInput) -> (Vec<Finding>, BTreeSet<String>) {
     let device = input.config.device().name();
+    let mark = input.mark();
     let mut underlays = BTreeSet::new();
     let mut findings = Vec::new();
     for address in input.config.peers().iter().flat_map(|peer| peer.addresses()) {
         let Some(ip) = ip_of(address) else { continue };
-        let route = route_to(ip);
+        let route = route_to(ip, mark);
         if let Ok(HostRoute {
             interface: Some(interface),
             ..
@@ -44,7 +47,7 @@ pub(super) fn check(input: &CheckInput) -> (Vec<Finding>, BTreeSet<String>) {
         findings.push(judge(&address.to_string(), ip, route, device));
     }
     if findings.is_empty()
-        && let Ok(route) = route_to(ANYWHERE)
+        && let Ok(route) = route_to(ANYWHERE, mark)
     {
         underlays.extend(route.interface.filter(|interface| interface != device));
     }
@@ -60,12 +63,15 @@ fn ip_of(address: &Multiaddr) -> Option<IpAddr> {
 }
 
 /// Looks the route to `ip` up by connecting a datagram socket, which sends nothing.
-fn route_to(ip: IpAddr) -> io::Result<HostRoute> {
+fn route_to(ip: IpAddr, mark: Option<NonZeroU32>) -> io::Result<HostRoute> {
     let any: IpAddr = match ip {
         IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
         IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
     };
     let socket = UdpSocket::bind(SocketAddr::new(any, 0))?;
+    if let Some(mark) = mark {
+        setsockopt(&socket, sockopt::Mark, &mark.get())?;
+    }
     socket.connect(SocketAddr::new(ip, ANY_PORT))?;
     let source = socket.local_addr()?.ip();
     Ok(HostRoute {
@@ -100,6 +106,10 @@ fn judge(address: &str, ip: IpAddr, route: io::Result<HostRoute>, device: &str) 
                 "through {} from {source}",
                 interface.unwrap_or_else(|| "an interface".to_owned())
             ),
+        ),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Finding::unknown(
+            CHECK,
+            "no permission to look with the node's mark; run doctor as root",
         ),
         Err(error) => {
             let no_route = [
@@ -146,7 +156,7 @@ mod tests {
 
     #[test]
     fn the_own_host_is_reached_through_loopback() {
-        let route = route_to(Ipv4Addr::LOCALHOST.into()).unwrap();
+        let route = route_to(Ipv4Addr::LOCALHOST.into(), None).unwrap();
         assert_eq!(route.interface.as_deref(), Some("lo"));
     }
 }

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use super::found::Found;
 use super::thing::Thing;
 use super::wanted::Wanted;
-use crate::device::{AddressState, EgressFilter, Route, RouteTarget, Rule};
+use crate::device::{AddressState, EgressFilter, NftRules, Route, RouteTarget, Rule};
 
 /// A thing that is not as the node wants it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,6 +48,8 @@ pub(in crate::node) enum Remedy {
     Rule(Rule),
     /// Attach to the egress of the device, before all filters.
     Hook,
+    /// Make the node's table of nftables.
+    Nft(NftRules),
     /// Nothing that the node may do: it is another's.
     None,
 }
@@ -60,6 +62,7 @@ pub(in crate::node) fn differences(wanted: &Wanted, found: &Found) -> Vec<Differ
     routes(wanted, found, &mut all);
     rules(wanted, found, &mut all);
     hook(wanted, found, &mut all);
+    nft(wanted, found, &mut all);
     all
 }
 
@@ -215,6 +218,16 @@ fn hook(wanted: &Wanted, found: &Found, all: &mut Vec<Difference>) {
         None => "is missing".to_owned(),
     };
     all.push(difference(Thing::Hook, seen, Remedy::Hook));
+}
+
+fn nft(wanted: &Wanted, found: &Found, all: &mut Vec<Difference>) {
+    let seen = match found.nft_chains {
+        _ if wanted.nft.is_empty() => return,
+        Some(n) if n == wanted.nft.n_chains() => return,
+        Some(_) => "has lost chains",
+        None => "is missing",
+    };
+    all.push(difference(Thing::Nft, seen, Remedy::Nft(wanted.nft)));
 }
 
 fn difference(thing: Thing, seen: impl Into<String>, remedy: Remedy) -> Difference {

@@ -3,7 +3,9 @@
 use std::fs;
 
 use super::wanted::Wanted;
-use crate::device::{AddressState, EgressFilter, LinkState, Netlink, NetlinkError, Route, RouteTarget, Rule};
+use crate::device::{
+    AddressState, EgressFilter, LinkState, Netlink, NetlinkError, Route, RouteTarget, Rule, n_nft_chains,
+};
 use crate::kernel::Kernel;
 
 /// What the kernel has.
@@ -23,6 +25,8 @@ pub(in crate::node) struct Found {
     pub(in crate::node) filters: Vec<EgressFilter>,
     /// Ids of the programs that packets come by before all filters (TCX).
     pub(in crate::node) before_filters: Vec<u32>,
+    /// Chains of the node's table of nftables; `None` if there is none. It is not looked for if none is wanted.
+    pub(in crate::node) nft_chains: Option<u32>,
 }
 
 impl Found {
@@ -52,7 +56,15 @@ impl Found {
         } else {
             netlink.rules().await?
         };
+        let nft_chains = match wanted.nft.is_empty() {
+            true => None,
+            false => n_nft_chains(&wanted.device.name).map_err(|source| NetlinkError::Refused {
+                action: "look up the node's table of nftables".to_owned(),
+                source,
+            })?,
+        };
         Ok(Some(Self {
+            nft_chains,
             ipv6_disabled: ipv6_disabled(&link.name),
             addresses: netlink.address_states(index).await?,
             routes,

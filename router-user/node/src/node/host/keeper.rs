@@ -17,7 +17,7 @@ use super::report::{HostReport, SeenDevice, row};
 use super::thing::{Level, Thing};
 use super::wanted::Wanted;
 use crate::control::{HostState, HostThing};
-use crate::device::{Netlink, NetlinkError, Route, Tun, Whereabouts};
+use crate::device::{Netlink, NetlinkError, Route, Rule, Tun, Whereabouts};
 use crate::kernel::Kernel;
 use stream_router_engine::causes::with_sources;
 
@@ -139,6 +139,35 @@ impl Keeper {
                 continue;
             }
             if let Err(error) = self.netlink.take_route(route).await {
+                left.push(with_sources(&error));
+            }
+        }
+        left
+    }
+
+    /// Adds policy rules, and wants them from now on; all or none.
+    ///
+    /// # Errors
+    /// The kernel refuses one.
+    pub(in crate::node) async fn add_rules(&mut self, rules: &[Rule]) -> Result<(), NetlinkError> {
+        for (n_added, rule) in rules.iter().enumerate() {
+            if let Err(refused) = self.netlink.put_rule(rule).await {
+                self.remove_rules(&rules[..n_added]).await;
+                return Err(refused);
+            }
+            if !self.wanted.rules.contains(rule) {
+                self.wanted.rules.push(*rule);
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes policy rules, and wants them no more; returns why for each that the kernel keeps.
+    pub(in crate::node) async fn remove_rules(&mut self, rules: &[Rule]) -> Vec<String> {
+        let mut left = Vec::new();
+        self.wanted.rules.retain(|rule| !rules.contains(rule));
+        for rule in rules {
+            if let Err(error) = self.netlink.take_rule(rule).await {
                 left.push(with_sources(&error));
             }
         }
@@ -341,6 +370,7 @@ impl Keeper {
             Remedy::Route(route) => netlink.put_route(route).await,
             Remedy::Rule(rule) => netlink.put_rule(rule).await,
             Remedy::Hook => return self.attach(),
+            Remedy::Nft(rules) => return rules.apply(&device.name).map_err(|error| with_sources(&error)),
             Remedy::None => Ok(()),
         };
         done.map_err(|error| with_sources(&error))
@@ -453,6 +483,9 @@ fn right_rows(wanted: &Wanted, left: &[Difference]) -> Vec<HostThing> {
     things.extend(wanted.rules.iter().map(|rule| Thing::Rule(*rule)));
     if wanted.hook.is_some() {
         things.push(Thing::Hook);
+    }
+    if !wanted.nft.is_empty() {
+        things.push(Thing::Nft);
     }
     let mut rows: Vec<HostThing> = things
         .iter()

@@ -32,6 +32,8 @@ pub(in crate::node) enum Thing {
     Rule(Rule),
     /// The filter at the egress of the device, before all others.
     Hook,
+    /// The node's own table of nftables.
+    Nft,
 }
 
 /// What a thing rests on: the kernel takes it away with what stands before it.
@@ -53,7 +55,7 @@ impl Thing {
             Self::Ipv6 | Self::Autoconfiguration => Level::Family,
             Self::Address(_) => Level::Address,
             Self::Local(_) | Self::Route(_) => Level::Route,
-            Self::Rule(_) | Self::Hook => Level::Alone,
+            Self::Rule(_) | Self::Hook | Self::Nft => Level::Alone,
         }
     }
 
@@ -71,6 +73,7 @@ impl Thing {
             Self::Route(_) => "route",
             Self::Rule(_) => "rule",
             Self::Hook => "hook",
+            Self::Nft => "nftables",
         }
     }
 
@@ -100,6 +103,7 @@ impl fmt::Display for Thing {
             Self::Route(route) => write!(f, "the route {route}"),
             Self::Rule(rule) => write!(f, "the {rule}"),
             Self::Hook => f.write_str("the filter at the device's egress"),
+            Self::Nft => f.write_str("the node's table of nftables"),
         }
     }
 }

@@ -3,7 +3,8 @@
 use ipnet::IpNet;
 
 use crate::config::Config;
-use crate::device::{Route, Rule};
+use crate::device::{NftRules, Route, Rule};
+use crate::node::tunnel_routes::TunnelRoutes;
 
 /// What the node wants of the host.
 #[derive(Clone, Debug)]
@@ -16,6 +17,8 @@ pub(in crate::node) struct Wanted {
     pub(in crate::node) rules: Vec<Rule>,
     /// Id of the program at the egress of the device; `None` until it is attached.
     pub(in crate::node) hook: Option<u32>,
+    /// The rules of the node's table of nftables, which may be none.
+    pub(in crate::node) nft: NftRules,
 }
 
 /// What the node wants of its device.
@@ -30,6 +33,7 @@ pub(in crate::node) struct WantedDevice {
 impl Wanted {
     /// Returns what a configuration wants, with the device at `index`; nothing is captured yet.
     pub(in crate::node) fn of(config: &Config, index: u32) -> Self {
+        let TunnelRoutes { routes, rules } = TunnelRoutes::of(config, index);
         Self {
             device: WantedDevice {
                 index,
@@ -37,9 +41,10 @@ impl Wanted {
                 mtu: config.device().mtu(),
                 addresses: config.device().addresses().to_vec(),
             },
-            routes: device_routes(config, index),
-            rules: Vec::new(),
+            routes,
+            rules,
             hook: None,
+            nft: NftRules::default(),
         }
     }
 
@@ -57,19 +62,4 @@ impl Wanted {
         routes.extend(&self.routes);
         routes
     }
-}
-
-/// Returns the routes of a configuration's peers to the device at `index`, each once.
-pub(in crate::node) fn device_routes(config: &Config, index: u32) -> Vec<Route> {
-    let mut nets: Vec<_> = config
-        .peers()
-        .iter()
-        .flat_map(|peer| peer.allowed_ips())
-        .copied()
-        .collect();
-    nets.sort_unstable();
-    nets.dedup();
-    nets.into_iter()
-        .map(|net| Route::to_interface(index, net))
-        .collect()
 }

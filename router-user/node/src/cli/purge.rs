@@ -1,0 +1,137 @@
+//! `stream-router purge`
+
+use std::fs;
+use std::io;
+use std::path::PathBuf;
+use std::process::Command;
+
+use clap::Args;
+
+use super::defaults::defaults;
+use super::outcome::{Outcome, print};
+use super::request::wait;
+use crate::config::{Config, ConfigError, INSTALLED_CONFIG, OnStop};
+use crate::control::{Status, fetch};
+use crate::device::{Netlink, has_nft_table, remove_nft_table};
+use crate::kernel::{BPFFS, remove_left_pins};
+use crate::node::{OwnNumbers, TunnelRoutes};
+
+/// What is removed.
+#[derive(Debug, Args)]
+pub(super) struct PurgeArguments {
+    /// Configuration of the node that has run; without the file, that of a node with the default device
+    #[arg(long, value_name = "FILE", default_value = INSTALLED_CONFIG)]
+    config: PathBuf,
+    /// Do nothing unless systemd stops this unit and does not start it again, and device.on_stop is not "block"
+    #[arg(long, value_name = "UNIT")]
+    after_stop: Option<String>,
+}
+
+/// A node runs, whose parts are not to be removed.
+#[derive(Debug, thiserror::Error)]
+#[error("the node of {device} runs; stop it first")]
+struct NodeRuns {
+    device: String,
+}
+
+/// Not everything could be removed.
+#[derive(Debug, thiserror::Error)]
+#[error("not everything could be removed: {}", why.join("; "))]
+struct PartsLeft {
+    why: Vec<String>,
+}
+
+/// Removes what a node has left on this host.
+pub(super) fn purge(arguments: &PurgeArguments) -> Outcome {
+    let config = match Config::load(&arguments.config) {
+        Err(ConfigError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => defaults()?,
+        loaded => loaded?,
+    };
+    if let Some(unit) = &arguments.after_stop
+        && (config.device().on_stop() == Some(OnStop::Block) || !is_stopped(unit)?)
+    {
+        return Ok(());
+    }
+    let (device, socket) = (config.device().name(), config.node().control());
+    if wait(async { Ok(fetch::<Status>(socket, "").await.is_ok()) })? {
+        return Err(Box::new(NodeRuns {
+            device: device.to_owned(),
+        }));
+    }
+    let mut removed = Vec::new();
+    let mut why = routes(device, &mut removed)?;
+    // Without the program there is no table either.
+    if has_nft_table(device).unwrap_or(false) {
+        match remove_nft_table(device) {
+            Ok(()) => removed.push(format!("the table of nftables of {device}")),
+            Err(error) => why.push(error.to_string()),
+        }
+    }
+    match remove_left_pins(BPFFS.as_ref(), device) {
+        Ok(path) => removed.extend(path.map(|path| path.display().to_string())),
+        Err(error) => why.push(format!("pins: {error}")),
+    }
+    match fs::remove_file(socket) {
+        Ok(()) => removed.push(socket.display().to_string()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => why.push(format!("{}: {error}", socket.display())),
+    }
+    for what in &removed {
+        print(format_args!("removed {what}"))?;
+    }
+    if removed.is_empty() && why.is_empty() {
+        print(format_args!("nothing is left of a node with the device {device}"))?;
+    }
+    match why.is_empty() {
+        true => Ok(()),
+        false => Err(Box::new(PartsLeft { why })),
+    }
+}
+
+/// Removes routes and rules; returns why for those that stay.
+fn routes(device: &str, removed: &mut Vec<String>) -> Result<Vec<String>, Box<dyn std::error::Error>> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        let netlink = Netlink::open_filtering()?;
+        let left = TunnelRoutes::left(&netlink, OwnNumbers::of(device)).await?;
+        let why = left.take(&netlink).await;
+        if why.is_empty() {
+            removed.extend(left.rules.iter().map(ToString::to_string));
+            removed.extend(left.routes.iter().map(|route| format!("the route {route}")));
+        }
+        Ok(why)
+    })
+}
+
+/// Returns whether systemd has a job to stop a unit, which is there until the unit's last command ends. A restart is a job
+/// of another kind, and a unit that has failed has none.
+fn is_stopped(unit: &str) -> io::Result<bool> {
+    let jobs = Command::new("systemctl")
+        .args(["list-jobs", "--no-legend", "--plain", "--full"])
+        .output()?;
+    Ok(has_stop_job(&String::from_utf8_lossy(&jobs.stdout), unit))
+}
+
+fn has_stop_job(jobs: &str, unit: &str) -> bool {
+    jobs.lines().any(|job| {
+        let mut words = job.split_whitespace().skip(1);
+        words.next() == Some(unit) && words.next() == Some("stop")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stop_is_told_from_a_restart_and_from_other_units() {
+        let jobs = "  812 stream-router.service restart running\n  813 other.service stop waiting\n";
+
+        assert!(!has_stop_job(jobs, "stream-router.service"));
+        assert!(has_stop_job(jobs, "other.service"));
+        assert!(!has_stop_job("", "stream-router.service"));
+        assert!(!has_stop_job("No jobs running.\n", "jobs"));
+    }
+}

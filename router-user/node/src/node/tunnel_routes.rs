@@ -1,0 +1,462 @@
+//! What a node adds to the host's routing for the networks of its peers, and what of it outlives the node.
+//!
+//! Each network has a route to the device, and beside it one that leads nowhere and has the last place: it takes over
+//! while the device is down, gone, or not there yet, so that no packet for a peer leaves by another route. Networks that
+//! would take the packets between nodes as well, and those that go before the host's own, are in tables of the node,
+//! which rules lead all other packets to. The numbers of tables, rules and metrics follow from the name of the device, so
+//! that a node knows its own from those of another node on the same host.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroU32;
+
+use ipnet::IpNet;
+
+use crate::config::{Config, OnStop};
+use crate::device::{Netlink, NetlinkError, Route, RouteTarget, Rule, TABLE_MAIN};
+use stream_router_engine::causes::with_sources;
+use stream_router_engine::route_plan::{HostRoute, RouteTable};
+
+/// How many names of devices have numbers of their own.
+const N_SLOTS: u32 = 1024;
+
+/// First metric of routes that lead nowhere: behind all that anybody else gives a route.
+const FIRST_METRIC: u32 = 4_000_000_000;
+
+/// First number of a routing table: the table of an exit, then that of overriding networks.
+const FIRST_TABLE: u32 = 5_200_000;
+
+/// First priority of a rule: one for overriding networks, one for the main table, one for the table of an exit.
+const FIRST_PRIORITY: u32 = 2000;
+
+/// The numbers by which a node knows its own routes and rules.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct OwnNumbers(u32);
+
+impl OwnNumbers {
+    /// Returns the numbers of the node whose device has this name.
+    pub(crate) fn of(device: &str) -> Self {
+        // FNV-1a.
+        let hash = device.bytes().fold(0x811c_9dc5_u32, |hash, byte| {
+            (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
+        });
+        Self(hash % N_SLOTS)
+    }
+
+    fn metric(self) -> u32 {
+        FIRST_METRIC + self.0
+    }
+
+    fn table(self, table: RouteTable) -> u32 {
+        match table {
+            RouteTable::Main => TABLE_MAIN,
+            RouteTable::Exit => FIRST_TABLE + 2 * self.0,
+            RouteTable::Override => FIRST_TABLE + 2 * self.0 + 1,
+        }
+    }
+
+    fn priority(self) -> u32 {
+        FIRST_PRIORITY + 3 * self.0
+    }
+
+    /// Returns the route that leads `net` nowhere.
+    fn block(self, net: IpNet, table: RouteTable) -> Route {
+        Route {
+            target: RouteTarget::Unreachable,
+            net,
+            table: self.table(table),
+            metric: Some(self.metric()),
+            source: None,
+        }
+    }
+
+    fn is_own_route(self, route: &Route) -> bool {
+        is_block(route) && route.metric == Some(self.metric())
+    }
+
+    fn is_own_rule(self, rule: &Rule) -> bool {
+        let place = rule.priority.checked_sub(self.priority());
+        let leads_to = match place {
+            Some(0) => self.table(RouteTable::Override),
+            Some(1) => TABLE_MAIN,
+            Some(2) => self.table(RouteTable::Exit),
+            _ => return false,
+        };
+        rule.table == leads_to
+    }
+}
+
+/// Routes and rules.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct TunnelRoutes {
+    /// Routes, those that lead nowhere before those to the device.
+    pub(crate) routes: Vec<Route>,
+    /// Rules, in the order of their places.
+    pub(crate) rules: Vec<Rule>,
+}
+
+impl TunnelRoutes {
+    /// Returns what the networks of a configuration need, with the device at `index`.
+    pub(crate) fn of(config: &Config, index: u32) -> Self {
+        let numbers = OwnNumbers::of(config.device().name());
+        Self::planned(&config.routes(), numbers, index, config.transport().fwmark())
+    }
+
+    fn planned(
+        networks: &BTreeMap<IpNet, RouteTable>,
+        numbers: OwnNumbers,
+        index: u32,
+        mark: Option<NonZeroU32>,
+    ) -> Self {
+        let blocks = networks.iter().map(|(net, table)| numbers.block(*net, *table));
+        let to_device = networks.iter().map(|(net, table)| Route {
+            table: numbers.table(*table),
+            ..Route::to_interface(index, *net)
+        });
+        Self {
+            routes: blocks.chain(to_device).collect(),
+            rules: mark.map_or_else(Vec::new, |mark| rules(networks, numbers, mark)),
+        }
+    }
+
+    /// Returns what of `self` is not in `other`.
+    pub(crate) fn without(&self, other: &Self) -> Self {
+        let routes = self.routes.iter().filter(|route| !other.routes.contains(route));
+        let rules = self.rules.iter().filter(|rule| !other.rules.contains(rule));
+        Self {
+            routes: routes.copied().collect(),
+            rules: rules.copied().collect(),
+        }
+    }
+
+    /// Returns what the kernel has of a node with these numbers that outlives the node.
+    ///
+    /// # Errors
+    /// The kernel refuses to say.
+    pub(crate) async fn left(netlink: &Netlink, numbers: OwnNumbers) -> Result<Self, NetlinkError> {
+        let mut routes = netlink.unreachable_routes().await?;
+        routes.retain(|route| numbers.is_own_route(route));
+        let mut rules = netlink.rules().await?;
+        rules.retain(|rule| numbers.is_own_rule(rule));
+        Ok(Self { routes, rules })
+    }
+
+    /// Adds the routes that lead nowhere.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub(super) async fn put_blocks(&self, netlink: &Netlink) -> Result<(), NetlinkError> {
+        for route in self.routes.iter().filter(|route| is_block(route)) {
+            netlink.put_route(route).await?;
+        }
+        Ok(())
+    }
+
+    /// Returns the routes that lead nowhere of networks in the main table that `after` has nothing for. To send their
+    /// packets elsewhere is not what somebody wants who takes a peer out for a while; a default route is another matter,
+    /// without which the host would be cut off.
+    pub(super) fn held(&self, after: &Self, nets: &BTreeSet<IpNet>) -> Vec<Route> {
+        let is_free = |net: &IpNet| !after.routes.iter().any(|route| route.net.contains(net));
+        let held = self.routes.iter().filter(|route| {
+            is_block(route) && route.table == TABLE_MAIN && nets.contains(&route.net) && is_free(&route.net)
+        });
+        held.copied().collect()
+    }
+
+    /// Returns those of `blocks` that keep packets from leaving by another route of the host.
+    pub(super) async fn needed(
+        blocks: Vec<Route>,
+        device: &str,
+        netlink: &Netlink,
+    ) -> Result<Vec<Route>, NetlinkError> {
+        if blocks.is_empty() {
+            return Ok(blocks);
+        }
+        let host = netlink.host_routes(device).await?;
+        let is_held = |route: &Route| host.iter().any(|other| other.net.contains(&route.net));
+        Ok(blocks.into_iter().filter(is_held).collect())
+    }
+
+    /// Adds what is there; what was there already is as good.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub(crate) async fn put(&self, netlink: &Netlink) -> Result<(), NetlinkError> {
+        for route in &self.routes {
+            netlink.put_route(route).await?;
+        }
+        for rule in &self.rules {
+            netlink.put_rule(rule).await?;
+        }
+        Ok(())
+    }
+
+    /// Removes what is there, rules first; returns a text for each that could not be removed.
+    pub(crate) async fn take(&self, netlink: &Netlink) -> Vec<String> {
+        let mut left = Vec::new();
+        for rule in &self.rules {
+            left.extend(
+                netlink
+                    .take_rule(rule)
+                    .await
+                    .err()
+                    .map(|error| with_sources(&error)),
+            );
+        }
+        for route in &self.routes {
+            left.extend(
+                netlink
+                    .take_route(route)
+                    .await
+                    .err()
+                    .map(|error| with_sources(&error)),
+            );
+        }
+        left
+    }
+
+    /// Returns what nothing would leave without: networks that no other route of the host holds, and the rules if all
+    /// networks of their tables are such.
+    fn of_no_use(&self, host: &[HostRoute]) -> Self {
+        let is_held = |net: &IpNet| host.iter().any(|route| route.net.contains(net));
+        let (held, free): (Vec<Route>, Vec<Route>) =
+            self.routes.iter().partition(|route| is_held(&route.net));
+        let is_needed = |rule: &Rule| {
+            held.iter()
+                .any(|route| route.table != TABLE_MAIN && route.net.addr().is_ipv6() == rule.ipv6)
+        };
+        Self {
+            routes: free,
+            rules: self
+                .rules
+                .iter()
+                .filter(|rule| !is_needed(rule))
+                .copied()
+                .collect(),
+        }
+    }
+}
+
+fn is_block(route: &Route) -> bool {
+    route.target == RouteTarget::Unreachable
+}
+
+fn rules(networks: &BTreeMap<IpNet, RouteTable>, numbers: OwnNumbers, mark: NonZeroU32) -> Vec<Rule> {
+    let mut rules = Vec::new();
+    for ipv6 in [false, true] {
+        let has = |table| {
+            let mut of_family = networks.iter().filter(|(net, _)| net.addr().is_ipv6() == ipv6);
+            of_family.any(|(_, one)| *one == table)
+        };
+        let unmarked = |place, table| Rule {
+            ipv6,
+            priority: numbers.priority() + place,
+            table: numbers.table(table),
+            mark: Some(mark.get()),
+            not: true,
+            suppress_prefix_len: None,
+        };
+        if has(RouteTable::Override) {
+            rules.push(unmarked(0, RouteTable::Override));
+        }
+        if has(RouteTable::Exit) {
+            // The host's own networks, but not its default route.
+            rules.push(Rule {
+                ipv6,
+                priority: numbers.priority() + 1,
+                table: TABLE_MAIN,
+                mark: None,
+                not: false,
+                suppress_prefix_len: Some(0),
+            });
+            rules.push(unmarked(2, RouteTable::Exit));
+        }
+    }
+    rules
+}
+
+/// Why a node stops.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum StopReason {
+    /// Somebody stops it: SIGINT.
+    OnPurpose,
+    /// It may be started again at once: SIGTERM.
+    Unknown,
+    /// It failed, and is to be started again.
+    Failure,
+}
+
+impl StopReason {
+    /// Returns the name of the signal.
+    pub(super) fn signal(self) -> &'static str {
+        match self {
+            Self::OnPurpose => "SIGINT",
+            Self::Unknown => "SIGTERM",
+            Self::Failure => "none",
+        }
+    }
+}
+
+/// Removes what a stop is to leave nothing of; returns a text for each that could not be removed.
+///
+/// # Errors
+/// The kernel refuses to say what there is.
+pub(super) async fn clear(
+    config: &Config,
+    reason: StopReason,
+    is_managed: bool,
+    netlink: &Netlink,
+) -> Result<Vec<String>, NetlinkError> {
+    let device = config.device().name();
+    let left = TunnelRoutes::left(netlink, OwnNumbers::of(device)).await?;
+    let gone = match kept(config.device().on_stop(), reason, is_managed) {
+        Kept::All => return Ok(Vec::new()),
+        Kept::Nothing => left,
+        Kept::Needed => left.of_no_use(&netlink.host_routes(device).await?),
+    };
+    Ok(gone.take(netlink).await)
+}
+
+/// What of the routes that lead nowhere a stop leaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kept {
+    All,
+    /// What holds packets that would leave by another route.
+    Needed,
+    Nothing,
+}
+
+fn kept(on_stop: Option<OnStop>, reason: StopReason, is_managed: bool) -> Kept {
+    match (reason, on_stop) {
+        (StopReason::Failure, _) | (_, Some(OnStop::Block)) => Kept::All,
+        (StopReason::OnPurpose, _) => Kept::Nothing,
+        // A service manager tells a stop from a restart, and has `purge` remove the rest.
+        (StopReason::Unknown, _) if is_managed => Kept::All,
+        (StopReason::Unknown, Some(OnStop::Remove)) => Kept::Nothing,
+        (StopReason::Unknown, None) => Kept::Needed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn net(text: &str) -> IpNet {
+        text.parse().unwrap()
+    }
+
+    fn planned(networks: &[(&str, RouteTable)]) -> TunnelRoutes {
+        let networks = networks.iter().map(|(text, table)| (net(text), *table)).collect();
+        TunnelRoutes::planned(&networks, OwnNumbers(7), 3, NonZeroU32::new(0x2053))
+    }
+
+    #[test]
+    fn every_network_has_a_route_to_the_device_and_one_that_leads_nowhere() {
+        let routes = planned(&[("10.9.0.0/16", RouteTable::Main), ("fd09::/64", RouteTable::Main)]);
+
+        let shown: Vec<_> = routes
+            .routes
+            .iter()
+            .map(|route| (route.net.to_string(), route.target, route.table, route.metric))
+            .collect();
+        let nowhere = |text: &str| {
+            (
+                text.to_owned(),
+                RouteTarget::Unreachable,
+                254,
+                Some(4_000_000_007),
+            )
+        };
+        let there = |text: &str| (text.to_owned(), RouteTarget::Interface(3), 254, None);
+        assert_eq!(
+            shown,
+            [
+                nowhere("10.9.0.0/16"),
+                nowhere("fd09::/64"),
+                there("10.9.0.0/16"),
+                there("fd09::/64"),
+            ]
+        );
+        assert_eq!(routes.rules, []);
+    }
+
+    #[test]
+    fn rules_are_for_the_families_that_need_them_and_not_for_marked_packets() {
+        let routes = planned(&[
+            ("0.0.0.0/0", RouteTable::Exit),
+            ("fd77::/64", RouteTable::Override),
+        ]);
+
+        let shown: Vec<_> = routes
+            .rules
+            .iter()
+            .map(|rule| (rule.ipv6, rule.priority, rule.table, rule.mark, rule.not))
+            .collect();
+        assert_eq!(
+            shown,
+            [
+                (false, 2022, 254, None, false),
+                (false, 2023, 5_200_014, Some(0x2053), true),
+                (true, 2021, 5_200_015, Some(0x2053), true),
+            ]
+        );
+        assert_eq!(routes.rules[0].suppress_prefix_len, Some(0));
+        assert!(routes.rules.iter().all(|rule| OwnNumbers(7).is_own_rule(rule)));
+        assert!(!routes.rules.iter().any(|rule| OwnNumbers(8).is_own_rule(rule)));
+    }
+
+    #[test]
+    fn a_stop_leaves_what_the_configuration_and_its_reason_say() {
+        use OnStop::{Block, Remove};
+        use StopReason::{Failure, OnPurpose, Unknown};
+        for (on_stop, reason, is_managed, expected) in [
+            (None, OnPurpose, false, Kept::Nothing),
+            (Some(Block), OnPurpose, false, Kept::All),
+            (None, Unknown, false, Kept::Needed),
+            (None, Unknown, true, Kept::All),
+            (Some(Remove), Unknown, false, Kept::Nothing),
+            (Some(Remove), Unknown, true, Kept::All),
+            (Some(Block), Unknown, false, Kept::All),
+            (Some(Remove), Failure, false, Kept::All),
+        ] {
+            assert_eq!(
+                kept(on_stop, reason, is_managed),
+                expected,
+                "{on_stop:?} {reason:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn only_what_another_route_would_lead_out_is_needed() {
+        let mut routes = planned(&[
+            ("10.9.0.0/16", RouteTable::Main),
+            ("0.0.0.0/0", RouteTable::Exit),
+            ("fd09::/64", RouteTable::Main),
+            ("::/0", RouteTable::Exit),
+        ]);
+        routes
+            .routes
+            .retain(|route| route.target == RouteTarget::Unreachable);
+        let default = HostRoute {
+            net: net("0.0.0.0/0"),
+            through: "u0".to_owned(),
+            is_lan: false,
+        };
+
+        let free = routes.of_no_use(&[default]);
+
+        let nets: Vec<_> = free.routes.iter().map(|route| route.net.to_string()).collect();
+        assert_eq!(nets, ["::/0", "fd09::/64"]);
+        assert_eq!(free.rules.len(), 2);
+        assert!(free.rules.iter().all(|rule| rule.ipv6));
+        assert_eq!(routes.of_no_use(&[]), routes);
+    }
+
+    #[test]
+    fn names_of_devices_have_numbers_of_their_own() {
+        let [first, second] = ["sr0", "sr1"].map(OwnNumbers::of);
+
+        assert_ne!(first, second);
+        assert!(first.priority() + 2 < 32_766, "before the main table");
+    }
+}
