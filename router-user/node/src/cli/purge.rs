@@ -22,6 +22,9 @@ pub(super) struct PurgeArguments {
     /// Configuration of the node that has run; without the file, that of a node with the default device
     #[arg(long, value_name = "FILE", default_value = INSTALLED_CONFIG)]
     config: PathBuf,
+    /// Remove routes and rules of nodes with any other device too, such as one that the configuration named before
+    #[arg(long)]
+    all: bool,
     /// Do nothing unless systemd stops this unit and does not start it again, and device.on_stop is not "block"
     #[arg(long, value_name = "UNIT")]
     after_stop: Option<String>,
@@ -59,7 +62,7 @@ pub(super) fn purge(arguments: &PurgeArguments) -> Outcome {
         }));
     }
     let mut removed = Vec::new();
-    let mut why = routes(device, &mut removed)?;
+    let mut why = routes(device, arguments.all, &mut removed)?;
     // Without the program there is no table either.
     if has_nft_table(device).unwrap_or(false) {
         match remove_nft_table(device) {
@@ -89,13 +92,20 @@ pub(super) fn purge(arguments: &PurgeArguments) -> Outcome {
 }
 
 /// Removes routes and rules; returns why for those that stay.
-fn routes(device: &str, removed: &mut Vec<String>) -> Result<Vec<String>, Box<dyn std::error::Error>> {
+fn routes(
+    device: &str,
+    all: bool,
+    removed: &mut Vec<String>,
+) -> Result<Vec<String>, Box<dyn std::error::Error>> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
     runtime.block_on(async {
         let netlink = Netlink::open_filtering()?;
-        let left = TunnelRoutes::left(&netlink, OwnNumbers::of(device)).await?;
+        let left = match all {
+            true => TunnelRoutes::left_of_all(&netlink).await?,
+            false => TunnelRoutes::left(&netlink, OwnNumbers::of(device)).await?,
+        };
         let why = left.take(&netlink).await;
         if why.is_empty() {
             removed.extend(left.rules.iter().map(ToString::to_string));

@@ -22,11 +22,11 @@ pub(super) fn settings(
             networks: own.iter().map(|address| IpNet::from(address.addr())).collect(),
             announce: discovery.announce().to_vec(),
         }),
-        // Dialling a peer at an address that is routed to the tunnel would need the connection that is to be made. With
-        // a default route that would be every address; a host with one has routes for the peers' own addresses.
+        // Dialling a peer at an address that is routed to the tunnel would need the connection that is to be made. A
+        // default route and its halves do not take the packets between nodes.
         is_inner: Arc::new(move |address| {
             let mut inner = own.iter().any(|net| net.contains(&address));
-            allowed_ips(&mut |net| inner |= net.prefix_len() > 0 && net.contains(&address));
+            allowed_ips(&mut |net| inner |= net.prefix_len() > 1 && net.contains(&address));
             inner
         }),
     }
@@ -46,7 +46,7 @@ mod tests {
         let peer = PeerId::random();
         let text = format!(
             "[device]\naddresses = ['10.42.0.1/24', 'fd42::1/64']\n[discovery]\ndht = true\n\
-             [[peer]]\nid = '{peer}'\nallowed_ips = ['0.0.0.0/0', '192.168.7.0/24']\n"
+             [[peer]]\nid = '{peer}'\nallowed_ips = ['0.0.0.0/0', '128.0.0.0/1', '::/1', '192.168.7.0/24']\n"
         );
         let config = Config::parse(&text, Path::new("sr.toml")).unwrap();
 

@@ -1,6 +1,6 @@
 //! Networks of peers that collide with the host's own: looked for before a route is added.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use ipnet::IpNet;
@@ -11,11 +11,11 @@ use crate::config::Config;
 use crate::device::{Netlink, NetlinkError};
 use stream_router_engine::route_plan::{HostRoute, Overlap, OverlapKind, RouteTable, overlaps};
 
-/// A network of a peer that the host has a route for already.
+/// A network that is to lead to the device, and that the host has a route for already.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct RouteOverlap {
-    /// The peer whose network it is.
-    pub(crate) peer: PeerId,
+    /// The peer whose network it is; `None` for that of an address of the device.
+    pub(crate) peer: Option<PeerId>,
     /// What the two take from each other.
     pub(crate) overlap: Overlap,
 }
@@ -32,10 +32,16 @@ impl fmt::Display for RouteConflicts {
             let separator = if at == 0 { "" } else { "; " };
             write!(f, "{separator}{conflict}")?;
         }
-        write!(
-            f,
-            "; narrow allowed_ips, or say override = true in the [[peer]] section to have the tunnel go first"
-        )
+        if self.conflicts.iter().any(|conflict| conflict.peer.is_none()) {
+            write!(f, "; choose other device.addresses")?;
+        }
+        if self.conflicts.iter().any(|conflict| conflict.peer.is_some()) {
+            write!(
+                f,
+                "; narrow allowed_ips, or say override = true in the [[peer]] section to have the tunnel go first"
+            )?;
+        }
+        Ok(())
     }
 }
 
@@ -43,25 +49,28 @@ impl fmt::Display for RouteOverlap {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Overlap { network, host, kind } = &self.overlap;
         let HostRoute { net, through, .. } = host;
-        let peer = self.peer;
+        let owner = match self.peer {
+            Some(peer) => format!("peer {peer}"),
+            None => "device.addresses".to_owned(),
+        };
         match kind {
             OverlapKind::Same if net == network => {
                 write!(
                     f,
-                    "{network} of peer {peer} is routed by this host already, through {through}"
+                    "{network} of {owner} is routed by this host already, through {through}"
                 )
             }
             OverlapKind::Same => write!(
                 f,
-                "{network} of peer {peer} would stay unused beside {net}, which this host routes through {through}"
+                "{network} of {owner} would stay unused beside {net}, which this host routes through {through}"
             ),
             OverlapKind::Inside => write!(
                 f,
-                "{network} of peer {peer} lies inside {net}, which this host reaches through {through}"
+                "{network} of {owner} lies inside {net}, which this host reaches through {through}"
             ),
             OverlapKind::Around => write!(
                 f,
-                "{net}, which this host reaches through {through}, lies inside {network} of peer {peer} and stays this \
+                "{net}, which this host reaches through {through}, lies inside {network} of {owner} and stays this \
                  host's"
             ),
         }
@@ -89,7 +98,12 @@ impl Overlaps {
         netlink: &Netlink,
     ) -> Result<Self, NetlinkError> {
         let host = netlink.host_routes(config.device().name()).await?;
-        Ok(Self::of(config, routed, &host))
+        let found = Self::of(config, routed, &host);
+        // A running node has its addresses.
+        Ok(match routed.is_empty() {
+            true => found.with_addresses(config, &host),
+            false => found,
+        })
     }
 
     fn of(config: &Config, routed: &BTreeMap<IpNet, RouteTable>, host: &[HostRoute]) -> Self {
@@ -106,13 +120,33 @@ impl Overlaps {
                         false => &mut found.kept,
                     };
                     list.push(RouteOverlap {
-                        peer: peer.id(),
+                        peer: Some(peer.id()),
                         overlap,
                     });
                 }
             }
         }
         found
+    }
+
+    /// Adds what the networks of the device's own addresses, which need not be there yet, collide with: each makes a
+    /// route as a network of a peer does.
+    fn with_addresses(mut self, config: &Config, host: &[HostRoute]) -> Self {
+        let addresses = config.device().addresses().iter();
+        let networks: BTreeSet<_> = addresses
+            .filter(|net| net.prefix_len() < net.max_prefix_len())
+            .map(IpNet::trunc)
+            .collect();
+        for net in networks {
+            for overlap in overlaps(net, RouteTable::Main, host) {
+                let list = match overlap.kind.is_conflict() {
+                    true => &mut self.conflicts,
+                    false => &mut self.kept,
+                };
+                list.push(RouteOverlap { peer: None, overlap });
+            }
+        }
+        self
     }
 
     /// Returns what is no conflict; or, with a conflict, all of them.
@@ -185,6 +219,25 @@ mod tests {
             Overlaps::of(&same, &overriding.routes(), &lan()).conflicts.len(),
             1
         );
+    }
+
+    #[test]
+    fn an_address_of_the_device_is_in_no_network_of_the_host() {
+        let with_address = |address: &str| {
+            let text = format!("[device]\naddresses = ['{address}']\n");
+            let config = Config::parse(&text, Path::new("sr.toml")).unwrap();
+            Overlaps::default().with_addresses(&config, &lan())
+        };
+
+        assert_eq!(
+            with_address("192.168.1.77/25").refuse().unwrap_err().to_string(),
+            "192.168.1.0/25 of device.addresses lies inside 192.168.1.0/24, which this host reaches through eth0; choose \
+             other device.addresses"
+        );
+        assert_eq!(with_address("192.168.1.77/24").conflicts.len(), 1);
+        assert_eq!(with_address("192.168.7.1/16").kept.len(), 1);
+        // It makes no route but the host's own to itself.
+        assert_eq!(with_address("192.168.1.77/32"), Overlaps::default());
     }
 
     #[test]

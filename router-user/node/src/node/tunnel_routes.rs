@@ -140,6 +140,22 @@ impl TunnelRoutes {
         Ok(Self { routes, rules })
     }
 
+    /// Returns what the kernel has of all nodes that outlives them, whatever the names of their devices.
+    ///
+    /// # Errors
+    /// The kernel refuses to say.
+    pub(crate) async fn left_of_all(netlink: &Netlink) -> Result<Self, NetlinkError> {
+        let mut routes = netlink.unreachable_routes().await?;
+        let is_of_a_node = |metric: u32| (FIRST_METRIC..FIRST_METRIC + N_SLOTS).contains(&metric);
+        routes.retain(|route| route.metric.is_some_and(is_of_a_node));
+        let mut rules = netlink.rules().await?;
+        rules.retain(|rule| {
+            let slot = rule.priority.checked_sub(FIRST_PRIORITY).map(|place| place / 3);
+            slot.is_some_and(|slot| slot < N_SLOTS && OwnNumbers(slot).is_own_rule(rule))
+        });
+        Ok(Self { routes, rules })
+    }
+
     /// Adds the routes that lead nowhere.
     ///
     /// # Errors

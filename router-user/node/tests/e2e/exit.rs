@@ -197,6 +197,37 @@ impl Scene {
     }
 }
 
+/// A TCP connection from the first host to the network behind.
+struct Flow([TcpStream; 2]);
+
+impl Flow {
+    fn open(scene: &Scene) -> Result<Self> {
+        let at = SocketAddr::new(FAR[0].parse()?, 7401);
+        let listener = scene.far.enter(|| Ok(TcpListener::bind(at)?))?;
+        let near = scene
+            .pair
+            .a
+            .host
+            .enter(|| Ok(TcpStream::connect_timeout(&at, LIMIT)?))?;
+        let ends = [near, listener.accept()?.0];
+        for end in &ends {
+            end.set_read_timeout(Some(LIMIT))?;
+        }
+        Ok(Self(ends))
+    }
+
+    fn exchange(&mut self) -> Result<()> {
+        let [near, far] = &mut self.0;
+        let mut heard = [0; 4];
+        near.write_all(b"ping")?;
+        far.read_exact(&mut heard)?;
+        far.write_all(b"pong")?;
+        near.read_exact(&mut heard)?;
+        ensure!(&heard == b"pong", "{heard:?}");
+        Ok(())
+    }
+}
+
 /// Waits until more has arrived than now.
 fn wait_for_more(arrived: &AtomicU64) -> Result<()> {
     let before = arrived.load(Relaxed);
@@ -346,10 +377,12 @@ fn nothing_leaves_in_the_clear_while_a_node_is_started_anew_its_device_is_down_o
         scene.with_networks(&networks).unwrap();
         scene.pair.start_nodes().unwrap();
         let device = scene.pair.a.config.device.clone();
+        let mut flow = Flow::open(&scene).unwrap();
 
         let n_arrived = scene
             .under_traffic(|scene, arrived| {
                 wait_for_more(arrived)?;
+                flow.exchange()?;
                 for signal in [Signal::SIGTERM, Signal::SIGKILL] {
                     scene.pair.a.node.stop(signal)?;
                     let (kept, _) = (scene.pair.a.host.ip(&["route", "get", FAR[0]]), ());
@@ -593,6 +626,17 @@ fn a_network_of_the_host_is_refused_with_both_named_unless_the_peer_is_to_go_fir
         let route = [family, "route", "delete", lan, "dev", "lan0", "metric", metric];
         scene.pair.a.host.ip(&route).unwrap();
     }
+    // An address of the device makes a route as well.
+    let mut own = scene.pair.a.config.clone();
+    own.addresses = vec!["192.0.2.200/24".to_owned()];
+    scene.pair.a.node.configure(&own).unwrap();
+    let mut check = scene.pair.a.host.command(NODE);
+    let ended = output(check.args(["check", "--live", "--config"]).arg(&file), LIMIT).unwrap();
+    let said = String::from_utf8(ended.stderr).unwrap();
+    assert!(
+        said.contains("192.0.2.0/24 of device.addresses is routed by this host already, through u0"),
+        "{said}"
+    );
     // At the start as at a reload.
     scene
         .pair

@@ -21,12 +21,13 @@ pub(super) fn check(input: &CheckInput) -> Vec<Finding> {
 fn judge(found: &Overlaps, file: Option<String>) -> Vec<Finding> {
     let file = file.unwrap_or_else(|| "FILE".to_owned());
     let conflicts = found.conflicts.iter().map(|conflict| {
-        Finding::problem(
-            CHECK,
-            format!("{conflict}; a node does not start so: narrow allowed_ips, or say override = true for the peer"),
-        )
-        .about(conflict.overlap.network.to_string())
-        .fix(format!("stream-router check --live --config {file}"))
+        let way_out = match conflict.peer {
+            Some(_) => "narrow allowed_ips, or say override = true for the peer",
+            None => "choose other device.addresses",
+        };
+        Finding::problem(CHECK, format!("{conflict}; a node does not start so: {way_out}"))
+            .about(conflict.overlap.network.to_string())
+            .fix(format!("stream-router check --live --config {file}"))
     });
     let kept = found.kept.iter().map(|kept| {
         Finding::warning(CHECK, kept.to_string())
