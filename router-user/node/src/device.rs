@@ -37,7 +37,7 @@ pub use nft::{
 };
 pub use rate_limit::TokenBucket;
 pub use route::{Route, RouteTarget, TABLE_MAIN};
-pub use rule::Rule;
+pub use rule::{NOWHERE, Rule};
 pub use tun::{READ_OR_GONE, Tun, TunError, Whereabouts};
 
 /// Longest wait for the addresses. The kernel needs some milliseconds; on a host with IPv6 off the wait is in vain.

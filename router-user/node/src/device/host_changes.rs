@@ -6,7 +6,7 @@ use futures::StreamExt;
 use rtnetlink::packet_core::{NetlinkMessage, NetlinkPayload};
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::link::LinkFlags;
-use rtnetlink::packet_route::route::{RouteAttribute, RouteMessage};
+use rtnetlink::packet_route::route::{RouteAttribute, RouteMessage, RouteType};
 use rtnetlink::{MulticastGroup, new_multicast_connection};
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
@@ -139,6 +139,10 @@ fn change(message: &NetlinkMessage<RouteNetlinkMessage>) -> Option<HostChange> {
 }
 
 fn output(route: &RouteMessage) -> Option<u32> {
+    // IPv6 routes that lead nowhere are said to lead to the loopback interface.
+    if route.header.kind == RouteType::Unreachable {
+        return None;
+    }
     route.attributes.iter().find_map(|attribute| match attribute {
         RouteAttribute::Oif(index) => Some(*index),
         _ => None,

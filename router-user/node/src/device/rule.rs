@@ -10,14 +10,17 @@ use rtnetlink::packet_route::rule::{RuleAction, RuleAttribute, RuleFlags, RuleMe
 
 use super::netlink::{Netlink, NetlinkError, refused};
 
-/// A policy rule that leads to a table.
+/// In place of a table: the destination is unreachable.
+pub const NOWHERE: u32 = 0;
+
+/// A policy rule that leads to a table, or nowhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Rule {
     /// IPv6 rather than IPv4.
     pub ipv6: bool,
     /// Place among the rules.
     pub priority: u32,
-    /// Number of the table.
+    /// Number of the table, or [`NOWHERE`].
     pub table: u32,
     /// Mark of the packets that it is for.
     pub mark: Option<u32>,
@@ -35,7 +38,10 @@ impl Rule {
         } else {
             AddressFamily::Inet
         };
-        message.header.action = RuleAction::ToTable;
+        message.header.action = match self.table {
+            NOWHERE => RuleAction::Unreachable,
+            _ => RuleAction::ToTable,
+        };
         if self.not {
             message.header.flags |= RuleFlags::Invert;
         }
@@ -56,7 +62,8 @@ impl Rule {
     /// Reads a message of the kernel; `None` for a rule that says more than [`Rule`] can.
     fn of(message: &RuleMessage) -> Option<Self> {
         let header = &message.header;
-        if header.action != RuleAction::ToTable
+        let leads_nowhere = header.action == RuleAction::Unreachable;
+        if !(leads_nowhere || header.action == RuleAction::ToTable)
             || header.dst_len != 0
             || header.src_len != 0
             || header.tos != 0
@@ -93,7 +100,10 @@ impl Rule {
 impl fmt::Display for Rule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let family = if self.ipv6 { "IPv6" } else { "IPv4" };
-        write!(f, "{family} rule {} to table {}", self.priority, self.table)
+        match self.table {
+            NOWHERE => write!(f, "{family} rule {} that leads nowhere", self.priority),
+            table => write!(f, "{family} rule {} to table {table}", self.priority),
+        }
     }
 }
 

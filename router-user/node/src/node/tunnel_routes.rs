@@ -12,7 +12,7 @@ use std::num::NonZeroU32;
 use ipnet::IpNet;
 
 use crate::config::{Config, OnStop};
-use crate::device::{Netlink, NetlinkError, Route, RouteTarget, Rule, TABLE_MAIN};
+use crate::device::{NOWHERE, Netlink, NetlinkError, Route, RouteTarget, Rule, TABLE_MAIN};
 use stream_router_engine::causes::with_sources;
 use stream_router_engine::route_plan::{HostRoute, RouteTable};
 
@@ -25,8 +25,13 @@ const FIRST_METRIC: u32 = 4_000_000_000;
 /// First number of a routing table: the table of an exit, then that of overriding networks.
 const FIRST_TABLE: u32 = 5_200_000;
 
-/// First priority of a rule: one for overriding networks, one for the main table, one for the table of an exit.
+/// First priority of a rule: two for overriding networks, one for the main table, one for the table of an exit.
 const FIRST_PRIORITY: u32 = 2000;
+const N_PRIORITIES: u32 = 4;
+
+/// First priority of the rule that stands in for that of an exit when somebody deletes it, or empties its table, until it
+/// is put back.
+const FIRST_SPARE: u32 = 30_000;
 
 /// The numbers by which a node knows its own routes and rules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,7 +60,11 @@ impl OwnNumbers {
     }
 
     fn priority(self) -> u32 {
-        FIRST_PRIORITY + 3 * self.0
+        FIRST_PRIORITY + N_PRIORITIES * self.0
+    }
+
+    fn spare_priority(self) -> u32 {
+        FIRST_SPARE + self.0
     }
 
     /// Returns the route that leads `net` nowhere.
@@ -74,11 +83,13 @@ impl OwnNumbers {
     }
 
     fn is_own_rule(self, rule: &Rule) -> bool {
-        let place = rule.priority.checked_sub(self.priority());
-        let leads_to = match place {
-            Some(0) => self.table(RouteTable::Override),
-            Some(1) => TABLE_MAIN,
-            Some(2) => self.table(RouteTable::Exit),
+        if rule.priority == self.spare_priority() {
+            return [NOWHERE, self.table(RouteTable::Exit)].contains(&rule.table);
+        }
+        let leads_to = match rule.priority.checked_sub(self.priority()) {
+            Some(0 | 1) => self.table(RouteTable::Override),
+            Some(2) => TABLE_MAIN,
+            Some(3) => self.table(RouteTable::Exit),
             _ => return false,
         };
         rule.table == leads_to
@@ -150,7 +161,13 @@ impl TunnelRoutes {
         routes.retain(|route| route.metric.is_some_and(is_of_a_node));
         let mut rules = netlink.rules().await?;
         rules.retain(|rule| {
-            let slot = rule.priority.checked_sub(FIRST_PRIORITY).map(|place| place / 3);
+            let slot = match rule.priority.checked_sub(FIRST_SPARE) {
+                Some(slot) => Some(slot),
+                None => rule
+                    .priority
+                    .checked_sub(FIRST_PRIORITY)
+                    .map(|place| place / N_PRIORITIES),
+            };
             slot.is_some_and(|slot| slot < N_SLOTS && OwnNumbers(slot).is_own_rule(rule))
         });
         Ok(Self { routes, rules })
@@ -252,6 +269,15 @@ impl TunnelRoutes {
     }
 }
 
+/// Returns whether networks are a default route of a family, or both of its halves.
+fn is_everything(networks: &BTreeMap<IpNet, RouteTable>, ipv6: bool) -> bool {
+    let of_len = |len| {
+        let widest = networks.keys().filter(|net| net.addr().is_ipv6() == ipv6);
+        widest.filter(|net| net.prefix_len() == len).count()
+    };
+    of_len(0) == 1 || of_len(1) == 2
+}
+
 fn is_block(route: &Route) -> bool {
     route.target == RouteTarget::Unreachable
 }
@@ -263,28 +289,36 @@ fn rules(networks: &BTreeMap<IpNet, RouteTable>, numbers: OwnNumbers, mark: NonZ
             let mut of_family = networks.iter().filter(|(net, _)| net.addr().is_ipv6() == ipv6);
             of_family.any(|(_, one)| *one == table)
         };
-        let unmarked = |place, table| Rule {
+        let unmarked = |priority, table| Rule {
             ipv6,
-            priority: numbers.priority() + place,
-            table: numbers.table(table),
+            priority,
+            table,
             mark: Some(mark.get()),
             not: true,
             suppress_prefix_len: None,
         };
+        let first = numbers.priority();
         if has(RouteTable::Override) {
-            rules.push(unmarked(0, RouteTable::Override));
+            // Twice, so that one takes over when somebody deletes the other.
+            rules.push(unmarked(first, numbers.table(RouteTable::Override)));
+            rules.push(unmarked(first + 1, numbers.table(RouteTable::Override)));
         }
         if has(RouteTable::Exit) {
+            let spare = match is_everything(networks, ipv6) {
+                true => NOWHERE,
+                false => numbers.table(RouteTable::Exit),
+            };
+            rules.push(unmarked(numbers.spare_priority(), spare));
             // The host's own networks, but not its default route.
             rules.push(Rule {
                 ipv6,
-                priority: numbers.priority() + 1,
+                priority: first + 2,
                 table: TABLE_MAIN,
                 mark: None,
                 not: false,
                 suppress_prefix_len: Some(0),
             });
-            rules.push(unmarked(2, RouteTable::Exit));
+            rules.push(unmarked(first + 3, numbers.table(RouteTable::Exit)));
         }
     }
     rules
@@ -410,12 +444,17 @@ mod tests {
         assert_eq!(
             shown,
             [
-                (false, 2022, 254, None, false),
-                (false, 2023, 5_200_014, Some(0x2053), true),
-                (true, 2021, 5_200_015, Some(0x2053), true),
+                (false, 30_007, NOWHERE, Some(0x2053), true),
+                (false, 2030, 254, None, false),
+                (false, 2031, 5_200_014, Some(0x2053), true),
+                (true, 2028, 5_200_015, Some(0x2053), true),
+                (true, 2029, 5_200_015, Some(0x2053), true),
             ]
         );
-        assert_eq!(routes.rules[0].suppress_prefix_len, Some(0));
+        assert_eq!(routes.rules[1].suppress_prefix_len, Some(0));
+        // Half of everything leaves the other half to the host.
+        let half = planned(&[("0.0.0.0/1", RouteTable::Exit)]);
+        assert_eq!(half.rules[0].table, 5_200_014);
         assert!(routes.rules.iter().all(|rule| OwnNumbers(7).is_own_rule(rule)));
         assert!(!routes.rules.iter().any(|rule| OwnNumbers(8).is_own_rule(rule)));
     }
@@ -463,7 +502,7 @@ mod tests {
 
         let nets: Vec<_> = free.routes.iter().map(|route| route.net.to_string()).collect();
         assert_eq!(nets, ["::/0", "fd09::/64"]);
-        assert_eq!(free.rules.len(), 2);
+        assert_eq!(free.rules.len(), 3);
         assert!(free.rules.iter().all(|rule| rule.ipv6));
         assert_eq!(routes.of_no_use(&[]), routes);
     }
@@ -473,6 +512,9 @@ mod tests {
         let [first, second] = ["sr0", "sr1"].map(OwnNumbers::of);
 
         assert_ne!(first, second);
-        assert!(first.priority() + 2 < 32_766, "before the main table");
+        for numbers in [first, second, OwnNumbers(N_SLOTS - 1)] {
+            assert!(numbers.priority() + N_PRIORITIES <= FIRST_SPARE);
+            assert!(numbers.spare_priority() < 32_766, "before the main table");
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! A peer as the way to everywhere, networks of peers that are the host's own, and packets that leave in the clear while a
 //! node does not run: none.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -228,6 +229,65 @@ impl Flow {
     }
 }
 
+/// What somebody may delete of a running node's rules and routes: each rule, each route to the network behind, and all of
+/// the node's own table.
+fn deletions(scene: &Scene) -> Result<Vec<Vec<String>>> {
+    let mut all: Vec<Vec<String>> = Vec::new();
+    let words = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+    for rule in scene
+        .pair
+        .a
+        .host
+        .ip(&["rule"])?
+        .lines()
+        .filter(|rule| rule.contains("0x2053"))
+    {
+        let (priority, what) = rule.split_once(':').context("a priority")?;
+        all.push(words(&format!("rule delete priority {priority}")));
+        if let Some((_, table)) = what.split_once("lookup ") {
+            all.push(words(&format!("route flush table {table}")));
+        }
+    }
+    if all.is_empty() {
+        for (family, net) in ["-4", "-6"].into_iter().zip(FAR_NETS) {
+            all.push(words(&format!(
+                "{family} route delete {net} dev {}",
+                scene.pair.a.config.device
+            )));
+            all.push(words(&format!(
+                "{family} route delete unreachable {net} metric {}",
+                metric(scene, family, net)?
+            )));
+        }
+    }
+    Ok(all)
+}
+
+/// Rules and routes of the first host, in no order.
+fn routing(scene: &Scene) -> Result<BTreeSet<String>> {
+    let mut all = BTreeSet::new();
+    for shown in [
+        &["rule"][..],
+        &["-6", "rule"],
+        &["route", "show", "table", "all"],
+        &["-6", "route", "show", "table", "all"],
+    ] {
+        let lines = scene.pair.a.host.ip(shown)?;
+        all.extend(lines.lines().map(|line| line.trim().to_owned()));
+    }
+    Ok(all)
+}
+
+fn metric(scene: &Scene, family: &str, net: &str) -> Result<String> {
+    let shown = scene
+        .pair
+        .a
+        .host
+        .ip(&[family, "route", "show", net, "type", "unreachable"])?;
+    let mut words = shown.split_whitespace().skip_while(|word| *word != "metric");
+    Ok(words.nth(1).context("a metric")?.to_owned())
+}
+
 /// Waits until more has arrived than now.
 fn wait_for_more(arrived: &AtomicU64) -> Result<()> {
     let before = arrived.load(Relaxed);
@@ -393,6 +453,20 @@ fn nothing_leaves_in_the_clear_while_a_node_is_started_anew_its_device_is_down_o
                     ensure!(
                         scene.n_clear()? == 0,
                         "{signal}: {} in the clear",
+                        scene.n_clear()?
+                    );
+                }
+                for deletion in deletions(scene)? {
+                    let deletion: Vec<_> = deletion.iter().map(String::as_str).collect();
+                    let before = routing(scene)?;
+                    scene.pair.a.host.ip(&deletion)?;
+                    until("what was deleted is back", LIMIT, || {
+                        Ok((routing(scene)? == before).then_some(()))
+                    })?;
+                    wait_for_more(arrived)?;
+                    ensure!(
+                        scene.n_clear()? == 0,
+                        "{deletion:?}: {} in the clear",
                         scene.n_clear()?
                     );
                 }
