@@ -1,11 +1,13 @@
 //! Links that are slow, shaped or marked.
 
+use std::net::UdpSocket;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use std::{fs, path::Path};
 
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
+use nix::sys::socket::{setsockopt, sockopt};
 use serde_json::Value;
 
 use crate::reload::ask::reload_with;
@@ -13,7 +15,7 @@ use crate::support::slow_link::{LinkPlan, SlowLink, loaded};
 use crate::support::{NODE, machine};
 use xtask::lab::probe::PingPlan;
 use xtask::lab::process::{signal, text, wait};
-use xtask::lab::{Node, Pair, PairPlan, ScratchDir, Status, Transport, Underlay};
+use xtask::lab::{Node, Pair, PairPlan, ScratchDir, Side, Status, Transport, Underlay};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -39,6 +41,51 @@ fn a_busy_connection_on_a_very_slow_link_is_not_cut_over_tcp() {
 fn a_busy_connection_on_a_very_slow_link_is_not_cut_over_quic() {
     let _machine = machine::alone();
     keeps_a_busy_connection(Transport::Quic);
+}
+
+#[test]
+fn a_burst_that_the_link_has_room_for_arrives_whole() {
+    // More than the fill at which TCP is refused, and less than CoDel's interval at this rate.
+    const BURST: usize = 600;
+    const DATAGRAM: usize = 1316;
+    let _machine = machine::alone();
+    for transport in [Transport::Tcp, Transport::Quic] {
+        let link = SlowLink::start(&LinkPlan {
+            kbit: 100_000,
+            buffer_bytes: 5_000_000,
+            transport,
+        })
+        .expect("the pair starts");
+        let pair = &link.pair;
+        let bind = |side: &Side| side.host.enter(|| Ok(UdpSocket::bind((side.v4, 0))?));
+        let (from, to) = (bind(&pair.a).unwrap(), bind(&pair.b).unwrap());
+        setsockopt(&to, sockopt::RcvBufForce, &(8 << 20)).unwrap();
+        to.set_read_timeout(Some(PATIENCE)).unwrap();
+        from.connect(to.local_addr().unwrap()).unwrap();
+
+        for round in 0..10_u8 {
+            for i in 0..BURST {
+                let mut datagram = [round; DATAGRAM];
+                datagram[..2].copy_from_slice(&(i as u16).to_be_bytes());
+                from.send(&datagram).unwrap();
+            }
+            for i in 0..BURST {
+                let mut datagram = [0; DATAGRAM];
+                let n = to.recv(&mut datagram).unwrap_or_else(|error| {
+                    panic!(
+                        "{transport:?}, round {round}, datagram {i}: {error}; {:?}",
+                        pair.a.node.status()
+                    )
+                });
+                let number = u16::from_be_bytes([datagram[0], datagram[1]]);
+                assert_eq!(
+                    (n, datagram[2], usize::from(number)),
+                    (DATAGRAM, round, i),
+                    "{transport:?}"
+                );
+            }
+        }
+    }
 }
 
 #[test]

@@ -15,6 +15,7 @@ use ipnet::IpNet;
 use super::finding::Finding;
 use super::input::CheckInput;
 use super::ports::ListenAddress;
+use super::routes::interface_to;
 use ruleset::{Packet, Ruleset, RulesetVerdict, Way};
 
 const CHECK: &str = "firewall";
@@ -40,6 +41,10 @@ pub(super) fn check(input: &CheckInput) -> Vec<Finding> {
         .iter()
         .any(|path| fs::read_to_string(path).is_ok_and(|tables| !tables.trim().is_empty()));
     let dialled = peers.iter().flat_map(|peer| peer.addresses());
+    let dialled: Vec<_> = dialled
+        .filter_map(ListenAddress::of)
+        .map(|to| (to, interface_to(to.at.ip())))
+        .collect();
     let inner = peers.iter().filter_map(|peer| peer.allowed_ips().first());
     let device = input.config.device().name();
     listen
@@ -47,8 +52,8 @@ pub(super) fn check(input: &CheckInput) -> Vec<Finding> {
         .map(|listen| judge(&rules, Sent::in_to(*listen), has_old))
         .chain(
             dialled
-                .filter_map(ListenAddress::of)
-                .map(|to| judge(&rules, Sent::out_to(to), has_old)),
+                .iter()
+                .map(|(to, interface)| judge(&rules, Sent::out_to(*to, interface.as_deref()), has_old)),
         )
         .chain(inner.map(|network| judge(&rules, Sent::into_tunnel(device, *network), has_old)))
         .collect()
@@ -65,7 +70,7 @@ struct Sent<'a> {
     rule: String,
 }
 
-impl Sent<'_> {
+impl<'a> Sent<'a> {
     fn in_to(listen: ListenAddress) -> Self {
         Self {
             packet: Packet {
@@ -81,7 +86,7 @@ impl Sent<'_> {
         }
     }
 
-    fn out_to(to: ListenAddress) -> Self {
+    fn out_to(to: ListenAddress, interface: Option<&'a str>) -> Self {
         let (ip, port) = (to.at.ip(), to.at.port());
         let family = if ip.is_ipv4() { "ip" } else { "ip6" };
         Self {
@@ -90,19 +95,14 @@ impl Sent<'_> {
                 protocol: Some(to.protocol()),
                 port: Some(port),
                 state: "new",
-                way: Way::Out {
-                    interface: None,
-                    to: ip,
-                },
+                way: Way::Out { interface, to: ip },
             },
             subject: format!("out to {}/{}", to.protocol(), to.at),
             who: "what this host sends to the peer",
             rule: format!("{family} daddr {ip} {} dport {port}", to.protocol()),
         }
     }
-}
 
-impl<'a> Sent<'a> {
     fn into_tunnel(device: &'a str, network: IpNet) -> Self {
         // The network's own address stands for all in it.
         let to = network.addr();

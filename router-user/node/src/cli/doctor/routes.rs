@@ -62,6 +62,11 @@ fn ip_of(address: &Multiaddr) -> Option<IpAddr> {
     })
 }
 
+/// Returns the interface through which packets to `ip` leave, if it can be told.
+pub(super) fn interface_to(ip: IpAddr) -> Option<String> {
+    route_to(ip).ok()?.interface
+}
+
 /// Looks the route to `ip` up by connecting a datagram socket, which sends nothing.
 fn route_to(ip: IpAddr, mark: Option<NonZeroU32>) -> io::Result<HostRoute> {
     let any: IpAddr = match ip {
