@@ -1,6 +1,7 @@
 //! A receiver that stands still while the connection with the most unread data is reset.
 //!
-//! `STREAM_ROUTER_ORDER_THREADS` sets the threads of each node.
+//! `STREAM_ROUTER_ORDER_THREADS` sets the threads of each node, `STREAM_ROUTER_ORDER_PACKETS` how many packets come to each
+//! of them between two standstills.
 
 use std::path::Path;
 use std::thread;
@@ -44,7 +45,7 @@ fn a_receiver_that_stands_still_while_a_connection_is_reset_reorders_nothing() {
         reset_fullest(stopped)?;
         thread::sleep(STANDSTILL - BEFORE_THE_RESET);
         standstill.end()?;
-        wait_for_more(&pair, 1000)
+        wait_for_more(&pair)
     });
 
     for tally in tallies {
@@ -63,7 +64,7 @@ fn a_receiver_that_stands_still_until_it_is_given_up_reorders_nothing_over_quic(
         pair.a.node.wait_for("the connection is given up", LIMIT, lost)?;
         standstill.end()?;
         pair.a.node.wait_connected(&pair.b.node, OUTAGE)?;
-        wait_for_more(&pair, 1000)
+        wait_for_more(&pair)
     });
 
     for tally in tallies {
@@ -121,8 +122,12 @@ fn assert_nothing_reordered(tally: &Tally) {
     assert!(tally.n_sent > tally.n_lost + 1000, "{tally}");
 }
 
-/// Waits until so many more packets have come to each node.
-fn wait_for_more(pair: &Pair, n: u64) -> Result<()> {
+/// Waits until enough more packets have come to each node.
+fn wait_for_more(pair: &Pair) -> Result<()> {
+    let n: u64 = match std::env::var("STREAM_ROUTER_ORDER_PACKETS") {
+        Ok(n) => n.parse()?,
+        Err(_unset) => 1000,
+    };
     for (side, from) in [(&pair.a, &pair.b), (&pair.b, &pair.a)] {
         let received = || -> Result<u64> { Ok(side.node.status()?.peer(from.node.peer_id())?.rx_frames) };
         let wanted = received()? + n;
