@@ -43,7 +43,7 @@ pub(super) fn check(input: &CheckInput) -> Vec<Finding> {
     let dialled = peers.iter().flat_map(|peer| peer.addresses());
     let dialled: Vec<_> = dialled
         .filter_map(ListenAddress::of)
-        .map(|to| (to, interface_to(to.at.ip())))
+        .map(|to| (to, interface_to(to.at.ip(), input)))
         .collect();
     let inner = peers.iter().filter_map(|peer| peer.allowed_ips().first());
     let device = input.config.device().name();

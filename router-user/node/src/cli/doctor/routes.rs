@@ -63,8 +63,8 @@ fn ip_of(address: &Multiaddr) -> Option<IpAddr> {
 }
 
 /// Returns the interface through which packets to `ip` leave, if it can be told.
-pub(super) fn interface_to(ip: IpAddr) -> Option<String> {
-    route_to(ip).ok()?.interface
+pub(super) fn interface_to(ip: IpAddr, input: &CheckInput) -> Option<String> {
+    route_to(ip, input.mark()).ok()?.interface
 }
 
 /// Looks the route to `ip` up by connecting a datagram socket, which sends nothing.
