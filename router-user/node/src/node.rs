@@ -17,6 +17,7 @@ mod gateways;
 mod heartbeat;
 mod held_packets;
 mod host;
+mod host_networks;
 mod lifecycle;
 mod nap_timer;
 mod niceness;

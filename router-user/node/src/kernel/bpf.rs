@@ -1,15 +1,20 @@
 //! The bpf(2) calls that the loader has no function for (kernel: `include/uapi/linux/bpf.h`).
 #![expect(unsafe_code, reason = "makes system calls")]
 
+use std::ffi::CString;
 use std::io;
 use std::marker::PhantomData;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 use bytemuck::Pod;
 use nix::libc;
 
 const BPF_MAP_CREATE: libc::c_long = 0;
 const BPF_MAP_DELETE_ELEM: libc::c_long = 3;
+const BPF_OBJ_PIN: libc::c_long = 6;
+const BPF_OBJ_GET: libc::c_long = 7;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
 const BPF_PROG_QUERY: libc::c_long = 16;
 const BPF_MAP_LOOKUP_BATCH: libc::c_long = 24;
@@ -35,6 +40,15 @@ struct InfoRequest {
     fd: u32,
     info_len: u32,
     info: u64,
+}
+
+/// `union bpf_attr` for `BPF_OBJ_PIN` and `BPF_OBJ_GET`.
+#[repr(C)]
+#[derive(Default)]
+struct Pin {
+    path: u64,
+    fd: u32,
+    flags: u32,
 }
 
 /// `union bpf_attr` for `BPF_PROG_QUERY`.
@@ -98,6 +112,35 @@ pub(super) fn create_ring(bytes: u32) -> io::Result<OwnedFd> {
     let fd = call(BPF_MAP_CREATE, &mut create)?;
     // SAFETY: a descriptor that the kernel has just given us.
     Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+}
+
+/// Opens what is pinned at `path`.
+///
+/// # Errors
+/// Nothing is, or the kernel refuses.
+pub(super) fn open_pin(path: &Path) -> io::Result<OwnedFd> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let mut pin = Pin {
+        path: path.as_ptr() as u64,
+        ..Pin::default()
+    };
+    let fd = call(BPF_OBJ_GET, &mut pin)?;
+    // SAFETY: a descriptor that the kernel has just given us.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+}
+
+/// Pins a map or a program at `path`.
+///
+/// # Errors
+/// Something is there, or the kernel refuses.
+pub(super) fn pin(object: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let mut pin = Pin {
+        path: path.as_ptr() as u64,
+        fd: object.as_raw_fd() as u32,
+        flags: 0,
+    };
+    call(BPF_OBJ_PIN, &mut pin).map(drop)
 }
 
 /// Returns the ids of the programs that packets come by at the egress of an interface before all filters (TCX). A kernel

@@ -27,13 +27,13 @@ impl fmt::Display for GatewayMode {
 }
 
 /// An interface to attach to.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GatewayInterface {
     /// Its name, for messages.
     pub name: String,
     /// Its index.
     pub index: u32,
-    /// Its hardware address. Should it change, its packets go the host's way until the next start.
+    /// Its hardware address: while it is another, packets go the host's way.
     pub address: [u8; 6],
 }
 

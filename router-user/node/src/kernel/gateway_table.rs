@@ -71,6 +71,17 @@ impl KernelGateways {
         Ok(())
     }
 
+    /// Returns what the program knows of the interface with this index.
+    pub fn get(&self, index: u32) -> Option<Gateway> {
+        lock(&self.interfaces).get(&index, 0).ok()
+    }
+
+    /// Makes the program forget an interface; one that it does not know is no error.
+    pub fn remove(&self, index: u32) {
+        // Without an entry there is nothing to forget, and the interface with this index is gone.
+        let _ = lock(&self.interfaces).remove(&index);
+    }
+
     fn write(
         &self,
         index: u32,

@@ -3,15 +3,19 @@
 use std::error::Error;
 use std::fs::{self, DirBuilder, File};
 use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 use nix::unistd::geteuid;
 use tracing::warn;
 
+use super::bpf;
 use super::error::KernelError;
+use super::maps::lock;
 
 /// Where the BPF file system is usually mounted.
 pub const BPFFS: &str = "/sys/fs/bpf";
@@ -23,7 +27,15 @@ const ROOT: &str = "stream-router";
 #[derive(Debug)]
 pub(super) struct Pins {
     directory: PathBuf,
-    _lock: Flock<File>,
+    lock: Mutex<Flock<File>>,
+    pinned: Mutex<Vec<Pinned>>,
+}
+
+/// What is pinned, to pin it again.
+#[derive(Debug)]
+struct Pinned {
+    name: String,
+    object: OwnedFd,
 }
 
 impl Pins {
@@ -53,11 +65,7 @@ impl Pins {
                 source: source.into(),
             }
         };
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&directory)
-            .map_err(failed("make"))?;
+        make(&directory).map_err(failed("make"))?;
         let opened = File::open(&directory).map_err(failed("open"))?;
         // The lock ends with its process, however that ends.
         let lock = match Flock::lock(opened, FlockArg::LockExclusiveNonblock) {
@@ -75,7 +83,8 @@ impl Pins {
         clear(&directory).map_err(failed("clear"))?;
         Ok(Some(Self {
             directory,
-            _lock: lock,
+            lock: Mutex::new(lock),
+            pinned: Mutex::default(),
         }))
     }
 
@@ -94,11 +103,56 @@ impl Pins {
         pin: impl FnOnce(&Path) -> Result<(), E>,
     ) -> Result<(), KernelError> {
         let path = self.directory.join(name);
-        pin(&path).map_err(|error| KernelError::Pins {
-            action: "pin",
-            path,
+        pin(&path).map_err(|error| self.failed("pin", name, error))?;
+        let object = bpf::open_pin(&path).map_err(|error| self.failed("open the pin", name, error))?;
+        lock(&self.pinned).push(Pinned {
+            name: name.to_owned(),
+            object,
+        });
+        Ok(())
+    }
+
+    /// Returns the names of the pins that somebody has removed.
+    pub(super) fn missing(&self) -> Vec<String> {
+        let pinned = lock(&self.pinned);
+        let is_missing = |pinned: &&Pinned| !self.directory.join(&pinned.name).exists();
+        let missing = pinned.iter().filter(is_missing);
+        missing.map(|pinned| pinned.name.clone()).collect()
+    }
+
+    /// Pins again what somebody has removed, and makes and locks the directory again if it was removed too.
+    ///
+    /// # Errors
+    /// The system refuses.
+    pub(super) fn restore(&self) -> Result<(), KernelError> {
+        if !self.directory.exists() {
+            make(&self.directory).map_err(|error| self.failed("make", "", error))?;
+            let opened = File::open(&self.directory).map_err(|error| self.failed("open", "", error))?;
+            let locked = Flock::lock(opened, FlockArg::LockExclusiveNonblock);
+            *lock(&self.lock) =
+                locked.map_err(|(_, errno)| self.failed("lock", "", io::Error::from(errno)))?;
+        }
+        for pinned in lock(&self.pinned).iter() {
+            let path = self.directory.join(&pinned.name);
+            if !path.exists() {
+                bpf::pin(pinned.object.as_fd(), &path)
+                    .map_err(|error| self.failed("pin", &pinned.name, error))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn failed(
+        &self,
+        action: &'static str,
+        name: &str,
+        error: impl Error + Send + Sync + 'static,
+    ) -> KernelError {
+        KernelError::Pins {
+            action,
+            path: self.directory.join(name),
             source: Box::new(error),
-        })
+        }
     }
 }
 
@@ -137,6 +191,10 @@ pub fn remove_left_pins(bpffs: &Path, device: &str) -> io::Result<Option<PathBuf
         Err((_, nix::Error::EWOULDBLOCK)) => Ok(None),
         Err((_, error)) => Err(error.into()),
     }
+}
+
+fn make(directory: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(directory)
 }
 
 fn clear(directory: &Path) -> io::Result<()> {

@@ -123,6 +123,25 @@ impl KernelPrograms {
         AttachedGateway::attach(gateway(&mut lock(&self.loaded).ebpf)?, interface)
     }
 
+    /// Returns the id of the gateway program; `None` until it is loaded.
+    pub fn gateway_id(&self) -> Option<u32> {
+        let mut loaded = lock(&self.loaded);
+        Some(gateway(&mut loaded.ebpf).ok()?.info().ok()?.id())
+    }
+
+    /// Returns the names of the pins that somebody has removed.
+    pub fn missing_pins(&self) -> Vec<String> {
+        self.pins.as_ref().map(Pins::missing).unwrap_or_default()
+    }
+
+    /// Pins again what somebody has unpinned.
+    ///
+    /// # Errors
+    /// The system refuses.
+    pub fn pin_again(&self) -> Result<(), KernelError> {
+        self.pins.as_ref().map_or(Ok(()), Pins::restore)
+    }
+
     /// Returns where programs and maps are pinned, if they are.
     pub fn pin_directory(&self) -> Option<&Path> {
         self.pins.as_ref().map(Pins::directory)

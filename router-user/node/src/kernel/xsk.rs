@@ -158,6 +158,7 @@ impl SocketPool {
         let mut dropped = self.dropped.lock().unwrap_or_else(PoisonError::into_inner);
         dropped.open.push(Arc::downgrade(&socket));
         Ok(SocketConsumer {
+            interface: self.interface,
             socket,
             ring,
             fill: queue.fill.clone(),
@@ -171,6 +172,7 @@ impl SocketPool {
 /// Reads the frames of one socket, in order; the only consumer of it.
 #[derive(Debug)]
 pub struct SocketConsumer {
+    interface: u32,
     socket: Arc<OwnedFd>,
     ring: ReceiveRing,
     fill: Arc<FillRing>,
@@ -180,6 +182,11 @@ pub struct SocketConsumer {
 }
 
 impl SocketConsumer {
+    /// Returns the index of the interface that it was opened at.
+    pub fn interface(&self) -> u32 {
+        self.interface
+    }
+
     /// Puts the socket on the current runtime's reactor, to wait for frames.
     ///
     /// # Errors

@@ -9,8 +9,9 @@ use tracing::warn;
 use super::data_path::DataPath;
 use super::data_thread::DataThreads;
 use super::error::NodeError;
-use super::gateways::{self, Gateways, HostNetworks};
+use super::gateways::{self, Gateways};
 use super::host::{Host, Keeper, Wanted};
+use super::host_networks::HostNetworks;
 use super::peer_registry::PeerRegistry;
 use super::peers::{LivePeers, QUEUE_LIMITS};
 use super::prefixes::PrefixTable;
@@ -166,16 +167,16 @@ impl Assembly {
     pub(super) async fn start_gateways(
         &self,
         config: &Config,
-    ) -> Result<(Gateways, Option<HostNetworks>), NodeError> {
+    ) -> Result<(Arc<Gateways>, Option<HostNetworks>), NodeError> {
         if config.gateways().is_empty() {
-            return Ok((Gateways::default(), None));
+            return Ok((Arc::default(), None));
         }
         let netlink = Netlink::open().map_err(DeviceError::from)?;
         let interfaces = gateways::interfaces(config, &netlink).await?;
         let prefixes = self.prefixes.clone();
         let host_networks =
             HostNetworks::start(prefixes, netlink, self.host.clone(), self.device.index()).await?;
-        let gateways = Gateways::attach(config, &self.kernel, interfaces)?;
+        let gateways = Arc::new(Gateways::attach(config, &self.kernel, interfaces)?);
         Ok((gateways, Some(host_networks)))
     }
 
@@ -211,7 +212,11 @@ impl Assembly {
     ///
     /// # Errors
     /// The kernel refuses, or one of the networks is routed elsewhere.
-    pub(super) async fn start_device(&self, config: &Config) -> Result<(), NodeError> {
+    pub(super) async fn start_device(
+        &self,
+        config: &Config,
+        gateways: &Arc<Gateways>,
+    ) -> Result<(), NodeError> {
         self.kernel.programs.attach_egress()?;
         let routes = TunnelRoutes::of(config, self.device.index());
         let netlink = Netlink::open_filtering().map_err(DeviceError::from)?;
@@ -226,7 +231,7 @@ impl Assembly {
             warn!("{why}");
         }
         let mut keeper = self.host.keeper().await;
-        keeper.wanted_mut().hook = Some(self.kernel.programs.egress_id()?);
+        keeper.set_hooks(self.kernel.programs.egress_id()?, gateways.clone());
         keeper.compare(true).await?;
         Ok(())
     }
@@ -237,7 +242,7 @@ impl Assembly {
         config: &Config,
         network: &NetworkHandle,
         workers: Arc<WorkerBoard>,
-        gateways: &Gateways,
+        gateways: &Arc<Gateways>,
     ) -> Arc<NodeStatus> {
         Arc::new(NodeStatus::new(
             config,
@@ -249,8 +254,7 @@ impl Assembly {
                 network: network.clone(),
                 workers,
                 runtimes: self.data_threads.runtimes(),
-                gateways: gateways.status(),
-                socket_drops: Box::new(gateways.drops()),
+                gateways: gateways.clone(),
             },
         ))
     }

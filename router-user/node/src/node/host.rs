@@ -9,6 +9,7 @@
 //! 6. [`report`] is the outcome, which everything that an operator sees reads.
 
 mod compare;
+mod device_lost;
 mod found;
 mod keeper;
 mod ledger;
@@ -17,7 +18,7 @@ mod thing;
 mod wanted;
 mod watch;
 
-pub use keeper::DeviceLost;
+pub use device_lost::DeviceLost;
 pub(super) use keeper::Keeper;
 pub(super) use report::HostReport;
 pub(super) use wanted::Wanted;

@@ -85,6 +85,7 @@ impl Tasks {
         );
         let uncaptured = uncaptured::run(
             assembly.device.tun().clone(),
+            assembly.device.name().to_owned(),
             data_path.clone(),
             assembly.kernel.settings.hash_key(),
         );
@@ -144,7 +145,7 @@ impl Node {
         let observability = Observability::start(config, status, &assembly.data_threads.runtimes(), metrics)?;
 
         let before = assembly.left_before(config).await?;
-        let started = match assembly.start_device(config).await {
+        let started = match assembly.start_device(config, &gateways).await {
             Ok(()) => pool.start(gateways),
             Err(error) => Err(error),
         };
@@ -156,7 +157,6 @@ impl Node {
             warn!("{note}");
         }
         assembly.host.keeper().await.wanted_mut().nft = exit.rules();
-
         let (limits, _) = watch::channel(config.router().clone());
         let ends = Ends::default();
         let mut tasks = Tasks::on_data_thread(config, &assembly, network, &ends);

@@ -77,6 +77,7 @@ impl Source for NodeStatus {
         let n_active = views.values().filter(|view| view.active).count();
         let connected = snapshot.peers.iter().filter(|peer| !peer.connections.is_empty());
         let host = self.parts.host.report();
+        let gateways = self.parts.gateways.status();
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             uptime_seconds: self.started.elapsed().as_secs_f64(),
@@ -101,9 +102,9 @@ impl Source for NodeStatus {
             data_threads: self.parts.runtimes.names().collect(),
             configured_peers: self.parts.data_path.peers.load().all().len() as u32,
             connected_peers: connected.count() as u32,
-            gateways: self.parts.gateways.clone(),
+            gateways: gateways.clone(),
             host: host.status(Instant::now()),
-            kernel: kernel_features::look(self.parts.kernel.programs.pin_directory(), &self.parts.gateways),
+            kernel: kernel_features::look(self.parts.kernel.programs.pin_directory(), &gateways),
         }
     }
 
@@ -155,7 +156,7 @@ impl Source for NodeStatus {
     }
 
     fn counters(&self) -> Result<control::CounterList, SourceError> {
-        let dropped = (self.parts.socket_drops)();
+        let dropped = self.parts.gateways.drops();
         let network = self.parts.network.snapshot().counters;
         let kernel = self.parts.kernel.counters.read().map_err(failed)?.into_iter();
         let kernel = kernel.map(|(reason, n)| {

@@ -4,11 +4,13 @@
 use std::io;
 use std::time::{Duration, Instant};
 
+use nix::libc;
 use tokio::time::sleep;
 
 use super::counters::PacketCounter;
 use super::data_path::DataPath;
 use super::forwarder::Forwarder;
+use super::host::DeviceLost;
 use crate::device::{READ_OR_GONE, Tun};
 use router_common::flow_hash::{HashKey, flow_hash};
 use router_common::frame::{FrameHeader, MAX_PACKET_LEN, VnetHeader};
@@ -26,11 +28,11 @@ const HOLD_CHECK: Duration = Duration::from_millis(100);
 const VNET_OFFSET: usize = FrameHeader::LEN - VnetHeader::LEN;
 
 /// Reads the packets of `device` for as long as it exists, and forwards those that a peer may get. The flows are hashed
-/// with `hash_key`, as the kernel does it.
+/// with `hash_key`, as the kernel does it; `name` is the device's.
 ///
 /// # Errors
-/// The device cannot be read.
-pub(super) async fn run(device: Tun, data_path: DataPath, hash_key: HashKey) -> io::Result<()> {
+/// The device was deleted, or cannot be read.
+pub(super) async fn run(device: Tun, name: String, data_path: DataPath, hash_key: HashKey) -> io::Result<()> {
     let device = device.into_async()?;
     let mut forwarder = Forwarder::new(&data_path);
     let fragments = FragmentTable::new(hash_key);
@@ -46,7 +48,12 @@ pub(super) async fn run(device: Tun, data_path: DataPath, hash_key: HashKey) -> 
         };
         forwarder.handle_turn(Instant::now());
         for _ in 0..TURN_PACKETS {
-            let Some(n) = guard.get_inner().try_read(&mut frame[VNET_OFFSET..])? else {
+            let read = guard.get_inner().try_read(&mut frame[VNET_OFFSET..]);
+            let read = read.map_err(|error| match error.raw_os_error() {
+                Some(libc::EBADFD) => io::Error::other(DeviceLost::Deleted { name: name.clone() }),
+                _ => error,
+            });
+            let Some(n) = read? else {
                 guard.clear_ready();
                 break;
             };

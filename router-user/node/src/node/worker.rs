@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::deferred_wakeups::WorkerWakeup;
 use super::forwarder::Forwarder;
+use super::gateways::NewSockets;
 use super::nap_timer::NapTimer;
 use crate::kernel::{RingConsumer, SocketConsumer};
 
@@ -35,13 +36,14 @@ pub(super) struct Meter {
     pub(super) n_wakeups: AtomicU64,
 }
 
-/// Drains `ring` and `sockets` into `forwarder` until `stop`, then drains what is left.
+/// Drains `ring`, `sockets` and those that come `later` into `forwarder` until `stop`, then drains what is left.
 ///
 /// # Errors
 /// A descriptor cannot be waited for.
 pub(super) async fn run(
     ring: RingConsumer,
     sockets: Vec<SocketConsumer>,
+    later: Arc<NewSockets>,
     mut forwarder: Forwarder,
     meter: Arc<Meter>,
     stop: CancellationToken,
@@ -59,6 +61,12 @@ pub(super) async fn run(
     loop {
         let now = Instant::now();
         forwarder.handle_turn(now);
+        for replacement in later.take() {
+            sockets.retain(|socket| socket.get_ref().interface() != replacement.gone);
+            for socket in replacement.sockets {
+                sockets.push(socket.into_async()?);
+            }
+        }
         let mut n_bytes = 0;
         let mut handle = |record: &[u8]| {
             n_bytes += record.len();

@@ -84,7 +84,7 @@ pub(super) struct WorkerPool {
 /// The worker tasks and what each drains.
 struct RingWorkers {
     kernel: Arc<Kernel>,
-    gateways: Gateways,
+    gateways: Arc<Gateways>,
     running: BTreeMap<u32, RunningWorker>,
     tasks: JoinSet<(u32, io::Result<()>)>,
     runtimes: Runtimes,
@@ -93,7 +93,7 @@ struct RingWorkers {
 
 impl RingWorkers {
     fn spawn(&mut self, worker: u32, ring: RingConsumer) -> Result<(), NodeError> {
-        let sockets = self.gateways.open_sockets(&self.kernel, worker)?;
+        let (sockets, later) = self.gateways.add_worker(&self.kernel, worker)?;
         let running = RunningWorker {
             stop: CancellationToken::new(),
             gauge: ring.gauge(),
@@ -102,7 +102,7 @@ impl RingWorkers {
             n_flows: 0,
         };
         let (meter, stop) = (running.meter.clone(), running.stop.clone());
-        let work = worker::run(ring, sockets, Forwarder::new(&self.data_path), meter, stop);
+        let work = worker::run(ring, sockets, later, Forwarder::new(&self.data_path), meter, stop);
         let work = work.instrument(debug_span!("worker", worker));
         self.tasks
             .spawn_on(async move { (worker, work.await) }, self.runtimes.of(worker));
@@ -130,6 +130,7 @@ impl Workers for RingWorkers {
                 worker, "cannot close a ring"
             );
         }
+        self.gateways.remove_worker(worker);
         if let Some(running) = self.running.remove(&worker) {
             running.stop.cancel();
         }
@@ -161,7 +162,7 @@ impl WorkerPool {
             table: kernel.flows.table(connections.ttl())?,
             workers: RingWorkers {
                 kernel,
-                gateways: Gateways::default(),
+                gateways: Arc::default(),
                 running: BTreeMap::new(),
                 tasks: JoinSet::new(),
                 runtimes,
@@ -180,7 +181,7 @@ impl WorkerPool {
     ///
     /// # Errors
     /// A socket cannot be opened.
-    pub(super) fn start(&mut self, gateways: Gateways) -> Result<(), NodeError> {
+    pub(super) fn start(&mut self, gateways: Arc<Gateways>) -> Result<(), NodeError> {
         self.workers.gateways = gateways;
         for (worker, ring) in std::mem::take(&mut self.rings) {
             self.workers.spawn(worker, ring)?;
@@ -236,7 +237,7 @@ impl WorkerPool {
             }
         }
         // Nothing new comes in; what the rings and sockets hold goes out.
-        drop(std::mem::take(&mut self.workers.gateways));
+        self.workers.gateways.detach();
         for running in self.workers.running.values() {
             running.stop.cancel();
         }

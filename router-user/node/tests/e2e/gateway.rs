@@ -332,7 +332,7 @@ impl Lan {
     }
 
     /// From now on what crosses from the network to the peer went past the host.
-    fn forward_nothing_from(&self, interface: &str) -> Result<()> {
+    pub(crate) fn forward_nothing_from(&self, interface: &str) -> Result<()> {
         let a = &self.pair.a.host;
         let switch = format!("/proc/sys/net/ipv4/conf/{interface}/forwarding");
         a.enter(|| fs::write(&switch, "0").with_context(|| switch.clone()))?;

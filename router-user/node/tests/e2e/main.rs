@@ -1,5 +1,6 @@
 //! The node end to end: real processes in network namespaces that each test makes for itself. Needs root.
 
+mod another_hand;
 mod capture;
 mod commands;
 mod discovery;
@@ -7,6 +8,7 @@ mod doctor;
 mod exit;
 mod first_packets;
 mod gateway;
+mod host;
 mod hostile;
 mod http;
 mod join;

@@ -43,7 +43,7 @@ fn pair() -> Result<Pair> {
 }
 
 /// Asks from a host; returns the code and the body.
-fn get(from: &Namespace, address: &str, host: &str, path: &str) -> Result<(u16, String)> {
+pub(crate) fn get(from: &Namespace, address: &str, host: &str, path: &str) -> Result<(u16, String)> {
     from.enter(|| {
         let mut stream = TcpStream::connect(address).with_context(|| format!("cannot reach {address}"))?;
         stream.set_read_timeout(Some(LIMIT))?;
@@ -230,7 +230,11 @@ fn page(pair: &mut Pair) -> Result<()> {
         (200, "degraded".to_owned(), "degraded".to_owned())
     );
 
-    pair.a.host.ip(&["link", "set", &pair.a.config.device, "down"])?;
+    // The node brings it up again, until it gives in.
+    until("the device stays down", LIMIT, || {
+        pair.a.host.ip(&["link", "set", &pair.a.config.device, "down"])?;
+        Ok(pair.a.node.log()?.contains("time and again").then_some(()))
+    })?;
     browser.wait_for("document.getElementById('trouble').textContent.includes('is down')")?;
     assert_eq!(
         health(pair, "device")?,

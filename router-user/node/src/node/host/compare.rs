@@ -8,6 +8,7 @@ use super::found::Found;
 use super::thing::Thing;
 use super::wanted::Wanted;
 use crate::device::{AddressState, EgressFilter, NftRules, Route, RouteTarget, Rule};
+use crate::kernel::GatewayInterface;
 
 /// A thing that is not as the node wants it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,6 +51,17 @@ pub(in crate::node) enum Remedy {
     Hook,
     /// Make the node's table of nftables.
     Nft(NftRules),
+    /// Attach to a gateway's interface, or tell the program of it; whether the program is attached there already.
+    Gateway {
+        /// The interface.
+        interface: GatewayInterface,
+        /// The program is attached to it.
+        is_attached: bool,
+    },
+    /// Pin programs and maps again.
+    Pins,
+    /// Nothing until something comes that is not the node's to make.
+    Wait,
     /// Nothing that the node may do: it is another's.
     None,
 }
@@ -63,6 +75,11 @@ pub(in crate::node) fn differences(wanted: &Wanted, found: &Found) -> Vec<Differ
     rules(wanted, found, &mut all);
     hook(wanted, found, &mut all);
     nft(wanted, found, &mut all);
+    gateways(wanted, found, &mut all);
+    if wanted.pins && !found.missing_pins.is_empty() {
+        let seen = format!("is incomplete: {}", found.missing_pins.join(", "));
+        all.push(difference(Thing::Pins, seen, Remedy::Pins));
+    }
     all
 }
 
@@ -228,6 +245,56 @@ fn nft(wanted: &Wanted, found: &Found, all: &mut Vec<Difference>) {
         None => "is missing",
     };
     all.push(difference(Thing::Nft, seen, Remedy::Nft(wanted.nft)));
+}
+
+fn gateways(wanted: &Wanted, found: &Found, all: &mut Vec<Difference>) {
+    let Some(program) = wanted.gateways.program else {
+        return;
+    };
+    for (name, link) in wanted.gateways.interfaces.iter().zip(&found.gateways) {
+        let thing = || Thing::Gateway(name.clone());
+        let Some(link) = link else {
+            let seen = format!("carries nothing: there is no interface {name}");
+            all.push(difference(thing(), seen, Remedy::Wait));
+            continue;
+        };
+        let Some(address) = link.ethernet_address else {
+            all.push(difference(
+                thing(),
+                "carries nothing: it is no Ethernet interface now",
+                Remedy::Wait,
+            ));
+            continue;
+        };
+        let Some(place) = found.places.iter().find(|place| place.name == *name) else {
+            continue;
+        };
+        let is_attached = link.xdp.contains(&program) && place.index == link.index;
+        let seen = if place.index != link.index {
+            "is another interface of that name"
+        } else if !is_attached {
+            "has lost its XDP program"
+        } else if place.address != address {
+            "has another hardware address"
+        } else if !place.in_table {
+            "is not in the program's table"
+        } else {
+            continue;
+        };
+        let interface = GatewayInterface {
+            name: name.clone(),
+            index: link.index,
+            address,
+        };
+        all.push(difference(
+            thing(),
+            seen,
+            Remedy::Gateway {
+                interface,
+                is_attached,
+            },
+        ));
+    }
 }
 
 fn difference(thing: Thing, seen: impl Into<String>, remedy: Remedy) -> Difference {

@@ -7,6 +7,7 @@ use crate::device::{
     AddressState, EgressFilter, LinkState, Netlink, NetlinkError, Route, RouteTarget, Rule, n_nft_chains,
 };
 use crate::kernel::Kernel;
+use crate::node::gateways::{GatewayPlace, Gateways};
 
 /// What the kernel has.
 #[derive(Clone, Debug)]
@@ -27,6 +28,12 @@ pub(in crate::node) struct Found {
     pub(in crate::node) before_filters: Vec<u32>,
     /// Chains of the node's table of nftables; `None` if there is none. It is not looked for if none is wanted.
     pub(in crate::node) nft_chains: Option<u32>,
+    /// The interfaces of the gateways, by their names; `None` where there is none.
+    pub(in crate::node) gateways: Vec<Option<LinkState>>,
+    /// Where the node has attached the gateways.
+    pub(in crate::node) places: Vec<GatewayPlace>,
+    /// Names of the pins that are missing.
+    pub(in crate::node) missing_pins: Vec<String>,
 }
 
 impl Found {
@@ -37,6 +44,7 @@ impl Found {
     pub(in crate::node) async fn read(
         netlink: &Netlink,
         kernel: &Kernel,
+        gateways: &Gateways,
         wanted: &Wanted,
     ) -> Result<Option<Self>, NetlinkError> {
         let index = wanted.device.index;
@@ -63,8 +71,15 @@ impl Found {
                 source,
             })?,
         };
+        let mut interfaces = Vec::with_capacity(wanted.gateways.interfaces.len());
+        for name in &wanted.gateways.interfaces {
+            interfaces.push(netlink.link_state_by_name(name).await?);
+        }
         Ok(Some(Self {
             nft_chains,
+            gateways: interfaces,
+            places: gateways.places(kernel),
+            missing_pins: kernel.programs.missing_pins(),
             ipv6_disabled: ipv6_disabled(&link.name),
             addresses: netlink.address_states(index).await?,
             routes,

@@ -7,18 +7,19 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use nix::net::if_::if_indextoname;
-use thiserror::Error;
 use tracing::{info, warn};
 
 use super::compare::{Difference, Remedy, differences};
+use super::device_lost::DeviceLost;
 use super::found::{Found, ipv6_setting};
 use super::ledger::{Ledger, Verdict};
 use super::report::{HostReport, SeenDevice, row};
 use super::thing::{Level, Thing};
-use super::wanted::Wanted;
+use super::wanted::{Wanted, WantedGateways};
 use crate::control::{HostState, HostThing};
 use crate::device::{Netlink, NetlinkError, Route, Rule, Tun, Whereabouts};
 use crate::kernel::Kernel;
+use crate::node::gateways::Gateways;
 use stream_router_engine::causes::with_sources;
 
 /// Most times that one comparison looks again after it has put something back: once for each level, and to see that all
@@ -31,29 +32,13 @@ const LOCAL_DELAY: Duration = Duration::from_millis(500);
 /// Changed things that a warning names one by one.
 const MAX_NAMED: usize = 8;
 
-/// Why the node cannot go on.
-#[derive(Debug, Error)]
-pub enum DeviceLost {
-    /// The device was deleted.
-    #[error("the device {name} was deleted by somebody else")]
-    Deleted {
-        /// Name of the device.
-        name: String,
-    },
-    /// The device was moved.
-    #[error("the device {name} was moved to another network namespace by somebody else")]
-    Moved {
-        /// Name of the device.
-        name: String,
-    },
-}
-
 /// Keeps the host as the node wants it.
 pub(in crate::node) struct Keeper {
     wanted: Wanted,
     netlink: Netlink,
     tun: Tun,
     kernel: Arc<Kernel>,
+    gateways: Arc<Gateways>,
     ledger: Ledger,
     /// Why the remedy of a thing was refused.
     refused: BTreeMap<Thing, String>,
@@ -87,6 +72,7 @@ impl Keeper {
             netlink: Netlink::open_filtering()?,
             tun,
             kernel,
+            gateways: Arc::default(),
             ledger: Ledger::default(),
             refused: BTreeMap::new(),
             foreign: BTreeSet::new(),
@@ -110,6 +96,21 @@ impl Keeper {
     /// in the kernel.
     pub(in crate::node) fn wanted_mut(&mut self) -> &mut Wanted {
         &mut self.wanted
+    }
+
+    /// Wants what is attached by now: the program with this id at the egress of the device, and the gateways.
+    pub(in crate::node) fn set_hooks(&mut self, egress: u32, gateways: Arc<Gateways>) {
+        self.wanted.hook = Some(egress);
+        self.wanted.pins = self.kernel.programs.pin_directory().is_some();
+        self.wanted.gateways = WantedGateways {
+            program: self.kernel.programs.gateway_id(),
+            interfaces: gateways
+                .places(&self.kernel)
+                .into_iter()
+                .map(|place| place.name)
+                .collect(),
+        };
+        self.gateways = gateways;
     }
 
     /// Adds routes, and wants them from now on; all or none.
@@ -223,7 +224,7 @@ impl Keeper {
         let mut left = Vec::new();
         for _ in 0..MAX_ROUNDS {
             self.check_whereabouts()?;
-            let found = match Found::read(&self.netlink, &self.kernel, &self.wanted).await {
+            let found = match Found::read(&self.netlink, &self.kernel, &self.gateways, &self.wanted).await {
                 Ok(Some(found)) => found,
                 Ok(None) => {
                     self.check_whereabouts()?;
@@ -288,7 +289,7 @@ impl Keeper {
             if pass.refused.contains(thing) {
                 continue;
             }
-            if difference.remedy == Remedy::None {
+            if matches!(difference.remedy, Remedy::Wait | Remedy::None) {
                 if self.foreign.insert(thing.clone()) {
                     pass.given_up.push(text(difference));
                 }
@@ -371,7 +372,19 @@ impl Keeper {
             Remedy::Rule(rule) => netlink.put_rule(rule).await,
             Remedy::Hook => return self.attach(),
             Remedy::Nft(rules) => return rules.apply(&device.name).map_err(|error| with_sources(&error)),
-            Remedy::None => Ok(()),
+            Remedy::Gateway {
+                interface,
+                is_attached,
+            } => {
+                let (kernel, interface) = (&self.kernel, interface.clone());
+                let attached = self.gateways.attach_again(kernel, interface, *is_attached);
+                return attached.map_err(|error| with_sources(&error));
+            }
+            Remedy::Pins => {
+                let pinned = self.kernel.programs.pin_again();
+                return pinned.map_err(|error| with_sources(&error));
+            }
+            Remedy::Wait | Remedy::None => Ok(()),
         };
         done.map_err(|error| with_sources(&error))
     }
@@ -486,6 +499,10 @@ fn right_rows(wanted: &Wanted, left: &[Difference]) -> Vec<HostThing> {
     }
     if !wanted.nft.is_empty() {
         things.push(Thing::Nft);
+    }
+    things.extend(wanted.gateways.interfaces.iter().cloned().map(Thing::Gateway));
+    if wanted.pins {
+        things.push(Thing::Pins);
     }
     let mut rows: Vec<HostThing> = things
         .iter()

@@ -34,6 +34,10 @@ pub(in crate::node) enum Thing {
     Hook,
     /// The node's own table of nftables.
     Nft,
+    /// The program at a gateway's interface, by its name.
+    Gateway(String),
+    /// The pins of programs and maps.
+    Pins,
 }
 
 /// What a thing rests on: the kernel takes it away with what stands before it.
@@ -55,7 +59,7 @@ impl Thing {
             Self::Ipv6 | Self::Autoconfiguration => Level::Family,
             Self::Address(_) => Level::Address,
             Self::Local(_) | Self::Route(_) => Level::Route,
-            Self::Rule(_) | Self::Hook | Self::Nft => Level::Alone,
+            Self::Rule(_) | Self::Hook | Self::Gateway(_) | Self::Pins | Self::Nft => Level::Alone,
         }
     }
 
@@ -74,6 +78,8 @@ impl Thing {
             Self::Rule(_) => "rule",
             Self::Hook => "hook",
             Self::Nft => "nftables",
+            Self::Gateway(_) => "gateway",
+            Self::Pins => "pins",
         }
     }
 
@@ -84,6 +90,7 @@ impl Thing {
             Self::Local(ip) => ip.to_string(),
             Self::Route(route) => route.to_string(),
             Self::Rule(rule) => rule.to_string(),
+            Self::Gateway(interface) => interface.clone(),
             _ => String::new(),
         }
     }
@@ -104,6 +111,8 @@ impl fmt::Display for Thing {
             Self::Rule(rule) => write!(f, "the {rule}"),
             Self::Hook => f.write_str("the filter at the device's egress"),
             Self::Nft => f.write_str("the node's table of nftables"),
+            Self::Pins => f.write_str("what is pinned"),
+            Self::Gateway(interface) => write!(f, "the gateway {interface}"),
         }
     }
 }

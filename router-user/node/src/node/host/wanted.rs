@@ -19,6 +19,17 @@ pub(in crate::node) struct Wanted {
     pub(in crate::node) hook: Option<u32>,
     /// The rules of the node's table of nftables, which may be none.
     pub(in crate::node) nft: NftRules,
+    /// Id of the program at the gateways, and the names of their interfaces; empty until they are attached.
+    pub(in crate::node) gateways: WantedGateways,
+    /// Programs and maps are pinned.
+    pub(in crate::node) pins: bool,
+}
+
+/// What the node wants at its gateways.
+#[derive(Clone, Debug, Default)]
+pub(in crate::node) struct WantedGateways {
+    pub(in crate::node) program: Option<u32>,
+    pub(in crate::node) interfaces: Vec<String>,
 }
 
 /// What the node wants of its device.
@@ -45,6 +56,8 @@ impl Wanted {
             rules,
             hook: None,
             nft: NftRules::default(),
+            gateways: WantedGateways::default(),
+            pins: false,
         }
     }
 

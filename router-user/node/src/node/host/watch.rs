@@ -9,7 +9,8 @@ use arc_swap::ArcSwap;
 use tokio::sync::{Mutex, MutexGuard, Notify};
 use tokio::time::{sleep, timeout};
 
-use super::keeper::{DeviceLost, Keeper};
+use super::device_lost::DeviceLost;
+use super::keeper::Keeper;
 use super::report::HostReport;
 use crate::device::{HostChange, HostChanges, NetlinkError};
 

@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use crate::control::{GatewayStatus, SourceError};
-use crate::kernel::{Kernel, KernelError, SocketDrops};
+use crate::control::SourceError;
+use crate::kernel::{Kernel, KernelError};
 use crate::node::data_path::DataPath;
 use crate::node::data_thread::Runtimes;
+use crate::node::gateways::Gateways;
 use crate::node::host::Host;
 use crate::node::peers::{NodePeer, PeerTable};
 use crate::node::worker_pool::WorkerBoard;
@@ -21,8 +22,7 @@ pub(in crate::node) struct StatusParts {
     pub(in crate::node) network: NetworkHandle,
     pub(in crate::node) workers: Arc<WorkerBoard>,
     pub(in crate::node) runtimes: Runtimes,
-    pub(in crate::node) gateways: Vec<GatewayStatus>,
-    pub(in crate::node) socket_drops: Box<dyn Fn() -> SocketDrops + Send + Sync>,
+    pub(in crate::node) gateways: Arc<Gateways>,
 }
 
 impl StatusParts {

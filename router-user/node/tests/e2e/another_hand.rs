@@ -1,0 +1,299 @@
+//! Twenty changes by somebody else, at random, to a node under traffic: all is as before within seconds, or a conflict is
+//! named, and no packet for a peer leaves in the clear.
+
+use std::fs;
+use std::process::{Child, Stdio};
+
+use anyhow::{Context, Result, ensure};
+use nix::sys::signal::Signal;
+
+use crate::host::Status;
+use crate::support::host_view::{LIMIT, view, wait_for_view};
+use crate::support::lan::{Lan, LanPlan};
+use crate::support::machine;
+use xtask::lab::Side;
+use xtask::lab::probe::answers;
+use xtask::lab::process::{text, until};
+
+const N_CHANGES: usize = 20;
+const SEEDS: [u64; 2] = [1, 20_261_128];
+
+/// Somebody who changes the host of a node.
+struct Hand<'a> {
+    side: &'a Side,
+    device: &'a str,
+    pins: String,
+}
+
+/// Names of the changes; [`Hand::change`] makes them.
+const CHANGES: [&str; 24] = [
+    "link down",
+    "link down and up",
+    "MTU 1000",
+    "MTU 9000",
+    "rename",
+    "remove the IPv4 address",
+    "flush the IPv6 addresses",
+    "limit the lifetime of an address",
+    "remove the host's own route",
+    "remove the route to the peer",
+    "flush the IPv4 routes",
+    "flush the IPv6 routes",
+    "turn IPv6 of the device off",
+    "turn IPv6 of all devices off and on",
+    "remove the qdisc",
+    "remove the filter",
+    "put a filter before ours",
+    "another root qdisc",
+    "a policy rule of somebody else's",
+    "a firewall comes and goes",
+    "strict rp_filter comes and goes",
+    "an interface and a namespace come and go",
+    "the default route comes and goes",
+    "remove the pins",
+];
+
+impl Hand<'_> {
+    fn change(&self, change: &str) -> Result<()> {
+        let device = self.device;
+        let host = &self.side.host;
+        let ip = |args: &[&str]| host.ip(args).map(drop);
+        let run = |program: &str, args: &[&str]| text(host.command(program).args(args), LIMIT).map(drop);
+        let tc = |args: &[&str]| run("tc", args);
+        let set = |name: &str, value: &str| {
+            let path = format!("/proc/sys/net/{name}");
+            host.enter(|| Ok(fs::write(&path, value)?))
+        };
+        match change {
+            "link down" => ip(&["link", "set", device, "down"]),
+            "link down and up" => {
+                ip(&["link", "set", device, "down"])?;
+                ip(&["link", "set", device, "up"])
+            }
+            "MTU 1000" => ip(&["link", "set", device, "mtu", "1000"]),
+            "MTU 9000" => ip(&["link", "set", device, "mtu", "9000"]),
+            "rename" => ip(&["link", "set", device, "name", "other0"]),
+            "remove the IPv4 address" => ip(&["address", "del", "10.42.0.1/24", "dev", device]),
+            "flush the IPv6 addresses" => ip(&["-6", "address", "flush", "dev", device]),
+            "limit the lifetime of an address" => {
+                let limited = ["valid_lft", "60", "preferred_lft", "0"];
+                ip(&[
+                    &["address", "change", "10.42.0.1/24", "dev", device][..],
+                    &limited,
+                ]
+                .concat())
+            }
+            "remove the host's own route" => ip(&[
+                "route",
+                "del",
+                "table",
+                "local",
+                "local",
+                "10.42.0.1",
+                "dev",
+                device,
+            ]),
+            "remove the route to the peer" => ip(&["route", "del", "10.42.0.2/32", "dev", device]),
+            "flush the IPv4 routes" => ip(&["route", "flush", "dev", device]),
+            "flush the IPv6 routes" => ip(&["-6", "route", "flush", "dev", device]),
+            "turn IPv6 of the device off" => set(&format!("ipv6/conf/{device}/disable_ipv6"), "1"),
+            "turn IPv6 of all devices off and on" => {
+                set(&format!("ipv6/conf/{device}/disable_ipv6"), "1")?;
+                set(&format!("ipv6/conf/{device}/disable_ipv6"), "0")
+            }
+            "remove the qdisc" => tc(&["qdisc", "del", "dev", device, "clsact"]),
+            "remove the filter" => tc(&["filter", "del", "dev", device, "egress"]),
+            "put a filter before ours" => {
+                let place = [
+                    "filter", "add", "dev", device, "egress", "protocol", "all", "pref", "1",
+                ];
+                let filter = ["bpf", "bytecode", "1,6 0 0 2", "da"];
+                tc(&[&place[..], &filter].concat())?;
+                until("the node's filter is first", LIMIT, || {
+                    let mut filters = host.command("tc");
+                    let shown = text(filters.args(["filter", "show", "dev", device, "egress"]), LIMIT)?;
+                    let first = shown.lines().find(|line| line.contains("handle"));
+                    let is_first = first.is_some_and(|line| line.contains("sr_egress"));
+                    Ok((is_first || !Status::of(self.side)?.conflicts().is_empty()).then_some(()))
+                })?;
+                tc(&["qdisc", "del", "dev", device, "clsact"])
+            }
+            "another root qdisc" => tc(&["qdisc", "replace", "dev", device, "root", "pfifo"]),
+            "a policy rule of somebody else's" => {
+                ip(&[
+                    "rule",
+                    "add",
+                    "pref",
+                    "150",
+                    "to",
+                    "203.0.113.0/24",
+                    "table",
+                    "150",
+                ])?;
+                ip(&["rule", "del", "pref", "150"])
+            }
+            "a firewall comes and goes" => {
+                let table = "table inet other { chain out { type filter hook output priority 0; \
+                             oifname \"sr*\" drop; }; }";
+                run("nft", &[table])?;
+                run("nft", &["delete table inet other"])
+            }
+            "strict rp_filter comes and goes" => {
+                set(&format!("ipv4/conf/{device}/rp_filter"), "1")?;
+                set(&format!("ipv4/conf/{device}/rp_filter"), "0")
+            }
+            "an interface and a namespace come and go" => {
+                ip(&["link", "add", "dummy7", "type", "veth", "peer", "name", "dummy8"])?;
+                ip(&["address", "add", "203.0.113.7/24", "dev", "dummy7"])?;
+                ip(&["link", "set", "dummy7", "up"])?;
+                ip(&["link", "del", "dummy7"])
+            }
+            "the default route comes and goes" => {
+                ip(&["route", "del", "default"])?;
+                ip(&["route", "add", "default", "via", "192.0.2.2"])
+            }
+            "remove the pins" => Ok(fs::remove_dir_all(&self.pins)?),
+            other => anyhow::bail!("nobody knows how to {other}"),
+        }
+    }
+}
+
+#[test]
+fn a_node_under_another_hand_ends_as_it_was_and_leaks_nothing() {
+    let _machine = machine::shared();
+    let mut lan = Lan::start(&LanPlan::default()).unwrap();
+    open_the_clear(&lan).unwrap();
+    let process = lan.pair.a.node.process_id();
+    for seed in SEEDS {
+        if let Err(error) = one_hand(&lan, seed) {
+            panic!("seed {seed}: {error:?}");
+        }
+    }
+
+    assert_eq!(lan.pair.a.node.process_id(), process);
+    lan.pair.a.node.ensure_alive().unwrap();
+    assert_eq!(in_the_clear(&lan).unwrap(), [0, 0]);
+    // What no route leads to the device is seen, so what would have leaked had been.
+    let host = &lan.pair.a.host;
+    for to in ["10.42.77.77", "fd42:77::77"] {
+        assert!(!answers(host, to.parse().unwrap(), std::time::Duration::from_millis(200)).unwrap());
+    }
+    let seen = in_the_clear(&lan).unwrap();
+    assert!(seen.iter().all(|n| *n > 0), "{seen:?}");
+    assert!(lan.pair.a.node.stop(Signal::SIGTERM).unwrap().success());
+}
+
+fn one_hand(lan: &Lan, seed: u64) -> Result<()> {
+    let side = &lan.pair.a;
+    let before = view(side)?;
+    let hand = Hand {
+        side,
+        device: &side.config.device,
+        pins: side.node.status()?.pins.context("no pins")?,
+    };
+    let mut traffic = [flood(lan, "10.42.0.2")?, flood(lan, "fd42::2")?];
+    let mut state = seed;
+    let mut done = Vec::new();
+    let mut outcome = Ok(());
+    for _ in 0..N_CHANGES {
+        let change = CHANGES[next(&mut state) % CHANGES.len()];
+        done.push(change);
+        outcome = undone(lan, &hand, change, &before).with_context(|| format!("after {done:?}"));
+        if outcome.is_err() {
+            break;
+        }
+    }
+    for ping in &mut traffic {
+        ping.kill()?;
+        ping.wait()?;
+    }
+    outcome?;
+    for to in [lan.pair.b.v4, lan.pair.b.v6] {
+        ensure!(
+            answers(&side.host, to, LIMIT)?,
+            "no answer from {to} after {done:?}"
+        );
+    }
+    let clear = in_the_clear(lan)?;
+    ensure!(clear == [0, 0], "{clear:?} packets in the clear after {done:?}");
+    Ok(())
+}
+
+/// Makes a change and waits until all is as before. A conflict has to be named, and a reload solves it.
+fn undone(lan: &Lan, hand: &Hand<'_>, change: &str, before: &[String]) -> Result<()> {
+    let side = hand.side;
+    // Of a thing that the node has left as it is there may be nothing to change.
+    let conflicts = Status::of(side)?.conflicts();
+    match hand.change(change) {
+        Err(error) if conflicts.is_empty() => return Err(error.context(change.to_owned())),
+        _ => {}
+    }
+    let mut named = Vec::new();
+    let settled = until(change, LIMIT, || {
+        named = Status::of(side)?.conflicts();
+        Ok((!named.is_empty() || view(side)? == before).then_some(()))
+    });
+    if settled.is_err() || !named.is_empty() {
+        ensure!(
+            named.iter().all(|name| !name.is_empty()),
+            "a conflict without a name"
+        );
+        let _: serde_json::Value = side.node.ask(&["reload"])?;
+    }
+    wait_for_view(side, change, before)?;
+    until("all things are right", LIMIT, || {
+        let things = Status::of(side)?.host.things;
+        Ok(things.iter().all(|thing| thing.state == "ok").then_some(()))
+    })?;
+    let clear = in_the_clear(lan)?;
+    ensure!(clear == [0, 0], "{change}: {clear:?} packets in the clear");
+    Ok(())
+}
+
+fn next(state: &mut u64) -> usize {
+    *state ^= *state << 13;
+    *state ^= *state >> 7;
+    *state ^= *state << 17;
+    (*state >> 16) as usize
+}
+
+/// Sends pings, a hundred in a second, for as long as it runs.
+fn flood(lan: &Lan, to: &str) -> Result<Child> {
+    let mut ping = lan.pair.a.host.command("ping");
+    ping.args(["-q", "-i", "0.01", to]);
+    ping.stdout(Stdio::null()).stderr(Stdio::null());
+    Ok(ping.spawn()?)
+}
+
+/// Gives the first host default routes over the underlay, and counts there what of the inner networks comes in the clear.
+fn open_the_clear(lan: &Lan) -> Result<()> {
+    let (a, b) = (&lan.pair.a.host, &lan.pair.b.host);
+    for (host, address) in [(a, "2001:db8::1/64"), (b, "2001:db8::2/64")] {
+        host.ip(&["address", "add", address, "dev", "u0", "nodad"])?;
+    }
+    a.ip(&["route", "add", "default", "via", "192.0.2.2"])?;
+    a.ip(&["-6", "route", "add", "default", "via", "2001:db8::2"])?;
+    let table = "table inet clear { counter v4 { }; counter v6 { }; \
+                 chain arriving { type filter hook prerouting priority raw; \
+                 iifname u0 ip daddr 10.42.0.0/16 counter name v4; \
+                 iifname u0 ip6 daddr fd42::/16 counter name v6; }; }";
+    text(b.command("nft").arg(table), LIMIT)?;
+    Ok(())
+}
+
+/// Returns how many packets of the inner networks came over the underlay, IPv4 and IPv6.
+fn in_the_clear(lan: &Lan) -> Result<[u64; 2]> {
+    let count = |name: &str| -> Result<u64> {
+        let shown = text(
+            lan.pair
+                .b
+                .host
+                .command("nft")
+                .args(["list", "counter", "inet", "clear", name]),
+            LIMIT,
+        )?;
+        let (_, rest) = shown.split_once("packets ").context("no counter")?;
+        Ok(rest.split(' ').next().unwrap_or_default().parse()?)
+    };
+    Ok([count("v4")?, count("v6")?])
+}
