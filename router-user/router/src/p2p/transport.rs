@@ -4,6 +4,7 @@
 //! batches, and a socket is served by the thread of the connection that uses it.
 
 mod backlog;
+mod certificate;
 mod error;
 mod marks;
 mod quic;

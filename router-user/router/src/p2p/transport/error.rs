@@ -1,6 +1,6 @@
 //! Why the transports cannot be set up.
 
-use libp2p::{noise, tls::certificate::GenError};
+use libp2p::noise;
 use quinn::crypto::rustls::NoInitialCipherSuite;
 
 /// The variable that makes rustls write session keys to a file.
@@ -15,7 +15,7 @@ pub enum TransportError {
     KeyLog,
     /// The TLS certificate for the identity cannot be made.
     #[error("cannot make a TLS certificate for the node's key")]
-    Certificate(#[source] GenError),
+    Certificate(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// rustls refuses the certificate or the cipher suites.
     #[error("cannot set up TLS")]
     Tls(#[source] rustls::Error),

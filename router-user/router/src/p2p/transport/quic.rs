@@ -25,7 +25,7 @@ use libp2p::{
     core::transport::{DialOpts, ListenerId, Transport, TransportError, TransportEvent},
     identity::Keypair,
     multiaddr::Protocol,
-    tls::{self, certificate},
+    tls::certificate,
 };
 use nix::sys::socket::{setsockopt, sockopt};
 use quinn::{
@@ -35,7 +35,7 @@ use quinn::{
 use rustls::pki_types::CertificateDer;
 use tokio::time::{Instant, timeout};
 
-use super::tls::{Admits, quic_server_config};
+use super::tls::{Admits, quic_client_config, quic_server_config};
 use super::{error::TransportError as BuildError, marks::SocketMarks};
 use crate::p2p::{
     address::TransportKind,
@@ -135,7 +135,7 @@ impl QuicTransport {
             .congestion_controller_factory(Arc::new(ShortQueueConfig::default()));
         let transport = Arc::new(transport);
 
-        let tls = tls::make_client_config(keypair, None).map_err(BuildError::Certificate)?;
+        let tls = quic_client_config(keypair)?;
         let tls = QuicClientConfig::try_from(tls).map_err(BuildError::QuicCipher)?;
         let mut client = ClientConfig::new(Arc::new(tls));
         client.transport_config(Arc::clone(&transport));

@@ -43,7 +43,7 @@ use rustls::{
 };
 use tokio::time::timeout;
 
-use super::error::TransportError;
+use super::{certificate::generate, error::TransportError};
 use super::refusal::is_refusal;
 
 const ALPN: &[u8] = b"libp2p";
@@ -76,17 +76,8 @@ impl Tls {
     /// Makes the configuration of an identity that accepts those whom `admits` names, and dials anybody.
     pub(super) fn new(keypair: &Keypair, admits: Admits) -> Result<Self, TransportError> {
         let own = OwnCertificate::new(keypair)?;
-        let mut client = ClientConfig::builder_with_provider(provider())
-            .with_protocol_versions(&[&TLS13])
-            .map_err(TransportError::Tls)?
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(PeerCertificate { admits: None }))
-            .with_client_cert_resolver(Arc::<OwnCertificate>::clone(&own));
-        client.alpn_protocols = vec![ALPN.to_vec()];
-        client.resumption = Resumption::disabled();
-
         Ok(Self {
-            client: Arc::new(client).into(),
+            client: Arc::new(client_config(Arc::clone(&own))?).into(),
             server: Arc::new(server_config(own, admits)?).into(),
         })
     }
@@ -129,9 +120,26 @@ impl Tls {
     }
 }
 
+/// Returns the configuration of the dialling side of QUIC, as [`Tls::new`] has it for TCP.
+pub(super) fn quic_client_config(keypair: &Keypair) -> Result<ClientConfig, TransportError> {
+    client_config(OwnCertificate::new(keypair)?)
+}
+
 /// Returns the configuration of the accepting side of QUIC, as [`Tls::new`] has it for TCP.
 pub(super) fn quic_server_config(keypair: &Keypair, admits: Admits) -> Result<ServerConfig, TransportError> {
     server_config(OwnCertificate::new(keypair)?, admits)
+}
+
+fn client_config(own: Arc<OwnCertificate>) -> Result<ClientConfig, TransportError> {
+    let mut client = ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&TLS13])
+        .map_err(TransportError::Tls)?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(PeerCertificate { admits: None }))
+        .with_client_cert_resolver(own);
+    client.alpn_protocols = vec![ALPN.to_vec()];
+    client.resumption = Resumption::disabled();
+    Ok(client)
 }
 
 fn server_config(own: Arc<OwnCertificate>, admits: Admits) -> Result<ServerConfig, TransportError> {
@@ -202,7 +210,8 @@ struct OwnCertificate(Arc<CertifiedKey>);
 
 impl OwnCertificate {
     fn new(keypair: &Keypair) -> Result<Arc<Self>, TransportError> {
-        let (certificate, key) = certificate::generate(keypair).map_err(TransportError::Certificate)?;
+        let made = generate(keypair).map_err(|error| TransportError::Certificate(error.into()));
+        let (certificate, key) = made?;
         let key = any_ecdsa_type(&key).map_err(TransportError::Tls)?;
         let certified = CertifiedKey::new(vec![certificate], key);
         Ok(Arc::new(Self(Arc::new(certified))))
@@ -413,8 +422,8 @@ mod tests {
     fn certificate_signed_by_another_identity_is_refused() {
         // The certificate of one identity with the private key of another certificate.
         let keypair = Keypair::generate_ed25519();
-        let (certificate, _) = certificate::generate(&keypair).expect("certificate");
-        let (_, key) = certificate::generate(&keypair).expect("another certificate");
+        let (certificate, _) = generate(&keypair).expect("certificate");
+        let (_, key) = generate(&keypair).expect("another certificate");
         let mut impostor = tls(&keypair);
         let key = any_ecdsa_type(&key).expect("key");
         let resolver = OwnCertificate(Arc::new(CertifiedKey::new(vec![certificate], key)));
