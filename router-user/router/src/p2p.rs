@@ -28,6 +28,7 @@ pub mod file_draft;
 mod found;
 mod handle;
 mod handshakes;
+mod host_addresses;
 pub mod identity;
 mod inbound;
 mod life;

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::{
     address::{TransportKind, reachable},
-    announcement::{Announcement, AnnouncementError, peer_of},
+    announcement::{Announcement, AnnouncementError, ClockDifference, LIFETIME, peer_of},
     config::DiscoveryConfig,
     dht::{DhtClient, LookupReply, record},
     error::LookupError,
@@ -27,6 +27,8 @@ pub(super) struct AddressDiscovery {
     is_inner: Arc<dyn Fn(IpAddr) -> bool + Send + Sync>,
     /// The found addresses of every configured peer.
     found: BTreeMap<PeerId, FoundAddresses>,
+    /// Which record of a configured peer with another clock came last, and when.
+    off_clock: BTreeMap<PeerId, (u64, SystemTime)>,
 }
 
 /// The found addresses of a peer are others now.
@@ -68,6 +70,7 @@ impl AddressDiscovery {
             prefer: config.prefer,
             is_inner: config.is_inner,
             found: found.collect(),
+            off_clock: BTreeMap::new(),
         }
     }
 
@@ -79,6 +82,7 @@ impl AddressDiscovery {
     /// Forgets a peer that is not configured any more.
     pub(super) fn remove_peer(&mut self, peer: PeerId) {
         self.found.remove(&peer);
+        self.off_clock.remove(&peer);
         if let Some(dht) = &mut self.dht {
             dht.remove_peer(peer);
         }
@@ -147,13 +151,14 @@ impl AddressDiscovery {
     }
 
     /// Returns what is due in the DHT at `now`, which is `time` by the wall clock. `listening` are the addresses that
-    /// this node listens on.
+    /// this node listens on, and `by_use` puts those first that are of most use to others.
     pub(super) fn poll_dht<'a>(
         &mut self,
         now: Instant,
         time: SystemTime,
         is_present: impl Fn(PeerId) -> bool,
         listening: impl Iterator<Item = &'a Multiaddr>,
+        by_use: impl FnOnce(Vec<Multiaddr>) -> Vec<Multiaddr>,
     ) -> DhtWork {
         let Some(dht) = self.dht.as_mut() else {
             return DhtWork::default();
@@ -163,7 +168,7 @@ impl AddressDiscovery {
         }
         let is_inner = &self.is_inner;
         let listening = listening.filter_map(|address| outer(address, None, is_inner));
-        let publish = dht.poll_publish(now, time, listening.collect());
+        let publish = dht.poll_publish(now, time, || by_use(listening.collect()));
         let absent = self.found.keys().copied().filter(|peer| !is_present(*peer));
         let look_up = dht.poll_lookups(now, absent.collect());
         let mut expire = |peer: &PeerId| {
@@ -217,7 +222,8 @@ impl AddressDiscovery {
         let Some(peer) = looked_up else {
             return Ok(None);
         };
-        let announcement = Announcement::verify(&record.value, peer, time)?;
+        // Who keeps a record for the DHT keeps it for its lifetime from its receipt on.
+        let announcement = self.recent(&record.value, peer, time)?;
         let change = self.learn(&announcement).flatten();
         if let Some(dht) = &mut self.dht {
             dht.handle_answer(query, announcement);
@@ -230,6 +236,24 @@ impl AddressDiscovery {
         if let Some(dht) = &mut self.dht {
             dht.handle_finished(query, timed_out);
         }
+    }
+
+    /// Takes in a record that `source` has brought. One that a peer brings of itself is believed whatever its clock says.
+    ///
+    /// # Errors
+    /// Returns why the record is refused.
+    pub(super) fn handle_brought(
+        &mut self,
+        source: PeerId,
+        brought: &Record,
+        now: Instant,
+        time: SystemTime,
+    ) -> Result<BelievedRecord, String> {
+        if peer_of(&brought.key) != Some(source) || !self.found.contains_key(&source) {
+            return self.handle_record(brought, now, time);
+        }
+        let announcement = self.recent(&brought.value, source, time);
+        self.believe(announcement, brought, now, time)
     }
 
     /// Takes in a record that a peer has brought, if it is the own record of a configured peer.
@@ -246,16 +270,71 @@ impl AddressDiscovery {
         if !self.found.contains_key(&peer) {
             return Err(format!("peer {peer} is not configured"));
         }
-        let announcement =
-            Announcement::verify(&brought.value, peer, time).map_err(|error| with_sources(&error))?;
+        self.believe(
+            Announcement::verify(&brought.value, peer, time),
+            brought,
+            now,
+            time,
+        )
+    }
+
+    fn believe(
+        &mut self,
+        announcement: Result<Announcement, AnnouncementError>,
+        brought: &Record,
+        now: Instant,
+        time: SystemTime,
+    ) -> Result<BelievedRecord, String> {
+        let announcement = announcement.map_err(|error| with_sources(&error))?;
         let Some(change) = self.learn(&announcement) else {
             return Ok(BelievedRecord::default());
         };
-        let kept = record(peer, brought.value.clone(), announcement.expires, now, time);
+        let kept = record(
+            announcement.peer,
+            brought.value.clone(),
+            announcement.expires,
+            now,
+            time,
+        );
         Ok(BelievedRecord {
             kept: Some(kept.ok_or("it has expired")?),
             change,
         })
+    }
+
+    /// Reads a record that was made recently, whatever the clock of its peer says. That counts from its first receipt on.
+    fn recent(
+        &mut self,
+        value: &[u8],
+        peer: PeerId,
+        time: SystemTime,
+    ) -> Result<Announcement, AnnouncementError> {
+        let (mut announcement, difference) = Announcement::verify_recent(value, peer, time)?;
+        let Some(difference) = difference.filter(|_| self.found.contains_key(&peer)) else {
+            return Ok(announcement);
+        };
+        let (sequence, since) = self
+            .off_clock
+            .get(&peer)
+            .copied()
+            .unwrap_or((announcement.sequence, time));
+        match announcement.sequence == sequence {
+            true => announcement.expires = since + LIFETIME,
+            false if announcement.sequence < sequence => return Err(AnnouncementError::Expired),
+            false => {}
+        }
+        if announcement.expires <= time {
+            return Err(AnnouncementError::Expired);
+        }
+        let is_new = self
+            .off_clock
+            .get(&peer)
+            .is_none_or(|known| known.0 != announcement.sequence);
+        if is_new {
+            warn_of_clock(peer, difference);
+            self.off_clock.insert(peer, (announcement.sequence, time));
+        }
+        Ok(announcement)
     }
 
     /// Uses what a peer says of itself. Returns `None` if the peer is not configured or has said nothing new, and
@@ -294,6 +373,14 @@ impl AddressDiscovery {
         let found = known.all(self.prefer);
         (found != before).then_some(FoundChange { peer, found })
     }
+}
+
+fn warn_of_clock(peer: PeerId, difference: ClockDifference) {
+    tracing::warn!(
+        %peer,
+        %difference,
+        "the clock of a peer is not this host's; what it says of itself counts from its receipt on",
+    );
 }
 
 /// Returns an address without the id of `peer`, or `None` if it leads nowhere or into the tunnel.

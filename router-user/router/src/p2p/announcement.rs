@@ -8,7 +8,10 @@
 //! whose payload is JSON: `{"sequence": MS, "expires": S, "addresses": [..], "networks": [..]}`, with the time of signing
 //! in milliseconds and that of expiry in seconds of the Unix epoch.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::{
+    fmt,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use ipnet::IpNet;
 use libp2p::{
@@ -86,6 +89,32 @@ pub enum AnnouncementError {
     TooLong,
 }
 
+/// How far the clock of a peer is off, as seen from this host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ClockDifference {
+    Ahead(Duration),
+    Behind(Duration),
+}
+
+impl ClockDifference {
+    fn of(said: SystemTime, expected: SystemTime) -> Self {
+        match said.duration_since(expected) {
+            Ok(ahead) => Self::Ahead(ahead),
+            Err(behind) => Self::Behind(behind.duration()),
+        }
+    }
+}
+
+impl fmt::Display for ClockDifference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (difference, way) = match self {
+            Self::Ahead(difference) => (difference, "ahead"),
+            Self::Behind(difference) => (difference, "behind"),
+        };
+        write!(f, "{} s {way}", difference.as_secs())
+    }
+}
+
 #[derive(Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 struct Payload {
@@ -125,6 +154,37 @@ impl Announcement {
     /// # Errors
     /// Returns why the record is not believed at `now`.
     pub(super) fn verify(bytes: &[u8], peer: PeerId, now: SystemTime) -> Result<Self, AnnouncementError> {
+        let read = Self::read(bytes, peer)?;
+        match read.expires.duration_since(now) {
+            Ok(left) if left > MAX_LIFETIME => Err(AnnouncementError::TooLong),
+            Ok(left) if !left.is_zero() => Ok(read),
+            Ok(_) | Err(_) => Err(AnnouncementError::Expired),
+        }
+    }
+
+    /// Reads and verifies a record about `peer` that was made within its lifetime before `now`, whatever the clocks say.
+    /// One that does not count at `now` by its own date counts for its lifetime from now on; how far the clock of its
+    /// peer is ahead or behind is returned with it.
+    ///
+    /// # Errors
+    /// Returns why the record is not believed.
+    pub(super) fn verify_recent(
+        bytes: &[u8],
+        peer: PeerId,
+        now: SystemTime,
+    ) -> Result<(Self, Option<ClockDifference>), AnnouncementError> {
+        match Self::verify(bytes, peer, now) {
+            Err(AnnouncementError::Expired | AnnouncementError::TooLong) => {
+                let mut read = Self::read(bytes, peer)?;
+                let difference = ClockDifference::of(read.expires, now + LIFETIME);
+                read.expires = now + LIFETIME;
+                Ok((read, Some(difference)))
+            }
+            verified => Ok((verified?, None)),
+        }
+    }
+
+    fn read(bytes: &[u8], peer: PeerId) -> Result<Self, AnnouncementError> {
         if bytes.len() > MAX_ANNOUNCEMENT_BYTES {
             return Err(AnnouncementError::TooLarge { len: bytes.len() });
         }
@@ -145,11 +205,6 @@ impl Announcement {
         let expires = UNIX_EPOCH
             .checked_add(Duration::from_secs(payload.expires))
             .ok_or(AnnouncementError::TooLong)?;
-        match expires.duration_since(now) {
-            Ok(left) if left > MAX_LIFETIME => return Err(AnnouncementError::TooLong),
-            Ok(left) if !left.is_zero() => {}
-            Ok(_) | Err(_) => return Err(AnnouncementError::Expired),
-        }
         let supported = |address: &Multiaddr| check_address(address, None).is_ok();
         let (addresses, networks) = (payload.addresses.into_iter(), payload.networks.into_iter());
         Ok(Self {
@@ -250,6 +305,29 @@ mod tests {
         assert!(at(now() + LIFETIME - MAX_LIFETIME).is_ok());
         let long_before = now() + LIFETIME - MAX_LIFETIME - Duration::from_secs(1);
         assert!(matches!(at(long_before), Err(AnnouncementError::TooLong)));
+    }
+
+    #[test]
+    fn a_recent_record_of_a_peer_with_another_clock_counts_from_now_on() {
+        let keypair = Keypair::generate_ed25519();
+        let peer = keypair.public().to_peer_id();
+        let bytes = signed(&keypair);
+        let recent = |time| Announcement::verify_recent(&bytes, peer, time).expect("genuine");
+        let days = 3 * Duration::from_secs(86_400);
+
+        let (read, difference) = recent(now() + Duration::from_secs(600));
+        assert_eq!((read.expires, difference), (now() + LIFETIME, None));
+        let (read, difference) = recent(now() + days);
+        assert_eq!(read.expires, now() + days + LIFETIME);
+        assert_eq!(difference, Some(ClockDifference::Behind(days)));
+        let (read, difference) = recent(now() - days);
+        assert_eq!(read.expires, now() - days + LIFETIME);
+        assert_eq!(
+            difference.map(|is| is.to_string()),
+            Some("259200 s ahead".to_owned())
+        );
+        let stranger = Keypair::generate_ed25519().public().to_peer_id();
+        assert!(Announcement::verify_recent(&bytes, stranger, now() + days).is_err());
     }
 
     #[test]

@@ -174,14 +174,14 @@ impl DhtClient {
         &mut self,
         now: Instant,
         time: SystemTime,
-        listening: Vec<Multiaddr>,
+        listening: impl FnOnce() -> Vec<Multiaddr>,
     ) -> Option<Record> {
         if self.publish_due.is_none_or(|due| due > now) {
             return None;
         }
         self.publish_due = Some(now + RENEW_INTERVAL);
         let addresses = match self.config.announce.is_empty() {
-            true => listening,
+            true => listening(),
             false => self.config.announce.clone(),
         };
         // After a restart the sequence has to be larger than before, so it starts from the clock.
@@ -326,10 +326,10 @@ mod tests {
         dht.handle_neighbour(start);
         let mut last = 0;
         for due in [start + SETTLE, start + SETTLE + RENEW_INTERVAL] {
-            let early = dht.poll_publish(due - SETTLE / 2, start_time(), listening.clone());
+            let early = dht.poll_publish(due - SETTLE / 2, start_time(), || listening.clone());
             assert!(early.is_none());
 
-            let record = dht.poll_publish(due, start_time(), listening.clone());
+            let record = dht.poll_publish(due, start_time(), || listening.clone());
 
             let record = record.expect("it is time");
             assert_eq!(record.expires, Some(due.into_std() + LIFETIME));
@@ -351,8 +351,8 @@ mod tests {
         let start = Instant::now();
         dht.handle_change(start);
 
-        let listening = vec!["/ip4/192.0.2.1/tcp/1".parse().expect("an address")];
-        let record = dht.poll_publish(start + SETTLE, start_time(), listening);
+        let listening: Vec<Multiaddr> = vec!["/ip4/192.0.2.1/tcp/1".parse().expect("an address")];
+        let record = dht.poll_publish(start + SETTLE, start_time(), || listening);
 
         let record = record.expect("it is time");
         let peer = dht.keypair.public().to_peer_id();

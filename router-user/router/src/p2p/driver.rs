@@ -35,6 +35,7 @@ use super::{
     event::NetworkEvent,
     event_backlog::EventBacklog,
     handle::DriverRequest,
+    host_addresses::HostAddresses,
     listener_log::ListenerLog,
     local_network::LocalEvent,
     node_behaviour::{NodeBehaviour, NodeBehaviourEvent, dial_options, event_span},
@@ -249,7 +250,9 @@ impl Driver {
         let listening = self.swarm.listeners();
         let work = self
             .discovery
-            .poll_dht(now, SystemTime::now(), is_present, listening);
+            .poll_dht(now, SystemTime::now(), is_present, listening, |listening| {
+                HostAddresses::read(self.state.remotes()).by_use(listening)
+            });
         if let Some(record) = work.publish {
             self.swarm.behaviour_mut().publish_record(record);
         }
@@ -537,7 +540,7 @@ impl Driver {
                         ..
                     },
             } => {
-                if let Err(reason) = self.keep_record(&record, now) {
+                if let Err(reason) = self.keep_record(source, &record, now) {
                     self.refuse_record(source, &reason);
                 }
             }
@@ -565,8 +568,10 @@ impl Driver {
     }
 
     /// Keeps a record that a peer has brought, if it is believed and new.
-    fn keep_record(&mut self, brought: &kad::Record, now: Instant) -> Result<(), String> {
-        let believed = self.discovery.handle_record(brought, now, SystemTime::now())?;
+    fn keep_record(&mut self, source: PeerId, brought: &kad::Record, now: Instant) -> Result<(), String> {
+        let believed = self
+            .discovery
+            .handle_brought(source, brought, now, SystemTime::now())?;
         self.use_found(believed.change, now);
         let Some(record) = believed.kept else {
             return Ok(());

@@ -3,6 +3,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering::Relaxed},
     time::{Duration, SystemTime},
 };
@@ -14,7 +15,7 @@ use tokio::{
 };
 
 use super::{
-    address::TransportKind,
+    address::{TransportKind, ip_of},
     counters::LiveNetworkCounters,
     error::OpenError,
     found::FoundAddress,
@@ -228,6 +229,16 @@ impl NetworkState {
         let tables = self.tables();
         let entry = tables.connections.get(&connection)?;
         Some((entry.runtime.clone(), entry.address.clone()))
+    }
+
+    /// Returns the remote addresses of all connections.
+    pub(super) fn remotes(&self) -> Vec<SocketAddr> {
+        let tables = self.tables();
+        let remotes = tables.connections.values();
+        // Any port does: only the way to the host is looked up.
+        remotes
+            .filter_map(|entry| Some(SocketAddr::new(ip_of(&entry.address)?, 9)))
+            .collect()
     }
 
     /// Returns the runtimes of a peer's connections.

@@ -50,6 +50,10 @@ fn signed(keypair: &Keypair, sequence: u64, texts: &[&str]) -> Record {
     Record::new(key_of(keypair.public().to_peer_id()), value)
 }
 
+fn as_they_are(listening: Vec<Multiaddr>) -> Vec<Multiaddr> {
+    listening
+}
+
 fn nobody_is_present(_: PeerId) -> bool {
     false
 }
@@ -154,6 +158,35 @@ fn records_of_strangers_and_forged_and_expired_ones_are_refused() {
 }
 
 #[test]
+fn a_peer_with_another_clock_is_believed_of_itself_for_an_hour_and_not_of_others() {
+    let keypair = Keypair::generate_ed25519();
+    let (peer, other) = (keypair.public().to_peer_id(), PeerId::random());
+    let mut discovery = discovery(&[peer, other], true);
+    let hour = Duration::from_secs(3600);
+    let (now, time) = (Instant::now(), start_time() + 100 * hour);
+    let record = signed(&keypair, 1, &["/ip4/192.0.2.1/tcp/1"]);
+    let mut brought = |source, at| discovery.handle_brought(source, &record, now, at);
+
+    assert!(brought(other, time).expect_err("refused").contains("expired"));
+    let believed = brought(peer, time).expect("believed");
+    assert_eq!(believed.kept.expect("new").expires, Some(now.into_std() + hour));
+    assert_eq!(
+        believed.change,
+        Some(change(peer, FoundBy::Dht, &["/ip4/192.0.2.1/tcp/1"]))
+    );
+    assert_eq!(brought(peer, time + hour / 2), Ok(BelievedRecord::default()));
+    assert!(
+        brought(peer, time + hour)
+            .expect_err("refused")
+            .contains("expired")
+    );
+
+    let newer = signed(&keypair, 2, &["/ip4/192.0.2.2/tcp/1"]);
+    let later = discovery.handle_brought(peer, &newer, now, time + hour);
+    assert!(later.expect("believed").kept.is_some());
+}
+
+#[test]
 fn absent_peers_are_looked_up_and_what_expired_is_dialled_no_more() {
     let keypair = Keypair::generate_ed25519();
     let (peer, present) = (keypair.public().to_peer_id(), PeerId::random());
@@ -169,11 +202,11 @@ fn absent_peers_are_looked_up_and_what_expired_is_dialled_no_more() {
     assert_eq!(discovery.poll_due(), None, "there is no neighbour");
     discovery.handle_neighbour(start);
     let due = discovery.poll_due().expect("there is work");
-    let early = discovery.poll_dht(start, start_time(), is_present, listening.iter());
+    let early = discovery.poll_dht(start, start_time(), is_present, listening.iter(), as_they_are);
     assert_eq!(early, DhtWork::default());
 
     let later = start_time() + Duration::from_secs(3600);
-    let work = discovery.poll_dht(due, later, is_present, listening.iter());
+    let work = discovery.poll_dht(due, later, is_present, listening.iter(), as_they_are);
 
     assert_eq!(work.look_up, [peer]);
     assert_eq!(work.changes, [change(peer, FoundBy::Dht, &[])]);
@@ -200,7 +233,7 @@ fn without_the_dht_nothing_is_ever_due_in_it() {
     discovery.handle_neighbour(now);
     discovery.handle_absent(now);
 
-    let work = discovery.poll_dht(now, start_time(), nobody_is_present, [].iter());
+    let work = discovery.poll_dht(now, start_time(), nobody_is_present, [].iter(), as_they_are);
 
     assert_eq!((discovery.poll_due(), work), (None, DhtWork::default()));
 }
