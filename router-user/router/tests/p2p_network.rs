@@ -21,3 +21,5 @@ mod streams;
 mod support;
 #[path = "support/wait.rs"]
 mod wait;
+#[path = "p2p_network/zones.rs"]
+mod zones;

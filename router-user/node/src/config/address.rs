@@ -45,13 +45,18 @@ pub(super) fn dial_address(text: &str, peer: Option<PeerId>) -> Result<Multiaddr
     Ok(address)
 }
 
-/// Returns the IP address that an address begins with, as every one in a configuration does.
+/// Returns the IP address that an address begins with, as every one in a configuration does, perhaps after its zone.
 pub(super) fn ip_of(address: &Multiaddr) -> Option<IpAddr> {
-    match address.iter().next()? {
+    address.iter().find_map(|part| match part {
         Protocol::Ip4(ip) => Some(ip.into()),
         Protocol::Ip6(ip) => Some(ip.into()),
         _ => None,
-    }
+    })
+}
+
+/// Says whether an address names the interface by which it is reached, which means nothing on another host.
+pub(super) fn has_zone(address: &Multiaddr) -> bool {
+    address.iter().any(|part| matches!(part, Protocol::Ip6zone(_)))
 }
 
 /// Parses an address. `dialled` is `None` for an address to listen on, which carries no peer id, and otherwise the
@@ -65,12 +70,24 @@ fn transport_address(
         .map_err(|error| format!("{text:?} is not a multiaddr: {error}"))?;
     let unsupported = || format!("{text} is not an address of a supported transport");
     let mut parts = address.iter();
+    let mut plain = Multiaddr::empty();
     let ip = match parts.next() {
         Some(Protocol::Ip4(ip)) => IpAddr::V4(ip),
         Some(Protocol::Ip6(ip)) => IpAddr::V6(ip),
+        Some(Protocol::Ip6zone(zone)) => match parts.next() {
+            Some(Protocol::Ip6(ip)) if ip.is_unicast_link_local() => {
+                plain.push(Protocol::Ip6zone(zone));
+                IpAddr::V6(ip)
+            }
+            _ => {
+                return Err(format!(
+                    "the interface {zone} has to be followed by a link-local /ip6 address"
+                ));
+            }
+        },
         _ => return Err(unsupported()),
     };
-    let mut plain = Multiaddr::from(ip);
+    plain.push(ip.into());
     let port = match (parts.next(), dialled) {
         (Some(Protocol::Tcp(port)), _) => {
             plain.push(Protocol::Tcp(port));
@@ -163,5 +180,43 @@ fn special_prefix_len(ip: IpAddr) -> u8 {
         IpAddr::V6(ip) if ip.is_multicast() => 8,
         IpAddr::V6(ip) if ip.to_ipv4_mapped().is_some() => 96,
         IpAddr::V6(_) => Ipv6Addr::BITS as u8,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::invite::Invite;
+
+    #[test]
+    fn a_link_local_address_may_name_its_interface_and_nothing_else_may() {
+        for text in [
+            "/ip6zone/eth0/ip6/fe80::1/tcp/4001",
+            "/ip6zone/eth0/ip6/fe80::1/udp/4001/quic-v1",
+        ] {
+            let address = listen_address(text).expect("an address to listen on");
+            assert_eq!(address.to_string(), text);
+            assert_eq!(ip_of(&address), "fe80::1".parse().ok());
+            assert_eq!(dial_address(text, None), Ok(address));
+        }
+        for text in [
+            "/ip6zone/eth0/ip6/2001:db8::1/tcp/4001",
+            "/ip6zone/eth0/ip4/192.0.2.1/tcp/4001",
+        ] {
+            assert!(
+                listen_address(text).expect_err("refused").contains("link-local"),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_invite_names_no_interface_of_this_host() {
+        let zoned = "/ip6zone/eth0/ip6/fe80::1/tcp/4001".parse().expect("an address");
+        let networks = vec!["10.42.0.2/32".parse().expect("a network")];
+
+        let refused = Invite::new(PeerId::random(), vec![zoned], networks).expect_err("refused");
+
+        assert!(refused.to_string().contains("of one host"), "{refused}");
     }
 }

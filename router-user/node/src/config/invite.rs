@@ -21,7 +21,7 @@ use libp2p::multiaddr::Protocol;
 use libp2p::{Multiaddr, PeerId};
 use sha2::{Digest, Sha256};
 
-use super::address::{NETWORK_ALLOWED, dial_address, peer_network};
+use super::address::{NETWORK_ALLOWED, dial_address, has_zone, peer_network};
 pub use error::InviteError;
 use format::{
     CHECKSUM_LEN, FAMILY_V4, FAMILY_V6, KIND_QUIC, KIND_V6, MAGIC, MAX_ADDRESSES, MAX_CHARS, MAX_PREFIXES,
@@ -61,6 +61,11 @@ impl Invite {
         let mut plain = Vec::with_capacity(addresses.len());
         for address in addresses {
             let address = dial_address(&address.to_string(), Some(id)).map_err(wrong)?;
+            if has_zone(&address) {
+                return Err(wrong(format!(
+                    "{address} names an interface of one host, and means nothing on another"
+                )));
+            }
             if plain.contains(&address) {
                 return Err(wrong(format!("{address} is there twice")));
             }

@@ -1,11 +1,13 @@
 //! The addresses that the node can listen on and dial.
 
 use std::{
+    borrow::Cow,
     fmt,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, SocketAddr, SocketAddrV6},
 };
 
 use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
+use nix::net::if_::{if_indextoname, if_nametoindex};
 
 /// The transport that carries a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,7 +33,7 @@ impl fmt::Display for TransportKind {
 pub enum AddressError {
     /// The address is neither TCP nor QUIC over an IP address.
     #[error(
-        "{address} is not supported; use /ip4/ADDRESS/tcp/PORT, /ip4/ADDRESS/udp/PORT/quic-v1, or the same with /ip6"
+        "{address} is not supported; use /ip4/ADDRESS/tcp/PORT, /ip4/ADDRESS/udp/PORT/quic-v1, or the same with /ip6, or with /ip6zone/INTERFACE/ip6 for a link-local address"
     )]
     Unsupported {
         /// The address.
@@ -62,7 +64,7 @@ pub(super) fn check_address(
         address: address.clone(),
     };
     let mut protocols = address.iter();
-    if !matches!(protocols.next(), Some(Protocol::Ip4(_) | Protocol::Ip6(_))) {
+    if host(&mut protocols).is_none() {
         return Err(unsupported());
     }
     let kind = match protocols.next() {
@@ -139,17 +141,66 @@ pub(super) fn tcp_destination(address: &Multiaddr) -> Option<SocketAddr> {
 
 /// Returns where an address over TCP is listened on, which may be at all addresses of the host and at any port.
 pub(super) fn tcp_listen_address(address: &Multiaddr) -> Option<SocketAddr> {
+    socket_address(address).and_then(|(at, kind)| (kind == TransportKind::Tcp).then_some(at))
+}
+
+/// Returns where an address over QUIC leads, or is listened on.
+pub(super) fn quic_address(address: &Multiaddr) -> Option<SocketAddr> {
+    socket_address(address).and_then(|(at, kind)| (kind == TransportKind::Quic).then_some(at))
+}
+
+fn socket_address(address: &Multiaddr) -> Option<(SocketAddr, TransportKind)> {
     let mut parts = address.iter();
-    let ip: IpAddr = match parts.next()? {
-        Protocol::Ip4(ip) => ip.into(),
-        Protocol::Ip6(ip) => ip.into(),
+    let (ip, zone) = host(&mut parts)?;
+    let (port, kind) = match parts.next()? {
+        Protocol::Tcp(port) => (port, TransportKind::Tcp),
+        Protocol::Udp(port) if parts.next()? == Protocol::QuicV1 => (port, TransportKind::Quic),
         _ => return None,
     };
-    let Protocol::Tcp(port) = parts.next()? else {
-        return None;
+    let at = match ip {
+        IpAddr::V6(v6) => SocketAddrV6::new(v6, port, 0, zone.map_or(0, |zone| scope_of(&zone))).into(),
+        v4 @ IpAddr::V4(_) => SocketAddr::new(v4, port),
     };
     let is_whole = parts.all(|part| matches!(part, Protocol::P2p(_)));
-    is_whole.then(|| SocketAddr::new(ip, port))
+    is_whole.then_some((at, kind))
+}
+
+/// Takes the IP address at the beginning of an address, with the interface by which a link-local one is reached.
+fn host<'a>(parts: &mut impl Iterator<Item = Protocol<'a>>) -> Option<(IpAddr, Option<Cow<'a, str>>)> {
+    match parts.next()? {
+        Protocol::Ip4(ip) => Some((ip.into(), None)),
+        Protocol::Ip6(ip) => Some((ip.into(), None)),
+        Protocol::Ip6zone(zone) => match parts.next()? {
+            Protocol::Ip6(ip) if ip.is_unicast_link_local() => Some((ip.into(), Some(zone))),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+/// Returns the number of an interface. One that is not there has a number that no interface has, so that the kernel says
+/// so when the address is used.
+fn scope_of(interface: &str) -> u32 {
+    const NO_INTERFACE: u32 = i32::MAX as u32;
+    if_nametoindex(interface).unwrap_or(NO_INTERFACE)
+}
+
+/// Returns the beginning of the address of a socket: the IP address, for a link-local one after its interface.
+pub(super) fn host_part(at: SocketAddr) -> Multiaddr {
+    let zone = match at {
+        SocketAddr::V6(v6) if v6.scope_id() != 0 && v6.ip().is_unicast_link_local() => {
+            // An interface that is gone has no name.
+            if_indextoname(v6.scope_id())
+                .ok()
+                .and_then(|name| name.into_string().ok())
+        }
+        _ => None,
+    };
+    let mut address = Multiaddr::empty();
+    if let Some(zone) = zone {
+        address.push(Protocol::Ip6zone(zone.into()));
+    }
+    address.with(at.ip().into())
 }
 
 #[cfg(test)]
@@ -179,6 +230,9 @@ mod tests {
             "/ip4/192.0.2.1/tcp/4001/ws",
             "/tcp/4001",
             "/memory/1",
+            "/ip6zone/lo/ip6/2001:db8::1/tcp/4001",
+            "/ip6zone/lo/ip4/192.0.2.1/tcp/4001",
+            "/ip6zone/lo/tcp/4001",
         ] {
             let refused = check_address(&address(text), None);
             assert!(
@@ -186,6 +240,31 @@ mod tests {
                 "{text}: {refused:?}"
             );
         }
+    }
+
+    #[test]
+    fn a_link_local_address_is_reached_by_the_interface_of_its_zone() {
+        let lo = if_nametoindex("lo").expect("every host has it");
+        let at: SocketAddr = SocketAddrV6::new("fe80::1".parse().expect("an address"), 4001, 0, lo).into();
+        for (text, kind) in [
+            ("/ip6zone/lo/ip6/fe80::1/tcp/4001", TransportKind::Tcp),
+            ("/ip6zone/lo/ip6/fe80::1/udp/4001/quic-v1", TransportKind::Quic),
+        ] {
+            let zoned = address(text);
+            assert_eq!(check_address(&zoned, None), Ok(kind), "{text}");
+            assert_eq!(socket_address(&zoned), Some((at, kind)), "{text}");
+            assert!(
+                zoned.to_string().starts_with(&host_part(at).to_string()),
+                "{text}"
+            );
+            assert!(reachable(&zoned, None).is_none(), "{text}");
+        }
+        let gone = tcp_destination(&address("/ip6zone/gone/ip6/fe80::1/tcp/4001"));
+        assert!(matches!(gone, Some(SocketAddr::V6(v6)) if if_indextoname(v6.scope_id()).is_err()));
+        assert_eq!(
+            host_part("[2001:db8::1]:1".parse().expect("an address")),
+            address("/ip6/2001:db8::1")
+        );
     }
 
     #[test]

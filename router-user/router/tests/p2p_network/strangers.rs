@@ -3,6 +3,7 @@
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket},
     ops::Range,
+    process::Command,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -135,6 +136,64 @@ fn a_stock_dialler_answers_from_its_address_when_it_is_asked_to() {
     });
 }
 
+/// The memory of a process is of all of its tests, so this runs in one of its own.
+#[test]
+fn a_flood_over_quic_takes_little_memory() {
+    let alone = Command::new(std::env::current_exe().expect("this program"))
+        .args([
+            "--exact",
+            "strangers::memory_under_a_flood",
+            "--ignored",
+            "--nocapture",
+        ])
+        .output()
+        .expect("this program runs");
+    let said = String::from_utf8_lossy(&alone.stderr);
+    let grown = said.lines().find(|line| line.starts_with("grown by "));
+    eprintln!("{}", grown.unwrap_or(&said));
+    assert!(alone.status.success() && grown.is_some(), "{said}");
+}
+
+#[test]
+#[ignore = "a_flood_over_quic_takes_little_memory runs it"]
+fn memory_under_a_flood() {
+    /// What a half-open connection costs, for all that there may be over QUIC, and what has ended and is remembered.
+    const MAX_GROWTH_KIB: u64 = 24 * 1024;
+
+    in_own_network(|| async {
+        let scene = Scene::start().await;
+        let initials = initials(3000);
+        let before = resident_kib();
+        let flood = scene.flood_of(initials, 30, Duration::from_millis(10));
+        let (mut most, mut n_wanted) = (before, 0);
+        for _ in 0..10 {
+            n_wanted += 2000;
+            scene
+                .node
+                .until(|state| state.counters.addresses_validated >= n_wanted)
+                .await;
+            most = most.max(resident_kib());
+        }
+        flood.abort();
+        eprintln!(
+            "grown by {} KiB from {before} KiB after {n_wanted} Initials",
+            most - before
+        );
+        assert!(most - before < MAX_GROWTH_KIB, "{before} KiB, then {most} KiB");
+        scene.node.stop().await;
+    });
+}
+
+/// Returns the memory of this process that is in use.
+fn resident_kib() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").expect("the status of this process");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let number = line.and_then(|line| line.split_whitespace().next());
+    number
+        .and_then(|number| number.parse().ok())
+        .expect("a number of KiB")
+}
+
 impl Scene {
     async fn start() -> Self {
         let peer = Keypair::generate_ed25519();
@@ -184,7 +243,11 @@ impl Scene {
 
     /// Begins QUIC connections from addresses at which nobody answers.
     fn flood(&self, n_at_once: usize, pause: Duration) -> JoinHandle<()> {
-        let (to, initials) = (socket_address(&self.quic), initials(1000));
+        self.flood_of(initials(1000), n_at_once, pause)
+    }
+
+    fn flood_of(&self, initials: Vec<Vec<u8>>, n_at_once: usize, pause: Duration) -> JoinHandle<()> {
+        let to = socket_address(&self.quic);
         let sockets: Vec<_> = (0..250)
             .map(|host| UdpSocket::bind((Ipv4Addr::new(127, 0, 1, host), 0)).expect("a socket"))
             .collect();

@@ -1,10 +1,11 @@
 //! Checks the addresses to listen on: each is free, or served by the running node.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
+use std::net::{IpAddr, SocketAddr, SocketAddrV6, TcpListener, UdpSocket};
 
 use libp2p::Multiaddr;
 use libp2p::multiaddr::Protocol;
+use nix::net::if_::if_nametoindex;
 
 use super::finding::Finding;
 use super::input::CheckInput;
@@ -21,7 +22,13 @@ impl ListenAddress {
     /// Reads a multiaddress of the configuration.
     pub(super) fn of(address: &Multiaddr) -> Option<Self> {
         let mut parts = address.iter();
-        let ip: IpAddr = match parts.next()? {
+        let mut zone = 0;
+        let mut part = parts.next()?;
+        if let Protocol::Ip6zone(interface) = &part {
+            zone = if_nametoindex(interface.as_ref()).ok()?;
+            part = parts.next()?;
+        }
+        let ip: IpAddr = match part {
             Protocol::Ip4(ip) => ip.into(),
             Protocol::Ip6(ip) => ip.into(),
             _ => return None,
@@ -33,7 +40,10 @@ impl ListenAddress {
         };
         Some(Self {
             is_tcp,
-            at: SocketAddr::new(ip, port),
+            at: match ip {
+                IpAddr::V6(v6) => SocketAddrV6::new(v6, port, 0, zone).into(),
+                v4 @ IpAddr::V4(_) => SocketAddr::new(v4, port),
+            },
         })
     }
 

@@ -38,7 +38,7 @@ use tokio::time::{Instant, timeout};
 use super::tls::{Admits, quic_client_config, quic_server_config};
 use super::{error::TransportError as BuildError, marks::SocketMarks};
 use crate::p2p::{
-    address::TransportKind,
+    address::{TransportKind, host_part, quic_address},
     config::Dscp,
     handshakes::{GaveWay, Handshakes},
 };
@@ -182,7 +182,7 @@ impl Transport for QuicTransport {
     type Dial = Upgrade;
 
     fn listen_on(&mut self, id: ListenerId, address: Multiaddr) -> Result<(), TransportError<QuicError>> {
-        let at = socket_address(&address).ok_or(TransportError::MultiaddrNotSupported(address))?;
+        let at = quic_address(&address).ok_or(TransportError::MultiaddrNotSupported(address))?;
         let listen = || {
             let socket = listening_socket(at)?;
             let at = socket.local_addr()?;
@@ -202,8 +202,7 @@ impl Transport for QuicTransport {
     }
 
     fn dial(&mut self, address: Multiaddr, _: DialOpts) -> Result<Upgrade, TransportError<QuicError>> {
-        let Some(at) = socket_address(&address).filter(|at| at.port() != 0 && !at.ip().is_unspecified())
-        else {
+        let Some(at) = quic_address(&address).filter(|at| at.port() != 0 && !at.ip().is_unspecified()) else {
             return Err(TransportError::MultiaddrNotSupported(address));
         };
         let any: IpAddr = match at {
@@ -431,25 +430,8 @@ fn listening_socket(at: SocketAddr) -> io::Result<UdpSocket> {
     Ok(socket.into())
 }
 
-/// Returns where a QUIC address leads.
-fn socket_address(address: &Multiaddr) -> Option<SocketAddr> {
-    let mut protocols = address.iter();
-    let ip: IpAddr = match protocols.next()? {
-        Protocol::Ip4(ip) => ip.into(),
-        Protocol::Ip6(ip) => ip.into(),
-        _ => return None,
-    };
-    let (Protocol::Udp(port), Protocol::QuicV1) = (protocols.next()?, protocols.next()?) else {
-        return None;
-    };
-    protocols
-        .all(|protocol| matches!(protocol, Protocol::P2p(_)))
-        .then(|| SocketAddr::new(ip, port))
-}
-
 fn address(at: SocketAddr) -> Multiaddr {
-    Multiaddr::empty()
-        .with(at.ip().into())
+    host_part(at)
         .with(Protocol::Udp(at.port()))
         .with(Protocol::QuicV1)
 }

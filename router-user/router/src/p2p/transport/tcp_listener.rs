@@ -26,6 +26,7 @@ use tokio::{
 };
 
 use super::marks::SocketMarks;
+use crate::p2p::address::host_part;
 
 /// Connections that the kernel has made and that wait to be accepted.
 const BACKLOG: i32 = 1024;
@@ -166,9 +167,7 @@ fn listening_socket(at: SocketAddr, marks: SocketMarks) -> io::Result<TcpListene
 }
 
 fn address(at: SocketAddr) -> Multiaddr {
-    Multiaddr::empty()
-        .with(at.ip().into())
-        .with(Protocol::Tcp(at.port()))
+    host_part(at).with(Protocol::Tcp(at.port()))
 }
 
 #[cfg(test)]

@@ -43,8 +43,8 @@ use rustls::{
 };
 use tokio::time::timeout;
 
-use super::{certificate::generate, error::TransportError};
 use super::refusal::is_refusal;
+use super::{certificate::generate, error::TransportError};
 
 const ALPN: &[u8] = b"libp2p";
 
