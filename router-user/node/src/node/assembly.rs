@@ -208,7 +208,7 @@ impl Assembly {
         }
     }
 
-    /// Begins to capture what is routed to the device, brings the device up, and routes the peers' networks to it.
+    /// Takes over what an earlier run has `left`, and removes what of it is of no use any more. Begins to capture what is routed to the device, brings the device up, and routes the peers' networks to it.
     ///
     /// # Errors
     /// The kernel refuses, or one of the networks is routed elsewhere.
@@ -216,18 +216,17 @@ impl Assembly {
         &self,
         config: &Config,
         gateways: &Arc<Gateways>,
+        left: &TunnelRoutes,
     ) -> Result<(), NodeError> {
         self.kernel.programs.attach_egress()?;
         let routes = TunnelRoutes::of(config, self.device.index());
         let netlink = Netlink::open_filtering().map_err(DeviceError::from)?;
-        routes.put_blocks(&netlink).await.map_err(DeviceError::from)?;
+        let stale = left.without(&routes);
+        let (blocks, rest) = routes.without(left).blocks_first();
+        blocks.put(&netlink).await.map_err(DeviceError::from)?;
         self.device.start([]).await?;
-        routes.put(&netlink).await.map_err(DeviceError::from)?;
-        let numbers = OwnNumbers::of(config.device().name());
-        let stale = TunnelRoutes::left(&netlink, numbers)
-            .await
-            .map_err(DeviceError::from)?;
-        for why in stale.without(&routes).take(&netlink).await {
+        rest.put(&netlink).await.map_err(DeviceError::from)?;
+        for why in stale.take(&netlink).await {
             warn!("{why}");
         }
         let mut keeper = self.host.keeper().await;

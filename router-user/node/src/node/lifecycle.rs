@@ -145,7 +145,7 @@ impl Node {
         let observability = Observability::start(config, status, &assembly.data_threads.runtimes(), metrics)?;
 
         let before = assembly.left_before(config).await?;
-        let started = match assembly.start_device(config, &gateways).await {
+        let started = match assembly.start_device(config, &gateways, &before).await {
             Ok(()) => pool.start(gateways),
             Err(error) => Err(error),
         };

@@ -6,7 +6,7 @@
 //! which rules lead all other packets to. The numbers of tables, rules and metrics follow from the name of the device, so
 //! that a node knows its own from those of another node on the same host.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::num::NonZeroU32;
 
 use ipnet::IpNet;
@@ -129,9 +129,10 @@ impl TunnelRoutes {
         }
     }
 
-    /// Returns what of `self` is not in `other`.
+    /// Returns what of `self` is not in `other`. There may be tens of thousands of routes.
     pub(crate) fn without(&self, other: &Self) -> Self {
-        let routes = self.routes.iter().filter(|route| !other.routes.contains(route));
+        let others: HashSet<_> = other.routes.iter().collect();
+        let routes = self.routes.iter().filter(|route| !others.contains(route));
         let rules = self.rules.iter().filter(|rule| !other.rules.contains(rule));
         Self {
             routes: routes.copied().collect(),
@@ -173,15 +174,18 @@ impl TunnelRoutes {
         Ok(Self { routes, rules })
     }
 
-    /// Adds the routes that lead nowhere.
-    ///
-    /// # Errors
-    /// The kernel refuses.
-    pub(super) async fn put_blocks(&self, netlink: &Netlink) -> Result<(), NetlinkError> {
-        for route in self.routes.iter().filter(|route| is_block(route)) {
-            netlink.put_route(route).await?;
-        }
-        Ok(())
+    /// Returns the routes that lead nowhere, and then the rest.
+    pub(super) fn blocks_first(self) -> (Self, Self) {
+        let (blocks, routes) = self.routes.into_iter().partition(is_block);
+        let blocks = Self {
+            routes: blocks,
+            rules: Vec::new(),
+        };
+        let rest = Self {
+            routes,
+            rules: self.rules,
+        };
+        (blocks, rest)
     }
 
     /// Returns the routes that lead nowhere of networks in the main table that `after` has nothing for. To send their
@@ -209,7 +213,7 @@ impl TunnelRoutes {
         Ok(blocks.into_iter().filter(is_held).collect())
     }
 
-    /// Adds what is there; what was there already is as good.
+    /// Adds what is there; what was there already is as good, but costs a look at all routes.
     ///
     /// # Errors
     /// The kernel refuses.

@@ -1,5 +1,6 @@
 //! Says in what the kernel's state differs from the wanted one.
 
+use std::collections::HashMap;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -196,8 +197,17 @@ fn misfits<'a>(group: &'a [IpNet], found: &'a Found) -> impl Iterator<Item = IpN
 }
 
 fn routes(wanted: &Wanted, found: &Found, all: &mut Vec<Difference>) {
+    // There may be tens of thousands of them.
+    let mut by_net: HashMap<(IpNet, u32), Vec<&Route>> = HashMap::with_capacity(found.routes.len());
+    for route in &found.routes {
+        by_net.entry((route.net, route.table)).or_default().push(route);
+    }
+    let there = |route: &Route| {
+        let same = by_net.get(&(route.net, route.table));
+        same.is_some_and(|same| same.iter().any(|there| route.is(there)))
+    };
     for route in wanted.all_routes() {
-        if !found.routes.iter().any(|there| route.is(there)) {
+        if !there(&route) {
             all.push(difference(
                 Thing::Route(route),
                 "is missing",

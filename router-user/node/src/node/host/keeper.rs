@@ -1,11 +1,12 @@
 //! Compares, and puts back what is the node's own.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fs;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use ipnet::IpNet;
 use nix::net::if_::if_indextoname;
 use tracing::{info, warn};
 
@@ -118,14 +119,19 @@ impl Keeper {
     /// # Errors
     /// The kernel refuses one.
     pub(in crate::node) async fn add_routes(&mut self, routes: &[Route]) -> Result<(), NetlinkError> {
-        for (n_added, route) in routes.iter().enumerate() {
+        let mut wanted: HashSet<Route> = self.wanted.routes.iter().copied().collect();
+        let mut added = Vec::new();
+        for route in routes {
+            // What is wanted already is there, or is put back.
+            if !wanted.insert(*route) {
+                continue;
+            }
             if let Err(refused) = self.netlink.put_route(route).await {
-                self.remove_routes(&routes[..n_added]).await;
+                self.remove_routes(&added).await;
                 return Err(refused);
             }
-            if !self.wanted.routes.contains(route) {
-                self.wanted.routes.push(*route);
-            }
+            self.wanted.routes.push(*route);
+            added.push(*route);
         }
         Ok(())
     }
@@ -133,10 +139,16 @@ impl Keeper {
     /// Removes routes, and wants them no more; returns why for each that the kernel keeps.
     pub(in crate::node) async fn remove_routes(&mut self, routes: &[Route]) -> Vec<String> {
         let mut left = Vec::new();
-        self.wanted.routes.retain(|route| !routes.contains(route));
+        let removed: HashSet<&Route> = routes.iter().collect();
+        self.wanted.routes.retain(|route| !removed.contains(route));
+        let mut kept: HashMap<IpNet, Vec<Route>> = HashMap::new();
+        for route in self.wanted.all_routes() {
+            kept.entry(route.net).or_default().push(route);
+        }
         for route in routes {
             // The route of an address, or of another peer, may be the same one.
-            if self.wanted.all_routes().iter().any(|other| route.is(other)) {
+            let same_net = kept.get(&route.net);
+            if same_net.is_some_and(|others| others.iter().any(|other| route.is(other))) {
                 continue;
             }
             if let Err(error) = self.netlink.take_route(route).await {
