@@ -31,6 +31,7 @@ mod handshakes;
 mod host_addresses;
 pub mod identity;
 mod inbound;
+mod instances;
 mod life;
 mod limits;
 mod listener_log;

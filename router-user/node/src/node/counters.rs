@@ -45,6 +45,7 @@ counters! {
         ConnectionsRefused => ("connections_refused", Event, "connections beyond what a peer may have");
         HandshakesRefused => ("handshakes_refused", Event, "inbound connections given up or refused in their handshake, because newer ones needed their room");
         AddressesValidated => ("addresses_validated", Event, "QUIC handshakes whose dialler had to answer from its address first, because many were begun at once");
+        DuplicateIdentities => ("duplicate_identities", Event, "times that two nodes with the key of one peer were seen at once");
         InboundFailures => ("inbound_failures", Event, "inbound connections that failed before they were ready");
         DialFailures => ("dial_failures", Event, "dials that failed");
         StreamsRefused => ("streams_refused", Event, "streams beyond what a peer may have");
@@ -73,6 +74,7 @@ impl NetworkCounter {
             Self::ConnectionsRefused => counters.connections_refused,
             Self::HandshakesRefused => counters.handshakes_refused,
             Self::AddressesValidated => counters.addresses_validated,
+            Self::DuplicateIdentities => counters.duplicate_identities,
             Self::InboundFailures => counters.inbound_failures,
             Self::DialFailures => counters.dial_failures,
             Self::StreamsRefused => counters.streams_refused,

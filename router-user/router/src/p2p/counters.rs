@@ -14,6 +14,8 @@ pub struct NetworkCounters {
     pub handshakes_refused: u64,
     /// QUIC handshakes whose dialler had to answer from its address first, because many were begun.
     pub addresses_validated: u64,
+    /// Times that two nodes with the key of one peer were seen at once.
+    pub duplicate_identities: u64,
     /// Inbound connections that failed before they were up.
     pub inbound_failures: u64,
     /// Dial attempts that failed.
@@ -35,6 +37,7 @@ pub(super) struct LiveNetworkCounters {
     pub(super) connections_refused: AtomicU64,
     pub(super) handshakes_refused: AtomicU64,
     pub(super) addresses_validated: AtomicU64,
+    pub(super) duplicate_identities: AtomicU64,
     pub(super) inbound_failures: AtomicU64,
     pub(super) dial_failures: AtomicU64,
     pub(super) streams_refused: AtomicU64,
@@ -51,6 +54,7 @@ impl LiveNetworkCounters {
             connections_refused: self.connections_refused.load(Relaxed),
             handshakes_refused: self.handshakes_refused.load(Relaxed),
             addresses_validated: self.addresses_validated.load(Relaxed),
+            duplicate_identities: self.duplicate_identities.load(Relaxed),
             inbound_failures: self.inbound_failures.load(Relaxed),
             dial_failures: self.dial_failures.load(Relaxed),
             streams_refused: self.streams_refused.load(Relaxed),

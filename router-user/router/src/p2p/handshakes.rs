@@ -21,6 +21,7 @@ use super::{
     address::{TransportKind, ip_of},
     config::PeerConfig,
     counters::LiveNetworkCounters,
+    instances::Instances,
 };
 
 /// Networks of each peer that are remembered because it has come from there.
@@ -32,6 +33,8 @@ const WARNING_INTERVAL: Duration = Duration::from_secs(60);
 /// The inbound connections in their handshake.
 #[derive(Debug)]
 pub(super) struct Handshakes {
+    /// Which starts of peers' nodes have shown themselves in a handshake.
+    pub(super) instances: Arc<Instances>,
     state: Mutex<State>,
     counters: Arc<LiveNetworkCounters>,
 }
@@ -79,6 +82,7 @@ pub(super) struct GaveWay;
 impl Handshakes {
     pub(super) fn new(counters: Arc<LiveNetworkCounters>) -> Self {
         Self {
+            instances: Arc::new(Instances::new(Arc::clone(&counters))),
             state: Mutex::default(),
             counters,
         }

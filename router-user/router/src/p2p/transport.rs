@@ -66,8 +66,9 @@ pub(super) fn build(
         return Err(TransportError::KeyLog);
     }
     let security = Security {
-        tls: Tls::new(keypair, Arc::clone(admits))?,
+        tls: Tls::new(keypair, Arc::clone(admits), handshakes.instances.own())?,
         noise: noise::Config::new(keypair).map_err(TransportError::Noise)?,
+        instances: Arc::clone(&handshakes.instances),
     };
     let tcp = TcpTransport::new(security, segments, Arc::clone(&handshakes), marks);
 

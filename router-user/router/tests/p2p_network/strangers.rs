@@ -117,6 +117,46 @@ fn forged_addresses_over_quic_keep_no_peer_out() {
 }
 
 #[test]
+fn two_nodes_with_one_key_are_noticed_over_both_transports_and_one_that_comes_again_is_not() {
+    for over_quic in [false, true] {
+        in_own_network(|| async move {
+            let mut scene = Scene::start().await;
+            let at = match over_quic {
+                true => scene.quic.clone(),
+                false => scene.tcp.clone(),
+            };
+            let node = scene.node.id;
+            let start = || {
+                Setup::new(&scene.peer)
+                    .peer(node, std::slice::from_ref(&at))
+                    .start()
+            };
+            for _ in 0..3 {
+                let alone = start();
+                scene.node.connected().await;
+                alone.stop().await;
+                scene.node.disconnected().await;
+            }
+            assert_eq!(scene.node.handle.snapshot().counters.duplicate_identities, 0);
+
+            let mut one = start();
+            let (_, connection) = one.connected().await;
+            let mut other = start();
+            other.connected().await;
+            one.handle.close_connection(connection).await;
+
+            scene
+                .node
+                .until(|state| state.counters.duplicate_identities > 0)
+                .await;
+            one.stop().await;
+            other.stop().await;
+            scene.node.stop().await;
+        });
+    }
+}
+
+#[test]
 fn a_stock_dialler_answers_from_its_address_when_it_is_asked_to() {
     in_own_network(|| async {
         let mut scene = Scene::start().await;

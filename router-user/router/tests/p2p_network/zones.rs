@@ -1,10 +1,10 @@
 //! Link-local addresses, which are reached by the interface that they name.
 
-use std::net::Ipv6Addr;
+use std::net::{Ipv6Addr, SocketAddrV6, UdpSocket};
 
 use stream_router::p2p::Keypair;
 
-use super::support::{Setup, in_own_network, with_netlink};
+use super::support::{Setup, in_own_network, until, with_netlink};
 
 const LOOPBACK: u32 = 1;
 
@@ -18,6 +18,9 @@ fn nodes_listen_on_and_dial_link_local_addresses_over_both_transports() {
                 added.execute().await.expect("an address of loopback");
             })
             .await;
+            // It is of use once the kernel has found that nobody else has it.
+            let at = SocketAddrV6::new(link_local, 0, 0, LOOPBACK);
+            until("the address is there", || UdpSocket::bind(at).is_ok()).await;
             let (near, far) = (Keypair::generate_ed25519(), Keypair::generate_ed25519());
             let mut far = Setup::new(&far)
                 .listen(&format!("/ip6zone/lo/ip6/fe80::7/{rest}"))

@@ -35,12 +35,14 @@ use quinn::{
 use rustls::pki_types::CertificateDer;
 use tokio::time::{Instant, timeout};
 
+use super::certificate::instance_of;
 use super::tls::{Admits, quic_client_config, quic_server_config};
 use super::{error::TransportError as BuildError, marks::SocketMarks};
 use crate::p2p::{
     address::{TransportKind, host_part, quic_address},
     config::Dscp,
     handshakes::{GaveWay, Handshakes},
+    instances::Instances,
 };
 use congestion::ShortQueueConfig;
 pub(super) use connection::Connection;
@@ -135,12 +137,13 @@ impl QuicTransport {
             .congestion_controller_factory(Arc::new(ShortQueueConfig::default()));
         let transport = Arc::new(transport);
 
-        let tls = quic_client_config(keypair)?;
+        let instance = handshakes.instances.own();
+        let tls = quic_client_config(keypair, instance)?;
         let tls = QuicClientConfig::try_from(tls).map_err(BuildError::QuicCipher)?;
         let mut client = ClientConfig::new(Arc::new(tls));
         client.transport_config(Arc::clone(&transport));
 
-        let tls = quic_server_config(keypair, admits)?;
+        let tls = quic_server_config(keypair, admits, instance)?;
         let tls = QuicServerConfig::try_from(tls).map_err(BuildError::QuicCipher)?;
         let mut server = ServerConfig::with_crypto(Arc::new(tls));
         server
@@ -212,9 +215,10 @@ impl Transport for QuicTransport {
         let bound = UdpSocket::bind((any, 0)).and_then(|socket| self.endpoint(socket, None));
         let endpoint = bound.map_err(other)?;
         let (client, limit) = (self.client.clone(), self.handshake_limit);
+        let instances = Arc::clone(&self.handshakes.instances);
         Ok(async move {
             let connecting = endpoint.connect_with(client, at, SERVER_NAME)?;
-            establish(connecting, limit, None).await
+            establish(connecting, limit, None, &instances).await
         }
         .boxed())
     }
@@ -242,6 +246,7 @@ async fn establish(
     connecting: impl Future<Output = Result<quinn::Connection, quinn::ConnectionError>>,
     limit: Duration,
     live: Option<Arc<()>>,
+    instances: &Arc<Instances>,
 ) -> Result<(PeerId, Connection), QuicError> {
     let connection = timeout(limit, connecting)
         .await
@@ -251,9 +256,12 @@ async fn establish(
     let first = certificates
         .as_ref()
         .and_then(|certificates| certificates.first());
-    let certificate =
-        certificate::parse(first.ok_or(QuicError::NoCertificate)?).map_err(QuicError::Certificate)?;
-    Ok((certificate.peer_id(), Connection::new(connection, live)))
+    let first = first.ok_or(QuicError::NoCertificate)?;
+    let certificate = certificate::parse(first).map_err(QuicError::Certificate)?;
+    let peer = certificate.peer_id();
+    let standing = instance_of(first)
+        .map(|instance| instances.handle_secured(peer, instance, connection.remote_address()));
+    Ok((peer, Connection::new(connection, live, standing)))
 }
 
 /// A socket that connections are accepted at.
@@ -350,10 +358,10 @@ impl Listener {
         Some(match incoming.accept() {
             Ok(connecting) => {
                 let place = handshakes.enter(TransportKind::Quic, remote.ip(), Progress::Spoke, now);
-                let live = Arc::clone(&self.live);
+                let (live, instances) = (Arc::clone(&self.live), Arc::clone(&handshakes.instances));
                 let upgrade = async move {
                     place
-                        .hold(async |_| establish(connecting, limit, Some(live)).await)
+                        .hold(async |_| establish(connecting, limit, Some(live), &instances).await)
                         .await
                 };
                 TransportEvent::Incoming {

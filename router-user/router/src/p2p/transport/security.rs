@@ -3,6 +3,7 @@
 use std::{
     array, io,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
 };
 
@@ -14,7 +15,9 @@ use libp2p::{
     noise,
 };
 
+use super::certificate::instance_of;
 use super::tls::{Tls, TlsError};
+use crate::p2p::instances::Instances;
 
 const TLS: &str = "/tls/1.0.0";
 const NOISE: &str = "/noise";
@@ -24,6 +27,7 @@ const NOISE: &str = "/noise";
 pub(super) struct Security {
     pub(super) tls: Tls,
     pub(super) noise: noise::Config,
+    pub(super) instances: Arc<Instances>,
 }
 
 /// Why a connection could not be secured.
@@ -42,6 +46,16 @@ pub(super) enum Secured<C> {
 }
 
 type Upgraded<C> = BoxFuture<'static, Result<(PeerId, Secured<C>), SecurityError>>;
+
+impl<C> Secured<C> {
+    /// Returns the number of the start of the peer's node, if it has told.
+    pub(super) fn instance(&self) -> Option<u64> {
+        match self {
+            Self::Tls(stream) => instance_of(stream.get_ref().1.peer_certificates()?.first()?),
+            Self::Noise(_) => None,
+        }
+    }
+}
 
 impl UpgradeInfo for Security {
     type Info = &'static str;

@@ -205,7 +205,7 @@ async fn dial(
     let round_trip = started.elapsed();
     let socket = Socket::new(stream, PathWatch::new(host, Arc::clone(&segments)))?;
 
-    let mut handshake = pin!(secure_outbound(socket, security, plan.step_limit));
+    let mut handshake = pin!(secure_outbound(at, socket, security, plan.step_limit));
     let secured = tokio::select! {
         secured = &mut handshake => secured,
         () = sleep(STALL + 4 * round_trip) => {
@@ -247,22 +247,26 @@ async fn connect(at: SocketAddr, size: SegmentSize, marks: SocketMarks) -> io::R
 }
 
 async fn secure_outbound(
+    at: SocketAddr,
     socket: Socket,
     security: Security,
     limit: Duration,
 ) -> Result<Established, TcpError> {
-    let upgrade = YamuxUpgrade(socket.backlog());
+    let (upgrade, instances) = (YamuxUpgrade(socket.backlog()), Arc::clone(&security.instances));
     let negotiate = dialer_select_proto(socket, security.protocol_info(), Version::V1Lazy);
     let (protocol, socket) = within(limit, Step::Negotiation, negotiate).await??;
     let secure = security.upgrade_outbound(socket, protocol);
     let (peer, secured) = within(limit, Step::Security, secure).await??;
+    let standing = secured
+        .instance()
+        .map(|number| instances.handle_secured(peer, number, at));
     let multiplex = async {
         let protocols = upgrade.protocol_info();
         let (protocol, secured) = dialer_select_proto(secured, protocols, Version::V1Lazy).await?;
         Ok::<_, TcpError>(upgrade.upgrade_outbound(secured, protocol).await?)
     };
     let muxer = within(limit, Step::Multiplexer, multiplex).await??;
-    Ok((peer, StreamMuxerBox::new(muxer)))
+    Ok((peer, StreamMuxerBox::new(muxer.holding(standing))))
 }
 
 async fn accept(
@@ -272,22 +276,26 @@ async fn accept(
     marks: SocketMarks,
     place: &Place,
 ) -> Result<Established, TcpError> {
-    let host = stream.peer_addr()?.ip();
+    let from = stream.peer_addr()?;
+    let host = from.ip();
     marks.apply(&stream, host.is_ipv4())?;
     let socket = Socket::new(stream, PathWatch::new(host, segments))?;
-    let upgrade = YamuxUpgrade(socket.backlog());
+    let (upgrade, instances) = (YamuxUpgrade(socket.backlog()), Arc::clone(&security.instances));
     let negotiate = listener_select_proto(socket, security.protocol_info());
     let (protocol, socket) = within(INBOUND_STEP_LIMIT, Step::Negotiation, negotiate).await??;
     place.handle_speech();
     let secure = security.upgrade_inbound(socket, protocol);
     let (peer, secured) = within(INBOUND_STEP_LIMIT, Step::Security, secure).await??;
     place.handle_peer(peer);
+    let standing = secured
+        .instance()
+        .map(|number| instances.handle_secured(peer, number, from));
     let multiplex = async {
         let (protocol, secured) = listener_select_proto(secured, upgrade.protocol_info()).await?;
         Ok::<_, TcpError>(upgrade.upgrade_inbound(secured, protocol).await?)
     };
     let muxer = within(INBOUND_STEP_LIMIT, Step::Multiplexer, multiplex).await??;
-    Ok((peer, StreamMuxerBox::new(muxer)))
+    Ok((peer, StreamMuxerBox::new(muxer.holding(standing))))
 }
 
 /// Says whether the other side has sent anything, which it does right after it has connected.

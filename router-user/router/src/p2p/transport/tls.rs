@@ -74,8 +74,8 @@ pub(super) enum TlsError {
 
 impl Tls {
     /// Makes the configuration of an identity that accepts those whom `admits` names, and dials anybody.
-    pub(super) fn new(keypair: &Keypair, admits: Admits) -> Result<Self, TransportError> {
-        let own = OwnCertificate::new(keypair)?;
+    pub(super) fn new(keypair: &Keypair, admits: Admits, instance: u64) -> Result<Self, TransportError> {
+        let own = OwnCertificate::new(keypair, instance)?;
         Ok(Self {
             client: Arc::new(client_config(Arc::clone(&own))?).into(),
             server: Arc::new(server_config(own, admits)?).into(),
@@ -121,13 +121,17 @@ impl Tls {
 }
 
 /// Returns the configuration of the dialling side of QUIC, as [`Tls::new`] has it for TCP.
-pub(super) fn quic_client_config(keypair: &Keypair) -> Result<ClientConfig, TransportError> {
-    client_config(OwnCertificate::new(keypair)?)
+pub(super) fn quic_client_config(keypair: &Keypair, instance: u64) -> Result<ClientConfig, TransportError> {
+    client_config(OwnCertificate::new(keypair, instance)?)
 }
 
 /// Returns the configuration of the accepting side of QUIC, as [`Tls::new`] has it for TCP.
-pub(super) fn quic_server_config(keypair: &Keypair, admits: Admits) -> Result<ServerConfig, TransportError> {
-    server_config(OwnCertificate::new(keypair)?, admits)
+pub(super) fn quic_server_config(
+    keypair: &Keypair,
+    admits: Admits,
+    instance: u64,
+) -> Result<ServerConfig, TransportError> {
+    server_config(OwnCertificate::new(keypair, instance)?, admits)
 }
 
 fn client_config(own: Arc<OwnCertificate>) -> Result<ClientConfig, TransportError> {
@@ -209,8 +213,8 @@ fn has_aes() -> bool {
 struct OwnCertificate(Arc<CertifiedKey>);
 
 impl OwnCertificate {
-    fn new(keypair: &Keypair) -> Result<Arc<Self>, TransportError> {
-        let made = generate(keypair).map_err(|error| TransportError::Certificate(error.into()));
+    fn new(keypair: &Keypair, instance: u64) -> Result<Arc<Self>, TransportError> {
+        let made = generate(keypair, instance).map_err(|error| TransportError::Certificate(error.into()));
         let (certificate, key) = made?;
         let key = any_ecdsa_type(&key).map_err(TransportError::Tls)?;
         let certified = CertifiedKey::new(vec![certificate], key);
@@ -422,8 +426,8 @@ mod tests {
     fn certificate_signed_by_another_identity_is_refused() {
         // The certificate of one identity with the private key of another certificate.
         let keypair = Keypair::generate_ed25519();
-        let (certificate, _) = generate(&keypair).expect("certificate");
-        let (_, key) = generate(&keypair).expect("another certificate");
+        let (certificate, _) = generate(&keypair, 1).expect("certificate");
+        let (_, key) = generate(&keypair, 1).expect("another certificate");
         let mut impostor = tls(&keypair);
         let key = any_ecdsa_type(&key).expect("key");
         let resolver = OwnCertificate(Arc::new(CertifiedKey::new(vec![certificate], key)));
@@ -474,7 +478,7 @@ mod tests {
                 false
             }
         };
-        let server = Tls::new(&theirs, Arc::new(admits)).expect("server");
+        let server = Tls::new(&theirs, Arc::new(admits), 1).expect("server");
         let dial = async |near: Socket| {
             let (_, mut stream) = client.connect(near).await.expect("the dialler's part is done");
             stream.read(&mut [0; 1]).await
@@ -488,7 +492,7 @@ mod tests {
     }
 
     fn tls(keypair: &Keypair) -> Tls {
-        Tls::new(keypair, Arc::new(|_| true)).expect("a configuration")
+        Tls::new(keypair, Arc::new(|_| true), 1).expect("a configuration")
     }
 
     fn handshake<A, B>(

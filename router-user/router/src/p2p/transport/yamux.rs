@@ -24,7 +24,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use yamux::{Connection, ConnectionError, Mode};
 
 use super::backlog::Backlog;
-use crate::p2p::limits::MAX_STREAMS_PER_SIDE;
+use crate::p2p::{instances::Standing, limits::MAX_STREAMS_PER_SIDE};
 use cork::Cork;
 use substream::Substream;
 
@@ -50,6 +50,8 @@ pub(super) struct Muxer<C> {
     waiting: VecDeque<Substream>,
     inbound_waker: Option<Waker>,
     close_deadline: Option<Pin<Box<Sleep>>>,
+    /// Held until the connection ends.
+    standing: Option<Standing>,
 }
 
 /// Why a connection ended.
@@ -76,7 +78,14 @@ impl<C: AsyncRead + AsyncWrite + Unpin> Muxer<C> {
             waiting: VecDeque::new(),
             inbound_waker: None,
             close_deadline: None,
+            standing: None,
         }
+    }
+
+    /// Returns the connection, which says from now on that it stands.
+    pub(super) fn holding(mut self, standing: Option<Standing>) -> Self {
+        self.standing = standing;
+        self
     }
 
     /// Lets yamux read and write until nothing is ready.

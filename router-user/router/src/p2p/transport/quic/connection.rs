@@ -15,6 +15,7 @@ use libp2p::core::muxing::{StreamMuxer, StreamMuxerEvent};
 use quinn::{ConnectionError, RecvStream, SendStream};
 
 use super::congestion::ShortQueue;
+use crate::p2p::instances::Standing;
 
 type Opening = BoxFuture<'static, Result<(SendStream, RecvStream), ConnectionError>>;
 
@@ -27,6 +28,7 @@ pub(in crate::p2p::transport) struct Connection {
     closing: Option<BoxFuture<'static, ConnectionError>>,
     /// What the listener counts it by.
     _live: Option<Arc<()>>,
+    _standing: Option<Standing>,
 }
 
 /// How many bytes a connection holds, which its congestion control says.
@@ -46,7 +48,11 @@ pub(in crate::p2p::transport) struct Stream {
 }
 
 impl Connection {
-    pub(super) fn new(connection: quinn::Connection, live: Option<Arc<()>>) -> Self {
+    pub(super) fn new(
+        connection: quinn::Connection,
+        live: Option<Arc<()>>,
+        standing: Option<Standing>,
+    ) -> Self {
         let window = SendWindow {
             wanted: ShortQueue::shown_by(&connection),
             connection: connection.clone(),
@@ -60,6 +66,7 @@ impl Connection {
             outgoing: None,
             closing: None,
             _live: live,
+            _standing: standing,
         }
     }
 
