@@ -56,7 +56,7 @@ impl Identity {
             let values = unit.lines().filter_map(|line| line.trim().strip_prefix(name));
             values
                 .filter_map(|rest| rest.trim_start().strip_prefix('='))
-                .last()
+                .next_back()
                 .map(str::trim)
         };
         let Some(name) = setting("User").filter(|name| !name.is_empty()) else {

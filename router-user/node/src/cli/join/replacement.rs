@@ -81,7 +81,7 @@ impl Replacement {
         file.set_permissions(Permissions::from_mode(meta.mode() & 0o7777))
             .map_err(failed("keep the mode of", path))?;
         draft.write(text).map_err(failed("write beside", path))?;
-        let now = regular_file::read_to_string(&path).map_err(failed("read", path))?;
+        let now = regular_file::read_to_string(path).map_err(failed("read", path))?;
         if now != self.text {
             return Err(ReplacementError::Changed { path: self.path });
         }
