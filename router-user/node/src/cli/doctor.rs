@@ -15,6 +15,7 @@ mod files;
 mod finding;
 mod firewall;
 mod forwarding;
+mod host;
 mod input;
 mod interfaces;
 mod kernel;
@@ -101,6 +102,7 @@ fn examine(named: Option<&Path>) -> Result<Vec<Finding>, Box<dyn std::error::Err
         running,
     };
     findings.push(control);
+    findings.extend(host::check(&input));
     findings.extend(peers::check(&input));
     findings.extend(files::key(&input));
     findings.extend(service::check(&input));

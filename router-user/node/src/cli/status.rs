@@ -1,7 +1,7 @@
 //! `stream-router status`
 
 use super::units::seconds;
-use crate::control::{GatewayStatus, Status};
+use crate::control::{GatewayStatus, HostStatus, HostThing, Status};
 
 /// Returns the lines of the status.
 pub(super) fn lines(status: &Status) -> String {
@@ -43,6 +43,8 @@ pub(super) fn lines(status: &Status) -> String {
             .iter()
             .map(|gateway| ("gateway", gateway_line(gateway))),
     );
+    lines.push(("host", host_line(&status.host)));
+    lines.extend(status.host.things.iter().map(|thing| ("", thing_line(thing))));
     lines.push(("kernel", kernel.release.clone()));
     lines.extend(kernel.features.iter().map(|feature| {
         let available = if feature.available { "yes" } else { "no" };
@@ -53,6 +55,35 @@ pub(super) fn lines(status: &Status) -> String {
     }));
     let line = |(name, value): &(&str, String)| format!("{name:<10}{value}").trim_end().to_owned();
     lines.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+fn host_line(host: &HostStatus) -> String {
+    let problems = host.problems();
+    let state = match problems.len() {
+        0 => "as the node wants it".to_owned(),
+        1 => "1 problem".to_owned(),
+        n => format!("{n} problems"),
+    };
+    let failed = host
+        .error
+        .as_ref()
+        .map_or(String::new(), |why| format!(": {why}"));
+    format!(
+        "{state}, looked at {:.1} s ago{failed}; {} changes by others put back",
+        host.age_seconds, host.put_back
+    )
+}
+
+fn thing_line(thing: &HostThing) -> String {
+    let detail = thing.detail.as_deref().unwrap_or_default();
+    let name = format!("{} {}", thing.kind, thing.name);
+    format!(
+        "{:<26}  {:<8}  {detail}",
+        name.trim_end(),
+        thing.state.to_string()
+    )
+    .trim_end()
+    .to_owned()
 }
 
 fn gateway_line(gateway: &GatewayStatus) -> String {

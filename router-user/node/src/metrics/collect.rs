@@ -1,5 +1,6 @@
 //! The node's metrics, collected on request, so that nothing is counted twice and no packet waits for it.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use prometheus_client::collector::Collector;
@@ -11,7 +12,8 @@ use super::family::{self, PREFIX, PROCESS_PREFIX, Samples};
 use super::process::Process;
 use super::{Health, MetricsSources};
 use crate::control::{
-    CounterKind, CounterList, PeerList, PeerState, SourceError, Status, StreamList, WorkerList, WorkerState,
+    CounterKind, CounterList, HostState, PeerList, PeerState, SourceError, Status, StreamList, WorkerList,
+    WorkerState,
 };
 
 /// Why there are no metrics.
@@ -82,6 +84,7 @@ impl NodeMetrics {
             let mut checks = self.health.checks.iter();
             checks.try_for_each(|check| add.gauge(&[("check", check.name.as_str())], check.passes()))
         })?;
+        self.host(to)?;
         let n_flows = self.workers.workers.iter().map(|worker| u64::from(worker.flows));
         family::FLOWS.encode_one(to, Some(n_flows.sum::<u64>()))?;
         family::FLOWS_LIMIT.encode_one(to, Some(self.max_flows))?;
@@ -101,6 +104,26 @@ impl NodeMetrics {
         };
         counters(family::DROPS, CounterKind::Drop)?;
         counters(family::EVENTS, CounterKind::Event)
+    }
+
+    fn host(&self, to: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let host = &self.status.host;
+        let mut counts = BTreeMap::new();
+        for thing in &host.things {
+            for state in [HostState::Ok, HostState::Wrong, HostState::Conflict] {
+                let n = counts
+                    .entry((thing.kind.as_str(), state.to_string()))
+                    .or_insert(0_u64);
+                *n += u64::from(thing.state == state);
+            }
+        }
+        family::HOST_THINGS.encode(to, |add| {
+            let mut counts = counts.iter();
+            counts.try_for_each(|((kind, state), n)| {
+                add.gauge(&[("check", *kind), ("state", state.as_str())], *n)
+            })
+        })?;
+        family::HOST_PUT_BACK.encode_one(to, Some(host.put_back))
     }
 
     fn peers(&self, to: &mut DescriptorEncoder<'_>) -> fmt::Result {

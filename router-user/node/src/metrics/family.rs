@@ -149,6 +149,14 @@ pub(super) const BUILD: Family = info("build", "Version of the program.");
 pub(super) const NODE: Family = info("node", "The node's own peer id and the name of its device.");
 pub(super) const UPTIME: Family = gauge("uptime", "Time since the node started.").of("seconds");
 pub(super) const HEALTH_CHECK: Family = gauge("health_check", "Whether a check of /health passes: 1 or 0.");
+pub(super) const HOST_THINGS: Family = gauge(
+    "host_things",
+    "What the node wants of the host, by kind, and by how it was when last compared with the kernel's state.",
+);
+pub(super) const HOST_PUT_BACK: Family = counter(
+    "host_put_back",
+    "Changes of the host by others that the node has put back.",
+);
 pub(super) const FLOWS: Family = gauge(
     "flows",
     "Live flows in the connection table when it was last read from end to end.",

@@ -109,3 +109,69 @@ impl Ledger {
         self.entries.clear();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn put_right(ledger: &mut Ledger, now: Instant) -> Vec<Thing> {
+        ledger.settle(|_| false, now)
+    }
+
+    #[test]
+    fn the_third_change_of_one_thing_within_a_minute_is_left_until_it_is_right() {
+        let (mut ledger, start) = (Ledger::default(), Instant::now());
+        let change = |ledger: &mut Ledger, seconds| {
+            let now = start + SECOND * seconds;
+            let verdict = ledger.judge(&Thing::Mtu, Level::Device, now);
+            put_right(ledger, now);
+            verdict
+        };
+
+        assert_eq!(change(&mut ledger, 0), Verdict::Changed);
+        assert_eq!(change(&mut ledger, 59), Verdict::Changed);
+        // The first is a minute old.
+        assert_eq!(change(&mut ledger, 60), Verdict::Changed);
+        let now = start + SECOND * 61;
+        assert_eq!(ledger.judge(&Thing::Mtu, Level::Device, now), Verdict::GivenUp);
+        assert!(ledger.is_conflict(&Thing::Mtu));
+        assert_eq!(
+            ledger.judge(&Thing::Mtu, Level::Device, now + 600 * SECOND),
+            Verdict::Left
+        );
+        // Another thing is not concerned.
+        assert_eq!(ledger.judge(&Thing::Up, Level::Device, now), Verdict::Changed);
+
+        assert_eq!(put_right(&mut ledger, now + 601 * SECOND), [Thing::Mtu]);
+        assert!(!ledger.is_conflict(&Thing::Mtu));
+        let later = now + 700 * SECOND;
+        assert_eq!(ledger.judge(&Thing::Mtu, Level::Device, later), Verdict::Changed);
+    }
+
+    #[test]
+    fn what_is_still_wrong_or_went_with_something_else_is_no_change() {
+        let (mut ledger, now) = (Ledger::default(), Instant::now());
+        let local = Thing::Local("10.42.0.1".parse().unwrap());
+
+        for _ in 0..9 {
+            // The device was down, and took the route with it.
+            assert_eq!(ledger.judge(&local, Level::Device, now), Verdict::Again);
+            put_right(&mut ledger, now);
+        }
+        assert_eq!(ledger.judge(&Thing::Hook, Level::Device, now), Verdict::Changed);
+        for _ in 0..9 {
+            // It could not be put back yet.
+            assert_eq!(ledger.judge(&Thing::Hook, Level::Alone, now), Verdict::Again);
+        }
+        // It was put back, and is wrong again.
+        ledger.put_back(&Thing::Hook);
+        assert_eq!(ledger.judge(&Thing::Hook, Level::Alone, now), Verdict::Changed);
+        ledger.put_back(&Thing::Hook);
+        assert_eq!(ledger.judge(&Thing::Hook, Level::Alone, now), Verdict::GivenUp);
+
+        ledger.forgive();
+        assert_eq!(ledger.judge(&Thing::Hook, Level::Alone, now), Verdict::Changed);
+    }
+}
