@@ -13,7 +13,7 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use crate::support::{NODE, machine};
-use xtask::lab::process::{output, text};
+use xtask::lab::process::{output, text, until};
 use xtask::lab::{Pair, PairPlan, ScratchDir};
 
 const LIMIT: Duration = Duration::from_secs(30);
@@ -376,7 +376,11 @@ fn beside_the_running_node(scene: &mut Scene) -> Result<()> {
         );
     }
     let device = &scene.pair.a.config.device;
-    scene.pair.a.host.ip(&["link", "set", device, "mtu", "1400"])?;
+    // The node sets its own again, until it gives in.
+    until("another MTU stays", LIMIT, || {
+        scene.pair.a.host.ip(&["link", "set", device, "mtu", "1400"])?;
+        Ok(scene.pair.a.node.log()?.contains("time and again").then_some(()))
+    })?;
     scene.fixed("device", "", "warning")?;
     scene.sh(&format!(
         "tc qdisc replace dev {device} root tbf rate 1mbit burst 10kb latency 50ms"
