@@ -192,9 +192,10 @@ impl Config {
             return Err(problems.into_error());
         }
         let gateways = gateways.into_iter().filter_map(RawGateway::validated).collect();
+        let n_peers = peers.len();
         let peers = peers
             .into_iter()
-            .filter_map(|peer| peer.validated(&transport))
+            .filter_map(|peer| peer.validated(&transport, n_peers))
             .collect();
         Ok(Self {
             node,

@@ -8,6 +8,8 @@ pub mod counters;
 mod data_path;
 mod data_thread;
 mod deferred_wakeups;
+mod demand;
+mod descriptors;
 mod discovery;
 mod error;
 mod exit_host;

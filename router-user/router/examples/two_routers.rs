@@ -55,7 +55,7 @@ fn start(keypair: Keypair, listen: Vec<Multiaddr>, peer: PeerId, addresses: Vec<
     let network = Network::start(NetworkConfig {
         keypair,
         listen,
-        peers: vec![PeerConfig { peer, addresses }],
+        peers: vec![PeerConfig::new(peer, addresses)],
         placement: Arc::new(move |_, _| runtime.clone()),
         inbound: Arc::new(Receiver(counted)),
         dscp: Dscp::default(),

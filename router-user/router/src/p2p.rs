@@ -30,6 +30,7 @@ mod handle;
 mod handshakes;
 mod host_addresses;
 pub mod identity;
+mod idle_watch;
 mod inbound;
 mod instances;
 mod life;
@@ -54,7 +55,7 @@ pub use libp2p::{Multiaddr, PeerId, identity::Keypair};
 
 pub use address::{AddressError, TransportKind};
 pub use announcement::{Announcement, AnnouncementError, MAX_ANNOUNCED_ADDRESSES, MAX_ANNOUNCEMENT_BYTES};
-pub use config::{DhtConfig, DiscoveryConfig, Dscp, NetworkConfig, PeerConfig};
+pub use config::{ConnectMode, DhtConfig, DiscoveryConfig, Dscp, NetworkConfig, PeerConfig};
 pub use counters::NetworkCounters;
 pub use dht::DHT_PROTOCOL;
 pub use error::{LookupError, OpenError, StartError};

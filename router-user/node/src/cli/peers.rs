@@ -15,6 +15,7 @@ pub(super) fn lines(peers: &PeerList) -> String {
 fn peer(peer: &PeerStatus) -> String {
     let state = match peer.state {
         PeerState::Disconnected => "disconnected, waits for the peer to dial".to_owned(),
+        PeerState::Idle => "idle, dialled when there is something to send".to_owned(),
         state => state.to_string(),
     };
     let mut lines = vec![("state", state)];

@@ -9,11 +9,18 @@ use super::address::{DIAL_ALLOWED, NETWORK_ALLOWED, dial_address, peer_network};
 use super::problem::{Located, Place, Problems};
 use super::reader::Table;
 use super::transport::TransportSection;
+use stream_router::p2p::ConnectMode;
 
 const ID_ALLOWED: &str = "a peer id as `stream-router id` prints it, such as \"12D3KooW...\"";
 
 /// The least rate in bytes per second: a large packet of 64 KiB takes 8 s.
 const LEAST_RATE: u32 = 8000;
+
+const CONNECT_ALLOWED: &str = "\"always\" or \"on-demand\"";
+
+/// Most peers that are always connected unless the file says otherwise. With more of them a node is one of a large mesh, of
+/// which it talks to few at a time.
+const MAX_ALWAYS: usize = 32;
 
 /// A peer: who it is, where it is, what is behind it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,6 +30,7 @@ pub struct PeerSection {
     allowed_ips: Vec<IpNet>,
     rate: Option<NonZeroU32>,
     overrides: bool,
+    connect: ConnectMode,
 }
 
 impl PeerSection {
@@ -51,6 +59,11 @@ impl PeerSection {
     pub fn overrides(&self) -> bool {
         self.overrides
     }
+
+    /// Returns when the peer is connected: by default always, or on demand if there are more than 32 peers.
+    pub fn connect(&self) -> ConnectMode {
+        self.connect
+    }
 }
 
 /// The section as read, with the places that later checks name.
@@ -60,6 +73,7 @@ pub(super) struct RawPeer {
     pub(super) allowed_ips: Vec<Located<IpNet>>,
     rate: Option<NonZeroU32>,
     pub(super) overrides: bool,
+    connect: Option<ConnectMode>,
     /// Addresses listed, the wrong ones too.
     pub(super) n_addresses_listed: usize,
     /// Place of the section.
@@ -84,6 +98,7 @@ impl RawPeer {
         }
         let rate = table.integer("rate", LEAST_RATE..=u32::MAX, problems);
         let overrides = table.boolean("override", problems).unwrap_or(false);
+        let connect = connect(&mut table, problems);
         table.finish(problems);
         Self {
             id,
@@ -91,13 +106,19 @@ impl RawPeer {
             allowed_ips,
             rate: rate.and_then(|rate| NonZeroU32::new(rate.value)),
             overrides,
+            connect,
             n_addresses_listed,
             place,
         }
     }
 
     /// Returns the peer, or `None` when the section has no valid id, which was reported.
-    pub(super) fn validated(mut self, transport: &TransportSection) -> Option<PeerSection> {
+    /// The file has `n_peers` of them.
+    pub(super) fn validated(mut self, transport: &TransportSection, n_peers: usize) -> Option<PeerSection> {
+        let by_number = match n_peers <= MAX_ALWAYS {
+            true => ConnectMode::Always,
+            false => ConnectMode::OnDemand,
+        };
         transport.sort(&mut self.addresses);
         Some(PeerSection {
             id: self.id?.value,
@@ -105,7 +126,24 @@ impl RawPeer {
             allowed_ips: self.allowed_ips.into_iter().map(|net| net.value).collect(),
             rate: self.rate,
             overrides: self.overrides,
+            connect: self.connect.unwrap_or(by_number),
         })
+    }
+}
+
+fn connect(table: &mut Table<'_>, problems: &mut Problems) -> Option<ConnectMode> {
+    let Located { place, value } = table.string("connect", CONNECT_ALLOWED, problems)?;
+    match value.as_str() {
+        "always" => Some(ConnectMode::Always),
+        "on-demand" => Some(ConnectMode::OnDemand),
+        _ => {
+            problems.add(
+                &place,
+                format!("{value:?} is no time to connect"),
+                CONNECT_ALLOWED,
+            );
+            None
+        }
     }
 }
 

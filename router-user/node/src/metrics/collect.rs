@@ -133,6 +133,7 @@ impl NodeMetrics {
                 PeerState::Connected,
                 PeerState::Connecting,
                 PeerState::Disconnected,
+                PeerState::Idle,
             ];
             states.into_iter().try_for_each(|state| {
                 let n = peers.iter().filter(|peer| peer.state == state).count();

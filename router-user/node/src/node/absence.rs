@@ -1,6 +1,6 @@
-//! The absence of a peer: when it began, and how much waits for its end.
+//! The absence of a peer: when it began, how much waits for its end, and whether packets want it to end.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 /// Most packets that may wait for one peer, in all workers together: the first packets of as many flows.
@@ -9,12 +9,22 @@ const MAX_PACKETS: u32 = 256;
 /// Most bytes of them, with frame headers: four super-packets.
 const MAX_BYTES: u32 = 256 * 1024;
 
+/// Time without a packet after which the first packet for a peer on demand is one to wait again.
+const QUIET: Duration = Duration::from_secs(30);
+
+/// Says that no packet has come since the absence began.
+const NEVER: u64 = u64::MAX;
+
 /// The present or last absence of a peer, and what waits for its end.
 #[derive(Debug)]
 pub(super) struct Absence {
     made: Instant,
     /// When it began, in milliseconds from `made`.
     since_ms: AtomicU64,
+    /// When the last packet for the peer came, in milliseconds from `made`.
+    last_packet_ms: AtomicU64,
+    /// Whether a packet has come that the network was not told of.
+    is_wanted: AtomicBool,
     n_packets: AtomicU32,
     n_bytes: AtomicU32,
 }
@@ -25,6 +35,8 @@ impl Absence {
         Self {
             made: now,
             since_ms: AtomicU64::new(0),
+            last_packet_ms: AtomicU64::new(NEVER),
+            is_wanted: AtomicBool::new(false),
             n_packets: AtomicU32::new(0),
             n_bytes: AtomicU32::new(0),
         }
@@ -32,8 +44,30 @@ impl Absence {
 
     /// Records that the peer is absent from `now` on.
     pub(super) fn begin(&self, now: Instant) {
-        let since = now.saturating_duration_since(self.made);
-        self.since_ms.store(since.as_millis() as u64, Relaxed);
+        self.since_ms.store(self.ms(now), Relaxed);
+        self.last_packet_ms.store(NEVER, Relaxed);
+    }
+
+    /// Records a packet for the peer at `now`. Returns whether the network has to be told.
+    pub(super) fn want(&self, now: Instant) -> bool {
+        self.last_packet_ms.store(self.ms(now), Relaxed);
+        // The network is told of one packet of many: looking costs nothing, and changing a shared word does.
+        !self.is_wanted.load(Relaxed) && !self.is_wanted.swap(true, Relaxed)
+    }
+
+    /// Says whether a packet has come since the last time that this was asked.
+    pub(super) fn take_wanted(&self) -> bool {
+        self.is_wanted.swap(false, Relaxed)
+    }
+
+    /// Says whether a packet has come shortly before `now`.
+    pub(super) fn is_in_demand(&self, now: Instant) -> bool {
+        let last = self.last_packet_ms.load(Relaxed);
+        last != NEVER && self.ms(now).saturating_sub(last) < QUIET.as_millis() as u64
+    }
+
+    fn ms(&self, now: Instant) -> u64 {
+        now.saturating_duration_since(self.made).as_millis() as u64
     }
 
     /// Says whether the absence is at `now` still shorter than `time`.
@@ -78,6 +112,24 @@ mod tests {
         assert!(absence.is_shorter_than(time, seconds(12)));
         assert!(!absence.is_shorter_than(time, seconds(13)));
         assert!(!absence.is_shorter_than(Duration::ZERO, seconds(10)));
+    }
+
+    #[test]
+    fn a_packet_is_told_of_once_until_it_was_asked_for_and_makes_demand_for_a_while() {
+        let now = Instant::now();
+        let absence = Absence::new(now);
+        assert!(!absence.is_in_demand(now));
+
+        assert!(absence.want(now));
+        assert!(!absence.want(now));
+        assert!(absence.is_in_demand(now + QUIET / 2));
+        assert!(!absence.is_in_demand(now + QUIET));
+
+        assert!(absence.take_wanted());
+        assert!(!absence.take_wanted());
+        assert!(absence.want(now));
+        absence.begin(now);
+        assert!(!absence.is_in_demand(now), "nothing has come since it began");
     }
 
     #[test]

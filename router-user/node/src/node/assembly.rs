@@ -78,6 +78,7 @@ impl Assembly {
             injector: device.injector(),
             taps: Arc::default(),
             hold_time: config.transport().hold_time(),
+            demand: Arc::default(),
         };
         Ok(Self {
             data_path,

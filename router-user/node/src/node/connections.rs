@@ -2,16 +2,18 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
 use tokio::runtime::Handle;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::counters::{PacketCounter, PacketCounters};
 use super::data_path::DataPath;
+use super::demand;
 use super::peers::{LivePeers, NodePeer};
 use super::sender;
 use stream_router::egress::cancellation::CancellationToken;
@@ -51,6 +53,7 @@ pub(super) struct Connections {
     peers: Arc<LivePeers>,
     counters: Arc<PacketCounters>,
     network: NetworkHandle,
+    demand: Arc<Notify>,
     n_most: usize,
     finish: CancellationToken,
     links: HashMap<PeerId, PeerConnections>,
@@ -69,6 +72,7 @@ impl Connections {
         let (left, leavers) = mpsc::channel(LEAVERS_CAPACITY);
         Self {
             peers: data_path.peers,
+            demand: data_path.demand,
             counters: data_path.counters,
             network,
             n_most: n_most as usize,
@@ -82,9 +86,15 @@ impl Connections {
     /// Follows `events` until `finish` is cancelled, then waits for every sender to finish.
     pub(super) async fn run(mut self, mut events: mpsc::Receiver<NetworkEvent>) {
         let finish = self.finish.clone();
+        let mut demand = pin!(demand::run(
+            self.peers.clone(),
+            self.demand.clone(),
+            self.network.clone()
+        ));
         loop {
             tokio::select! {
                 () = finish.cancelled() => break,
+                never = &mut demand => match never {},
                 event = events.recv() => match event {
                     Some(event) => self.handle_event(event).await,
                     None => break,

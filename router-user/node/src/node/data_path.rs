@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::Notify;
+
 use super::capture::CaptureTaps;
 use super::counters::PacketCounters;
 use super::peers::LivePeers;
@@ -24,4 +26,6 @@ pub(super) struct DataPath {
     pub(super) taps: Arc<CaptureTaps>,
     /// How long packets wait for a peer from the beginning of its absence.
     pub(super) hold_time: Duration,
+    /// Wakes who tells the network of peers that are wanted.
+    pub(super) demand: Arc<Notify>,
 }

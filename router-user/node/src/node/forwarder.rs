@@ -122,6 +122,13 @@ impl Forwarder {
         let Some(peer) = self.peers.get(index) else { return };
         if !peer.connected.load(Relaxed) {
             let (hold_time, now) = (self.data_path.hold_time, self.now.instant);
+            if peer.on_demand.load(Relaxed) && !peer.absence.is_in_demand(now) {
+                // Nobody has looked for it until now.
+                peer.absence.begin(now);
+            }
+            if peer.absence.want(now) {
+                self.data_path.demand.notify_one();
+            }
             if !peer.absence.is_shorter_than(hold_time, now) {
                 self.refuse(packet, PacketCounter::TxPeerDown, Unreachable::Host);
             } else if self.held.hold(peer, HeldPacket::new(flow_hash, frame, packet)) {

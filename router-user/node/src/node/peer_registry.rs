@@ -9,7 +9,7 @@ use super::peers::{ConfiguredPeer, NodePeer, PeerTable};
 use crate::config::PeerSection;
 use router_common::peer::MAX_PEERS;
 use stream_router::egress::lanes::PeerLanes;
-use stream_router::p2p::PeerId;
+use stream_router::p2p::{ConnectMode, PeerId};
 use stream_router_engine::route_table::PeerIndex;
 
 /// There is no index for another peer.
@@ -54,6 +54,7 @@ impl PeerRegistry {
                 peer: self.peer(config.id(), &wanted, n_active)?,
                 allowed_ips: config.allowed_ips().to_vec(),
                 dialled: !config.addresses().is_empty(),
+                on_demand: config.connect() == ConnectMode::OnDemand,
                 rate: config.rate(),
             })
         });

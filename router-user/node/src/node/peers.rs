@@ -40,6 +40,8 @@ pub(super) struct NodePeer {
     pub(super) connected: AtomicBool,
     /// Since when it has been without one.
     pub(super) absence: Absence,
+    /// Whether it is dialled when there is something to send to it, and not before.
+    pub(super) on_demand: AtomicBool,
     /// How many connections its lanes are on.
     pub(super) n_connections: watch::Sender<u32>,
     /// What went to and came from it.
@@ -55,6 +57,7 @@ impl NodePeer {
             lanes,
             connected: AtomicBool::new(false),
             absence: Absence::new(Instant::now()),
+            on_demand: AtomicBool::new(false),
             n_connections: watch::Sender::new(0),
             traffic: Traffic::default(),
         }
@@ -109,6 +112,8 @@ pub(super) struct ConfiguredPeer {
     pub(super) allowed_ips: Vec<IpNet>,
     /// Whether the configuration says where to dial it.
     pub(super) dialled: bool,
+    /// Whether it is dialled when there is something to send to it, and not before.
+    pub(super) on_demand: bool,
     /// The most bytes per second that are sent to it.
     pub(super) rate: Option<NonZeroU32>,
 }
@@ -149,10 +154,11 @@ impl PeerTable {
         }
     }
 
-    /// Gives every peer the rate that the configuration says.
+    /// Gives every peer the rate that the configuration says, and the time to connect.
     pub(super) fn apply_rates(&self) {
         for configured in &self.peers {
             configured.peer.lanes.pacer().set_rate(configured.rate);
+            configured.peer.on_demand.store(configured.on_demand, Relaxed);
         }
     }
 

@@ -202,9 +202,10 @@ impl Reloadable {
 
 /// Returns the peers of a configuration as the network knows them.
 pub(super) fn network_peers(config: &Config) -> Vec<PeerConfig> {
-    let peer = |peer: &crate::config::PeerSection| PeerConfig {
-        peer: peer.id(),
-        addresses: peer.addresses().to_vec(),
+    let peer = |peer: &crate::config::PeerSection| {
+        let mut config = PeerConfig::new(peer.id(), peer.addresses().to_vec());
+        config.connect = peer.connect();
+        config
     };
     config.peers().iter().map(peer).collect()
 }

@@ -6,6 +6,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tracing::{error_span, info};
 
+use super::descriptors;
 use super::error::NodeError;
 use super::lifecycle::Node;
 use super::reload::ConfigFile;
@@ -28,6 +29,7 @@ pub(crate) fn run(config: &Config, file: &Path, logs: &Logs) -> Result<(), NodeE
     let keypair = identity::load(config.node().key())?;
     // Every thread of the node is in its span from beginning to end: to enter it for each turn of a worker would cost.
     let _node = error_span!("node", peer_id = %keypair.public().to_peer_id()).entered();
+    descriptors::raise_limit();
     let system = |action| move |source| NodeError::System { action, source };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

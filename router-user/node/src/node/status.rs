@@ -217,6 +217,9 @@ fn peer_status(configured: &ConfiguredPeer, snapshot: &NetworkSnapshot) -> PeerS
     let newest = connections.iter().map(|connection| connection.since).max();
     let state = match oldest {
         Some(_) => PeerState::Connected,
+        None if configured.dialled && configured.on_demand && !peer.absence.is_in_demand(Instant::now()) => {
+            PeerState::Idle
+        }
         None if configured.dialled => PeerState::Connecting,
         None => PeerState::Disconnected,
     };
@@ -329,6 +332,7 @@ pub(super) mod tests {
             peer: Arc::new(NodePeer::new(PeerIndex(index), PeerId::random(), lanes)),
             allowed_ips: vec!["10.42.0.2/32".parse().unwrap()],
             dialled: true,
+            on_demand: false,
             rate: None,
         }
     }
@@ -364,6 +368,14 @@ pub(super) mod tests {
         configured.dialled = false;
         let disconnected = peer_status(&configured, &snapshot);
 
+        configured.dialled = true;
+        configured.on_demand = true;
+        let idle = peer_status(&configured, &snapshot);
+        assert!(configured.peer.absence.want(Instant::now()));
+        let wanted = peer_status(&configured, &snapshot);
+
+        assert_eq!(idle.state, PeerState::Idle);
+        assert_eq!(wanted.state, PeerState::Connecting);
         assert_eq!(connecting.state, PeerState::Connecting);
         assert_eq!(disconnected.state, PeerState::Disconnected);
         assert_eq!(connecting.address, None);

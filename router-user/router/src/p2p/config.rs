@@ -98,19 +98,44 @@ pub struct DhtConfig {
     pub announce: Vec<Multiaddr>,
 }
 
+/// When a peer is connected.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ConnectMode {
+    /// The peer is dialled whenever it is absent.
+    #[default]
+    Always,
+    /// The peer is dialled when something is to be sent to it, and a connection that this node has dialled is closed once
+    /// nothing was sent on it for five minutes.
+    OnDemand,
+}
+
 /// A peer and its addresses.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct PeerConfig {
     /// The peer's id.
     pub peer: PeerId,
     /// The peer's addresses, the best first; none if the peer dials this node.
     pub addresses: Vec<Multiaddr>,
+    /// When the peer is connected.
+    pub connect: ConnectMode,
+}
+
+impl PeerConfig {
+    /// Makes the configuration of a peer that is dialled at these addresses whenever it is absent.
+    pub fn new(peer: PeerId, addresses: Vec<Multiaddr>) -> Self {
+        Self {
+            peer,
+            addresses,
+            connect: ConnectMode::default(),
+        }
+    }
 }
 
 /// Checks that `peers` can be the peers of `local_peer`, and returns their ids.
 pub(super) fn check_peers(local_peer: PeerId, peers: &[PeerConfig]) -> Result<HashSet<PeerId>, StartError> {
     let mut known = HashSet::new();
-    for PeerConfig { peer, addresses } in peers {
+    for PeerConfig { peer, addresses, .. } in peers {
         if *peer == local_peer {
             return Err(StartError::OwnPeer { peer: *peer });
         }

@@ -36,6 +36,7 @@ use super::{
     event_backlog::EventBacklog,
     handle::DriverRequest,
     host_addresses::HostAddresses,
+    idle_watch::IdleWatch,
     listener_log::ListenerLog,
     local_network::LocalEvent,
     node_behaviour::{NodeBehaviour, NodeBehaviourEvent, dial_options, event_span},
@@ -50,6 +51,9 @@ use stream_router_engine::causes::with_sources;
 /// How long closing all connections may take at the end; each has 1 s.
 const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// The time without use after which a connection to a peer on demand is closed.
+const IDLE_TIME: Duration = Duration::from_secs(5 * 60);
+
 /// The task of a network.
 pub(super) struct Driver {
     swarm: Swarm<NodeBehaviour>,
@@ -59,6 +63,7 @@ pub(super) struct Driver {
     discovery: AddressDiscovery,
     backlog: EventBacklog,
     listener_log: ListenerLog,
+    idle_watch: IdleWatch,
     requests: mpsc::Receiver<DriverRequest>,
     stop: CancellationToken,
     metrics: Metrics,
@@ -85,6 +90,7 @@ impl Driver {
             discovery,
             backlog: EventBacklog::new(events),
             listener_log: ListenerLog::default(),
+            idle_watch: IdleWatch::new(Instant::now()),
             requests,
             stop,
             metrics,
@@ -104,6 +110,7 @@ impl Driver {
                 .poll_due()
                 .into_iter()
                 .chain(self.discovery.poll_due())
+                .chain(self.idle_watch.poll_due(self.connections.len()))
                 .min();
             tokio::select! {
                 () = stop.cancelled() => break,
@@ -119,6 +126,7 @@ impl Driver {
                 () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
                     self.dial(Instant::now());
                     self.run_dht(Instant::now());
+                    self.close_idle(Instant::now());
                 }
             }
         }
@@ -153,6 +161,7 @@ impl Driver {
                 self.swarm.close_connection(connection);
             }
             DriverRequest::DialAnother(peer) => self.dial_another(peer),
+            DriverRequest::DialWanted(peer) => self.redials.handle_wanted(peer, now),
             DriverRequest::FindAnnouncement(peer, reply) => self.find_announcement(peer, reply),
             DriverRequest::SetPeers(peers, done) => {
                 self.set_peers(peers, now);
@@ -178,6 +187,22 @@ impl Driver {
                     self.state.counters.dial_failures.fetch_add(1, Relaxed);
                     self.report_dial_failure(peer, DialFailure::of_dial(&error));
                 }
+            }
+        }
+    }
+
+    /// Closes the connections to peers on demand that this node has dialled and that nothing was sent on for long.
+    fn close_idle(&mut self, now: Instant) {
+        for (connection, idle) in self.idle_watch.look(self.state.uses().into_iter(), now) {
+            let Some(peer) = self.state.dialled_peer(connection) else {
+                continue;
+            };
+            if idle >= IDLE_TIME && self.redials.is_on_demand(peer) {
+                self.handle_down(connection, "nothing was sent on it for long".to_owned(), now);
+                if !self.connections.is_present(peer) {
+                    self.redials.handle_rest(peer, now);
+                }
+                self.swarm.close_connection(connection);
             }
         }
     }

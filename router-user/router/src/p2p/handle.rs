@@ -33,6 +33,7 @@ pub struct NetworkHandle {
 pub(super) enum DriverRequest {
     Close(ConnectionId),
     DialAnother(PeerId),
+    DialWanted(PeerId),
     SetPeers(Vec<PeerConfig>, oneshot::Sender<()>),
     FindAnnouncement(PeerId, oneshot::Sender<Result<Option<Announcement>, LookupError>>),
 }
@@ -112,6 +113,13 @@ impl NetworkHandle {
     pub async fn dial_another(&self, peer: PeerId) -> bool {
         let reachable = self.state.dialled_over_tcp(peer).is_some();
         reachable && self.requests.send(DriverRequest::DialAnother(peer)).await.is_ok()
+    }
+
+    /// Says that something waits to be sent to a peer. If the peer is absent it is dialled at once, if that has not just been
+    /// done, and about every second for the next 10 s.
+    pub async fn dial_wanted(&self, peer: PeerId) {
+        // An error says that the network has ended.
+        let _ended = self.requests.send(DriverRequest::DialWanted(peer)).await;
     }
 
     /// Checks that [`NetworkHandle::set_peers`] would take these peers.

@@ -5,10 +5,19 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use libp2p::{Multiaddr, PeerId, swarm::ConnectionId};
 use tokio::time::Instant;
 
-use super::{config::PeerConfig, redial::Redial};
+use super::{
+    config::{ConnectMode, PeerConfig},
+    redial::Redial,
+};
 
 /// Most different failures of one peer that are news while the peer is away.
 const MAX_NEW_FAILURES: usize = 8;
+
+/// Most attempts to dial at a time, over all peers: each may take a descriptor, and sends some packets in vain.
+const MAX_ATTEMPTS: usize = 96;
+
+/// Attempts beyond [`MAX_ATTEMPTS`] for peers that packets wait for.
+const MAX_WANTED_ATTEMPTS: usize = 32;
 
 /// The dialling of every configured peer.
 #[derive(Debug)]
@@ -55,13 +64,18 @@ impl RedialBook {
 
     /// Sets the configured addresses of a peer. Returns whether the peer is new to the book.
     pub(super) fn set_peer(&mut self, config: PeerConfig, is_present: bool, now: Instant) -> bool {
-        let PeerConfig { peer, addresses } = config;
+        let PeerConfig {
+            peer,
+            addresses,
+            connect,
+        } = config;
         if let Some(known) = self.peers.get_mut(&peer) {
+            known.redial.set_mode(connect, now);
             known.redial.set_addresses(addresses, is_present, now);
             return false;
         }
         let entry = RedialEntry {
-            redial: Redial::new(addresses, self.local_peer > peer, now),
+            redial: Redial::new(addresses, connect, self.local_peer > peer, now),
             failures: FailureNews::default(),
         };
         self.peers.insert(peer, entry);
@@ -77,23 +91,40 @@ impl RedialBook {
 
     /// Returns when [`RedialBook::poll_attempts`] has to be called next.
     pub(super) fn poll_due(&self) -> Option<Instant> {
-        self.peers
-            .values()
-            .filter_map(|entry| entry.redial.poll_due())
-            .min()
+        let n_attempts = self.n_attempts();
+        let with_room = self.peers.values().filter(|entry| entry.has_room(n_attempts));
+        with_room.filter_map(|entry| entry.redial.poll_due()).min()
     }
 
-    /// Returns the peers to dial at `now`, each with the address to dial it at; `random` returns values in 0..=1.
+    /// Returns how many attempts have not ended.
+    fn n_attempts(&self) -> usize {
+        self.peers.values().map(|entry| entry.redial.n_attempts()).sum()
+    }
+
+    /// Returns the peers to dial at `now`, each with the address to dial it at; `random` returns values in 0..=1. Peers
+    /// that packets wait for come first, and of the others those that have waited longest.
     pub(super) fn poll_attempts(
         &mut self,
         now: Instant,
         mut random: impl FnMut() -> f64,
     ) -> Vec<(PeerId, Multiaddr)> {
-        let attempts = self
+        let mut n_attempts = self.n_attempts();
+        let mut due: Vec<_> = self
             .peers
             .iter_mut()
-            .filter_map(|(peer, entry)| Some((*peer, entry.redial.poll_attempt(now, random())?)));
-        attempts.collect()
+            .filter(|(_, entry)| entry.redial.poll_due().is_some_and(|due| due <= now))
+            .collect();
+        due.sort_by_key(|(_, entry)| (!entry.redial.is_wanted(), entry.redial.poll_due()));
+        let mut attempts = Vec::new();
+        for (peer, entry) in due {
+            if entry.has_room(n_attempts)
+                && let Some(address) = entry.redial.poll_attempt(now, random())
+            {
+                attempts.push((*peer, address));
+                n_attempts += 1;
+            }
+        }
+        attempts
     }
 
     /// Records that the attempt to dial a peer has begun.
@@ -125,6 +156,26 @@ impl RedialBook {
         }
     }
 
+    /// Records that this node has closed the last connection to a peer as nothing was sent on it.
+    pub(super) fn handle_rest(&mut self, peer: PeerId, now: Instant) {
+        if let Some(entry) = self.peers.get_mut(&peer) {
+            entry.redial.handle_rest(now);
+        }
+    }
+
+    /// Records that packets wait for a peer.
+    pub(super) fn handle_wanted(&mut self, peer: PeerId, now: Instant) {
+        if let Some(entry) = self.peers.get_mut(&peer) {
+            entry.redial.handle_wanted(now);
+        }
+    }
+
+    /// Returns whether a peer is dialled on demand.
+    pub(super) fn is_on_demand(&self, peer: PeerId) -> bool {
+        let entry = self.peers.get(&peer);
+        entry.is_some_and(|entry| entry.redial.mode() == ConnectMode::OnDemand)
+    }
+
     /// Says whether the peer is to be dialled, at once or later.
     pub(super) fn is_dialled(&self, peer: PeerId) -> bool {
         let entry = self.peers.get(&peer);
@@ -135,6 +186,18 @@ impl RedialBook {
     pub(super) fn is_new_failure(&mut self, peer: PeerId, failure: &str) -> bool {
         let entry = self.peers.get_mut(&peer);
         entry.is_some_and(|entry| entry.failures.is_new(failure))
+    }
+}
+
+impl RedialEntry {
+    /// Says whether another attempt may be made beside `n_attempts` of all peers.
+    fn has_room(&self, n_attempts: usize) -> bool {
+        let more = if self.redial.is_wanted() {
+            MAX_WANTED_ATTEMPTS
+        } else {
+            0
+        };
+        n_attempts < MAX_ATTEMPTS + more
     }
 }
 
@@ -163,10 +226,7 @@ mod tests {
     }
 
     fn config(peer: PeerId, ports: &[u16]) -> PeerConfig {
-        PeerConfig {
-            peer,
-            addresses: ports.iter().map(|port| address(*port)).collect(),
-        }
+        PeerConfig::new(peer, ports.iter().map(|port| address(*port)).collect())
     }
 
     /// Returns two ids, the smaller one first, so that the smaller one dials the larger one without a head start.
@@ -227,6 +287,46 @@ mod tests {
 
         assert!(n_most < 10, "{n_most}");
         assert_eq!(n_attempts, n_most + 1);
+    }
+
+    #[test]
+    fn attempts_are_bounded_over_all_peers_with_room_for_those_that_packets_wait_for() {
+        let (start, (local, wanted)) = (Instant::now(), local_and_peer());
+        let mut peers: Vec<_> = (0..1000).map(|_| config(PeerId::random(), &[1, 2])).collect();
+        peers.push(config(wanted, &[3]));
+        let mut book = RedialBook::new(local, peers, start);
+        let mut attempts = Vec::new();
+        let dial = |book: &mut RedialBook, attempts: &mut Vec<(PeerId, ConnectionId)>, now: Instant| {
+            for (peer, _) in book.poll_attempts(now, || 0.0) {
+                let attempt = ConnectionId::new_unchecked(attempts.len());
+                book.handle_attempt(peer, attempt);
+                attempts.push((peer, attempt));
+            }
+        };
+
+        for ms in 0..2000 {
+            dial(&mut book, &mut attempts, start + Duration::from_millis(ms));
+        }
+        assert_eq!(attempts.len(), MAX_ATTEMPTS);
+        assert_eq!(book.poll_due(), None, "nothing can be dialled, so nothing is due");
+
+        let now = start + Duration::from_secs(2);
+        book.handle_wanted(wanted, now);
+        dial(&mut book, &mut attempts, now);
+        assert_eq!(attempts.len(), MAX_ATTEMPTS + 1);
+        assert_eq!(attempts[MAX_ATTEMPTS].0, wanted);
+
+        let (peer, attempt) = attempts[0];
+        book.handle_attempt_ended(peer, attempt);
+        let (peer, attempt) = attempts[1];
+        book.handle_attempt_ended(peer, attempt);
+        assert!(book.poll_due().is_some());
+        let before: BTreeSet<_> = attempts.iter().map(|(peer, _)| *peer).collect();
+        dial(&mut book, &mut attempts, now);
+        assert!(
+            !before.contains(&attempts[MAX_ATTEMPTS + 1].0),
+            "one that has waited"
+        );
     }
 
     #[test]

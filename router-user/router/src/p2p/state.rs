@@ -179,6 +179,22 @@ impl NetworkState {
         entry.is_some_and(|entry| entry.life.take())
     }
 
+    /// Returns every connection with a number that is another one whenever packets have come or gone on it.
+    pub(super) fn uses(&self) -> Vec<(ConnectionId, u64)> {
+        let tables = self.tables();
+        let connections = tables.connections.iter();
+        connections
+            .map(|(id, entry)| (*id, entry.life.n_uses()))
+            .collect()
+    }
+
+    /// Returns the peer of a connection that this node has dialled.
+    pub(super) fn dialled_peer(&self, connection: ConnectionId) -> Option<PeerId> {
+        let tables = self.tables();
+        let entry = tables.connections.get(&connection)?;
+        (entry.direction == ConnectionDirection::Outbound).then_some(entry.peer)
+    }
+
     pub(super) fn set_listening(&self, listening: Vec<Multiaddr>) {
         self.tables().listening = listening;
     }

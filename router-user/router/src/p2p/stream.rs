@@ -85,8 +85,11 @@ impl DataStream {
 
     /// What a connection holds is bounded, so that it takes more only once the peer's side has acknowledged some.
     fn handle_write<T>(&mut self, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
-        if self.is_blocked && matches!(written, Poll::Ready(Ok(_))) {
-            self.life.add();
+        if matches!(written, Poll::Ready(Ok(_))) {
+            self.life.add_written();
+            if self.is_blocked {
+                self.life.add();
+            }
         }
         self.is_blocked = written.is_pending();
         written

@@ -257,10 +257,7 @@ fn a_node_that_its_peer_does_not_know_is_told_so_and_connects_once_it_is_known()
             assert!(n_refused.abs_diff(n_failed) <= 1, "{n_refused} {n_failed}");
             assert_eq!(far.handle.snapshot().counters.inbound_failures, 0);
 
-            let knows = PeerConfig {
-                peer: near.id,
-                addresses: Vec::new(),
-            };
+            let knows = PeerConfig::new(near.id, Vec::new());
             far.handle.set_peers(vec![knows]).await.expect("the peers");
             assert_eq!(near.connected().await.0, far.id);
             assert!(!near.handle.snapshot().peers[0].refuses);

@@ -347,3 +347,26 @@ async fn set_link(link: &str, up: bool) {
     })
     .await;
 }
+
+#[test]
+fn a_peer_on_demand_is_dialled_once_something_waits_for_it() {
+    in_own_network(|| async {
+        let (near, far) = (Keypair::generate_ed25519(), Keypair::generate_ed25519());
+        let near_id = near.public().to_peer_id();
+        let mut far = Setup::new(&far).listen(TCP).peer(near_id, &[]).start();
+        let address = far.listening().await;
+        let mut near = Setup::new(&near).on_demand(far.id, &[address]).start();
+        // Nothing is there to wait for but time.
+        tokio::time::sleep(TWO_ROUNDS).await;
+        let state = near.handle.snapshot();
+        assert!(state.peers[0].connections.is_empty());
+        assert_eq!(state.counters.dial_failures, 0);
+
+        near.handle.dial_wanted(far.id).await;
+
+        assert_eq!(near.connected().await.0, far.id);
+        assert_eq!(far.connected().await.0, near.id);
+        near.stop().await;
+        far.stop().await;
+    });
+}

@@ -259,9 +259,8 @@ fn peers_come_and_go_and_the_others_stay_connected() {
         let third = Keypair::generate_ed25519();
         let mut third = Setup::new(&third).listen(TCP).peer(near.id, &[]).start();
         let third_address = third.listening().await;
-        let config = |peer, addresses: &[&Multiaddr]| PeerConfig {
-            peer,
-            addresses: addresses.iter().copied().cloned().collect(),
+        let config = |peer, addresses: &[&Multiaddr]| {
+            PeerConfig::new(peer, addresses.iter().copied().cloned().collect())
         };
 
         let both = vec![config(far.id, &[]), config(third.id, &[&third_address])];

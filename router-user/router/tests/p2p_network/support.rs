@@ -14,8 +14,8 @@ use tokio::{
 
 use super::wait;
 use stream_router::p2p::{
-    ConnectionId, DataStream, DiscoveryConfig, Dscp, InboundStreams, Keypair, Multiaddr, Network,
-    NetworkConfig, NetworkEvent, NetworkHandle, PeerConfig, PeerId, StartError,
+    ConnectMode, ConnectionId, DataStream, DiscoveryConfig, Dscp, InboundStreams, Keypair, Multiaddr,
+    Network, NetworkConfig, NetworkEvent, NetworkHandle, PeerConfig, PeerId, StartError,
 };
 
 /// Longer than anything takes that works.
@@ -124,10 +124,14 @@ impl Setup {
     }
 
     pub(crate) fn peer(mut self, peer: PeerId, addresses: &[Multiaddr]) -> Self {
-        self.peers.push(PeerConfig {
-            peer,
-            addresses: addresses.to_vec(),
-        });
+        self.peers.push(PeerConfig::new(peer, addresses.to_vec()));
+        self
+    }
+
+    pub(crate) fn on_demand(mut self, peer: PeerId, addresses: &[Multiaddr]) -> Self {
+        let mut config = PeerConfig::new(peer, addresses.to_vec());
+        config.connect = ConnectMode::OnDemand;
+        self.peers.push(config);
         self
     }
 

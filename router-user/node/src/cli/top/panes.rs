@@ -188,6 +188,7 @@ fn peer(peer: &WithRates<PeerStatus, PeerRates>) -> Row {
         PeerState::Connected => Tone::Good,
         PeerState::Connecting => Tone::Warning,
         PeerState::Disconnected => Tone::Bad,
+        PeerState::Idle => Tone::Plain,
     };
     // While there is no connection, why there is none.
     let address = match (&now.address, &now.last_dial_error) {

@@ -64,6 +64,8 @@ pub enum PeerState {
     Connecting,
     /// No connection is established, and the peer has to dial.
     Disconnected,
+    /// No connection is established, and this node dials when there is something to send.
+    Idle,
 }
 
 /// Transport of a connection.
@@ -92,6 +94,7 @@ impl fmt::Display for PeerState {
             Self::Connected => "connected",
             Self::Connecting => "connecting",
             Self::Disconnected => "disconnected",
+            Self::Idle => "idle",
         })
     }
 }
