@@ -395,7 +395,11 @@ mod tests {
         let late: Vec<_> = gaps.iter().rev().take(10).collect();
         assert!(late.iter().all(|gap| **gap >= LONGEST_ROUND * 4 / 5), "{gaps:?}");
         assert!((30..45).contains(&dialled.len()), "{}", dialled.len());
-        assert!(late.windows(2).any(|pair| pair[0] != pair[1]), "all in step");
+        for (random, round) in [(0.0, LONGEST_ROUND), (1.0, LONGEST_ROUND * 4 / 5)] {
+            let due = redial.poll_due().expect("absent");
+            redial.poll_attempt(due, random);
+            assert_eq!(redial.poll_due(), Some(due + round), "nodes are not in step");
+        }
     }
 
     #[test]
