@@ -137,7 +137,7 @@ fn every_problem_is_reported_in_the_order_of_the_file() {
              unicast network with its prefix length, such as \"10.42.0.2/32\" or \"192.168.7.0/24\")",
             "sr.toml:11: peer[0].allowed_ips[1]: expected a string, found a boolean (allowed: a unicast network with \
              its prefix length, such as \"10.42.0.2/32\" or \"192.168.7.0/24\")",
-            "sr.toml:13: peer[0].speed: unknown field (allowed: id, addresses, allowed_ips, rate, override)",
+            "sr.toml:13: peer[0].speed: unknown field (allowed: id, addresses, allowed_ips, rate, override, connect)",
         ]
     );
 }
