@@ -334,9 +334,9 @@ mod tests {
     fn networks_of_configured_peers_are_known_where_they_are_configured_and_where_they_came_from() {
         let handshakes = handshakes();
         let (peer, stranger) = (PeerId::random(), PeerId::random());
-        let config = |host: u8| PeerConfig {
-            peer,
-            addresses: vec![format!("/ip4/192.0.2.{host}/tcp/1").parse().expect("an address")],
+        let config = |host: u8| {
+            let address = format!("/ip4/192.0.2.{host}/tcp/1").parse().expect("an address");
+            PeerConfig::new(peer, vec![address])
         };
         handshakes.set_peers(&[config(1)]);
         handshakes.handle_peer_at(stranger, ip(9));
