@@ -5,11 +5,11 @@ use anyhow::Result;
 use crate::command::{cargo, require_root, run};
 use crate::{build, test};
 
-/// Checks format, lints and documentation, then runs the whole test suite.
+/// Checks format, lints and documentation, then runs the whole test suite, in other kernels too if `kernels`.
 ///
 /// # Errors
 /// When not root, or when a check or a test fails.
-pub(crate) fn run_all() -> Result<()> {
+pub(crate) fn run_all(kernels: bool) -> Result<()> {
     require_root("ci")?;
     run(cargo().args(["fmt", "--all", "--check"]))?;
     build::object()?;
@@ -30,5 +30,5 @@ pub(crate) fn run_all() -> Result<()> {
     run(cargo()
         .args(["doc", "--no-deps", "--document-private-items"])
         .env("RUSTDOCFLAGS", "-Dwarnings"))?;
-    test::run_all(&[])
+    test::run_all(&[], kernels)
 }

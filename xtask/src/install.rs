@@ -38,6 +38,17 @@ const PACKAGE_PROGRAMS: &[(&str, &str)] = &[
     ("setpriv", "util-linux"),
 ];
 
+/// Programs that make machines with other kernels, and that run in them beside those.
+const MACHINE_PROGRAMS: &[(&str, &str)] = &[
+    ("qemu-system-x86_64", "qemu-system-x86"),
+    ("busybox", "busybox-static"),
+    ("tc", "iproute2"),
+    ("xz", "xz-utils"),
+    ("dpkg-deb", "dpkg"),
+    ("strip", "binutils"),
+    ("ldd", "libc-bin"),
+];
+
 /// Makes sure that every program the ready network runs is there.
 ///
 /// # Errors
@@ -60,6 +71,14 @@ pub(crate) fn bench_programs() -> Result<()> {
 /// When one is missing and cannot be installed.
 pub(crate) fn test_programs() -> Result<()> {
     ensure(&[PROGRAMS, BENCH_PROGRAMS, TEST_PROGRAMS, PACKAGE_PROGRAMS].concat())
+}
+
+/// Makes sure that every program that makes machines with other kernels, or runs in them, is there.
+///
+/// # Errors
+/// When one is missing and cannot be installed.
+pub(crate) fn machine_programs() -> Result<()> {
+    ensure(&[PROGRAMS, BENCH_PROGRAMS, MACHINE_PROGRAMS].concat())
 }
 
 /// Makes sure that every program that makes packages, or that their test runs, is there.

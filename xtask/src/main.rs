@@ -14,6 +14,7 @@ mod command;
 mod demo;
 mod dirs;
 mod install;
+mod kernels;
 mod ready;
 mod release;
 mod smoke;
@@ -47,6 +48,9 @@ enum Task {
     Run(RunArgs),
     /// Run the whole test suite, end-to-end tests included (needs root).
     Test {
+        /// Leave out what boots other kernels; so do arguments.
+        #[arg(long)]
+        without_kernels: bool,
         /// Arguments for `cargo test`, after `--`.
         #[arg(last = true)]
         args: Vec<String>,
@@ -59,8 +63,14 @@ enum Task {
     },
     /// Measure this build beside other VPNs (needs root).
     Bench(BenchArgs),
+    /// Boot other kernels in emulated machines, and run the node there.
+    Kernels(kernels::KernelsPlan),
     /// Check format, lints and documentation, then run the whole test suite (needs root).
-    Ci,
+    Ci {
+        /// Leave out what boots other kernels.
+        #[arg(long)]
+        without_kernels: bool,
+    },
 }
 
 #[derive(Args)]
@@ -138,7 +148,10 @@ fn perform(task: Task) -> Result<ExitCode> {
         Task::Run(args) if args.smoke => return smoke::run(),
         Task::Run(args) if !args.node.is_empty() => return demo::run_node(&args.node),
         Task::Run(_) => demo::run()?,
-        Task::Test { args } => test::run_all(&args)?,
+        Task::Test {
+            without_kernels,
+            args,
+        } => test::run_all(&args, !without_kernels)?,
         Task::Dist { profile } => {
             let packages = release::package(&Profile::named(profile))?;
             println!("made {}", packages.deb.display());
@@ -150,7 +163,8 @@ fn perform(task: Task) -> Result<ExitCode> {
             Some(BenchTask::Isolation { repeats }) => bench::isolation(repeats)?,
             None => bench::compare(&args.plan)?,
         },
-        Task::Ci => ci::run_all()?,
+        Task::Kernels(plan) => kernels::run(&plan)?,
+        Task::Ci { without_kernels } => ci::run_all(!without_kernels)?,
     }
     Ok(ExitCode::SUCCESS)
 }

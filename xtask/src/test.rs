@@ -3,17 +3,19 @@
 use anyhow::Result;
 
 use crate::command::{cargo, require_root, run};
+use crate::kernels::{self, KernelsPlan};
 use crate::{build, install};
 use xtask::lab;
 
 /// Longest time without a step of a test program, many times what one takes.
 const IDLE_LIMIT_SECS: &str = "600";
 
-/// Builds the object and runs every test: units, documentation, and real nodes in network namespaces.
+/// Builds the object and runs every test: units, documentation, and real nodes in network namespaces. If `kernels`, and
+/// without arguments, other kernels are booted too.
 ///
 /// # Errors
 /// When not root (a test that was left out has not passed), or when a test fails.
-pub(crate) fn run_all(args: &[String]) -> Result<()> {
+pub(crate) fn run_all(args: &[String], kernels: bool) -> Result<()> {
     require_root("test")?;
     install::test_programs()?;
     lab::clear_leftovers()?;
@@ -25,5 +27,10 @@ pub(crate) fn run_all(args: &[String]) -> Result<()> {
     }
     let tested = run(&mut tests);
     lab::clear_leftovers()?;
-    tested
+    tested?;
+    // Machines of another architecture are not made.
+    if kernels && args.is_empty() && cfg!(target_arch = "x86_64") {
+        kernels::run(&KernelsPlan::of_the_suite())?;
+    }
+    Ok(())
 }

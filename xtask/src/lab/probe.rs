@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 use super::Namespace;
-use super::process::{output, text};
+use super::process::{output, patient, text};
 pub use iperf::{IperfReport, IperfServer, iperf};
 
 /// A run of `ping`.
@@ -63,7 +63,7 @@ impl PingPlan {
                     "-s",
                     &self.payload_bytes.to_string(),
                     "-W",
-                    &seconds(self.patience),
+                    &seconds(patient(self.patience)),
                 ])
                 .arg(self.to.to_string()),
             limit,

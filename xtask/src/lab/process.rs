@@ -12,12 +12,25 @@ use nix::unistd::Pid;
 /// How often a condition is looked at again.
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
+/// Environment variable that says how many times as long everything is waited for: on a machine that is emulated, all
+/// takes longer.
+pub const PATIENCE: &str = "STREAM_ROUTER_LAB_PATIENCE";
+
+/// Returns how long something is waited for on this machine that takes at most `limit` elsewhere.
+pub fn patient(limit: Duration) -> Duration {
+    let factor = std::env::var(PATIENCE)
+        .ok()
+        .and_then(|factor| factor.parse().ok());
+    limit * factor.unwrap_or(1)
+}
+
 /// Runs a command to its end and returns what it printed and how it ended, whatever that was.
 ///
 /// # Errors
 /// When it cannot be started, or is not done in time; then it is killed.
 pub fn output(command: &mut Command, limit: Duration) -> Result<Output> {
     let shown = shown(command);
+    let limit = patient(limit);
     let child = command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -86,6 +99,7 @@ pub fn until<T>(
     mut look: impl FnMut() -> Result<Option<T>>,
 ) -> Result<(T, Duration)> {
     let start = Instant::now();
+    let limit = patient(limit);
     loop {
         if let Some(found) = look()? {
             return Ok((found, start.elapsed()));
