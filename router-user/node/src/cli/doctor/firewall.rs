@@ -1,5 +1,5 @@
-//! Checks whether this host's firewall lets peers in, and this host's packets out to them and into the tunnel: follows
-//! the rules of nftables for a new packet of each kind.
+//! Checks whether this host's firewall lets peers in, this host's packets out to them and into the tunnel, and answers
+//! back to the networks of gateways: follows the rules of nftables for a packet of each kind.
 //!
 //! What a rule asks that is not known beforehand, such as where a packet comes from, makes the answer "cannot tell", if
 //! it matters. Firewalls on the way are not looked at.
@@ -16,6 +16,7 @@ use super::finding::Finding;
 use super::input::CheckInput;
 use super::ports::ListenAddress;
 use super::routes::interface_to;
+use crate::config::Config;
 use ruleset::{Packet, Ruleset, RulesetVerdict, Way};
 
 const CHECK: &str = "firewall";
@@ -23,7 +24,8 @@ const CHECK: &str = "firewall";
 /// Names of the tables of the old iptables, which nft does not show.
 const OLD_TABLES: [&str; 2] = ["/proc/net/ip_tables_names", "/proc/net/ip6_tables_names"];
 
-/// Follows the rules for every address that the node listens on, every one that it dials, and one behind each peer.
+/// Follows the rules for every address that the node listens on, every one that it dials, one behind each peer, and the way
+/// from the device to each gateway.
 pub(super) fn check(input: &CheckInput) -> Vec<Finding> {
     let listen = input.config.node().listen().iter().filter_map(ListenAddress::of);
     let listen: Vec<_> = listen
@@ -56,6 +58,27 @@ pub(super) fn check(input: &CheckInput) -> Vec<Finding> {
                 .map(|(to, interface)| judge(&rules, Sent::out_to(*to, interface.as_deref()), has_old)),
         )
         .chain(inner.map(|network| judge(&rules, Sent::into_tunnel(device, *network), has_old)))
+        .chain(
+            back_to_gateways(&input.config)
+                .into_iter()
+                .map(|sent| judge(&rules, sent, has_old)),
+        )
+        .collect()
+}
+
+/// Returns what comes back to the network of each gateway, of each protocol that the device has an address of. Connection
+/// tracking calls an answer by TCP invalid: the requests pass it by, in the program at the gateway.
+fn back_to_gateways(config: &Config) -> Vec<Sent<'_>> {
+    let device = config.device();
+    let families = [true, false].into_iter().filter(|is_v4| {
+        let of_family = |address: &IpNet| address.addr().is_ipv4() == *is_v4;
+        device.addresses().iter().any(of_family)
+    });
+    families
+        .flat_map(|is_v4| {
+            let gateways = config.gateways().iter();
+            gateways.map(move |gateway| Sent::back_to(device.name(), gateway.interface(), is_v4))
+        })
         .collect()
 }
 
@@ -100,6 +123,25 @@ impl<'a> Sent<'a> {
             subject: format!("out to {}/{}", to.protocol(), to.at),
             who: "what this host sends to the peer",
             rule: format!("{family} daddr {ip} {} dport {port}", to.protocol()),
+        }
+    }
+
+    fn back_to(device: &'a str, gateway: &'a str, is_v4: bool) -> Self {
+        let family = if is_v4 { "IPv4" } else { "IPv6" };
+        Self {
+            packet: Packet {
+                is_v4,
+                protocol: Some("tcp"),
+                port: None,
+                state: "invalid",
+                way: Way::Through {
+                    from: device,
+                    to: gateway,
+                },
+            },
+            subject: format!("{family} from {device} to {gateway}"),
+            who: "answers to hosts behind the gateway, whose requests its connection tracking has not seen",
+            rule: format!("iifname {device} oifname {gateway}"),
         }
     }
 
@@ -167,6 +209,35 @@ fn judge(rules: &Ruleset, sent: Sent<'_>, has_old_tables: bool) -> Finding {
 mod tests {
     use super::super::finding::Verdict;
     use super::*;
+
+    #[test]
+    fn answers_that_a_stateful_firewall_drops_are_a_problem_with_the_rule_that_lets_them_pass() {
+        let config = Config::parse(
+            "[device]\nname = 'sr0'\naddresses = ['10.42.0.1/24']\n[[gateway]]\ninterface = 'lan0'",
+            std::path::Path::new("test.toml"),
+        )
+        .unwrap();
+        let sent = || back_to_gateways(&config).remove(0);
+        let stateful = Ruleset::parse(
+            br#"{"nftables": [{"chain": {"family": "inet", "table": "filter", "name": "forward",
+            "type": "filter", "hook": "forward", "policy": "drop"}},
+            {"rule": {"family": "inet", "table": "filter", "chain": "forward", "expr":
+            [{"match": {"op": "in", "left": {"ct": {"key": "state"}}, "right": ["established", "related"]}},
+             {"accept": null}]}}]}"#,
+        )
+        .unwrap();
+
+        let finding = judge(&stateful, sent(), false);
+
+        assert_eq!(back_to_gateways(&config).len(), 1);
+        assert_eq!(finding.verdict, Verdict::Problem);
+        assert_eq!(
+            finding.fix.as_deref(),
+            Some("nft insert rule inet filter forward iifname sr0 oifname lan0 accept")
+        );
+        let none = Ruleset::parse(br#"{"nftables": []}"#).unwrap();
+        assert_eq!(judge(&none, sent(), false).verdict, Verdict::Ok);
+    }
 
     #[test]
     fn a_drop_is_fixed_by_a_rule_before_it() {

@@ -30,6 +30,8 @@ pub(super) enum Way<'a> {
     In,
     /// From this host to `to`, through `interface` if that is known.
     Out { interface: Option<&'a str>, to: IpAddr },
+    /// Through this host, from one of its interfaces to another.
+    Through { from: &'a str, to: &'a str },
 }
 
 impl Way<'_> {
@@ -38,6 +40,7 @@ impl Way<'_> {
         match self {
             Self::In => &["prerouting", "input"],
             Self::Out { .. } => &["output", "postrouting"],
+            Self::Through { .. } => &["prerouting", "forward", "postrouting"],
         }
     }
 }
@@ -318,7 +321,7 @@ fn payload(what: &Value, right: &Value, packet: Packet<'_>) -> Match {
         ("ip", "protocol") | ("ip6", "nexthdr") => holds_known(right, own),
         ("ip" | "ip6", "daddr") => match packet.way {
             Way::Out { to, .. } => holds_address(right, to),
-            Way::In => Match::Maybe,
+            Way::In | Way::Through { .. } => Match::Maybe,
         },
         _ => Match::Maybe,
     }
@@ -332,6 +335,8 @@ fn meta(key: &str, right: &Value, packet: Packet<'_>) -> Match {
         // Peers are on other hosts.
         ("iif" | "iifname", Way::In) if right == "lo" => Match::No,
         ("iif" | "iifname", Way::Out { .. }) => Match::No,
+        ("iif" | "iifname", Way::Through { from, .. }) => holds_interface(right, from),
+        ("oif" | "oifname", Way::Through { to, .. }) => holds_interface(right, to),
         (
             "oif" | "oifname",
             Way::Out {
@@ -680,6 +685,44 @@ mod tests {
         );
         assert_eq!(verdict(port, None), RulesetVerdict::Passed);
         assert_eq!(verdict(json!([{"reject": null}]), None), dropped());
+    }
+
+    #[test]
+    fn what_passes_through_is_known_by_both_interfaces_and_by_its_state() {
+        let is = |key: &str, right: Value| json!({"match": {"op": "==", "left": {"meta": {"key": key}}, "right": right}});
+        let state =
+            |states: Value| json!({"match": {"op": "in", "left": {"ct": {"key": "state"}}, "right": states}});
+        let usual = json!([state(json!(["established", "related"])), {"accept": null}]);
+        let invalid = json!([state(json!("invalid")), {"drop": null}]);
+        let back = json!([is("iifname", json!("sr0")), is("oifname", json!("lan0")), {"accept": null}]);
+        let other = json!([is("iifname", json!("sr0")), is("oifname", json!("wan0")), {"accept": null}]);
+        let out = json!([is("iifname", json!("lan0")), is("oifname", json!("sr0")), {"accept": null}]);
+        let verdict = |policy: &str, rules: &[&Value]| {
+            let mut items = vec![
+                json!({"chain": {"family": "inet", "table": "t", "name": "in", "type": "filter", "hook": "forward", "policy": policy}}),
+            ];
+            let rule = |expr: &&Value| json!({"rule": {"family": "inet", "table": "t", "chain": "in", "expr": expr}});
+            items.extend(rules.iter().map(rule));
+            let json = serde_json::to_vec(&json!({"nftables": items})).unwrap();
+            Ruleset::parse(&json).unwrap().verdict(Packet {
+                is_v4: true,
+                protocol: Some("tcp"),
+                port: None,
+                state: "invalid",
+                way: Way::Through {
+                    from: "sr0",
+                    to: "lan0",
+                },
+            })
+        };
+        let dropped = RulesetVerdict::Dropped(chain());
+
+        assert_eq!(verdict("drop", &[&usual, &out]), dropped);
+        assert_eq!(verdict("drop", &[&usual, &other]), dropped);
+        assert_eq!(verdict("accept", &[&usual, &invalid]), dropped);
+        assert_eq!(verdict("drop", &[&invalid, &back]), dropped);
+        assert_eq!(verdict("drop", &[&back, &invalid]), RulesetVerdict::Passed);
+        assert_eq!(verdict("accept", &[&usual]), RulesetVerdict::Passed);
     }
 
     #[test]
