@@ -8,9 +8,9 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-use nix::fcntl::{Flock, FlockArg};
+use nix::fcntl::{AT_FDCWD, AtFlags, Flock, FlockArg};
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
-use nix::unistd::geteuid;
+use nix::unistd::{AccessFlags, faccessat, geteuid};
 use tracing::warn;
 
 use super::bpf;
@@ -41,8 +41,8 @@ struct Pinned {
 impl Pins {
     /// Takes `<bpffs>/stream-router/<device>`, clearing what a killed node left there.
     ///
-    /// `None`, with a warning, where no BPF file system is mounted or where the node of a device of this name in another
-    /// network namespace was first: a node does without.
+    /// `None`, with a warning, where no BPF file system is mounted, where it is not this user's to write to, or where the
+    /// node of a device of this name in another network namespace was first: a node does without.
     ///
     /// # Errors
     /// It cannot be made, locked or cleared.
@@ -57,6 +57,19 @@ impl Pins {
             return Ok(None);
         }
         let directory = bpffs.join(ROOT).join(device);
+        match Self::take_directory(directory) {
+            Err(KernelError::Pins { action, path, source }) if is_forbidden(&*source) => {
+                warn!(
+                    path = %path.display(),
+                    "this user may not {action} the directory of its pins: going on without pins; `chown` gives it to the user"
+                );
+                Ok(None)
+            }
+            taken => taken,
+        }
+    }
+
+    fn take_directory(directory: PathBuf) -> Result<Option<Self>, KernelError> {
         let failed = |action| {
             let path = directory.clone();
             move |source: io::Error| KernelError::Pins {
@@ -67,6 +80,9 @@ impl Pins {
         };
         make(&directory).map_err(failed("make"))?;
         let opened = File::open(&directory).map_err(failed("open"))?;
+        // Another user's node may have left it.
+        faccessat(AT_FDCWD, &directory, AccessFlags::W_OK, AtFlags::AT_EACCESS)
+            .map_err(|errno| failed("write to")(errno.into()))?;
         // The lock ends with its process, however that ends.
         let lock = match Flock::lock(opened, FlockArg::LockExclusiveNonblock) {
             Ok(lock) => lock,
@@ -197,9 +213,62 @@ fn make(directory: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(directory)
 }
 
+fn is_forbidden(error: &(dyn Error + 'static)) -> bool {
+    let error = error.downcast_ref::<io::Error>();
+    error.is_some_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
+}
+
 fn clear(directory: &Path) -> io::Result<()> {
     for entry in fs::read_dir(directory)? {
         fs::remove_file(entry?.path())?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+    use std::thread;
+
+    use nix::mount::{MntFlags, MsFlags, mount, umount2};
+    use nix::unistd::{Uid, setfsuid};
+
+    use super::*;
+    use xtask::lab::ScratchDir;
+
+    const NOBODY: Uid = Uid::from_raw(65_534);
+
+    #[test]
+    fn a_user_who_may_not_write_to_the_file_system_does_without_pins() {
+        let directory = ScratchDir::unique("pins").unwrap();
+        let bpffs = directory.path();
+        fs::set_permissions(bpffs, PermissionsExt::from_mode(0o755)).unwrap();
+        mount(
+            Some("bpf"),
+            bpffs,
+            Some("bpf"),
+            MsFlags::empty(),
+            Some("mode=755"),
+        )
+        .unwrap();
+        let take_as = |user| {
+            // The user of file accesses is the thread's own.
+            let take = || {
+                setfsuid(user);
+                Pins::take(bpffs, "sr0").map(|pins| pins.is_some())
+            };
+            thread::scope(|scope| scope.spawn(take).join().unwrap())
+        };
+
+        let refused = take_as(NOBODY);
+        let taken = take_as(Uid::from_raw(0));
+        // What another user's node has left is no more theirs.
+        fs::create_dir_all(bpffs.join(ROOT).join("sr0")).unwrap();
+        let left = take_as(NOBODY);
+        umount2(bpffs, MntFlags::MNT_DETACH).unwrap();
+
+        assert!(!refused.unwrap());
+        assert!(taken.unwrap());
+        assert!(!left.unwrap());
+    }
 }
