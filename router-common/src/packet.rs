@@ -6,6 +6,7 @@ pub mod ethernet;
 pub mod hop;
 mod ipv4;
 mod ipv6;
+pub mod mss;
 mod transport;
 
 use crate::flow_key::FlowKey;

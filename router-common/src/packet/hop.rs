@@ -59,7 +59,7 @@ pub fn next_hop<R: PacketReader + ?Sized>(reader: &R, family: u8) -> Result<Hop,
 
 /// The checksum after one word under it changed (RFC 1624, equation 3); a wrong one stays wrong.
 #[inline(always)]
-fn update_checksum(checksum: [u8; 2], before: [u8; 2], after: [u8; 2]) -> [u8; 2] {
+pub(super) fn update_checksum(checksum: [u8; 2], before: [u8; 2], after: [u8; 2]) -> [u8; 2] {
     let word = |bytes| u32::from(u16::from_be_bytes(bytes));
     let mut sum = (word(checksum) ^ 0xffff) + (word(before) ^ 0xffff) + word(after);
     sum = (sum & 0xffff) + (sum >> 16);

@@ -39,7 +39,7 @@ impl<'a> Frame<'a> {
     }
 
     /// Returns the number of bytes that the frame took on the stream.
-    pub(crate) fn wire_len(&self) -> usize {
+    pub fn wire_len(&self) -> usize {
         size_of::<u32>() + self.vnet_and_packet.len()
     }
 

@@ -88,26 +88,42 @@ impl SoftwareOffload {
                 sink(frame);
             }
             Work::Segment => {
-                let layers = Layers::of(packet, unfinished.inner_network.into(), &header.vnet)?;
-                let gso_size = usize::from(header.vnet.gso_size);
-                if gso_size == 0 {
-                    return Err(Unfinishable);
-                }
-                let (headers, payload) = packet.split_at_checked(layers.header_len).ok_or(Unfinishable)?;
-                let n_segments = payload.len().div_ceil(gso_size);
-                for (i, piece) in payload.chunks(gso_size).enumerate() {
-                    let frame = self.begin(headers.len() + piece.len(), &VnetHeader::default());
-                    frame.extend_from_slice(headers);
-                    frame.extend_from_slice(piece);
-                    let place = Place {
-                        index: i,
-                        sent: i * gso_size,
-                        is_last: i + 1 == n_segments,
-                    };
-                    layers.fix(&mut frame[FrameHeader::LEN..], place);
-                    sink(frame);
-                }
+                return self.segment(&header.vnet, packet, unfinished.inner_network.into(), sink);
             }
+        }
+        Ok(())
+    }
+
+    /// Cuts a super-packet into the frames of its segments, whose checksums are complete, and gives them to `sink` in order;
+    /// `inner_network` is where the IP header inside of a tunnel starts, or 0.
+    ///
+    /// # Errors
+    /// Returns [`Unfinishable`] if the packet has no such headers; `sink` got nothing then.
+    pub fn segment(
+        &mut self,
+        vnet: &VnetHeader,
+        packet: &[u8],
+        inner_network: usize,
+        mut sink: impl FnMut(&[u8]),
+    ) -> Result<(), Unfinishable> {
+        let layers = Layers::of(packet, inner_network, vnet)?;
+        let gso_size = usize::from(vnet.gso_size);
+        if gso_size == 0 {
+            return Err(Unfinishable);
+        }
+        let (headers, payload) = packet.split_at_checked(layers.header_len).ok_or(Unfinishable)?;
+        let n_segments = payload.len().div_ceil(gso_size);
+        for (i, piece) in payload.chunks(gso_size).enumerate() {
+            let frame = self.begin(headers.len() + piece.len(), &VnetHeader::default());
+            frame.extend_from_slice(headers);
+            frame.extend_from_slice(piece);
+            let place = Place {
+                index: i,
+                sent: i * gso_size,
+                is_last: i + 1 == n_segments,
+            };
+            layers.fix(&mut frame[FrameHeader::LEN..], place);
+            sink(frame);
         }
         Ok(())
     }

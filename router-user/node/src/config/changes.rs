@@ -63,6 +63,7 @@ impl Config {
         restart.compare("device.name", device.name(), new.device.name());
         restart.compare("device.addresses", device.addresses(), new.device.addresses());
         restart.compare("device.mtu", &device.mtu(), &new.device.mtu());
+        restart.compare("device.clamp_mss", &device.clamp_mss(), &new.device.clamp_mss());
         restart.compare(
             "transport.connections_per_peer",
             &transport.n_connections(),
@@ -272,13 +273,14 @@ mod tests {
 
     /// One value other than the default for every field of the file that can stand without another, and whether a
     /// running node takes it.
-    const FIELDS: [(&str, &str, &str, bool); 39] = [
+    const FIELDS: [(&str, &str, &str, bool); 40] = [
         ("node", "key", "'/k'", false),
         ("node", "listen", "[]", false),
         ("node", "control", "'/c'", false),
         ("device", "name", "'sr1'", false),
         ("device", "addresses", "['10.42.0.9/24']", false),
         ("device", "mtu", "1400", false),
+        ("device", "clamp_mss", "false", false),
         ("device", "on_stop", "'block'", true),
         ("workers", "min", "2", true),
         ("workers", "initial", "5", false),

@@ -41,6 +41,7 @@ pub struct DeviceSection {
     name: String,
     addresses: Vec<IpNet>,
     mtu: u32,
+    clamp_mss: bool,
     on_stop: Option<OnStop>,
 }
 
@@ -58,6 +59,16 @@ impl DeviceSection {
     /// Returns the MTU in bytes.
     pub fn mtu(&self) -> u32 {
         self.mtu
+    }
+
+    /// Returns whether the segment size that TCP connections through the device offer is lowered to what it carries.
+    pub fn clamp_mss(&self) -> bool {
+        self.clamp_mss
+    }
+
+    /// Returns the MTU to which segment sizes are lowered, or 0.
+    pub fn clamp_mtu(&self) -> u32 {
+        if self.clamp_mss { self.mtu } else { 0 }
     }
 
     /// Returns what becomes of packets to peers' networks once the node was stopped on purpose, if the file says so.
@@ -79,6 +90,7 @@ pub(super) struct RawDevice {
     name: String,
     pub(super) addresses: Vec<Located<IpNet>>,
     pub(super) mtu: Located<u32>,
+    clamp_mss: bool,
     on_stop: Option<OnStop>,
 }
 
@@ -92,12 +104,14 @@ impl RawDevice {
                 place: table.absent("mtu"),
                 value: DEFAULT_MTU,
             });
+        let clamp_mss = table.boolean("clamp_mss", problems).unwrap_or(true);
         let on_stop = on_stop(&mut table, problems);
         table.finish(problems);
         Self {
             name,
             addresses,
             mtu,
+            clamp_mss,
             on_stop,
         }
     }
@@ -112,6 +126,7 @@ impl RawDevice {
             name: self.name,
             addresses,
             mtu: self.mtu.value,
+            clamp_mss: self.clamp_mss,
             on_stop: self.on_stop,
         }
     }

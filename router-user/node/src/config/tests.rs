@@ -666,6 +666,7 @@ fn the_document_has_every_field_with_its_default() {
         ("`transport.hold_time`", seconds(config.transport().hold_time())),
         ("`transport.dscp`", "0".to_owned()),
         ("`transport.fwmark`", "8275 (0x2053)".to_owned()),
+        ("`device.clamp_mss`", config.device().clamp_mss().to_string()),
         (
             "`device.on_stop`",
             "see [stopping](operations.md#packets-of-a-node-that-does-not-run)".to_owned(),

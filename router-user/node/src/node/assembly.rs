@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::data_path::DataPath;
 use super::data_thread::DataThreads;
@@ -62,6 +62,11 @@ impl Assembly {
             mtu: config.device().mtu(),
         })
         .await?;
+        if !device.tun().udp_offload() {
+            info!(
+                "the kernel takes no UDP super-packets (Linux 6.2 does): those of peers are cut into their packets"
+            );
+        }
         let kernel = load_kernel(config)?;
         let wanted = Wanted::of(config, device.index());
         let keeper = Keeper::new(wanted, device.tun().clone(), kernel.clone()).map_err(DeviceError::from)?;
@@ -76,6 +81,7 @@ impl Assembly {
             flows: flow_cache(config),
             counters: Arc::default(),
             injector: device.injector(),
+            clamp_mtu: config.device().clamp_mtu(),
             taps: Arc::default(),
             hold_time: config.transport().hold_time(),
             demand: Arc::default(),

@@ -22,6 +22,8 @@ pub(super) struct DataPath {
     pub(super) counters: Arc<PacketCounters>,
     /// The way into the device.
     pub(super) injector: Injector,
+    /// MTU to which the segment sizes that TCP connections offer are lowered; 0 leaves them.
+    pub(super) clamp_mtu: u32,
     /// Who captures packets.
     pub(super) taps: Arc<CaptureTaps>,
     /// How long packets wait for a peer from the beginning of its absence.

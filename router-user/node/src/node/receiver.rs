@@ -1,6 +1,6 @@
 //! The receiver: one task per inbound stream that checks its frames and injects them, each flow's in order.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::sync::atomic::Ordering::Relaxed;
 
 use futures::AsyncReadExt;
@@ -14,11 +14,14 @@ use super::deferred_wakeups::DeferredWakeups;
 use super::peers::{InboundStream, NodePeer};
 use crate::control::CaptureDirection;
 use router_common::flow_key::FlowKey;
+use router_common::frame::{FrameHeader, VnetHeader};
+use router_common::packet::{Parsed, mss};
 use stream_router::p2p::{ConnectionId, DataStream, InboundStreams, PeerId};
 use stream_router_engine::admission;
 use stream_router_engine::causes::with_sources;
 use stream_router_engine::coalesce::{CoalescedPacket, Coalescer};
-use stream_router_engine::framing::{Decoder, FrameError};
+use stream_router_engine::framing::{Decoder, Frame, FrameError};
+use stream_router_engine::software_offload::{SoftwareOffload, Unfinishable};
 
 /// Makes a receiver of each stream that a peer opens.
 #[derive(Clone)]
@@ -61,6 +64,8 @@ impl Receivers {
     async fn receive(&self, peer: &NodePeer, mut stream: DataStream) -> Result<(), ReceiveError> {
         let _open = InboundStream::new(&peer.traffic);
         let mut decoder = Decoder::default();
+        let mut software = SoftwareOffload::default();
+        let mut clamped = Vec::new();
         loop {
             let n = stream.read(decoder.space()).await?;
             if n == 0 {
@@ -73,12 +78,18 @@ impl Receivers {
                 };
             }
             decoder.handle_read(n);
-            self.inject_frames(peer, &mut decoder)
+            self.inject_frames(peer, &mut decoder, &mut software, &mut clamped)
                 .inspect_err(|_| self.data_path.counters.add(PacketCounter::RxProtocolError, 1))?;
         }
     }
 
-    fn inject_frames(&self, peer: &NodePeer, decoder: &mut Decoder) -> Result<(), FrameError> {
+    fn inject_frames(
+        &self,
+        peer: &NodePeer,
+        decoder: &mut Decoder,
+        software: &mut SoftwareOffload,
+        clamped: &mut Vec<u8>,
+    ) -> Result<(), FrameError> {
         let (mut n_frames, mut n_bytes) = (0, 0);
         let mut inject =
             |packet: CoalescedPacket<'_>| match self.data_path.injector.inject_parts(packet.parts) {
@@ -94,7 +105,8 @@ impl Receivers {
         let _deferred = DeferredWakeups::new();
         // A peer that is configured no more owns no address in it.
         let peers = self.data_path.peers.load();
-        let mut coalescer = Coalescer::new(self.data_path.injector.udp_offload());
+        let takes_udp = self.data_path.injector.udp_offload();
+        let mut coalescer = Coalescer::new(takes_udp);
         let mut captured = self.data_path.taps.begin_turn();
         let traces = tracing::enabled!(Level::TRACE);
         let mut outcome = Ok(());
@@ -120,7 +132,20 @@ impl Receivers {
                         };
                         captured.take_parsed(view, Some(&parsed));
                     }
-                    coalescer.push(frame, &parsed, &mut inject);
+                    if self.clamp(frame.vnet_and_packet(), &parsed, clamped) {
+                        // It is in order behind what came before it, as it is injected at once.
+                        coalescer.flush(&mut inject);
+                        inject(CoalescedPacket {
+                            parts: &[IoSlice::new(clamped)],
+                            n_frames: 1,
+                            wire_len: frame.wire_len() as u64,
+                        });
+                    } else if !takes_udp && frame.vnet().gso_type == VnetHeader::GSO_UDP_L4 {
+                        // Nothing of its flow waits in the coalescer, which then holds back no UDP.
+                        self.inject_segments(software, &frame, &mut inject);
+                    } else {
+                        coalescer.push(frame, &parsed, &mut inject);
+                    }
                 }
                 Err(refusal) => self.data_path.counters.add(refusal.into(), 1),
             }
@@ -129,6 +154,52 @@ impl Receivers {
         peer.traffic.rx_packets.fetch_add(n_frames, Relaxed);
         peer.traffic.rx_bytes.fetch_add(n_bytes, Relaxed);
         outcome
+    }
+
+    /// Lowers the segment size that a TCP packet offers to what the device carries: puts a packet that offers more into
+    /// `clamped`, with its offload header, and says so.
+    fn clamp(&self, vnet_and_packet: &[u8], parsed: &Parsed, clamped: &mut Vec<u8>) -> bool {
+        const NEEDS_CSUM: u8 = VnetHeader::NEEDS_CSUM;
+        if self.data_path.clamp_mtu == 0 {
+            return false;
+        }
+        let (vnet, packet) = vnet_and_packet.split_at(VnetHeader::LEN);
+        let is_open = vnet[0] & NEEDS_CSUM != 0;
+        let Some(clamp) = mss::clamp(packet, parsed, self.data_path.clamp_mtu, is_open) else {
+            return false;
+        };
+        clamped.clear();
+        clamped.extend_from_slice(vnet_and_packet);
+        for (offset, bytes) in [
+            (clamp.size_offset, clamp.size),
+            (clamp.checksum_offset, clamp.checksum),
+        ] {
+            clamped[VnetHeader::LEN + offset as usize..][..bytes.len()].copy_from_slice(&bytes);
+        }
+        self.data_path.counters.add(PacketCounter::RxMssClamped, 1);
+        true
+    }
+
+    /// Injects the packets of a UDP super-packet one by one.
+    #[cold]
+    fn inject_segments(
+        &self,
+        software: &mut SoftwareOffload,
+        frame: &Frame<'_>,
+        inject: &mut impl FnMut(CoalescedPacket<'_>),
+    ) {
+        let segmented = software.segment(&frame.vnet(), frame.packet(), 0, |segment| {
+            inject(CoalescedPacket {
+                parts: &[IoSlice::new(&segment[FrameHeader::LEN - VnetHeader::LEN..])],
+                n_frames: 1,
+                wire_len: segment.len() as u64,
+            });
+        });
+        let counter = match segmented {
+            Ok(()) => PacketCounter::RxSegmented,
+            Err(Unfinishable) => PacketCounter::RxBadOffloadHeader,
+        };
+        self.data_path.counters.add(counter, 1);
     }
 }
 

@@ -201,6 +201,10 @@ fn a_host_behind_a_node_learns_the_mtu_and_gets_through() {
             "{args:?} {report:?}"
         );
     }
+    // The network behind the node has an MTU of 1500, and its host's connections offered what that carries.
+    let counted = pair.b.node.status().unwrap();
+    assert!(counted.counter("rx_mss_clamped").unwrap() >= 2);
+    assert_eq!(counted.counter("rx_bad_offload_header").unwrap(), 0);
 }
 
 #[test]

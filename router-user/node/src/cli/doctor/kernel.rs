@@ -52,7 +52,8 @@ fn judge_version(release: &str) -> Finding {
         return Finding::warning(
             CHECK,
             format!(
-                "Linux {release}; from {}.{} on, UDP comes out of the tunnel many packets at a time",
+                "Linux {release}; from {}.{} on, UDP comes out of the tunnel many packets at a time, before that the node \
+                 cuts it into its packets (`rx_segmented`)",
                 UDP_OFFLOAD_VERSION.0, UDP_OFFLOAD_VERSION.1
             ),
         );
@@ -67,7 +68,10 @@ fn judge_btf(is_there: bool) -> Finding {
     } else {
         Finding::warning(
             CHECK,
-            format!("no {BTF}: the kernel was built without CONFIG_DEBUG_INFO_BTF, and bpftool shows less"),
+            format!(
+                "no {BTF}: the kernel was built without CONFIG_DEBUG_INFO_BTF; UDP and tunnel packets with finished \
+                 checksums take the slower way through the device, and bpftool shows less"
+            ),
         )
     }
 }
