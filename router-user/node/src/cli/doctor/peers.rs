@@ -3,7 +3,10 @@
 use super::finding::Finding;
 use super::input::CheckInput;
 use crate::cli::request::wait;
-use crate::control::{PeerList, PeerState, PeerStatus, fetch};
+use crate::control::{CounterList, PeerList, PeerState, PeerStatus, fetch};
+
+/// The counter of [`judge_duplicates`].
+const DUPLICATES: &str = "duplicate_identities";
 
 /// Asks the running node for its peers.
 pub(super) fn check(input: &CheckInput) -> Vec<Finding> {
@@ -12,9 +15,31 @@ pub(super) fn check(input: &CheckInput) -> Vec<Finding> {
         return Vec::new();
     }
     let socket = input.config.node().control();
-    match wait(async { fetch::<PeerList>(socket, "").await }) {
+    let mut findings = match wait(async { fetch::<PeerList>(socket, "").await }) {
         Ok(list) => judge(&list.peers),
         Err(error) => vec![Finding::unknown(CHECK, error.to_string())],
+    };
+    if let Ok(list) = wait(async { fetch::<CounterList>(socket, "").await }) {
+        let counter = list.counters.iter().find(|one| one.name == DUPLICATES);
+        findings.push(judge_duplicates(counter.map(|one| one.value)));
+    }
+    findings
+}
+
+/// Judges how often two machines with one key were seen.
+fn judge_duplicates(n: Option<u64>) -> Finding {
+    const CHECK: &str = "identity";
+    match n {
+        Some(0) => Finding::ok(CHECK, "no two machines were seen with the key of one peer"),
+        Some(n) => Finding::warning(
+            CHECK,
+            format!(
+                "{n} times since the node started, two machines were seen with the key of one peer: only one of them \
+                 can be reached at a time. The log names both addresses; give one of them a key of its own"
+            ),
+        )
+        .fix("journalctl -u stream-router -g 'key of one peer'"),
+        None => Finding::unknown(CHECK, "the running node does not count it"),
     }
 }
 
@@ -80,6 +105,13 @@ mod tests {
         assert_eq!(verdicts(&[gone()]), [Verdict::Problem, Verdict::Warning]);
         let silent = peer("disconnected", None);
         assert_eq!(verdicts(&[there(), silent]), [Verdict::Warning, Verdict::Warning]);
+    }
+
+    #[test]
+    fn a_key_on_two_machines_is_a_warning() {
+        assert_eq!(judge_duplicates(Some(0)).verdict, Verdict::Ok);
+        assert_eq!(judge_duplicates(Some(2)).verdict, Verdict::Warning);
+        assert_eq!(judge_duplicates(None).verdict, Verdict::Unknown);
     }
 
     #[test]

@@ -15,7 +15,7 @@ use super::report::HostReport;
 use crate::device::{HostChange, HostChanges, NetlinkError};
 
 /// Time between two comparisons of which nothing has told. What the kernel does not tell of is put back within it.
-const PERIOD: Duration = Duration::from_secs(5);
+const PERIOD: Duration = Duration::from_secs(10);
 
 /// Pause after a change before it is looked at: who changes something changes more.
 const SETTLE: Duration = Duration::from_millis(20);
