@@ -60,6 +60,7 @@ fn start(keypair: Keypair, listen: Vec<Multiaddr>, peer: PeerId, addresses: Vec<
         inbound: Arc::new(Receiver(counted)),
         dscp: Dscp::default(),
         fwmark: None,
+        keepalive: NetworkConfig::DEFAULT_KEEPALIVE,
         discovery: DiscoveryConfig::default(),
     })?;
     tokio::spawn(network.driver.run());

@@ -74,6 +74,11 @@ impl Config {
             &transport.hold_time(),
             &new.transport.hold_time(),
         );
+        restart.compare(
+            "transport.keepalive",
+            &transport.keepalive(),
+            &new.transport.keepalive(),
+        );
         restart.compare("transport.dscp", &transport.dscp(), &new.transport.dscp());
         restart.compare("transport.fwmark", &transport.fwmark(), &new.transport.fwmark());
         restart.compare("log.format", &log.format(), &new.log.format());

@@ -1,6 +1,7 @@
 //! The `[transport]` section.
 
 use std::num::NonZeroU32;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use libp2p::Multiaddr;
@@ -8,7 +9,7 @@ use libp2p::multiaddr::Protocol;
 
 use super::problem::Problems;
 use super::reader::Table;
-use stream_router::p2p::{Dscp, MAX_CONNECTIONS_PER_PEER, TransportKind};
+use stream_router::p2p::{Dscp, MAX_CONNECTIONS_PER_PEER, NetworkConfig, TransportKind};
 
 const ALLOWED: &str = "\"tcp\" and \"quic\", each once, the preferred one first";
 
@@ -24,6 +25,11 @@ const MAX_HOLD_TIME: Duration = Duration::from_secs(60);
 /// The mark of the node's sockets unless told otherwise. It has none of the bits that Kubernetes, Cilium and Tailscale
 /// give a meaning of their own.
 const DEFAULT_FWMARK: u32 = 0x2053;
+/// The shortest and the longest time between two pings that the file may ask for.
+const LEAST_KEEPALIVE: Duration = Duration::from_secs(1);
+const MAX_KEEPALIVE: Duration = Duration::from_secs(5 * 60);
+
+const KEEPALIVE_ALLOWED: &str = "a duration from \"1s\" to \"5m\", such as \"25s\"";
 
 const HOLD_TIME_ALLOWED: &str = "a duration from \"0s\" to \"60s\", such as \"3s\"";
 
@@ -36,6 +42,7 @@ pub struct TransportSection {
     hold_time: Duration,
     dscp: Dscp,
     fwmark: Option<NonZeroU32>,
+    keepalive: Duration,
 }
 
 impl TransportSection {
@@ -59,6 +66,11 @@ impl TransportSection {
     /// Returns the mark of the node's own sockets for routing rules, if they have one.
     pub fn fwmark(&self) -> Option<NonZeroU32> {
         self.fwmark
+    }
+
+    /// Returns the longest time between two pings on a connection that carries nothing.
+    pub fn keepalive(&self) -> Duration {
+        self.keepalive
     }
 
     /// Returns whether QUIC addresses are dialled first.
@@ -99,7 +111,20 @@ impl TransportSection {
             }
         }
         let connections_per_peer = table.integer("connections_per_peer", 1..=MOST_CONNECTIONS, problems);
-        let hold_time = hold_time(&mut table, problems);
+        let hold_time = duration(
+            &mut table,
+            "hold_time",
+            Duration::ZERO..=MAX_HOLD_TIME,
+            HOLD_TIME_ALLOWED,
+            problems,
+        );
+        let keepalive = duration(
+            &mut table,
+            "keepalive",
+            LEAST_KEEPALIVE..=MAX_KEEPALIVE,
+            KEEPALIVE_ALLOWED,
+            problems,
+        );
         let dscp = table.integer("dscp", 0..=Dscp::MAX.into(), problems);
         let fwmark = table.integer("fwmark", 0..=u32::MAX, problems);
         table.finish(problems);
@@ -111,6 +136,7 @@ impl TransportSection {
                 .and_then(|found| Dscp::new(u8::try_from(found.value).ok()?))
                 .unwrap_or_default(),
             fwmark: NonZeroU32::new(fwmark.map_or(DEFAULT_FWMARK, |found| found.value)),
+            keepalive: keepalive.unwrap_or(NetworkConfig::DEFAULT_KEEPALIVE),
         }
     }
 
@@ -128,21 +154,20 @@ impl TransportSection {
     }
 }
 
-fn hold_time(table: &mut Table<'_>, problems: &mut Problems) -> Option<Duration> {
-    let text = table.string("hold_time", HOLD_TIME_ALLOWED, problems)?;
-    match humantime::parse_duration(&text.value) {
-        Ok(time) if time <= MAX_HOLD_TIME => return Some(time),
-        Ok(_) => problems.add(
-            &text.place,
-            format!("{:?} is out of range", text.value),
-            HOLD_TIME_ALLOWED,
-        ),
-        Err(error) => problems.add(
-            &text.place,
-            format!("{:?} is no duration: {error}", text.value),
-            HOLD_TIME_ALLOWED,
-        ),
-    }
+fn duration(
+    table: &mut Table<'_>,
+    name: &'static str,
+    range: RangeInclusive<Duration>,
+    allowed: &str,
+    problems: &mut Problems,
+) -> Option<Duration> {
+    let text = table.string(name, allowed, problems)?;
+    let wrong = match humantime::parse_duration(&text.value) {
+        Ok(time) if range.contains(&time) => return Some(time),
+        Ok(_) => format!("{:?} is out of range", text.value),
+        Err(error) => format!("{:?} is no duration: {error}", text.value),
+    };
+    problems.add(&text.place, wrong, allowed);
     None
 }
 

@@ -118,6 +118,7 @@ impl Assembly {
             }),
             dscp: config.transport().dscp(),
             fwmark: config.transport().fwmark(),
+            keepalive: config.transport().keepalive(),
             discovery: discovery::settings(config, move |look| {
                 let table = found.load();
                 table

@@ -28,8 +28,16 @@ const LEAVERS_CAPACITY: usize = 64;
 struct PeerConnections {
     /// The peer, which may be configured no more.
     peer: Arc<NodePeer>,
-    connections: Vec<(ConnectionId, Handle)>,
+    connections: Vec<PeerConnection>,
     senders: Vec<LaneSender>,
+}
+
+/// A connection that stands.
+struct PeerConnection {
+    id: ConnectionId,
+    runtime: Handle,
+    /// Whether it is to be left.
+    is_leaving: bool,
 }
 
 /// The running sender of a lane.
@@ -41,9 +49,26 @@ struct LaneSender {
 
 impl PeerConnections {
     /// The connection that a lane belongs on, when `n_most` are used.
-    fn home(&self, lane: usize, n_most: usize) -> Option<&(ConnectionId, Handle)> {
-        let n_used = self.connections.len().min(n_most);
-        self.connections.get(lane.checked_rem(n_used)?)
+    fn home(&self, lane: usize, n_most: usize) -> Option<&PeerConnection> {
+        let n_used = self.n_used(n_most);
+        self.usable().nth(lane.checked_rem(n_used)?)
+    }
+
+    /// How many connections are used, of which there may be `n_most`.
+    fn n_used(&self, n_most: usize) -> usize {
+        self.usable().count().min(n_most)
+    }
+
+    /// The connections that are not to be left, or all of them if there is no other.
+    fn usable(&self) -> impl Iterator<Item = &PeerConnection> {
+        let all_leave = self.connections.iter().all(|connection| connection.is_leaving);
+        let connections = self.connections.iter();
+        connections.filter(move |connection| all_leave || !connection.is_leaving)
+    }
+
+    /// Says whether a connection is to be left, and another is there.
+    fn is_left(&self, id: ConnectionId) -> bool {
+        self.usable().all(|connection| connection.id != id)
     }
 }
 
@@ -119,13 +144,26 @@ impl Connections {
                 ..
             } => {
                 if let Some(link) = self.link(peer) {
-                    link.connections.push((connection, runtime));
+                    link.connections.push(PeerConnection {
+                        id: connection,
+                        runtime,
+                        is_leaving: false,
+                    });
+                    self.place_senders(peer, None).await;
+                }
+            }
+            NetworkEvent::Leaving { peer, connection } => {
+                if let Some(link) = self.links.get_mut(&peer) {
+                    let mut connections = link.connections.iter_mut();
+                    if let Some(left) = connections.find(|other| other.id == connection) {
+                        left.is_leaving = true;
+                    }
                     self.place_senders(peer, None).await;
                 }
             }
             NetworkEvent::Disconnected { peer, connection, .. } => {
                 if let Some(link) = self.links.get_mut(&peer) {
-                    link.connections.retain(|(other, _)| *other != connection);
+                    link.connections.retain(|other| other.id != connection);
                     self.place_senders(peer, Some(connection)).await;
                 }
             }
@@ -154,9 +192,9 @@ impl Connections {
             .senders
             .get(lane)
             .is_some_and(|sender| sender.task.is_finished())
-            && let Some((on, runtime)) = link.home(lane, self.n_most)
+            && let Some(home) = link.home(lane, self.n_most)
         {
-            let sender = self.start_sender(&link.peer, stream, *on, runtime);
+            let sender = self.start_sender(&link.peer, stream, home);
             if let Some(link) = self.links.get_mut(&id) {
                 link.senders[lane] = sender;
             }
@@ -186,17 +224,19 @@ impl Connections {
                 self.counters
                     .add(PacketCounter::TxStreamLost, lane.outbox.clear());
             }
-            let Some((on, runtime)) = link.home(index, self.n_most) else {
+            let Some(home) = link.home(index, self.n_most) else {
                 continue;
             };
-            let sender =
-                sender.unwrap_or_else(|| self.start_sender(&peer, StreamIndex(index as u8), *on, runtime));
-            if sender.on != *on {
+            let sender = sender.unwrap_or_else(|| self.start_sender(&peer, StreamIndex(index as u8), home));
+            if sender.on != home.id {
                 sender.control.leave.cancel();
+                if link.is_left(sender.on) {
+                    sender.control.hurry.cancel();
+                }
             }
             link.senders.push(sender);
         }
-        let n_used = link.connections.len().min(self.n_most);
+        let n_used = link.n_used(self.n_most);
         peer.connected.store(n_used > 0, Relaxed);
         peer.n_connections.send_replace(n_used as u32);
         if n_used > 0 {
@@ -204,15 +244,11 @@ impl Connections {
         }
     }
 
-    fn start_sender(
-        &self,
-        peer: &Arc<NodePeer>,
-        stream: StreamIndex,
-        on: ConnectionId,
-        runtime: &Handle,
-    ) -> LaneSender {
+    fn start_sender(&self, peer: &Arc<NodePeer>, stream: StreamIndex, home: &PeerConnection) -> LaneSender {
+        let (on, runtime) = (home.id, &home.runtime);
         let control = SenderControl {
             leave: CancellationToken::new(),
+            hurry: CancellationToken::new(),
             finish: self.finish.clone(),
         };
         let run = sender::run(

@@ -63,6 +63,10 @@ impl StreamSource for ConnectionStreams<'_> {
         Ok(opened.await?)
     }
 
+    fn keeps_order(&self, stream: &DataStream) -> bool {
+        stream.keeps_order()
+    }
+
     async fn close(&self, mut stream: DataStream) -> Result<(), SendError> {
         Ok(stream.close().await?)
     }

@@ -109,6 +109,9 @@ impl StreamScaler {
     async fn replace_lost(&mut self) {
         let table = self.peers.load_full();
         let peers = connectable(&table, &self.network, self.n_connections);
+        for connectable in &peers {
+            connectable.want(connectable.peer.lanes.n_active());
+        }
         let now = Instant::now();
         for (index, n_missing) in self.lost.due(peers.iter().map(ConnectablePeer::missing), now) {
             let of_index = peers.iter().filter(|connectable| connectable.index() == index);
@@ -168,6 +171,12 @@ impl ConnectablePeer<'_> {
             wanted.saturating_sub(n_standing)
         };
         (self.peer.index.0, n_missing)
+    }
+
+    /// Has as many connections stand as `n_streams` are spread over.
+    fn want(&self, n_streams: u32) {
+        let n_wanted = n_streams.min(self.n_most) as usize;
+        self.network.want_connections(self.peer.id, n_wanted);
     }
 
     /// Dials another connection; false if there is no address to dial.

@@ -28,6 +28,11 @@ pub trait StreamSource {
     /// Opens a stream, which is `place` among those of its lane.
     fn open(&self, place: LaneStream) -> impl Future<Output = Result<Self::Stream, Self::Error>> + Send;
 
+    /// Says whether the peer reads the next stream of the lane after this one, wherever it is opened.
+    fn keeps_order(&self, _stream: &Self::Stream) -> bool {
+        false
+    }
+
     /// Closes a stream after everything was written to it.
     fn close(&self, stream: Self::Stream) -> impl Future<Output = Result<(), Self::Error>> + Send;
 
@@ -49,6 +54,8 @@ pub trait StreamSource {
 pub struct SenderControl {
     /// The sender ends as soon as it has no open stream, whatever waits.
     pub leave: CancellationToken,
+    /// The sender closes its stream as soon as it may without a loss of order, whatever waits.
+    pub hurry: CancellationToken,
     /// The sender ends once nothing waits, and closes its stream before.
     pub finish: CancellationToken,
 }
@@ -56,7 +63,7 @@ pub struct SenderControl {
 /// Writes the outbox of `lane` to a stream of `source`, opened when there is something to write and opened again when it
 /// fails, until the task is dropped or `control` ends it.
 pub async fn run<S: StreamSource>(lane: &Lane, source: &S, control: &SenderControl) {
-    let SenderControl { leave, finish } = control;
+    let SenderControl { leave, finish, .. } = control;
     let mut backoff = Backoff::new(FIRST_RETRY, LAST_RETRY);
     loop {
         tokio::select! {
@@ -74,7 +81,7 @@ pub async fn run<S: StreamSource>(lane: &Lane, source: &S, control: &SenderContr
             continue;
         }
         let mut progress = false;
-        let Err(error) = write_until_closed(lane, source, finish, &mut progress).await else {
+        let Err(error) = write_until_closed(lane, source, control, &mut progress).await else {
             backoff.handle_success();
             continue;
         };
@@ -88,17 +95,24 @@ pub async fn run<S: StreamSource>(lane: &Lane, source: &S, control: &SenderContr
 }
 
 /// Opens a stream and writes to it. Returns once the lane is to be closed or `finish` is cancelled, the outbox is empty
-/// and the stream closed; `progress` says whether anything was written.
+/// and the stream closed, or once the stream was closed as the sender is in a hurry; `progress` says whether anything was written.
 async fn write_until_closed<S: StreamSource>(
     lane: &Lane,
     source: &S,
-    finish: &CancellationToken,
+    control: &SenderControl,
     progress: &mut bool,
 ) -> Result<(), S::Error> {
+    let SenderControl { hurry, finish, .. } = control;
     let mut stream = source.open(lane.next_stream()).await?;
+    let keeps_order = source.keeps_order(&stream);
     let _open = lane.mark_open();
     let mut written = None;
     loop {
+        if keeps_order && hurry.is_cancelled() {
+            source.close(stream).await?;
+            lane.handle_closed();
+            return Ok(());
+        }
         lane.outbox.paced().await;
         let (batch, actions) = lane.outbox.swap(written.take());
         if actions != AqmActions::default() {
@@ -108,6 +122,7 @@ async fn write_until_closed<S: StreamSource>(
             stream.flush().await?;
             tokio::select! {
                 () = lane.outbox.ready() => continue,
+                () = hurry.cancelled(), if keeps_order => continue,
                 () = lane.close.notified() => {}
                 () = finish.cancelled() => {}
             }

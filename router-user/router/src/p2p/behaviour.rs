@@ -25,7 +25,6 @@ use tracing::Span;
 use super::{
     address::{ip_of, transport_kind},
     inbound::{InboundStreams, NextConnectionTask, Placement},
-    life::SignsOfLife,
     limits::{MAX_CONNECTIONS_PER_PEER, MAX_STREAMS_PER_SIDE},
     state::{ConnectionEntry, NetworkState, StreamOpener},
     stream_order::StreamOrder,
@@ -145,7 +144,7 @@ impl StreamBehaviour {
         let inbound_slots = Arc::new(Semaphore::new(MAX_STREAMS_PER_SIDE));
         let new_order = || Arc::new(StreamOrder::new(Arc::clone(&self.state)));
         let order = Arc::clone(self.orders.entry(peer).or_insert_with(new_order));
-        let life = Arc::<SignsOfLife>::default();
+        let life = self.state.life(connection);
         let entry = ConnectionEntry {
             peer,
             address: address.clone(),
@@ -161,6 +160,7 @@ impl StreamBehaviour {
             inbound_slots: Arc::clone(&inbound_slots),
             life: Arc::clone(&life),
             is_proven: endpoint.is_listener(),
+            is_leaving: false,
         };
         self.state.insert_connection(connection, entry);
         Ok(StreamHandler {
@@ -217,7 +217,11 @@ impl NetworkBehaviour for StreamBehaviour {
 
     fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
         match event {
+            FromSwarm::ListenFailure(failure) => {
+                self.state.remove_connection(failure.connection_id);
+            }
             FromSwarm::DialFailure(failure) => {
+                self.state.remove_connection(failure.connection_id);
                 self.dials.remove(&failure.connection_id);
                 self.redials.remove(&failure.connection_id);
             }

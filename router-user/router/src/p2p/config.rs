@@ -1,6 +1,6 @@
 //! What a network needs to know.
 
-use std::{collections::HashSet, fmt, net::IpAddr, num::NonZeroU32, sync::Arc};
+use std::{collections::HashSet, fmt, net::IpAddr, num::NonZeroU32, sync::Arc, time::Duration};
 
 use ipnet::IpNet;
 use libp2p::{Multiaddr, PeerId, identity::Keypair};
@@ -29,8 +29,15 @@ pub struct NetworkConfig {
     /// The mark of every socket of the network for the host's routing rules (`SO_MARK`), listening ones too; by default
     /// none. It needs `CAP_NET_ADMIN`.
     pub fwmark: Option<NonZeroU32>,
+    /// The longest time between two pings on a connection that carries nothing; at least 1 s.
+    pub keepalive: Duration,
     /// How addresses of peers are found beyond those configured.
     pub discovery: DiscoveryConfig,
+}
+
+impl NetworkConfig {
+    /// What [`NetworkConfig::keepalive`] usually is: firewalls and NAT remember a connection for longer.
+    pub const DEFAULT_KEEPALIVE: Duration = Duration::from_secs(25);
 }
 
 /// A differentiated services code point (RFC 2474), by which networks tell packets apart that want another treatment.

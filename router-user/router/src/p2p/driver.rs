@@ -29,6 +29,7 @@ use super::{
     address_discovery::{AddressDiscovery, FoundChange},
     behaviour::ConnectionRefusal,
     config::PeerConfig,
+    departure::{DepartureEvent, Word},
     dht::LookupReply,
     dial_error::{DialFailure, dial_error_text},
     error::LookupError,
@@ -37,12 +38,14 @@ use super::{
     handle::DriverRequest,
     host_addresses::HostAddresses,
     idle_watch::IdleWatch,
+    keepalive::{KeepaliveEvent, Sign},
     listener_log::ListenerLog,
     local_network::LocalEvent,
     node_behaviour::{NodeBehaviour, NodeBehaviourEvent, dial_options, event_span},
     peer_connections::{PeerConnections, WentDown},
     redial_book::RedialBook,
     snapshot::ConnectionDirection,
+    spare_connections::spare,
     state::NetworkState,
     transport::is_refusal,
 };
@@ -54,6 +57,12 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 /// The time without use after which a connection to a peer on demand is closed.
 const IDLE_TIME: Duration = Duration::from_secs(5 * 60);
 
+/// The time without use after which a connection is closed that the peer does not know is to be left.
+const SPARE_IDLE_TIME: Duration = Duration::from_secs(60);
+
+/// Time between two attempts at a better address of a connected peer, up to a tenth more or less.
+const BETTER_INTERVAL: Duration = Duration::from_secs(30);
+
 /// The task of a network.
 pub(super) struct Driver {
     swarm: Swarm<NodeBehaviour>,
@@ -64,6 +73,9 @@ pub(super) struct Driver {
     backlog: EventBacklog,
     listener_log: ListenerLog,
     idle_watch: IdleWatch,
+    /// When better addresses than the present ones are dialled next, and the number of that turn.
+    next_better: Instant,
+    better_turn: usize,
     requests: mpsc::Receiver<DriverRequest>,
     stop: CancellationToken,
     metrics: Metrics,
@@ -91,6 +103,8 @@ impl Driver {
             backlog: EventBacklog::new(events),
             listener_log: ListenerLog::default(),
             idle_watch: IdleWatch::new(Instant::now()),
+            next_better: Instant::now() + BETTER_INTERVAL,
+            better_turn: 0,
             requests,
             stop,
             metrics,
@@ -111,6 +125,7 @@ impl Driver {
                 .into_iter()
                 .chain(self.discovery.poll_due())
                 .chain(self.idle_watch.poll_due(self.connections.len()))
+                .chain(self.connections.is_anybody_present().then_some(self.next_better))
                 .min();
             tokio::select! {
                 () = stop.cancelled() => break,
@@ -127,6 +142,7 @@ impl Driver {
                     self.dial(Instant::now());
                     self.run_dht(Instant::now());
                     self.close_idle(Instant::now());
+                    self.dial_better(Instant::now());
                 }
             }
         }
@@ -193,7 +209,12 @@ impl Driver {
 
     /// Closes the connections to peers on demand that this node has dialled and that nothing was sent on for long.
     fn close_idle(&mut self, now: Instant) {
-        for (connection, idle) in self.idle_watch.look(self.state.uses().into_iter(), now) {
+        if self.idle_watch.poll_due(1).is_some_and(|due| due > now) {
+            return;
+        }
+        let looked = self.idle_watch.look(self.state.uses().into_iter(), now);
+        self.settle(&looked, now);
+        for (connection, idle) in looked {
             let Some(peer) = self.state.dialled_peer(connection) else {
                 continue;
             };
@@ -207,11 +228,51 @@ impl Driver {
         }
     }
 
-    fn dial_another(&mut self, peer: PeerId) {
-        let Some(address) = self.state.dialled_over_tcp(peer) else {
+    /// Leaves connections that are not needed or at a worse address than another, and closes those that are left.
+    fn settle(&mut self, idle: &[(ConnectionId, Duration)], now: Instant) {
+        let local_peer = self.state.local_peer;
+        let redials = &self.redials;
+        let standing = self.state.standing(|peer, address| redials.rank(peer, address));
+        for (peer, n_wanted, standing) in standing {
+            for connection in spare(&standing, n_wanted, local_peer < peer) {
+                if self.state.set_leaving(connection) {
+                    tracing::debug!(%peer, %connection, "a connection is to be left");
+                    self.swarm.behaviour_mut().departure.leave(peer, connection);
+                }
+            }
+        }
+        for (connection, is_free) in self.state.leaving() {
+            let is_idle = idle
+                .iter()
+                .any(|(id, time)| *id == connection && *time >= SPARE_IDLE_TIME);
+            if is_free || is_idle {
+                self.handle_down(connection, "another connection is used".to_owned(), now);
+                self.swarm.close_connection(connection);
+            }
+        }
+    }
+
+    /// Dials a better address of each peer that this node has reached at another.
+    fn dial_better(&mut self, now: Instant) {
+        if now < self.next_better {
             return;
-        };
-        let options = dial_options(peer, &address);
+        }
+        self.next_better = now + BETTER_INTERVAL.mul_f64(0.9 + 0.2 * rand::random::<f64>());
+        self.better_turn = self.better_turn.wrapping_add(1);
+        let redials = &self.redials;
+        let standing = self.state.standing(|peer, address| redials.rank(peer, address));
+        for (peer, _, standing) in standing {
+            let rank = standing.iter().filter_map(|standing| standing.rank).min();
+            let better = rank.and_then(|rank| self.redials.better(peer, rank, self.better_turn));
+            if let Some(address) = better {
+                self.dial_beside(peer, &address);
+            }
+        }
+    }
+
+    /// Dials a connected peer once more.
+    fn dial_beside(&mut self, peer: PeerId, address: &Multiaddr) {
+        let options = dial_options(peer, address);
         let connection = options.connection_id();
         let _span = tracing::debug_span!("dial", %peer, %connection).entered();
         self.swarm.behaviour_mut().streams.handle_dial(connection);
@@ -220,6 +281,13 @@ impl Driver {
             self.state.counters.dial_failures.fetch_add(1, Relaxed);
             tracing::debug!(%peer, error = dial_error_text(&error), "cannot dial another connection");
         }
+    }
+
+    fn dial_another(&mut self, peer: PeerId) {
+        let Some(address) = self.state.dialled_over_tcp(peer) else {
+            return;
+        };
+        self.dial_beside(peer, &address);
     }
 
     /// Tells the operator once per absence of a peer why it cannot be dialled; repeats are for debugging.
@@ -327,9 +395,31 @@ impl Driver {
         let _span = event_span(&event).entered();
         self.metrics.record(&event);
         match event {
-            SwarmEvent::Behaviour(NodeBehaviourEvent::Ping(ping)) => {
-                self.metrics.record(&ping);
-                self.handle_ping(ping, now);
+            SwarmEvent::Behaviour(NodeBehaviourEvent::Keepalive(KeepaliveEvent {
+                peer,
+                connection,
+                sign,
+            })) => match sign {
+                Sign::PeerPings => self.handle_life(connection, now),
+                Sign::Ping(result) => {
+                    let ping = ping::Event {
+                        peer,
+                        connection,
+                        result,
+                    };
+                    self.metrics.record(&ping);
+                    self.handle_ping(ping, now);
+                }
+            },
+            SwarmEvent::Behaviour(NodeBehaviourEvent::Departure(DepartureEvent {
+                peer,
+                connection,
+                word,
+            })) => {
+                let is_news = word == Word::Told || word == Word::Heard && self.state.set_leaving(connection);
+                if is_news && self.connections.is_live(connection) {
+                    self.backlog.push(NetworkEvent::Leaving { peer, connection });
+                }
             }
             SwarmEvent::Behaviour(NodeBehaviourEvent::LocalNetwork(event)) => {
                 let changes = self.discovery.handle_local(event);
@@ -461,6 +551,7 @@ impl Driver {
         self.redials.handle_present(peer);
         self.state.clear_dial_error(peer);
         self.state.set_proven(connection);
+        self.state.doubt_others(peer, connection);
         if self.connections.handle_established(connection, peer) {
             self.discovery.handle_neighbour(now);
             self.swarm
@@ -481,6 +572,8 @@ impl Driver {
     fn handle_life(&mut self, connection: ConnectionId, now: Instant) {
         if let Some((peer, took)) = self.connections.take_unproven(connection) {
             self.handle_proven(peer, connection, ConnectionDirection::Outbound, took, now);
+            // It may be at a better address than another.
+            self.settle(&[], now);
         }
     }
 
@@ -522,7 +615,6 @@ impl Driver {
             connection,
             result,
         } = ping;
-        let was_alive = self.state.take_signs_of_life(connection);
         if matches!(&result, Ok(_) | Err(ping::Failure::Unsupported)) {
             self.handle_life(connection, now);
         }
@@ -539,9 +631,6 @@ impl Driver {
             }
             Err(ping::Failure::Unsupported) => {
                 tracing::debug!(%peer, %connection, "the peer does not answer pings");
-            }
-            Err(failure) if was_alive => {
-                tracing::debug!(%peer, %connection, failure = with_sources(&failure), "a busy connection answers late");
             }
             Err(failure) => {
                 let address = self.state.runtime_and_address(connection);

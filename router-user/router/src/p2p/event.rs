@@ -26,6 +26,14 @@ pub enum NetworkEvent {
         /// The runtime of the connection's task, on which writers and readers of its streams should run, too.
         runtime: Handle,
     },
+    /// A connection is to be left: there is a better one, or one is enough. What is sent to the peer is to go over another
+    /// of its connections, if there is one; the connection is closed once it has no streams.
+    Leaving {
+        /// The peer.
+        peer: PeerId,
+        /// The connection.
+        connection: ConnectionId,
+    },
     /// A connection is down. It comes once for each [`NetworkEvent::Connected`], after it.
     Disconnected {
         /// The peer.

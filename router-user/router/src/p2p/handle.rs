@@ -112,7 +112,17 @@ impl NetworkHandle {
     /// The peer is dialled once, and [`NetworkEvent::Connected`](super::NetworkEvent::Connected) tells when that succeeded.
     pub async fn dial_another(&self, peer: PeerId) -> bool {
         let reachable = self.state.dialled_over_tcp(peer).is_some();
+        if reachable {
+            self.state.want_another(peer);
+        }
         reachable && self.requests.send(DriverRequest::DialAnother(peer)).await.is_ok()
+    }
+
+    /// Says how many connections to a peer are to stand; one, unless it was said or [`NetworkHandle::dial_another`] asked for
+    /// more. Those beyond the number that this node has dialled are left a minute after they were made; see
+    /// [`NetworkEvent::Leaving`](super::NetworkEvent::Leaving).
+    pub fn want_connections(&self, peer: PeerId, n_wanted: usize) {
+        self.state.set_wanted(peer, n_wanted);
     }
 
     /// Says that something waits to be sent to a peer. If the peer is absent it is dialled at once, if that has not just been

@@ -1,9 +1,17 @@
 //! What a connection was used for, which shows that the other side is there, and whether the connection is needed.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::{
+    sync::atomic::{
+        AtomicBool, AtomicU64,
+        Ordering::{Relaxed, SeqCst},
+    },
+    task::Context,
+};
+
+use futures::task::AtomicWaker;
 
 /// Signs of life of one connection: bytes that came, and room for more bytes to go. The streams of the connection add
-/// them, and the driver asks for them when a ping was not answered in time.
+/// them, and the pings of the connection ask for them.
 #[derive(Debug, Default)]
 pub(super) struct SignsOfLife {
     n: AtomicU64,
@@ -11,6 +19,11 @@ pub(super) struct SignsOfLife {
     n_seen: AtomicU64,
     /// Writes of packets.
     n_written: AtomicU64,
+    /// Whether the next write has to wake who pings.
+    rests: AtomicBool,
+    /// Whether the connection is to be pinged soon, packets or not.
+    is_doubted: AtomicBool,
+    waker: AtomicWaker,
 }
 
 impl SignsOfLife {
@@ -21,15 +34,32 @@ impl SignsOfLife {
 
     /// Records that packets were written.
     pub(super) fn add_written(&self) {
-        self.n_written.fetch_add(1, Relaxed);
+        // Sequentially consistent, as is what `poll_wake` does: of this count and the flag, one is seen by the other side.
+        self.n_written.fetch_add(1, SeqCst);
+        if self.rests.load(SeqCst) && self.rests.swap(false, SeqCst) {
+            self.waker.wake();
+        }
+    }
+
+    /// Has the connection pinged soon.
+    pub(super) fn doubt(&self) {
+        self.is_doubted.store(true, SeqCst);
+        self.waker.wake();
+    }
+
+    /// Says whether the connection is doubted, and wakes `cx` when it is, or, with `rests`, when packets are written.
+    pub(super) fn poll_wake(&self, rests: bool, cx: &Context<'_>) -> bool {
+        self.waker.register(cx.waker());
+        self.rests.store(rests, SeqCst);
+        self.is_doubted.swap(false, SeqCst)
     }
 
     /// Returns a number that is another one whenever packets have come or gone.
     pub(super) fn n_uses(&self) -> u64 {
-        self.n.load(Relaxed).wrapping_add(self.n_written.load(Relaxed))
+        self.n.load(Relaxed).wrapping_add(self.n_written.load(SeqCst))
     }
 
-    /// Says whether there were any since the last time, which only the driver asks.
+    /// Says whether there were any since the last time, which only the pings ask.
     pub(super) fn take(&self) -> bool {
         let n = self.n.load(Relaxed);
         self.n_seen.swap(n, Relaxed) != n
@@ -38,6 +68,11 @@ impl SignsOfLife {
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        sync::{Arc, atomic::AtomicU32},
+        task::{Wake, Waker},
+    };
+
     use super::*;
 
     #[test]
@@ -60,5 +95,38 @@ mod tests {
 
         assert_ne!(life.n_uses(), before);
         assert!(!life.take());
+    }
+
+    #[derive(Default)]
+    struct CountingWaker(AtomicU32);
+
+    impl Wake for CountingWaker {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Relaxed);
+        }
+    }
+
+    #[test]
+    fn the_first_write_after_a_pause_wakes_who_pings_and_so_does_a_doubt() {
+        let life = SignsOfLife::default();
+        let counting = Arc::new(CountingWaker::default());
+        let waker = Waker::from(Arc::clone(&counting));
+        let cx = Context::from_waker(&waker);
+        let n_woken = || counting.0.load(Relaxed);
+
+        assert!(!life.poll_wake(false, &cx));
+        life.add_written();
+        assert_eq!(n_woken(), 0);
+
+        assert!(!life.poll_wake(true, &cx));
+        life.add_written();
+        life.add_written();
+        assert_eq!(n_woken(), 1);
+
+        assert!(!life.poll_wake(false, &cx));
+        life.doubt();
+        assert_eq!(n_woken(), 2);
+        assert!(life.poll_wake(false, &cx));
+        assert!(!life.poll_wake(false, &cx));
     }
 }

@@ -1,9 +1,9 @@
 //! Starting the network.
 
-use std::{fmt, io, sync::Arc, time::Duration};
+use std::{fmt, io, sync::Arc};
 
 use futures::future::BoxFuture;
-use libp2p::{Multiaddr, Swarm, metrics::Registry, ping, swarm};
+use libp2p::{Multiaddr, Swarm, metrics::Registry, swarm};
 use tokio::{runtime::Handle, sync::mpsc};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
@@ -13,12 +13,14 @@ use super::{
     address_discovery::AddressDiscovery,
     behaviour::StreamBehaviour,
     config::{NetworkConfig, check_peers},
+    departure::DepartureBehaviour,
     dht,
     driver::Driver,
     error::StartError,
     event::NetworkEvent,
     handle::NetworkHandle,
     inbound::NextConnectionTask,
+    keepalive::KeepaliveBehaviour,
     limits::MAX_STREAMS_PER_SIDE,
     local_network::LocalNetwork,
     node_behaviour::NodeBehaviour,
@@ -31,9 +33,6 @@ const EVENT_CAPACITY: usize = 256;
 
 /// Requests that may wait for the driver.
 const REQUEST_CAPACITY: usize = 64;
-
-const PING_INTERVAL: Duration = Duration::from_secs(1);
-const PING_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// A network that listens, and does the rest once its driver runs.
 #[derive(Debug)]
@@ -89,6 +88,7 @@ impl Network {
             inbound,
             dscp,
             fwmark,
+            keepalive,
             discovery,
         } = config;
         let local_peer = keypair.public().to_peer_id();
@@ -104,11 +104,8 @@ impl Network {
         let behaviour = NodeBehaviour {
             local_network: local_network.transpose().map_err(StartError::Mdns)?.into(),
             kad: discovery.dht.as_ref().map(|_| dht::behaviour(local_peer)).into(),
-            ping: ping::Behaviour::new(
-                ping::Config::new()
-                    .with_interval(PING_INTERVAL)
-                    .with_timeout(PING_TIMEOUT),
-            ),
+            keepalive: KeepaliveBehaviour::new(Arc::clone(&state), keepalive),
+            departure: DepartureBehaviour::default(),
             streams: StreamBehaviour::new(known, Arc::clone(&state), inbound, placement, next_task.clone()),
         };
         let own_runtime = Handle::current();
@@ -127,6 +124,7 @@ impl Network {
             Arc::clone(&state.segments),
             Arc::clone(&state.handshakes),
             SocketMarks { dscp, fwmark },
+            keepalive,
             &admits,
         )?;
         let mut swarm = Swarm::new(transport, behaviour, local_peer, swarm_config);

@@ -6,7 +6,6 @@ use libp2p::{
         self, QueryId, Record,
         store::{MemoryStore, RecordStore},
     },
-    ping,
     swarm::{
         NetworkBehaviour, SwarmEvent,
         behaviour::toggle::Toggle,
@@ -15,14 +14,21 @@ use libp2p::{
 };
 use tracing::Span;
 
-use super::{announcement::key_of, behaviour::StreamBehaviour, local_network::LocalNetwork};
+use super::{
+    announcement::key_of,
+    behaviour::StreamBehaviour,
+    departure::DepartureBehaviour,
+    keepalive::{KeepaliveBehaviour, KeepaliveEvent},
+    local_network::LocalNetwork,
+};
 
 /// The behaviours of the swarm.
 ///
 /// [`StreamBehaviour`] must be the last field: it knows then that no other behaviour refuses what it admits.
 #[derive(NetworkBehaviour)]
 pub(super) struct NodeBehaviour {
-    pub(super) ping: ping::Behaviour,
+    pub(super) keepalive: KeepaliveBehaviour,
+    pub(super) departure: DepartureBehaviour,
     pub(super) local_network: Toggle<LocalNetwork>,
     pub(super) kad: Toggle<kad::Behaviour<MemoryStore>>,
     pub(super) streams: StreamBehaviour,
@@ -92,7 +98,7 @@ pub(super) fn dial_options(peer: PeerId, address: &Multiaddr) -> DialOpts {
 /// Returns a span that says which peer and connection an event is about.
 pub(super) fn event_span(event: &SwarmEvent<NodeBehaviourEvent>) -> Span {
     match event {
-        SwarmEvent::Behaviour(NodeBehaviourEvent::Ping(ping::Event { peer, connection, .. }))
+        SwarmEvent::Behaviour(NodeBehaviourEvent::Keepalive(KeepaliveEvent { peer, connection, .. }))
         | SwarmEvent::ConnectionEstablished {
             peer_id: peer,
             connection_id: connection,

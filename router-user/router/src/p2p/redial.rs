@@ -6,7 +6,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use libp2p::{Multiaddr, swarm::ConnectionId};
+use libp2p::{Multiaddr, multiaddr::Protocol, swarm::ConnectionId};
 use tokio::time::Instant;
 
 use super::config::ConnectMode;
@@ -112,6 +112,24 @@ impl Redial {
     /// Says whether packets wait for the peer, which so comes before others.
     pub(super) fn is_wanted(&self) -> bool {
         self.is_wanted
+    }
+
+    /// Returns the place of an address among those of the peer, the best being 0. One that is not among them comes last.
+    pub(super) fn rank(&self, address: &Multiaddr) -> usize {
+        // What was dialled ends in the id of the peer, and what is configured may.
+        let plain = |address: &Multiaddr| -> Multiaddr {
+            let parts = address.iter();
+            parts.filter(|part| !matches!(part, Protocol::P2p(_))).collect()
+        };
+        let address = plain(address);
+        let known = self.addresses.iter().position(|known| plain(known) == address);
+        known.unwrap_or(self.addresses.len())
+    }
+
+    /// Returns an address of the peer that is better than that of this rank, if there is one, and another at each `turn`.
+    pub(super) fn better(&self, rank: usize, turn: usize) -> Option<&Multiaddr> {
+        let better = self.addresses.get(..rank).unwrap_or(&self.addresses);
+        better.get(turn.checked_rem(better.len())?)
     }
 
     /// Returns when the peer is dialled.
@@ -375,6 +393,21 @@ mod tests {
         assert_eq!(redial.poll_attempt(start, 0.5), None);
         redial.handle_absent(start);
         assert_eq!(redial.poll_due(), None);
+    }
+
+    #[test]
+    fn better_addresses_than_the_present_one_take_turns() {
+        let redial = always(addresses(3), false, Instant::now());
+        let known = addresses(4);
+        assert_eq!(redial.rank(&known[2]), 2);
+        assert_eq!(redial.rank(&known[3]), 3);
+        let dialled = known[1].clone().with(Protocol::P2p(libp2p::PeerId::random()));
+        assert_eq!(redial.rank(&dialled), 1);
+
+        let turns: Vec<_> = (0..3).map(|turn| redial.better(2, turn)).collect();
+        assert_eq!(turns, [Some(&known[0]), Some(&known[1]), Some(&known[0])]);
+        assert_eq!(redial.better(0, 7), None);
+        assert_eq!(redial.better(3, 2), Some(&known[2]));
     }
 
     #[test]

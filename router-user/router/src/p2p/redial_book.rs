@@ -170,6 +170,17 @@ impl RedialBook {
         }
     }
 
+    /// Returns the place of an address among those of a peer, the best being 0.
+    pub(super) fn rank(&self, peer: PeerId, address: &Multiaddr) -> usize {
+        let entry = self.peers.get(&peer);
+        entry.map_or(0, |entry| entry.redial.rank(address))
+    }
+
+    /// Returns an address of a peer that is better than that of this rank, and another at each `turn`.
+    pub(super) fn better(&self, peer: PeerId, rank: usize, turn: usize) -> Option<Multiaddr> {
+        self.peers.get(&peer)?.redial.better(rank, turn).cloned()
+    }
+
     /// Returns whether a peer is dialled on demand.
     pub(super) fn is_on_demand(&self, peer: PeerId) -> bool {
         let entry = self.peers.get(&peer);

@@ -39,7 +39,7 @@ pub struct NetworkSnapshot {
 pub struct PeerSnapshot {
     /// The peer's id.
     pub peer: PeerId,
-    /// The peer's connections, oldest first.
+    /// The peer's connections, oldest first, and those that are to be left last.
     pub connections: Vec<ConnectionSnapshot>,
     /// Why the last attempt to dial the peer failed, if none succeeded since.
     pub last_dial_error: Option<String>,
@@ -63,6 +63,8 @@ pub struct ConnectionSnapshot {
     pub transport: TransportKind,
     /// When the connection was established.
     pub since: SystemTime,
+    /// Whether the connection is to be left, as there is a better one or one is enough.
+    pub is_leaving: bool,
     /// The last measured round trip.
     pub rtt: Option<Duration>,
     /// Number of live streams of [`IP_PROTOCOL`](super::IP_PROTOCOL) that the peer opened.
@@ -105,6 +107,7 @@ impl ConnectionSnapshot {
             transport: transport_kind(&address),
             address,
             since: SystemTime::now(),
+            is_leaving: false,
             rtt: None,
             n_inbound_streams: 0,
             n_outbound_streams: 0,

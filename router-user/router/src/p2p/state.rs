@@ -23,6 +23,7 @@ use super::{
     life::SignsOfLife,
     limits::MAX_STREAMS_PER_SIDE,
     snapshot::{ConnectionDirection, ConnectionSnapshot, NetworkSnapshot, PeerSnapshot},
+    spare_connections::Standing,
     stream::DataStream,
     transport::SegmentBook,
 };
@@ -46,6 +47,8 @@ pub(super) struct NetworkState {
 #[derive(Debug, Default)]
 struct Tables {
     connections: BTreeMap<ConnectionId, ConnectionEntry>,
+    /// What the connections are used for, from their handshakes on.
+    lives: HashMap<ConnectionId, Arc<SignsOfLife>>,
     listening: Vec<Multiaddr>,
     /// The configured peers in order of configuration.
     peers: Vec<PeerEntry>,
@@ -58,6 +61,8 @@ struct PeerEntry {
     last_dial_error: Option<String>,
     /// Whether it refused this node, the last time it was dialled, as one that it does not know.
     refuses: bool,
+    /// How many connections are to stand.
+    n_wanted: usize,
     /// Where this node last reached it over TCP.
     reached_over_tcp: Option<Multiaddr>,
     found: Vec<FoundAddress>,
@@ -69,6 +74,7 @@ impl PeerEntry {
             peer,
             last_dial_error: None,
             refuses: false,
+            n_wanted: 1,
             reached_over_tcp: None,
             found: Vec::new(),
         }
@@ -90,6 +96,8 @@ pub(super) struct ConnectionEntry {
     pub(super) life: Arc<SignsOfLife>,
     /// Whether the peer is known to have taken the connection in. Until then it is shown to nobody.
     pub(super) is_proven: bool,
+    /// Whether the connection is to be left.
+    pub(super) is_leaving: bool,
 }
 
 /// The way to the task of a connection, which opens streams.
@@ -137,7 +145,9 @@ impl NetworkState {
     }
 
     pub(super) fn remove_connection(&self, connection: ConnectionId) {
-        self.tables().connections.remove(&connection);
+        let mut tables = self.tables();
+        tables.connections.remove(&connection);
+        tables.lives.remove(&connection);
     }
 
     /// Records that the peer has taken a connection in.
@@ -172,11 +182,16 @@ impl NetworkState {
         }
     }
 
-    /// Says whether there were signs of life on a connection since the last time.
-    pub(super) fn take_signs_of_life(&self, connection: ConnectionId) -> bool {
+    /// Returns what a connection is used for, which is the same for all that ask until the connection is removed.
+    pub(super) fn life(&self, connection: ConnectionId) -> Arc<SignsOfLife> {
+        Arc::clone(self.tables().lives.entry(connection).or_default())
+    }
+
+    /// Has the other connections of a peer pinged soon: a peer that connects anew may have lost them.
+    pub(super) fn doubt_others(&self, peer: PeerId, new: ConnectionId) {
         let tables = self.tables();
-        let entry = tables.connections.get(&connection);
-        entry.is_some_and(|entry| entry.life.take())
+        let others = tables.of_peer(peer).filter(|(id, _)| *id != new);
+        others.for_each(|(_, entry)| entry.life.doubt());
     }
 
     /// Returns every connection with a number that is another one whenever packets have come or gone on it.
@@ -186,6 +201,73 @@ impl NetworkState {
         connections
             .map(|(id, entry)| (*id, entry.life.n_uses()))
             .collect()
+    }
+
+    /// Records that a connection is to be left. Returns false if it is known, or gone.
+    pub(super) fn set_leaving(&self, connection: ConnectionId) -> bool {
+        let mut tables = self.tables();
+        let entry = tables.connections.get_mut(&connection);
+        entry.is_some_and(|entry| !std::mem::replace(&mut entry.is_leaving, true))
+    }
+
+    /// Returns the connections that are to be left and that this node has dialled, with whether they have no streams.
+    pub(super) fn leaving(&self) -> Vec<(ConnectionId, bool)> {
+        let tables = self.tables();
+        let leaving = tables
+            .connections
+            .iter()
+            .filter(|(_, entry)| entry.is_leaving && entry.direction == ConnectionDirection::Outbound);
+        leaving.map(|(id, entry)| (*id, entry.is_free())).collect()
+    }
+
+    /// Returns the proven connections of every peer that are not to be left, and how many of them are to stand. `rank`
+    /// gives the place of an address of a peer.
+    pub(super) fn standing(
+        &self,
+        rank: impl Fn(PeerId, &Multiaddr) -> usize,
+    ) -> Vec<(PeerId, usize, Vec<Standing>)> {
+        let tables = self.tables();
+        let of_peer = |peer: &PeerEntry| {
+            let standing = tables
+                .of_peer(peer.peer)
+                .filter(|(_, entry)| entry.is_proven && !entry.is_leaving);
+            let standing = standing.map(|(connection, entry)| Standing {
+                connection,
+                rank: (entry.direction == ConnectionDirection::Outbound)
+                    .then(|| rank(peer.peer, &entry.address)),
+                // A clock that was set back makes it younger.
+                age: entry.since.elapsed().unwrap_or_default(),
+            });
+            (peer.peer, peer.n_wanted, standing.collect::<Vec<_>>())
+        };
+        // Most peers of a large mesh have no connection, and `of_peer` looks at all connections.
+        let mut peers: Vec<_> = tables.connections.values().map(|entry| entry.peer).collect();
+        peers.sort_unstable();
+        peers.dedup();
+        let known = tables
+            .peers
+            .iter()
+            .filter(|entry| peers.binary_search(&entry.peer).is_ok());
+        known.map(of_peer).collect()
+    }
+
+    /// Sets how many connections to a peer are to stand.
+    pub(super) fn set_wanted(&self, peer: PeerId, n_wanted: usize) {
+        if let Some(entry) = self.tables().peer_mut(peer) {
+            entry.n_wanted = n_wanted;
+        }
+    }
+
+    /// Records that one connection more than there are is to stand.
+    pub(super) fn want_another(&self, peer: PeerId) {
+        let mut tables = self.tables();
+        let n_standing = tables
+            .of_peer(peer)
+            .filter(|(_, entry)| !entry.is_leaving)
+            .count();
+        if let Some(entry) = tables.peer_mut(peer) {
+            entry.n_wanted = entry.n_wanted.max(n_standing + 1);
+        }
     }
 
     /// Returns the peer of a connection that this node has dialled.
@@ -295,7 +377,7 @@ impl NetworkState {
         let peer_snapshot = |entry: &PeerEntry| {
             let of_peer = tables.of_peer(entry.peer).filter(|(_, entry)| entry.is_proven);
             let mut connections: Vec<_> = of_peer.map(|(id, entry)| entry.snapshot(id)).collect();
-            connections.sort_by_key(|connection| connection.since);
+            connections.sort_by_key(|connection| (connection.is_leaving, connection.since));
             PeerSnapshot {
                 peer: entry.peer,
                 connections,
@@ -330,7 +412,14 @@ impl Tables {
 
 impl ConnectionEntry {
     fn was_dialled_over_tcp(&self) -> bool {
-        (self.direction, self.transport) == (ConnectionDirection::Outbound, TransportKind::Tcp)
+        let is_tcp = (self.direction, self.transport) == (ConnectionDirection::Outbound, TransportKind::Tcp);
+        is_tcp && !self.is_leaving
+    }
+
+    /// Says whether no stream for packets is open, in either direction.
+    fn is_free(&self) -> bool {
+        let all = MAX_STREAMS_PER_SIDE;
+        self.inbound_slots.available_permits() == all && self.opener.slots.available_permits() == all
     }
 
     fn snapshot(&self, connection: ConnectionId) -> ConnectionSnapshot {
@@ -341,6 +430,7 @@ impl ConnectionEntry {
             direction: self.direction,
             transport: self.transport,
             since: self.since,
+            is_leaving: self.is_leaving,
             rtt: self.rtt,
             n_inbound_streams: in_use(&self.inbound_slots),
             n_outbound_streams: in_use(&self.opener.slots),
@@ -383,6 +473,7 @@ mod tests {
             inbound_slots: slots(),
             life: Arc::default(),
             is_proven: true,
+            is_leaving: false,
         };
         state.insert_connection(connection, entry);
         connection

@@ -35,6 +35,8 @@ pub struct DataStream {
     stream: Stream,
     place: Option<StreamPlace>,
     life: Arc<SignsOfLife>,
+    /// Whether this node has opened it as one of a lane, and the peer knows which.
+    is_in_lane: bool,
     /// Whether the last write had to wait.
     is_blocked: bool,
     _slot: OwnedSemaphorePermit,
@@ -46,9 +48,29 @@ impl DataStream {
             stream,
             place: None,
             life,
+            is_in_lane: false,
             is_blocked: false,
             _slot: slot,
         }
+    }
+
+    /// Makes a stream that this node has opened.
+    pub(super) fn opened(
+        stream: Stream,
+        slot: OwnedSemaphorePermit,
+        life: Arc<SignsOfLife>,
+        is_in_lane: bool,
+    ) -> Self {
+        Self {
+            is_in_lane,
+            ..Self::new(stream, slot, life)
+        }
+    }
+
+    /// Says whether the peer reads the next stream of the lane after this one, on whatever connection that is. It does not if
+    /// it knows only [`IP_PROTOCOL`].
+    pub fn keeps_order(&self) -> bool {
+        self.is_in_lane
     }
 
     /// Makes a stream that is read when it is its turn.

@@ -51,7 +51,7 @@ const QUIC_STREAMS: u32 = 2 * MAX_STREAMS_PER_SIDE as u32;
 
 /// Builds the transports of a node with this identity, whose packets and sockets carry these marks, and that accept the
 /// peers that `admits` names. What is learnt of paths that lose large packets is kept in `segments`, and inbound
-/// connections take their places in `handshakes`.
+/// connections take their places in `handshakes`. Connections are pinged every `keepalive` at least.
 ///
 /// The function must be called, and the transport and its connections polled, within a tokio runtime that has I/O and
 /// time enabled.
@@ -60,6 +60,7 @@ pub(super) fn build(
     segments: Arc<SegmentBook>,
     handshakes: Arc<Handshakes>,
     marks: SocketMarks,
+    keepalive: Duration,
     admits: &Admits,
 ) -> Result<Boxed<(PeerId, StreamMuxerBox)>, TransportError> {
     if env::var_os(KEY_LOG).is_some() {
@@ -76,7 +77,8 @@ pub(super) fn build(
         keypair,
         quic::Limits {
             handshake: QUIC_HANDSHAKE_TIMEOUT,
-            idle: DEAD_AFTER,
+            idle: 2 * keepalive + DEAD_AFTER,
+            keepalive: keepalive * 3 / 2,
             streams: QUIC_STREAMS,
             marks,
         },

@@ -6,13 +6,13 @@ use futures::{AsyncReadExt, AsyncWriteExt, TryStreamExt};
 use nix::sys::socket::{getsockopt, sockopt::TcpMaxSeg};
 use rtnetlink::{LinkUnspec, LinkVeth};
 use tokio::{
-    net::TcpListener,
+    net::{TcpListener, TcpStream},
     sync::{mpsc, oneshot},
     time::timeout,
 };
 
 use super::support::{LIMIT, Node, Setup, address, connected_pair, in_own_network, with_netlink};
-use stream_router::p2p::{ConnectionId, Keypair, PeerSnapshot};
+use stream_router::p2p::{ConnectionId, Keypair, NetworkEvent, PeerSnapshot};
 
 const TCP: &str = "/ip4/127.0.0.1/tcp/0";
 
@@ -366,6 +366,57 @@ fn a_peer_on_demand_is_dialled_once_something_waits_for_it() {
 
         assert_eq!(near.connected().await.0, far.id);
         assert_eq!(far.connected().await.0, near.id);
+        near.stop().await;
+        far.stop().await;
+    });
+}
+
+#[test]
+fn a_node_moves_to_the_better_address_once_it_works_and_both_sides_leave_the_worse_one() {
+    in_own_network(|| async {
+        let (near, far) = (Keypair::generate_ed25519(), Keypair::generate_ed25519());
+        let near_id = near.public().to_peer_id();
+        let mut far = Setup::new(&far).listen(TCP).peer(near_id, &[]).start();
+        let worse = far.listening().await;
+        let better = address("/ip4/127.0.0.1/tcp/4009");
+        let mut near = Setup::new(&near)
+            .peer(far.id, &[better.clone(), worse.clone()])
+            .start();
+        let (_, first) = near.connected().await;
+        let (_, far_first) = far.connected().await;
+        let in_use = near.handle.open_stream(first).await.expect("open");
+
+        // Another way to the same node.
+        let way = TcpListener::bind("127.0.0.1:4009").await.expect("bind");
+        let port = worse.to_string().rsplit('/').next().map(str::to_owned);
+        let to = format!("127.0.0.1:{}", port.expect("a port"));
+        tokio::spawn(async move {
+            while let Ok((mut from, _)) = way.accept().await {
+                let mut to = TcpStream::connect(&to).await.expect("connect");
+                // It ends as its sides do.
+                tokio::spawn(async move { tokio::io::copy_bidirectional(&mut from, &mut to).await });
+            }
+        });
+
+        for (node, first) in [(&mut near, first), (&mut far, far_first)] {
+            let left = async {
+                loop {
+                    let event = node.events.recv().await.expect("the network runs");
+                    if let NetworkEvent::Leaving { connection, .. } = event {
+                        return connection;
+                    }
+                }
+            };
+            let left = timeout(2 * LIMIT, left).await.expect("the worse one is left");
+            assert_eq!(left, first);
+        }
+        let state = near.handle.snapshot();
+        let now_at = state.peers[0].connections[0].address.to_string();
+        assert!(now_at.starts_with(&better.to_string()), "{now_at}");
+        assert!(state.peers[0].connections[1].is_leaving, "it has a stream");
+        drop(in_use);
+        assert_eq!(near.disconnected().await, first);
+        assert_eq!(far.disconnected().await, far_first);
         near.stop().await;
         far.stop().await;
     });

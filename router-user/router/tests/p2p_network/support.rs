@@ -165,6 +165,7 @@ impl Setup {
             inbound: Arc::new(Inbox(sender)),
             dscp: Dscp::default(),
             fwmark: None,
+            keepalive: NetworkConfig::DEFAULT_KEEPALIVE,
             discovery: self.discovery,
         })?;
         Ok(Node {

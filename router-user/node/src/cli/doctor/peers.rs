@@ -60,7 +60,8 @@ fn judge(peers: &[PeerStatus]) -> Vec<Finding> {
 }
 
 fn is_missed(peer: &PeerStatus) -> bool {
-    peer.state != PeerState::Connected
+    // One on demand has nothing sent to it.
+    !matches!(peer.state, PeerState::Connected | PeerState::Idle)
 }
 
 fn judge_absent(peer: &PeerStatus) -> Finding {

@@ -33,6 +33,7 @@ struct Shared {
     refuses_to_open: AtomicBool,
     fails_to_write: AtomicBool,
     stalls: AtomicBool,
+    keeps_order: AtomicBool,
 }
 
 struct FakeSource {
@@ -73,6 +74,10 @@ impl StreamSource for FakeSource {
             true => Err(io::ErrorKind::ConnectionRefused.into()),
             false => Ok(FakeStream(self.shared.clone())),
         }
+    }
+
+    fn keeps_order(&self, _: &FakeStream) -> bool {
+        self.shared.keeps_order.load(Relaxed)
     }
 
     async fn close(&self, _: FakeStream) -> io::Result<()> {
@@ -261,6 +266,34 @@ async fn a_sender_leaves_only_while_it_has_no_stream() {
     sender.settle().await;
     assert!(sender.task.is_finished());
     assert_eq!(sender.shared.n_closed.load(Relaxed), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sender_in_a_hurry_leaves_between_two_batches_where_the_peer_keeps_the_order() {
+    for keeps_order in [true, false] {
+        let sender = Running::start(|shared| shared.keeps_order.store(keeps_order, Relaxed));
+        sender.push(&[b"one"]);
+        sender.settle().await;
+
+        sender.control.leave.cancel();
+        sender.control.hurry.cancel();
+        sender.push(&[b"two"]);
+        sender.settle().await;
+
+        assert_eq!(sender.task.is_finished(), keeps_order);
+        let written = sender.shared.written.lock().unwrap().clone();
+        if keeps_order {
+            assert_eq!(sender.shared.n_closed.load(Relaxed), 1);
+            assert_eq!(sender.shared.n_lost.load(Relaxed), 0);
+            // What was not written is left to the next sender.
+            assert_eq!(written == b"one", !sender.lane().outbox.is_empty());
+            // The stream before it was closed in order.
+            assert!(!sender.lane().next_stream().after_loss);
+        } else {
+            assert_eq!(written, b"onetwo");
+            sender.task.abort();
+        }
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -16,7 +16,7 @@ use libp2p::{
 };
 use tokio::sync::{Semaphore, mpsc};
 
-use super::upgrade::{AcceptUpgrade, Accepted, OpenUpgrade};
+use super::upgrade::{AcceptUpgrade, Accepted, OpenUpgrade, Opened};
 use crate::p2p::{
     error::OpenError,
     inbound::InboundStreams,
@@ -114,7 +114,9 @@ impl ConnectionHandler for StreamHandler {
             ConnectionEvent::FullyNegotiatedOutbound(FullyNegotiatedOutbound { protocol, info }) => {
                 let OpenStreamRequest { slot, reply, .. } = info;
                 // The caller may have given up; then the stream is dropped, which resets it.
-                drop(reply.send(Ok(DataStream::new(protocol, slot, Arc::clone(&self.life)))));
+                let Opened { stream, is_in_lane } = protocol;
+                let opened = DataStream::opened(stream, slot, Arc::clone(&self.life), is_in_lane);
+                drop(reply.send(Ok(opened)));
             }
             ConnectionEvent::DialUpgradeError(DialUpgradeError { info, error }) => {
                 let error = match error {

@@ -37,19 +37,27 @@ impl UpgradeInfo for OpenUpgrade {
     }
 }
 
+/// A stream that this node has opened.
+pub(in crate::p2p) struct Opened {
+    pub(super) stream: Stream,
+    /// Whether it is one of a lane, and the peer knows which.
+    pub(super) is_in_lane: bool,
+}
+
 impl OutboundUpgrade<Stream> for OpenUpgrade {
-    type Output = Stream;
+    type Output = Opened;
     type Error = io::Error;
-    type Future = BoxFuture<'static, io::Result<Stream>>;
+    type Future = BoxFuture<'static, io::Result<Opened>>;
 
     fn upgrade_outbound(self, mut stream: Stream, protocol: StreamProtocol) -> Self::Future {
         let preamble = self.0.filter(|_| protocol == LANE_PROTOCOL).map(preamble::encode);
         Box::pin(async move {
+            let is_in_lane = preamble.is_some();
             if let Some(preamble) = preamble {
                 stream.write_all(&preamble).await?;
                 stream.flush().await?;
             }
-            Ok(stream)
+            Ok(Opened { stream, is_in_lane })
         })
     }
 }

@@ -77,6 +77,8 @@ pub(super) struct Limits {
     pub(super) handshake: Duration,
     /// Without any packet for so long a connection is dead.
     pub(super) idle: Duration,
+    /// After so long without any packet QUIC sends one of its own, to a peer that answers no pings.
+    pub(super) keepalive: Duration,
     /// Streams that the peer may have open.
     pub(super) streams: u32,
     /// The marks of every packet.
@@ -129,7 +131,7 @@ impl QuicTransport {
             .max_concurrent_uni_streams(0_u32.into())
             .max_concurrent_bidi_streams(limits.streams.into())
             .datagram_receive_buffer_size(None)
-            .keep_alive_interval(Some(limits.idle / 5))
+            .keep_alive_interval(Some(limits.keepalive))
             .max_idle_timeout(Some(idle.into()))
             .allow_spin(false)
             .stream_receive_window(STREAM_UNREAD_BYTES.into())

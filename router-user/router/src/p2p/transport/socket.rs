@@ -32,8 +32,12 @@ const FIRST_READ_BYTES: usize = 8 * 1024;
 /// Retransmissions in a row after which a connection that ends counts as one that got stuck.
 const STUCK_RETRANSMITS: u8 = 2;
 
-/// Silence after which a connection that ends counts as one that got stuck. Pings are answered every second.
+/// Silence after which a connection that ends counts as one that got stuck, if something was sent in it: what is sent is
+/// answered, if only by the pings that go with it.
 const STUCK_SILENCE_MS: u32 = 3000;
+
+/// How long after the last data that came something is sent that is no answer to it.
+const ANSWER_MS: u32 = 500;
 
 /// Looks at how a connection ends, and tells if it got stuck before.
 #[derive(Debug)]
@@ -53,7 +57,9 @@ impl PathWatch {
         // The peer may have given up first.
         let was_stuck = || {
             getsockopt(stream, TcpInfo).is_ok_and(|info| {
-                info.n_retransmits >= STUCK_RETRANSMITS || info.last_received_ms >= STUCK_SILENCE_MS
+                let sent_since = info.last_received_ms >= info.last_sent_ms.saturating_add(ANSWER_MS);
+                let was_silent = info.last_received_ms >= STUCK_SILENCE_MS && sent_since;
+                info.n_retransmits >= STUCK_RETRANSMITS || was_silent
             })
         };
         if timed_out || was_stuck() {

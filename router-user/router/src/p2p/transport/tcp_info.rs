@@ -20,7 +20,9 @@ sockopt_impl!(
 pub struct TcpInfoStart {
     before_retransmits: [u8; 2],
     pub(super) n_retransmits: u8,
-    before_last_received: [u8; 49],
+    before_last_sent: [u8; 41],
+    pub(super) last_sent_ms: u32,
+    before_last_received: [u8; 4],
     pub(super) last_received_ms: u32,
     before_rtt: [u32; 3],
     pub(super) rtt_us: u32,
@@ -33,6 +35,7 @@ pub struct TcpInfoStart {
 
 const _: () = {
     assert!(offset_of!(TcpInfoStart, n_retransmits) == offset_of!(libc::tcp_info, tcpi_retransmits));
+    assert!(offset_of!(TcpInfoStart, last_sent_ms) == offset_of!(libc::tcp_info, tcpi_last_data_sent));
     assert!(offset_of!(TcpInfoStart, last_received_ms) == offset_of!(libc::tcp_info, tcpi_last_data_recv));
     assert!(offset_of!(TcpInfoStart, rtt_us) == offset_of!(libc::tcp_info, tcpi_rtt));
     assert!(offset_of!(TcpInfoStart, n_acked) == offset_of!(libc::tcp_info, tcpi_bytes_acked));
