@@ -16,12 +16,17 @@ const POLL_INTERVAL: Duration = Duration::from_millis(10);
 /// takes longer.
 pub const PATIENCE: &str = "STREAM_ROUTER_LAB_PATIENCE";
 
-/// Returns how long something is waited for on this machine that takes at most `limit` elsewhere.
-pub fn patient(limit: Duration) -> Duration {
+/// Returns how many times as long something takes on this machine as on one that is not emulated.
+pub fn patience() -> u32 {
     let factor = std::env::var(PATIENCE)
         .ok()
         .and_then(|factor| factor.parse().ok());
-    limit * factor.unwrap_or(1)
+    factor.unwrap_or(1)
+}
+
+/// Returns how long something is waited for on this machine that takes at most `limit` elsewhere.
+pub fn patient(limit: Duration) -> Duration {
+    limit * patience()
 }
 
 /// Runs a command to its end and returns what it printed and how it ended, whatever that was.

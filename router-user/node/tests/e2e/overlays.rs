@@ -8,6 +8,7 @@ use anyhow::Result;
 
 use crate::support::{NODE, machine};
 use xtask::lab::probe::{IperfServer, PingPlan, iperf};
+use xtask::lab::process::patience;
 use xtask::lab::{Namespace, Pair, PairPlan, Side, link};
 
 /// A rate that retransmissions alone do not reach, and a debug build on a busy machine does.
@@ -81,7 +82,7 @@ fn pods_reach_each_other_over_vxlan() {
                 report.received_bits_per_second / 1e6
             );
             assert!(
-                report.received_bits_per_second > FLOOR_BITS_PER_SECOND,
+                report.received_bits_per_second > FLOOR_BITS_PER_SECOND / f64::from(patience()),
                 "{what} {args:?}: {report:?}"
             );
         }
