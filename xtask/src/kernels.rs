@@ -21,7 +21,7 @@ use clap::Args;
 
 use crate::command::{cargo, read};
 use crate::{build, dirs, install};
-use checks::{Check, Outcome};
+use checks::{Check, Depth, Outcome};
 use guest::Machine;
 use image::Image;
 use root::Programs;
@@ -38,6 +38,9 @@ pub(crate) struct KernelsPlan {
     /// Look at everything, which takes about half an hour.
     #[arg(long)]
     thorough: bool,
+    /// Look at what shows most in a few minutes.
+    #[arg(long, conflicts_with = "thorough")]
+    brief: bool,
     /// Look at this check alone; may be repeated.
     #[arg(long, value_name = "NAME")]
     only: Vec<String>,
@@ -55,9 +58,18 @@ impl KernelsPlan {
         Self {
             kernels: DEFAULT.map(String::from).into(),
             thorough: false,
+            brief: true,
             only: Vec::new(),
             append: String::new(),
             minutes: 20,
+        }
+    }
+
+    fn depth(&self) -> Depth {
+        match (self.brief, self.thorough) {
+            (true, _) => Depth::Brief,
+            (false, false) => Depth::Usual,
+            (false, true) => Depth::Thorough,
         }
     }
 }
@@ -71,7 +83,7 @@ pub(crate) fn run(plan: &KernelsPlan) -> Result<()> {
         bail!("`cargo xtask kernels` makes machines of x86-64 alone");
     }
     install::machine_programs()?;
-    let checks = checks::chosen(plan.thorough, &plan.only)?;
+    let checks = checks::chosen(plan.depth(), &plan.only)?;
     let programs = build_programs()?;
     let directory = dirs::target()?.join("kernels");
     fs::create_dir_all(&directory).with_context(|| format!("cannot create {}", directory.display()))?;

@@ -9,10 +9,21 @@ pub(super) struct Check {
     pub(super) name: &'static str,
     /// What it shows.
     pub(super) what: &'static str,
-    /// Looked at in each run of the test suite.
-    of_the_suite: bool,
+    /// How closely a run has to look for it to be among its checks.
+    depth: Depth,
     /// What runs.
     pub(super) tests: Tests,
+}
+
+/// How closely a kernel is looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Depth {
+    /// What shows most in the few minutes that the test suite has for it.
+    Brief,
+    /// What a node is for.
+    Usual,
+    /// Everything.
+    Thorough,
 }
 
 /// Tests of one program.
@@ -39,7 +50,7 @@ const ALL: &[Check] = &[
     Check {
         name: "programs",
         what: "both programs load, and take and refuse packets as they should",
-        of_the_suite: true,
+        depth: Depth::Brief,
         tests: Tests::Programs(&[
             "captures::whole_ipv4_packets_are_captured",
             "captures::whole_ipv6_packets_are_captured_behind_every_extension_header",
@@ -49,13 +60,13 @@ const ALL: &[Check] = &[
     Check {
         name: "transports",
         what: "TCP and QUIC over IPv4 and IPv6, carrying both protocols",
-        of_the_suite: true,
+        depth: Depth::Usual,
         tests: Tests::Nodes(&["traffic::every_underlay_carries_traffic"]),
     },
     Check {
         name: "gateway-native",
         what: "a gateway in the driver",
-        of_the_suite: true,
+        depth: Depth::Brief,
         tests: Tests::Nodes(&[
             "gateway::hosts_of_a_network_reach_a_peer_although_the_gateways_host_forwards_nothing",
         ]),
@@ -63,43 +74,43 @@ const ALL: &[Check] = &[
     Check {
         name: "gateway-sockets",
         what: "a gateway with AF_XDP sockets",
-        of_the_suite: false,
+        depth: Depth::Thorough,
         tests: Tests::Nodes(&["gateway::hosts_of_a_network_reach_a_peer_through_sockets"]),
     },
     Check {
         name: "gateway-generic",
         what: "a gateway in the kernel's receive path",
-        of_the_suite: true,
+        depth: Depth::Usual,
         tests: Tests::Nodes(&["gateway::an_interface_without_driver_support_is_captured_in_generic_mode"]),
     },
     Check {
         name: "vxlan",
         what: "an overlay inside of the tunnel",
-        of_the_suite: true,
+        depth: Depth::Brief,
         tests: Tests::Nodes(&["overlays::pods_reach_each_other_over_vxlan"]),
     },
     Check {
         name: "fragments",
         what: "fragments in order with the whole packets of their flow",
-        of_the_suite: true,
+        depth: Depth::Usual,
         tests: Tests::Nodes(&["order::datagrams_in_fragments_do_not_overtake_whole_ones_of_their_flow"]),
     },
     Check {
         name: "udp-segments",
         what: "a datagram that the sender left to be segmented",
-        of_the_suite: true,
+        depth: Depth::Brief,
         tests: Tests::Nodes(&["traffic::a_segmented_datagram_arrives_as_its_segments"]),
     },
     Check {
         name: "order",
         what: "no reordering while workers come and go",
-        of_the_suite: false,
+        depth: Depth::Thorough,
         tests: Tests::Nodes(&["order::workers_that_come_and_go_every_second_reorder_and_lose_nothing"]),
     },
     Check {
         name: "all-programs",
         what: "every test of the programs in the kernel",
-        of_the_suite: false,
+        depth: Depth::Thorough,
         tests: Tests::Programs(&[
             "captures::",
             "device::",
@@ -114,13 +125,13 @@ const ALL: &[Check] = &[
     Check {
         name: "lifecycle",
         what: "start, stop, signals, and nothing left behind",
-        of_the_suite: false,
+        depth: Depth::Thorough,
         tests: Tests::Nodes(&["lifecycle::a_signal_ends_a_node_in_order_and_nothing_is_left"]),
     },
     Check {
         name: "mtu",
         what: "the path's MTU is learnt",
-        of_the_suite: false,
+        depth: Depth::Thorough,
         tests: Tests::Nodes(&[
             "traffic::the_path_mtu_is_the_devices",
             "traffic::a_host_behind_a_node_learns_the_mtu_and_gets_through",
@@ -128,11 +139,11 @@ const ALL: &[Check] = &[
     },
 ];
 
-/// Returns the checks of the suite, all of them, or those of these names.
+/// Returns the checks up to `depth`, or those of these names.
 ///
 /// # Errors
 /// When no check has one of the names.
-pub(super) fn chosen(thorough: bool, only: &[String]) -> Result<Vec<&'static Check>> {
+pub(super) fn chosen(depth: Depth, only: &[String]) -> Result<Vec<&'static Check>> {
     for name in only {
         let names: Vec<&str> = ALL.iter().map(|check| check.name).collect();
         ensure!(
@@ -143,7 +154,7 @@ pub(super) fn chosen(thorough: bool, only: &[String]) -> Result<Vec<&'static Che
     }
     let wanted = |check: &&Check| {
         if only.is_empty() {
-            thorough || check.of_the_suite
+            check.depth <= depth
         } else {
             only.iter().any(|name| name == check.name)
         }
