@@ -33,7 +33,7 @@ const MAX_REQUESTS: usize = 4;
 /// How long a stopping node tries to deliver what it has accepted, and then to close its connections.
 const STOP_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// A running node. [`Node::stop`] delivers what it has accepted; dropping it does not.
+/// A running node. `Node::stop` delivers what it has accepted; dropping it does not.
 pub struct Node {
     // Dropped in this order: the way in, the tasks with their descriptors of the device, the device itself.
     observability: Option<Observability>,
