@@ -32,7 +32,7 @@ pub use inject::{InjectError, Injector};
 pub use link_state::{AddressState, LinkState};
 pub use netlink::{Interface, Netlink, NetlinkError};
 pub use nft::{
-    NftError, NftRules, is_there as has_nft_table, n_chains as n_nft_chains, remove as remove_nft_table,
+    NftError, NftRules, is_there as has_nft_table, n_rules as n_nft_rules, remove as remove_nft_table,
     table as nft_table,
 };
 pub use rate_limit::TokenBucket;

@@ -116,7 +116,7 @@ fn routes(
 }
 
 /// Returns whether systemd has a job to stop a unit, which is there until the unit's last command ends. A restart is a job
-/// of another kind, and a unit that has failed has none.
+/// of another kind, and a unit that has failed has none. When the whole system goes down, the network outlives the unit.
 fn is_stopped(unit: &str) -> io::Result<bool> {
     let jobs = Command::new("systemctl")
         .args(["list-jobs", "--no-legend", "--plain", "--full"])
@@ -125,10 +125,13 @@ fn is_stopped(unit: &str) -> io::Result<bool> {
 }
 
 fn has_stop_job(jobs: &str, unit: &str) -> bool {
-    jobs.lines().any(|job| {
-        let mut words = job.split_whitespace().skip(1);
-        words.next() == Some(unit) && words.next() == Some("stop")
-    })
+    let has = |unit, kind| {
+        jobs.lines().any(|job| {
+            let mut words = job.split_whitespace().skip(1);
+            words.next() == Some(unit) && words.next() == Some(kind)
+        })
+    };
+    has(unit, "stop") && !has("shutdown.target", "start")
 }
 
 #[cfg(test)]
@@ -142,6 +145,8 @@ mod tests {
         assert!(!has_stop_job(jobs, "stream-router.service"));
         assert!(has_stop_job(jobs, "other.service"));
         assert!(!has_stop_job("", "stream-router.service"));
+        let shutdown = "  813 other.service stop waiting\n  814 shutdown.target start waiting\n";
+        assert!(!has_stop_job(shutdown, "other.service"));
         assert!(!has_stop_job("No jobs running.\n", "jobs"));
     }
 }

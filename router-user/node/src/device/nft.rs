@@ -52,9 +52,9 @@ impl NftRules {
         feed(&self.text(device)).map(drop)
     }
 
-    /// Returns how many chains the table has.
-    pub fn n_chains(self) -> u32 {
-        2 * (u32::from(self.serve) + u32::from(self.restore_mark.is_some()))
+    /// Returns how many rules the table has.
+    pub fn n_rules(self) -> u32 {
+        3 * u32::from(self.serve) + 2 * u32::from(self.restore_mark.is_some())
     }
 
     fn text(self, device: &str) -> String {
@@ -106,12 +106,12 @@ pub fn is_there(device: &str) -> Result<bool, NftError> {
     Ok(listed.status.success())
 }
 
-/// Returns how many chains the table of `device` has; `None` if there is no table. It asks the kernel, which costs less
-/// than a program.
+/// Returns how many rules the table of `device` has; a table that is not there has none. It asks the kernel, which costs
+/// less than a program.
 ///
 /// # Errors
 /// The kernel refuses to say.
-pub fn n_chains(device: &str) -> io::Result<Option<u32>> {
+pub fn n_rules(device: &str) -> io::Result<u32> {
     let flags = SockFlag::SOCK_CLOEXEC;
     let socket = socket(
         AddressFamily::Netlink,
@@ -120,24 +120,35 @@ pub fn n_chains(device: &str) -> io::Result<Option<u32>> {
         SockProtocol::NetlinkNetFilter,
     )?;
     send(socket.as_raw_fd(), &request(&table(device)), MsgFlags::empty())?;
-    let mut answer = [0; 1024];
-    let len = recv(socket.as_raw_fd(), &mut answer, MsgFlags::empty())?;
-    chains_of(answer.get(..len).unwrap_or_default())
+    let mut n = 0;
+    let mut answer = vec![0; ANSWER_LEN];
+    loop {
+        let len = recv(socket.as_raw_fd(), &mut answer, MsgFlags::empty())?;
+        if count(answer.get(..len).unwrap_or_default(), &mut n)? {
+            return Ok(n);
+        }
+    }
 }
+
+/// Longest part of an answer (kernel: `NLMSG_GOODSIZE`, and what it gives to those that ask for more).
+const ANSWER_LEN: usize = 32 * 1024;
 
 /// Lengths of the headers of a netlink message, and of one of netfilter (`nlmsghdr`, `nfgenmsg`).
 const HEADER_LEN: usize = 16;
 const NETFILTER_LEN: usize = 4;
 
-/// Types of messages: netfilter's subsystem in the upper byte (`NFNL_SUBSYS_NFTABLES`, `NFT_MSG_NEWTABLE` and
-/// `NFT_MSG_GETTABLE`).
-const NEW_TABLE: u16 = 10 << 8;
-const GET_TABLE: u16 = NEW_TABLE + 1;
+/// Types of messages: netfilter's subsystem in the upper byte (`NFNL_SUBSYS_NFTABLES`, `NFT_MSG_NEWRULE` and
+/// `NFT_MSG_GETRULE`), and those that end an answer.
+const NEW_RULE: u16 = (10 << 8) + 6;
+const GET_RULE: u16 = NEW_RULE + 1;
 const ERROR: u16 = 2;
+const DONE: u16 = 3;
 
-/// Attributes of a table (`NFTA_TABLE_NAME`, `NFTA_TABLE_USE`).
-const NAME: u16 = 1;
-const N_CHAINS: u16 = 3;
+/// Asks for all that there are (`NLM_F_REQUEST` and `NLM_F_DUMP`).
+const DUMP: u16 = 0x301;
+
+/// Attribute of a rule: the name of its table (`NFTA_RULE_TABLE`).
+const TABLE: u16 = 1;
 
 /// Family of tables for IPv4 and IPv6 (`NFPROTO_INET`).
 const INET: u8 = 1;
@@ -147,49 +158,45 @@ fn request(table: &str) -> Vec<u8> {
     let len = HEADER_LEN + NETFILTER_LEN + name_len.next_multiple_of(4);
     let mut message = Vec::with_capacity(len);
     message.extend((len as u32).to_ne_bytes());
-    message.extend(GET_TABLE.to_ne_bytes());
-    message.extend(1_u16.to_ne_bytes());
+    message.extend(GET_RULE.to_ne_bytes());
+    message.extend(DUMP.to_ne_bytes());
     message.extend([0; 8]);
     message.extend([INET, 0, 0, 0]);
     message.extend((name_len as u16).to_ne_bytes());
-    message.extend(NAME.to_ne_bytes());
+    message.extend(TABLE.to_ne_bytes());
     message.extend(table.as_bytes());
     message.resize(len, 0);
     message
 }
 
-fn chains_of(answer: &[u8]) -> io::Result<Option<u32>> {
+/// Counts the rules in a part of the answer; says whether it is the last part.
+fn count(mut part: &[u8], n: &mut u32) -> io::Result<bool> {
     let malformed = || io::Error::other("the kernel's answer about nftables cannot be read");
-    let (header, rest) = answer.split_first_chunk::<HEADER_LEN>().ok_or_else(malformed)?;
-    match u16::from_ne_bytes([header[4], header[5]]) {
-        ERROR => {
-            let code = rest
-                .first_chunk()
-                .copied()
-                .map(i32::from_ne_bytes)
-                .ok_or_else(malformed)?;
-            match Errno::from_raw(-code) {
-                // Without nftables there is no table either.
-                Errno::ENOENT | Errno::EOPNOTSUPP | Errno::EINVAL => Ok(None),
-                errno => Err(errno.into()),
+    while !part.is_empty() {
+        let (header, rest) = part.split_first_chunk::<HEADER_LEN>().ok_or_else(malformed)?;
+        let len = u32::from_ne_bytes([header[0], header[1], header[2], header[3]]) as usize;
+        match u16::from_ne_bytes([header[4], header[5]]) {
+            NEW_RULE => *n += 1,
+            DONE => return Ok(true),
+            ERROR => {
+                let code = rest
+                    .first_chunk()
+                    .copied()
+                    .map(i32::from_ne_bytes)
+                    .ok_or_else(malformed)?;
+                return match Errno::from_raw(-code) {
+                    // Without nftables there is no table either.
+                    Errno::ENOENT | Errno::EOPNOTSUPP | Errno::EINVAL => Ok(true),
+                    errno => Err(errno.into()),
+                };
             }
+            _ => {}
         }
-        NEW_TABLE => {
-            let mut attributes = rest.get(NETFILTER_LEN..).ok_or_else(malformed)?;
-            while let Some((head, tail)) = attributes.split_first_chunk::<4>() {
-                let len = usize::from(u16::from_ne_bytes([head[0], head[1]]));
-                if u16::from_ne_bytes([head[2], head[3]]) == N_CHAINS {
-                    let chains = tail.first_chunk().copied().map(u32::from_be_bytes);
-                    return chains.ok_or_else(malformed).map(Some);
-                }
-                attributes = attributes
-                    .get(len.max(4).next_multiple_of(4)..)
-                    .unwrap_or_default();
-            }
-            Err(malformed())
-        }
-        _ => Err(malformed()),
+        part = part
+            .get(len.max(HEADER_LEN).next_multiple_of(4)..)
+            .unwrap_or_default();
     }
+    Ok(false)
 }
 
 /// Returns the name of the table: a name of nftables has no hyphen, and that of a device no full stop.
@@ -248,11 +255,19 @@ mod tests {
             assert!(!is_there("sr-0").unwrap());
             remove("sr-0").unwrap();
 
-            assert_eq!(n_chains("sr-0").unwrap(), None);
+            assert_eq!(n_rules("sr-0").unwrap(), 0);
             serving.apply("sr-0").unwrap();
-            assert_eq!(n_chains("sr-0").unwrap(), Some(serving.n_chains()));
+            assert_eq!(n_rules("sr-0").unwrap(), serving.n_rules());
             both.apply("sr-0").unwrap();
-            assert_eq!(n_chains("sr-0").unwrap(), Some(both.n_chains()));
+            assert_eq!(n_rules("sr-0").unwrap(), both.n_rules());
+            feed("flush table inet stream_router_sr.0").unwrap();
+            assert_eq!(n_rules("sr-0").unwrap(), 0);
+            assert!(is_there("sr-0").unwrap());
+            both.apply("sr-0").unwrap();
+            // Those of another table do not count.
+            feed("table inet other { chain forward { accept; } }").unwrap();
+            assert_eq!(n_rules("sr-0").unwrap(), both.n_rules());
+            feed("delete table inet other").unwrap();
 
             let listed = run(Command::new("nft").args(["list", "ruleset"]), "").unwrap();
             let listed = String::from_utf8(listed.stdout).unwrap();

@@ -140,8 +140,8 @@ impl Tun {
     pub fn whereabouts(&self) -> Whereabouts {
         match (namespace(&self.fd), self.home) {
             (Err(Errno::EBADFD), _) => Whereabouts::Deleted,
-            // A namespace of another owner is not told.
-            (Err(_), Some(_)) => Whereabouts::Elsewhere,
+            // A namespace of another owner is not told. Any other error, such as for want of descriptors, passes.
+            (Err(Errno::EPERM), Some(_)) => Whereabouts::Elsewhere,
             (Ok(now), home) if now != home => Whereabouts::Elsewhere,
             _ => Whereabouts::Here,
         }

@@ -10,7 +10,7 @@ use std::path::Path;
 use tracing::{info, warn};
 
 use crate::config::Config;
-use crate::device::{NftError, NftRules, has_nft_table};
+use crate::device::{NftError, NftRules, has_nft_table, n_nft_rules};
 use stream_router_engine::causes::with_sources;
 use stream_router_engine::route_plan::RouteTable;
 
@@ -65,7 +65,9 @@ impl ExitHost {
             restore_mark: mark.map(u32::from).filter(|_| is_strict(&self.device)),
         };
         self.set_all(config, wanted, &mut notes);
-        if wanted != self.rules || !wanted.is_empty() {
+        // A table may be left of a node that was killed.
+        let is_left = || matches!(n_nft_rules(&self.device), Ok(n) if n > 0);
+        if wanted != self.rules || !wanted.is_empty() || is_left() {
             match wanted.apply(&self.device) {
                 Ok(()) => self.rules = wanted,
                 Err(error) => {

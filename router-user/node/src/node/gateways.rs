@@ -193,34 +193,40 @@ impl Gateways {
             .iter_mut()
             .find(|gateway| gateway.interface.name == interface.name);
         let Some(gateway) = named else { return Ok(()) };
-        let before = std::mem::replace(&mut gateway.interface, interface);
-        let moved = before.index != gateway.interface.index;
+        let before = gateway.interface.index;
+        let moved = before != interface.index;
         if moved || !is_attached {
             gateway.attached = None;
             if moved {
-                kernel.gateways.remove(before.index);
+                kernel.gateways.remove(before);
             }
-            gateway.attached = Some(kernel.attach_gateway(&gateway.interface)?);
-        }
-        if moved {
-            if let Some(pool) = gateway.sink.pool() {
-                dropped.add(pool.drops());
+            let attached = kernel.attach_gateway(&interface)?;
+            if moved {
+                let sink =
+                    GatewaySink::open(gateway.config, &interface, gateway.device_mtu, gateway.max_queues)?;
+                if let Some(pool) = gateway.sink.pool() {
+                    dropped.add(pool.drops());
+                }
+                gateway.sink = sink;
             }
-            gateway.sink = GatewaySink::open(
-                gateway.config,
-                &gateway.interface,
-                gateway.device_mtu,
-                gateway.max_queues,
-            )?;
+            gateway.attached = Some(attached);
         }
-        gateway.write(kernel)?;
-        if moved {
-            for (worker, place) in workers.iter() {
+        gateway.interface = interface;
+        let give = || {
+            gateway.write(kernel)?;
+            for (worker, place) in workers.iter().filter(|_| moved) {
                 place.put(Replacement {
-                    gone: before.index,
+                    gone: before,
                     sockets: gateway.open_sockets(kernel, *worker)?,
                 });
             }
+            Ok(())
+        };
+        if let Err(error) = give() {
+            // The next attempt begins anew.
+            gateway.attached = None;
+            gateway.interface.index = before;
+            return Err(error);
         }
         gateway.report();
         Ok(())

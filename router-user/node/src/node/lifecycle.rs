@@ -292,7 +292,8 @@ impl Node {
     }
 }
 
-async fn clear_routes(config: &Config, reason: StopReason) {
+/// Removes the routes and rules that a stop for this reason is to leave nothing of.
+pub(super) async fn clear_routes(config: &Config, reason: StopReason) {
     let is_managed = std::env::var_os("NOTIFY_SOCKET").is_some();
     let cleared = match Netlink::open_filtering() {
         Ok(netlink) => tunnel_routes::clear(config, reason, is_managed, &netlink).await,

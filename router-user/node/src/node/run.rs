@@ -8,7 +8,7 @@ use tracing::{error_span, info};
 
 use super::descriptors;
 use super::error::NodeError;
-use super::lifecycle::Node;
+use super::lifecycle::{Node, clear_routes};
 use super::reload::ConfigFile;
 use super::service::Service;
 use super::tunnel_routes::StopReason;
@@ -53,8 +53,11 @@ pub(crate) fn run(config: &Config, file: &Path, logs: &Logs) -> Result<(), NodeE
         let mut repeats = std::pin::pin!(logs.report_repeats());
         let mut node = tokio::select! {
             node = Node::start(config, keypair, reload) => node?,
-            // What has been made so far is taken down as it is dropped.
-            _ = &mut stopped => return Ok(()),
+            // What else has been made so far is taken down as it is dropped.
+            reason = &mut stopped => {
+                clear_routes(config, reason).await;
+                return Ok(());
+            }
         };
         let service = Service::ready(&node.runtimes(), node.network());
         let (failure, reason) = loop {

@@ -83,8 +83,11 @@ impl OwnNumbers {
     }
 
     fn is_own_rule(self, rule: &Rule) -> bool {
+        // Those of others may have the same place.
+        let is_for_unmarked = rule.not && rule.mark.is_some() && rule.suppress_prefix_len.is_none();
+        let is_for_networks = !rule.not && rule.mark.is_none() && rule.suppress_prefix_len == Some(0);
         if rule.priority == self.spare_priority() {
-            return [NOWHERE, self.table(RouteTable::Exit)].contains(&rule.table);
+            return is_for_unmarked && [NOWHERE, self.table(RouteTable::Exit)].contains(&rule.table);
         }
         let leads_to = match rule.priority.checked_sub(self.priority()) {
             Some(0 | 1) => self.table(RouteTable::Override),
@@ -92,7 +95,12 @@ impl OwnNumbers {
             Some(3) => self.table(RouteTable::Exit),
             _ => return false,
         };
-        rule.table == leads_to
+        let is_of_kind = if leads_to == TABLE_MAIN {
+            is_for_networks
+        } else {
+            is_for_unmarked
+        };
+        is_of_kind && rule.table == leads_to
     }
 }
 
@@ -192,7 +200,11 @@ impl TunnelRoutes {
     /// packets elsewhere is not what somebody wants who takes a peer out for a while; a default route is another matter,
     /// without which the host would be cut off.
     pub(super) fn held(&self, after: &Self, nets: &BTreeSet<IpNet>) -> Vec<Route> {
-        let is_free = |net: &IpNet| !after.routes.iter().any(|route| route.net.contains(net));
+        let routed: HashSet<IpNet> = after.routes.iter().map(|route| route.net).collect();
+        let is_free = |net: &IpNet| {
+            let mut around = std::iter::successors(Some(*net), IpNet::supernet);
+            !around.any(|net| routed.contains(&net))
+        };
         let held = self.routes.iter().filter(|route| {
             is_block(route) && route.table == TABLE_MAIN && nets.contains(&route.net) && is_free(&route.net)
         });

@@ -233,7 +233,9 @@ fn undone(lan: &Lan, hand: &Hand<'_>, change: &str, before: &[String]) -> Result
         named = Status::of(side)?.conflicts();
         Ok((!named.is_empty() || view(side)? == before).then_some(()))
     });
-    if settled.is_err() || !named.is_empty() {
+    if named.is_empty() {
+        settled?;
+    } else {
         ensure!(
             named.iter().all(|name| !name.is_empty()),
             "a conflict without a name"

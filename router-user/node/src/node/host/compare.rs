@@ -248,11 +248,11 @@ fn hook(wanted: &Wanted, found: &Found, all: &mut Vec<Difference>) {
 }
 
 fn nft(wanted: &Wanted, found: &Found, all: &mut Vec<Difference>) {
-    let seen = match found.nft_chains {
+    let seen = match found.nft_rules {
         _ if wanted.nft.is_empty() => return,
-        Some(n) if n == wanted.nft.n_chains() => return,
-        Some(_) => "has lost chains",
-        None => "is missing",
+        n if n == wanted.nft.n_rules() => return,
+        0 => "is missing or empty",
+        _ => "has other rules",
     };
     all.push(difference(Thing::Nft, seen, Remedy::Nft(wanted.nft)));
 }

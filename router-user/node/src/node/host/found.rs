@@ -4,7 +4,7 @@ use std::fs;
 
 use super::wanted::Wanted;
 use crate::device::{
-    AddressState, EgressFilter, LinkState, Netlink, NetlinkError, Route, RouteTarget, Rule, n_nft_chains,
+    AddressState, EgressFilter, LinkState, Netlink, NetlinkError, Route, RouteTarget, Rule, n_nft_rules,
 };
 use crate::kernel::Kernel;
 use crate::node::gateways::{GatewayPlace, Gateways};
@@ -26,8 +26,8 @@ pub(in crate::node) struct Found {
     pub(in crate::node) filters: Vec<EgressFilter>,
     /// Ids of the programs that packets come by before all filters (TCX).
     pub(in crate::node) before_filters: Vec<u32>,
-    /// Chains of the node's table of nftables; `None` if there is none. It is not looked for if none is wanted.
-    pub(in crate::node) nft_chains: Option<u32>,
+    /// How many rules the node's table of nftables has; it is not looked for if none is wanted.
+    pub(in crate::node) nft_rules: u32,
     /// The interfaces of the gateways, by their names; `None` where there is none.
     pub(in crate::node) gateways: Vec<Option<LinkState>>,
     /// Where the node has attached the gateways.
@@ -64,9 +64,9 @@ impl Found {
         } else {
             netlink.rules().await?
         };
-        let nft_chains = match wanted.nft.is_empty() {
-            true => None,
-            false => n_nft_chains(&wanted.device.name).map_err(|source| NetlinkError::Refused {
+        let nft_rules = match wanted.nft.is_empty() {
+            true => 0,
+            false => n_nft_rules(&wanted.device.name).map_err(|source| NetlinkError::Refused {
                 action: "look up the node's table of nftables".to_owned(),
                 source,
             })?,
@@ -76,7 +76,7 @@ impl Found {
             interfaces.push(netlink.link_state_by_name(name).await?);
         }
         Ok(Some(Self {
-            nft_chains,
+            nft_rules,
             gateways: interfaces,
             places: gateways.places(kernel),
             missing_pins: kernel.programs.missing_pins(),
