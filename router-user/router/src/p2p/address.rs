@@ -185,14 +185,17 @@ fn scope_of(interface: &str) -> u32 {
     if_nametoindex(interface).unwrap_or(NO_INTERFACE)
 }
 
+/// Returns the name of the interface with this number; `None` if it is gone, for which nix gives an empty name.
+fn interface_name(number: u32) -> Option<String> {
+    let name = if_indextoname(number).ok()?.into_string().ok()?;
+    (!name.is_empty()).then_some(name)
+}
+
 /// Returns the beginning of the address of a socket: the IP address, for a link-local one after its interface.
 pub(super) fn host_part(at: SocketAddr) -> Multiaddr {
     let zone = match at {
         SocketAddr::V6(v6) if v6.scope_id() != 0 && v6.ip().is_unicast_link_local() => {
-            // An interface that is gone has no name.
-            if_indextoname(v6.scope_id())
-                .ok()
-                .and_then(|name| name.into_string().ok())
+            interface_name(v6.scope_id())
         }
         _ => None,
     };
@@ -260,7 +263,11 @@ mod tests {
             assert!(reachable(&zoned, None).is_none(), "{text}");
         }
         let gone = tcp_destination(&address("/ip6zone/gone/ip6/fe80::1/tcp/4001"));
-        assert!(matches!(gone, Some(SocketAddr::V6(v6)) if if_indextoname(v6.scope_id()).is_err()));
+        let Some(SocketAddr::V6(gone)) = gone else {
+            panic!("{gone:?}")
+        };
+        assert_eq!(interface_name(gone.scope_id()), None);
+        assert_eq!(host_part(gone.into()), address("/ip6/fe80::1"));
         assert_eq!(
             host_part("[2001:db8::1]:1".parse().expect("an address")),
             address("/ip6/2001:db8::1")

@@ -414,6 +414,9 @@ impl Keeper {
     /// Returns the name that the device has, which need not be its own.
     fn name_now(&self) -> Result<String, String> {
         let name = if_indextoname(self.wanted.device.index).map_err(|errno| errno.to_string())?;
+        if name.is_empty() {
+            return Err("the device is gone".to_owned());
+        }
         Ok(name.to_string_lossy().into_owned())
     }
 
