@@ -265,7 +265,7 @@ mod tests {
             assert!(is_there("sr-0").unwrap());
             both.apply("sr-0").unwrap();
             // Those of another table do not count.
-            feed("table inet other { chain forward { accept; } }").unwrap();
+            feed("table inet other {\nchain forward {\naccept\n}\n}\n").unwrap();
             assert_eq!(n_rules("sr-0").unwrap(), both.n_rules());
             feed("delete table inet other").unwrap();
 
