@@ -61,9 +61,12 @@ const MAX_WAITING: usize = 512;
 const WAITING_BYTES: u64 = 16 * 1024;
 const ALL_WAITING_BYTES: u64 = 2 * 1024 * 1024;
 
-/// Connections of a listener that have ended and are remembered, which QUIC does for about three seconds. Each costs about
-/// 20 KiB.
+/// Connections of a listener that have ended and are remembered, which QUIC does for about three seconds, or for its idle
+/// time if the first datagram ended the connection. Each costs about 20 KiB.
 const MAX_DRAINING: usize = 512;
+
+/// How many of them there are before every dialler has to show its address, so that forged ones leave no more.
+const MAX_DRAINING_UNSEEN: usize = 32;
 
 /// Connections that are looked at in a row, before others have their turn.
 const MAX_LOOKED_AT: usize = 64;
@@ -341,16 +344,17 @@ impl Listener {
         limit: Duration,
     ) -> Option<TransportEvent<Upgrade, QuicError>> {
         let (remote, now) = (incoming.remote_address(), Instant::now());
+        let n_live = Arc::strong_count(&self.live) - 1;
+        let n_draining = self.endpoint.open_connections().saturating_sub(n_live);
         if !incoming.remote_address_validated()
-            && handshakes.wants_validation(TransportKind::Quic, remote.ip(), now)
+            && (n_draining >= MAX_DRAINING_UNSEEN
+                || handshakes.wants_validation(TransportKind::Quic, remote.ip(), now))
         {
             if let Err(validated) = incoming.retry() {
                 validated.into_incoming().refuse();
             }
             return None;
         }
-        let n_live = Arc::strong_count(&self.live) - 1;
-        let n_draining = self.endpoint.open_connections().saturating_sub(n_live);
         if n_draining >= MAX_DRAINING && !handshakes.is_known(remote.ip()) {
             handshakes.handle_refused();
             incoming.refuse();
