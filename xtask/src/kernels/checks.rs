@@ -86,7 +86,7 @@ const ALL: &[Check] = &[
     Check {
         name: "vxlan",
         what: "an overlay inside of the tunnel",
-        depth: Depth::Brief,
+        depth: Depth::Usual,
         tests: Tests::Nodes(&["overlays::pods_reach_each_other_over_vxlan"]),
     },
     Check {
