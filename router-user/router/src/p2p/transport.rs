@@ -6,6 +6,7 @@
 mod backlog;
 mod certificate;
 mod error;
+mod listen_addresses;
 mod marks;
 mod quic;
 mod refusal;

@@ -19,7 +19,6 @@ use std::{
 };
 
 use futures::{FutureExt, future::BoxFuture};
-use if_watch::{IfEvent, tokio::IfWatcher};
 use libp2p::{
     Multiaddr, PeerId,
     core::transport::{DialOpts, ListenerId, Transport, TransportError, TransportEvent},
@@ -36,6 +35,7 @@ use rustls::pki_types::CertificateDer;
 use tokio::time::{Instant, timeout};
 
 use super::certificate::instance_of;
+use super::listen_addresses::ListenAddresses;
 use super::tls::{Admits, quic_client_config, quic_server_config};
 use super::{error::TransportError as BuildError, marks::SocketMarks};
 use crate::p2p::{
@@ -275,24 +275,20 @@ struct Listener {
     at: SocketAddr,
     endpoint: Endpoint,
     accept: BoxFuture<'static, Option<Incoming>>,
-    /// Names the addresses of the host, when the socket is bound to all of them.
-    watcher: Option<IfWatcher>,
-    /// The only address, until it is told.
-    own_address: Option<Multiaddr>,
+    /// Where it listens.
+    addresses: ListenAddresses,
     /// Each connection holds one until it ends.
     live: Arc<()>,
 }
 
 impl Listener {
     fn new(id: ListenerId, at: SocketAddr, endpoint: Endpoint) -> io::Result<Self> {
-        let is_any = at.ip().is_unspecified();
         Ok(Self {
             id,
             at,
             accept: accept(&endpoint),
             endpoint,
-            watcher: is_any.then(IfWatcher::new).transpose()?,
-            own_address: (!is_any).then(|| address(at)),
+            addresses: ListenAddresses::new(id, at, address)?,
             live: Arc::default(),
         })
     }
@@ -308,13 +304,7 @@ impl Listener {
         cx: &mut Context<'_>,
     ) -> Poll<TransportEvent<Upgrade, QuicError>> {
         let listener_id = self.id;
-        if let Some(listen_addr) = self.own_address.take() {
-            return Poll::Ready(TransportEvent::NewAddress {
-                listener_id,
-                listen_addr,
-            });
-        }
-        if let Poll::Ready(event) = self.poll_addresses(cx) {
+        if let Poll::Ready(event) = self.addresses.poll(cx) {
             return Poll::Ready(event);
         }
         for _ in 0..MAX_LOOKED_AT {
@@ -382,43 +372,6 @@ impl Listener {
                 error: error.into(),
             },
         })
-    }
-
-    /// Names an address of the host that has come or gone.
-    fn poll_addresses(&mut self, cx: &mut Context<'_>) -> Poll<TransportEvent<Upgrade, QuicError>> {
-        let listener_id = self.id;
-        let at = self.at;
-        let of_family =
-            |ip: IpAddr| (ip.is_ipv4() == at.is_ipv4()).then(|| address(SocketAddr::new(ip, at.port())));
-        while let Some(watcher) = &mut self.watcher
-            && let Poll::Ready(event) = watcher.poll_if_event(cx)
-        {
-            match event {
-                Ok(IfEvent::Up(net)) => {
-                    if let Some(listen_addr) = of_family(net.addr()) {
-                        return Poll::Ready(TransportEvent::NewAddress {
-                            listener_id,
-                            listen_addr,
-                        });
-                    }
-                }
-                Ok(IfEvent::Down(net)) => {
-                    if let Some(listen_addr) = of_family(net.addr()) {
-                        return Poll::Ready(TransportEvent::AddressExpired {
-                            listener_id,
-                            listen_addr,
-                        });
-                    }
-                }
-                Err(error) => {
-                    return Poll::Ready(TransportEvent::ListenerError {
-                        listener_id,
-                        error: error.into(),
-                    });
-                }
-            }
-        }
-        Poll::Pending
     }
 }
 

@@ -5,13 +5,12 @@
 
 use std::{
     io,
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     pin::Pin,
     task::{Context, Poll},
     time::Duration,
 };
 
-use if_watch::{IfEvent, tokio::IfWatcher};
 use libp2p::{
     Multiaddr,
     core::transport::{ListenerId, TransportEvent},
@@ -25,6 +24,7 @@ use tokio::{
     time::{Sleep, sleep},
 };
 
+use super::listen_addresses::ListenAddresses;
 use super::marks::SocketMarks;
 use crate::p2p::address::host_part;
 
@@ -37,12 +37,9 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// A socket that connections are accepted at.
 pub(super) struct Listener {
     pub(super) id: ListenerId,
-    at: SocketAddr,
     socket: TcpListener,
-    /// Names the addresses of the host, when the socket is bound to all of them.
-    watcher: Option<IfWatcher>,
-    /// The only address, until it is told.
-    own_address: Option<Multiaddr>,
+    /// Where it listens.
+    addresses: ListenAddresses,
     pause: Option<Pin<Box<Sleep>>>,
     closed: bool,
 }
@@ -52,13 +49,10 @@ impl Listener {
     pub(super) fn new(id: ListenerId, at: SocketAddr, marks: SocketMarks) -> io::Result<Self> {
         let socket = listening_socket(at, marks)?;
         let at = socket.local_addr()?;
-        let is_any = at.ip().is_unspecified();
         Ok(Self {
             id,
-            at,
             socket,
-            watcher: is_any.then(IfWatcher::new).transpose()?,
-            own_address: (!is_any).then(|| address(at)),
+            addresses: ListenAddresses::new(id, at, address)?,
             pause: None,
             closed: false,
         })
@@ -78,13 +72,7 @@ impl Listener {
                 reason: Ok(()),
             });
         }
-        if let Some(listen_addr) = self.own_address.take() {
-            return Poll::Ready(TransportEvent::NewAddress {
-                listener_id,
-                listen_addr,
-            });
-        }
-        if let Poll::Ready(event) = self.poll_addresses(cx) {
+        if let Poll::Ready(event) = self.addresses.poll(cx) {
             return Poll::Ready(event);
         }
         if let Some(pause) = &mut self.pause {
@@ -110,37 +98,6 @@ impl Listener {
                 TransportEvent::ListenerError { listener_id, error }
             }
         })
-    }
-
-    /// Names an address of the host that has come or gone.
-    fn poll_addresses(&mut self, cx: &mut Context<'_>) -> Poll<TransportEvent<TcpStream, io::Error>> {
-        let (listener_id, at) = (self.id, self.at);
-        let of_family =
-            |ip: IpAddr| (ip.is_ipv4() == at.is_ipv4()).then(|| address(SocketAddr::new(ip, at.port())));
-        while let Some(watcher) = &mut self.watcher
-            && let Poll::Ready(event) = watcher.poll_if_event(cx)
-        {
-            match event {
-                Ok(IfEvent::Up(net)) => {
-                    if let Some(listen_addr) = of_family(net.addr()) {
-                        return Poll::Ready(TransportEvent::NewAddress {
-                            listener_id,
-                            listen_addr,
-                        });
-                    }
-                }
-                Ok(IfEvent::Down(net)) => {
-                    if let Some(listen_addr) = of_family(net.addr()) {
-                        return Poll::Ready(TransportEvent::AddressExpired {
-                            listener_id,
-                            listen_addr,
-                        });
-                    }
-                }
-                Err(error) => return Poll::Ready(TransportEvent::ListenerError { listener_id, error }),
-            }
-        }
-        Poll::Pending
     }
 }
 
@@ -194,7 +151,7 @@ mod tests {
                 let any = SocketAddr::from(([127, 0, 0, 1], 0));
                 let mut listener = Listener::new(ListenerId::next(), any, marks).expect("listens");
                 let named = poll_fn(|cx| listener.poll(cx)).await;
-                let at = listener.at;
+                let at = listener.socket.local_addr().expect("it is bound");
                 assert!(
                     matches!(&named, TransportEvent::NewAddress { listen_addr, .. } if *listen_addr == address(at)),
                     "{named:?}"
@@ -233,7 +190,11 @@ mod tests {
                 let any = SocketAddr::from(([127, 0, 0, 1], 0));
                 let first = Listener::new(ListenerId::next(), any, SocketMarks::default()).expect("listens");
 
-                let second = Listener::new(ListenerId::next(), first.at, SocketMarks::default());
+                let second = Listener::new(
+                    ListenerId::next(),
+                    first.socket.local_addr().expect("it is bound"),
+                    SocketMarks::default(),
+                );
 
                 let error = second.err().expect("the port is taken");
                 assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
