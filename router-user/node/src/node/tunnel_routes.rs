@@ -1,7 +1,9 @@
 //! What a node adds to the host's routing for the networks of its peers, and what of it outlives the node.
 //!
 //! Each network has a route to the device, and beside it one that leads nowhere and has the last place: it takes over
-//! while the device is down, gone, or not there yet, so that no packet for a peer leaves by another route. Networks that
+//! while the device is down, gone, or not there yet, so that no packet for a peer leaves by another route. So have the
+//! networks of the device itself, whose routes to it come and go with its addresses: a peer's packet for an address that
+//! somebody has removed must not be forwarded to elsewhere. Networks that
 //! would take the packets between nodes as well, and those that go before the host's own, are in tables of the node,
 //! which rules lead all other packets to. The numbers of tables, rules and metrics follow from the name of the device, so
 //! that a node knows its own from those of another node on the same host.
@@ -116,17 +118,25 @@ pub(crate) struct TunnelRoutes {
 impl TunnelRoutes {
     /// Returns what the networks of a configuration need, with the device at `index`.
     pub(crate) fn of(config: &Config, index: u32) -> Self {
-        let numbers = OwnNumbers::of(config.device().name());
-        Self::planned(&config.routes(), numbers, index, config.transport().fwmark())
+        let device = config.device();
+        let numbers = OwnNumbers::of(device.name());
+        let mark = config.transport().fwmark();
+        Self::planned(&config.routes(), device.addresses(), numbers, index, mark)
     }
 
     fn planned(
         networks: &BTreeMap<IpNet, RouteTable>,
+        addresses: &[IpNet],
         numbers: OwnNumbers,
         index: u32,
         mark: Option<NonZeroU32>,
     ) -> Self {
-        let blocks = networks.iter().map(|(net, table)| numbers.block(*net, *table));
+        let of_peers = networks.iter().map(|(net, table)| (*net, *table));
+        let own = addresses
+            .iter()
+            .map(|address| (address.trunc(), RouteTable::Main));
+        let blocked: BTreeSet<_> = of_peers.chain(own).collect();
+        let blocks = blocked.into_iter().map(|(net, table)| numbers.block(net, table));
         let to_device = networks.iter().map(|(net, table)| Route {
             table: numbers.table(*table),
             ..Route::to_interface(index, *net)
@@ -412,7 +422,7 @@ mod tests {
 
     fn planned(networks: &[(&str, RouteTable)]) -> TunnelRoutes {
         let networks = networks.iter().map(|(text, table)| (net(text), *table)).collect();
-        TunnelRoutes::planned(&networks, OwnNumbers(7), 3, NonZeroU32::new(0x2053))
+        TunnelRoutes::planned(&networks, &[], OwnNumbers(7), 3, NonZeroU32::new(0x2053))
     }
 
     #[test]
@@ -443,6 +453,31 @@ mod tests {
             ]
         );
         assert_eq!(routes.rules, []);
+    }
+
+    #[test]
+    fn the_networks_of_the_device_lead_nowhere_when_nothing_else_routes_them() {
+        let peers = [
+            ("10.42.0.0/24", RouteTable::Main),
+            ("fd42::/64", RouteTable::Exit),
+        ];
+        let peers = peers.map(|(text, table)| (net(text), table)).into();
+        let addresses = ["10.42.0.1/24", "10.43.0.1/32", "fd42::1/64"].map(net);
+
+        let routes = TunnelRoutes::planned(&peers, &addresses, OwnNumbers(7), 3, None).routes;
+
+        let (blocks, to_device): (Vec<Route>, Vec<Route>) = routes.into_iter().partition(is_block);
+        let shown: Vec<_> = blocks.iter().map(|route| (route.net, route.table)).collect();
+        assert_eq!(
+            shown,
+            [
+                (net("10.42.0.0/24"), TABLE_MAIN),
+                (net("10.43.0.1/32"), TABLE_MAIN),
+                (net("fd42::/64"), TABLE_MAIN),
+                (net("fd42::/64"), OwnNumbers(7).table(RouteTable::Exit)),
+            ]
+        );
+        assert_eq!(to_device.len(), 2);
     }
 
     #[test]

@@ -3,11 +3,12 @@
 
 use std::fs;
 use std::process::{Child, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
 
-use crate::host::Status;
+use crate::host::{HostThing, Status};
 use crate::support::host_view::{LIMIT, view, wait_for_view};
 use crate::support::lan::{Lan, LanPlan};
 use crate::support::machine;
@@ -176,11 +177,47 @@ fn a_node_under_another_hand_ends_as_it_was_and_leaks_nothing() {
     // What no route leads to the device is seen, so what would have leaked had been.
     let host = &lan.pair.a.host;
     for to in ["10.42.77.77", "fd42:77::77"] {
-        assert!(!answers(host, to.parse().unwrap(), std::time::Duration::from_millis(200)).unwrap());
+        assert!(!answers(host, to.parse().unwrap(), Duration::from_millis(200)).unwrap());
     }
     let seen = in_the_clear(&lan).unwrap();
     assert!(seen.iter().all(|n| *n > 0), "{seen:?}");
     assert!(lan.pair.a.node.stop(Signal::SIGTERM).unwrap().success());
+}
+
+#[test]
+fn what_a_peer_sends_to_an_address_that_is_left_away_leaves_by_no_other_route() {
+    let _machine = machine::shared();
+    let lan = Lan::start(&LanPlan::default()).unwrap();
+    open_the_clear(&lan).unwrap();
+    let (near, far) = (&lan.pair.a, &lan.pair.b);
+    for own in ["10.42.0.1/24", "fd42::1/64"] {
+        until("the address is left away", LIMIT, || {
+            let things = Status::of(near)?.host.things;
+            let is_left = |thing: &HostThing| thing.name == own && thing.state == "conflict";
+            if things.iter().any(is_left) {
+                return Ok(Some(()));
+            }
+            if view(near)?.iter().any(|line| line.contains(&format!("{own} "))) {
+                near.host
+                    .ip(&["address", "del", own, "dev", &near.config.device])?;
+            }
+            Ok(None)
+        })
+        .unwrap();
+    }
+
+    for own in [near.v4, near.v6] {
+        assert!(!answers(&far.host, own, Duration::from_secs(1)).unwrap());
+    }
+
+    assert_eq!(in_the_clear(&lan).unwrap(), [0, 0]);
+    let _: serde_json::Value = near.node.ask(&["reload"]).unwrap();
+    for own in [near.v4, near.v6] {
+        until("an answer", LIMIT, || {
+            Ok(answers(&far.host, own, Duration::from_secs(1))?.then_some(()))
+        })
+        .unwrap();
+    }
 }
 
 fn one_hand(lan: &Lan, seed: u64) -> Result<()> {

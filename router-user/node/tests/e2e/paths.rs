@@ -1,7 +1,7 @@
 //! Paths between nodes that lose packets by size or direction, or take long.
 
 use std::io::{Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::thread;
 use std::time::Duration;
@@ -25,7 +25,6 @@ const FAIL_OVER_LIMIT: Duration = Duration::from_secs(10);
 /// MTU of a path that is narrower than both ends know.
 const NARROW_MTU: u32 = 1400;
 
-const PORT: u16 = 7400;
 const BULK_BYTES: usize = 8 << 20;
 
 /// Two nodes that are not started, with a router between them.
@@ -41,8 +40,8 @@ fn prepared(underlay: Underlay) -> Result<(Pair, Detour)> {
 
 /// Sends bytes from one host to another, which has to get them as they were.
 fn carry((from, to): (&Namespace, &Namespace), at: IpAddr) -> Result<()> {
-    let at = SocketAddr::new(at, PORT);
-    let listener = to.enter(|| Ok(TcpListener::bind(at)?))?;
+    let listener = to.enter(|| Ok(TcpListener::bind((at, 0))?))?;
+    let at = listener.local_addr()?;
     let sent = noise(7, BULK_BYTES);
     let connected = from.enter(|| Ok(TcpStream::connect_timeout(&at, LIMIT)?));
     let mut near = connected.with_context(|| format!("cannot connect to {at}"))?;
