@@ -13,7 +13,7 @@
 //! min = 4
 //! initial = 8
 //! max = 32
-//! queue_size = 1000
+//! queue_size = 1000                                                       # less with little memory
 //! threads = 4                                                             # half the CPUs
 //! scale_interval = "5s"
 //! scale_up = 0.75
@@ -21,7 +21,7 @@
 //! [connections]                                                           # likewise
 //! ttl = "5s"
 //! cleanup_interval = "5s"
-//! max_entries = 262144
+//! max_entries = 262144                                                    # likewise
 //! shards = 16
 //! [streams]                                                               # likewise
 //! min_per_peer = 1
@@ -65,6 +65,7 @@ mod exit;
 mod gateway;
 mod invite;
 mod log;
+mod memory;
 mod metrics;
 mod node;
 mod owners;
@@ -93,6 +94,8 @@ pub use gateway::{GatewaySection, Sink};
 pub(crate) use invite::parse_network;
 pub use invite::{Invite, InviteError};
 pub use log::{LogFormat, LogSection};
+use memory::Sizes;
+pub use memory::{MemoryLimit, free_memory, kibibytes, table_bytes};
 pub use metrics::MetricsSection;
 pub use node::{DEFAULT_CONTROL_SOCKET, DEFAULT_KEY_FILE, INSTALLED_CONFIG, NodeSection};
 pub use peer::PeerSection;
@@ -151,6 +154,12 @@ impl Config {
     /// # Errors
     /// Every problem in the text. A text that is not TOML is not looked at further than its syntax.
     pub fn parse(text: &str, file: &Path) -> Result<Self, ConfigError> {
+        let sizes = MemoryLimit::own().map(|limit| Sizes::within(limit.bytes));
+        Self::parse_sized(text, file, sizes)
+    }
+
+    /// Validates the text of a file; sizes that it does not say are those of `sizes`, or else the library's.
+    fn parse_sized(text: &str, file: &Path, sizes: Option<Sizes>) -> Result<Self, ConfigError> {
         let lines = Lines::new(text);
         let mut problems = Problems::new(file);
         let (document, syntax_errors) = DeTable::parse_recoverable(text);
@@ -168,7 +177,7 @@ impl Config {
         let mut root = Table::root(document.get_ref(), &lines);
         let node = NodeSection::read(root.table("node", &mut problems), &mut problems);
         let device = RawDevice::read(root.table("device", &mut problems), &mut problems);
-        let router = router::read(&mut root, &mut problems);
+        let router = router::read(&mut root, sizes, &mut problems);
         let transport = TransportSection::read(root.table("transport", &mut problems), &mut problems);
         let log = LogSection::read(root.table("log", &mut problems), &mut problems);
         let discovery = DiscoverySection::read(root.table("discovery", &mut problems), &mut problems);

@@ -1,7 +1,7 @@
 //! `stream-router status`
 
-use super::units::seconds;
-use crate::control::{GatewayStatus, HostStatus, HostThing, Status};
+use super::units::{bytes, seconds};
+use crate::control::{GatewayStatus, HostStatus, HostThing, MemoryStatus, Status};
 
 /// Returns the lines of the status.
 pub(super) fn lines(status: &Status) -> String {
@@ -35,6 +35,7 @@ pub(super) fn lines(status: &Status) -> String {
                 status.connected_peers, status.configured_peers
             ),
         ),
+        ("memory", memory_line(&status.memory)),
         ("pins", status.pins.clone().unwrap_or_else(|| "none".to_owned())),
     ];
     lines.extend(
@@ -55,6 +56,21 @@ pub(super) fn lines(status: &Status) -> String {
     }));
     let line = |(name, value): &(&str, String)| format!("{name:<10}{value}").trim_end().to_owned();
     lines.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+/// Returns what a node may have of memory, and the sizes that it runs with.
+pub(super) fn memory_line(memory: &MemoryStatus) -> String {
+    let limit = match (memory.limit_bytes, &memory.limited_by) {
+        (Some(limit), Some(group)) => format!("{} by {group}", bytes(limit)),
+        (Some(limit), None) => format!("{} of the host", bytes(limit)),
+        (None, _) => "an unknown limit".to_owned(),
+    };
+    format!(
+        "{limit}: {} flows take {}, and each worker's ring {}",
+        memory.max_flows,
+        bytes(memory.table_bytes),
+        bytes(memory.ring_bytes.into())
+    )
 }
 
 fn host_line(host: &HostStatus) -> String {

@@ -635,7 +635,10 @@ fn the_document_has_every_field_with_its_default() {
                 workers_scaler.max
             ),
         ),
-        ("`workers.queue_size`", "1000".to_owned()),
+        (
+            "`workers.queue_size`",
+            "by [memory](operations.md#memory), up to 1000".to_owned(),
+        ),
         ("`workers.threads`", "half the CPUs".to_owned()),
         ("`workers.scale_interval`", seconds(workers_scaling.interval)),
         ("`workers.scale_up`", workers_scaler.scale_up.to_string()),
@@ -645,7 +648,10 @@ fn the_document_has_every_field_with_its_default() {
             "`connections.cleanup_interval`",
             seconds(connections.cleanup_interval()),
         ),
-        ("`connections.max_entries`", connections.max_entries().to_string()),
+        (
+            "`connections.max_entries`",
+            "by [memory](operations.md#memory), up to 262144".to_owned(),
+        ),
         ("`connections.shards`", connections.shards().to_string()),
         (
             "`streams.min_per_peer`, `streams.max_per_peer`",
@@ -694,7 +700,6 @@ fn the_document_has_every_field_with_its_default() {
             "{field}, {default}"
         );
     }
-    assert_eq!(workers.ring_bytes(), (1000_u32 * 2048).next_power_of_two());
     assert_eq!(
         node.listen().iter().map(ToString::to_string).collect::<Vec<_>>(),
         ["/ip4/0.0.0.0/tcp/4001", "/ip4/0.0.0.0/udp/4001/quic-v1"]
@@ -839,12 +844,48 @@ fn packets_wait_for_a_peer_as_long_as_is_said() {
 }
 
 #[test]
-fn a_node_that_says_nothing_has_the_default_router() {
-    let file = "[device]\naddresses = ['10.42.0.1/24']\n";
+fn a_node_that_says_nothing_has_the_default_router_if_its_memory_allows() {
+    let router = |mib: u64, sections: &str| {
+        let file = format!("[device]\naddresses = ['10.42.0.1/24']\n{sections}");
+        let sizes = Some(Sizes::within(mib << 20));
+        let config = Config::parse_sized(&file, Path::new("sr.toml"), sizes).unwrap();
+        config.router().clone()
+    };
+    let sizes = |router: StreamRouterConfig| {
+        (
+            router.connections().max_entries(),
+            router.workers().queue_size(),
+            router.workers().ring_bytes(),
+        )
+    };
 
-    let config = Config::parse(file, Path::new("sr.toml")).unwrap();
+    assert_eq!(router(2048, ""), StreamRouterConfig::default());
+    assert_eq!(sizes(router(2048, "")), (262_144, 1000, 2 << 20));
+    assert_eq!(sizes(router(256, "")), (32_768, 256, 512 << 10));
+    assert_eq!(
+        sizes(router(
+            256,
+            "[connections]\nmax_entries = 5000\n[workers]\nmin = 2\nqueue_size = 128\n"
+        )),
+        (5000, 128, 256 << 10)
+    );
+    assert_eq!(
+        sizes(router(256, "[connections]\nshards = 2\n")).0,
+        32_768,
+        "a section may say other things"
+    );
+}
 
-    assert_eq!(*config.router(), StreamRouterConfig::default());
+#[test]
+fn a_section_that_is_none_is_reported_whatever_sizes_follow_from_memory() {
+    let file = "connections = 3\n[device]\naddresses = ['10.42.0.1/24']\n";
+
+    let error = Config::parse_sized(file, Path::new("sr.toml"), Some(Sizes::within(0))).unwrap_err();
+
+    assert_eq!(
+        error.to_string(),
+        "sr.toml:1: connections: expected a table, found an integer (allowed: a [connections] section)"
+    );
 }
 
 #[test]

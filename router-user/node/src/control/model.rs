@@ -24,7 +24,7 @@ pub use peers::{Direction, PeerList, PeerState, PeerStatus, Transport};
 pub use protocol::{IpProtocol, UnknownProtocol};
 pub use reload::{ConfigProblem, Reload, ReloadProblems};
 pub use routes::{RouteList, RouteSource, RouteStatus};
-pub use status::{DeviceStatus, GatewayStatus, KernelFeature, KernelStatus, Status};
+pub use status::{DeviceStatus, GatewayStatus, KernelFeature, KernelStatus, MemoryStatus, Status};
 pub use streams::{StreamList, StreamState, StreamStatus};
 pub use workers::{WorkerList, WorkerState, WorkerStatus};
 

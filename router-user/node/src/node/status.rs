@@ -2,6 +2,7 @@
 
 mod flow_list;
 mod kernel_features;
+mod memory;
 mod parts;
 
 use std::num::NonZeroU32;
@@ -17,9 +18,10 @@ use super::peers::{ConfiguredPeer, NodePeer};
 use crate::config::Config;
 use crate::control::{
     self, CaptureQuery, CaptureStream, CounterKind, CounterOrigin, CounterStatus, DeviceStatus, FlowList,
-    FlowQuery, PeerList, PeerState, PeerStatus, RouteList, RouteSource, RouteStatus, Source, SourceError,
-    Status, StreamList, StreamState, StreamStatus, WorkerList, WorkerState, WorkerStatus,
+    FlowQuery, MemoryStatus, PeerList, PeerState, PeerStatus, RouteList, RouteSource, RouteStatus, Source,
+    SourceError, Status, StreamList, StreamState, StreamStatus, WorkerList, WorkerState, WorkerStatus,
 };
+pub(crate) use memory::memory_status;
 pub(super) use parts::StatusParts;
 use parts::failed;
 use router_common::peer::NO_PEER;
@@ -40,7 +42,7 @@ pub(super) struct NodeStatus {
     device_name: String,
     device_mtu: u32,
     device_addresses: Vec<IpNet>,
-    max_flows: u32,
+    memory: MemoryStatus,
 }
 
 impl NodeStatus {
@@ -51,7 +53,7 @@ impl NodeStatus {
             device_name: config.device().name().to_owned(),
             device_mtu: config.device().mtu(),
             device_addresses: config.device().addresses().to_vec(),
-            max_flows: config.connections().max_entries(),
+            memory: memory_status(config),
         }
     }
 
@@ -104,6 +106,7 @@ impl Source for NodeStatus {
             connected_peers: connected.count() as u32,
             gateways: gateways.clone(),
             host: host.status(Instant::now()),
+            memory: self.memory.clone(),
             kernel: kernel_features::look(self.parts.kernel.programs.pin_directory(), &gateways),
         }
     }
@@ -121,7 +124,7 @@ impl Source for NodeStatus {
     }
 
     fn flows(&self, query: &FlowQuery) -> Result<FlowList, SourceError> {
-        flow_list::read(&self.parts, self.max_flows, query)
+        flow_list::read(&self.parts, self.memory.max_flows, query)
     }
 
     fn workers(&self) -> WorkerList {

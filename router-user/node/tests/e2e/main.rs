@@ -14,6 +14,7 @@ mod http;
 mod join;
 mod lifecycle;
 mod links;
+mod memory;
 mod metrics;
 mod order;
 mod overlays;

@@ -1,6 +1,7 @@
 //! What the modules of tests share.
 
 pub(crate) mod browser;
+pub(crate) mod control_group;
 pub(crate) mod datagrams;
 pub(crate) mod delay_line;
 pub(crate) mod detour;

@@ -9,7 +9,10 @@ use nix::sys::socket::{getsockopt, sockopt};
 use super::finding::Finding;
 use super::input::CheckInput;
 use super::node::RunningNode;
-use crate::config::Config;
+use crate::cli::status::memory_line;
+use crate::config::{Config, free_memory, kibibytes};
+use crate::control::MemoryStatus;
+use crate::node::memory_status;
 
 /// Descriptors that a node without peers has: maps, programs, rings, sockets, threads' wake-ups.
 const OWN_DESCRIPTORS: u64 = 256;
@@ -20,14 +23,14 @@ const DESCRIPTORS_PER_PEER: u64 = 8;
 /// Memory of a node without its maps, in bytes: program, threads, connections that are half open.
 const OWN_MEMORY: u64 = 96 << 20;
 
-/// Memory that a flow takes in the kernel's table and the node's cache of it, in bytes.
-const BYTES_PER_FLOW: u64 = 160;
+/// Memory that a flow takes in the node's cache of flows, in bytes.
+const CACHED_BYTES_PER_FLOW: u64 = 16;
 
 /// Checks the running node's descriptors and memory, or those that a node would have.
 pub(super) fn check(input: &CheckInput) -> Vec<Finding> {
     match &input.running {
-        RunningNode::Yes(_) => match process_of(input.config.node().control()) {
-            Some(process) => vec![descriptors_of(&process), memory_of(&process)],
+        RunningNode::Yes(status) => match process_of(input.config.node().control()) {
+            Some(process) => vec![descriptors_of(&process), memory_of(&process, &status.memory)],
             None => vec![Finding::unknown(
                 "descriptors",
                 "the node's process cannot be told",
@@ -38,7 +41,11 @@ pub(super) fn check(input: &CheckInput) -> Vec<Finding> {
                 getrlimit(Resource::RLIMIT_NOFILE).map(|(_, hard)| hard),
                 needed_descriptors(&input.config),
             ),
-            judge_memory(free_memory(Path::new("/proc/self")), needed_memory(&input.config)),
+            judge_memory(
+                free_memory(Path::new("/proc/self")),
+                needed_memory(&input.config),
+                &memory_status(&input.config),
+            ),
         ],
     }
 }
@@ -55,9 +62,10 @@ fn needed_descriptors(config: &Config) -> u64 {
 }
 
 fn needed_memory(config: &Config) -> u64 {
-    let workers = config.router().workers();
-    let rings = u64::from(workers.ring_bytes()) * u64::from(workers.initial());
-    OWN_MEMORY + rings + BYTES_PER_FLOW * u64::from(config.router().connections().max_entries())
+    let memory = memory_status(config);
+    let rings = u64::from(memory.ring_bytes) * u64::from(config.workers().initial());
+    let cache = CACHED_BYTES_PER_FLOW * u64::from(memory.max_flows);
+    OWN_MEMORY + rings + memory.table_bytes + cache
 }
 
 fn judge_descriptors(limit: nix::Result<u64>, needed: u64) -> Finding {
@@ -108,32 +116,39 @@ fn soft_limit(limits: &str) -> Option<u64> {
     }
 }
 
-fn memory_of(process: &Path) -> Finding {
+fn memory_of(process: &Path, sizes: &MemoryStatus) -> Finding {
     const CHECK: &str = "memory";
     let status = fs::read_to_string(process.join("status")).unwrap_or_default();
     let Some(used) = kibibytes(&status, "VmRSS:") else {
         return Finding::unknown(CHECK, "the kernel does not say how much the node has");
     };
     let used = format!("the node has {} MiB", used >> 20);
+    let sizes = memory_line(sizes);
     match free_memory(process) {
         Some(free) if free < OWN_MEMORY / 4 => Finding::problem(
             CHECK,
-            format!("{used}, and no more than {} MiB are left for it", free >> 20),
+            format!(
+                "{used}, and no more than {} MiB are left for it ({sizes})",
+                free >> 20
+            ),
         )
         .fix("systemctl edit stream-router # MemoryMax="),
-        Some(free) => Finding::ok(CHECK, format!("{used}, and could have {} MiB more", free >> 20)),
+        Some(free) => Finding::ok(
+            CHECK,
+            format!("{used}, and could have {} MiB more ({sizes})", free >> 20),
+        ),
         None => Finding::unknown(CHECK, "the kernel does not say how much is free"),
     }
 }
 
-fn judge_memory(free: Option<u64>, needed: u64) -> Finding {
+fn judge_memory(free: Option<u64>, needed: u64, sizes: &MemoryStatus) -> Finding {
     const CHECK: &str = "memory";
-    let needed_mib = needed >> 20;
+    let (needed_mib, sizes) = (needed >> 20, memory_line(sizes));
     match free {
         Some(free) if free < needed => Finding::warning(
             CHECK,
             format!(
-                "{} MiB are free, and a node has up to {needed_mib} MiB; connections.max_entries and \
+                "{} MiB are free, and a node has up to {needed_mib} MiB ({sizes}); connections.max_entries and \
                  workers.queue_size make it less",
                 free >> 20
             ),
@@ -141,37 +156,12 @@ fn judge_memory(free: Option<u64>, needed: u64) -> Finding {
         Some(free) => Finding::ok(
             CHECK,
             format!(
-                "{} MiB are free, and a node has up to {needed_mib} MiB",
+                "{} MiB are free, and a node has up to {needed_mib} MiB ({sizes})",
                 free >> 20
             ),
         ),
         None => Finding::unknown(CHECK, "the kernel does not say how much is free"),
     }
-}
-
-/// Returns how many bytes a process can have more: what the host has free, or what its control groups allow.
-fn free_memory(process: &Path) -> Option<u64> {
-    let host = kibibytes(&fs::read_to_string("/proc/meminfo").ok()?, "MemAvailable:")?;
-    let groups = fs::read_to_string(process.join("cgroup")).unwrap_or_default();
-    let group = groups
-        .lines()
-        .find_map(|line| line.strip_prefix("0::/"))
-        .unwrap_or_default();
-    let group = Path::new("/sys/fs/cgroup").join(group);
-    let number = |path: PathBuf| fs::read_to_string(path).ok()?.trim().parse::<u64>().ok();
-    let rooms = group.ancestors().filter_map(|group| {
-        // "max" is no number, and no limit.
-        let limit = number(group.join("memory.max"))?;
-        Some(limit.saturating_sub(number(group.join("memory.current"))?))
-    });
-    Some(rooms.fold(host, u64::min))
-}
-
-/// Reads a value of kibibytes out of a file of `/proc`, in bytes.
-fn kibibytes(text: &str, name: &str) -> Option<u64> {
-    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
-    let number: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    number.checked_mul(1024)
 }
 
 #[cfg(test)]
@@ -185,16 +175,18 @@ mod tests {
         assert_eq!(judge_descriptors(Ok(1024), 8256).verdict, Verdict::Warning);
         assert_eq!(judge_open(100, 1024).verdict, Verdict::Ok);
         assert_eq!(judge_open(1000, 1024).verdict, Verdict::Problem);
-        assert_eq!(judge_memory(Some(64 << 20), 128 << 20).verdict, Verdict::Warning);
-        assert_eq!(judge_memory(Some(256 << 20), 128 << 20).verdict, Verdict::Ok);
-        assert_eq!(judge_memory(None, 1).verdict, Verdict::Unknown);
+        let sizes = MemoryStatus::default();
+        let memory = |free, needed| judge_memory(free, needed, &sizes).verdict;
+        assert_eq!(memory(Some(64 << 20), 128 << 20), Verdict::Warning);
+        assert_eq!(memory(Some(256 << 20), 128 << 20), Verdict::Ok);
+        assert_eq!(memory(None, 1), Verdict::Unknown);
     }
 
     #[test]
     fn what_the_kernel_says_of_this_process_is_understood() {
         let own = Path::new("/proc/self");
         assert_eq!(descriptors_of(own).verdict, Verdict::Ok);
-        assert_eq!(memory_of(own).verdict, Verdict::Ok);
+        assert_eq!(memory_of(own, &MemoryStatus::default()).verdict, Verdict::Ok);
         assert_eq!(
             soft_limit("Max open files            unlimited            unlimited   files"),
             Some(u64::MAX)

@@ -8,8 +8,8 @@ use super::model::{Model, NodeSample};
 use super::panes::Pane;
 use crate::control::{
     ControlError, CounterKind, CounterList, CounterOrigin, CounterStatus, DeviceStatus, Direction, Flow,
-    FlowList, FlowQuery, IpProtocol, KernelStatus, PeerList, PeerState, PeerStatus, Status, StreamList,
-    StreamState, StreamStatus, Transport, WorkerList, WorkerState, WorkerStatus,
+    FlowList, FlowQuery, IpProtocol, KernelStatus, MemoryStatus, PeerList, PeerState, PeerStatus, Status,
+    StreamList, StreamState, StreamStatus, Transport, WorkerList, WorkerState, WorkerStatus,
 };
 
 pub(super) const PEER_A: &str = "12D3KooWDpJ7As7BWAwRMfu1VU2WCqNjvq387JEYKDBj4kx6nXTN";
@@ -74,6 +74,7 @@ fn status(n: u64) -> Status {
         connected_peers: 1,
         gateways: Vec::new(),
         host: crate::control::HostStatus::default(),
+        memory: MemoryStatus::default(),
         kernel: KernelStatus {
             release: String::new(),
             features: Vec::new(),

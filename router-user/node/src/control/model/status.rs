@@ -42,6 +42,9 @@ pub struct Status {
     /// What the node wants of the host, as last compared with the kernel's state.
     #[serde(default)]
     pub host: HostStatus,
+    /// What the node may have of memory, and what of it its tables and rings take.
+    #[serde(default)]
+    pub memory: MemoryStatus,
     /// Release and features of the kernel.
     pub kernel: KernelStatus,
 }
@@ -72,6 +75,21 @@ pub struct GatewayStatus {
     pub sink: String,
     /// Why packets do not take a faster way.
     pub sink_reason: Option<String>,
+}
+
+/// Memory that a node may have, and the sizes of what it has reserved at its start.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq, Eq)]
+pub struct MemoryStatus {
+    /// The most that the node may have, in bytes; `None` if the kernel does not say it.
+    pub limit_bytes: Option<u64>,
+    /// The control group that sets the limit; `None` if the host has no more.
+    pub limited_by: Option<String>,
+    /// Flows that the connection table has room for.
+    pub max_flows: u32,
+    /// Bytes that the connection table takes in the kernel.
+    pub table_bytes: u64,
+    /// Bytes of each worker's ring.
+    pub ring_bytes: u32,
 }
 
 /// The running kernel.

@@ -45,6 +45,13 @@ impl Source for Example {
                     detail: Some("the route 10.42.0.2/32 is missing".to_owned()),
                 }],
             },
+            memory: MemoryStatus {
+                limit_bytes: Some(256 << 20),
+                limited_by: Some("/sys/fs/cgroup/system.slice".to_owned()),
+                max_flows: 32_768,
+                table_bytes: 5 << 20,
+                ring_bytes: 512 << 10,
+            },
             kernel: KernelStatus {
                 release: "6.18.0".to_owned(),
                 features: vec![KernelFeature {
