@@ -1,5 +1,6 @@
 //! The loaded object: programs and maps of one device, each with its owner.
 
+use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -27,6 +28,9 @@ use router_common::{ABI_VERSION, names};
 use stream_router_engine::causes::with_sources;
 
 const ABI_SECTION: &str = "stream_router_abi";
+
+/// The mode of the kernel's lockdown stands in brackets there (kernel: `security/lockdown/lockdown.c`).
+const LOCKDOWN: &str = "/sys/kernel/security/lockdown";
 
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/stream-router.o"));
 
@@ -67,6 +71,8 @@ pub struct Kernel {
     pub counters: KernelCounters,
     /// At which interfaces the gateway program captures.
     pub gateways: KernelGateways,
+    /// Whether the egress program sees what of a packet its sender left open; else why not.
+    pub offloads: Result<(), String>,
 }
 
 impl Kernel {
@@ -77,19 +83,14 @@ impl Kernel {
     pub fn load(config: &KernelConfig) -> Result<Self, KernelError> {
         check_abi(OBJECT)?;
         let pins = Pins::take(&config.bpffs, &config.device)?;
-        let skb_layout = skb_layout::running();
-        let mut ebpf = match load_egress(config, skb_layout) {
-            Err(error) if skb_layout != SkbLayout::default() => {
-                // A kernel under lockdown refuses a program that could read its memory.
-                warn!(
-                    error = with_sources(&error),
-                    "the kernel refuses a program that asks it for a packet's offloads: UDP and tunnel packets with \
-                     finished checksums take the slower way through the device"
-                );
-                load_egress(config, SkbLayout::default())?
-            }
-            loaded => loaded?,
-        };
+        let (mut ebpf, offloads) = load_seeing(config, skb_layout::running())?;
+        if let Err(why) = &offloads {
+            warn!(
+                why,
+                "the egress program cannot see a packet's offloads: UDP and tunnel packets with finished checksums take the \
+                 slower way through the device"
+            );
+        }
         if let Some(pins) = &pins {
             pin(&mut ebpf, pins)?;
         }
@@ -103,6 +104,7 @@ impl Kernel {
             counters: KernelCounters::take(&mut ebpf)?,
             gateways: KernelGateways::take(&mut ebpf)?,
             programs: KernelPrograms::new(ebpf, pins, config.device.clone()),
+            offloads,
         })
     }
 
@@ -115,6 +117,33 @@ impl Kernel {
         self.gateways.add(interface.index, interface.address)?;
         self.programs.attach_gateway(interface)
     }
+}
+
+/// Loads the egress program so that it sees a packet's offloads, or else without, and says why.
+fn load_seeing(
+    config: &KernelConfig,
+    layout: Result<SkbLayout, String>,
+) -> Result<(Ebpf, Result<(), String>), KernelError> {
+    let why = match layout.map(|layout| load_egress(config, layout)) {
+        Ok(Ok(ebpf)) => return Ok((ebpf, Ok(()))),
+        Ok(Err(error)) => refusal(&error, fs::read_to_string(LOCKDOWN).ok().as_deref()),
+        Err(why) => why,
+    };
+    // What else the kernel refuses it refuses again.
+    Ok((load_egress(config, SkbLayout::default())?, Err(why)))
+}
+
+/// Says why the kernel refuses a program that reads its memory, by the state of its lockdown.
+fn refusal(error: &KernelError, lockdown: Option<&str>) -> String {
+    if lockdown.is_some_and(|modes| modes.contains("[confidentiality]")) {
+        return "the kernel is locked down in confidentiality mode, in which no program may read its memory"
+            .into();
+    }
+    // The verifier's log ends with what it is about, and then how much it has looked at.
+    let text = with_sources(error);
+    let mut lines = text.lines().map(str::trim).rev();
+    let last = lines.find(|line| !line.is_empty() && !line.starts_with("processed "));
+    format!("the kernel refuses it: {}", last.unwrap_or("it does not say why"))
 }
 
 /// Creates the maps and loads the egress program, for a kernel with this layout of its socket buffers.
@@ -165,5 +194,31 @@ fn settings(config: &KernelConfig) -> Settings {
         flow_ttl_ns: u64::try_from(config.flow_ttl.as_nanos()).unwrap_or(u64::MAX),
         device_mtu: config.device_mtu,
         peers_version: 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_names_the_lockdown_or_what_the_kernel_said_last() {
+        let error = KernelError::load(
+            "the egress program",
+            std::io::Error::other(
+                "verifier\n0: call\nunknown func bpf_probe_read_kernel#113\nprocessed 1 insns\n\n",
+            ),
+        );
+
+        assert_eq!(
+            refusal(&error, Some("none integrity [confidentiality]\n")),
+            "the kernel is locked down in confidentiality mode, in which no program may read its memory"
+        );
+        for lockdown in [None, Some("none [integrity] confidentiality\n")] {
+            assert_eq!(
+                refusal(&error, lockdown),
+                "the kernel refuses it: unknown func bpf_probe_read_kernel#113"
+            );
+        }
     }
 }

@@ -3,7 +3,6 @@
 use std::path::Path;
 
 use btf_rs::{Btf, Struct, Type};
-use tracing::warn;
 
 use router_common::skb_layout::SkbLayout;
 
@@ -13,18 +12,20 @@ const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
 const SKB: &str = "sk_buff";
 const SHARED_INFO: &str = "skb_shared_info";
 
-/// Returns the layout of the running kernel's socket buffers. Without type information, or if it names other fields, it
-/// is the empty one, with a warning: more packets go by way of the device then.
-pub(super) fn running() -> SkbLayout {
-    let read = |path: &Path| Btf::from_file(path).ok().and_then(|btf| layout(&btf));
-    read(Path::new(VMLINUX)).unwrap_or_else(|| {
-        warn!(
-            path = VMLINUX,
-            "the kernel's type information does not say where offloads are kept: UDP and tunnel packets with finished \
-             checksums take the slower way through the device; a kernel with CONFIG_DEBUG_INFO_BTF spares that"
-        );
-        SkbLayout::default()
-    })
+/// Returns the layout of the running kernel's socket buffers, or why it cannot be known.
+pub(super) fn running() -> Result<SkbLayout, String> {
+    described_in(Path::new(VMLINUX))
+}
+
+fn described_in(file: &Path) -> Result<SkbLayout, String> {
+    let shown = file.display();
+    if !file.exists() {
+        return Err(format!(
+            "there is no {shown}: the kernel was built without CONFIG_DEBUG_INFO_BTF"
+        ));
+    }
+    let btf = Btf::from_file(file).map_err(|error| format!("{shown} cannot be read: {error}"))?;
+    layout(&btf).ok_or_else(|| format!("{shown} does not say where a packet's offloads are"))
 }
 
 fn layout(btf: &Btf) -> Option<SkbLayout> {
@@ -82,12 +83,24 @@ mod tests {
 
     #[test]
     fn the_running_kernel_says_where_everything_is() {
-        let layout = running();
+        let layout = running().expect("a kernel with type information");
 
         assert_ne!(layout, SkbLayout::default());
         assert!(layout.csum_start > layout.ip_summed);
         assert!(layout.mac_header > layout.inner_network_header);
         // Both stand in the same block, the network header before it and nothing else.
         assert_eq!(layout.head % 8, 0);
+    }
+
+    #[test]
+    fn a_kernel_that_does_not_describe_itself_is_told_from_one_that_does_it_badly() {
+        let missing = described_in(Path::new("/proc/no-such-file")).unwrap_err();
+        let other = described_in(Path::new("/proc/self/status")).unwrap_err();
+
+        assert_eq!(
+            missing,
+            "there is no /proc/no-such-file: the kernel was built without CONFIG_DEBUG_INFO_BTF"
+        );
+        assert!(other.starts_with("/proc/self/status cannot be read: "), "{other}");
     }
 }

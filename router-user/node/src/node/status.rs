@@ -107,7 +107,11 @@ impl Source for NodeStatus {
             gateways: gateways.clone(),
             host: host.status(Instant::now()),
             memory: self.memory.clone(),
-            kernel: kernel_features::look(self.parts.kernel.programs.pin_directory(), &gateways),
+            kernel: kernel_features::look(
+                &self.parts.kernel.offloads,
+                self.parts.kernel.programs.pin_directory(),
+                &gateways,
+            ),
         }
     }
 

@@ -173,7 +173,7 @@ fn status(scene: &Scene) {
     assert_eq!(json["sink"], "ring buffer");
     let features = array(&json["kernel"], "features");
     let names: Vec<_> = features.iter().map(|feature| &feature["name"]).collect();
-    assert_eq!(names, ["btf", "bpffs"]);
+    assert_eq!(names, ["btf", "packet_offloads", "bpffs"]);
     assert!(line(&text, "peer id").ends_with(scene.pair.a.node.peer_id()));
     assert!(line(&text, "peers").ends_with("1 of 1 connected"));
     assert!(line(&text, "device").contains(&config.device));

@@ -12,6 +12,7 @@ mod host;
 mod hostile;
 mod http;
 mod join;
+mod kernel_features;
 mod lifecycle;
 mod links;
 mod memory;

@@ -69,8 +69,7 @@ fn judge_btf(is_there: bool) -> Finding {
         Finding::warning(
             CHECK,
             format!(
-                "no {BTF}: the kernel was built without CONFIG_DEBUG_INFO_BTF; UDP and tunnel packets with finished \
-                 checksums take the slower way through the device, and bpftool shows less"
+                "no {BTF}: the kernel was built without CONFIG_DEBUG_INFO_BTF; see packet_offloads, and bpftool shows less"
             ),
         )
     }

@@ -26,6 +26,8 @@ struct Trial {
     device: Option<Result<(), DeviceError>>,
     programs: Option<Result<(), KernelError>>,
     hook: Option<Result<(), KernelError>>,
+    /// Why the egress program does not see a packet's offloads, if it does not.
+    offloads: Option<Result<(), String>>,
     gateway: Option<Result<(), KernelError>>,
     sockets: Option<std::io::Result<()>>,
 }
@@ -74,6 +76,7 @@ impl Trial {
             bpffs: "/proc".into(),
         });
         if let Ok(kernel) = &kernel {
+            trial.offloads = Some(kernel.offloads.clone());
             trial.hook = matches!(device, Some(Ok(_))).then(|| kernel.programs.attach_egress());
             trial.gateway = with_gateway.then(|| kernel.programs.load_gateway());
         }
@@ -112,6 +115,19 @@ impl Trial {
                 Some(Err(error)) => findings.push(judge_refusal(check, &error)),
                 None => {}
             }
+        }
+        match self.offloads {
+            Some(Ok(())) => findings.push(Finding::ok(
+                "packet_offloads",
+                "the egress program sees what of a packet is open",
+            )),
+            Some(Err(why)) => findings.push(Finding::warning(
+                "packet_offloads",
+                format!(
+                    "{why}; UDP and tunnel packets with finished checksums take the slower way through the device"
+                ),
+            )),
+            None => {}
         }
         match self.sockets {
             Some(Ok(())) => findings.push(Finding::ok("af_xdp", "AF_XDP sockets can be opened")),
@@ -196,6 +212,7 @@ mod tests {
             programs: Some(Ok(())),
             hook: Some(Err(attach)),
             gateway: Some(Ok(())),
+            offloads: Some(Err("locked down".to_owned())),
             sockets: Some(Err(io::ErrorKind::Unsupported.into())),
             ..Trial::default()
         };
@@ -212,9 +229,12 @@ mod tests {
                 ("programs", None),
                 ("hook", Some("modprobe -a sch_ingress cls_bpf")),
                 ("gateway_program", None),
+                ("packet_offloads", None),
                 ("af_xdp", None),
             ]
         );
-        assert_eq!(findings[4].verdict, Verdict::Problem);
+        assert_eq!(findings[4].verdict, Verdict::Warning);
+        assert!(findings[4].detail.starts_with("locked down; "));
+        assert_eq!(findings[5].verdict, Verdict::Problem);
     }
 }

@@ -7,7 +7,11 @@ use crate::control::{GatewayStatus, KernelFeature, KernelStatus};
 const BTF: &str = "/sys/kernel/btf/vmlinux";
 
 /// Returns the kernel's release and the features that were tried.
-pub(super) fn look(pins: Option<&Path>, gateways: &[GatewayStatus]) -> KernelStatus {
+pub(super) fn look(
+    offloads: &Result<(), String>,
+    pins: Option<&Path>,
+    gateways: &[GatewayStatus],
+) -> KernelStatus {
     let release = match nix::sys::utsname::uname() {
         Ok(name) => name.release().to_string_lossy().into_owned(),
         Err(error) => format!("unknown: {error}"),
@@ -17,6 +21,14 @@ pub(super) fn look(pins: Option<&Path>, gateways: &[GatewayStatus]) -> KernelSta
             "btf",
             Path::new(BTF).exists(),
             format!("types of the kernel, at {BTF}"),
+        ),
+        feature(
+            "packet_offloads",
+            offloads.is_ok(),
+            match offloads {
+                Ok(()) => "the egress program sees what of a packet is open".to_owned(),
+                Err(why) => format!("more packets go by way of the device: {why}"),
+            },
         ),
         feature(
             "bpffs",
@@ -73,7 +85,8 @@ mod tests {
     }
 
     fn features(pins: Option<&Path>, gateways: &[GatewayStatus]) -> Vec<(String, bool, String)> {
-        let features = look(pins, gateways).features.into_iter();
+        let features = look(&Err("locked down".to_owned()), pins, gateways);
+        let features = features.features.into_iter();
         features
             .map(|one| (one.name, one.available, one.detail))
             .collect()
@@ -84,9 +97,11 @@ mod tests {
         let features = features(Some(Path::new("/sys/fs/bpf/x")), &[]);
 
         let names: Vec<_> = features.iter().map(|(name, ..)| name.as_str()).collect();
-        assert_eq!(names, ["btf", "bpffs"]);
-        assert!(features[1].1);
-        assert!(features[1].2.ends_with("/sys/fs/bpf/x"));
+        assert_eq!(names, ["btf", "packet_offloads", "bpffs"]);
+        assert!(!features[1].1);
+        assert_eq!(features[1].2, "more packets go by way of the device: locked down");
+        assert!(features[2].1);
+        assert!(features[2].2.ends_with("/sys/fs/bpf/x"));
     }
 
     #[test]
@@ -96,9 +111,9 @@ mod tests {
 
         let features = features(None, &[generic, native]);
 
-        assert!(!features[1].1, "nothing is pinned");
+        assert!(!features[2].1, "nothing is pinned");
         assert_eq!(
-            features[2..],
+            features[3..],
             [
                 (
                     "xdp_native".to_owned(),
