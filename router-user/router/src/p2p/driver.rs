@@ -4,16 +4,18 @@
 //! [`PeerConnections`] who is present, [`AddressDiscovery`] which addresses are found, [`EventBacklog`] which events
 //! wait, and [`ListenerLog`] which warnings are due.
 
+mod choice;
+mod records;
+
 use std::{
     sync::{Arc, atomic::Ordering::Relaxed},
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use futures::StreamExt;
 use libp2p::{
     Multiaddr, PeerId, Swarm,
     core::ConnectedPoint,
-    kad::{self, GetRecordError, GetRecordOk, InboundRequest, QueryResult},
     metrics::{Metrics, Recorder, Registry},
     ping,
     swarm::{ConnectionError, ConnectionId, DialError, ListenError, SwarmEvent},
@@ -30,13 +32,10 @@ use super::{
     behaviour::ConnectionRefusal,
     config::PeerConfig,
     departure::{DepartureEvent, Word},
-    dht::LookupReply,
-    dial_error::{DialFailure, dial_error_text},
-    error::LookupError,
+    dial_error::DialFailure,
     event::NetworkEvent,
     event_backlog::EventBacklog,
     handle::DriverRequest,
-    host_addresses::HostAddresses,
     idle_watch::IdleWatch,
     keepalive::{KeepaliveEvent, Sign},
     listener_log::ListenerLog,
@@ -45,7 +44,6 @@ use super::{
     peer_connections::{PeerConnections, WentDown},
     redial_book::RedialBook,
     snapshot::ConnectionDirection,
-    spare_connections::spare,
     state::NetworkState,
     transport::is_refusal,
 };
@@ -53,15 +51,6 @@ use stream_router_engine::causes::with_sources;
 
 /// How long closing all connections may take at the end; each has 1 s.
 const STOP_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// The time without use after which a connection to a peer on demand is closed.
-const IDLE_TIME: Duration = Duration::from_secs(5 * 60);
-
-/// The time without use after which a connection is closed that the peer does not know is to be left.
-const SPARE_IDLE_TIME: Duration = Duration::from_secs(60);
-
-/// Time between two attempts at a better address of a connected peer, up to a tenth more or less.
-const BETTER_INTERVAL: Duration = Duration::from_secs(30);
 
 /// The task of a network.
 pub(super) struct Driver {
@@ -103,7 +92,7 @@ impl Driver {
             backlog: EventBacklog::new(events),
             listener_log: ListenerLog::default(),
             idle_watch: IdleWatch::new(Instant::now()),
-            next_better: Instant::now() + BETTER_INTERVAL,
+            next_better: Instant::now() + choice::BETTER_INTERVAL,
             better_turn: 0,
             requests,
             stop,
@@ -207,89 +196,6 @@ impl Driver {
         }
     }
 
-    /// Closes the connections to peers on demand that this node has dialled and that nothing was sent on for long.
-    fn close_idle(&mut self, now: Instant) {
-        if self.idle_watch.poll_due(1).is_some_and(|due| due > now) {
-            return;
-        }
-        let looked = self.idle_watch.look(self.state.uses().into_iter(), now);
-        self.settle(&looked, now);
-        for (connection, idle) in looked {
-            let Some(peer) = self.state.dialled_peer(connection) else {
-                continue;
-            };
-            if idle >= IDLE_TIME && self.redials.is_on_demand(peer) {
-                self.handle_down(connection, "nothing was sent on it for long".to_owned(), now);
-                if !self.connections.is_present(peer) {
-                    self.redials.handle_rest(peer, now);
-                }
-                self.swarm.close_connection(connection);
-            }
-        }
-    }
-
-    /// Leaves connections that are not needed or at a worse address than another, and closes those that are left.
-    fn settle(&mut self, idle: &[(ConnectionId, Duration)], now: Instant) {
-        let local_peer = self.state.local_peer;
-        let redials = &self.redials;
-        let standing = self.state.standing(|peer, address| redials.rank(peer, address));
-        for (peer, n_wanted, standing) in standing {
-            for connection in spare(&standing, n_wanted, local_peer < peer) {
-                if self.state.set_leaving(connection) {
-                    tracing::debug!(%peer, %connection, "a connection is to be left");
-                    self.swarm.behaviour_mut().departure.leave(peer, connection);
-                }
-            }
-        }
-        for (connection, is_free) in self.state.leaving() {
-            let is_idle = idle
-                .iter()
-                .any(|(id, time)| *id == connection && *time >= SPARE_IDLE_TIME);
-            if is_free || is_idle {
-                self.handle_down(connection, "another connection is used".to_owned(), now);
-                self.swarm.close_connection(connection);
-            }
-        }
-    }
-
-    /// Dials a better address of each peer that this node has reached at another.
-    fn dial_better(&mut self, now: Instant) {
-        if now < self.next_better {
-            return;
-        }
-        self.next_better = now + BETTER_INTERVAL.mul_f64(0.9 + 0.2 * rand::random::<f64>());
-        self.better_turn = self.better_turn.wrapping_add(1);
-        let redials = &self.redials;
-        let standing = self.state.standing(|peer, address| redials.rank(peer, address));
-        for (peer, _, standing) in standing {
-            let rank = standing.iter().filter_map(|standing| standing.rank).min();
-            let better = rank.and_then(|rank| self.redials.better(peer, rank, self.better_turn));
-            if let Some(address) = better {
-                self.dial_beside(peer, &address);
-            }
-        }
-    }
-
-    /// Dials a connected peer once more.
-    fn dial_beside(&mut self, peer: PeerId, address: &Multiaddr) {
-        let options = dial_options(peer, address);
-        let connection = options.connection_id();
-        let _span = tracing::debug_span!("dial", %peer, %connection).entered();
-        self.swarm.behaviour_mut().streams.handle_dial(connection);
-        tracing::debug!(%peer, %connection, %address, "dialling another connection");
-        if let Err(error) = self.swarm.dial(options) {
-            self.state.counters.dial_failures.fetch_add(1, Relaxed);
-            tracing::debug!(%peer, error = dial_error_text(&error), "cannot dial another connection");
-        }
-    }
-
-    fn dial_another(&mut self, peer: PeerId) {
-        let Some(address) = self.state.dialled_over_tcp(peer) else {
-            return;
-        };
-        self.dial_beside(peer, &address);
-    }
-
     /// Tells the operator once per absence of a peer why it cannot be dialled; repeats are for debugging.
     fn report_dial_failure(&mut self, peer: PeerId, failure: DialFailure) {
         let DialFailure { text: error, refuses } = failure;
@@ -334,41 +240,6 @@ impl Driver {
         }
         if !new_peers.is_empty() {
             self.look_for_absent(now);
-        }
-    }
-
-    /// Does what is due in the DHT.
-    fn run_dht(&mut self, now: Instant) {
-        let is_present = |peer| self.connections.is_present(peer);
-        let listening = self.swarm.listeners();
-        let work = self
-            .discovery
-            .poll_dht(now, SystemTime::now(), is_present, listening, |listening| {
-                HostAddresses::read(self.state.remotes()).by_use(listening)
-            });
-        if let Some(record) = work.publish {
-            self.swarm.behaviour_mut().publish_record(record);
-        }
-        for peer in work.look_up {
-            if let Some(query) = self.swarm.behaviour_mut().look_up_record(peer) {
-                self.discovery.handle_lookup(query, peer, None);
-            }
-        }
-        self.use_found(work.changes, now);
-    }
-
-    /// Looks up what a peer says of itself.
-    fn find_announcement(&mut self, peer: PeerId, reply: LookupReply) {
-        let is_connected = self.connections.is_anybody_present();
-        let behaviour = self.swarm.behaviour_mut();
-        let begun = self
-            .discovery
-            .check_lookup(is_connected)
-            .and_then(|()| behaviour.look_up_record(peer).ok_or(LookupError::Off));
-        match begun {
-            Ok(query) => self.discovery.handle_lookup(query, peer, Some(reply)),
-            // The caller may have gone.
-            Err(error) => drop(reply.send(Err(error))),
         }
     }
 
@@ -642,74 +513,6 @@ impl Driver {
                 self.swarm.close_connection(connection);
             }
         }
-    }
-
-    fn handle_kad(&mut self, event: kad::Event, now: Instant) {
-        match event {
-            kad::Event::InboundRequest {
-                request:
-                    InboundRequest::PutRecord {
-                        source,
-                        record: Some(record),
-                        ..
-                    },
-            } => {
-                if let Err(reason) = self.keep_record(source, &record, now) {
-                    self.refuse_record(source, &reason);
-                }
-            }
-            kad::Event::OutboundQueryProgressed { id, result, step, .. } => {
-                let timed_out = matches!(
-                    &result,
-                    QueryResult::GetRecord(Err(GetRecordError::Timeout { .. }))
-                );
-                match result {
-                    QueryResult::GetRecord(Ok(GetRecordOk::FoundRecord(found))) => {
-                        self.handle_answer(id, &found, now);
-                    }
-                    QueryResult::PutRecord(Err(error)) => {
-                        tracing::debug!(%error, "no peer keeps what this node says of itself");
-                        self.discovery.handle_not_published(now);
-                    }
-                    _ => {}
-                }
-                if step.last {
-                    self.discovery.handle_finished(id, timed_out);
-                }
-            }
-            _ => {}
-        }
-    }
-
-    /// Keeps a record that a peer has brought, if it is believed and new.
-    fn keep_record(&mut self, source: PeerId, brought: &kad::Record, now: Instant) -> Result<(), String> {
-        let believed = self
-            .discovery
-            .handle_brought(source, brought, now, SystemTime::now())?;
-        self.use_found(believed.change, now);
-        let Some(record) = believed.kept else {
-            return Ok(());
-        };
-        let kept = self.swarm.behaviour_mut().keep_record(record);
-        kept.map_err(|error| error.to_string())
-    }
-
-    fn handle_answer(&mut self, query: kad::QueryId, found: &kad::PeerRecord, now: Instant) {
-        match self
-            .discovery
-            .handle_answer(query, &found.record, SystemTime::now())
-        {
-            Ok(change) => self.use_found(change, now),
-            Err(error) => {
-                let source = found.peer.unwrap_or(self.state.local_peer);
-                self.refuse_record(source, &with_sources(&error));
-            }
-        }
-    }
-
-    fn refuse_record(&self, source: PeerId, reason: &str) {
-        self.state.counters.records_refused.fetch_add(1, Relaxed);
-        tracing::debug!(peer = %source, reason, "refused a record of the DHT");
     }
 
     fn handle_dial_failure(&mut self, connection: ConnectionId, peer: Option<PeerId>, error: &DialError) {
