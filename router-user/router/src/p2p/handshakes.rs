@@ -122,11 +122,6 @@ impl Handshakes {
         state.know_networks();
     }
 
-    /// Says whether a configured peer has come from the network of an address, or is configured to be there.
-    pub(super) fn is_known(&self, address: IpAddr) -> bool {
-        self.state().known.contains(&HostNetwork::of(address))
-    }
-
     /// Says whether a connection has to show first that it receives what is sent to its address, and counts it if so.
     pub(super) fn wants_validation(&self, transport: TransportKind, address: IpAddr, now: Instant) -> bool {
         let network = HostNetwork::of(address);
@@ -145,11 +140,6 @@ impl Handshakes {
             }
         }
         wanted
-    }
-
-    /// Counts a connection that is refused before it gets a place.
-    pub(super) fn handle_refused(&self) {
-        self.counters.handshakes_refused.fetch_add(1, Relaxed);
     }
 
     /// Gives a place to an inbound connection, which another one may have to leave for it.
@@ -234,6 +224,11 @@ impl Place {
     /// Records that the peer has begun to speak the protocol.
     pub(super) fn handle_speech(&self) {
         self.handle_progress(Progress::Spoke);
+    }
+
+    /// Records that the handshake has failed, so that it is the first of its network to give way.
+    pub(super) fn handle_failure(&self) {
+        self.handle_progress(Progress::Nothing);
     }
 
     /// Records that the other side has proved that it is `peer`.
@@ -344,8 +339,8 @@ mod tests {
             handshakes.handle_peer_at(peer, ip(host));
         }
 
-        let known =
-            |range: std::ops::Range<u8>| range.filter(|host| handshakes.is_known(ip(*host))).collect();
+        let is_known = |host| handshakes.state().known.contains(&HostNetwork::of(ip(host)));
+        let known = |range: std::ops::Range<u8>| range.filter(|host| is_known(*host)).collect();
         let is: Vec<u8> = known(0..20);
         assert_eq!(is, [1, 4, 5, 6, 7]);
 
@@ -357,6 +352,6 @@ mod tests {
             "a peer that stays is known where it came from"
         );
         handshakes.set_peers(&[]);
-        assert!((0..20).all(|host| !handshakes.is_known(ip(host))));
+        assert!((0..20).all(|host| !is_known(host)));
     }
 }

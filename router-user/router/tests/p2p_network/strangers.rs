@@ -9,18 +9,20 @@ use std::{
 };
 
 use libp2p::{multiaddr::Protocol, tls};
-use quinn_proto::{ClientConfig, Endpoint, EndpointConfig, crypto::rustls::QuicClientConfig};
+use quinn_proto::{
+    ClientConfig, Connection, DatagramEvent, Endpoint, EndpointConfig, crypto::rustls::QuicClientConfig,
+};
 use stream_router::p2p::{Keypair, Multiaddr};
 use tokio::{
     io::AsyncWriteExt,
     net::{TcpSocket, TcpStream},
     task::JoinHandle,
-    time::{interval, sleep},
+    time::{interval, sleep, timeout},
 };
 
 use super::{
     stock::{Security, StockNode},
-    support::{Node, Setup, in_own_network},
+    support::{LIMIT, Node, Setup, in_own_network},
 };
 
 const TCP: &str = "/ip4/127.0.0.1/tcp/0";
@@ -176,21 +178,55 @@ fn a_stock_dialler_answers_from_its_address_when_it_is_asked_to() {
     });
 }
 
-/// The memory of a process is of all of its tests, so this runs in one of its own.
+#[test]
+fn initials_that_end_their_connection_keep_no_peer_out() {
+    for from_peer in [false, true] {
+        in_own_network(|| async move {
+            let mut scene = Scene::start().await;
+            let quic = scene.quic.clone();
+            let hosts: Vec<_> = match from_peer {
+                true => vec![Ipv4Addr::LOCALHOST; 16],
+                false => forged_hosts(),
+            };
+            // From now on the node knows where the peer comes from.
+            scene.assert_peer_gets_in(&quic, "nobody else").await;
+            let flood = scene.flood_from(&hosts, ending_initials(1000), 30, Duration::from_millis(10));
+            scene
+                .node
+                .until(|state| state.counters.addresses_validated > 1000)
+                .await;
+
+            for at in [quic, scene.tcp.clone()] {
+                let what = format!("Initials that end their connection, from the peer: {from_peer}, {at}");
+                let n_failed = scene.assert_peer_gets_in(&at, &what).await;
+                assert_eq!(n_failed, 0, "{what}: the first handshake succeeds");
+            }
+
+            flood.abort();
+            scene.node.stop().await;
+        });
+    }
+}
+
 #[test]
 fn a_flood_over_quic_takes_little_memory() {
+    assert_grows_little("strangers::memory_under_a_flood");
+}
+
+#[test]
+fn handshakes_that_are_ended_from_the_address_of_a_peer_take_little_memory() {
+    assert_grows_little("strangers::memory_after_ended_handshakes");
+}
+
+/// The memory of a process is of all of its tests, so such a test runs in one of its own.
+fn assert_grows_little(test: &str) {
     let alone = Command::new(std::env::current_exe().expect("this program"))
-        .args([
-            "--exact",
-            "strangers::memory_under_a_flood",
-            "--ignored",
-            "--nocapture",
-        ])
+        .args(["--exact", test, "--ignored", "--nocapture"])
         .output()
         .expect("this program runs");
     let said = String::from_utf8_lossy(&alone.stderr);
     let grown = said.lines().find(|line| line.starts_with("grown by "));
-    eprintln!("{}", grown.unwrap_or(&said));
+    eprintln!("{test}: {}", grown.unwrap_or(&said));
     assert!(alone.status.success() && grown.is_some(), "{said}");
 }
 
@@ -222,6 +258,66 @@ fn memory_under_a_flood() {
         assert!(most - before < MAX_GROWTH_KIB, "{before} KiB, then {most} KiB");
         scene.node.stop().await;
     });
+}
+
+#[test]
+#[ignore = "handshakes_that_are_ended_from_the_address_of_a_peer_take_little_memory runs it"]
+fn memory_after_ended_handshakes() {
+    /// Those that there are places for, and what the allocator keeps of others.
+    const MAX_GROWTH_KIB: u64 = 16 * 1024;
+    const N_ENDED: usize = 2000;
+
+    in_own_network(|| async {
+        let mut scene = Scene::start().await;
+        let quic = scene.quic.clone();
+        scene.assert_peer_gets_in(&quic, "nobody else").await;
+        end_handshakes(socket_address(&quic), 50).await;
+        let before = resident_kib();
+        end_handshakes(socket_address(&quic), N_ENDED).await;
+        let after = resident_kib();
+        eprintln!(
+            "grown by {} KiB from {before} KiB after {N_ENDED} handshakes that were ended",
+            after.saturating_sub(before)
+        );
+        assert!(
+            after.saturating_sub(before) < MAX_GROWTH_KIB,
+            "{before} KiB, then {after} KiB"
+        );
+        scene.assert_peer_gets_in(&quic, "after ended handshakes").await;
+        scene.node.stop().await;
+    });
+}
+
+/// Begins so many QUIC connections from the address of the peer, answers from there when asked to, and ends each with the
+/// next datagram.
+async fn end_handshakes(to: SocketAddr, n: usize) {
+    let client = client_config();
+    let mut endpoint = client_endpoint();
+    for _ in 0..n {
+        let now = Instant::now();
+        let socket = tokio::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))
+            .await
+            .expect("a socket");
+        let (handle, mut connection) = endpoint
+            .connect(now, client.clone(), to, "l")
+            .expect("a connection");
+        let mut bytes = Vec::new();
+        let initial = next_datagram(&mut connection, now);
+        socket.send_to(&initial, to).await.expect("send");
+        let mut answer = [0; 2048];
+        let len = timeout(LIMIT, socket.recv(&mut answer))
+            .await
+            .expect("an answer in time")
+            .expect("receive");
+        let event = endpoint.handle(now, to, None, None, answer[..len].into(), &mut bytes);
+        match event {
+            Some(DatagramEvent::ConnectionEvent(of, event)) if of == handle => connection.handle_event(event),
+            _ => panic!("the answer is to the connection"),
+        }
+        connection.close(now, 0_u32.into(), Vec::new().into());
+        let last = next_datagram(&mut connection, now);
+        socket.send_to(&last, to).await.expect("send");
+    }
 }
 
 /// Returns the memory of this process that is in use.
@@ -287,9 +383,20 @@ impl Scene {
     }
 
     fn flood_of(&self, initials: Vec<Vec<u8>>, n_at_once: usize, pause: Duration) -> JoinHandle<()> {
+        self.flood_from(&forged_hosts(), initials, n_at_once, pause)
+    }
+
+    fn flood_from(
+        &self,
+        hosts: &[Ipv4Addr],
+        initials: Vec<Vec<u8>>,
+        n_at_once: usize,
+        pause: Duration,
+    ) -> JoinHandle<()> {
         let to = socket_address(&self.quic);
-        let sockets: Vec<_> = (0..250)
-            .map(|host| UdpSocket::bind((Ipv4Addr::new(127, 0, 1, host), 0)).expect("a socket"))
+        let sockets: Vec<_> = hosts
+            .iter()
+            .map(|host| UdpSocket::bind((*host, 0)).expect("a socket"))
             .collect();
         tokio::spawn(async move {
             let mut due = interval(pause);
@@ -303,8 +410,9 @@ impl Scene {
         })
     }
 
-    /// Asserts that the peer gets in while the strangers go on, and says how long it took.
-    async fn assert_peer_gets_in(&mut self, at: &Multiaddr, what: &str) {
+    /// Asserts that the peer gets in while the strangers go on, and says how long it took. Returns how many of its dials
+    /// failed.
+    async fn assert_peer_gets_in(&mut self, at: &Multiaddr, what: &str) -> u64 {
         let started = Instant::now();
         let peer = Setup::new(&self.peer)
             .peer(self.node.id, std::slice::from_ref(at))
@@ -312,8 +420,10 @@ impl Scene {
         let (connected, _) = self.node.connected().await;
         eprintln!("{what}: the peer is in after {:?}", started.elapsed());
         assert_eq!(connected, peer.id);
+        let n_failed = peer.handle.snapshot().counters.dial_failures;
         peer.stop().await;
         self.node.disconnected().await;
+        n_failed
     }
 }
 
@@ -348,26 +458,53 @@ async fn behave(mut stream: TcpStream, manner: Manner) {
     .await;
 }
 
+/// Returns the hosts that a sender claims to be, at which nobody answers.
+fn forged_hosts() -> Vec<Ipv4Addr> {
+    (0..250).map(|host| Ipv4Addr::new(127, 0, 1, host)).collect()
+}
+
 /// Returns the first datagrams of so many QUIC connections.
 fn initials(n: usize) -> Vec<Vec<u8>> {
-    let tls = tls::make_client_config(&Keypair::generate_ed25519(), None).expect("a certificate");
-    let tls = QuicClientConfig::try_from(tls).expect("a cipher of QUIC");
-    let client = ClientConfig::new(Arc::new(tls));
-    let mut endpoint = Endpoint::new(Arc::new(EndpointConfig::default()), None, false, None);
+    first_datagrams(n, |_, _| {})
+}
+
+/// Returns the first datagrams of so many QUIC connections, which say nothing but that the connection has ended.
+fn ending_initials(n: usize) -> Vec<Vec<u8>> {
+    first_datagrams(n, |connection, now| {
+        connection.close(now, 0_u32.into(), Vec::new().into());
+    })
+}
+
+fn first_datagrams(n: usize, prepare: impl Fn(&mut Connection, Instant)) -> Vec<Vec<u8>> {
+    let (client, mut endpoint) = (client_config(), client_endpoint());
     let to = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 1);
     let initial = |_| {
         let now = Instant::now();
         let (_, mut connection) = endpoint
             .connect(now, client.clone(), to, "l")
             .expect("a connection");
-        let mut bytes = Vec::new();
-        let transmit = connection
-            .poll_transmit(now, 1, &mut bytes)
-            .expect("a first datagram");
-        bytes.truncate(transmit.size);
-        bytes
+        prepare(&mut connection, now);
+        next_datagram(&mut connection, now)
     };
     (0..n).map(initial).collect()
+}
+
+/// Returns the next datagram that a connection sends.
+fn next_datagram(connection: &mut Connection, now: Instant) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let transmit = connection.poll_transmit(now, 1, &mut bytes).expect("a datagram");
+    bytes.truncate(transmit.size);
+    bytes
+}
+
+fn client_config() -> ClientConfig {
+    let tls = tls::make_client_config(&Keypair::generate_ed25519(), None).expect("a certificate");
+    let tls = QuicClientConfig::try_from(tls).expect("a cipher of QUIC");
+    ClientConfig::new(Arc::new(tls))
+}
+
+fn client_endpoint() -> Endpoint {
+    Endpoint::new(Arc::new(EndpointConfig::default()), None, false, None)
 }
 
 fn socket_address(address: &Multiaddr) -> SocketAddr {

@@ -5,6 +5,7 @@
 
 mod congestion;
 mod connection;
+mod drivers;
 mod marked_socket;
 mod reset_key;
 
@@ -28,11 +29,11 @@ use libp2p::{
 };
 use nix::sys::socket::{setsockopt, sockopt};
 use quinn::{
-    ClientConfig, Endpoint, EndpointConfig, Incoming, ServerConfig, TokioRuntime, TransportConfig,
+    ClientConfig, Endpoint, EndpointConfig, Incoming, Runtime, ServerConfig, TokioRuntime, TransportConfig,
     crypto::rustls::{QuicClientConfig, QuicServerConfig},
 };
 use rustls::pki_types::CertificateDer;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::certificate::instance_of;
 use super::listen_addresses::ListenAddresses;
@@ -42,10 +43,11 @@ use crate::p2p::{
     address::{TransportKind, host_part, quic_address},
     config::Dscp,
     handshakes::{GaveWay, Handshakes},
-    instances::Instances,
+    instances::{Instances, Standing},
 };
 use congestion::ShortQueueConfig;
 pub(super) use connection::Connection;
+use drivers::{Driver, Drivers, LINGER};
 use marked_socket::MarkedSocket;
 use reset_key::ResetKey;
 use stream_router_engine::handshake_room::Progress;
@@ -60,13 +62,6 @@ const MAX_WAITING: usize = 512;
 /// Bytes that such a connection may hold, and all of them together. A dialler sends less than 4 KiB before an answer.
 const WAITING_BYTES: u64 = 16 * 1024;
 const ALL_WAITING_BYTES: u64 = 2 * 1024 * 1024;
-
-/// Connections of a listener that have ended and are remembered, which QUIC does for about three seconds, or for its idle
-/// time if the first datagram ended the connection. Each costs about 20 KiB.
-const MAX_DRAINING: usize = 512;
-
-/// How many of them there are before every dialler has to show its address, so that forged ones leave no more.
-const MAX_DRAINING_UNSEEN: usize = 32;
 
 /// Connections that are looked at in a row, before others have their turn.
 const MAX_LOOKED_AT: usize = 64;
@@ -172,8 +167,13 @@ impl QuicTransport {
         })
     }
 
-    fn endpoint(&self, socket: UdpSocket, server: Option<ServerConfig>) -> io::Result<Endpoint> {
-        let (config, runtime) = (self.endpoint.clone(), Arc::new(TokioRuntime));
+    fn endpoint(
+        &self,
+        socket: UdpSocket,
+        server: Option<ServerConfig>,
+        runtime: Arc<dyn Runtime>,
+    ) -> io::Result<Endpoint> {
+        let config = self.endpoint.clone();
         self.marks.apply_fwmark(&socket)?;
         if self.marks.dscp == Dscp::default() {
             return Endpoint::new(config, server, socket, runtime);
@@ -194,8 +194,10 @@ impl Transport for QuicTransport {
         let listen = || {
             let socket = listening_socket(at)?;
             let at = socket.local_addr()?;
-            let endpoint = self.endpoint(socket, Some(self.server.clone()))?;
-            Listener::new(id, at, endpoint)
+            let drivers = Arc::new(Drivers::new());
+            let runtime = Arc::<Drivers>::clone(&drivers);
+            let endpoint = self.endpoint(socket, Some(self.server.clone()), runtime)?;
+            Listener::new(id, at, endpoint, drivers)
         };
         self.listeners.push(listen().map_err(other)?);
         self.waker.take().inspect(Waker::wake_by_ref);
@@ -217,13 +219,15 @@ impl Transport for QuicTransport {
             SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
             SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
         };
-        let bound = UdpSocket::bind((any, 0)).and_then(|socket| self.endpoint(socket, None));
+        let bound =
+            UdpSocket::bind((any, 0)).and_then(|socket| self.endpoint(socket, None, Arc::new(TokioRuntime)));
         let endpoint = bound.map_err(other)?;
         let (client, limit) = (self.client.clone(), self.handshake_limit);
         let instances = Arc::clone(&self.handshakes.instances);
         Ok(async move {
             let connecting = endpoint.connect_with(client, at, SERVER_NAME)?;
-            establish(connecting, limit, None, &instances).await
+            let established = establish(connecting, limit, &instances).await?;
+            Ok(established.into_connection(None))
         }
         .boxed())
     }
@@ -247,12 +251,25 @@ fn other(error: io::Error) -> TransportError<QuicError> {
     TransportError::Other(error.into())
 }
 
+/// A connection whose handshake has ended well.
+struct Established {
+    peer: PeerId,
+    connection: quinn::Connection,
+    standing: Option<Standing>,
+}
+
+impl Established {
+    /// `driver` is the task of a connection that was accepted.
+    fn into_connection(self, driver: Option<Driver>) -> (PeerId, Connection) {
+        (self.peer, Connection::new(self.connection, driver, self.standing))
+    }
+}
+
 async fn establish(
     connecting: impl Future<Output = Result<quinn::Connection, quinn::ConnectionError>>,
     limit: Duration,
-    live: Option<Arc<()>>,
     instances: &Arc<Instances>,
-) -> Result<(PeerId, Connection), QuicError> {
+) -> Result<Established, QuicError> {
     let connection = timeout(limit, connecting)
         .await
         .map_err(|_elapsed| QuicError::TimedOut(limit))??;
@@ -266,7 +283,11 @@ async fn establish(
     let peer = certificate.peer_id();
     let standing = instance_of(first)
         .map(|instance| instances.handle_secured(peer, instance, connection.remote_address()));
-    Ok((peer, Connection::new(connection, live, standing)))
+    Ok(Established {
+        peer,
+        connection,
+        standing,
+    })
 }
 
 /// A socket that connections are accepted at.
@@ -277,19 +298,18 @@ struct Listener {
     accept: BoxFuture<'static, Option<Incoming>>,
     /// Where it listens.
     addresses: ListenAddresses,
-    /// Each connection holds one until it ends.
-    live: Arc<()>,
+    drivers: Arc<Drivers>,
 }
 
 impl Listener {
-    fn new(id: ListenerId, at: SocketAddr, endpoint: Endpoint) -> io::Result<Self> {
+    fn new(id: ListenerId, at: SocketAddr, endpoint: Endpoint, drivers: Arc<Drivers>) -> io::Result<Self> {
         Ok(Self {
             id,
             at,
             accept: accept(&endpoint),
             endpoint,
             addresses: ListenAddresses::new(id, at, address)?,
-            live: Arc::default(),
+            drivers,
         })
     }
 
@@ -326,7 +346,8 @@ impl Listener {
         Poll::Pending
     }
 
-    /// Begins the handshake of a connection, unless it has to show its address first, or there is no memory for it.
+    /// Begins the handshake of a connection, unless it has to show its address first. Nothing is left of one that fails when
+    /// it leaves its place.
     fn admit(
         &self,
         incoming: Incoming,
@@ -334,32 +355,31 @@ impl Listener {
         limit: Duration,
     ) -> Option<TransportEvent<Upgrade, QuicError>> {
         let (remote, now) = (incoming.remote_address(), Instant::now());
-        let n_live = Arc::strong_count(&self.live) - 1;
-        let n_draining = self.endpoint.open_connections().saturating_sub(n_live);
         if !incoming.remote_address_validated()
-            && (n_draining >= MAX_DRAINING_UNSEEN
-                || handshakes.wants_validation(TransportKind::Quic, remote.ip(), now))
+            && handshakes.wants_validation(TransportKind::Quic, remote.ip(), now)
         {
             if let Err(validated) = incoming.retry() {
                 validated.into_incoming().refuse();
             }
             return None;
         }
-        if n_draining >= MAX_DRAINING && !handshakes.is_known(remote.ip()) {
-            handshakes.handle_refused();
-            incoming.refuse();
-            return None;
-        }
         let listener_id = self.id;
         Some(match incoming.accept() {
             Ok(connecting) => {
                 let place = handshakes.enter(TransportKind::Quic, remote.ip(), Progress::Spoke, now);
-                let (live, instances) = (Arc::clone(&self.live), Arc::clone(&handshakes.instances));
-                let upgrade = async move {
-                    place
-                        .hold(async |_| establish(connecting, limit, Some(live), &instances).await)
-                        .await
-                };
+                let (driver, instances) = (self.drivers.take_last(), Arc::clone(&handshakes.instances));
+                let upgrade = place.hold(async move |place| {
+                    match establish(connecting, limit, &instances).await {
+                        Ok(established) => Ok(established.into_connection(driver)),
+                        Err(error) => {
+                            // Whoever fails often soon has to show its address, and the peer hears why.
+                            place.handle_failure();
+                            sleep(LINGER).await;
+                            drop(driver);
+                            Err(error)
+                        }
+                    }
+                });
                 TransportEvent::Incoming {
                     listener_id,
                     upgrade: upgrade.boxed(),

@@ -14,7 +14,7 @@ use futures::{AsyncRead, AsyncWrite, FutureExt, future::BoxFuture};
 use libp2p::core::muxing::{StreamMuxer, StreamMuxerEvent};
 use quinn::{ConnectionError, RecvStream, SendStream};
 
-use super::congestion::ShortQueue;
+use super::{congestion::ShortQueue, drivers::Driver};
 use crate::p2p::instances::Standing;
 
 type Opening = BoxFuture<'static, Result<(SendStream, RecvStream), ConnectionError>>;
@@ -26,8 +26,8 @@ pub(in crate::p2p::transport) struct Connection {
     incoming: Option<Opening>,
     outgoing: Option<Opening>,
     closing: Option<BoxFuture<'static, ConnectionError>>,
-    /// What the listener counts it by.
-    _live: Option<Arc<()>>,
+    /// The task of one that was accepted.
+    driver: Option<Driver>,
     _standing: Option<Standing>,
 }
 
@@ -50,7 +50,7 @@ pub(in crate::p2p::transport) struct Stream {
 impl Connection {
     pub(super) fn new(
         connection: quinn::Connection,
-        live: Option<Arc<()>>,
+        driver: Option<Driver>,
         standing: Option<Standing>,
     ) -> Self {
         let window = SendWindow {
@@ -65,7 +65,7 @@ impl Connection {
             incoming: None,
             outgoing: None,
             closing: None,
-            _live: live,
+            driver,
             _standing: standing,
         }
     }
@@ -76,6 +76,16 @@ impl Connection {
             receive,
             window: Arc::clone(&self.window),
             closed: None,
+        }
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        // Streams may still be read, but nothing comes any more.
+        self.connection.close(0_u32.into(), &[]);
+        if let Some(driver) = self.driver.take() {
+            driver.linger();
         }
     }
 }
