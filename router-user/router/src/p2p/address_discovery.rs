@@ -216,6 +216,7 @@ impl AddressDiscovery {
         &mut self,
         query: QueryId,
         record: &Record,
+        now: Instant,
         time: SystemTime,
     ) -> Result<Option<FoundChange>, AnnouncementError> {
         let looked_up = self.dht.as_ref().and_then(|dht| dht.looked_up(query));
@@ -223,10 +224,10 @@ impl AddressDiscovery {
             return Ok(None);
         };
         // Who keeps a record for the DHT keeps it for its lifetime from its receipt on.
-        let announcement = self.recent(&record.value, peer, time)?;
-        let change = self.learn(&announcement).flatten();
+        let announcement = self.recent(&record.value, peer, false, time)?;
+        let change = self.learn(&announcement, false, now).flatten();
         if let Some(dht) = &mut self.dht {
-            dht.handle_answer(query, announcement);
+            dht.handle_answer(query, announcement, now);
         }
         Ok(change)
     }
@@ -252,8 +253,8 @@ impl AddressDiscovery {
         if peer_of(&brought.key) != Some(source) || !self.found.contains_key(&source) {
             return self.handle_record(brought, now, time);
         }
-        let announcement = self.recent(&brought.value, source, time);
-        self.believe(announcement, brought, now, time)
+        let announcement = self.recent(&brought.value, source, true, time);
+        self.believe(announcement, true, brought, now, time)
     }
 
     /// Takes in a record that a peer has brought, if it is the own record of a configured peer.
@@ -272,6 +273,7 @@ impl AddressDiscovery {
         }
         self.believe(
             Announcement::verify(&brought.value, peer, time),
+            false,
             brought,
             now,
             time,
@@ -281,12 +283,13 @@ impl AddressDiscovery {
     fn believe(
         &mut self,
         announcement: Result<Announcement, AnnouncementError>,
+        by_itself: bool,
         brought: &Record,
         now: Instant,
         time: SystemTime,
     ) -> Result<BelievedRecord, String> {
         let announcement = announcement.map_err(|error| with_sources(&error))?;
-        let Some(change) = self.learn(&announcement) else {
+        let Some(change) = self.learn(&announcement, by_itself, now) else {
             return Ok(BelievedRecord::default());
         };
         let kept = record(
@@ -302,11 +305,13 @@ impl AddressDiscovery {
         })
     }
 
-    /// Reads a record that was made recently, whatever the clock of its peer says. That counts from its first receipt on.
+    /// Reads a record that was made recently, whatever the clock of its peer says. That counts from its first receipt on. One
+    /// with a lower sequence is older, unless the peer brings it itself: its clock was set back.
     fn recent(
         &mut self,
         value: &[u8],
         peer: PeerId,
+        by_itself: bool,
         time: SystemTime,
     ) -> Result<Announcement, AnnouncementError> {
         let (mut announcement, difference) = Announcement::verify_recent(value, peer, time)?;
@@ -320,7 +325,9 @@ impl AddressDiscovery {
             .unwrap_or((announcement.sequence, time));
         match announcement.sequence == sequence {
             true => announcement.expires = since + LIFETIME,
-            false if announcement.sequence < sequence => return Err(AnnouncementError::Expired),
+            false if announcement.sequence < sequence && !by_itself && time < since + LIFETIME => {
+                return Err(AnnouncementError::Expired);
+            }
             false => {}
         }
         if announcement.expires <= time {
@@ -339,9 +346,14 @@ impl AddressDiscovery {
 
     /// Uses what a peer says of itself. Returns `None` if the peer is not configured or has said nothing new, and
     /// otherwise whether its addresses have changed.
-    fn learn(&mut self, announcement: &Announcement) -> Option<Option<FoundChange>> {
+    fn learn(
+        &mut self,
+        announcement: &Announcement,
+        by_itself: bool,
+        now: Instant,
+    ) -> Option<Option<FoundChange>> {
         let peer = announcement.peer;
-        if !self.found.contains_key(&peer) || !self.dht.as_mut()?.is_news(announcement) {
+        if !self.found.contains_key(&peer) || !self.dht.as_mut()?.is_news(announcement, by_itself, now) {
             return None;
         }
         let is_inner = Arc::clone(&self.is_inner);

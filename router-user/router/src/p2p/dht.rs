@@ -46,6 +46,10 @@ const RENEW_INTERVAL: Duration = Duration::from_secs(600);
 /// Time until the record of this node is published again when no peer took it.
 const RETRY_INTERVAL: Duration = Duration::from_secs(30);
 
+/// By how much a sequence is lower than the one before if the clock was set back. Two records of one run of a peer come in
+/// another order than they were made in only within the time that bringing one may take.
+const SET_BACK_MS: u64 = 2 * LOOKUP_TIMEOUT.as_millis() as u64;
+
 /// Most records in the store, a bound that the number of configured peers does not reach.
 const MAX_RECORDS: usize = 4096;
 
@@ -60,13 +64,26 @@ struct Lookup {
     reply: Option<LookupReply>,
 }
 
+/// Which record of a peer is its newest.
+///
+/// A sequence comes from the clock of the peer, which may be set back: a host without one starts in 1970 each time. So a
+/// record counts that is older by much if the peer itself brings it, and whoever brings it once those before would have
+/// expired.
+#[derive(Clone, Copy, Debug)]
+struct Newest {
+    sequence: u64,
+    /// The highest sequence that there was, and when it came.
+    highest: u64,
+    highest_at: Instant,
+}
+
 /// This node's part in the DHT: when it publishes its record, when it looks which peer up, and what it knows already.
 pub(super) struct DhtClient {
     keypair: Keypair,
     config: DhtConfig,
     sequence: u64,
-    /// The sequence of the newest record of each configured peer, so that an old one does not take its place.
-    newest: HashMap<PeerId, u64>,
+    /// The newest record of each configured peer, so that an old one does not take its place.
+    newest: HashMap<PeerId, Newest>,
     /// When each absent peer was last looked up.
     last_lookup: HashMap<PeerId, Instant>,
     lookups: HashMap<QueryId, Lookup>,
@@ -249,11 +266,13 @@ impl DhtClient {
         self.lookups.get(&query).map(|lookup| lookup.peer)
     }
 
-    /// Records an answer to a lookup; more answers may come.
-    pub(super) fn handle_answer(&mut self, query: QueryId, answer: Announcement) {
+    /// Records an answer to a lookup at `now`; more answers may come.
+    pub(super) fn handle_answer(&mut self, query: QueryId, answer: Announcement, now: Instant) {
         let newest = self.newest.get(&answer.peer);
         if let Some(lookup) = self.lookups.get_mut(&query)
-            && newest.is_none_or(|newest| answer.sequence >= *newest)
+            && newest.is_none_or(|newest| {
+                answer.sequence == newest.sequence || newest.is_older_than(answer.sequence, false, now)
+            })
             && lookup
                 .best
                 .as_ref()
@@ -281,12 +300,39 @@ impl DhtClient {
         let _ = reply.send(answer);
     }
 
-    /// Records that a configured peer has made a record. Returns false if that record or a newer one is known already.
-    pub(super) fn is_news(&mut self, announcement: &Announcement) -> bool {
-        let newest = self.newest.entry(announcement.peer).or_default();
-        let is_news = announcement.sequence > *newest;
-        *newest = announcement.sequence.max(*newest);
-        is_news
+    /// Records that a configured peer has made a record, which it has brought itself or another node. Returns false if that
+    /// record or a newer one is known already.
+    pub(super) fn is_news(&mut self, announcement: &Announcement, by_itself: bool, now: Instant) -> bool {
+        let sequence = announcement.sequence;
+        let before = self.newest.get(&announcement.peer).copied();
+        if before.is_some_and(|newest| !newest.is_older_than(sequence, by_itself, now)) {
+            return false;
+        }
+        let still_counts = before.filter(|newest| newest.highest > sequence && !newest.has_lapsed(now));
+        let (highest, highest_at) =
+            still_counts.map_or((sequence, now), |newest| (newest.highest, newest.highest_at));
+        let newest = Newest {
+            sequence,
+            highest,
+            highest_at,
+        };
+        self.newest.insert(announcement.peer, newest);
+        true
+    }
+}
+
+impl Newest {
+    /// Says whether the record with the highest sequence would have expired.
+    fn has_lapsed(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.highest_at) >= LIFETIME
+    }
+
+    /// Says whether a record of this sequence is newer at `now`, which the peer has brought itself or another node.
+    fn is_older_than(&self, sequence: u64, by_itself: bool, now: Instant) -> bool {
+        let was_set_back = sequence.saturating_add(SET_BACK_MS) <= self.sequence;
+        sequence > self.highest
+            || by_itself && (sequence > self.sequence || was_set_back)
+            || sequence != self.sequence && self.has_lapsed(now)
     }
 }
 
@@ -382,12 +428,32 @@ mod tests {
 
     #[test]
     fn a_record_is_news_once_and_an_older_one_never() {
-        let (mut dht, peer) = (dht(), PeerId::random());
+        let (mut dht, peer, now) = (dht(), PeerId::random(), Instant::now());
+        let mut is_news = |peer, sequence| dht.is_news(&announcement(peer, sequence), false, now);
 
-        assert!(dht.is_news(&announcement(peer, 2)));
-        assert!(!dht.is_news(&announcement(peer, 2)));
-        assert!(!dht.is_news(&announcement(peer, 1)));
-        assert!(dht.is_news(&announcement(peer, 3)));
-        assert!(dht.is_news(&announcement(PeerId::random(), 1)));
+        assert!(is_news(peer, 2));
+        assert!(!is_news(peer, 2));
+        assert!(!is_news(peer, 1));
+        assert!(is_news(peer, 3));
+        assert!(is_news(PeerId::random(), 1));
+    }
+
+    #[test]
+    fn a_peer_whose_clock_was_set_back_is_believed_at_once_and_others_about_it_after_an_hour() {
+        let (mut dht, peer, start) = (dht(), PeerId::random(), Instant::now());
+        let mut is_news =
+            |sequence, by_itself, now| dht.is_news(&announcement(peer, sequence), by_itself, now);
+        assert!(is_news(90_000, false, start));
+
+        assert!(!is_news(5000, false, start), "another node may bring an old one");
+        assert!(!is_news(89_999, true, start), "it was late");
+        assert!(is_news(5000, true, start));
+        assert!(!is_news(5000, true, start));
+        assert!(!is_news(90_000, false, start), "that was before");
+        assert!(is_news(5001, true, start) && is_news(90_001, true, start));
+
+        let hour = start + LIFETIME;
+        assert!(!is_news(90_001, false, hour));
+        assert!(is_news(7000, false, hour) && !is_news(6000, false, hour));
     }
 }

@@ -187,6 +187,42 @@ fn a_peer_with_another_clock_is_believed_of_itself_for_an_hour_and_not_of_others
 }
 
 #[test]
+fn a_peer_without_a_clock_is_believed_of_itself_at_once_whenever_it_starts_anew() {
+    let keypair = Keypair::generate_ed25519();
+    let peer = keypair.public().to_peer_id();
+    let mut discovery = discovery(&[peer], true);
+    let (now, time) = (Instant::now(), start_time());
+    let second = Duration::from_secs(1);
+    let announce = |clock: SystemTime, port: u16| {
+        let addresses = [address(&format!("/ip4/192.0.2.1/tcp/{port}"))];
+        let sequence = clock.duration_since(UNIX_EPOCH).expect("after 1970").as_millis();
+        let value = Announcement::sign(&keypair, sequence as u64, &addresses, &[], clock).expect("sign");
+        Record::new(key_of(peer), value)
+    };
+    let mut port_after = |record: &Record| {
+        let believed = discovery
+            .handle_brought(peer, record, now, time)
+            .expect("believed");
+        let change = believed.change.expect("another address");
+        change.found[0].address.to_string()
+    };
+
+    let right = announce(time, 1);
+    assert_eq!(port_after(&right), "/ip4/192.0.2.1/tcp/1");
+    assert_eq!(
+        port_after(&announce(UNIX_EPOCH + 600 * second, 2)),
+        "/ip4/192.0.2.1/tcp/2"
+    );
+    assert_eq!(
+        port_after(&announce(UNIX_EPOCH + 5 * second, 3)),
+        "/ip4/192.0.2.1/tcp/3"
+    );
+
+    let old = discovery.handle_brought(PeerId::random(), &right, now, time);
+    assert_eq!(old, Ok(BelievedRecord::default()), "it was there before");
+}
+
+#[test]
 fn absent_peers_are_looked_up_and_what_expired_is_dialled_no_more() {
     let keypair = Keypair::generate_ed25519();
     let (peer, present) = (keypair.public().to_peer_id(), PeerId::random());

@@ -101,7 +101,7 @@ impl Driver {
     fn handle_answer(&mut self, query: kad::QueryId, found: &kad::PeerRecord, now: Instant) {
         match self
             .discovery
-            .handle_answer(query, &found.record, SystemTime::now())
+            .handle_answer(query, &found.record, now, SystemTime::now())
         {
             Ok(change) => self.use_found(change, now),
             Err(error) => {
