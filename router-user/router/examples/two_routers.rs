@@ -61,6 +61,7 @@ fn start(keypair: Keypair, listen: Vec<Multiaddr>, peer: PeerId, addresses: Vec<
         dscp: Dscp::default(),
         fwmark: None,
         keepalive: NetworkConfig::DEFAULT_KEEPALIVE,
+        idle_time: NetworkConfig::DEFAULT_IDLE_TIME,
         discovery: DiscoveryConfig::default(),
     })?;
     tokio::spawn(network.driver.run());

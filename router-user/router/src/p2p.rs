@@ -51,6 +51,7 @@ mod spare_connections;
 mod state;
 mod stream;
 mod stream_order;
+mod stream_slots;
 mod transport;
 
 pub use libp2p::swarm::ConnectionId;

@@ -1,8 +1,10 @@
-//! The network between nodes: interoperation, admission, strangers, discovery, streams, outages. Each test has network namespaces of its own,
+//! The network between nodes: interoperation, admission, strangers, discovery, streams, outages, departures. Each test has network namespaces of its own,
 //! so it needs root.
 
 #[path = "p2p_network/admission.rs"]
 mod admission;
+#[path = "p2p_network/departure.rs"]
+mod departure;
 #[path = "p2p_network/discovery.rs"]
 mod discovery;
 #[path = "p2p_network/interop.rs"]

@@ -79,6 +79,11 @@ impl Config {
             &transport.keepalive(),
             &new.transport.keepalive(),
         );
+        restart.compare(
+            "transport.idle_time",
+            &transport.idle_time(),
+            &new.transport.idle_time(),
+        );
         restart.compare("transport.dscp", &transport.dscp(), &new.transport.dscp());
         restart.compare("transport.fwmark", &transport.fwmark(), &new.transport.fwmark());
         restart.compare("log.format", &log.format(), &new.log.format());

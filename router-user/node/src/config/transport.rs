@@ -31,6 +31,12 @@ const MAX_KEEPALIVE: Duration = Duration::from_secs(5 * 60);
 
 const KEEPALIVE_ALLOWED: &str = "a duration from \"1s\" to \"5m\", such as \"25s\"";
 
+/// The shortest and the longest time without packets after which a connection on demand may be closed.
+const LEAST_IDLE_TIME: Duration = Duration::from_secs(1);
+const MAX_IDLE_TIME: Duration = Duration::from_secs(24 * 60 * 60);
+
+const IDLE_TIME_ALLOWED: &str = "a duration from \"1s\" to \"1day\", such as \"5m\"";
+
 const HOLD_TIME_ALLOWED: &str = "a duration from \"0s\" to \"60s\", such as \"3s\"";
 
 /// Which of a peer's addresses are dialled first, how often, how long packets wait for it, and how the packets of
@@ -43,6 +49,7 @@ pub struct TransportSection {
     dscp: Dscp,
     fwmark: Option<NonZeroU32>,
     keepalive: Duration,
+    idle_time: Duration,
 }
 
 impl TransportSection {
@@ -71,6 +78,11 @@ impl TransportSection {
     /// Returns the longest time between two pings on a connection that carries nothing.
     pub fn keepalive(&self) -> Duration {
         self.keepalive
+    }
+
+    /// Returns the time without packets after which a connection to a peer on demand is closed.
+    pub fn idle_time(&self) -> Duration {
+        self.idle_time
     }
 
     /// Returns whether QUIC addresses are dialled first.
@@ -125,6 +137,13 @@ impl TransportSection {
             KEEPALIVE_ALLOWED,
             problems,
         );
+        let idle_time = duration(
+            &mut table,
+            "idle_time",
+            LEAST_IDLE_TIME..=MAX_IDLE_TIME,
+            IDLE_TIME_ALLOWED,
+            problems,
+        );
         let dscp = table.integer("dscp", 0..=Dscp::MAX.into(), problems);
         let fwmark = table.integer("fwmark", 0..=u32::MAX, problems);
         table.finish(problems);
@@ -137,6 +156,7 @@ impl TransportSection {
                 .unwrap_or_default(),
             fwmark: NonZeroU32::new(fwmark.map_or(DEFAULT_FWMARK, |found| found.value)),
             keepalive: keepalive.unwrap_or(NetworkConfig::DEFAULT_KEEPALIVE),
+            idle_time: idle_time.unwrap_or(NetworkConfig::DEFAULT_IDLE_TIME),
         }
     }
 

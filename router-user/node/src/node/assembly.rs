@@ -119,6 +119,7 @@ impl Assembly {
             dscp: config.transport().dscp(),
             fwmark: config.transport().fwmark(),
             keepalive: config.transport().keepalive(),
+            idle_time: config.transport().idle_time(),
             discovery: discovery::settings(config, move |look| {
                 let table = found.load();
                 table

@@ -5,7 +5,7 @@ use std::collections::hash_map::Entry;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, mpsc};
@@ -20,6 +20,9 @@ use stream_router::egress::cancellation::CancellationToken;
 use stream_router::egress::sender::SenderControl;
 use stream_router::p2p::{ConnectionId, NetworkEvent, NetworkHandle, PeerId};
 use stream_router_engine::flow_cache::StreamIndex;
+
+/// How long packets that were queued just as their peer came to rest are kept for the next connection.
+const MAX_LEFT: Duration = Duration::from_secs(3);
 
 /// Senders that may wait for another connection to be given to them.
 const LEAVERS_CAPACITY: usize = 64;
@@ -59,14 +62,13 @@ impl PeerConnections {
         self.usable().count().min(n_most)
     }
 
-    /// The connections that are not to be left, or all of them if there is no other.
+    /// The connections that are not to be left. If there are only others, the peer comes to rest.
     fn usable(&self) -> impl Iterator<Item = &PeerConnection> {
-        let all_leave = self.connections.iter().all(|connection| connection.is_leaving);
         let connections = self.connections.iter();
-        connections.filter(move |connection| all_leave || !connection.is_leaving)
+        connections.filter(|connection| !connection.is_leaving)
     }
 
-    /// Says whether a connection is to be left, and another is there.
+    /// Says whether a connection is to be left.
     fn is_left(&self, id: ConnectionId) -> bool {
         self.usable().all(|connection| connection.id != id)
     }
@@ -82,6 +84,8 @@ pub(super) struct Connections {
     n_most: usize,
     finish: CancellationToken,
     links: HashMap<PeerId, PeerConnections>,
+    /// When peers have come to rest, unless that is long ago.
+    resting: HashMap<PeerId, Instant>,
     left: mpsc::Sender<(PeerId, StreamIndex)>,
     leavers: mpsc::Receiver<(PeerId, StreamIndex)>,
 }
@@ -103,6 +107,7 @@ impl Connections {
             n_most: n_most as usize,
             finish,
             links: HashMap::new(),
+            resting: HashMap::new(),
             left,
             leavers,
         }
@@ -152,15 +157,8 @@ impl Connections {
                     self.place_senders(peer, None).await;
                 }
             }
-            NetworkEvent::Leaving { peer, connection } => {
-                if let Some(link) = self.links.get_mut(&peer) {
-                    let mut connections = link.connections.iter_mut();
-                    if let Some(left) = connections.find(|other| other.id == connection) {
-                        left.is_leaving = true;
-                    }
-                    self.place_senders(peer, None).await;
-                }
-            }
+            NetworkEvent::Leaving { peer, connection } => self.set_leaving(peer, connection, true).await,
+            NetworkEvent::Staying { peer, connection } => self.set_leaving(peer, connection, false).await,
             NetworkEvent::Disconnected { peer, connection, .. } => {
                 if let Some(link) = self.links.get_mut(&peer) {
                     link.connections.retain(|other| other.id != connection);
@@ -168,6 +166,16 @@ impl Connections {
                 }
             }
             _ => {}
+        }
+    }
+
+    async fn set_leaving(&mut self, peer: PeerId, connection: ConnectionId, is_leaving: bool) {
+        if let Some(link) = self.links.get_mut(&peer) {
+            let mut connections = link.connections.iter_mut();
+            if let Some(left) = connections.find(|other| other.id == connection) {
+                left.is_leaving = is_leaving;
+            }
+            self.place_senders(peer, None).await;
         }
     }
 
@@ -208,10 +216,23 @@ impl Connections {
         };
         let peer = link.peer.clone();
         let mut senders = std::mem::take(&mut link.senders).into_iter();
-        if link.connections.is_empty() && peer.connected.load(Relaxed) {
-            peer.absence.begin(Instant::now());
+        let (n_used, now) = (link.n_used(self.n_most), Instant::now());
+        let was_connected = peer.connected.load(Relaxed);
+        if n_used == 0 && was_connected {
+            // From now on packets wait in their workers.
+            peer.absence.begin(now);
             peer.connected.store(false, Relaxed);
         }
+        // Without a connection nothing waits here, but for what a worker queued just as the last one went away, or was left.
+        // Of these the latter goes by the next connection, if that comes soon.
+        let is_lost = n_used == 0 && was_connected && link.connections.is_empty();
+        let is_new = n_used > 0 && !was_connected;
+        self.resting
+            .retain(|_, since| now.duration_since(*since) < MAX_LEFT);
+        if n_used == 0 && was_connected && !is_lost {
+            self.resting.insert(id, now);
+        }
+        let is_stale = is_lost || is_new && self.resting.remove(&id).is_none();
         for (index, lane) in peer.lanes.all().iter().enumerate() {
             let mut sender = senders.next();
             if let Some(lost) = sender.take_if(|sender| Some(sender.on) == lost) {
@@ -219,12 +240,18 @@ impl Connections {
                 lost.task.abort();
                 let _aborted = lost.task.await;
             }
-            if !peer.connected.load(Relaxed) {
-                // Without a connection nothing waits, but for what a worker queued just as the last one went away.
+            if is_stale {
                 self.counters
                     .add(PacketCounter::TxStreamLost, lane.outbox.clear());
             }
             let Some(home) = link.home(index, self.n_most) else {
+                if let Some(sender) = sender {
+                    // The peer comes to rest: streams close once nothing waits.
+                    lane.close.notify_one();
+                    link.senders.push(sender);
+                } else if !lane.outbox.is_empty() && peer.absence.want(now) {
+                    self.demand.notify_one();
+                }
                 continue;
             };
             let sender = sender.unwrap_or_else(|| self.start_sender(&peer, StreamIndex(index as u8), home));
@@ -236,10 +263,9 @@ impl Connections {
             }
             link.senders.push(sender);
         }
-        let n_used = link.n_used(self.n_most);
         peer.connected.store(n_used > 0, Relaxed);
         peer.n_connections.send_replace(n_used as u32);
-        if n_used > 0 {
+        if !link.connections.is_empty() {
             self.links.insert(id, link);
         }
     }

@@ -2,6 +2,7 @@
 
 mod another_hand;
 mod capture;
+mod choice;
 mod commands;
 mod discovery;
 mod doctor;

@@ -19,7 +19,7 @@ use libp2p::{
         THandlerOutEvent, ToSwarm,
     },
 };
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tracing::Span;
 
 use super::{
@@ -141,10 +141,10 @@ impl StreamBehaviour {
         let span = tracing::debug_span!(parent: &self.span, "connection", %peer, %connection);
         self.next_task.set(runtime.clone(), span);
         let (requests, open_requests) = mpsc::channel(MAX_STREAMS_PER_SIDE);
-        let inbound_slots = Arc::new(Semaphore::new(MAX_STREAMS_PER_SIDE));
         let new_order = || Arc::new(StreamOrder::new(Arc::clone(&self.state)));
         let order = Arc::clone(self.orders.entry(peer).or_insert_with(new_order));
         let life = self.state.life(connection);
+        let slots = self.state.slots(connection);
         let entry = ConnectionEntry {
             peer,
             address: address.clone(),
@@ -155,9 +155,9 @@ impl StreamBehaviour {
             runtime,
             opener: StreamOpener {
                 requests,
-                slots: Arc::new(Semaphore::new(MAX_STREAMS_PER_SIDE)),
+                slots: Arc::clone(&slots.outbound),
             },
-            inbound_slots: Arc::clone(&inbound_slots),
+            inbound_slots: Arc::clone(&slots.inbound),
             life: Arc::clone(&life),
             is_proven: endpoint.is_listener(),
             is_leaving: false,
@@ -168,7 +168,7 @@ impl StreamBehaviour {
             connection,
             open_requests,
             inbound: Arc::clone(&self.inbound),
-            inbound_slots,
+            slots,
             order,
             life,
             state: Arc::clone(&self.state),

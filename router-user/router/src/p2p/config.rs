@@ -31,6 +31,8 @@ pub struct NetworkConfig {
     pub fwmark: Option<NonZeroU32>,
     /// The longest time between two pings on a connection that carries nothing; at least 1 s.
     pub keepalive: Duration,
+    /// The time without packets after which a connection that this node has dialled to a peer on demand is closed.
+    pub idle_time: Duration,
     /// How addresses of peers are found beyond those configured.
     pub discovery: DiscoveryConfig,
 }
@@ -38,6 +40,9 @@ pub struct NetworkConfig {
 impl NetworkConfig {
     /// What [`NetworkConfig::keepalive`] usually is: firewalls and NAT remember a connection for longer.
     pub const DEFAULT_KEEPALIVE: Duration = Duration::from_secs(25);
+
+    /// What [`NetworkConfig::idle_time`] usually is.
+    pub const DEFAULT_IDLE_TIME: Duration = Duration::from_secs(5 * 60);
 }
 
 /// A differentiated services code point (RFC 2474), by which networks tell packets apart that want another treatment.
@@ -112,7 +117,7 @@ pub enum ConnectMode {
     #[default]
     Always,
     /// The peer is dialled when something is to be sent to it, and a connection that this node has dialled is closed once
-    /// nothing was sent on it for five minutes.
+    /// nothing has crossed it for [`NetworkConfig::idle_time`].
     OnDemand,
 }
 

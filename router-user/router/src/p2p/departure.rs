@@ -1,30 +1,45 @@
-//! The word that a connection is to be left, which its dialler says to the peer: there is a better one, or one is enough.
+//! How a connection is left in order: word first, then each side reads what the other has sent, then it is closed.
 //!
-//! To say it is to open a stream of [`LEAVE_PROTOCOL`], which carries nothing.
+//! The side that has dialled says the word, on a stream of [`LEAVE_PROTOCOL`]: there is a better connection, or one is
+//! enough, or nothing was sent for long. From then on neither side opens a stream for packets. Each says how many it has
+//! opened once they are over, the peer only when it has read all of the dialler's. So nothing is on its way any more when
+//! the dialler has read the peer's, and closes the connection. Until then either side takes the word back by ending the
+//! stream.
+
+mod handler;
 
 use std::{
     collections::VecDeque,
     fmt,
+    sync::Arc,
     task::{Context, Poll},
 };
 
 use libp2p::{
     Multiaddr, PeerId, StreamProtocol,
-    core::{Endpoint, transport::PortUse, upgrade::ReadyUpgrade},
+    core::{Endpoint, transport::PortUse},
     swarm::{
-        ConnectionDenied, ConnectionHandler, ConnectionHandlerEvent, ConnectionId, FromSwarm,
-        NetworkBehaviour, NotifyHandler, SubstreamProtocol, THandler, THandlerInEvent, THandlerOutEvent,
-        ToSwarm,
-        handler::{ConnectionEvent, FullyNegotiatedInbound, FullyNegotiatedOutbound},
+        ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, NotifyHandler, THandler,
+        THandlerInEvent, THandlerOutEvent, ToSwarm,
     },
 };
 
-use super::limits::OPEN_TIMEOUT;
+use super::state::NetworkState;
+use handler::DepartureHandler;
 
-/// Name and version of the protocol whose stream says that the connection is to be left.
-pub const LEAVE_PROTOCOL: StreamProtocol = StreamProtocol::new("/stream-router/leave/1");
+/// Name and version of the protocol in which the sides of a connection agree to leave it.
+pub const LEAVE_PROTOCOL: StreamProtocol = StreamProtocol::new("/stream-router/leave/2");
 
-/// What became of a connection that is to be left.
+/// Why a connection is to be left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Leave {
+    /// There is another connection, and it is better, or one is enough.
+    Spare,
+    /// Nothing was sent for long, to a peer that is connected on demand.
+    Rest,
+}
+
+/// What was said of a connection.
 #[derive(Debug)]
 pub(super) struct DepartureEvent {
     pub(super) peer: PeerId,
@@ -35,31 +50,69 @@ pub(super) struct DepartureEvent {
 /// A word about a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Word {
-    /// The peer knows now that the connection is to be left.
-    Told,
     /// The peer was not told, most likely as it does not know the protocol.
     NotTold,
+    /// The peer keeps the connection.
+    Refused,
+    /// All that either side has sent was read, and nothing comes any more: the connection can be closed.
+    Agreed,
     /// The peer says that the connection is to be left.
-    Heard,
+    Heard(Leave),
+    /// The peer has taken its word back.
+    TakenBack,
 }
 
-/// Tells peers which connections are to be left, and hears it from them.
-#[derive(Default)]
-pub(super) struct DepartureBehaviour {
-    pending: VecDeque<ToSwarm<DepartureEvent, Leave>>,
-}
-
-/// The command to tell the peer.
+/// What a handler is to do.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Leave;
+pub(super) enum Command {
+    Leave(Leave),
+    Stay,
+}
+
+impl Leave {
+    fn to_byte(self) -> u8 {
+        match self {
+            Self::Spare => 0,
+            Self::Rest => 1,
+        }
+    }
+
+    fn from_byte(byte: u8) -> Option<Self> {
+        [Self::Spare, Self::Rest]
+            .into_iter()
+            .find(|leave| leave.to_byte() == byte)
+    }
+}
+
+/// Agrees with peers which connections are left.
+pub(super) struct DepartureBehaviour {
+    state: Arc<NetworkState>,
+    pending: VecDeque<ToSwarm<DepartureEvent, Command>>,
+}
 
 impl DepartureBehaviour {
-    /// Tells the peer that a connection is to be left; an event says what became of it.
-    pub(super) fn leave(&mut self, peer: PeerId, connection: ConnectionId) {
+    pub(super) fn new(state: Arc<NetworkState>) -> Self {
+        Self {
+            state,
+            pending: VecDeque::new(),
+        }
+    }
+
+    /// Opens no stream for packets on a connection any more, and tells the peer; events say what becomes of it.
+    pub(super) fn leave(&mut self, peer: PeerId, connection: ConnectionId, leave: Leave) {
+        self.command(peer, connection, Command::Leave(leave));
+    }
+
+    /// Takes the word back, or does not agree to that of the peer.
+    pub(super) fn stay(&mut self, peer: PeerId, connection: ConnectionId) {
+        self.command(peer, connection, Command::Stay);
+    }
+
+    fn command(&mut self, peer: PeerId, connection: ConnectionId, command: Command) {
         self.pending.push_back(ToSwarm::NotifyHandler {
             peer_id: peer,
             handler: NotifyHandler::One(connection),
-            event: Leave,
+            event: command,
         });
     }
 }
@@ -70,23 +123,23 @@ impl NetworkBehaviour for DepartureBehaviour {
 
     fn handle_established_inbound_connection(
         &mut self,
-        _connection: ConnectionId,
+        connection: ConnectionId,
         _peer: PeerId,
         _local: &Multiaddr,
         _remote: &Multiaddr,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        Ok(DepartureHandler::default())
+        Ok(DepartureHandler::new(self.state.slots(connection)))
     }
 
     fn handle_established_outbound_connection(
         &mut self,
-        _connection: ConnectionId,
+        connection: ConnectionId,
         _peer: PeerId,
         _address: &Multiaddr,
         _role: Endpoint,
         _port: PortUse,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        Ok(DepartureHandler::default())
+        Ok(DepartureHandler::new(self.state.slots(connection)))
     }
 
     fn on_swarm_event(&mut self, _event: FromSwarm<'_>) {}
@@ -113,63 +166,5 @@ impl NetworkBehaviour for DepartureBehaviour {
 impl fmt::Debug for DepartureBehaviour {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("DepartureBehaviour").finish_non_exhaustive()
-    }
-}
-
-/// Tells the peer of one connection, and hears it.
-#[derive(Debug, Default)]
-pub(super) struct DepartureHandler {
-    is_to_tell: bool,
-    words: VecDeque<Word>,
-    was_heard: bool,
-}
-
-impl ConnectionHandler for DepartureHandler {
-    type FromBehaviour = Leave;
-    type ToBehaviour = Word;
-    type InboundProtocol = ReadyUpgrade<StreamProtocol>;
-    type OutboundProtocol = ReadyUpgrade<StreamProtocol>;
-    type InboundOpenInfo = ();
-    type OutboundOpenInfo = ();
-
-    fn listen_protocol(&self) -> SubstreamProtocol<Self::InboundProtocol> {
-        SubstreamProtocol::new(ReadyUpgrade::new(LEAVE_PROTOCOL), ()).with_timeout(OPEN_TIMEOUT)
-    }
-
-    fn poll(
-        &mut self,
-        _cx: &mut Context<'_>,
-    ) -> Poll<ConnectionHandlerEvent<Self::OutboundProtocol, (), Word>> {
-        if let Some(word) = self.words.pop_front() {
-            return Poll::Ready(ConnectionHandlerEvent::NotifyBehaviour(word));
-        }
-        if std::mem::take(&mut self.is_to_tell) {
-            let upgrade = ReadyUpgrade::new(LEAVE_PROTOCOL);
-            let protocol = SubstreamProtocol::new(upgrade, ()).with_timeout(OPEN_TIMEOUT);
-            return Poll::Ready(ConnectionHandlerEvent::OutboundSubstreamRequest { protocol });
-        }
-        Poll::Pending
-    }
-
-    fn on_behaviour_event(&mut self, Leave: Leave) {
-        self.is_to_tell = true;
-    }
-
-    fn on_connection_event(
-        &mut self,
-        event: ConnectionEvent<'_, Self::InboundProtocol, Self::OutboundProtocol>,
-    ) {
-        match event {
-            // A peer can say it as often as it likes.
-            ConnectionEvent::FullyNegotiatedInbound(FullyNegotiatedInbound { .. }) if !self.was_heard => {
-                self.was_heard = true;
-                self.words.push_back(Word::Heard);
-            }
-            ConnectionEvent::FullyNegotiatedOutbound(FullyNegotiatedOutbound { .. }) => {
-                self.words.push_back(Word::Told);
-            }
-            ConnectionEvent::DialUpgradeError(_) => self.words.push_back(Word::NotTold),
-            _ => {}
-        }
     }
 }

@@ -31,7 +31,6 @@ use super::{
     address_discovery::{AddressDiscovery, FoundChange},
     behaviour::ConnectionRefusal,
     config::PeerConfig,
-    departure::{DepartureEvent, Word},
     dial_error::DialFailure,
     event::NetworkEvent,
     event_backlog::EventBacklog,
@@ -62,13 +61,19 @@ pub(super) struct Driver {
     backlog: EventBacklog,
     listener_log: ListenerLog,
     idle_watch: IdleWatch,
-    /// When better addresses than the present ones are dialled next, and the number of that turn.
-    next_better: Instant,
-    better_turn: usize,
+    /// The time without use after which a connection to a peer on demand is left.
+    idle_time: Duration,
     requests: mpsc::Receiver<DriverRequest>,
     stop: CancellationToken,
     metrics: Metrics,
     registry: Registry,
+}
+
+/// What joins a driver with its handles.
+pub(super) struct Channels {
+    pub(super) events: mpsc::Sender<NetworkEvent>,
+    pub(super) requests: mpsc::Receiver<DriverRequest>,
+    pub(super) stop: CancellationToken,
 }
 
 impl Driver {
@@ -77,10 +82,14 @@ impl Driver {
         peers: Vec<PeerConfig>,
         discovery: AddressDiscovery,
         state: Arc<NetworkState>,
-        events: mpsc::Sender<NetworkEvent>,
-        requests: mpsc::Receiver<DriverRequest>,
-        stop: CancellationToken,
+        channels: Channels,
+        idle_time: Duration,
     ) -> Self {
+        let Channels {
+            events,
+            requests,
+            stop,
+        } = channels;
         let mut registry = Registry::default();
         let metrics = Metrics::new(&mut registry);
         Self {
@@ -91,9 +100,8 @@ impl Driver {
             discovery,
             backlog: EventBacklog::new(events),
             listener_log: ListenerLog::default(),
-            idle_watch: IdleWatch::new(Instant::now()),
-            next_better: Instant::now() + choice::BETTER_INTERVAL,
-            better_turn: 0,
+            idle_watch: IdleWatch::new(idle_time, Instant::now()),
+            idle_time,
             requests,
             stop,
             metrics,
@@ -114,7 +122,6 @@ impl Driver {
                 .into_iter()
                 .chain(self.discovery.poll_due())
                 .chain(self.idle_watch.poll_due(self.connections.len()))
-                .chain(self.connections.is_anybody_present().then_some(self.next_better))
                 .min();
             tokio::select! {
                 () = stop.cancelled() => break,
@@ -130,8 +137,7 @@ impl Driver {
                 () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
                     self.dial(Instant::now());
                     self.run_dht(Instant::now());
-                    self.close_idle(Instant::now());
-                    self.dial_better(Instant::now());
+                    self.look(Instant::now());
                 }
             }
         }
@@ -282,15 +288,8 @@ impl Driver {
                     self.handle_ping(ping, now);
                 }
             },
-            SwarmEvent::Behaviour(NodeBehaviourEvent::Departure(DepartureEvent {
-                peer,
-                connection,
-                word,
-            })) => {
-                let is_news = word == Word::Told || word == Word::Heard && self.state.set_leaving(connection);
-                if is_news && self.connections.is_live(connection) {
-                    self.backlog.push(NetworkEvent::Leaving { peer, connection });
-                }
+            SwarmEvent::Behaviour(NodeBehaviourEvent::Departure(event)) => {
+                self.handle_departure(event, now);
             }
             SwarmEvent::Behaviour(NodeBehaviourEvent::LocalNetwork(event)) => {
                 let changes = self.discovery.handle_local(event);
@@ -444,7 +443,7 @@ impl Driver {
         if let Some((peer, took)) = self.connections.take_unproven(connection) {
             self.handle_proven(peer, connection, ConnectionDirection::Outbound, took, now);
             // It may be at a better address than another.
-            self.settle(&[], now);
+            self.leave_spare(now);
         }
     }
 
@@ -464,9 +463,15 @@ impl Driver {
     /// Takes a connection for down, which may be some time before it has closed.
     fn handle_down(&mut self, connection: ConnectionId, cause: String, now: Instant) {
         self.state.remove_connection(connection);
-        let Some(WentDown { peer, was_last }) = self.connections.handle_down(connection) else {
+        let Some(down) = self.connections.handle_down(connection) else {
             return;
         };
+        let WentDown {
+            peer,
+            was_last,
+            rests,
+        } = down;
+        self.keep_needed(peer);
         tracing::info!(%peer, %connection, cause, "disconnected");
         self.backlog.push(NetworkEvent::Disconnected {
             peer,
@@ -474,7 +479,10 @@ impl Driver {
             cause,
         });
         if was_last {
-            self.redials.handle_absent(peer, now);
+            // One that rests was given up when that began, and may be wanted again.
+            if !rests {
+                self.redials.handle_absent(peer, now);
+            }
             self.swarm.behaviour_mut().remove_dht_neighbour(peer);
             self.look_for_absent(now);
         }

@@ -50,7 +50,7 @@ pub enum StartError {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OpenError {
-    /// The connection is gone.
+    /// The connection is gone, or to be left.
     #[error("the connection is closed")]
     NotConnected,
     /// This node has as many streams on the connection as it may.

@@ -26,9 +26,18 @@ pub enum NetworkEvent {
         /// The runtime of the connection's task, on which writers and readers of its streams should run, too.
         runtime: Handle,
     },
-    /// A connection is to be left: there is a better one, or one is enough. What is sent to the peer is to go over another
-    /// of its connections, if there is one; the connection is closed once it has no streams.
+    /// A connection is to be left: there is a better one, or one is enough, or nothing was sent for long. It opens no streams
+    /// any more, and is closed once both sides have closed theirs and read those of the other. What is sent to the peer is
+    /// to go over another of its connections; if there is none, the peer comes to rest, and
+    /// [`NetworkHandle::dial_wanted`](super::NetworkHandle::dial_wanted) has it dialled again.
     Leaving {
+        /// The peer.
+        peer: PeerId,
+        /// The connection.
+        connection: ConnectionId,
+    },
+    /// A connection that was to be left stays, as the others are gone, or the other side keeps it.
+    Staying {
         /// The peer.
         peer: PeerId,
         /// The connection.

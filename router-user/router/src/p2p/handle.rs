@@ -80,10 +80,7 @@ impl NetworkHandle {
         place: Option<LaneStream>,
     ) -> Result<DataStream, OpenError> {
         let opener = self.state.opener(connection).ok_or(OpenError::NotConnected)?;
-        let slot = opener
-            .slots
-            .try_acquire_owned()
-            .map_err(|_all_taken| OpenError::TooManyStreams)?;
+        let slot = opener.slots.take()?;
         let (reply, answer) = oneshot::channel();
         let request = OpenStreamRequest { place, slot, reply };
         opener.requests.try_send(request).map_err(|error| match error {

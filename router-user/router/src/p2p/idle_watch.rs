@@ -5,13 +5,14 @@ use std::{collections::HashMap, time::Duration};
 use libp2p::swarm::ConnectionId;
 use tokio::time::Instant;
 
-/// Time between two looks at the connections.
-const LOOK_INTERVAL: Duration = Duration::from_secs(10);
+/// The longest time between two looks at the connections.
+const LONGEST_INTERVAL: Duration = Duration::from_secs(10);
 
 /// What was last seen of every connection.
 #[derive(Debug)]
 pub(super) struct IdleWatch {
     seen: HashMap<ConnectionId, Seen>,
+    interval: Duration,
     next_look: Instant,
 }
 
@@ -22,11 +23,13 @@ struct Seen {
 }
 
 impl IdleWatch {
-    /// Makes a watch that first looks a while after `now`.
-    pub(super) fn new(now: Instant) -> Self {
+    /// Makes a watch that first looks a while after `now`, and tells times as short as `idle_time`.
+    pub(super) fn new(idle_time: Duration, now: Instant) -> Self {
+        let interval = (idle_time / 4).min(LONGEST_INTERVAL);
         Self {
             seen: HashMap::new(),
-            next_look: now + LOOK_INTERVAL,
+            interval,
+            next_look: now + interval,
         }
     }
 
@@ -35,26 +38,26 @@ impl IdleWatch {
         (n_connections > 0).then_some(self.next_look)
     }
 
-    /// Looks at the connections if it is time to, each with its number of uses. Returns for how long each has not been
-    /// used, to the interval of the looks.
+    /// Looks at the connections that `connections` returns, each with its number of uses. Returns for how long each has not
+    /// been used, to the interval of the looks; `None` if it is not time yet.
     pub(super) fn look(
         &mut self,
-        connections: impl Iterator<Item = (ConnectionId, u64)>,
+        connections: impl FnOnce() -> Vec<(ConnectionId, u64)>,
         now: Instant,
-    ) -> Vec<(ConnectionId, Duration)> {
+    ) -> Option<HashMap<ConnectionId, Duration>> {
         if now < self.next_look {
-            return Vec::new();
+            return None;
         }
-        self.next_look = now + LOOK_INTERVAL;
+        self.next_look = now + self.interval;
         let before = std::mem::take(&mut self.seen);
-        let mut idle = Vec::new();
-        for (connection, n_uses) in connections {
+        let mut idle = HashMap::new();
+        for (connection, n_uses) in connections() {
             let unused = before.get(&connection).filter(|seen| seen.n_uses == n_uses);
             let seen = unused.copied().unwrap_or(Seen { n_uses, since: now });
             self.seen.insert(connection, seen);
-            idle.push((connection, now.saturating_duration_since(seen.since)));
+            idle.insert(connection, now.saturating_duration_since(seen.since));
         }
-        idle
+        Some(idle)
     }
 }
 
@@ -62,30 +65,37 @@ impl IdleWatch {
 mod tests {
     use super::*;
 
+    const IDLE_TIME: Duration = Duration::from_secs(300);
+
     #[test]
     fn a_connection_is_idle_from_the_look_that_saw_its_last_use() {
         let start = Instant::now();
-        let mut watch = IdleWatch::new(start);
-        let id = ConnectionId::new_unchecked;
+        let mut watch = IdleWatch::new(IDLE_TIME, start);
+        let ids = [1, 2].map(ConnectionId::new_unchecked);
         let mut look = |n: u32, uses: [u64; 2]| {
-            let connections = [(id(1), uses[0]), (id(2), uses[1])].into_iter();
-            let idle = watch.look(connections, start + n * LOOK_INTERVAL);
-            idle.into_iter().map(|(_, time)| time).collect::<Vec<_>>()
+            let connections = || ids.into_iter().zip(uses).collect();
+            let idle = watch.look(connections, start + n * LONGEST_INTERVAL)?;
+            Some(ids.map(|id| idle[&id]))
         };
 
-        assert_eq!(look(0, [1, 1]), Vec::<Duration>::new());
-        assert_eq!(look(1, [1, 1]), [Duration::ZERO; 2]);
-        assert_eq!(look(2, [1, 2]), [LOOK_INTERVAL, Duration::ZERO]);
-        assert_eq!(look(3, [1, 2]), [2 * LOOK_INTERVAL, LOOK_INTERVAL]);
-        assert_eq!(look(4, [2, 2]), [Duration::ZERO, 2 * LOOK_INTERVAL]);
+        assert_eq!(look(0, [1, 1]), None);
+        assert_eq!(look(1, [1, 1]), Some([Duration::ZERO; 2]));
+        assert_eq!(look(2, [1, 2]), Some([LONGEST_INTERVAL, Duration::ZERO]));
+        assert_eq!(look(3, [1, 2]), Some([2 * LONGEST_INTERVAL, LONGEST_INTERVAL]));
+        assert_eq!(look(4, [2, 2]), Some([Duration::ZERO, 2 * LONGEST_INTERVAL]));
     }
 
     #[test]
-    fn nothing_is_due_without_connections() {
+    fn nothing_is_due_without_connections_and_a_short_time_is_looked_at_often() {
         let start = Instant::now();
-        let watch = IdleWatch::new(start);
-
+        let watch = IdleWatch::new(IDLE_TIME, start);
         assert_eq!(watch.poll_due(0), None);
-        assert_eq!(watch.poll_due(1), Some(start + LOOK_INTERVAL));
+        assert_eq!(watch.poll_due(1), Some(start + LONGEST_INTERVAL));
+
+        let second = Duration::from_secs(1);
+        assert_eq!(
+            IdleWatch::new(second, start).poll_due(1),
+            Some(start + second / 4)
+        );
     }
 }

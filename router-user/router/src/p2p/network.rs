@@ -15,7 +15,7 @@ use super::{
     config::{NetworkConfig, check_peers},
     departure::DepartureBehaviour,
     dht,
-    driver::Driver,
+    driver::{Channels, Driver},
     error::StartError,
     event::NetworkEvent,
     handle::NetworkHandle,
@@ -89,6 +89,7 @@ impl Network {
             dscp,
             fwmark,
             keepalive,
+            idle_time,
             discovery,
         } = config;
         let local_peer = keypair.public().to_peer_id();
@@ -105,7 +106,7 @@ impl Network {
             local_network: local_network.transpose().map_err(StartError::Mdns)?.into(),
             kad: discovery.dht.as_ref().map(|_| dht::behaviour(local_peer)).into(),
             keepalive: KeepaliveBehaviour::new(Arc::clone(&state), keepalive),
-            departure: DepartureBehaviour::default(),
+            departure: DepartureBehaviour::new(Arc::clone(&state)),
             streams: StreamBehaviour::new(known, Arc::clone(&state), inbound, placement, next_task.clone()),
         };
         let own_runtime = Handle::current();
@@ -139,15 +140,12 @@ impl Network {
         let stop = CancellationToken::new();
         let ids = peers.iter().map(|peer| peer.peer);
         let discovery = AddressDiscovery::new(keypair, discovery, ids);
-        let driver = Driver::new(
-            swarm,
-            peers,
-            discovery,
-            Arc::clone(&state),
-            event_sender,
+        let channels = Channels {
+            events: event_sender,
             requests,
-            stop.clone(),
-        );
+            stop: stop.clone(),
+        };
+        let driver = Driver::new(swarm, peers, discovery, Arc::clone(&state), channels, idle_time);
         Ok(Self {
             handle: NetworkHandle {
                 state,

@@ -3,6 +3,9 @@
 use std::{collections::HashMap, time::Duration};
 
 use libp2p::{PeerId, swarm::ConnectionId};
+use tokio::time::Instant;
+
+use super::departure::Leave;
 
 /// The established connections of all peers.
 ///
@@ -16,6 +19,16 @@ pub(super) struct PeerConnections(HashMap<ConnectionId, PeerConnection>);
 struct PeerConnection {
     peer: PeerId,
     stage: Stage,
+    leaving: Option<Leaving>,
+}
+
+/// How a connection is to be left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Leaving {
+    pub(super) why: Leave,
+    /// Whether the peer has said so.
+    pub(super) by_peer: bool,
+    pub(super) since: Instant,
 }
 
 /// How far a connection is.
@@ -35,21 +48,22 @@ pub(super) struct WentDown {
     pub(super) peer: PeerId,
     /// Whether the peer has no live connection any more.
     pub(super) was_last: bool,
+    /// Whether the peer is to be left alone, as nothing was sent for long.
+    pub(super) rests: bool,
 }
 
 impl PeerConnections {
     /// Adds a live connection. Returns whether it is the only one of its peer.
     pub(super) fn handle_established(&mut self, connection: ConnectionId, peer: PeerId) -> bool {
         let is_first = !self.is_present(peer);
-        let stage = Stage::Live;
-        self.0.insert(connection, PeerConnection { peer, stage });
+        self.0.insert(connection, PeerConnection::new(peer, Stage::Live));
         is_first
     }
 
     /// Adds a connection that this node has dialled, which took so long to bring up.
     pub(super) fn handle_dialled(&mut self, connection: ConnectionId, peer: PeerId, took: Duration) {
-        let stage = Stage::Unproven(took);
-        self.0.insert(connection, PeerConnection { peer, stage });
+        self.0
+            .insert(connection, PeerConnection::new(peer, Stage::Unproven(took)));
     }
 
     /// Takes an unproven connection out, as it is proven or has failed. Returns its peer and how long it took to bring it
@@ -67,11 +81,62 @@ impl PeerConnections {
     pub(super) fn handle_down(&mut self, connection: ConnectionId) -> Option<WentDown> {
         let entry = self.0.get_mut(&connection).filter(|entry| entry.is_live())?;
         entry.stage = Stage::Down;
-        let peer = entry.peer;
+        let (peer, leaving) = (entry.peer, entry.leaving.take());
         Some(WentDown {
             peer,
             was_last: !self.is_present(peer),
+            rests: leaving.is_some_and(|leaving| leaving.why == Leave::Rest),
         })
+    }
+
+    /// Records that a live connection is to be left. Returns false if that is known, or there is no such connection.
+    pub(super) fn set_leaving(&mut self, connection: ConnectionId, leaving: Leaving) -> bool {
+        let entry = self.0.get_mut(&connection).filter(|entry| entry.stays());
+        entry.map(|entry| entry.leaving = Some(leaving)).is_some()
+    }
+
+    /// Records that a connection is not to be left any more. Returns false if it was not to be.
+    pub(super) fn clear_leaving(&mut self, connection: ConnectionId) -> bool {
+        let entry = self.0.get_mut(&connection);
+        entry.is_some_and(|entry| entry.leaving.take().is_some())
+    }
+
+    /// Returns how a connection is to be left, if it is.
+    pub(super) fn leaving(&self, connection: ConnectionId) -> Option<Leaving> {
+        self.0.get(&connection)?.leaving
+    }
+
+    /// Says whether a peer has a live connection that is not to be left.
+    pub(super) fn stays(&self, peer: PeerId) -> bool {
+        self.0.values().any(|entry| entry.peer == peer && entry.stays())
+    }
+
+    /// Says whether the peer has a live connection beside this one that is not to be left.
+    pub(super) fn has_other(&self, peer: PeerId, connection: ConnectionId) -> bool {
+        let mut others = self.0.iter().filter(|(id, _)| **id != connection);
+        others.any(|(_, entry)| entry.peer == peer && entry.stays())
+    }
+
+    /// Returns the spare connections of a peer that has no others any more.
+    pub(super) fn needed(&self, peer: PeerId) -> Vec<ConnectionId> {
+        if self.stays(peer) {
+            return Vec::new();
+        }
+        let is_spare = |entry: &PeerConnection| {
+            let why = entry.leaving.map(|leaving| leaving.why);
+            entry.peer == peer && entry.is_live() && why == Some(Leave::Spare)
+        };
+        let spare = self.0.iter().filter(|(_, entry)| is_spare(entry));
+        spare.map(|(connection, _)| *connection).collect()
+    }
+
+    /// Returns the connections that this node has wanted to leave since `since` or before.
+    pub(super) fn left_since(&self, since: Instant) -> Vec<ConnectionId> {
+        let left = self.0.iter().filter(|(_, entry)| {
+            let leaving = entry.leaving.filter(|leaving| !leaving.by_peer);
+            leaving.is_some_and(|leaving| leaving.since <= since)
+        });
+        left.map(|(connection, _)| *connection).collect()
     }
 
     /// Forgets a connection that has closed.
@@ -107,6 +172,19 @@ impl PeerConnections {
 }
 
 impl PeerConnection {
+    fn new(peer: PeerId, stage: Stage) -> Self {
+        Self {
+            peer,
+            stage,
+            leaving: None,
+        }
+    }
+
+    /// Says whether the connection is live, and not to be left.
+    fn stays(&self) -> bool {
+        self.is_live() && self.leaving.is_none()
+    }
+
     fn is_live(&self) -> bool {
         self.stage == Stage::Live
     }
@@ -130,7 +208,13 @@ mod tests {
         assert!(!connections.handle_established(id(2), peer));
         assert!(connections.is_present(peer) && !connections.is_present(other));
 
-        let down = |was_last| Some(WentDown { peer, was_last });
+        let down = |was_last| {
+            Some(WentDown {
+                peer,
+                was_last,
+                rests: false,
+            })
+        };
         assert_eq!(connections.handle_down(id(1)), down(false));
         assert_eq!(connections.handle_down(id(2)), down(true));
         assert!(!connections.is_present(peer) && !connections.is_anybody_present());
@@ -188,5 +272,49 @@ mod tests {
         connections.handle_closed(id(1));
 
         assert!(connections.is_present(peer));
+    }
+
+    #[test]
+    fn spare_connections_are_needed_once_the_others_are_gone() {
+        let (peer, now) = (PeerId::random(), Instant::now());
+        let spare = Leaving {
+            why: Leave::Spare,
+            by_peer: false,
+            since: now,
+        };
+        let mut connections = PeerConnections::default();
+        connections.handle_established(id(1), peer);
+        connections.handle_established(id(2), peer);
+
+        assert!(connections.has_other(peer, id(1)) && connections.set_leaving(id(1), spare));
+        assert!(!connections.set_leaving(id(1), spare), "it is known");
+        assert!(!connections.has_other(peer, id(2)));
+        assert_eq!(connections.needed(peer), [], "another is there");
+        assert_eq!(connections.left_since(now), [id(1)]);
+
+        connections.handle_down(id(2));
+        assert_eq!(connections.needed(peer), [id(1)]);
+        assert!(connections.clear_leaving(id(1)) && !connections.clear_leaving(id(1)));
+        assert!(connections.stays(peer) && connections.needed(peer).is_empty());
+        assert_eq!(connections.left_since(now), []);
+    }
+
+    #[test]
+    fn a_peer_rests_if_its_last_connection_was_left_as_nothing_was_sent() {
+        let peer = PeerId::random();
+        let mut connections = PeerConnections::default();
+        connections.handle_established(id(1), peer);
+        let rest = Leaving {
+            why: Leave::Rest,
+            by_peer: true,
+            since: Instant::now(),
+        };
+
+        assert!(connections.set_leaving(id(1), rest));
+
+        assert_eq!(connections.needed(peer), [], "nothing is to be sent");
+        assert_eq!(connections.left_since(Instant::now()), [], "the peer leaves it");
+        let down = connections.handle_down(id(1)).expect("it was live");
+        assert!(down.was_last && down.rests);
     }
 }

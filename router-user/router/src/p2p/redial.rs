@@ -9,7 +9,10 @@ use std::{collections::BTreeSet, time::Duration};
 use libp2p::{Multiaddr, multiaddr::Protocol, swarm::ConnectionId};
 use tokio::time::Instant;
 
-use super::config::ConnectMode;
+use super::{
+    address::{ip_of, transport_kind},
+    config::ConnectMode,
+};
 
 /// Time between two rounds through the addresses of a peer that has not been absent for long, or is wanted.
 const ROUND: Duration = Duration::from_millis(900);
@@ -33,6 +36,14 @@ const HEAD_START: Duration = Duration::from_millis(300);
 /// Most attempts at one address at a time. Each ends after 4 s, unless the host has connected.
 const MAX_ATTEMPTS_PER_ADDRESS: usize = 5;
 
+/// Time between two attempts at a better address of a connected peer, to the interval of the looks at the connections. An
+/// attempt is in vain as long as the path is down.
+const BETTER_INTERVAL: Duration = Duration::from_secs(20);
+
+/// The longest that time becomes, and of how long the attempts have been in vain it is one part.
+const LONGEST_BETTER_INTERVAL: Duration = Duration::from_secs(5 * 60);
+const BETTER_PART: u32 = 30;
+
 /// The dialling of one peer.
 #[derive(Debug)]
 pub(super) struct Redial {
@@ -53,6 +64,16 @@ pub(super) struct Redial {
     round: Duration,
     /// `None` while connected, for a peer without addresses, and for one that is dialled on demand and not wanted.
     due: Option<Instant>,
+    better: Option<Better>,
+}
+
+/// The dialling of better addresses than that of this rank, at which the peer is connected.
+#[derive(Clone, Copy, Debug)]
+struct Better {
+    rank: usize,
+    since: Instant,
+    due: Instant,
+    turn: usize,
 }
 
 impl Redial {
@@ -71,6 +92,7 @@ impl Redial {
             quick_until: now,
             round: ROUND,
             due: None,
+            better: None,
         };
         if mode == ConnectMode::Always {
             redial.handle_absent(now);
@@ -91,8 +113,8 @@ impl Redial {
         self.begin(if self.yields { HEAD_START } else { Duration::ZERO }, now);
     }
 
-    /// Records that this node has closed the connections to the peer as nothing was sent on them. One that is dialled on
-    /// demand is left alone until it is wanted.
+    /// Records that the last connection to the peer is left as nothing was sent on it. One that is dialled on demand is left
+    /// alone until it is wanted.
     pub(super) fn handle_rest(&mut self, now: Instant) {
         self.is_present = false;
         match self.mode {
@@ -126,10 +148,47 @@ impl Redial {
         known.unwrap_or(self.addresses.len())
     }
 
-    /// Returns an address of the peer that is better than that of this rank, if there is one, and another at each `turn`.
-    pub(super) fn better(&self, rank: usize, turn: usize) -> Option<&Multiaddr> {
-        let better = self.addresses.get(..rank).unwrap_or(&self.addresses);
-        better.get(turn.checked_rem(better.len())?)
+    /// Returns the place of the address from which the peer has dialled: that of the first address that is at the same host
+    /// and of the same transport, as the port says nothing. One of which nothing is known comes last.
+    pub(super) fn rank_of_inbound(&self, address: &Multiaddr) -> usize {
+        let way = |address: &Multiaddr| Some((ip_of(address)?, transport_kind(address)));
+        let known = self.addresses.iter().position(|known| way(known) == way(address));
+        known.unwrap_or(self.addresses.len())
+    }
+
+    /// Returns an address that is better than that of this rank, at which the peer is connected, if one is to be dialled at
+    /// `now`: one at a time and each in its turn, ever more rarely while none works. With no room it waits; `random` is
+    /// in 0..=1.
+    pub(super) fn poll_better(
+        &mut self,
+        rank: usize,
+        has_room: bool,
+        now: Instant,
+        random: f64,
+    ) -> Option<Multiaddr> {
+        let n_better = rank.min(self.addresses.len());
+        let wait = |since: Instant| {
+            let waited = now.saturating_duration_since(since);
+            (waited / BETTER_PART)
+                .clamp(BETTER_INTERVAL, LONGEST_BETTER_INTERVAL)
+                .mul_f64(0.9 + random.clamp(0.0, 1.0) / 5.0)
+        };
+        let Some(better) = self.better.as_mut().filter(|better| better.rank == rank) else {
+            self.better = (n_better > 0).then(|| Better {
+                rank,
+                since: now,
+                due: now + wait(now),
+                turn: 0,
+            });
+            return None;
+        };
+        if better.due > now || !has_room || !self.attempts.is_empty() {
+            return None;
+        }
+        better.due = now + wait(better.since);
+        let turn = better.turn;
+        better.turn += 1;
+        self.addresses.get(turn.checked_rem(n_better)?).cloned()
     }
 
     /// Returns when the peer is dialled.
@@ -149,7 +208,7 @@ impl Redial {
     pub(super) fn set_addresses(&mut self, addresses: Vec<Multiaddr>, present: bool, now: Instant) {
         if self.given != addresses {
             self.given = addresses;
-            self.addresses = self.merged();
+            self.merge();
             self.next = 0;
             if !present && !self.rests() {
                 self.handle_absent(now);
@@ -162,7 +221,7 @@ impl Redial {
     pub(super) fn set_found(&mut self, found: Vec<Multiaddr>, present: bool, now: Instant) {
         let is_news = found.iter().any(|address| !self.addresses.contains(address));
         self.found = found;
-        self.addresses = self.merged();
+        self.merge();
         if self.next >= self.addresses.len() {
             self.next = 0;
         }
@@ -177,9 +236,15 @@ impl Redial {
         }
     }
 
-    fn merged(&self) -> Vec<Multiaddr> {
+    /// Takes the given addresses and the found ones for those of the peer.
+    fn merge(&mut self) {
         let found = self.found.iter().filter(|address| !self.given.contains(address));
-        self.given.iter().chain(found).cloned().collect()
+        let merged: Vec<_> = self.given.iter().chain(found).cloned().collect();
+        if merged != self.addresses {
+            self.addresses = merged;
+            // What is better is another question now.
+            self.better = None;
+        }
     }
 
     /// Says whether the peer is one to dial on demand that nothing is sent to.
@@ -268,278 +333,4 @@ impl Redial {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn absent_peer_is_dialled_at_once_and_then_every_second() {
-        let start = Instant::now();
-        let mut redial = always(addresses(1), false, start);
-
-        let dialled = run(&mut redial, start, Duration::from_secs(10), |_| {});
-
-        assert_eq!(dialled[0].0, Duration::ZERO);
-        let longest = dialled
-            .windows(2)
-            .map(|pair| pair[1].0 - pair[0].0)
-            .max()
-            .expect("attempts");
-        assert!(longest <= ROUND + JITTER, "{longest:?}");
-        assert!((9..=12).contains(&dialled.len()), "{}", dialled.len());
-    }
-
-    #[test]
-    fn every_address_has_its_turn_in_each_round_in_the_given_order() {
-        for n_addresses in [2, 3, 8, 40] {
-            let start = Instant::now();
-            let addresses = addresses(n_addresses);
-            let mut redial = always(addresses.clone(), false, start);
-
-            let dialled = run(&mut redial, start, ROUND, |_| {});
-
-            let order: Vec<_> = dialled
-                .into_iter()
-                .map(|(_, address)| address)
-                .take(n_addresses)
-                .collect();
-            assert_eq!(order, addresses);
-        }
-    }
-
-    #[test]
-    fn hanging_attempts_delay_no_new_one_but_are_bounded() {
-        let start = Instant::now();
-        let mut redial = always(addresses(1), false, start);
-        let mut id = 0;
-
-        let dialled = run(&mut redial, start, Duration::from_secs(60), |redial| {
-            id += 1;
-            redial.handle_attempt(ConnectionId::new_unchecked(id));
-        });
-
-        assert_eq!(dialled.len(), MAX_ATTEMPTS_PER_ADDRESS);
-        assert!(redial.handle_attempt_ended(ConnectionId::new_unchecked(1)));
-        let later = start + Duration::from_secs(62);
-        assert_eq!(run(&mut redial, later, ROUND / 2, |_| {}).len(), 1);
-    }
-
-    #[test]
-    fn present_peer_is_not_dialled() {
-        let start = Instant::now();
-        let mut redial = always(addresses(2), false, start);
-        redial.handle_present();
-        assert_eq!(redial.poll_due(), None);
-        assert_eq!(run(&mut redial, start, Duration::from_secs(5), |_| {}), []);
-
-        redial.handle_absent(start + Duration::from_secs(5));
-        assert_eq!(redial.poll_due(), Some(start + Duration::from_secs(5)));
-    }
-
-    #[test]
-    fn larger_id_leaves_a_head_start() {
-        let start = Instant::now();
-        let redial = always(addresses(1), true, start);
-        assert_eq!(redial.poll_due(), Some(start + HEAD_START));
-    }
-
-    #[test]
-    fn new_addresses_are_dialled_at_once_if_the_peer_is_absent() {
-        let start = Instant::now();
-        let mut redial = always(Vec::new(), false, start);
-
-        redial.set_addresses(addresses(2), false, start);
-        assert_eq!(redial.poll_attempt(start, 0.0), Some(addresses(2)[0].clone()));
-        redial.set_addresses(addresses(2), false, start);
-        assert_eq!(redial.poll_attempt(start, 0.0), None, "nothing has changed");
-        redial.handle_present();
-        redial.set_addresses(addresses(1), true, start);
-        assert_eq!(redial.poll_due(), None);
-        redial.handle_absent(start);
-        assert_eq!(redial.poll_attempt(start, 0.0), Some(addresses(1)[0].clone()));
-    }
-
-    #[test]
-    fn found_addresses_are_dialled_after_the_given_ones() {
-        let start = Instant::now();
-        let mut redial = always(addresses(2)[..1].to_vec(), false, start);
-
-        redial.set_found(addresses(2), false, start);
-
-        let dialled = run(&mut redial, start, ROUND, |_| {});
-        let order: Vec<_> = dialled.into_iter().map(|(_, address)| address).collect();
-        assert_eq!(order[..2], addresses(2));
-    }
-
-    #[test]
-    fn peer_without_addresses_is_dialled_as_soon_as_one_is_found_and_no_more_when_it_is_gone() {
-        let start = Instant::now();
-        let mut redial = always(Vec::new(), false, start);
-
-        redial.set_found(addresses(1), false, start);
-        assert_eq!(redial.poll_attempt(start, 0.0), Some(addresses(1)[0].clone()));
-        redial.set_found(Vec::new(), false, start);
-        assert_eq!(redial.poll_due(), None);
-
-        redial.handle_present();
-        redial.set_found(addresses(1), true, start);
-        assert_eq!(redial.poll_due(), None, "it is there");
-    }
-
-    #[test]
-    fn peer_without_addresses_is_waited_for() {
-        let start = Instant::now();
-        let mut redial = always(Vec::new(), false, start);
-        assert_eq!(redial.poll_due(), None);
-        assert_eq!(redial.poll_attempt(start, 0.5), None);
-        redial.handle_absent(start);
-        assert_eq!(redial.poll_due(), None);
-    }
-
-    #[test]
-    fn better_addresses_than_the_present_one_take_turns() {
-        let redial = always(addresses(3), false, Instant::now());
-        let known = addresses(4);
-        assert_eq!(redial.rank(&known[2]), 2);
-        assert_eq!(redial.rank(&known[3]), 3);
-        let dialled = known[1].clone().with(Protocol::P2p(libp2p::PeerId::random()));
-        assert_eq!(redial.rank(&dialled), 1);
-
-        let turns: Vec<_> = (0..3).map(|turn| redial.better(2, turn)).collect();
-        assert_eq!(turns, [Some(&known[0]), Some(&known[1]), Some(&known[0])]);
-        assert_eq!(redial.better(0, 7), None);
-        assert_eq!(redial.better(3, 2), Some(&known[2]));
-    }
-
-    #[test]
-    fn attempt_of_another_kind_is_not_counted() {
-        let mut redial = always(addresses(1), false, Instant::now());
-        assert!(!redial.handle_attempt_ended(ConnectionId::new_unchecked(7)));
-    }
-
-    #[test]
-    fn rounds_become_rare_and_are_never_further_apart_than_half_a_minute() {
-        let start = Instant::now();
-        let mut redial = always(addresses(1), false, start);
-
-        let dialled = run(&mut redial, start, Duration::from_secs(600), |_| {});
-
-        let gaps: Vec<_> = dialled.windows(2).map(|pair| pair[1].0 - pair[0].0).collect();
-        assert!(gaps.iter().all(|gap| *gap <= LONGEST_ROUND), "{gaps:?}");
-        let late: Vec<_> = gaps.iter().rev().take(10).collect();
-        assert!(late.iter().all(|gap| **gap >= LONGEST_ROUND * 4 / 5), "{gaps:?}");
-        assert!((30..45).contains(&dialled.len()), "{}", dialled.len());
-        for (random, round) in [(0.0, LONGEST_ROUND), (1.0, LONGEST_ROUND * 4 / 5)] {
-            let due = redial.poll_due().expect("absent");
-            redial.poll_attempt(due, random);
-            assert_eq!(redial.poll_due(), Some(due + round), "nodes are not in step");
-        }
-    }
-
-    #[test]
-    fn a_packet_for_a_peer_that_is_long_gone_dials_it_at_once_and_every_second_for_a_while() {
-        let (start, minute) = (Instant::now(), Duration::from_secs(60));
-        let mut redial = always(addresses(1), false, start);
-        run(&mut redial, start, minute, |_| {});
-        let wanted_at = start + minute;
-
-        redial.handle_wanted(wanted_at);
-
-        assert!(redial.is_wanted());
-        let dialled = run(&mut redial, wanted_at, QUICK, |_| {});
-        assert_eq!(dialled[0].0, Duration::ZERO);
-        assert!((9..=12).contains(&dialled.len()), "{}", dialled.len());
-        run(&mut redial, wanted_at + QUICK, QUICK, |_| {});
-        assert!(!redial.is_wanted());
-    }
-
-    #[test]
-    fn a_stream_of_packets_for_an_absent_peer_makes_no_more_than_a_round_a_second() {
-        let start = Instant::now();
-        let mut redial = always(addresses(1), false, start);
-        let mut n_dialled = 0;
-        for step_ms in 0..30_000 {
-            let now = start + Duration::from_millis(step_ms);
-            redial.handle_wanted(now);
-            n_dialled += usize::from(redial.poll_attempt(now, 0.5).is_some());
-        }
-        assert!((29..=31).contains(&n_dialled), "{n_dialled}");
-    }
-
-    #[test]
-    fn another_address_of_an_absent_peer_is_dialled_at_once() {
-        let (start, minute) = (Instant::now(), Duration::from_secs(60));
-        let mut redial = always(addresses(1), false, start);
-        run(&mut redial, start, minute, |_| {});
-        let now = start + minute;
-
-        redial.set_found(addresses(1), false, now);
-        assert_eq!(redial.poll_attempt(now, 0.0), None, "nothing is new");
-        redial.set_found(addresses(2)[1..].to_vec(), false, now);
-
-        let order: Vec<_> = run(&mut redial, now, ROUND / 2, |_| {});
-        let order: Vec<_> = order.into_iter().map(|(_, address)| address).collect();
-        assert_eq!(order, addresses(2));
-    }
-
-    #[test]
-    fn a_peer_on_demand_is_dialled_for_packets_only() {
-        let start = Instant::now();
-        let seconds = |n| start + Duration::from_secs(n);
-        let minute = Duration::from_secs(60);
-        let mut redial = Redial::new(addresses(1), ConnectMode::OnDemand, false, start);
-        assert_eq!(redial.poll_due(), None);
-        redial.set_addresses(addresses(2), false, start);
-        redial.set_found(addresses(3), false, start);
-        assert_eq!(redial.poll_due(), None);
-
-        redial.handle_wanted(start);
-        let n_dialled = run(&mut redial, start, minute, |_| {}).len();
-        assert!((30..40).contains(&n_dialled), "{n_dialled}");
-        assert_eq!(redial.poll_due(), None, "nothing is sent to it any more");
-
-        redial.handle_wanted(seconds(60));
-        redial.handle_present();
-        redial.handle_rest(seconds(400));
-        assert_eq!(redial.poll_due(), None);
-        // A connection that was lost may have been in use.
-        redial.handle_present();
-        redial.handle_absent(seconds(500));
-        assert_eq!(redial.poll_due(), Some(seconds(500)));
-        run(&mut redial, seconds(500), minute, |_| {});
-        assert_eq!(redial.poll_due(), None);
-
-        redial.set_mode(ConnectMode::Always, seconds(600));
-        assert_eq!(redial.poll_due(), Some(seconds(600)));
-    }
-
-    fn always(addresses: Vec<Multiaddr>, yields: bool, now: Instant) -> Redial {
-        Redial::new(addresses, ConnectMode::Always, yields, now)
-    }
-
-    fn addresses(n: usize) -> Vec<Multiaddr> {
-        (0..n)
-            .map(|n| {
-                format!("/ip4/192.0.2.1/tcp/{}", 4000 + n)
-                    .parse()
-                    .expect("an address")
-            })
-            .collect()
-    }
-
-    fn run(
-        redial: &mut Redial,
-        start: Instant,
-        length: Duration,
-        mut started: impl FnMut(&mut Redial),
-    ) -> Vec<(Duration, Multiaddr)> {
-        let mut dialled = Vec::new();
-        for step_ms in 0..=length.as_millis() as u64 {
-            let now = start + Duration::from_millis(step_ms);
-            if let Some(address) = redial.poll_attempt(now, step_ms as f64 % 7.0 / 6.0) {
-                dialled.push((now - start, address));
-                started(redial);
-            }
-        }
-        dialled
-    }
-}
+mod tests;

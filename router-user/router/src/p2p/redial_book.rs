@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use super::{
     config::{ConnectMode, PeerConfig},
     redial::Redial,
+    snapshot::ConnectionDirection,
 };
 
 /// Most different failures of one peer that are news while the peer is away.
@@ -156,7 +157,7 @@ impl RedialBook {
         }
     }
 
-    /// Records that this node has closed the last connection to a peer as nothing was sent on it.
+    /// Records that the last connection to a peer is left as nothing was sent on it, whichever side leaves it.
     pub(super) fn handle_rest(&mut self, peer: PeerId, now: Instant) {
         if let Some(entry) = self.peers.get_mut(&peer) {
             entry.redial.handle_rest(now);
@@ -170,15 +171,27 @@ impl RedialBook {
         }
     }
 
-    /// Returns the place of an address among those of a peer, the best being 0.
-    pub(super) fn rank(&self, peer: PeerId, address: &Multiaddr) -> usize {
-        let entry = self.peers.get(&peer);
-        entry.map_or(0, |entry| entry.redial.rank(address))
+    /// Returns the place of the address of a connection among those of a peer, the best being 0.
+    pub(super) fn rank(&self, peer: PeerId, address: &Multiaddr, direction: ConnectionDirection) -> usize {
+        let redial = self.peers.get(&peer).map(|entry| &entry.redial);
+        redial.map_or(0, |redial| match direction {
+            ConnectionDirection::Outbound => redial.rank(address),
+            ConnectionDirection::Inbound => redial.rank_of_inbound(address),
+        })
     }
 
-    /// Returns an address of a peer that is better than that of this rank, and another at each `turn`.
-    pub(super) fn better(&self, peer: PeerId, rank: usize, turn: usize) -> Option<Multiaddr> {
-        self.peers.get(&peer)?.redial.better(rank, turn).cloned()
+    /// Returns an address of a connected peer that is better than that of this rank, if one is to be dialled at `now`;
+    /// `random` is in 0..=1.
+    pub(super) fn poll_better(
+        &mut self,
+        peer: PeerId,
+        rank: usize,
+        now: Instant,
+        random: f64,
+    ) -> Option<Multiaddr> {
+        let has_room = self.n_attempts() < MAX_ATTEMPTS;
+        let redial = &mut self.peers.get_mut(&peer)?.redial;
+        redial.poll_better(rank, has_room, now, random)
     }
 
     /// Returns whether a peer is dialled on demand.

@@ -1,6 +1,6 @@
 //! Which connections of a peer are one too many.
 
-use std::time::Duration;
+use std::{cmp::Reverse, time::Duration};
 
 use libp2p::swarm::ConnectionId;
 
@@ -12,34 +12,36 @@ const SETTLED: Duration = Duration::from_secs(60);
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Standing {
     pub(super) connection: ConnectionId,
-    /// The place of its address among those of the peer, the best being 0; `None` if the peer has dialled.
-    pub(super) rank: Option<usize>,
+    /// Whether this node has dialled it.
+    pub(super) is_own: bool,
+    /// The place of its address among those of the peer, the best being 0.
+    pub(super) rank: usize,
     pub(super) age: Duration,
 }
 
 /// Returns the connections that this node has dialled and does not need. Each side lets go of those only that it has
 /// dialled, so that the two never let go of all. With `leads` those of this node stay, and else those of the peer, if there
-/// are any; `n_wanted` says how many are to stay in all.
+/// are any that are as good and have stood for a while; `n_wanted` says how many are to stay in all.
 pub(super) fn spare(standing: &[Standing], n_wanted: usize, leads: bool) -> Vec<ConnectionId> {
-    let n_theirs = standing.iter().filter(|standing| standing.rank.is_none()).count();
-    let ranked = |standing: &Standing| standing.rank.map(|rank| (rank, *standing));
-    let mut own: Vec<_> = standing.iter().filter_map(ranked).collect();
-    own.sort_by_key(|(rank, standing)| (*rank, std::cmp::Reverse(standing.age)));
-    let Some((best, _)) = own.first().copied() else {
+    let (mut own, theirs): (Vec<_>, Vec<_>) = standing.iter().copied().partition(|one| one.is_own);
+    own.sort_by_key(|one| (one.rank, Reverse(one.age)));
+    let Some(best) = own.first().map(|one| one.rank) else {
         return Vec::new();
     };
+    let is_settled = |one: &Standing| one.age >= SETTLED;
+    let as_good = theirs.iter().filter(|one| is_settled(one) && one.rank <= best);
+    let n_theirs = as_good.count();
     let n_kept = if leads || n_theirs == 0 {
         n_wanted.max(1)
     } else {
         n_wanted.saturating_sub(n_theirs)
     };
-    let (good, worse): (Vec<_>, Vec<_>) = own.into_iter().partition(|(rank, _)| *rank == best);
-    let too_many = good.into_iter().skip(n_kept);
-    let settled = too_many.filter(|(_, standing)| standing.age >= SETTLED);
+    let (good, worse): (Vec<_>, Vec<_>) = own.into_iter().partition(|one| one.rank == best);
+    let too_many = good.into_iter().skip(n_kept).filter(is_settled);
     worse
         .into_iter()
-        .chain(settled)
-        .map(|(_, standing)| standing.connection)
+        .chain(too_many)
+        .map(|one| one.connection)
         .collect()
 }
 
@@ -47,11 +49,19 @@ pub(super) fn spare(standing: &[Standing], n_wanted: usize, leads: bool) -> Vec<
 mod tests {
     use super::*;
 
-    fn standing(id: usize, rank: Option<usize>, age_s: u64) -> Standing {
+    fn own(id: usize, rank: usize, age_s: u64) -> Standing {
         Standing {
             connection: ConnectionId::new_unchecked(id),
+            is_own: true,
             rank,
             age: Duration::from_secs(age_s),
+        }
+    }
+
+    fn theirs(id: usize, rank: usize, age_s: u64) -> Standing {
+        Standing {
+            is_own: false,
+            ..own(id, rank, age_s)
         }
     }
 
@@ -61,7 +71,7 @@ mod tests {
 
     #[test]
     fn of_two_that_dialled_each_other_at_once_one_side_lets_go_after_a_while() {
-        let both = |age_s| [standing(1, Some(0), age_s), standing(2, None, age_s)];
+        let both = |age_s| [own(1, 0, age_s), theirs(2, 0, age_s)];
 
         assert_eq!(ids(spare(&both(90), 1, true)), [""; 0]);
         assert_eq!(ids(spare(&both(90), 1, false)), ["1"]);
@@ -72,31 +82,32 @@ mod tests {
     #[test]
     fn the_last_connection_is_never_spare() {
         for leads in [true, false] {
-            assert_eq!(ids(spare(&[standing(1, Some(3), 90)], 0, leads)), [""; 0]);
+            assert_eq!(ids(spare(&[own(1, 3, 90)], 0, leads)), [""; 0]);
         }
     }
 
     #[test]
-    fn the_oldest_connections_stay_as_many_as_are_wanted() {
-        let own = [
-            standing(1, Some(0), 70),
-            standing(2, Some(0), 90),
-            standing(3, Some(0), 80),
-            standing(4, Some(0), 5),
-        ];
+    fn a_connection_that_the_peer_has_dialled_counts_once_it_has_stood_for_a_while_and_is_as_good() {
+        let beside = |theirs| ids(spare(&[own(1, 1, 900), theirs], 1, false));
 
-        assert_eq!(ids(spare(&own, 2, true)), ["1"]);
-        assert_eq!(ids(spare(&own, 1, false)), ["3", "1"]);
+        assert_eq!(beside(theirs(2, 1, 5)), [""; 0], "it is new");
+        assert_eq!(beside(theirs(2, 2, 900)), [""; 0], "it is worse");
+        assert_eq!(beside(theirs(2, 1, 900)), ["1"]);
+        assert_eq!(beside(theirs(2, 0, 900)), ["1"]);
+    }
+
+    #[test]
+    fn the_oldest_connections_stay_as_many_as_are_wanted() {
+        let four = [own(1, 0, 70), own(2, 0, 90), own(3, 0, 80), own(4, 0, 5)];
+
+        assert_eq!(ids(spare(&four, 2, true)), ["1"]);
+        assert_eq!(ids(spare(&four, 1, false)), ["3", "1"]);
     }
 
     #[test]
     fn a_better_address_takes_over_at_once() {
-        let own = [
-            standing(1, Some(1), 900),
-            standing(2, Some(0), 0),
-            standing(3, Some(2), 900),
-        ];
+        let three = [own(1, 1, 900), own(2, 0, 0), own(3, 2, 900)];
 
-        assert_eq!(ids(spare(&own, 3, true)), ["1", "3"]);
+        assert_eq!(ids(spare(&three, 3, true)), ["1", "3"]);
     }
 }

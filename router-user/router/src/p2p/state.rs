@@ -11,7 +11,7 @@ use std::{
 use libp2p::{Multiaddr, PeerId, swarm::ConnectionId};
 use tokio::{
     runtime::Handle,
-    sync::{Semaphore, mpsc, oneshot},
+    sync::{mpsc, oneshot},
 };
 
 use super::{
@@ -21,10 +21,10 @@ use super::{
     found::FoundAddress,
     handshakes::Handshakes,
     life::SignsOfLife,
-    limits::MAX_STREAMS_PER_SIDE,
     snapshot::{ConnectionDirection, ConnectionSnapshot, NetworkSnapshot, PeerSnapshot},
     spare_connections::Standing,
     stream::DataStream,
+    stream_slots::{ConnectionSlots, StreamSlot, StreamSlots},
     transport::SegmentBook,
 };
 use crate::egress::lane_stream::LaneStream;
@@ -49,6 +49,8 @@ struct Tables {
     connections: BTreeMap<ConnectionId, ConnectionEntry>,
     /// What the connections are used for, from their handshakes on.
     lives: HashMap<ConnectionId, Arc<SignsOfLife>>,
+    /// The slots of their streams, likewise.
+    slots: HashMap<ConnectionId, ConnectionSlots>,
     listening: Vec<Multiaddr>,
     /// The configured peers in order of configuration.
     peers: Vec<PeerEntry>,
@@ -92,7 +94,7 @@ pub(super) struct ConnectionEntry {
     pub(super) rtt: Option<Duration>,
     pub(super) runtime: Handle,
     pub(super) opener: StreamOpener,
-    pub(super) inbound_slots: Arc<Semaphore>,
+    pub(super) inbound_slots: Arc<StreamSlots>,
     pub(super) life: Arc<SignsOfLife>,
     /// Whether the peer is known to have taken the connection in. Until then it is shown to nobody.
     pub(super) is_proven: bool,
@@ -105,7 +107,7 @@ pub(super) struct ConnectionEntry {
 pub(super) struct StreamOpener {
     /// Holds as many requests as there are slots, so that the holder of a slot can always send.
     pub(super) requests: mpsc::Sender<OpenStreamRequest>,
-    pub(super) slots: Arc<Semaphore>,
+    pub(super) slots: Arc<StreamSlots>,
 }
 
 /// A request to open a stream. Dropping it unanswered says that the connection is gone.
@@ -113,7 +115,7 @@ pub(super) struct StreamOpener {
 pub(super) struct OpenStreamRequest {
     /// Which of its lane's streams it is, if it is one of a lane.
     pub(super) place: Option<LaneStream>,
-    pub(super) slot: tokio::sync::OwnedSemaphorePermit,
+    pub(super) slot: StreamSlot,
     pub(super) reply: oneshot::Sender<Result<DataStream, OpenError>>,
 }
 
@@ -148,6 +150,7 @@ impl NetworkState {
         let mut tables = self.tables();
         tables.connections.remove(&connection);
         tables.lives.remove(&connection);
+        tables.slots.remove(&connection);
     }
 
     /// Records that the peer has taken a connection in.
@@ -187,6 +190,11 @@ impl NetworkState {
         Arc::clone(self.tables().lives.entry(connection).or_default())
     }
 
+    /// Returns the slots of a connection's streams, which are the same for all that ask until the connection is removed.
+    pub(super) fn slots(&self, connection: ConnectionId) -> ConnectionSlots {
+        self.tables().slots.entry(connection).or_default().clone()
+    }
+
     /// Has the other connections of a peer pinged soon: a peer that connects anew may have lost them.
     pub(super) fn doubt_others(&self, peer: PeerId, new: ConnectionId) {
         let tables = self.tables();
@@ -203,28 +211,18 @@ impl NetworkState {
             .collect()
     }
 
-    /// Records that a connection is to be left. Returns false if it is known, or gone.
-    pub(super) fn set_leaving(&self, connection: ConnectionId) -> bool {
-        let mut tables = self.tables();
-        let entry = tables.connections.get_mut(&connection);
-        entry.is_some_and(|entry| !std::mem::replace(&mut entry.is_leaving, true))
-    }
-
-    /// Returns the connections that are to be left and that this node has dialled, with whether they have no streams.
-    pub(super) fn leaving(&self) -> Vec<(ConnectionId, bool)> {
-        let tables = self.tables();
-        let leaving = tables
-            .connections
-            .iter()
-            .filter(|(_, entry)| entry.is_leaving && entry.direction == ConnectionDirection::Outbound);
-        leaving.map(|(id, entry)| (*id, entry.is_free())).collect()
+    /// Records whether a connection is to be left.
+    pub(super) fn set_leaving(&self, connection: ConnectionId, is_leaving: bool) {
+        if let Some(entry) = self.tables().connections.get_mut(&connection) {
+            entry.is_leaving = is_leaving;
+        }
     }
 
     /// Returns the proven connections of every peer that are not to be left, and how many of them are to stand. `rank`
-    /// gives the place of an address of a peer.
+    /// gives the place of the address of a connection to a peer.
     pub(super) fn standing(
         &self,
-        rank: impl Fn(PeerId, &Multiaddr) -> usize,
+        rank: impl Fn(PeerId, &Multiaddr, ConnectionDirection) -> usize,
     ) -> Vec<(PeerId, usize, Vec<Standing>)> {
         let tables = self.tables();
         let of_peer = |peer: &PeerEntry| {
@@ -233,8 +231,8 @@ impl NetworkState {
                 .filter(|(_, entry)| entry.is_proven && !entry.is_leaving);
             let standing = standing.map(|(connection, entry)| Standing {
                 connection,
-                rank: (entry.direction == ConnectionDirection::Outbound)
-                    .then(|| rank(peer.peer, &entry.address)),
+                rank: rank(peer.peer, &entry.address, entry.direction),
+                is_own: entry.direction == ConnectionDirection::Outbound,
                 // A clock that was set back makes it younger.
                 age: entry.since.elapsed().unwrap_or_default(),
             });
@@ -362,13 +360,14 @@ impl NetworkState {
         known.reached_over_tcp.clone().filter(|_| over_tcp)
     }
 
-    /// Returns how many connections a peer has, and how many of them this node dialled.
+    /// Returns how many connections a peer has, and how many of them this node has dialled and does not leave.
     pub(super) fn n_connections(&self, peer: PeerId) -> (usize, usize) {
         let tables = self.tables();
-        let outbound = |entry: &ConnectionEntry| entry.direction == ConnectionDirection::Outbound;
+        let stays =
+            |entry: &ConnectionEntry| entry.direction == ConnectionDirection::Outbound && !entry.is_leaving;
         (
             tables.of_peer(peer).count(),
-            tables.of_peer(peer).filter(|(_, entry)| outbound(entry)).count(),
+            tables.of_peer(peer).filter(|(_, entry)| stays(entry)).count(),
         )
     }
 
@@ -416,14 +415,7 @@ impl ConnectionEntry {
         is_tcp && !self.is_leaving
     }
 
-    /// Says whether no stream for packets is open, in either direction.
-    fn is_free(&self) -> bool {
-        let all = MAX_STREAMS_PER_SIDE;
-        self.inbound_slots.available_permits() == all && self.opener.slots.available_permits() == all
-    }
-
     fn snapshot(&self, connection: ConnectionId) -> ConnectionSnapshot {
-        let in_use = |slots: &Semaphore| MAX_STREAMS_PER_SIDE.saturating_sub(slots.available_permits());
         ConnectionSnapshot {
             connection,
             address: self.address.clone(),
@@ -432,8 +424,8 @@ impl ConnectionEntry {
             since: self.since,
             is_leaving: self.is_leaving,
             rtt: self.rtt,
-            n_inbound_streams: in_use(&self.inbound_slots),
-            n_outbound_streams: in_use(&self.opener.slots),
+            n_inbound_streams: self.inbound_slots.n_taken(),
+            n_outbound_streams: self.opener.slots.n_taken(),
         }
     }
 }
@@ -457,7 +449,6 @@ mod tests {
     ) -> ConnectionId {
         let connection = ConnectionId::new_unchecked(id);
         let (requests, _no_task) = mpsc::channel(1);
-        let slots = || Arc::new(Semaphore::new(MAX_STREAMS_PER_SIDE));
         let entry = ConnectionEntry {
             peer,
             address: address(id as u16),
@@ -468,9 +459,9 @@ mod tests {
             runtime: Handle::current(),
             opener: StreamOpener {
                 requests,
-                slots: slots(),
+                slots: Arc::default(),
             },
-            inbound_slots: slots(),
+            inbound_slots: Arc::default(),
             life: Arc::default(),
             is_proven: true,
             is_leaving: false,

@@ -10,9 +10,8 @@ use std::{
 
 use futures::{AsyncRead, AsyncWrite};
 use libp2p::{Stream, StreamProtocol};
-use tokio::sync::OwnedSemaphorePermit;
 
-use super::{life::SignsOfLife, stream_order::StreamPlace};
+use super::{life::SignsOfLife, stream_order::StreamPlace, stream_slots::StreamSlot};
 
 /// Name and version of the protocol that carries IP packets in frames, on streams that have no order among each other.
 pub const IP_PROTOCOL: StreamProtocol = StreamProtocol::new("/stream-router/ip/1");
@@ -39,11 +38,11 @@ pub struct DataStream {
     is_in_lane: bool,
     /// Whether the last write had to wait.
     is_blocked: bool,
-    _slot: OwnedSemaphorePermit,
+    _slot: StreamSlot,
 }
 
 impl DataStream {
-    pub(super) fn new(stream: Stream, slot: OwnedSemaphorePermit, life: Arc<SignsOfLife>) -> Self {
+    pub(super) fn new(stream: Stream, slot: StreamSlot, life: Arc<SignsOfLife>) -> Self {
         Self {
             stream,
             place: None,
@@ -55,12 +54,7 @@ impl DataStream {
     }
 
     /// Makes a stream that this node has opened.
-    pub(super) fn opened(
-        stream: Stream,
-        slot: OwnedSemaphorePermit,
-        life: Arc<SignsOfLife>,
-        is_in_lane: bool,
-    ) -> Self {
+    pub(super) fn opened(stream: Stream, slot: StreamSlot, life: Arc<SignsOfLife>, is_in_lane: bool) -> Self {
         Self {
             is_in_lane,
             ..Self::new(stream, slot, life)
@@ -76,7 +70,7 @@ impl DataStream {
     /// Makes a stream that is read when it is its turn.
     pub(super) fn in_place(
         stream: Stream,
-        slot: OwnedSemaphorePermit,
+        slot: StreamSlot,
         life: Arc<SignsOfLife>,
         place: StreamPlace,
     ) -> Self {

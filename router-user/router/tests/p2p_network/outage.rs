@@ -414,7 +414,7 @@ fn a_node_moves_to_the_better_address_once_it_works_and_both_sides_leave_the_wor
         let now_at = state.peers[0].connections[0].address.to_string();
         assert!(now_at.starts_with(&better.to_string()), "{now_at}");
         assert!(state.peers[0].connections[1].is_leaving, "it has a stream");
-        drop(in_use);
+        drop((in_use, far.arrival().await));
         assert_eq!(near.disconnected().await, first);
         assert_eq!(far.disconnected().await, far_first);
         near.stop().await;

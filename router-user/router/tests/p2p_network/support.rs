@@ -105,6 +105,7 @@ pub(crate) struct Setup {
     pub(crate) peers: Vec<PeerConfig>,
     pub(crate) data_runtime: Option<Handle>,
     pub(crate) discovery: DiscoveryConfig,
+    pub(crate) idle_time: Duration,
 }
 
 impl Setup {
@@ -115,6 +116,7 @@ impl Setup {
             peers: Vec::new(),
             data_runtime: None,
             discovery: DiscoveryConfig::default(),
+            idle_time: NetworkConfig::DEFAULT_IDLE_TIME,
         }
     }
 
@@ -145,6 +147,11 @@ impl Setup {
         self
     }
 
+    pub(crate) fn idle_time(mut self, time: Duration) -> Self {
+        self.idle_time = time;
+        self
+    }
+
     pub(crate) fn start(self) -> Node {
         self.try_start().expect("the network starts")
     }
@@ -166,6 +173,7 @@ impl Setup {
             dscp: Dscp::default(),
             fwmark: None,
             keepalive: NetworkConfig::DEFAULT_KEEPALIVE,
+            idle_time: self.idle_time,
             discovery: self.discovery,
         })?;
         Ok(Node {

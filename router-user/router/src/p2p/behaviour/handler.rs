@@ -14,7 +14,7 @@ use libp2p::{
         handler::{ConnectionEvent, DialUpgradeError, FullyNegotiatedInbound, FullyNegotiatedOutbound},
     },
 };
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 
 use super::upgrade::{AcceptUpgrade, Accepted, OpenUpgrade, Opened};
 use crate::p2p::{
@@ -26,6 +26,7 @@ use crate::p2p::{
     state::{NetworkState, OpenStreamRequest},
     stream::DataStream,
     stream_order::StreamOrder,
+    stream_slots::ConnectionSlots,
 };
 
 /// Opens and accepts the streams of one connection.
@@ -34,7 +35,7 @@ pub(in crate::p2p) struct StreamHandler {
     pub(super) connection: ConnectionId,
     pub(super) open_requests: mpsc::Receiver<OpenStreamRequest>,
     pub(super) inbound: Arc<dyn InboundStreams>,
-    pub(super) inbound_slots: Arc<Semaphore>,
+    pub(super) slots: ConnectionSlots,
     pub(super) order: Arc<StreamOrder>,
     pub(super) life: Arc<SignsOfLife>,
     pub(super) state: Arc<NetworkState>,
@@ -43,7 +44,9 @@ pub(in crate::p2p) struct StreamHandler {
 impl StreamHandler {
     fn accept(&self, accepted: Accepted) {
         let Accepted { stream, preamble } = accepted;
-        let Ok(slot) = Arc::clone(&self.inbound_slots).try_acquire_owned() else {
+        let slot = self.slots.inbound.take();
+        self.slots.inbound.handle_opened();
+        let Ok(slot) = slot else {
             self.state.counters.streams_refused.fetch_add(1, Relaxed);
             tracing::debug!(peer = %self.peer, connection = %self.connection, "reset a stream, the peer has too many");
             return;
@@ -116,6 +119,7 @@ impl ConnectionHandler for StreamHandler {
                 // The caller may have given up; then the stream is dropped, which resets it.
                 let Opened { stream, is_in_lane } = protocol;
                 let opened = DataStream::opened(stream, slot, Arc::clone(&self.life), is_in_lane);
+                self.slots.outbound.handle_opened();
                 drop(reply.send(Ok(opened)));
             }
             ConnectionEvent::DialUpgradeError(DialUpgradeError { info, error }) => {

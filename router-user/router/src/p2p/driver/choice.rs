@@ -1,81 +1,169 @@
-//! Which connections of peers stay: idle ones are closed, spare and worse ones left, and better addresses dialled.
+//! Which connections of peers stay: spare and worse ones are left, and so are those that nothing is sent on; better addresses
+//! are dialled.
 
-use std::{sync::atomic::Ordering::Relaxed, time::Duration};
+use std::{collections::HashMap, sync::atomic::Ordering::Relaxed, time::Duration};
 
 use libp2p::{Multiaddr, PeerId, swarm::ConnectionId};
 use tokio::time::Instant;
 
 use super::Driver;
-use crate::p2p::{dial_error::dial_error_text, node_behaviour::dial_options, spare_connections::spare};
+use crate::p2p::{
+    departure::{DepartureEvent, Leave, Word},
+    dial_error::dial_error_text,
+    event::NetworkEvent,
+    node_behaviour::dial_options,
+    peer_connections::Leaving,
+    spare_connections::{Standing, spare},
+};
 
-/// The time without use after which a connection to a peer on demand is closed.
-const IDLE_TIME: Duration = Duration::from_secs(5 * 60);
-
-/// The time without use after which a connection is closed that the peer does not know is to be left.
-const SPARE_IDLE_TIME: Duration = Duration::from_secs(60);
-
-/// Time between two attempts at a better address of a connected peer, up to a tenth more or less.
-pub(super) const BETTER_INTERVAL: Duration = Duration::from_secs(30);
+/// How long the peer has to agree to leave a connection; then it is closed once nothing was sent on it for as long. A peer
+/// may not know the protocol, or never close its streams.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 impl Driver {
-    /// Closes the connections to peers on demand that this node has dialled and that nothing was sent on for long.
-    pub(super) fn close_idle(&mut self, now: Instant) {
-        if self.idle_watch.poll_due(1).is_some_and(|due| due > now) {
+    /// Looks at all connections if it is time to.
+    pub(super) fn look(&mut self, now: Instant) {
+        let state = &self.state;
+        let Some(idle) = self.idle_watch.look(|| state.uses(), now) else {
             return;
+        };
+        self.leave_spare(now);
+        self.leave_idle(&idle, now);
+        self.close_overdue(&idle, now);
+        self.dial_better(now);
+    }
+
+    /// Leaves connections that are not needed or at a worse address than another.
+    pub(super) fn leave_spare(&mut self, now: Instant) {
+        let local_peer = self.state.local_peer;
+        for (peer, n_wanted, standing) in self.standing() {
+            for connection in spare(&standing, n_wanted, local_peer < peer) {
+                self.leave(peer, connection, Leave::Spare, now);
+            }
         }
-        let looked = self.idle_watch.look(self.state.uses().into_iter(), now);
-        self.settle(&looked, now);
-        for (connection, idle) in looked {
-            let Some(peer) = self.state.dialled_peer(connection) else {
+    }
+
+    /// Leaves the connections to peers on demand that this node has dialled, if nothing was sent to them for long.
+    fn leave_idle(&mut self, idle: &HashMap<ConnectionId, Duration>, now: Instant) {
+        let idle_time = self.idle_time;
+        let is_idle = |standing: &Standing| {
+            let time = idle.get(&standing.connection);
+            time.is_some_and(|time| *time >= idle_time)
+        };
+        for (peer, _, standing) in self.standing() {
+            if !self.redials.is_on_demand(peer) || !standing.iter().all(is_idle) {
+                continue;
+            }
+            // Those that the peer has dialled are left to the peer.
+            let why = match standing.iter().all(|standing| standing.is_own) {
+                true => Leave::Rest,
+                false => Leave::Spare,
+            };
+            for own in standing.iter().filter(|standing| standing.is_own) {
+                self.leave(peer, own.connection, why, now);
+            }
+        }
+    }
+
+    /// Closes the connections whose peers have not agreed to leave them in time, once nothing is sent on them.
+    fn close_overdue(&mut self, idle: &HashMap<ConnectionId, Duration>, now: Instant) {
+        let Some(since) = now.checked_sub(PATIENCE) else {
+            return;
+        };
+        for connection in self.connections.left_since(since) {
+            if idle.get(&connection).is_some_and(|time| *time >= PATIENCE) {
+                self.close_left(connection, now);
+            }
+        }
+    }
+
+    fn leave(&mut self, peer: PeerId, connection: ConnectionId, why: Leave, now: Instant) {
+        let leaving = Leaving {
+            why,
+            by_peer: false,
+            since: now,
+        };
+        if self.set_leaving(peer, connection, leaving) {
+            self.swarm.behaviour_mut().departure.leave(peer, connection, why);
+        }
+    }
+
+    /// Takes a connection for one that is to be left. Returns false if that is known, or the connection is not live.
+    fn set_leaving(&mut self, peer: PeerId, connection: ConnectionId, leaving: Leaving) -> bool {
+        if !self.connections.set_leaving(connection, leaving) {
+            return false;
+        }
+        tracing::debug!(%peer, %connection, ?leaving, "a connection is to be left");
+        self.state.set_leaving(connection, true);
+        if !self.connections.stays(peer) {
+            self.redials.handle_rest(peer, leaving.since);
+        }
+        self.backlog.push(NetworkEvent::Leaving { peer, connection });
+        true
+    }
+
+    /// Takes a connection for one that is not to be left after all.
+    fn clear_leaving(&mut self, peer: PeerId, connection: ConnectionId) {
+        if self.connections.clear_leaving(connection) {
+            tracing::debug!(%peer, %connection, "a connection that was to be left stays");
+            self.state.set_leaving(connection, false);
+            self.redials.handle_present(peer);
+            self.backlog.push(NetworkEvent::Staying { peer, connection });
+        }
+    }
+
+    /// Keeps the spare connections of a peer that has lost the others.
+    pub(super) fn keep_needed(&mut self, peer: PeerId) {
+        for connection in self.connections.needed(peer) {
+            self.swarm.behaviour_mut().departure.stay(peer, connection);
+            self.clear_leaving(peer, connection);
+        }
+    }
+
+    pub(super) fn handle_departure(&mut self, event: DepartureEvent, now: Instant) {
+        let DepartureEvent {
+            peer,
+            connection,
+            word,
+        } = event;
+        let why = self.connections.leaving(connection).map(|leaving| leaving.why);
+        match word {
+            Word::Heard(why) => {
+                let is_own = self.state.dialled_peer(connection).is_some();
+                let leaving = Leaving {
+                    why,
+                    by_peer: true,
+                    since: now,
+                };
+                let agrees = !is_own && (why == Leave::Rest || self.connections.has_other(peer, connection));
+                if !agrees || !self.set_leaving(peer, connection, leaving) {
+                    self.swarm.behaviour_mut().departure.stay(peer, connection);
+                }
+            }
+            Word::TakenBack | Word::Refused => self.clear_leaving(peer, connection),
+            Word::Agreed if why.is_some() => self.close_left(connection, now),
+            Word::NotTold if why == Some(Leave::Rest) => self.close_left(connection, now),
+            Word::Agreed | Word::NotTold => {}
+        }
+    }
+
+    fn close_left(&mut self, connection: ConnectionId, now: Instant) {
+        let cause = match self.connections.leaving(connection).map(|leaving| leaving.why) {
+            Some(Leave::Rest) => "nothing was sent on it for long",
+            Some(Leave::Spare) | None => "another connection is used",
+        };
+        self.handle_down(connection, cause.to_owned(), now);
+        self.swarm.close_connection(connection);
+    }
+
+    /// Dials a better address of each peer that is connected at another, one of them at a time.
+    fn dial_better(&mut self, now: Instant) {
+        for (peer, _, standing) in self.standing() {
+            let own = standing.iter().filter(|standing| standing.is_own);
+            let Some(rank) = own.map(|standing| standing.rank).min() else {
                 continue;
             };
-            if idle >= IDLE_TIME && self.redials.is_on_demand(peer) {
-                self.handle_down(connection, "nothing was sent on it for long".to_owned(), now);
-                if !self.connections.is_present(peer) {
-                    self.redials.handle_rest(peer, now);
-                }
-                self.swarm.close_connection(connection);
-            }
-        }
-    }
-
-    /// Leaves connections that are not needed or at a worse address than another, and closes those that are left.
-    pub(super) fn settle(&mut self, idle: &[(ConnectionId, Duration)], now: Instant) {
-        let local_peer = self.state.local_peer;
-        let redials = &self.redials;
-        let standing = self.state.standing(|peer, address| redials.rank(peer, address));
-        for (peer, n_wanted, standing) in standing {
-            for connection in spare(&standing, n_wanted, local_peer < peer) {
-                if self.state.set_leaving(connection) {
-                    tracing::debug!(%peer, %connection, "a connection is to be left");
-                    self.swarm.behaviour_mut().departure.leave(peer, connection);
-                }
-            }
-        }
-        for (connection, is_free) in self.state.leaving() {
-            let is_idle = idle
-                .iter()
-                .any(|(id, time)| *id == connection && *time >= SPARE_IDLE_TIME);
-            if is_free || is_idle {
-                self.handle_down(connection, "another connection is used".to_owned(), now);
-                self.swarm.close_connection(connection);
-            }
-        }
-    }
-
-    /// Dials a better address of each peer that this node has reached at another.
-    pub(super) fn dial_better(&mut self, now: Instant) {
-        if now < self.next_better {
-            return;
-        }
-        self.next_better = now + BETTER_INTERVAL.mul_f64(0.9 + 0.2 * rand::random::<f64>());
-        self.better_turn = self.better_turn.wrapping_add(1);
-        let redials = &self.redials;
-        let standing = self.state.standing(|peer, address| redials.rank(peer, address));
-        for (peer, _, standing) in standing {
-            let rank = standing.iter().filter_map(|standing| standing.rank).min();
-            let better = rank.and_then(|rank| self.redials.better(peer, rank, self.better_turn));
-            if let Some(address) = better {
+            if let Some(address) = self.redials.poll_better(peer, rank, now, rand::random()) {
                 self.dial_beside(peer, &address);
             }
         }
@@ -88,9 +176,12 @@ impl Driver {
         let _span = tracing::debug_span!("dial", %peer, %connection).entered();
         self.swarm.behaviour_mut().streams.handle_dial(connection);
         tracing::debug!(%peer, %connection, %address, "dialling another connection");
-        if let Err(error) = self.swarm.dial(options) {
-            self.state.counters.dial_failures.fetch_add(1, Relaxed);
-            tracing::debug!(%peer, error = dial_error_text(&error), "cannot dial another connection");
+        match self.swarm.dial(options) {
+            Ok(()) => self.redials.handle_attempt(peer, connection),
+            Err(error) => {
+                self.state.counters.dial_failures.fetch_add(1, Relaxed);
+                tracing::debug!(%peer, error = dial_error_text(&error), "cannot dial another connection");
+            }
         }
     }
 
@@ -99,5 +190,11 @@ impl Driver {
             return;
         };
         self.dial_beside(peer, &address);
+    }
+
+    /// Returns the proven connections of every peer that are not to be left, and how many of them are to stand.
+    fn standing(&self) -> Vec<(PeerId, usize, Vec<Standing>)> {
+        let rank = |peer, address: &_, direction| self.redials.rank(peer, address, direction);
+        self.state.standing(rank)
     }
 }

@@ -1,0 +1,340 @@
+use super::*;
+
+#[test]
+fn absent_peer_is_dialled_at_once_and_then_every_second() {
+    let start = Instant::now();
+    let mut redial = always(addresses(1), false, start);
+
+    let dialled = run(&mut redial, start, Duration::from_secs(10), |_| {});
+
+    assert_eq!(dialled[0].0, Duration::ZERO);
+    let longest = dialled
+        .windows(2)
+        .map(|pair| pair[1].0 - pair[0].0)
+        .max()
+        .expect("attempts");
+    assert!(longest <= ROUND + JITTER, "{longest:?}");
+    assert!((9..=12).contains(&dialled.len()), "{}", dialled.len());
+}
+
+#[test]
+fn every_address_has_its_turn_in_each_round_in_the_given_order() {
+    for n_addresses in [2, 3, 8, 40] {
+        let start = Instant::now();
+        let addresses = addresses(n_addresses);
+        let mut redial = always(addresses.clone(), false, start);
+
+        let dialled = run(&mut redial, start, ROUND, |_| {});
+
+        let order: Vec<_> = dialled
+            .into_iter()
+            .map(|(_, address)| address)
+            .take(n_addresses)
+            .collect();
+        assert_eq!(order, addresses);
+    }
+}
+
+#[test]
+fn hanging_attempts_delay_no_new_one_but_are_bounded() {
+    let start = Instant::now();
+    let mut redial = always(addresses(1), false, start);
+    let mut id = 0;
+
+    let dialled = run(&mut redial, start, Duration::from_secs(60), |redial| {
+        id += 1;
+        redial.handle_attempt(ConnectionId::new_unchecked(id));
+    });
+
+    assert_eq!(dialled.len(), MAX_ATTEMPTS_PER_ADDRESS);
+    assert!(redial.handle_attempt_ended(ConnectionId::new_unchecked(1)));
+    let later = start + Duration::from_secs(62);
+    assert_eq!(run(&mut redial, later, ROUND / 2, |_| {}).len(), 1);
+}
+
+#[test]
+fn present_peer_is_not_dialled() {
+    let start = Instant::now();
+    let mut redial = always(addresses(2), false, start);
+    redial.handle_present();
+    assert_eq!(redial.poll_due(), None);
+    assert_eq!(run(&mut redial, start, Duration::from_secs(5), |_| {}), []);
+
+    redial.handle_absent(start + Duration::from_secs(5));
+    assert_eq!(redial.poll_due(), Some(start + Duration::from_secs(5)));
+}
+
+#[test]
+fn larger_id_leaves_a_head_start() {
+    let start = Instant::now();
+    let redial = always(addresses(1), true, start);
+    assert_eq!(redial.poll_due(), Some(start + HEAD_START));
+}
+
+#[test]
+fn new_addresses_are_dialled_at_once_if_the_peer_is_absent() {
+    let start = Instant::now();
+    let mut redial = always(Vec::new(), false, start);
+
+    redial.set_addresses(addresses(2), false, start);
+    assert_eq!(redial.poll_attempt(start, 0.0), Some(addresses(2)[0].clone()));
+    redial.set_addresses(addresses(2), false, start);
+    assert_eq!(redial.poll_attempt(start, 0.0), None, "nothing has changed");
+    redial.handle_present();
+    redial.set_addresses(addresses(1), true, start);
+    assert_eq!(redial.poll_due(), None);
+    redial.handle_absent(start);
+    assert_eq!(redial.poll_attempt(start, 0.0), Some(addresses(1)[0].clone()));
+}
+
+#[test]
+fn found_addresses_are_dialled_after_the_given_ones() {
+    let start = Instant::now();
+    let mut redial = always(addresses(2)[..1].to_vec(), false, start);
+
+    redial.set_found(addresses(2), false, start);
+
+    let dialled = run(&mut redial, start, ROUND, |_| {});
+    let order: Vec<_> = dialled.into_iter().map(|(_, address)| address).collect();
+    assert_eq!(order[..2], addresses(2));
+}
+
+#[test]
+fn peer_without_addresses_is_dialled_as_soon_as_one_is_found_and_no_more_when_it_is_gone() {
+    let start = Instant::now();
+    let mut redial = always(Vec::new(), false, start);
+
+    redial.set_found(addresses(1), false, start);
+    assert_eq!(redial.poll_attempt(start, 0.0), Some(addresses(1)[0].clone()));
+    redial.set_found(Vec::new(), false, start);
+    assert_eq!(redial.poll_due(), None);
+
+    redial.handle_present();
+    redial.set_found(addresses(1), true, start);
+    assert_eq!(redial.poll_due(), None, "it is there");
+}
+
+#[test]
+fn peer_without_addresses_is_waited_for() {
+    let start = Instant::now();
+    let mut redial = always(Vec::new(), false, start);
+    assert_eq!(redial.poll_due(), None);
+    assert_eq!(redial.poll_attempt(start, 0.5), None);
+    redial.handle_absent(start);
+    assert_eq!(redial.poll_due(), None);
+}
+
+#[test]
+fn better_addresses_than_the_present_one_take_turns() {
+    let mut redial = always(addresses(3), false, Instant::now());
+    let known = addresses(4);
+    assert_eq!(redial.rank(&known[2]), 2);
+    assert_eq!(redial.rank(&known[3]), 3);
+    let dialled = known[1].clone().with(Protocol::P2p(libp2p::PeerId::random()));
+    assert_eq!(redial.rank(&dialled), 1);
+
+    let dialled = better(&mut redial, 2, Duration::from_secs(70));
+    let order: Vec<_> = dialled.into_iter().map(|(_, address)| address).collect();
+    assert_eq!(order, [&known[0], &known[1], &known[0]].map(Clone::clone));
+    assert_eq!(better(&mut redial, 0, Duration::from_secs(90)), []);
+}
+
+/// Asks every second for a better address than that of this rank. Returns what was dialled, and when.
+fn better(redial: &mut Redial, rank: usize, length: Duration) -> Vec<(Duration, Multiaddr)> {
+    let start = Instant::now();
+    let mut dialled = Vec::new();
+    for second in (0..=length.as_secs()).map(Duration::from_secs) {
+        let address = redial.poll_better(rank, true, start + second, 0.5);
+        dialled.extend(address.map(|address| (second, address)));
+    }
+    dialled
+}
+
+#[test]
+fn better_addresses_that_do_not_work_are_dialled_ever_more_rarely_and_again_when_they_change() {
+    let mut redial = always(addresses(2), false, Instant::now());
+
+    let day = better(&mut redial, 1, Duration::from_secs(24 * 3600));
+
+    let gaps: Vec<_> = day.windows(2).map(|pair| pair[1].0 - pair[0].0).collect();
+    assert_eq!(gaps[0], BETTER_INTERVAL);
+    assert_eq!(gaps.last(), Some(&LONGEST_BETTER_INTERVAL));
+    assert!(gaps.is_sorted(), "{gaps:?}");
+    assert!((300..400).contains(&day.len()), "{}", day.len());
+
+    redial.set_found(addresses(3)[2..].to_vec(), true, Instant::now());
+    let after = better(&mut redial, 1, Duration::from_secs(60));
+    assert_eq!(after[0].0, BETTER_INTERVAL, "it is another question");
+}
+
+#[test]
+fn a_better_address_is_dialled_if_there_is_room_and_nothing_else_is_under_way() {
+    let (mut redial, start) = (always(addresses(2), false, Instant::now()), Instant::now());
+    let late = start + 2 * BETTER_INTERVAL;
+    let attempt = ConnectionId::new_unchecked(7);
+    assert_eq!(
+        redial.poll_better(1, true, start, 0.5),
+        None,
+        "it has just connected"
+    );
+
+    assert_eq!(redial.poll_better(1, false, late, 0.5), None);
+    redial.handle_attempt(attempt);
+    assert_eq!(redial.poll_better(1, true, late, 0.5), None);
+
+    redial.handle_attempt_ended(attempt);
+    assert_eq!(
+        redial.poll_better(1, true, late, 0.5),
+        Some(addresses(1)[0].clone())
+    );
+}
+
+#[test]
+fn a_peer_that_has_dialled_is_ranked_by_host_and_transport() {
+    let texts = [
+        "/ip4/192.0.2.1/tcp/1",
+        "/ip4/192.0.2.1/udp/1/quic-v1",
+        "/ip4/192.0.2.2/tcp/1",
+    ];
+    let known: Vec<Multiaddr> = texts.map(|text| text.parse().expect("an address")).to_vec();
+    let redial = always(known, false, Instant::now());
+
+    let rank = |text: &str| redial.rank_of_inbound(&text.parse().expect("an address"));
+    assert_eq!(rank("/ip4/192.0.2.1/tcp/40000"), 0);
+    assert_eq!(rank("/ip4/192.0.2.1/udp/40000/quic-v1"), 1);
+    assert_eq!(rank("/ip4/192.0.2.2/tcp/40000"), 2);
+    assert_eq!(rank("/ip4/203.0.113.1/tcp/40000"), 3);
+}
+
+#[test]
+fn attempt_of_another_kind_is_not_counted() {
+    let mut redial = always(addresses(1), false, Instant::now());
+    assert!(!redial.handle_attempt_ended(ConnectionId::new_unchecked(7)));
+}
+
+#[test]
+fn rounds_become_rare_and_are_never_further_apart_than_half_a_minute() {
+    let start = Instant::now();
+    let mut redial = always(addresses(1), false, start);
+
+    let dialled = run(&mut redial, start, Duration::from_secs(600), |_| {});
+
+    let gaps: Vec<_> = dialled.windows(2).map(|pair| pair[1].0 - pair[0].0).collect();
+    assert!(gaps.iter().all(|gap| *gap <= LONGEST_ROUND), "{gaps:?}");
+    let late: Vec<_> = gaps.iter().rev().take(10).collect();
+    assert!(late.iter().all(|gap| **gap >= LONGEST_ROUND * 4 / 5), "{gaps:?}");
+    assert!((30..45).contains(&dialled.len()), "{}", dialled.len());
+    for (random, round) in [(0.0, LONGEST_ROUND), (1.0, LONGEST_ROUND * 4 / 5)] {
+        let due = redial.poll_due().expect("absent");
+        redial.poll_attempt(due, random);
+        assert_eq!(redial.poll_due(), Some(due + round), "nodes are not in step");
+    }
+}
+
+#[test]
+fn a_packet_for_a_peer_that_is_long_gone_dials_it_at_once_and_every_second_for_a_while() {
+    let (start, minute) = (Instant::now(), Duration::from_secs(60));
+    let mut redial = always(addresses(1), false, start);
+    run(&mut redial, start, minute, |_| {});
+    let wanted_at = start + minute;
+
+    redial.handle_wanted(wanted_at);
+
+    assert!(redial.is_wanted());
+    let dialled = run(&mut redial, wanted_at, QUICK, |_| {});
+    assert_eq!(dialled[0].0, Duration::ZERO);
+    assert!((9..=12).contains(&dialled.len()), "{}", dialled.len());
+    run(&mut redial, wanted_at + QUICK, QUICK, |_| {});
+    assert!(!redial.is_wanted());
+}
+
+#[test]
+fn a_stream_of_packets_for_an_absent_peer_makes_no_more_than_a_round_a_second() {
+    let start = Instant::now();
+    let mut redial = always(addresses(1), false, start);
+    let mut n_dialled = 0;
+    for step_ms in 0..30_000 {
+        let now = start + Duration::from_millis(step_ms);
+        redial.handle_wanted(now);
+        n_dialled += usize::from(redial.poll_attempt(now, 0.5).is_some());
+    }
+    assert!((29..=31).contains(&n_dialled), "{n_dialled}");
+}
+
+#[test]
+fn another_address_of_an_absent_peer_is_dialled_at_once() {
+    let (start, minute) = (Instant::now(), Duration::from_secs(60));
+    let mut redial = always(addresses(1), false, start);
+    run(&mut redial, start, minute, |_| {});
+    let now = start + minute;
+
+    redial.set_found(addresses(1), false, now);
+    assert_eq!(redial.poll_attempt(now, 0.0), None, "nothing is new");
+    redial.set_found(addresses(2)[1..].to_vec(), false, now);
+
+    let order: Vec<_> = run(&mut redial, now, ROUND / 2, |_| {});
+    let order: Vec<_> = order.into_iter().map(|(_, address)| address).collect();
+    assert_eq!(order, addresses(2));
+}
+
+#[test]
+fn a_peer_on_demand_is_dialled_for_packets_only() {
+    let start = Instant::now();
+    let seconds = |n| start + Duration::from_secs(n);
+    let minute = Duration::from_secs(60);
+    let mut redial = Redial::new(addresses(1), ConnectMode::OnDemand, false, start);
+    assert_eq!(redial.poll_due(), None);
+    redial.set_addresses(addresses(2), false, start);
+    redial.set_found(addresses(3), false, start);
+    assert_eq!(redial.poll_due(), None);
+
+    redial.handle_wanted(start);
+    let n_dialled = run(&mut redial, start, minute, |_| {}).len();
+    assert!((30..40).contains(&n_dialled), "{n_dialled}");
+    assert_eq!(redial.poll_due(), None, "nothing is sent to it any more");
+
+    redial.handle_wanted(seconds(60));
+    redial.handle_present();
+    redial.handle_rest(seconds(400));
+    assert_eq!(redial.poll_due(), None);
+    // A connection that was lost may have been in use.
+    redial.handle_present();
+    redial.handle_absent(seconds(500));
+    assert_eq!(redial.poll_due(), Some(seconds(500)));
+    run(&mut redial, seconds(500), minute, |_| {});
+    assert_eq!(redial.poll_due(), None);
+
+    redial.set_mode(ConnectMode::Always, seconds(600));
+    assert_eq!(redial.poll_due(), Some(seconds(600)));
+}
+
+fn always(addresses: Vec<Multiaddr>, yields: bool, now: Instant) -> Redial {
+    Redial::new(addresses, ConnectMode::Always, yields, now)
+}
+
+fn addresses(n: usize) -> Vec<Multiaddr> {
+    (0..n)
+        .map(|n| {
+            format!("/ip4/192.0.2.1/tcp/{}", 4000 + n)
+                .parse()
+                .expect("an address")
+        })
+        .collect()
+}
+
+fn run(
+    redial: &mut Redial,
+    start: Instant,
+    length: Duration,
+    mut started: impl FnMut(&mut Redial),
+) -> Vec<(Duration, Multiaddr)> {
+    let mut dialled = Vec::new();
+    for step_ms in 0..=length.as_millis() as u64 {
+        let now = start + Duration::from_millis(step_ms);
+        if let Some(address) = redial.poll_attempt(now, step_ms as f64 % 7.0 / 6.0) {
+            dialled.push((now - start, address));
+            started(redial);
+        }
+    }
+    dialled
+}
