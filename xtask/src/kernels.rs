@@ -11,7 +11,7 @@ mod modules;
 mod root;
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -21,7 +21,7 @@ use clap::Args;
 
 use crate::command::{cargo, read};
 use crate::{build, dirs, install};
-use checks::{Check, Depth, Outcome};
+use checks::{Counted, Depth, Outcome};
 use guest::Machine;
 use image::Image;
 use root::Programs;
@@ -44,9 +44,10 @@ pub(crate) struct KernelsPlan {
     /// Look at this check alone; may be repeated.
     #[arg(long, value_name = "NAME")]
     only: Vec<String>,
-    /// Words for the kernel's command line, such as lockdown=confidentiality.
+    /// Words for the kernel's command line, such as lockdown=confidentiality (with which `programs` fails: it asks for what that
+    /// refuses); may be repeated, for a machine each.
     #[arg(long, value_name = "WORDS", default_value = "", allow_hyphen_values = true)]
-    append: String,
+    append: Vec<String>,
     /// Minutes that one machine may run.
     #[arg(long, default_value = "60", value_parser = clap::value_parser!(u64).range(1..=600))]
     minutes: u64,
@@ -60,7 +61,7 @@ impl KernelsPlan {
             thorough: false,
             brief: true,
             only: Vec::new(),
-            append: String::new(),
+            append: vec![String::new()],
             minutes: 20,
         }
     }
@@ -85,6 +86,11 @@ pub(crate) fn run(plan: &KernelsPlan) -> Result<()> {
     install::machine_programs()?;
     let checks = checks::chosen(plan.depth(), &plan.only)?;
     let programs = build_programs()?;
+    let checks = checks::counted(
+        checks,
+        &tests_of(&programs.e2e)?,
+        &tests_of(&programs.program_run)?,
+    )?;
     let directory = dirs::target()?.join("kernels");
     fs::create_dir_all(&directory).with_context(|| format!("cannot create {}", directory.display()))?;
     let mut machines = Vec::new();
@@ -92,13 +98,17 @@ pub(crate) fn run(plan: &KernelsPlan) -> Result<()> {
         let image = Image::find(kernel, &directory)?;
         let initramfs = directory.join(format!("{}.cpio", image.release()));
         root::write(&initramfs, &image, &programs, &checks)?;
-        machines.push(Machine {
-            log: directory.join(format!("{}.log", image.release())),
-            image,
-            initramfs,
-            append: plan.append.clone(),
-            limit: Duration::from_secs(plan.minutes * 60),
-        });
+        for append in &plan.append {
+            let name = format!("{} {append}", image.release());
+            let file = name.trim_end().replace([' ', '/'], "-");
+            machines.push(Machine {
+                log: directory.join(format!("{file}.log")),
+                image: image.clone(),
+                initramfs: initramfs.clone(),
+                append: append.clone(),
+                limit: Duration::from_secs(plan.minutes * 60),
+            });
+        }
     }
     let start = Instant::now();
     let runs: Vec<_> = thread::scope(|scope| {
@@ -115,43 +125,47 @@ pub(crate) fn run(plan: &KernelsPlan) -> Result<()> {
             .collect()
     });
     report(&machines, &checks, runs)?;
-    println!("{} kernels in {} s", machines.len(), start.elapsed().as_secs());
+    println!("{} machines in {} s", machines.len(), start.elapsed().as_secs());
     Ok(())
 }
 
 /// Prints a row for each check with a column for each kernel, and fails if a check did.
-fn report(machines: &[Machine], checks: &[&Check], runs: Vec<Result<Vec<Outcome>>>) -> Result<()> {
+fn report(machines: &[Machine], checks: &[Counted], runs: Vec<Result<Vec<Outcome>>>) -> Result<()> {
     let mut failed = Vec::new();
     let mut columns = Vec::new();
     for (machine, run) in machines.iter().zip(runs) {
-        let release = machine.image.release();
+        let name = machine.name();
         let outcomes = run.unwrap_or_else(|error| {
-            failed.push(format!("{release}: {error:#}"));
+            failed.push(format!("{name}: {error:#}"));
             Vec::new()
         });
-        columns.push((release, outcomes));
+        columns.push((name, outcomes));
     }
-    let width = checks.iter().map(|check| check.name.len()).max().unwrap_or(0);
+    let width = checks
+        .iter()
+        .map(|counted| counted.check.name.len())
+        .max()
+        .unwrap_or(0);
     print!("{:width$}", "");
-    for (release, _) in &columns {
-        print!("  {release:>24}");
+    for (name, _) in &columns {
+        print!("  {name:>24}");
     }
     println!();
-    for check in checks {
+    for Counted { check, .. } in checks {
         print!("{:width$}", check.name);
-        for (release, outcomes) in &columns {
+        for (name, outcomes) in &columns {
             let outcome = outcomes.iter().find(|outcome| outcome.check == check.name);
             let shown = match outcome {
                 Some(Outcome {
                     passed: true, secs, ..
                 }) => format!("ok, {secs} s"),
                 Some(Outcome { secs, .. }) => {
-                    failed.push(format!("{release}: {} ({})", check.name, check.what));
+                    failed.push(format!("{name}: {} ({})", check.name, check.what));
                     format!("FAILED, {secs} s")
                 }
                 None => "not run".into(),
             };
-            print!("  {shown:>24}");
+            print!("  {shown:>0$}", name.len().max(24));
         }
         println!();
     }
@@ -160,7 +174,7 @@ fn report(machines: &[Machine], checks: &[&Check], runs: Vec<Result<Vec<Outcome>
         return Ok(());
     }
     for machine in machines {
-        eprintln!("log of {}: {}", machine.image.release(), machine.log.display());
+        eprintln!("log of {}: {}", machine.name(), machine.log.display());
     }
     bail!("{}", failed.join("\n"))
 }
@@ -193,6 +207,13 @@ fn build_programs() -> Result<Programs> {
         e2e: e2e.context("cargo names no program of the end-to-end tests")?,
         program_run: program_run.context("cargo names no program of the tests in the kernel")?,
     })
+}
+
+/// Returns the names of the tests in a program.
+fn tests_of(program: &Path) -> Result<Vec<String>> {
+    let listed = read(Command::new(program).args(["--list", "--format=terse"]))?;
+    let names = listed.lines().filter_map(|line| line.strip_suffix(": test"));
+    Ok(names.map(str::to_owned).collect())
 }
 
 /// Runs a command without any output but its errors.

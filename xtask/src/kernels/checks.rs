@@ -1,6 +1,6 @@
 //! What is looked at in each kernel: tests of this workspace, by what they show.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 
 /// A row of the table.
 #[derive(Debug)]
@@ -35,15 +35,92 @@ pub(super) enum Tests {
     Programs(&'static [&'static str]),
 }
 
-/// What became of a check.
+/// A check with the number of tests that have to pass.
 #[derive(Debug)]
+pub(super) struct Counted {
+    /// The check.
+    pub(super) check: &'static Check,
+    /// How many tests its names stand for.
+    pub(super) n_tests: usize,
+}
+
+/// What became of a check.
+#[derive(Debug, PartialEq, Eq)]
 pub(super) struct Outcome {
     /// Name of the check.
     pub(super) check: String,
-    /// Whether it passed.
+    /// Whether every test that it stands for has run and passed.
     pub(super) passed: bool,
     /// Seconds that it took.
     pub(super) secs: u64,
+}
+
+impl Outcome {
+    /// Reads what a machine says at the end of a check: its name, the program's exit code, how many tests passed, seconds.
+    pub(super) fn read(said: [&str; 4], checks: &[Counted]) -> Self {
+        let [name, status, n_passed, secs] = said;
+        let counted = checks.iter().find(|counted| counted.check.name == name);
+        let n_passed = n_passed.parse().ok();
+        Self {
+            check: name.to_owned(),
+            passed: status == "0" && counted.is_some_and(|counted| n_passed == Some(counted.n_tests)),
+            secs: secs.parse().unwrap_or(0),
+        }
+    }
+}
+
+impl Tests {
+    /// Returns the names: a test's, or what those of a group begin with, which ends in `::`.
+    pub(super) fn names(&self) -> &'static [&'static str] {
+        match self {
+            Self::Nodes(names) | Self::Programs(names) => names,
+        }
+    }
+
+    /// Returns how many of the tests `listed` the names stand for.
+    ///
+    /// # Errors
+    /// When a name stands for none: the check would show nothing.
+    fn count(&self, listed: &[String]) -> Result<usize> {
+        let means = |name: &str, test: &str| {
+            if name.ends_with("::") {
+                test.starts_with(name)
+            } else {
+                test == name
+            }
+        };
+        for name in self.names() {
+            let is_there = listed.iter().any(|test| means(name, test));
+            ensure!(is_there, "there is no test {name}");
+        }
+        let meant = listed
+            .iter()
+            .filter(|test| self.names().iter().any(|name| means(name, test)));
+        Ok(meant.count())
+    }
+}
+
+/// Returns the checks with the number of their tests, of which the two programs list theirs.
+///
+/// # Errors
+/// When a check names a test that there is not.
+pub(super) fn counted(
+    checks: Vec<&'static Check>,
+    nodes: &[String],
+    programs: &[String],
+) -> Result<Vec<Counted>> {
+    let count = |check: &'static Check| {
+        let listed = match check.tests {
+            Tests::Nodes(_) => nodes,
+            Tests::Programs(_) => programs,
+        };
+        let n_tests = check
+            .tests
+            .count(listed)
+            .with_context(|| format!("the check {}", check.name))?;
+        Ok(Counted { check, n_tests })
+    };
+    checks.into_iter().map(count).collect()
 }
 
 const ALL: &[Check] = &[
@@ -100,6 +177,12 @@ const ALL: &[Check] = &[
         what: "a datagram that the sender left to be segmented",
         depth: Depth::Brief,
         tests: Tests::Nodes(&["traffic::a_segmented_datagram_arrives_as_its_segments"]),
+    },
+    Check {
+        name: "features",
+        what: "what the kernel refuses is said, by feature, and the node does without",
+        depth: Depth::Usual,
+        tests: Tests::Nodes(&["kernel_features::"]),
     },
     Check {
         name: "order",
@@ -160,4 +243,50 @@ pub(super) fn chosen(depth: Depth, only: &[String]) -> Result<Vec<&'static Check
         }
     };
     Ok(ALL.iter().filter(wanted).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LISTED: [&str; 3] = ["a::one", "a::two", "b::one"];
+
+    fn count(names: &'static [&'static str]) -> Result<usize> {
+        Tests::Nodes(names).count(&LISTED.map(str::to_owned))
+    }
+
+    fn check(n_tests: usize) -> Counted {
+        Counted {
+            check: &ALL[0],
+            n_tests,
+        }
+    }
+
+    #[test]
+    fn a_name_stands_for_a_test_or_for_a_group() {
+        assert_eq!(count(&["a::one"]).unwrap(), 1);
+        assert_eq!(count(&["a::"]).unwrap(), 2);
+        assert_eq!(count(&["a::one", "a::", "b::"]).unwrap(), 3);
+    }
+
+    #[test]
+    fn a_name_that_stands_for_no_test_is_an_error() {
+        for names in [&["a::on"], &["c::"], &["one"], &["a"]] {
+            assert!(count(names).is_err(), "{names:?}");
+        }
+        assert!(count(&["a::one", "c::one"]).is_err());
+    }
+
+    #[test]
+    fn a_check_of_which_not_every_test_ran_has_failed() {
+        let passed =
+            |status, n_passed| Outcome::read([ALL[0].name, status, n_passed, "7"], &[check(3)]).passed;
+
+        assert!(passed("0", "3"));
+        assert!(!passed("0", "2"));
+        assert!(!passed("0", "0"));
+        assert!(!passed("0", ""));
+        assert!(!passed("101", "3"));
+        assert!(!Outcome::read(["unknown", "0", "3", "7"], &[check(3)]).passed);
+    }
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::checks::{Check, Outcome};
+use super::checks::{Counted, Outcome};
 use super::image::Image;
 use super::root::MARK;
 
@@ -30,11 +30,18 @@ pub(super) struct Machine {
 }
 
 impl Machine {
+    /// Returns its kernel's release, and how it is booted.
+    pub(super) fn name(&self) -> String {
+        format!("{} {}", self.image.release(), self.append)
+            .trim_end()
+            .to_owned()
+    }
+
     /// Boots it and returns what became of the checks.
     ///
     /// # Errors
     /// When it does not boot, or has not done all checks in time.
-    pub(super) fn run(&self, checks: &[&Check]) -> Result<Vec<Outcome>> {
+    pub(super) fn run(&self, checks: &[Counted]) -> Result<Vec<Outcome>> {
         let mut log =
             File::create(&self.log).with_context(|| format!("cannot create {}", self.log.display()))?;
         let mut machine = self
@@ -74,13 +81,11 @@ impl Machine {
                 continue;
             };
             match said.split_whitespace().collect::<Vec<_>>()[..] {
-                ["end", check, status, secs] => outcomes.push(Outcome {
-                    check: check.to_owned(),
-                    passed: status == "0",
-                    secs: secs.parse().unwrap_or(0),
-                }),
+                ["end", check, status, n_passed, secs] => {
+                    outcomes.push(Outcome::read([check, status, n_passed, secs], checks));
+                }
                 ["done"] => end = Ok(()),
-                _ => eprintln!("{}: {said}", self.image.release()),
+                _ => eprintln!("{}: {said}", self.name()),
             }
         }
         // It ends by itself after the last check; a kernel that hangs does not.

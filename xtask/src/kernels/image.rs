@@ -11,7 +11,7 @@ use super::quiet;
 use crate::command::read;
 
 /// A kernel with its modules, unpacked.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Image {
     release: String,
     tree: PathBuf,

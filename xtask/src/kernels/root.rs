@@ -8,7 +8,7 @@ use std::process::Command;
 use anyhow::{Context, Result};
 
 use super::archive::Archive;
-use super::checks::{Check, Tests};
+use super::checks::{Counted, Tests};
 use super::image::Image;
 use super::{modules, quiet};
 use crate::command::{find_program, read};
@@ -25,7 +25,16 @@ pub(super) struct Programs {
 }
 
 /// What the tests run beside the node.
-const TOOLS: &[&str] = &["ip", "tc", "nft", "ping", "iperf3", "ethtool", "tracepath"];
+const TOOLS: &[&str] = &[
+    "ip",
+    "tc",
+    "nft",
+    "ping",
+    "iperf3",
+    "ethtool",
+    "tracepath",
+    "unshare",
+];
 
 /// Begins the line by which a machine tells of itself.
 pub(super) const MARK: &str = "@@";
@@ -35,6 +44,7 @@ const INIT: &str = "#!/bin/busybox sh
 export PATH=/bin HOME=/root RUST_BACKTRACE=0 STREAM_ROUTER_LAB_PATIENCE=10
 mount -t proc proc /proc
 mount -t sysfs sys /sys
+mount -t securityfs security /sys/kernel/security
 mount -t devtmpfs dev /dev
 mount -t tmpfs run /run
 mount -t bpf bpf /sys/fs/bpf
@@ -47,7 +57,7 @@ ip link set lo up
 ///
 /// # Errors
 /// When a part cannot be read, or the archive not be written.
-pub(super) fn write(path: &Path, image: &Image, programs: &Programs, checks: &[&Check]) -> Result<()> {
+pub(super) fn write(path: &Path, image: &Image, programs: &Programs, checks: &[Counted]) -> Result<()> {
     let mut archive = Archive::create(path)?;
     for directory in [
         "/dev", "/proc", "/sys", "/tmp", "/run", "/root", "/etc", "/var/run",
@@ -73,15 +83,15 @@ pub(super) fn write(path: &Path, image: &Image, programs: &Programs, checks: &[&
     archive.finish()
 }
 
-fn script(programs: &Programs, checks: &[&Check]) -> Result<String> {
+fn script(programs: &Programs, checks: &[Counted]) -> Result<String> {
     let mut script = INIT.replace("PATH=/bin", "PATH=/usr/local/bin:/bin");
     writeln!(script, "echo {MARK} booted $(uname -r)")?;
-    for check in checks {
-        let (program, tests) = match check.tests {
-            Tests::Nodes(tests) => (&programs.e2e, tests),
-            Tests::Programs(tests) => (&programs.program_run, tests),
+    for Counted { check, .. } in checks {
+        let program = match check.tests {
+            Tests::Nodes(_) => &programs.e2e,
+            Tests::Programs(_) => &programs.program_run,
         };
-        // A name that ends in `::` is a group.
+        let tests = check.tests.names();
         let exact = if tests.iter().all(|test| !test.ends_with("::")) {
             " --exact"
         } else {
@@ -89,15 +99,20 @@ fn script(programs: &Programs, checks: &[&Check]) -> Result<String> {
         };
         writeln!(script, "echo {MARK} begin {}", check.name)?;
         writeln!(script, "start=$(cut -d. -f1 /proc/uptime)")?;
+        // A filter that matches nothing is a success to the program, so what passed is counted.
         writeln!(
             script,
-            "{} --test-threads=1{exact} {}",
+            "{{ {} --test-threads=1{exact} {}; echo $? >/tmp/status; }} | tee /tmp/said",
             program.display(),
             tests.join(" ")
         )?;
         writeln!(
             script,
-            "echo {MARK} end {} $? $(($(cut -d. -f1 /proc/uptime) - start))",
+            "passed=$(sed -n 's/^test result: .* \\([0-9]*\\) passed;.*/\\1/p' /tmp/said)"
+        )?;
+        writeln!(
+            script,
+            "echo {MARK} end {} $(cat /tmp/status) ${{passed:-0}} $(($(cut -d. -f1 /proc/uptime) - start))",
             check.name
         )?;
     }
