@@ -46,7 +46,8 @@ pub fn takes_underlay(net: IpNet, underlay: &[IpAddr]) -> bool {
     is_widest(net) || underlay.iter().any(|address| net.contains(address))
 }
 
-fn is_widest(net: IpNet) -> bool {
+/// Returns whether a network is half of all addresses, or all.
+pub fn is_widest(net: IpNet) -> bool {
     net.prefix_len() <= WIDEST
 }
 
@@ -107,7 +108,6 @@ pub fn overlaps(network: IpNet, table: RouteTable, host: &[HostRoute]) -> Vec<Ov
     let around = |route: &HostRoute| {
         let is_around = table != RouteTable::Override
             && !is_widest(network)
-            && route.is_lan
             && route.net != network
             && network.contains(&route.net);
         is_around.then_some(OverlapKind::Around)
@@ -202,13 +202,17 @@ mod tests {
     }
 
     #[test]
-    fn a_route_by_a_router_is_in_the_way_of_its_own_network_only() {
+    fn a_route_by_a_router_is_in_the_way_of_its_own_network_only_and_stays_where_it_is_inside() {
         let host = [by_router("10.0.0.0/8"), by_router("10.1.2.0/24")];
 
         assert_eq!(kinds("10.9.0.0/16", RouteTable::Main, &host), []);
         assert_eq!(
             kinds("10.1.2.0/24", RouteTable::Main, &host),
             [("10.1.2.0/24".to_owned(), OverlapKind::Same)]
+        );
+        assert_eq!(
+            kinds("10.1.0.0/16", RouteTable::Main, &host),
+            [("10.1.2.0/24".to_owned(), OverlapKind::Around)]
         );
     }
 

@@ -1,6 +1,5 @@
 //! The TUN device from its creation to its removal: addresses, routes, injection.
 
-mod egress_filters;
 mod ethtool;
 mod host_changes;
 mod host_networks;
@@ -13,6 +12,9 @@ mod nft;
 mod rate_limit;
 mod route;
 mod rule;
+mod seen_route;
+mod sysctl;
+mod tc_filters;
 #[cfg(test)]
 mod tests;
 mod tun;
@@ -24,7 +26,6 @@ use thiserror::Error;
 use tokio::time::sleep;
 use tracing::warn;
 
-pub use egress_filters::EgressFilter;
 pub use ethtool::{Offload, driver, has_offload};
 pub use host_changes::{HostChange, HostChanges};
 pub use icmp::{MAX_REPLY_LEN, NoReply, ReplyBuffer, Unreachable, unreachable};
@@ -37,7 +38,10 @@ pub use nft::{
 };
 pub use rate_limit::TokenBucket;
 pub use route::{Route, RouteTarget, TABLE_MAIN};
-pub use rule::{NOWHERE, Rule};
+pub use rule::{NOWHERE, Rule, SeenRule};
+pub use seen_route::{SeenRoute, Way};
+pub use sysctl::Sysctl;
+pub use tc_filters::TcFilter;
 pub use tun::{READ_OR_GONE, Tun, TunError, Whereabouts};
 
 /// Longest wait for the addresses. The kernel needs some milliseconds; on a host with IPv6 off the wait is in vain.

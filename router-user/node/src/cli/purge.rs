@@ -22,7 +22,8 @@ pub(super) struct PurgeArguments {
     /// Configuration of the node that has run; without the file, that of a node with the default device
     #[arg(long, value_name = "FILE", default_value = INSTALLED_CONFIG)]
     config: PathBuf,
-    /// Remove routes and rules of nodes with any other device too, such as one that the configuration named before
+    /// Remove routes and rules of nodes with any other device too, such as one that the configuration named before, but for
+    /// those whose device is there: such a node runs
     #[arg(long)]
     all: bool,
     /// Do nothing unless systemd stops this unit and does not start it again, and device.on_stop is not "block"
@@ -30,9 +31,9 @@ pub(super) struct PurgeArguments {
     after_stop: Option<String>,
 }
 
-/// A node runs, whose parts are not to be removed.
+/// A node runs, whose parts are not to be removed. Its device goes with it.
 #[derive(Debug, thiserror::Error)]
-#[error("the node of {device} runs; stop it first")]
+#[error("the node of {device} runs, as it answers or its device is there; stop it first")]
 struct NodeRuns {
     device: String,
 }
@@ -56,13 +57,16 @@ pub(super) fn purge(arguments: &PurgeArguments) -> Outcome {
         return Ok(());
     }
     let (device, socket) = (config.device().name(), config.node().control());
-    if wait(async { Ok(fetch::<Status>(socket, "").await.is_ok()) })? {
+    let running = tun_devices()?;
+    if running.iter().any(|name| name == device)
+        || wait(async { Ok(fetch::<Status>(socket, "").await.is_ok()) })?
+    {
         return Err(Box::new(NodeRuns {
             device: device.to_owned(),
         }));
     }
     let mut removed = Vec::new();
-    let mut why = routes(device, arguments.all, &mut removed)?;
+    let mut why = routes(device, arguments.all.then_some(&running), &mut removed)?;
     // Without the program there is no table either.
     if has_nft_table(device).unwrap_or(false) {
         match remove_nft_table(device) {
@@ -82,6 +86,12 @@ pub(super) fn purge(arguments: &PurgeArguments) -> Outcome {
     for what in &removed {
         print(format_args!("removed {what}"))?;
     }
+    if arguments.all && !running.is_empty() {
+        print(format_args!(
+            "left what belongs to {}, which is there",
+            running.join(", ")
+        ))?;
+    }
     if removed.is_empty() && why.is_empty() {
         print(format_args!("nothing is left of a node with the device {device}"))?;
     }
@@ -91,20 +101,25 @@ pub(super) fn purge(arguments: &PurgeArguments) -> Outcome {
     }
 }
 
-/// Removes routes and rules; returns why for those that stay.
+/// Returns the names of the TUN devices of this host: a node that runs has one.
+fn tun_devices() -> Result<Vec<String>, Box<dyn std::error::Error>> {
+    in_runtime(async { Ok(Netlink::open_filtering()?.tun_devices().await?) })
+}
+
+/// Removes routes and rules of the node with `device`, or of all nodes but those that run; returns why for those that stay.
 fn routes(
     device: &str,
-    all: bool,
+    all_but: Option<&Vec<String>>,
     removed: &mut Vec<String>,
 ) -> Result<Vec<String>, Box<dyn std::error::Error>> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    runtime.block_on(async {
+    in_runtime(async {
         let netlink = Netlink::open_filtering()?;
-        let left = match all {
-            true => TunnelRoutes::left_of_all(&netlink).await?,
-            false => TunnelRoutes::left(&netlink, OwnNumbers::of(device)).await?,
+        let left = match all_but {
+            Some(running) => {
+                let running: Vec<_> = running.iter().map(|name| OwnNumbers::of(name)).collect();
+                TunnelRoutes::left_of_all(&netlink, &running).await?
+            }
+            None => TunnelRoutes::left(&netlink, OwnNumbers::of(device)).await?,
         };
         let why = left.take(&netlink).await;
         if why.is_empty() {
@@ -113,6 +128,15 @@ fn routes(
         }
         Ok(why)
     })
+}
+
+fn in_runtime<T>(
+    task: impl Future<Output = Result<T, Box<dyn std::error::Error>>>,
+) -> Result<T, Box<dyn std::error::Error>> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(task)
 }
 
 /// Returns whether systemd has a job to stop a unit, which is there until the unit's last command ends. A restart is a job

@@ -91,7 +91,10 @@ fn host_line(host: &HostStatus) -> String {
 }
 
 fn thing_line(thing: &HostThing) -> String {
-    let detail = thing.detail.as_deref().unwrap_or_default();
+    let detail = thing
+        .detail
+        .as_ref()
+        .map_or_else(String::new, |_| thing.text_with_fix());
     let name = format!("{} {}", thing.kind, thing.name);
     format!(
         "{:<26}  {:<8}  {detail}",

@@ -1,13 +1,17 @@
 //! Follows what changes in the network of the host: links, addresses, routes, rules and traffic control.
 
+use std::io;
 use std::time::Duration;
 
 use futures::StreamExt;
+use futures::channel::mpsc::UnboundedReceiver;
 use rtnetlink::packet_core::{NetlinkMessage, NetlinkPayload};
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::link::LinkFlags;
 use rtnetlink::packet_route::route::{RouteAttribute, RouteMessage, RouteType};
-use rtnetlink::{MulticastGroup, new_multicast_connection};
+use rtnetlink::proto::Connection;
+use rtnetlink::sys::SocketAddr;
+use rtnetlink::{Handle, MulticastGroup, new_multicast_connection};
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
@@ -26,7 +30,7 @@ const GROUPS: [MulticastGroup; 9] = [
 ];
 
 /// Pause before a subscription that has ended is made anew.
-const REOPEN: Duration = Duration::from_secs(1);
+const REOPEN: Duration = Duration::from_millis(100);
 
 /// Something has changed in the network namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,8 +75,16 @@ impl HostChanges {
     ///
     /// # Panics
     /// Outside a tokio runtime with I/O and time enabled.
-    pub fn subscribe(mut handle: impl FnMut(HostChange) + Send + 'static) -> Result<Self, NetlinkError> {
-        let mut opened = new_multicast_connection(&GROUPS).map_err(NetlinkError::Open)?;
+    pub fn subscribe(handle: impl FnMut(HostChange) + Send + 'static) -> Result<Self, NetlinkError> {
+        Self::follow(open, handle)
+    }
+
+    /// Subscribes as [`HostChanges::subscribe`] does, with sockets that `open` makes.
+    pub(super) fn follow(
+        mut open: impl FnMut() -> io::Result<Subscription> + Send + 'static,
+        mut handle: impl FnMut(HostChange) + Send + 'static,
+    ) -> Result<Self, NetlinkError> {
+        let mut opened = open().map_err(NetlinkError::Open)?;
         let task = tokio::spawn(async move {
             loop {
                 let (connection, _, mut messages) = opened;
@@ -94,15 +106,28 @@ impl HostChanges {
                 }
                 opened = loop {
                     sleep(REOPEN).await;
-                    handle(HostChange::Anything);
-                    if let Ok(again) = new_multicast_connection(&GROUPS) {
+                    if let Ok(again) = open() {
                         break again;
                     }
                 };
+                // What has changed before is not told any more.
+                handle(HostChange::Anything);
             }
         });
         Ok(Self { task })
     }
+}
+
+/// A socket that is told of changes: what reads it, what would ask by it, and what it has been told.
+pub(super) type Subscription = (
+    Connection<RouteNetlinkMessage>,
+    Handle,
+    UnboundedReceiver<(NetlinkMessage<RouteNetlinkMessage>, SocketAddr)>,
+);
+
+/// Opens a socket of the calling thread's network namespace.
+pub(super) fn open() -> io::Result<Subscription> {
+    new_multicast_connection(&GROUPS)
 }
 
 /// Returns what a message tells; `None` for what is of no interest.

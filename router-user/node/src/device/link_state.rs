@@ -149,6 +149,17 @@ impl Netlink {
         one(links.try_next().await, || format!("look up the interface {name}"))
     }
 
+    /// Returns the names of the TUN and TAP devices.
+    ///
+    /// # Errors
+    /// The kernel refuses to say.
+    pub async fn tun_devices(&self) -> Result<Vec<String>, NetlinkError> {
+        let messages: Result<Vec<_>, _> = self.handle.link().get().execute().try_collect().await;
+        let messages = messages.map_err(|error| refused("list interfaces".to_owned(), error))?;
+        let links = messages.iter().map(LinkState::from);
+        Ok(links.filter(|link| link.is_tun).map(|link| link.name).collect())
+    }
+
     /// Returns the addresses of an interface, in the kernel's order.
     ///
     /// # Errors

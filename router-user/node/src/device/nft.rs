@@ -18,7 +18,10 @@ pub enum NftError {
     #[error("cannot run nft")]
     Run(#[source] io::Error),
     /// The rules are refused.
-    #[error("nft refuses: {said}")]
+    #[error(
+        "nft refuses: {said}; are the kernel's modules there (modprobe -a nft_chain_nat nft_masq nft_ct), and may this \
+         process change the firewall (CAP_NET_ADMIN)?"
+    )]
     Refused {
         /// What the program says.
         said: String,
@@ -50,6 +53,17 @@ impl NftRules {
             return remove(device);
         }
         feed(&self.text(device)).map(drop)
+    }
+
+    /// Tries whether the table of `device` could be made; nothing changes.
+    ///
+    /// # Errors
+    /// There is no `nft`, or it refuses.
+    pub fn try_out(self, device: &str) -> Result<(), NftError> {
+        if self.is_empty() {
+            return Ok(());
+        }
+        feed_with(&["--check"], &self.text(device)).map(drop)
     }
 
     /// Returns how many rules the table has.
@@ -205,7 +219,11 @@ pub fn table(device: &str) -> String {
 }
 
 fn feed(text: &str) -> Result<Output, NftError> {
-    let output = run(Command::new("nft").args(["-f", "-"]), text)?;
+    feed_with(&[], text)
+}
+
+fn feed_with(options: &[&str], text: &str) -> Result<Output, NftError> {
+    let output = run(Command::new("nft").args(options).args(["-f", "-"]), text)?;
     match output.status.success() {
         true => Ok(output),
         false => Err(NftError::Refused {
@@ -255,6 +273,7 @@ mod tests {
             assert!(!is_there("sr-0").unwrap());
             remove("sr-0").unwrap();
 
+            serving.try_out("sr-0").unwrap();
             assert_eq!(n_rules("sr-0").unwrap(), 0);
             serving.apply("sr-0").unwrap();
             assert_eq!(n_rules("sr-0").unwrap(), serving.n_rules());

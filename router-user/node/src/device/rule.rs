@@ -1,8 +1,10 @@
 //! Policy rules: which table the kernel looks a packet up in.
 
 use std::fmt;
+use std::net::IpAddr;
 
 use futures::TryStreamExt;
+use ipnet::IpNet;
 use nix::errno::Errno;
 use rtnetlink::IpVersion;
 use rtnetlink::packet_route::AddressFamily;
@@ -97,6 +99,85 @@ impl Rule {
     }
 }
 
+/// A policy rule as the kernel has it, whoever made it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SeenRule(RuleMessage);
+
+impl From<Rule> for SeenRule {
+    fn from(rule: Rule) -> Self {
+        Self(rule.message())
+    }
+}
+
+impl SeenRule {
+    /// Returns the rule; `None` for one that says more than [`Rule`] can.
+    pub fn rule(&self) -> Option<Rule> {
+        Rule::of(&self.0)
+    }
+
+    /// Returns whether it is a rule of IPv6 rather than IPv4.
+    pub fn is_ipv6(&self) -> bool {
+        self.0.header.family == AddressFamily::Inet6
+    }
+
+    /// Returns its place among the rules.
+    pub fn priority(&self) -> u32 {
+        let priority = self.0.attributes.iter().find_map(|attribute| match attribute {
+            RuleAttribute::Priority(priority) => Some(*priority),
+            _ => None,
+        });
+        priority.unwrap_or(0)
+    }
+
+    /// Returns the table that it leads to; `None` for one that leads nowhere, or to another rule.
+    pub fn table(&self) -> Option<u32> {
+        if self.0.header.action != RuleAction::ToTable {
+            return None;
+        }
+        let number = self.0.attributes.iter().find_map(|attribute| match attribute {
+            RuleAttribute::Table(table) => Some(*table),
+            _ => None,
+        });
+        Some(number.unwrap_or_else(|| u32::from(self.0.header.table)))
+    }
+
+    /// Returns whether it leads nowhere.
+    pub fn leads_nowhere(&self) -> bool {
+        matches!(
+            self.0.header.action,
+            RuleAction::Blackhole | RuleAction::Unreachable | RuleAction::Prohibit
+        )
+    }
+
+    /// Returns whether it may be for packets of this host to an address, from `source` if that is known. What else it asks
+    /// is not looked at.
+    pub fn may_be_for(&self, to: IpAddr, source: Option<IpAddr>) -> bool {
+        if self.is_ipv6() != to.is_ipv6() || self.0.header.flags.contains(RuleFlags::Invert) {
+            return self.is_ipv6() == to.is_ipv6();
+        }
+        let holds =
+            |net: IpAddr, len: u8, ip: IpAddr| IpNet::new(net, len).is_ok_and(|net| net.contains(&ip));
+        self.0.attributes.iter().all(|attribute| match attribute {
+            RuleAttribute::Destination(net) => holds(*net, self.0.header.dst_len, to),
+            RuleAttribute::Source(net) => {
+                source.is_some_and(|source| holds(*net, self.0.header.src_len, source))
+            }
+            _ => true,
+        })
+    }
+
+    /// Returns whether it asks where packets come from.
+    pub fn has_source(&self) -> bool {
+        self.0.header.src_len != 0
+    }
+
+    /// Returns the command that removes it.
+    pub fn removal(&self) -> String {
+        let ip = if self.is_ipv6() { "ip -6" } else { "ip" };
+        format!("{ip} rule del pref {}", self.priority())
+    }
+}
+
 impl fmt::Display for Rule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let family = if self.ipv6 { "IPv6" } else { "IPv4" };
@@ -113,11 +194,24 @@ impl Netlink {
     /// # Errors
     /// The kernel refuses to say.
     pub async fn rules(&self) -> Result<Vec<Rule>, NetlinkError> {
+        Ok(self
+            .seen_rules()
+            .await?
+            .iter()
+            .filter_map(SeenRule::rule)
+            .collect())
+    }
+
+    /// Returns all policy rules of both families, each family's in their order.
+    ///
+    /// # Errors
+    /// The kernel refuses to say.
+    pub async fn seen_rules(&self) -> Result<Vec<SeenRule>, NetlinkError> {
         let mut found = Vec::new();
         for version in [IpVersion::V4, IpVersion::V6] {
             let messages: Result<Vec<_>, _> = self.handle.rule().get(version).execute().try_collect().await;
             match messages.map_err(|error| refused("list rules".to_owned(), error)) {
-                Ok(messages) => found.extend(messages.iter().filter_map(Rule::of)),
+                Ok(messages) => found.extend(messages.into_iter().map(SeenRule)),
                 Err(error) if error.errno() == Some(Errno::EAFNOSUPPORT) => {}
                 Err(error) => return Err(error),
             }

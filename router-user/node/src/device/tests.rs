@@ -1,5 +1,7 @@
 //! Against the kernel, each test in a network namespace of its own; needs root.
 
+mod host_changes;
+mod seen_routes;
 mod super_packets;
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};

@@ -20,7 +20,6 @@ const BPF_PROG_QUERY: libc::c_long = 16;
 const BPF_MAP_LOOKUP_BATCH: libc::c_long = 24;
 const BPF_MAP_DELETE_BATCH: libc::c_long = 27;
 const BPF_MAP_TYPE_RINGBUF: u32 = 27;
-const BPF_TCX_EGRESS: u32 = 47;
 
 /// Programs of a hook that are asked for; more than 64 the kernel takes at none (`BPF_MPROG_MAX`).
 const MAX_PROGRAMS: usize = 64;
@@ -143,16 +142,23 @@ pub(super) fn pin(object: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
     call(BPF_OBJ_PIN, &mut pin).map(drop)
 }
 
-/// Returns the ids of the programs that packets come by at the egress of an interface before all filters (TCX). A kernel
-/// before 6.6 has no such hook.
+/// A hook of TCX, by its number (`BPF_TCX_INGRESS` and `BPF_TCX_EGRESS`).
+#[derive(Clone, Copy, Debug)]
+pub(super) enum TcxHook {
+    Ingress = 46,
+    Egress = 47,
+}
+
+/// Returns the ids of the programs that packets come by at an interface before all filters (TCX). A kernel before 6.6 has
+/// no such hook.
 ///
 /// # Errors
 /// The kernel refuses to say.
-pub(super) fn tcx_egress(interface: u32) -> io::Result<Vec<u32>> {
+pub(super) fn tcx(interface: u32, hook: TcxHook) -> io::Result<Vec<u32>> {
     let mut ids = [0_u32; MAX_PROGRAMS];
     let mut query = Query {
         target_ifindex: interface,
-        attach_type: BPF_TCX_EGRESS,
+        attach_type: hook as u32,
         program_ids: ids.as_mut_ptr() as u64,
         n_programs: MAX_PROGRAMS as u32,
         ..Query::default()

@@ -8,7 +8,7 @@ use aya::programs::tc::SchedClassifierLinkId;
 use aya::programs::{ProgramError, SchedClassifier, Xdp};
 
 use super::attach::attach_egress;
-use super::bpf::tcx_egress;
+use super::bpf::{TcxHook, tcx};
 use super::error::KernelError;
 use super::gateway::{AttachedGateway, GatewayInterface};
 use super::maps::lock;
@@ -49,18 +49,29 @@ impl KernelPrograms {
     }
 
     /// Captures at the egress of the device called `device` before all filters, whatever has become of the filter that
-    /// [`KernelPrograms::attach_egress`] made there.
+    /// [`KernelPrograms::attach_egress`] made there. It is removed if `is_own` knows it by priority and handle: somebody
+    /// else's may have its place.
     ///
     /// # Errors
     /// The kernel refuses the hook.
-    pub fn attach_egress_again(&self, device: &str) -> Result<(), KernelError> {
+    pub fn attach_egress_again(
+        &self,
+        device: &str,
+        is_own: impl FnOnce(u16, u32) -> bool,
+    ) -> Result<(), KernelError> {
         let mut loaded = lock(&self.loaded);
-        if let Some(link) = loaded.egress.take() {
-            // It is gone already, or it stands in the wrong place.
-            let _ = egress(&mut loaded.ebpf)?.detach(link);
+        let before = loaded.egress.take();
+        let program = egress(&mut loaded.ebpf)?;
+        let before = before.and_then(|link| program.take_link(link).ok());
+        let link = attach_egress(program, device);
+        if let Some(before) = before {
+            match (before.priority(), before.handle()) {
+                (Ok(priority), Ok(handle)) if is_own(priority, handle.into()) => drop(before),
+                // To drop it is to detach what has its place.
+                _ => std::mem::forget(before),
+            }
         }
-        let link = attach_egress(egress(&mut loaded.ebpf)?, device)?;
-        loaded.egress = Some(link);
+        loaded.egress = Some(link?);
         Ok(())
     }
 
@@ -78,7 +89,13 @@ impl KernelPrograms {
     /// Returns the ids of the programs that packets come by at an interface before all filters. Where the kernel has no
     /// place for them, or does not tell, there are none.
     pub fn before_filters(&self, interface: u32) -> Vec<u32> {
-        tcx_egress(interface).unwrap_or_default()
+        tcx(interface, TcxHook::Egress).unwrap_or_default()
+    }
+
+    /// Returns the ids of the programs at the ingress of an interface beside filters, as
+    /// [`KernelPrograms::before_filters`] does for its egress.
+    pub fn at_ingress(&self, interface: u32) -> Vec<u32> {
+        tcx(interface, TcxHook::Ingress).unwrap_or_default()
     }
 
     /// Ends capturing; rings keep what they hold.

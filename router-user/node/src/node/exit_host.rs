@@ -3,31 +3,133 @@
 //! Who serves as an exit forwards packets of peers and gives them its own address. Whose default route is a peer has the
 //! packets between nodes marked on their way in too where the host checks sources strictly, as the way back is looked up
 //! with the mark.
+//!
+//! The table goes with the node. A setting that the node turned on stays on: others may have come to need it.
 
 use std::fs;
-use std::path::Path;
 
 use tracing::{info, warn};
 
 use crate::config::Config;
-use crate::device::{NftError, NftRules, has_nft_table, n_nft_rules};
+use crate::device::{NftError, NftRules, Sysctl, has_nft_table, n_nft_rules};
 use stream_router_engine::causes::with_sources;
 use stream_router_engine::route_plan::RouteTable;
 
-const SETTINGS: &str = "/proc/sys/net";
-const IPV4_FORWARDING: &str = "ipv4/ip_forward";
 const IPV6_FORWARDING: &str = "ipv6/conf/all/forwarding";
-const VALID_MARK: &str = "ipv4/conf/all/src_valid_mark";
 
 /// Flags of a default route that a router has advertised (`RTF_ADDRCONF`, `RTF_DEFAULT`).
 const ADVERTISED_DEFAULT: u32 = 0x0005_0000;
 
-/// The table and settings of a node, which are put back when it is dropped.
+/// What a configuration needs of the host.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct ExitNeeds {
+    serve: bool,
+    serve_ipv4: bool,
+    serve_ipv6: bool,
+    /// Mark of packets between nodes, if rules lead others elsewhere.
+    mark: Option<u32>,
+    /// An interface checks sources strictly, or did so before.
+    is_strict: bool,
+}
+
+impl ExitNeeds {
+    /// Returns what a configuration needs of a host that is looked at now.
+    pub(super) fn of(config: &Config) -> Self {
+        let networks = || config.peers().iter().flat_map(|peer| peer.allowed_ips());
+        let mark = config.transport().fwmark().filter(|_| diverts_ipv4(config));
+        let serve = config.exit().serve();
+        let mut needs = Self {
+            serve,
+            serve_ipv4: serve && networks().any(|net| net.addr().is_ipv4()),
+            serve_ipv6: serve && networks().any(|net| net.addr().is_ipv6()),
+            mark: mark.map(u32::from),
+            is_strict: false,
+        };
+        needs.look_at_sources(config.device().name());
+        needs
+    }
+
+    /// Looks whether the host has come to check sources strictly.
+    pub(super) fn look_at_sources(&mut self, device: &str) {
+        self.is_strict |= self.mark.is_some() && is_strict(device);
+    }
+
+    /// Returns the rules of the table of nftables.
+    pub(super) fn nft(&self) -> NftRules {
+        NftRules {
+            serve: self.serve,
+            restore_mark: self.mark.filter(|_| self.is_strict),
+        }
+    }
+
+    /// Returns the settings that have to be on.
+    pub(super) fn settings(&self, device: &str) -> Vec<Sysctl> {
+        let mut settings = Vec::new();
+        if self.serve_ipv4 {
+            settings.push(Sysctl::at("ipv4/ip_forward"));
+            settings.push(Sysctl::at(format!("ipv4/conf/{device}/forwarding")));
+        }
+        if self.serve_ipv6 {
+            settings.push(Sysctl::at(IPV6_FORWARDING));
+            settings.push(Sysctl::at(format!("ipv6/conf/{device}/forwarding")));
+        }
+        if self.nft().restore_mark.is_some() {
+            settings.push(Sysctl::at("ipv4/conf/all/src_valid_mark"));
+        }
+        settings
+    }
+}
+
+/// A setting that is off and has to be on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct OffSetting {
+    pub(super) setting: Sysctl,
+    /// Interface whose default route, which a router has advertised, would end if the node turned the setting on.
+    pub(super) ends_default_of: Option<String>,
+}
+
+impl OffSetting {
+    /// Returns which of the settings are off. One that is not there, as that of a protocol that the host does not have, is
+    /// not looked at.
+    pub(super) fn among(settings: &[Sysctl]) -> Vec<Self> {
+        let is_off = |setting: &&Sysctl| setting.read().as_deref() == Some("0");
+        let off = settings.iter().filter(is_off);
+        off.map(|setting| Self {
+            setting: setting.clone(),
+            ends_default_of: advertised_default().filter(|_| *setting == Sysctl::at(IPV6_FORWARDING)),
+        })
+        .collect()
+    }
+
+    /// Returns the command that turns it on.
+    pub(super) fn fix(&self) -> String {
+        let setting = &self.setting;
+        match &self.ends_default_of {
+            Some(interface) => format!("sysctl -w net.ipv6.conf.{interface}.accept_ra=2 {setting}=1"),
+            None => format!("sysctl -w {setting}=1"),
+        }
+    }
+
+    /// Turns it on.
+    ///
+    /// # Errors
+    /// The kernel refuses, or it is not the node's to turn on; the text says what to do.
+    fn turn_on(&self) -> Result<(), String> {
+        if let Some(interface) = &self.ends_default_of {
+            return Err(format!(
+                "IPv6 packets of peers do not leave: to forward would end the default route that a router advertises at \
+                 {interface}; {}",
+                self.fix()
+            ));
+        }
+        self.setting.write("1")
+    }
+}
+
+/// Makes the host what an exit needs; the table goes when it is dropped.
 #[derive(Debug)]
 pub(super) struct ExitHost {
     device: String,
-    rules: NftRules,
-    changed: Vec<(&'static str, String)>,
 }
 
 impl ExitHost {
@@ -35,118 +137,72 @@ impl ExitHost {
     pub(super) fn new(device: &str) -> Self {
         Self {
             device: device.to_owned(),
-            rules: NftRules::default(),
-            changed: Vec::new(),
         }
-    }
-
-    /// Returns the rules that the node has in its table of nftables.
-    pub(super) fn rules(&self) -> NftRules {
-        self.rules
     }
 
     /// Checks that the host can be what a configuration says.
     ///
     /// # Errors
-    /// It is to serve as an exit, and has no `nft`.
+    /// It is to serve as an exit, and `nft` is not there, or refuses the table.
     pub(super) fn check(&self, config: &Config) -> Result<(), NftError> {
-        if config.exit().serve() {
-            has_nft_table(&self.device)?;
-        }
-        Ok(())
+        let rules = NftRules {
+            serve: config.exit().serve(),
+            restore_mark: None,
+        };
+        rules.try_out(&self.device)
     }
 
-    /// Makes the host what a configuration says; returns what could not be done, and what to do about it.
-    pub(super) fn apply(&mut self, config: &Config) -> Vec<String> {
+    /// Makes the host what a configuration needs; returns what could not be done, and what to do about it.
+    ///
+    /// # Errors
+    /// It is to serve as an exit, and `nft` refuses.
+    pub(super) fn apply(&self, needs: &ExitNeeds) -> Result<Vec<String>, NftError> {
         let mut notes = Vec::new();
-        let mark = config.transport().fwmark().filter(|_| diverts_ipv4(config));
-        let wanted = NftRules {
-            serve: config.exit().serve(),
-            restore_mark: mark.map(u32::from).filter(|_| is_strict(&self.device)),
-        };
-        self.set_all(config, wanted, &mut notes);
-        // A table may be left of a node that was killed.
-        let is_left = || matches!(n_nft_rules(&self.device), Ok(n) if n > 0);
-        if wanted != self.rules || !wanted.is_empty() || is_left() {
-            match wanted.apply(&self.device) {
-                Ok(()) => self.rules = wanted,
-                Err(error) => {
-                    let what = match wanted.restore_mark {
-                        Some(_) => {
-                            "the host checks sources strictly and drops what peers answer (sysctl -w \
-                                    net.ipv4.conf.all.rp_filter=2 has it check loosely)"
-                        }
-                        None => "packets of peers do not leave",
-                    };
-                    notes.push(format!("{what}: {}", with_sources(&error)));
+        let rules = needs.nft();
+        // A table may be left of a node that was killed, or of the configuration before.
+        if (!rules.is_empty() || self.has_table())
+            && let Err(error) = rules.apply(&self.device)
+        {
+            if rules.serve {
+                return Err(error);
+            }
+            let what = match rules.restore_mark {
+                Some(_) => {
+                    "the host checks sources strictly and drops what peers answer (sysctl -w \
+                     net.ipv4.conf.all.rp_filter=2 has it check loosely)"
+                }
+                None => "the node's table of nftables stays",
+            };
+            notes.push(format!("{what}: {}", with_sources(&error)));
+        }
+        // One may turn on another.
+        for setting in needs.settings(&self.device) {
+            for off in OffSetting::among(&[setting]) {
+                match off.turn_on() {
+                    Ok(()) => info!(setting = %off.setting, "turned on; it stays on when the node stops"),
+                    Err(why) => notes.push(why),
                 }
             }
         }
-        notes
+        Ok(notes)
     }
 
-    fn set_all(&mut self, config: &Config, wanted: NftRules, notes: &mut Vec<String>) {
-        let networks = || config.peers().iter().flat_map(|peer| peer.allowed_ips());
-        let mut needed = Vec::new();
-        if wanted.serve && networks().any(|net| net.addr().is_ipv4()) {
-            needed.push(IPV4_FORWARDING);
-        }
-        if wanted.serve && networks().any(|net| net.addr().is_ipv6()) {
-            match advertised_default() {
-                Some(interface) if read(IPV6_FORWARDING).as_deref() == Some("0") => notes.push(format!(
-                    "IPv6 packets of peers do not leave: to forward would end the default route that a router advertises \
-                     at {interface}; sysctl -w net.ipv6.conf.{interface}.accept_ra=2 net.ipv6.conf.all.forwarding=1"
-                )),
-                _ => needed.push(IPV6_FORWARDING),
-            }
-        }
-        if wanted.restore_mark.is_some() {
-            needed.push(VALID_MARK);
-        }
-        let (kept, over): (Vec<_>, Vec<_>) = std::mem::take(&mut self.changed)
-            .into_iter()
-            .partition(|(name, _)| needed.contains(name));
-        self.changed = kept;
-        notes.extend(over.iter().filter_map(|(name, before)| write(name, before).err()));
-        for name in needed {
-            match read(name) {
-                Some(value) if value == "0" => match write(name, "1") {
-                    Ok(()) => {
-                        info!(
-                            setting = setting(name),
-                            "turned on; the node turns it off again when it stops"
-                        );
-                        self.changed.push((name, value));
-                    }
-                    Err(why) => notes.push(why),
-                },
-                _ => {}
-            }
-        }
-    }
-
-    /// Puts everything back.
-    pub(super) fn remove(&mut self) {
-        if !self.rules.is_empty() {
-            self.rules = NftRules::default();
-            if let Err(error) = self.rules.apply(&self.device) {
-                warn!(
-                    error = &error as &dyn std::error::Error,
-                    "the node's table of nftables stays"
-                );
-            }
-        }
-        for (name, before) in std::mem::take(&mut self.changed) {
-            if let Err(why) = write(name, &before) {
-                warn!("{why}");
-            }
-        }
+    fn has_table(&self) -> bool {
+        matches!(n_nft_rules(&self.device), Ok(n) if n > 0)
     }
 }
 
 impl Drop for ExitHost {
     fn drop(&mut self) {
-        self.remove();
+        // Somebody may have emptied it.
+        if has_nft_table(&self.device).unwrap_or(false)
+            && let Err(error) = NftRules::default().apply(&self.device)
+        {
+            warn!(
+                error = &error as &dyn std::error::Error,
+                "the node's table of nftables stays"
+            );
+        }
     }
 }
 
@@ -161,11 +217,13 @@ pub(crate) fn diverts_ipv4(config: &Config) -> bool {
 /// Returns whether an interface other than `device` drops what comes from an address that is routed elsewhere. The kernel
 /// takes the larger of an interface's setting and that of all.
 pub(crate) fn is_strict(device: &str) -> bool {
-    let Ok(interfaces) = fs::read_dir(Path::new(SETTINGS).join("ipv4/conf")) else {
+    let Ok(interfaces) = fs::read_dir("/proc/sys/net/ipv4/conf") else {
         return false;
     };
-    let value =
-        |name: &str| read(&format!("ipv4/conf/{name}/rp_filter")).and_then(|text| text.parse::<u8>().ok());
+    let value = |name: &str| -> Option<u8> {
+        let setting = Sysctl::at(format!("ipv4/conf/{name}/rp_filter"));
+        setting.read()?.parse().ok()
+    };
     let all = value("all").unwrap_or(0);
     interfaces.flatten().any(|interface| {
         let name = interface.file_name();
@@ -183,20 +241,6 @@ fn advertised_default() -> Option<String> {
         let is_default = *fields.get(1)? == "00" && flags & ADVERTISED_DEFAULT == ADVERTISED_DEFAULT;
         is_default.then(|| fields.get(9).map(|name| (*name).to_owned()))?
     })
-}
-
-fn read(name: &str) -> Option<String> {
-    let text = fs::read_to_string(Path::new(SETTINGS).join(name)).ok()?;
-    Some(text.trim().to_owned())
-}
-
-fn write(name: &str, value: &str) -> Result<(), String> {
-    let written = fs::write(Path::new(SETTINGS).join(name), value);
-    written.map_err(|error| format!("cannot set {}: {error}; sysctl -w {0}={value}", setting(name)))
-}
-
-fn setting(name: &str) -> String {
-    format!("net.{}", name.replace('/', "."))
 }
 
 #[cfg(test)]
@@ -223,51 +267,92 @@ mod tests {
         std::thread::spawn(inside).join().unwrap();
     }
 
+    fn ip(args: &str) {
+        let ended = std::process::Command::new("ip").args(args.split(' ')).status();
+        assert!(ended.unwrap().success(), "ip {args}");
+    }
+
+    fn value(path: &str) -> String {
+        Sysctl::at(path).read().unwrap()
+    }
+
     #[test]
-    fn serving_forwards_and_stopping_puts_back_what_was_before() {
+    fn serving_forwards_and_stopping_removes_the_table_and_no_setting() {
         in_own_network(|| {
-            write(IPV6_FORWARDING, "1").unwrap();
-            let mut host = ExitHost::new("sr0");
+            let host = ExitHost::new("sr0");
             let config = config("['10.42.0.2/32', 'fd42::2/128']", "[exit]\nserve = true");
             host.check(&config).unwrap();
+            assert!(!has_nft_table("sr0").unwrap(), "checking changes nothing");
 
-            assert_eq!(host.apply(&config), Vec::<String>::new());
-            assert_eq!(read(IPV4_FORWARDING).as_deref(), Some("1"));
+            assert_eq!(host.apply(&ExitNeeds::of(&config)).unwrap(), Vec::<String>::new());
             assert!(has_nft_table("sr0").unwrap());
             drop(host);
 
-            assert_eq!(read(IPV4_FORWARDING).as_deref(), Some("0"));
-            assert_eq!(read(IPV6_FORWARDING).as_deref(), Some("1"));
             assert!(!has_nft_table("sr0").unwrap());
+            // Others may have come to need them.
+            assert_eq!(value("ipv4/ip_forward"), "1");
+            assert_eq!(value("ipv6/conf/all/forwarding"), "1");
         });
+    }
+
+    #[test]
+    fn the_device_itself_has_to_forward() {
+        in_own_network(|| {
+            ip("link add sr0 type veth peer name sr1");
+            let host = ExitHost::new("sr0");
+            let needs = ExitNeeds::of(&config("['10.42.0.2/32']", "[exit]\nserve = true"));
+            host.apply(&needs).unwrap();
+            let settings = needs.settings("sr0");
+            assert_eq!(OffSetting::among(&settings), []);
+
+            Sysctl::at("ipv4/conf/sr0/forwarding").write("0").unwrap();
+
+            let off = OffSetting::among(&settings);
+            assert_eq!(off.len(), 1);
+            assert_eq!(off[0].fix(), "sysctl -w net.ipv4.conf.sr0.forwarding=1");
+            host.apply(&needs).unwrap();
+            assert_eq!(OffSetting::among(&settings), []);
+        });
+    }
+
+    #[test]
+    fn a_default_route_that_a_router_advertises_is_not_ended() {
+        let off = OffSetting {
+            setting: Sysctl::at(IPV6_FORWARDING),
+            ends_default_of: Some("eth0".to_owned()),
+        };
+
+        let why = off.turn_on().unwrap_err();
+
+        assert!(
+            why.ends_with("sysctl -w net.ipv6.conf.eth0.accept_ra=2 net.ipv6.conf.all.forwarding=1"),
+            "{why}"
+        );
     }
 
     #[test]
     fn marks_are_restored_only_where_sources_are_checked_strictly_and_rules_divert() {
         in_own_network(|| {
-            let mut host = ExitHost::new("sr0");
+            let host = ExitHost::new("sr0");
             let (split, full) = (config("['10.42.0.2/32']", ""), config("['0.0.0.0/0']", ""));
-            host.apply(&full);
-            assert_eq!(host.rules, NftRules::default());
-            write("ipv4/conf/all/rp_filter", "1").unwrap();
+            assert_eq!(ExitNeeds::of(&full).nft(), NftRules::default());
+            Sysctl::at("ipv4/conf/all/rp_filter").write("1").unwrap();
             // The loopback interface is the only one here.
             assert!(!is_strict("sr0"));
 
-            let up = |name: &str| {
-                std::process::Command::new("ip")
-                    .args(["link", "add", name, "type", "veth"])
-                    .status()
-            };
-            assert!(up("u0").unwrap().success());
+            ip("link add u0 type veth");
             assert!(is_strict("sr0"));
-            host.apply(&split);
-            assert_eq!(host.rules, NftRules::default());
-            host.apply(&full);
+            assert_eq!(ExitNeeds::of(&split).nft(), NftRules::default());
+            let mut needs = ExitNeeds::of(&full);
+            assert_eq!(host.apply(&needs).unwrap(), Vec::<String>::new());
 
-            assert_eq!(host.rules.restore_mark, Some(0x2053));
-            assert_eq!(read(VALID_MARK).as_deref(), Some("1"));
-            host.apply(&split);
-            assert_eq!(read(VALID_MARK).as_deref(), Some("0"));
+            assert_eq!(needs.nft().restore_mark, Some(0x2053));
+            assert_eq!(value("ipv4/conf/all/src_valid_mark"), "1");
+            // What was needed once is kept until the next reload.
+            Sysctl::at("ipv4/conf/all/rp_filter").write("0").unwrap();
+            needs.look_at_sources("sr0");
+            assert_eq!(needs.nft().restore_mark, Some(0x2053));
+            host.apply(&ExitNeeds::of(&split)).unwrap();
             assert!(!has_nft_table("sr0").unwrap());
         });
     }

@@ -15,7 +15,7 @@ use super::capture::CaptureTaps;
 use super::connections::Connections;
 use super::data_thread::{DataThreads, Runtimes};
 use super::error::NodeError;
-use super::exit_host::ExitHost;
+use super::exit_host::{ExitHost, ExitNeeds};
 use super::observability::Observability;
 use super::reloadable::{ReloadError, Reloadable, Reloaded};
 use super::tunnel_routes::{self, StopReason};
@@ -130,7 +130,7 @@ impl Node {
         keypair: Keypair,
         reload: mpsc::Sender<ReloadRequest>,
     ) -> Result<Self, NodeError> {
-        let mut exit = ExitHost::new(config.device().name());
+        let exit = ExitHost::new(config.device().name());
         exit.check(config)?;
         let assembly = Assembly::make(config).await?;
         let mut network = assembly.start_network(config, keypair)?;
@@ -145,18 +145,19 @@ impl Node {
         let observability = Observability::start(config, status, &assembly.data_threads.runtimes(), metrics)?;
 
         let before = assembly.left_before(config).await?;
+        let needs = ExitNeeds::of(config);
         let started = match assembly.start_device(config, &gateways, &before).await {
-            Ok(()) => pool.start(gateways),
+            Ok(()) => pool.start(gateways).and_then(|()| Ok(exit.apply(&needs)?)),
             Err(error) => Err(error),
         };
-        if let Err(error) = started {
-            assembly.clear_started(config, &before).await;
-            return Err(error);
+        match started {
+            Ok(notes) => notes.iter().for_each(|note| warn!("{note}")),
+            Err(error) => {
+                assembly.clear_started(config, &before).await;
+                return Err(error);
+            }
         }
-        for note in exit.apply(config) {
-            warn!("{note}");
-        }
-        assembly.host.keeper().await.wanted_mut().nft = exit.rules();
+        assembly.host.keeper().await.wanted_mut().exit = needs;
         let (limits, _) = watch::channel(config.router().clone());
         let ends = Ends::default();
         let mut tasks = Tasks::on_data_thread(config, &assembly, network, &ends);
@@ -284,7 +285,7 @@ impl Node {
         self.tasks.host_networks.shutdown().await;
         drop(self.data_threads);
         let removed = self.device.remove().await;
-        self.reloadable.exit.remove();
+        drop(self.reloadable.exit);
         clear_routes(&self.reloadable.running, reason).await;
         info!("node is down");
         detached?;

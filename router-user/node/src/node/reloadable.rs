@@ -14,7 +14,7 @@ use ipnet::IpNet;
 use thiserror::Error;
 use tokio::sync::watch;
 
-use super::exit_host::ExitHost;
+use super::exit_host::{ExitHost, ExitNeeds};
 use super::host::{Host, Keeper};
 use super::peer_registry::{NoRoom, PeerRegistry};
 use super::peers::LivePeers;
@@ -163,8 +163,15 @@ impl Reloadable {
             )
         }));
         self.held = held;
-        notes.extend(self.exit.apply(&self.running));
-        keeper.wanted_mut().nft = self.exit.rules();
+        let needs = ExitNeeds::of(&self.running);
+        match self.exit.apply(&needs) {
+            Ok(more) => notes.extend(more),
+            // Checked above, so somebody has just changed what there is; it is tried again all the time.
+            Err(error) => notes.push(format!("packets of peers do not leave: {}", with_sources(&error))),
+        }
+        let wanted = keeper.wanted_mut();
+        wanted.exit = needs;
+        wanted.networks = self.running.routes();
         notes.extend(look_at_host(&mut keeper).await);
         Ok(Reloaded { changes, notes })
     }
@@ -247,7 +254,7 @@ async fn look_at_host(keeper: &mut Keeper) -> Vec<String> {
         .put_back
         .into_iter()
         .map(|what| format!("{what}; put back"));
-    put_back.chain(outcome.wrong).collect()
+    put_back.chain(outcome.wrong).chain(outcome.accepted).collect()
 }
 
 #[cfg(test)]

@@ -1,7 +1,6 @@
 //! Twenty changes by somebody else, at random, to a node under traffic: all is as before within seconds, or a conflict is
 //! named, and no packet for a peer leaves in the clear.
 
-use std::fs;
 use std::process::{Child, Stdio};
 use std::time::Duration;
 
@@ -9,155 +8,15 @@ use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
 
 use crate::host::{HostThing, Status};
+use crate::support::hand::{CHANGES, Hand};
 use crate::support::host_view::{LIMIT, view, wait_for_view};
 use crate::support::lan::{Lan, LanPlan};
 use crate::support::machine;
-use xtask::lab::Side;
 use xtask::lab::probe::answers;
 use xtask::lab::process::{text, until};
 
 const N_CHANGES: usize = 20;
 const SEEDS: [u64; 2] = [1, 20_261_128];
-
-/// Somebody who changes the host of a node.
-struct Hand<'a> {
-    side: &'a Side,
-    device: &'a str,
-    pins: String,
-}
-
-/// Names of the changes; [`Hand::change`] makes them.
-const CHANGES: [&str; 24] = [
-    "link down",
-    "link down and up",
-    "MTU 1000",
-    "MTU 9000",
-    "rename",
-    "remove the IPv4 address",
-    "flush the IPv6 addresses",
-    "limit the lifetime of an address",
-    "remove the host's own route",
-    "remove the route to the peer",
-    "flush the IPv4 routes",
-    "flush the IPv6 routes",
-    "turn IPv6 of the device off",
-    "turn IPv6 of all devices off and on",
-    "remove the qdisc",
-    "remove the filter",
-    "put a filter before ours",
-    "another root qdisc",
-    "a policy rule of somebody else's",
-    "a firewall comes and goes",
-    "strict rp_filter comes and goes",
-    "an interface and a namespace come and go",
-    "the default route comes and goes",
-    "remove the pins",
-];
-
-impl Hand<'_> {
-    fn change(&self, change: &str) -> Result<()> {
-        let device = self.device;
-        let host = &self.side.host;
-        let ip = |args: &[&str]| host.ip(args).map(drop);
-        let run = |program: &str, args: &[&str]| text(host.command(program).args(args), LIMIT).map(drop);
-        let tc = |args: &[&str]| run("tc", args);
-        let set = |name: &str, value: &str| {
-            let path = format!("/proc/sys/net/{name}");
-            host.enter(|| Ok(fs::write(&path, value)?))
-        };
-        match change {
-            "link down" => ip(&["link", "set", device, "down"]),
-            "link down and up" => {
-                ip(&["link", "set", device, "down"])?;
-                ip(&["link", "set", device, "up"])
-            }
-            "MTU 1000" => ip(&["link", "set", device, "mtu", "1000"]),
-            "MTU 9000" => ip(&["link", "set", device, "mtu", "9000"]),
-            "rename" => ip(&["link", "set", device, "name", "other0"]),
-            "remove the IPv4 address" => ip(&["address", "del", "10.42.0.1/24", "dev", device]),
-            "flush the IPv6 addresses" => ip(&["-6", "address", "flush", "dev", device]),
-            "limit the lifetime of an address" => {
-                let limited = ["valid_lft", "60", "preferred_lft", "0"];
-                ip(&[
-                    &["address", "change", "10.42.0.1/24", "dev", device][..],
-                    &limited,
-                ]
-                .concat())
-            }
-            "remove the host's own route" => ip(&[
-                "route",
-                "del",
-                "table",
-                "local",
-                "local",
-                "10.42.0.1",
-                "dev",
-                device,
-            ]),
-            "remove the route to the peer" => ip(&["route", "del", "10.42.0.2/32", "dev", device]),
-            "flush the IPv4 routes" => ip(&["route", "flush", "dev", device]),
-            "flush the IPv6 routes" => ip(&["-6", "route", "flush", "dev", device]),
-            "turn IPv6 of the device off" => set(&format!("ipv6/conf/{device}/disable_ipv6"), "1"),
-            "turn IPv6 of all devices off and on" => {
-                set(&format!("ipv6/conf/{device}/disable_ipv6"), "1")?;
-                set(&format!("ipv6/conf/{device}/disable_ipv6"), "0")
-            }
-            "remove the qdisc" => tc(&["qdisc", "del", "dev", device, "clsact"]),
-            "remove the filter" => tc(&["filter", "del", "dev", device, "egress"]),
-            "put a filter before ours" => {
-                let place = [
-                    "filter", "add", "dev", device, "egress", "protocol", "all", "pref", "1",
-                ];
-                let filter = ["bpf", "bytecode", "1,6 0 0 2", "da"];
-                tc(&[&place[..], &filter].concat())?;
-                until("the node's filter is first", LIMIT, || {
-                    let mut filters = host.command("tc");
-                    let shown = text(filters.args(["filter", "show", "dev", device, "egress"]), LIMIT)?;
-                    let first = shown.lines().find(|line| line.contains("handle"));
-                    let is_first = first.is_some_and(|line| line.contains("sr_egress"));
-                    Ok((is_first || !Status::of(self.side)?.conflicts().is_empty()).then_some(()))
-                })?;
-                tc(&["qdisc", "del", "dev", device, "clsact"])
-            }
-            "another root qdisc" => tc(&["qdisc", "replace", "dev", device, "root", "pfifo"]),
-            "a policy rule of somebody else's" => {
-                ip(&[
-                    "rule",
-                    "add",
-                    "pref",
-                    "150",
-                    "to",
-                    "203.0.113.0/24",
-                    "table",
-                    "150",
-                ])?;
-                ip(&["rule", "del", "pref", "150"])
-            }
-            "a firewall comes and goes" => {
-                let table = "table inet other { chain out { type filter hook output priority 0; \
-                             oifname \"sr*\" drop; }; }";
-                run("nft", &[table])?;
-                run("nft", &["delete table inet other"])
-            }
-            "strict rp_filter comes and goes" => {
-                set(&format!("ipv4/conf/{device}/rp_filter"), "1")?;
-                set(&format!("ipv4/conf/{device}/rp_filter"), "0")
-            }
-            "an interface and a namespace come and go" => {
-                ip(&["link", "add", "dummy7", "type", "veth", "peer", "name", "dummy8"])?;
-                ip(&["address", "add", "203.0.113.7/24", "dev", "dummy7"])?;
-                ip(&["link", "set", "dummy7", "up"])?;
-                ip(&["link", "del", "dummy7"])
-            }
-            "the default route comes and goes" => {
-                ip(&["route", "del", "default"])?;
-                ip(&["route", "add", "default", "via", "192.0.2.2"])
-            }
-            "remove the pins" => Ok(fs::remove_dir_all(&self.pins)?),
-            other => anyhow::bail!("nobody knows how to {other}"),
-        }
-    }
-}
 
 #[test]
 fn a_node_under_another_hand_ends_as_it_was_and_leaks_nothing() {
@@ -223,17 +82,13 @@ fn what_a_peer_sends_to_an_address_that_is_left_away_leaves_by_no_other_route() 
 fn one_hand(lan: &Lan, seed: u64) -> Result<()> {
     let side = &lan.pair.a;
     let before = view(side)?;
-    let hand = Hand {
-        side,
-        device: &side.config.device,
-        pins: side.node.status()?.pins.context("no pins")?,
-    };
+    let hand = Hand::of(side)?;
     let mut traffic = [flood(lan, "10.42.0.2")?, flood(lan, "fd42::2")?];
     let mut state = seed;
     let mut done = Vec::new();
     let mut outcome = Ok(());
     for _ in 0..N_CHANGES {
-        let change = CHANGES[next(&mut state) % CHANGES.len()];
+        let change = CHANGES[next(&mut state) % CHANGES.len()].name;
         done.push(change);
         outcome = undone(lan, &hand, change, &before).with_context(|| format!("after {done:?}"));
         if outcome.is_err() {

@@ -5,6 +5,7 @@ mod capture;
 mod choice;
 mod commands;
 mod discovery;
+mod diversions;
 mod doctor;
 mod exit;
 mod first_packets;

@@ -6,6 +6,7 @@ pub(crate) mod datagrams;
 pub(crate) mod delay_line;
 pub(crate) mod detour;
 pub(crate) mod gate;
+pub(crate) mod hand;
 pub(crate) mod host_view;
 pub(crate) mod lan;
 pub(crate) mod machine;

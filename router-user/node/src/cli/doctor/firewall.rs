@@ -1,5 +1,6 @@
-//! Checks whether this host's firewall lets peers in, this host's packets out to them and into the tunnel, and answers
-//! back to the networks of gateways: follows the rules of nftables for a packet of each kind.
+//! Checks whether this host's firewall lets peers in, this host's packets out to them and into the tunnel, answers
+//! back to the networks of gateways, and what peers send out by this host as an exit: follows the rules of nftables for a
+//! packet of each kind.
 //!
 //! What a rule asks that is not known beforehand, such as where a packet comes from, makes the answer "cannot tell", if
 //! it matters. Firewalls on the way are not looked at.
@@ -8,6 +9,7 @@ mod ruleset;
 
 use std::fs;
 use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::process::Command;
 
 use ipnet::IpNet;
@@ -21,11 +23,17 @@ use ruleset::{Packet, Ruleset, RulesetVerdict, Way};
 
 const CHECK: &str = "firewall";
 
+/// Addresses that no host has (RFC 5737, RFC 3849): their routes are the default routes.
+const ANYWHERE: [IpAddr; 2] = [
+    IpAddr::V4(Ipv4Addr::new(203, 0, 113, 1)),
+    IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0xffff, 0, 0, 0, 0, 1)),
+];
+
 /// Names of the tables of the old iptables, which nft does not show.
 const OLD_TABLES: [&str; 2] = ["/proc/net/ip_tables_names", "/proc/net/ip6_tables_names"];
 
-/// Follows the rules for every address that the node listens on, every one that it dials, one behind each peer, and the way
-/// from the device to each gateway.
+/// Follows the rules for every address that the node listens on, every one that it dials, one behind each peer, the way
+/// from the device to each gateway, and that through an exit and back.
 pub(super) fn check(input: &CheckInput) -> Vec<Finding> {
     let listen = input.config.node().listen().iter().filter_map(ListenAddress::of);
     let listen: Vec<_> = listen
@@ -47,6 +55,7 @@ pub(super) fn check(input: &CheckInput) -> Vec<Finding> {
         .filter_map(ListenAddress::of)
         .map(|to| (to, interface_to(to.at.ip(), input)))
         .collect();
+    let exits: Vec<_> = ANYWHERE.map(|to| interface_to(to, input)).into_iter().collect();
     let inner = peers.iter().filter_map(|peer| peer.allowed_ips().first());
     let device = input.config.device().name();
     listen
@@ -63,6 +72,36 @@ pub(super) fn check(input: &CheckInput) -> Vec<Finding> {
                 .into_iter()
                 .map(|sent| judge(&rules, sent, has_old)),
         )
+        .chain(
+            through_exit(&input.config, &exits)
+                .into_iter()
+                .map(|sent| judge(&rules, sent, has_old)),
+        )
+        .collect()
+}
+
+/// Returns what peers send through this host as an exit, and what comes back, of each protocol that a peer has an address of:
+/// `exits` are the interfaces of the default routes.
+fn through_exit<'a>(config: &'a Config, exits: &'a [Option<String>]) -> Vec<Sent<'a>> {
+    if !config.exit().serve() {
+        return Vec::new();
+    }
+    let device = config.device().name();
+    let networks = || config.peers().iter().flat_map(|peer| peer.allowed_ips());
+    let families = ANYWHERE.iter().zip(exits).filter_map(|(to, exit)| {
+        let is_used = networks().any(|net| net.addr().is_ipv4() == to.is_ipv4());
+        Some((
+            to.is_ipv4(),
+            exit.as_deref().filter(|exit| is_used && *exit != device)?,
+        ))
+    });
+    families
+        .flat_map(|(is_v4, exit)| {
+            [
+                Sent::out_by_exit(device, exit, is_v4),
+                Sent::back_by_exit(device, exit, is_v4),
+            ]
+        })
         .collect()
 }
 
@@ -142,6 +181,31 @@ impl<'a> Sent<'a> {
             subject: format!("{family} from {device} to {gateway}"),
             who: "answers to hosts behind the gateway, whose requests its connection tracking has not seen",
             rule: format!("iifname {device} oifname {gateway}"),
+        }
+    }
+
+    fn out_by_exit(device: &'a str, exit: &'a str, is_v4: bool) -> Self {
+        Self {
+            packet: Packet {
+                protocol: None,
+                state: "new",
+                ..Self::back_to(device, exit, is_v4).packet
+            },
+            who: "what peers send through this host to others (exit.serve)",
+            ..Self::back_to(device, exit, is_v4)
+        }
+    }
+
+    fn back_by_exit(device: &'a str, exit: &'a str, is_v4: bool) -> Self {
+        Self {
+            packet: Packet {
+                protocol: None,
+                state: "established",
+                ..Self::back_to(exit, device, is_v4).packet
+            },
+            who: "what others answer to peers (exit.serve)",
+            rule: format!("iifname {exit} oifname {device} ct state established,related"),
+            ..Self::back_to(exit, device, is_v4)
         }
     }
 
@@ -237,6 +301,47 @@ mod tests {
         );
         let none = Ruleset::parse(br#"{"nftables": []}"#).unwrap();
         assert_eq!(judge(&none, sent(), false).verdict, Verdict::Ok);
+    }
+
+    #[test]
+    fn what_an_exit_forwards_is_followed_both_ways_with_the_rules_that_let_it_pass() {
+        let config = |serve| {
+            let text = format!(
+                "[device]\nname = 'sr0'\naddresses = ['10.42.0.1/24']\n[exit]\nserve = {serve}\n[[peer]]\n\
+                 id = '12D3KooWDpJ7As7BWAwRMfu1VU2WCqNjvq387JEYKDBj4kx6nXTN'\nallowed_ips = ['10.42.0.2/32']\n"
+            );
+            Config::parse(&text, std::path::Path::new("test.toml")).unwrap()
+        };
+        let exits = ["out0", "out6"].map(|exit| Some(exit.to_owned()));
+        let serving = config(true);
+        let rules = |policy: &str| {
+            let json = format!(
+                r#"{{"nftables": [{{"chain": {{"family": "inet", "table": "filter", "name": "forward",
+                "type": "filter", "hook": "forward", "policy": "{policy}"}}}},
+                {{"rule": {{"family": "inet", "table": "filter", "chain": "forward", "expr":
+                [{{"match": {{"op": "in", "left": {{"ct": {{"key": "state"}}}}, "right": ["established", "related"]}}}},
+                 {{"accept": null}}]}}}}]}}"#
+            );
+            Ruleset::parse(json.as_bytes()).unwrap()
+        };
+        let judged = |policy: &str| -> Vec<Finding> {
+            let sent = through_exit(&serving, &exits).into_iter();
+            sent.map(|sent| judge(&rules(policy), sent, false)).collect()
+        };
+
+        let [out, back] = &judged("drop")[..] else {
+            panic!("IPv4 only: no peer has another address")
+        };
+        assert_eq!(out.verdict, Verdict::Problem);
+        assert_eq!(
+            out.fix.as_deref(),
+            Some("nft insert rule inet filter forward iifname sr0 oifname out0 accept")
+        );
+        // Answers are let pass.
+        assert_eq!(back.verdict, Verdict::Ok);
+        assert!(judged("accept").iter().all(|found| found.verdict == Verdict::Ok));
+        assert_eq!(through_exit(&serving, &[None, None]).len(), 0, "no default route");
+        assert_eq!(through_exit(&config(false), &exits).len(), 0);
     }
 
     #[test]

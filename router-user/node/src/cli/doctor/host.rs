@@ -1,4 +1,4 @@
-//! Checks what a running node wants of the host: its device, addresses, routes, hook, gateways and pins, as it has last
+//! Checks what a running node wants of the host: its device, addresses, routes, hook, settings, gateways and pins, as it has last
 //! compared them with the kernel's state.
 
 use super::finding::Finding;
@@ -31,7 +31,8 @@ fn judge(host: &HostStatus) -> Vec<Finding> {
     findings.extend(blind.map(|problem| Finding::problem(CHECK, problem).fix(FIX)));
     if findings.is_empty() {
         let detail = format!(
-            "device, addresses, routes, hook, gateways and pins are as the node wants them; {} changes by others were put back",
+            "device, addresses, routes, hook, settings, gateways and pins are as the node wants them; {} changes by others were \
+             put back",
             host.put_back
         );
         findings.push(Finding::ok(CHECK, detail));
@@ -40,7 +41,7 @@ fn judge(host: &HostStatus) -> Vec<Finding> {
 }
 
 fn finding(thing: &HostThing) -> Finding {
-    let finding = Finding::problem(CHECK, thing.text()).fix(FIX);
+    let finding = Finding::problem(CHECK, thing.text()).fix(thing.fix.as_deref().unwrap_or(FIX));
     match thing.name.as_str() {
         "" => finding.about(&thing.kind),
         name => finding.about(format!("{} {name}", thing.kind)),
@@ -58,6 +59,7 @@ mod tests {
             name: name.to_owned(),
             state,
             detail: detail.map(str::to_owned),
+            fix: None,
         }
     }
 
@@ -83,7 +85,15 @@ mod tests {
         let verdicts =
             |host: &HostStatus| -> Vec<_> { judge(host).iter().map(|found| found.verdict).collect() };
 
+        let mut taken = right.clone();
+        taken.things.push(HostThing {
+            fix: Some("ip route del 10.42.0.3/32".to_owned()),
+            ..thing("10.42.0.3/32", HostState::Conflict, Some("leads elsewhere"))
+        });
+
         assert_eq!(verdicts(&right), [Verdict::Ok]);
+        assert_eq!(judge(&taken)[0].fix.as_deref(), Some("ip route del 10.42.0.3/32"));
+        assert_eq!(judge(&wrong)[0].fix.as_deref(), Some(FIX));
         assert_eq!(verdicts(&wrong), [Verdict::Problem]);
         assert_eq!(judge(&wrong)[0].subject.as_deref(), Some("route 10.42.0.3/32"));
         assert_eq!(verdicts(&old), [Verdict::Problem]);

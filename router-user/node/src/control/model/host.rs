@@ -31,6 +31,9 @@ pub struct HostThing {
     pub state: HostState,
     /// What is the matter; null if nothing is.
     pub detail: Option<String>,
+    /// The command by which a person puts it right; null where `stream-router reload` does.
+    #[serde(default)]
+    pub fix: Option<String>,
 }
 
 /// Whether a thing is as the node wants it.
@@ -69,7 +72,7 @@ impl HostStatus {
             ));
         }
         let details = self.things.iter().filter(|thing| thing.state != HostState::Ok);
-        problems.extend(details.map(HostThing::text));
+        problems.extend(details.map(HostThing::text_with_fix));
         problems
     }
 }
@@ -80,6 +83,14 @@ impl HostThing {
         match &self.detail {
             Some(detail) => detail.clone(),
             None => format!("{} {} is {}", self.kind, self.name, self.state),
+        }
+    }
+
+    /// Returns what is the matter, and the command that puts it right if there is one.
+    pub fn text_with_fix(&self) -> String {
+        match &self.fix {
+            Some(fix) => format!("{} (to put it right: {fix})", self.text()),
+            None => self.text(),
         }
     }
 }

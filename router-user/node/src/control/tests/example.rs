@@ -43,6 +43,7 @@ impl Source for Example {
                     name: "10.42.0.2/32".to_owned(),
                     state: HostState::Conflict,
                     detail: Some("the route 10.42.0.2/32 is missing".to_owned()),
+                    fix: Some("ip route del 10.42.0.2/32 dev u0".to_owned()),
                 }],
             },
             memory: MemoryStatus {

@@ -1,6 +1,6 @@
 //! Says in what the kernel's state differs from the wanted one.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use super::found::Found;
 use super::thing::Thing;
 use super::wanted::Wanted;
-use crate::device::{AddressState, EgressFilter, NftRules, Route, RouteTarget, Rule};
+use crate::device::{AddressState, NftRules, Route, RouteTarget, Rule, SeenRule, Sysctl, TcFilter};
 use crate::kernel::GatewayInterface;
 
 /// A thing that is not as the node wants it.
@@ -20,6 +20,8 @@ pub(in crate::node) struct Difference {
     pub(in crate::node) seen: String,
     /// What puts it right.
     pub(in crate::node) remedy: Remedy,
+    /// The command by which a person puts it right, where it is not to have the node compare anew.
+    pub(in crate::node) fix: Option<String>,
 }
 
 /// What puts a thing right.
@@ -48,10 +50,12 @@ pub(in crate::node) enum Remedy {
     Route(Route),
     /// Add a policy rule.
     Rule(Rule),
-    /// Attach to the egress of the device, before all filters.
-    Hook,
+    /// Attach to the egress of the device, before all filters; the filters that are the node's go.
+    Hook(Vec<TcFilter>),
     /// Make the node's table of nftables.
     Nft(NftRules),
+    /// Turn a setting on.
+    Setting(Sysctl),
     /// Attach to a gateway's interface, or tell the program of it; whether the program is attached there already.
     Gateway {
         /// The interface.
@@ -75,7 +79,9 @@ pub(in crate::node) fn differences(wanted: &Wanted, found: &Found) -> Vec<Differ
     routes(wanted, found, &mut all);
     rules(wanted, found, &mut all);
     hook(wanted, found, &mut all);
-    nft(wanted, found, &mut all);
+    ingress(wanted, found, &mut all);
+    nft(found, &mut all);
+    settings(found, &mut all);
     gateways(wanted, found, &mut all);
     if wanted.pins && !found.missing_pins.is_empty() {
         let seen = format!("is incomplete: {}", found.missing_pins.join(", "));
@@ -218,43 +224,97 @@ fn routes(wanted: &Wanted, found: &Found, all: &mut Vec<Difference>) {
 }
 
 fn rules(wanted: &Wanted, found: &Found, all: &mut Vec<Difference>) {
-    for rule in &wanted.rules {
-        if !found.rules.contains(rule) {
-            all.push(difference(Thing::Rule(*rule), "is missing", Remedy::Rule(*rule)));
-        }
+    let there: HashSet<Rule> = found.rules.iter().filter_map(SeenRule::rule).collect();
+    for rule in wanted.rules.iter().filter(|rule| !there.contains(rule)) {
+        all.push(difference(Thing::Rule(*rule), "is missing", Remedy::Rule(*rule)));
     }
 }
 
 fn hook(wanted: &Wanted, found: &Found, all: &mut Vec<Difference>) {
     let Some(program) = wanted.hook else { return };
+    let device = &found.link.name;
     if let Some(id) = found.before_filters.first() {
         let seen = format!("comes too late: the TCX program with id {id} takes packets before it");
-        all.push(difference(Thing::Hook, seen, Remedy::None));
+        let fix = format!("bpftool net show dev {device}");
+        all.push(difference(Thing::Hook, seen, Remedy::None).fix(fix));
         return;
     }
-    let ours = |filter: &EgressFilter| filter.program == Some(program);
-    let seen = match found.filters.iter().position(ours) {
-        Some(0) => return,
-        Some(_) => {
-            let first = &found.filters[0];
-            format!(
-                "comes too late: a {} filter of priority {} takes packets before it",
-                first.kind, first.priority
-            )
+    let is_own = |filter: &&TcFilter| filter.program == Some(program);
+    let own: Vec<TcFilter> = found.filters.iter().filter(is_own).cloned().collect();
+    let Some(first) = found.filters.first().filter(|filter| !is_own(filter)) else {
+        if own.is_empty() {
+            all.push(difference(Thing::Hook, "is missing", Remedy::Hook(own)));
         }
-        None => "is missing".to_owned(),
+        return;
     };
-    all.push(difference(Thing::Hook, seen, Remedy::Hook));
+    // What the fix removes is in the way if the node cannot attach.
+    let fix = format!("tc filter del dev {device} egress pref {}", first.priority);
+    let seen = match own.is_empty() {
+        true => "is missing".to_owned(),
+        false => format!(
+            "comes too late: a {} filter of priority {} takes packets before it",
+            first.kind, first.priority
+        ),
+    };
+    all.push(difference(Thing::Hook, seen, Remedy::Hook(own)).fix(fix));
 }
 
-fn nft(wanted: &Wanted, found: &Found, all: &mut Vec<Difference>) {
-    let seen = match found.nft_rules {
-        _ if wanted.nft.is_empty() => return,
-        n if n == wanted.nft.n_rules() => return,
+/// Packets of peers come by what is at the ingress of the device before the host sees them. What it does with them nobody
+/// can tell.
+fn ingress(wanted: &Wanted, found: &Found, all: &mut Vec<Difference>) {
+    if wanted.hook.is_none() {
+        return;
+    }
+    let device = &found.link.name;
+    let (seen, fix) = if let Some(id) = found.link.xdp.first() {
+        (
+            format!("is taken: the XDP program with id {id} gets what peers send before the host does"),
+            format!("ip link set dev {device} xdp off; ip link set dev {device} xdpgeneric off"),
+        )
+    } else if let Some(id) = found.ingress_programs.first() {
+        (
+            format!("is taken: the TCX program with id {id} gets what peers send before the host does"),
+            format!("bpftool net show dev {device}"),
+        )
+    } else if let Some(TcFilter { kind, priority, .. }) = found.ingress_filters.first() {
+        (
+            format!(
+                "is taken: a {kind} filter of priority {priority} gets what peers send before the host does"
+            ),
+            format!("tc filter del dev {device} ingress pref {priority}"),
+        )
+    } else {
+        return;
+    };
+    all.push(difference(Thing::Ingress, seen, Remedy::None).fix(fix));
+}
+
+fn nft(found: &Found, all: &mut Vec<Difference>) {
+    let (rules, n) = found.nft;
+    let seen = match n {
+        _ if rules.is_empty() => return,
+        n if n == rules.n_rules() => return,
         0 => "is missing or empty",
         _ => "has other rules",
     };
-    all.push(difference(Thing::Nft, seen, Remedy::Nft(wanted.nft)));
+    all.push(difference(Thing::Nft, seen, Remedy::Nft(rules)));
+}
+
+fn settings(found: &Found, all: &mut Vec<Difference>) {
+    for off in &found.settings.1 {
+        let thing = Thing::Setting(off.setting.clone());
+        let found = match &off.ends_default_of {
+            None => difference(thing, "is off", Remedy::Setting(off.setting.clone())),
+            Some(interface) => {
+                let seen = format!(
+                    "is off, and not the node's to turn on: it would end the default route that a router advertises at \
+                     {interface}"
+                );
+                difference(thing, seen, Remedy::None)
+            }
+        };
+        all.push(found.fix(off.fix()));
+    }
 }
 
 fn gateways(wanted: &Wanted, found: &Found, all: &mut Vec<Difference>) {
@@ -307,10 +367,22 @@ fn gateways(wanted: &Wanted, found: &Found, all: &mut Vec<Difference>) {
     }
 }
 
-fn difference(thing: Thing, seen: impl Into<String>, remedy: Remedy) -> Difference {
+pub(super) fn difference(thing: Thing, seen: impl Into<String>, remedy: Remedy) -> Difference {
     Difference {
         thing,
         seen: seen.into(),
         remedy,
+        fix: None,
     }
 }
+
+impl Difference {
+    /// Sets the command by which a person puts it right.
+    pub(super) fn fix(mut self, command: impl Into<String>) -> Self {
+        self.fix = Some(command.into());
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests;

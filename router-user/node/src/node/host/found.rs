@@ -4,9 +4,11 @@ use std::fs;
 
 use super::wanted::Wanted;
 use crate::device::{
-    AddressState, EgressFilter, LinkState, Netlink, NetlinkError, Route, RouteTarget, Rule, n_nft_rules,
+    AddressState, LinkState, Netlink, NetlinkError, NftRules, Route, RouteTarget, SeenRule, Sysctl, TcFilter,
+    n_nft_rules,
 };
 use crate::kernel::Kernel;
+use crate::node::exit_host::OffSetting;
 use crate::node::gateways::{GatewayPlace, Gateways};
 
 /// What the kernel has.
@@ -20,14 +22,21 @@ pub(in crate::node) struct Found {
     pub(in crate::node) addresses: Vec<AddressState>,
     /// The routes that lead to the device, those to its own addresses, and those that lead nowhere if any is wanted.
     pub(in crate::node) routes: Vec<Route>,
-    /// Policy rules; none is read if none is wanted.
-    pub(in crate::node) rules: Vec<Rule>,
+    /// All policy rules.
+    pub(in crate::node) rules: Vec<SeenRule>,
     /// The filters at the egress of the device, in the order in which packets come by.
-    pub(in crate::node) filters: Vec<EgressFilter>,
+    pub(in crate::node) filters: Vec<TcFilter>,
     /// Ids of the programs that packets come by before all filters (TCX).
     pub(in crate::node) before_filters: Vec<u32>,
-    /// How many rules the node's table of nftables has; it is not looked for if none is wanted.
-    pub(in crate::node) nft_rules: u32,
+    /// The filters at the ingress of the device.
+    pub(in crate::node) ingress_filters: Vec<TcFilter>,
+    /// Ids of the programs at the ingress of the device beside filters (TCX).
+    pub(in crate::node) ingress_programs: Vec<u32>,
+    /// The rules that the node's table of nftables is to have, and how many there are; they are not looked for if none
+    /// is to be there.
+    pub(in crate::node) nft: (NftRules, u32),
+    /// The settings that have to be on, and those of them that are off.
+    pub(in crate::node) settings: (Vec<Sysctl>, Vec<OffSetting>),
     /// The interfaces of the gateways, by their names; `None` where there is none.
     pub(in crate::node) gateways: Vec<Option<LinkState>>,
     /// Where the node has attached the gateways.
@@ -59,12 +68,8 @@ impl Found {
         {
             routes.extend(netlink.unreachable_routes().await?);
         }
-        let rules = if wanted.rules.is_empty() {
-            Vec::new()
-        } else {
-            netlink.rules().await?
-        };
-        let nft_rules = match wanted.nft.is_empty() {
+        let nft = wanted.exit.nft();
+        let n_rules = match nft.is_empty() {
             true => 0,
             false => n_nft_rules(&wanted.device.name).map_err(|source| NetlinkError::Refused {
                 action: "look up the node's table of nftables".to_owned(),
@@ -75,17 +80,22 @@ impl Found {
         for name in &wanted.gateways.interfaces {
             interfaces.push(netlink.link_state_by_name(name).await?);
         }
+        let settings = wanted.exit.settings(&wanted.device.name);
+        let off = OffSetting::among(&settings);
         Ok(Some(Self {
-            nft_rules,
+            nft: (nft, n_rules),
+            settings: (settings, off),
             gateways: interfaces,
             places: gateways.places(kernel),
             missing_pins: kernel.programs.missing_pins(),
             ipv6_disabled: ipv6_disabled(&link.name),
             addresses: netlink.address_states(index).await?,
             routes,
-            rules,
+            rules: netlink.seen_rules().await?,
             filters: netlink.egress_filters(index).await?,
             before_filters: kernel.programs.before_filters(index),
+            ingress_filters: netlink.ingress_filters(index).await?,
+            ingress_programs: kernel.programs.at_ingress(index),
             link,
         }))
     }

@@ -14,11 +14,13 @@ use super::compare::{Difference, Remedy, differences};
 use super::device_lost::DeviceLost;
 use super::found::{Found, ipv6_setting};
 use super::ledger::{Ledger, Verdict};
+use super::pass::{Pass, list, right_rows, text};
 use super::report::{HostReport, SeenDevice, row};
 use super::thing::{Level, Thing};
 use super::wanted::{Wanted, WantedGateways};
+use super::ways::Ways;
 use crate::control::{HostState, HostThing};
-use crate::device::{Netlink, NetlinkError, Route, Rule, Tun, Whereabouts};
+use crate::device::{Netlink, NetlinkError, Route, Rule, TcFilter, Tun, Whereabouts};
 use crate::kernel::Kernel;
 use crate::node::gateways::Gateways;
 use stream_router_engine::causes::with_sources;
@@ -29,9 +31,6 @@ const MAX_ROUNDS: usize = 6;
 
 /// Time that the kernel may take until the host takes packets for an address, once it has it.
 const LOCAL_DELAY: Duration = Duration::from_millis(500);
-
-/// Changed things that a warning names one by one.
-const MAX_NAMED: usize = 8;
 
 /// Keeps the host as the node wants it.
 pub(in crate::node) struct Keeper {
@@ -45,6 +44,7 @@ pub(in crate::node) struct Keeper {
     refused: BTreeMap<Thing, String>,
     /// Conflicts that were reported when they began, and are not the ledger's.
     foreign: BTreeSet<Thing>,
+    ways: Ways,
     /// When something was put back that addresses depend on, or an address.
     last_ground: Option<Instant>,
     n_put_back: u64,
@@ -58,6 +58,8 @@ pub(in crate::node) struct Outcome {
     pub(in crate::node) put_back: Vec<String>,
     /// What is still wrong, each with what is the matter.
     pub(in crate::node) wrong: Vec<String>,
+    /// Networks inside those of peers that are the host's own from now on, each with where it leads.
+    pub(in crate::node) accepted: Vec<String>,
     /// The next look should be sooner than usual.
     pub(in crate::node) again: Option<Duration>,
 }
@@ -77,6 +79,7 @@ impl Keeper {
             ledger: Ledger::default(),
             refused: BTreeMap::new(),
             foreign: BTreeSet::new(),
+            ways: Ways::new(),
             last_ground: None,
             n_put_back: 0,
             report: Arc::new(ArcSwap::from_pointee(HostReport::none_yet())),
@@ -187,10 +190,12 @@ impl Keeper {
         left
     }
 
-    /// Forgets every conflict, so that the next comparison puts back what was left.
+    /// Forgets every conflict, so that the next comparison puts back what was left, and takes networks of others inside those
+    /// of peers for the host's own.
     pub(in crate::node) fn forgive(&mut self) {
         self.ledger.forgive();
         self.refused.clear();
+        self.ways.accept();
     }
 
     /// Compares, puts back, and reports. `went_down` says that the device was down in between.
@@ -199,7 +204,12 @@ impl Keeper {
     /// The device is not where it was made: nothing of it can be put back.
     pub(in crate::node) async fn compare(&mut self, went_down: bool) -> Result<Outcome, DeviceLost> {
         let mut pass = Pass::new(went_down);
-        let outcome = self.rounds(&mut pass).await?;
+        let mut outcome = self.rounds(&mut pass).await?;
+        if let Ok(left) = &mut outcome
+            && let Err(error) = self.look_at_ways(left, &mut pass).await
+        {
+            outcome = Err(error);
+        }
         let now = Instant::now();
         let left = match outcome {
             Ok(left) => left,
@@ -215,20 +225,50 @@ impl Keeper {
                 return Ok(Outcome::default());
             }
         };
-        let is_wrong = |thing: &Thing| left.iter().any(|wrong| wrong.thing == *thing);
-        for thing in self.ledger.settle(is_wrong, now) {
+        // There may be tens of thousands of them.
+        let wrong: HashSet<&Thing> = left.iter().map(|difference| &difference.thing).collect();
+        for thing in self.ledger.settle(|thing| wrong.contains(thing), now) {
             info!("{thing} is as the node wants it again");
         }
-        self.refused.retain(|thing, _| is_wrong(thing));
-        self.foreign.retain(is_wrong);
+        self.refused.retain(|thing, _| wrong.contains(thing));
+        self.foreign.retain(|thing| wrong.contains(thing));
+        pass.changed.retain(|(thing, _)| !pass.refused.contains(thing));
         self.warn(&pass);
         self.n_put_back += pass.changed.len() as u64;
-        self.publish(now, &left, pass.device.take());
+        self.publish(now, &left, &wrong, &mut pass);
         Ok(Outcome {
-            put_back: pass.changed,
+            put_back: pass.changed.into_iter().map(|(_, what)| what).collect(),
             wrong: left.iter().map(text).collect(),
+            accepted: pass.accepted,
             again: pass.again,
         })
+    }
+
+    /// Adds to `left` which packets for peers do not go to the device although its own routes are right.
+    async fn look_at_ways(
+        &mut self,
+        left: &mut Vec<Difference>,
+        pass: &mut Pass,
+    ) -> Result<(), NetlinkError> {
+        let is_ground = |difference: &Difference| {
+            let thing = &difference.thing;
+            thing.level() != Level::Alone || matches!(thing, Thing::Rule(_))
+        };
+        let found = if left.iter().any(is_ground) {
+            self.ways.last(&self.wanted)
+        } else {
+            let look = self.ways.look(&self.netlink, &self.wanted, &pass.rules).await?;
+            pass.again = pass.again.into_iter().chain(look.again).min();
+            pass.accepted = look.accepted;
+            look.differences
+        };
+        for difference in &found {
+            if self.foreign.insert(difference.thing.clone()) {
+                pass.given_up.push(text(difference));
+            }
+        }
+        left.extend(found);
+        Ok(())
     }
 
     /// Looks and puts back until all is right that can be; returns what is left.
@@ -236,6 +276,7 @@ impl Keeper {
         let mut left = Vec::new();
         for _ in 0..MAX_ROUNDS {
             self.check_whereabouts()?;
+            self.wanted.exit.look_at_sources(&self.wanted.device.name);
             let found = match Found::read(&self.netlink, &self.kernel, &self.gateways, &self.wanted).await {
                 Ok(Some(found)) => found,
                 Ok(None) => {
@@ -250,6 +291,9 @@ impl Keeper {
                 mtu: found.link.mtu,
                 addresses: found.addresses.iter().map(|state| state.net).collect(),
             });
+            pass.settings = found.settings.0;
+            pass.has_nft = !found.nft.0.is_empty();
+            pass.rules = found.rules;
             let due = self.due(pass, &mut left);
             if due.is_empty() {
                 break;
@@ -308,7 +352,7 @@ impl Keeper {
                 continue;
             }
             match self.ledger.judge(thing, pass.lowest, now) {
-                Verdict::Changed => pass.changed.push(text(difference)),
+                Verdict::Changed => pass.changed.push((thing.clone(), text(difference))),
                 Verdict::Again => {
                     if pass.followed.insert(thing.clone()) && !self.refused.contains_key(thing) {
                         pass.n_followed += 1;
@@ -382,8 +426,9 @@ impl Keeper {
             }
             Remedy::Route(route) => netlink.put_route(route).await,
             Remedy::Rule(rule) => netlink.put_rule(rule).await,
-            Remedy::Hook => return self.attach(),
+            Remedy::Hook(own) => return self.attach(own),
             Remedy::Nft(rules) => return rules.apply(&device.name).map_err(|error| with_sources(&error)),
+            Remedy::Setting(setting) => return setting.write("1"),
             Remedy::Gateway {
                 interface,
                 is_attached,
@@ -406,8 +451,15 @@ impl Keeper {
         fs::write(&setting, "0").map_err(|error| format!("cannot write {setting}: {error}"))
     }
 
-    fn attach(&self) -> Result<(), String> {
-        let attached = self.kernel.programs.attach_egress_again(&self.name_now()?);
+    fn attach(&self, own: &[TcFilter]) -> Result<(), String> {
+        let is_own = |priority, handle| {
+            own.iter()
+                .any(|filter| (filter.priority, filter.handle) == (priority, handle))
+        };
+        let attached = self
+            .kernel
+            .programs
+            .attach_egress_again(&self.name_now()?, is_own);
         attached.map_err(|error| with_sources(&error))
     }
 
@@ -438,114 +490,39 @@ impl Keeper {
         }
     }
 
-    fn publish(&self, now: Instant, left: &[Difference], device: Option<SeenDevice>) {
-        let state = |difference: &Difference| {
-            let what = text(difference);
-            let thing = &difference.thing;
-            let (state, detail) = if difference.remedy == Remedy::None {
-                (HostState::Conflict, what)
-            } else if self.ledger.is_conflict(thing) {
-                let detail = format!("{what}; somebody changes it time and again, so it is left");
-                (HostState::Conflict, detail)
-            } else {
-                let detail = match self.refused.get(thing) {
-                    Some(why) => format!("{what}, and cannot be put back: {why}"),
-                    None => what,
-                };
-                (HostState::Wrong, detail)
-            };
-            row(thing, state, Some(detail))
-        };
-        let mut things: Vec<_> = left.iter().map(state).collect();
-        things.extend(right_rows(&self.wanted, left));
+    fn publish(&self, now: Instant, left: &[Difference], wrong: &HashSet<&Thing>, pass: &mut Pass) {
+        let mut things: Vec<_> = left.iter().map(|difference| self.wrong_row(difference)).collect();
+        things.extend(right_rows(&self.wanted, wrong, pass));
         self.report.store(Arc::new(HostReport {
             at: now,
             failed: None,
             things,
             n_put_back: self.n_put_back,
-            device,
+            device: pass.device.take(),
         }));
     }
-}
 
-/// What one comparison has seen and done so far.
-struct Pass {
-    /// The lowest level at which something was changed.
-    lowest: Level,
-    changed: Vec<String>,
-    given_up: Vec<String>,
-    /// What was not changed by itself, but went with something else.
-    followed: BTreeSet<Thing>,
-    n_followed: usize,
-    /// What the kernel has refused to put back.
-    refused: BTreeSet<Thing>,
-    again: Option<Duration>,
-    /// The device as it was seen last.
-    device: Option<SeenDevice>,
-}
-
-impl Pass {
-    fn new(went_down: bool) -> Self {
-        Self {
-            lowest: if went_down { Level::Device } else { Level::Alone },
-            changed: Vec::new(),
-            given_up: Vec::new(),
-            followed: BTreeSet::new(),
-            n_followed: 0,
-            refused: BTreeSet::new(),
-            again: None,
-            device: None,
+    fn wrong_row(&self, difference: &Difference) -> HostThing {
+        let what = text(difference);
+        let refused = self.refused.get(&difference.thing);
+        let (state, detail) = if difference.remedy == Remedy::None {
+            (HostState::Conflict, what)
+        } else if self.ledger.is_conflict(&difference.thing) {
+            let detail = format!("{what}; somebody changes it time and again, so it is left");
+            (HostState::Conflict, detail)
+        } else {
+            let detail = match refused {
+                Some(why) => format!("{what}, and cannot be put back: {why}"),
+                None => what,
+            };
+            (HostState::Wrong, detail)
+        };
+        // What the node can put back it does, at a reload at the latest.
+        let is_for_others = difference.remedy == Remedy::None || refused.is_some();
+        HostThing {
+            detail: Some(detail),
+            fix: difference.fix.clone().filter(|_| is_for_others),
+            ..row(&difference.thing, state)
         }
     }
-}
-
-/// Returns a row for each thing that is as it is to be, and one for all routes of which that is so.
-fn right_rows(wanted: &Wanted, left: &[Difference]) -> Vec<HostThing> {
-    let is_right = |thing: &Thing| !left.iter().any(|difference| difference.thing == *thing);
-    let mut things = vec![Thing::Name, Thing::Controller, Thing::Up, Thing::Mtu];
-    if wanted.device.addresses.iter().any(|net| net.addr().is_ipv6()) {
-        things.push(Thing::Ipv6);
-        things.push(Thing::Autoconfiguration);
-    }
-    things.extend(wanted.device.addresses.iter().map(|net| Thing::Address(*net)));
-    things.extend(wanted.rules.iter().map(|rule| Thing::Rule(*rule)));
-    if wanted.hook.is_some() {
-        things.push(Thing::Hook);
-    }
-    if !wanted.nft.is_empty() {
-        things.push(Thing::Nft);
-    }
-    things.extend(wanted.gateways.interfaces.iter().cloned().map(Thing::Gateway));
-    if wanted.pins {
-        things.push(Thing::Pins);
-    }
-    let mut rows: Vec<HostThing> = things
-        .iter()
-        .filter(|thing| is_right(thing))
-        .map(|thing| row(thing, HostState::Ok, None))
-        .collect();
-    let routes = wanted.all_routes();
-    let n_right = routes
-        .iter()
-        .filter(|route| is_right(&Thing::Route(**route)))
-        .count();
-    rows.push(HostThing {
-        kind: "routes".to_owned(),
-        name: format!("{n_right} of {}", routes.len()),
-        state: HostState::Ok,
-        detail: None,
-    });
-    rows
-}
-
-fn text(difference: &Difference) -> String {
-    format!("{} {}", difference.thing, difference.seen)
-}
-
-fn list(texts: &[String]) -> String {
-    let mut list = texts[..texts.len().min(MAX_NAMED)].join("; ");
-    if texts.len() > MAX_NAMED {
-        list += &format!("; and {} more", texts.len() - MAX_NAMED);
-    }
-    list
 }

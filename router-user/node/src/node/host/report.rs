@@ -64,12 +64,13 @@ impl HostReport {
     }
 }
 
-/// Makes the row of one thing; `detail` says what is the matter, if anything is.
-pub(super) fn row(thing: &Thing, state: HostState, detail: Option<String>) -> HostThing {
+/// Makes the row of one thing, with which nothing is the matter.
+pub(super) fn row(thing: &Thing, state: HostState) -> HostThing {
     HostThing {
         kind: thing.kind().to_owned(),
         name: thing.which(),
         state,
-        detail,
+        detail: None,
+        fix: None,
     }
 }

@@ -5,10 +5,10 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use crate::device::{Route, Rule};
+use crate::device::{Route, Rule, Sysctl};
 
 /// One thing of the host that the node wants to be so. Its text names it to an operator.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(in crate::node) enum Thing {
     /// The name of the device.
     Name,
@@ -32,8 +32,14 @@ pub(in crate::node) enum Thing {
     Rule(Rule),
     /// The filter at the egress of the device, before all others.
     Hook,
+    /// Nothing of others takes what peers send before the host does.
+    Ingress,
     /// The node's own table of nftables.
     Nft,
+    /// A setting of the kernel that is on.
+    Setting(Sysctl),
+    /// Packets to a network of a peer, or to one inside it, go to the device.
+    Way(IpNet),
     /// The program at a gateway's interface, by its name.
     Gateway(String),
     /// The pins of programs and maps.
@@ -59,7 +65,14 @@ impl Thing {
             Self::Ipv6 | Self::Autoconfiguration => Level::Family,
             Self::Address(_) => Level::Address,
             Self::Local(_) | Self::Route(_) => Level::Route,
-            Self::Rule(_) | Self::Hook | Self::Gateway(_) | Self::Pins | Self::Nft => Level::Alone,
+            Self::Rule(_)
+            | Self::Hook
+            | Self::Ingress
+            | Self::Gateway(_)
+            | Self::Pins
+            | Self::Nft
+            | Self::Setting(_)
+            | Self::Way(_) => Level::Alone,
         }
     }
 
@@ -77,7 +90,10 @@ impl Thing {
             Self::Route(_) => "route",
             Self::Rule(_) => "rule",
             Self::Hook => "hook",
+            Self::Ingress => "ingress",
             Self::Nft => "nftables",
+            Self::Setting(_) => "setting",
+            Self::Way(_) => "way",
             Self::Gateway(_) => "gateway",
             Self::Pins => "pins",
         }
@@ -91,6 +107,8 @@ impl Thing {
             Self::Route(route) => route.to_string(),
             Self::Rule(rule) => rule.to_string(),
             Self::Gateway(interface) => interface.clone(),
+            Self::Setting(setting) => setting.to_string(),
+            Self::Way(net) => net.to_string(),
             _ => String::new(),
         }
     }
@@ -110,7 +128,10 @@ impl fmt::Display for Thing {
             Self::Route(route) => write!(f, "the route {route}"),
             Self::Rule(rule) => write!(f, "the {rule}"),
             Self::Hook => f.write_str("the filter at the device's egress"),
+            Self::Ingress => f.write_str("the device's ingress"),
             Self::Nft => f.write_str("the node's table of nftables"),
+            Self::Setting(setting) => write!(f, "the setting {setting}"),
+            Self::Way(net) => write!(f, "the way to {net}"),
             Self::Pins => f.write_str("what is pinned"),
             Self::Gateway(interface) => write!(f, "the gateway {interface}"),
         }

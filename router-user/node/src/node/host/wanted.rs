@@ -1,10 +1,14 @@
 //! What the node wants of the host, as one value.
 
+use std::collections::BTreeMap;
+
 use ipnet::IpNet;
 
 use crate::config::Config;
-use crate::device::{NftRules, Route, Rule};
+use crate::device::{Route, Rule};
+use crate::node::exit_host::ExitNeeds;
 use crate::node::tunnel_routes::TunnelRoutes;
+use stream_router_engine::route_plan::RouteTable;
 
 /// What the node wants of the host.
 #[derive(Clone, Debug)]
@@ -17,8 +21,10 @@ pub(in crate::node) struct Wanted {
     pub(in crate::node) rules: Vec<Rule>,
     /// Id of the program at the egress of the device; `None` until it is attached.
     pub(in crate::node) hook: Option<u32>,
-    /// The rules of the node's table of nftables, which may be none.
-    pub(in crate::node) nft: NftRules,
+    /// What an exit needs: a table of nftables, and settings of the kernel.
+    pub(in crate::node) exit: ExitNeeds,
+    /// The peers' networks, each with the table that it is routed in: the kernel is to send their packets to the device.
+    pub(in crate::node) networks: BTreeMap<IpNet, RouteTable>,
     /// Id of the program at the gateways, and the names of their interfaces; empty until they are attached.
     pub(in crate::node) gateways: WantedGateways,
     /// Programs and maps are pinned.
@@ -55,7 +61,8 @@ impl Wanted {
             routes,
             rules,
             hook: None,
-            nft: NftRules::default(),
+            exit: ExitNeeds::default(),
+            networks: config.routes(),
             gateways: WantedGateways::default(),
             pins: false,
         }

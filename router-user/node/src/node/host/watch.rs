@@ -122,3 +122,39 @@ impl Signals {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+
+    use super::*;
+
+    const DEVICE: u32 = 7;
+
+    /// Whether a comparison is due after a change, whether networks of the host are to be read, and whether the device may
+    /// have been down.
+    fn after(change: HostChange) -> (bool, bool, bool) {
+        let signals = Signals::default();
+        signals.handle(change, DEVICE);
+        (
+            signals.changed.notified().now_or_never().is_some(),
+            signals.routes_changed.notified().now_or_never().is_some(),
+            signals.went_down.load(Relaxed),
+        )
+    }
+
+    #[test]
+    fn lost_messages_have_all_compared_at_once_and_others_what_they_are_about() {
+        let interface = |index, down| after(HostChange::Interface { index, down });
+        let route = |output| after(HostChange::Route { output });
+
+        assert_eq!(after(HostChange::Anything), (true, true, true));
+        assert_eq!(after(HostChange::Other), (true, false, false));
+        assert_eq!(interface(DEVICE, true), (true, false, true));
+        assert_eq!(interface(3, true), (true, false, false));
+        assert_eq!(route(Some(DEVICE)), (true, true, false));
+        assert_eq!(route(None), (true, true, false));
+        // A host may have very many routes of others, which are looked at in their turn.
+        assert_eq!(route(Some(3)), (false, true, false));
+    }
+}
