@@ -21,6 +21,7 @@ mod departure;
 mod dht;
 mod dial_error;
 mod driver;
+mod duplicates;
 mod error;
 mod event;
 mod event_backlog;
@@ -63,6 +64,7 @@ pub use config::{ConnectMode, DhtConfig, DiscoveryConfig, Dscp, NetworkConfig, P
 pub use counters::NetworkCounters;
 pub use departure::LEAVE_PROTOCOL;
 pub use dht::DHT_PROTOCOL;
+pub use duplicates::DUPLICATE_PROTOCOL;
 pub use error::{LookupError, OpenError, StartError};
 pub use event::NetworkEvent;
 pub use found::{FoundAddress, FoundBy};

@@ -47,7 +47,7 @@ counters! {
         ConnectionsRefused => ("connections_refused", Event, "connections beyond what a peer may have");
         HandshakesRefused => ("handshakes_refused", Event, "inbound connections given up or refused in their handshake, because newer ones needed their room");
         AddressesValidated => ("addresses_validated", Event, "QUIC handshakes whose dialler had to answer from its address first, because many were begun at once");
-        DuplicateIdentities => ("duplicate_identities", Event, "times that two nodes with the key of one peer were seen at once");
+        DuplicateIdentities => ("duplicate_identities", Event, "times that two nodes with the key of one peer, or of this node, were seen at once");
         InboundFailures => ("inbound_failures", Event, "inbound connections that failed before they were ready");
         DialFailures => ("dial_failures", Event, "dials that failed");
         StreamsRefused => ("streams_refused", Event, "streams beyond what a peer may have");

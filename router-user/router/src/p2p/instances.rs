@@ -3,15 +3,18 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering::Relaxed},
     time::Duration,
 };
 
 use libp2p::PeerId;
-use tokio::time::sleep;
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep},
+};
 
-use super::counters::LiveNetworkCounters;
+use super::{counters::LiveNetworkCounters, duplicates::Told};
 
 /// How long connections of two starts stand side by side until they are taken for two nodes. The connection of a node that
 /// was killed and started anew is found dead before.
@@ -22,6 +25,19 @@ const MAX_REMEMBERED: usize = 4;
 
 /// Peers that are remembered. Whoever answers at a dialled address is one until the connection ends.
 const MAX_PEERS: usize = 4096;
+
+/// Reports of two nodes with one key that may wait to be told to both.
+const MAX_REPORTS: usize = 16;
+
+/// Time between two warnings that a peer has told this node of another with its key. Each of its connections may tell.
+const TOLD_INTERVAL: Duration = Duration::from_secs(600);
+
+/// Where two nodes are that run with one key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Duplicate {
+    pub(super) one: IpAddr,
+    pub(super) other: IpAddr,
+}
 
 /// The starts of all peers' nodes.
 #[derive(Debug)]
@@ -35,6 +51,9 @@ pub(super) struct Instances {
 struct State {
     next: u64,
     peers: HashMap<PeerId, PeerInstances>,
+    reports: Option<mpsc::Sender<(PeerId, Duplicate)>>,
+    /// When each peer has told of another node with this node's key.
+    told: HashMap<PeerId, Instant>,
 }
 
 #[derive(Debug, Default)]
@@ -126,7 +145,42 @@ impl Instances {
         stands(one) && stands(other)
     }
 
+    /// Returns where each two nodes that are seen with the key of one peer are reported from now on, with the peer.
+    pub(super) fn report_to(&self) -> mpsc::Receiver<(PeerId, Duplicate)> {
+        let (reports, receiver) = mpsc::channel(MAX_REPORTS);
+        self.state().reports = Some(reports);
+        receiver
+    }
+
+    /// Records that a configured peer says that another node runs with this node's key.
+    pub(super) fn handle_told(&self, by: PeerId, Told { own, other }: Told, now: Instant) {
+        {
+            let told = &mut self.state().told;
+            told.retain(|_, at| now - *at < TOLD_INTERVAL);
+            if told.len() >= MAX_PEERS || told.contains_key(&by) {
+                return;
+            }
+            told.insert(by, now);
+        }
+        self.counters.duplicate_identities.fetch_add(1, Relaxed);
+        tracing::warn!(
+            at = %own,
+            and_at = %other,
+            %by,
+            "another node runs with the key of this one, says a peer, and each takes the other's packets; give one of them a \
+             key of its own",
+        );
+    }
+
     fn warn(&self, peer: PeerId, one: Instance, other: Instance) {
+        let duplicate = Duplicate {
+            one: one.at.ip(),
+            other: other.at.ip(),
+        };
+        if let Some(reports) = &self.state().reports {
+            // With no room both are told of the next time.
+            let _full = reports.try_send((peer, duplicate));
+        }
         self.counters.duplicate_identities.fetch_add(1, Relaxed);
         tracing::warn!(
             %peer,
@@ -189,6 +243,26 @@ mod tests {
         sleep(BOTH_STAND * 2).await;
 
         assert_eq!(n_duplicates(&instances), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn two_nodes_are_reported_and_what_a_peer_tells_counts_once_in_a_while() {
+        let (instances, peer) = (instances(), PeerId::random());
+        let mut reports = instances.report_to();
+        for number in [1, 2, 1] {
+            drop(instances.handle_secured(peer, number, at(number as u8)));
+        }
+
+        let (one, other) = (at(1).ip(), at(2).ip());
+        assert_eq!(reports.recv().await, Some((peer, Duplicate { one, other })));
+        let told = Told { own: one, other };
+        for _ in 0..3 {
+            instances.handle_told(peer, told, Instant::now());
+        }
+        assert_eq!(n_duplicates(&instances), 2);
+        sleep(TOLD_INTERVAL).await;
+        instances.handle_told(peer, told, Instant::now());
+        assert_eq!(n_duplicates(&instances), 3);
     }
 
     #[tokio::test(start_paused = true)]

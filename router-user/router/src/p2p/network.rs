@@ -16,6 +16,7 @@ use super::{
     departure::DepartureBehaviour,
     dht,
     driver::{Channels, Driver},
+    duplicates::DuplicatesBehaviour,
     error::StartError,
     event::NetworkEvent,
     handle::NetworkHandle,
@@ -107,6 +108,7 @@ impl Network {
             kad: discovery.dht.as_ref().map(|_| dht::behaviour(local_peer)).into(),
             keepalive: KeepaliveBehaviour::new(Arc::clone(&state), keepalive),
             departure: DepartureBehaviour::new(Arc::clone(&state)),
+            duplicates: DuplicatesBehaviour::new(Arc::clone(&state.handshakes.instances)),
             streams: StreamBehaviour::new(known, Arc::clone(&state), inbound, placement, next_task.clone()),
         };
         let own_runtime = Handle::current();

@@ -18,6 +18,7 @@ use super::{
     announcement::key_of,
     behaviour::StreamBehaviour,
     departure::DepartureBehaviour,
+    duplicates::DuplicatesBehaviour,
     keepalive::{KeepaliveBehaviour, KeepaliveEvent},
     local_network::LocalNetwork,
 };
@@ -29,6 +30,7 @@ use super::{
 pub(super) struct NodeBehaviour {
     pub(super) keepalive: KeepaliveBehaviour,
     pub(super) departure: DepartureBehaviour,
+    pub(super) duplicates: DuplicatesBehaviour,
     pub(super) local_network: Toggle<LocalNetwork>,
     pub(super) kad: Toggle<kad::Behaviour<MemoryStore>>,
     pub(super) streams: StreamBehaviour,

@@ -119,7 +119,7 @@ fn forged_addresses_over_quic_keep_no_peer_out() {
 }
 
 #[test]
-fn two_nodes_with_one_key_are_noticed_over_both_transports_and_one_that_comes_again_is_not() {
+fn two_nodes_with_one_key_are_noticed_and_told_over_both_transports_and_one_that_comes_again_is_not() {
     for over_quic in [false, true] {
         in_own_network(|| async move {
             let mut scene = Scene::start().await;
@@ -151,6 +151,12 @@ fn two_nodes_with_one_key_are_noticed_over_both_transports_and_one_that_comes_ag
                 .node
                 .until(|state| state.counters.duplicate_identities > 0)
                 .await;
+            // Neither knows by itself.
+            for machine in [&one, &other] {
+                machine
+                    .until(|state| state.counters.duplicate_identities == 1)
+                    .await;
+            }
             one.stop().await;
             other.stop().await;
             scene.node.stop().await;

@@ -30,15 +30,16 @@ pub(super) fn check(input: &CheckInput) -> Vec<Finding> {
 fn judge_duplicates(n: Option<u64>) -> Finding {
     const CHECK: &str = "identity";
     match n {
-        Some(0) => Finding::ok(CHECK, "no two machines were seen with the key of one peer"),
+        Some(0) => Finding::ok(CHECK, "no two machines were seen with the key of one peer, or of this node"),
         Some(n) => Finding::warning(
             CHECK,
             format!(
-                "{n} times since the node started, two machines were seen with the key of one peer: only one of them \
-                 can be reached at a time. The log names both addresses; give one of them a key of its own"
+                "{n} times since the node started, two machines were seen with the key of one peer, or a peer has told of \
+                 another with the key of this one: only one of the two can be reached at a time. The log names both \
+                 addresses; give one of them a key of its own"
             ),
         )
-        .fix("journalctl -u stream-router -g 'key of one peer'"),
+        .fix("journalctl -u stream-router -g 'runs? with the key of'"),
         None => Finding::unknown(CHECK, "the running node does not count it"),
     }
 }
