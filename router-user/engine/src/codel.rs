@@ -8,6 +8,9 @@ const TARGET: Duration = Duration::from_millis(5);
 /// How long the waiting time may be above [`TARGET`]: about the longest usual round trip (section 4.2).
 const INTERVAL: Duration = Duration::from_millis(100);
 
+/// How long nothing may come to a queue before what it holds is a burst that drains: to drop of it tells nobody anything.
+const PAUSE: Duration = Duration::from_millis(50);
+
 /// Decides which frames at the head of a queue are dropped: the state machine of RFC 8289, section 5, with the time as an argument.
 #[derive(Debug, Default)]
 pub(crate) struct Codel {
@@ -21,17 +24,18 @@ pub(crate) struct Codel {
 }
 
 impl Codel {
-    /// Says whether the frame at the head, which has waited for `sojourn`, is to be dropped. If so, the caller asks for
-    /// the frame behind it, too. `few` says that no more bytes wait than the link takes at once.
-    pub(crate) fn handle_head(&mut self, sojourn: Duration, few: bool, now: Instant) -> bool {
-        if sojourn < TARGET || few {
+    /// Says whether the frame at the head is to be dropped. If so, the caller asks for the frame behind it, too.
+    pub(crate) fn handle_head(&mut self, head: Head, now: Instant) -> bool {
+        if head.waited < TARGET || head.is_of_few {
             self.first_above = None;
-            if let Some(next) = self.drop_next.take() {
-                self.stopped = Some(next);
-            }
+            self.stop();
             return false;
         }
         if now < *self.first_above.get_or_insert(now + INTERVAL) {
+            return false;
+        }
+        if head.pause >= PAUSE {
+            self.stop();
             return false;
         }
         match self.drop_next {
@@ -53,10 +57,27 @@ impl Codel {
         true
     }
 
+    fn stop(&mut self) {
+        if let Some(next) = self.drop_next.take() {
+            self.stopped = Some(next);
+        }
+    }
+
     /// Returns when the next frame is dropped after the one at `then`. By the control law it comes ever sooner.
     fn after(&self, then: Instant) -> Instant {
         then + INTERVAL.div_f64(f64::from(self.count.max(1)).sqrt())
     }
+}
+
+/// The frame at the head of a queue.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Head {
+    /// How long it has waited.
+    pub(crate) waited: Duration,
+    /// Whether no more bytes wait than the link takes at once.
+    pub(crate) is_of_few: bool,
+    /// How long nothing has come to the queue.
+    pub(crate) pause: Duration,
 }
 
 #[cfg(test)]
@@ -67,8 +88,17 @@ mod tests {
 
     /// Returns when frames had to go of a queue whose head is looked at each millisecond, in milliseconds.
     fn dropped(codel: &mut Codel, start: Instant, n_ms: u32, sojourn: impl Fn(u32) -> Duration) -> Vec<u32> {
-        let look = |ms: &u32| codel.handle_head(sojourn(*ms), false, start + MS * *ms);
+        let look = |ms: &u32| codel.handle_head(head(sojourn(*ms)), start + MS * *ms);
         (0..n_ms).filter(look).collect()
+    }
+
+    /// The head of a long queue that more comes to.
+    fn head(waited: Duration) -> Head {
+        Head {
+            waited,
+            is_of_few: false,
+            pause: Duration::ZERO,
+        }
     }
 
     #[test]
@@ -107,10 +137,35 @@ mod tests {
         let start = Instant::now();
         let mut codel = Codel::default();
 
+        let few = Head {
+            is_of_few: true,
+            ..head(500 * MS)
+        };
+
         let n_dropped = (0..1000)
-            .filter(|ms| codel.handle_head(500 * MS, true, start + MS * *ms))
+            .filter(|ms| codel.handle_head(few, start + MS * *ms))
             .count();
 
         assert_eq!(n_dropped, 0);
+    }
+
+    #[test]
+    fn a_burst_that_drains_loses_nothing_and_what_comes_again_to_it_may() {
+        let start = Instant::now();
+        let mut codel = Codel::default();
+        // Something comes all the time until 150 ms, and again from 300 ms on.
+        let pause = |ms: u32| if (150..300).contains(&ms) { MS * (ms - 150) } else { MS };
+
+        let dropped: Vec<_> = (0..400)
+            .filter(|ms| {
+                let head = Head {
+                    pause: pause(*ms),
+                    ..head(50 * MS)
+                };
+                codel.handle_head(head, start + MS * *ms)
+            })
+            .collect();
+
+        assert_eq!(dropped, [100, 300]);
     }
 }

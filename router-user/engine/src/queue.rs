@@ -1,10 +1,10 @@
 //! The queue of a stream: batches of frames, bounded in bytes and by the time they wait.
 
 use std::collections::VecDeque;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::batch::Batch;
-use super::codel::Codel;
+use super::codel::{Codel, Head};
 use super::flow_class::{FlowClass, FlowClasses};
 use super::portion::Portion;
 
@@ -52,6 +52,8 @@ pub struct StreamQueue {
     n_bytes: usize,
     pressed: bool,
     codel: Codel,
+    /// When the last bulk batch came.
+    last_bulk: Option<Instant>,
     portion: Portion,
     /// Whether the last batch taken was a sparse one, so that it is the turn of a bulk one.
     sparse_last: bool,
@@ -69,6 +71,7 @@ impl StreamQueue {
             n_bytes: 0,
             pressed: false,
             codel: Codel::default(),
+            last_bulk: None,
             portion: Portion::default(),
             sparse_last: false,
             n_pushed: 0,
@@ -90,7 +93,10 @@ impl StreamQueue {
         self.n_pushed += 1;
         let part = match class {
             FlowClass::Sparse => &mut self.sparse,
-            FlowClass::Bulk => &mut self.bulk,
+            FlowClass::Bulk => {
+                self.last_bulk = Some(now);
+                &mut self.bulk
+            }
         };
         match part.back_mut() {
             Some(last) if batch.n_bytes() <= MERGE_BYTES && last.has_room_for(batch) => {
@@ -167,9 +173,12 @@ impl StreamQueue {
 
     /// Marks or drops frames at the head of `batch`, as CoDel decides.
     fn apply_codel(&mut self, batch: &mut Batch, now: Instant, actions: &mut AqmActions) {
-        let sojourn = batch.waited(now);
-        let few = self.n_bytes <= FEW_BYTES;
-        while !batch.is_empty() && self.codel.handle_head(sojourn, few, now) {
+        let head = Head {
+            waited: batch.waited(now),
+            is_of_few: self.n_bytes <= FEW_BYTES,
+            pause: self.last_bulk.map_or(Duration::MAX, |at| now.saturating_duration_since(at)),
+        };
+        while !batch.is_empty() && self.codel.handle_head(head, now) {
             if batch.mark_first() {
                 actions.n_marked += 1;
                 break;
@@ -220,8 +229,6 @@ pub struct QueueFull;
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use proptest::prelude::*;
     use router_common::frame::FrameHeader;
 
