@@ -154,7 +154,13 @@ mod tests {
         let start = Instant::now();
         let mut codel = Codel::default();
         // Something comes all the time until 150 ms, and again from 300 ms on.
-        let pause = |ms: u32| if (150..300).contains(&ms) { MS * (ms - 150) } else { MS };
+        let pause = |ms: u32| {
+            if (150..300).contains(&ms) {
+                MS * (ms - 150)
+            } else {
+                MS
+            }
+        };
 
         let dropped: Vec<_> = (0..400)
             .filter(|ms| {

@@ -176,7 +176,9 @@ impl StreamQueue {
         let head = Head {
             waited: batch.waited(now),
             is_of_few: self.n_bytes <= FEW_BYTES,
-            pause: self.last_bulk.map_or(Duration::MAX, |at| now.saturating_duration_since(at)),
+            pause: self
+                .last_bulk
+                .map_or(Duration::MAX, |at| now.saturating_duration_since(at)),
         };
         while !batch.is_empty() && self.codel.handle_head(head, now) {
             if batch.mark_first() {

@@ -1,6 +1,7 @@
 //! Network namespaces and the cables between them.
 
 use std::fs::{self, File};
+use std::io;
 use std::net::IpAddr;
 use std::path::Path;
 use std::process::Command;
@@ -98,6 +99,20 @@ impl Namespace {
             Ok(result) => result,
             Err(panic) => std::panic::resume_unwind(panic),
         })
+    }
+
+    /// Runs `bind` in the namespace until its address is free. One that was closed before may be in use for a moment
+    /// longer: a program that is being started elsewhere in this process holds all of its sockets until it executes.
+    ///
+    /// # Errors
+    /// When the namespace cannot be entered, or the socket cannot be bound in time.
+    pub fn bind<T: Send>(&self, bind: impl Fn() -> io::Result<T> + Sync) -> Result<T> {
+        let (socket, _) = until("a free address", LIMIT, || match self.enter(|| Ok(bind())) {
+            Ok(Err(error)) if error.kind() == io::ErrorKind::AddrInUse => Ok(None),
+            Ok(bound) => Ok(Some(bound?)),
+            Err(error) => Err(error),
+        })?;
+        Ok(socket)
     }
 
     /// Returns whether a device of this name is in the namespace.

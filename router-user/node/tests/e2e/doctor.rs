@@ -213,16 +213,12 @@ fn files(scene: &Scene) -> Result<()> {
     fs::rename(&kept, &key)?;
     fs::write(scene.pair.a.node.socket(), "no socket")?;
     scene.fixed("node", "", "problem")?;
-    let taken = scene
-        .pair
-        .a
-        .host
-        .enter(|| Ok(TcpListener::bind("0.0.0.0:4001")?))?;
+    let taken = scene.pair.a.host.bind(|| TcpListener::bind("0.0.0.0:4001"))?;
     scene.found("listen", "tcp/4001")?;
     drop(taken);
     let report = scene.report()?;
     ensure!(report.finding("listen", "tcp/4001")?["verdict"] == "ok");
-    let taken = scene.pair.a.host.enter(|| Ok(TcpListener::bind(METRICS)?))?;
+    let taken = scene.pair.a.host.bind(|| TcpListener::bind(METRICS))?;
     scene.found("metrics", METRICS)?;
     drop(taken);
     Ok(())

@@ -130,7 +130,7 @@ impl Scene {
     /// What the web server says to the first host, and who it says that it has heard.
     fn fetch(&self, at: &str) -> Result<(String, IpAddr)> {
         let at = SocketAddr::new(at.parse()?, 80);
-        let server = self.far.enter(|| Ok(TcpListener::bind(at)?))?;
+        let server = self.far.bind(|| TcpListener::bind(at))?;
         thread::scope(|scope| {
             let served = scope.spawn(move || -> Result<IpAddr> {
                 let (mut stream, from) = server.accept()?;
@@ -166,8 +166,8 @@ impl Scene {
             self.pair.a.host.enter(|| Ok(UdpSocket::bind(any)?))
         });
         let receivers = FAR.map(|far| {
-            self.far
-                .enter(|| Ok(UdpSocket::bind((far.parse::<IpAddr>()?, UDP_PORT))?))
+            let far: IpAddr = far.parse()?;
+            self.far.bind(|| UdpSocket::bind((far, UDP_PORT)))
         });
         thread::scope(|scope| {
             let (stop, arrived) = (&stop, &arrived);
@@ -204,7 +204,7 @@ struct Flow([TcpStream; 2]);
 impl Flow {
     fn open(scene: &Scene) -> Result<Self> {
         let at = SocketAddr::new(FAR[0].parse()?, 7401);
-        let listener = scene.far.enter(|| Ok(TcpListener::bind(at)?))?;
+        let listener = scene.far.bind(|| TcpListener::bind(at))?;
         let near = scene
             .pair
             .a

@@ -47,7 +47,7 @@ fn connect_before_the_peer_is_there(early: &mut Side, late: &mut Side) -> Result
     let to = SocketAddr::new(late.v4, PORT);
     let listener = late
         .host
-        .enter(|| Ok(TcpListener::bind((Ipv4Addr::UNSPECIFIED, PORT))?))?;
+        .bind(|| TcpListener::bind((Ipv4Addr::UNSPECIFIED, PORT)))?;
     early.node.start()?;
     let host = &early.host;
     thread::scope(|scope| {
