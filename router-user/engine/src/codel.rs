@@ -8,8 +8,9 @@ const TARGET: Duration = Duration::from_millis(5);
 /// How long the waiting time may be above [`TARGET`]: about the longest usual round trip (section 4.2).
 const INTERVAL: Duration = Duration::from_millis(100);
 
-/// How long nothing may come to a queue before what it holds is a burst that drains: to drop of it tells nobody anything.
-const PAUSE: Duration = Duration::from_millis(50);
+/// Part of the waiting time in which nothing has come to a queue that makes it a burst that drains: to drop of it tells
+/// nobody anything.
+const PAUSE_DIVISOR: u32 = 4;
 
 /// Decides which frames at the head of a queue are dropped: the state machine of RFC 8289, section 5, with the time as an argument.
 #[derive(Debug, Default)]
@@ -34,7 +35,7 @@ impl Codel {
         if now < *self.first_above.get_or_insert(now + INTERVAL) {
             return false;
         }
-        if head.pause >= PAUSE {
+        if head.pause >= head.waited / PAUSE_DIVISOR {
             self.stop();
             return false;
         }

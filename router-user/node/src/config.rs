@@ -13,7 +13,7 @@
 //! min = 4
 //! initial = 8
 //! max = 32
-//! queue_size = 1000                                                       # less with little memory
+//! queue_size = 2000                                                       # less with little memory
 //! threads = 4                                                             # half the CPUs
 //! scale_interval = "5s"
 //! scale_up = 0.75

@@ -18,6 +18,10 @@ const PACKETS_PER_MIB: (u64, u64) = (1, 2);
 /// Fewest packets that are chosen to wait for a worker: eight super-packets.
 const MIN_PACKETS: u64 = 256;
 
+/// Most packets that are chosen to wait for a worker: their ring of 4 MiB has room for what a sender writes at a gigabyte
+/// a second until the scheduler's next tick (4 ms), as it may not give way to the worker before.
+const MAX_PACKETS: u32 = 2000;
+
 /// What an entry of the connection table takes in the kernel: `struct htab_elem`, key and value, all made at the start
 /// (kernel: `kernel/bpf/hashtab.c`).
 const BYTES_PER_ENTRY: u64 = 144;
@@ -74,23 +78,19 @@ pub(super) struct Sizes {
 }
 
 impl Sizes {
-    /// Returns the sizes for a node that may have so many bytes, at most those that are the defaults of the library.
+    /// Returns the sizes for a node that may have so many bytes.
     pub(super) fn within(bytes: u64) -> Self {
         let mib = bytes >> 20;
-        let most = StreamRouterConfig::default();
+        let defaults = StreamRouterConfig::default();
         let size = |wanted: u64, least: u64, most: u32| wanted.clamp(least, most.into()) as u32;
         let (packets, mibs) = PACKETS_PER_MIB;
         Self {
             max_entries: size(
                 mib.saturating_mul(FLOWS_PER_MIB),
                 MIN_FLOWS,
-                most.connections().max_entries(),
+                defaults.connections().max_entries(),
             ),
-            queue_size: size(
-                mib.saturating_mul(packets) / mibs,
-                MIN_PACKETS,
-                most.workers().queue_size(),
-            ),
+            queue_size: size(mib.saturating_mul(packets) / mibs, MIN_PACKETS, MAX_PACKETS),
         }
     }
 }
@@ -251,14 +251,15 @@ mod tests {
         assert_eq!(sizes(128), (16_384, 256));
         assert_eq!(sizes(256), (32_768, 256));
         assert_eq!(sizes(1024), (131_072, 512));
-        assert_eq!(sizes(2048), (262_144, 1000));
-        assert_eq!(sizes(1 << 20), (262_144, 1000));
-        assert_eq!(Sizes::within(u64::MAX), Sizes::within(2048 * MIB));
+        assert_eq!(sizes(2048), (262_144, 1024));
+        assert_eq!(sizes(4096), (262_144, 2000));
+        assert_eq!(sizes(1 << 20), (262_144, 2000));
+        assert_eq!(Sizes::within(u64::MAX), Sizes::within(4096 * MIB));
     }
 
     #[test]
     fn tables_and_rings_take_a_small_share_of_the_memory_that_sets_their_sizes() {
-        for mib in [512, 1024, 2048, 1 << 14] {
+        for mib in [512, 1024, 2048, 2049, 4096, 1 << 14] {
             let sizes = Sizes::within(mib * MIB);
             let rings = 8 * (u64::from(sizes.queue_size) * 2048).next_power_of_two();
             let taken = table_bytes(sizes.max_entries) + rings;

@@ -637,7 +637,7 @@ fn the_document_has_every_field_with_its_default() {
         ),
         (
             "`workers.queue_size`",
-            "by [memory](operations.md#memory), up to 1000".to_owned(),
+            "by [memory](operations.md#memory), up to 2000".to_owned(),
         ),
         ("`workers.threads`", "half the CPUs".to_owned()),
         ("`workers.scale_interval`", seconds(workers_scaling.interval)),
@@ -844,7 +844,7 @@ fn packets_wait_for_a_peer_as_long_as_is_said() {
 }
 
 #[test]
-fn a_node_that_says_nothing_has_the_default_router_if_its_memory_allows() {
+fn a_node_that_says_nothing_has_the_default_router_but_for_what_its_memory_sets() {
     let router = |mib: u64, sections: &str| {
         let file = format!("[device]\naddresses = ['10.42.0.1/24']\n{sections}");
         let sizes = Some(Sizes::within(mib << 20));
@@ -859,8 +859,15 @@ fn a_node_that_says_nothing_has_the_default_router_if_its_memory_allows() {
         )
     };
 
-    assert_eq!(router(2048, ""), StreamRouterConfig::default());
-    assert_eq!(sizes(router(2048, "")), (262_144, 1000, 2 << 20));
+    let usual = StreamRouterConfig::default();
+    assert_eq!(sizes(usual.clone()), (262_144, 1000, 2 << 20));
+    assert_eq!(
+        router(2048, "[workers]\nqueue_size = 1000\n"),
+        usual,
+        "the rest is the same"
+    );
+    assert_eq!(sizes(router(2048, "")), (262_144, 1024, 2 << 20));
+    assert_eq!(sizes(router(4096, "")), (262_144, 2000, 4 << 20));
     assert_eq!(sizes(router(256, "")), (32_768, 256, 512 << 10));
     assert_eq!(
         sizes(router(

@@ -45,8 +45,8 @@ fn a_busy_connection_on_a_very_slow_link_is_not_cut_over_quic() {
 
 #[test]
 fn a_burst_that_the_link_has_room_for_arrives_whole() {
-    // More than the fill at which TCP is refused, and less than CoDel's interval at this rate.
-    const BURST: usize = 600;
+    // Much more than the fill at which TCP is refused, and than CoDel's interval at this rate.
+    const BURST: usize = 3000;
     const DATAGRAM: usize = 1316;
     let _machine = machine::alone();
     for transport in [Transport::Tcp, Transport::Quic] {
@@ -59,7 +59,7 @@ fn a_burst_that_the_link_has_room_for_arrives_whole() {
         let pair = &link.pair;
         let bind = |side: &Side| side.host.enter(|| Ok(UdpSocket::bind((side.v4, 0))?));
         let (from, to) = (bind(&pair.a).unwrap(), bind(&pair.b).unwrap());
-        setsockopt(&to, sockopt::RcvBufForce, &(8 << 20)).unwrap();
+        setsockopt(&to, sockopt::RcvBufForce, &(16 << 20)).unwrap();
         to.set_read_timeout(Some(PATIENCE)).unwrap();
         from.connect(to.local_addr().unwrap()).unwrap();
 
