@@ -39,6 +39,16 @@ pub(super) enum Leave {
     Rest,
 }
 
+impl Leave {
+    /// Returns what the end of the connection is said to be due to.
+    pub(super) fn cause(self) -> &'static str {
+        match self {
+            Self::Spare => "another connection is used",
+            Self::Rest => "nothing was sent on it for long",
+        }
+    }
+}
+
 /// What was said of a connection.
 #[derive(Debug)]
 pub(super) struct DepartureEvent {

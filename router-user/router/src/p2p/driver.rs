@@ -31,6 +31,7 @@ use super::{
     address_discovery::{AddressDiscovery, FoundChange},
     behaviour::ConnectionRefusal,
     config::PeerConfig,
+    departure::Leave,
     dial_error::DialFailure,
     event::NetworkEvent,
     event_backlog::EventBacklog,
@@ -462,6 +463,7 @@ impl Driver {
 
     /// Takes a connection for down, which may be some time before it has closed.
     fn handle_down(&mut self, connection: ConnectionId, cause: String, now: Instant) {
+        let left = self.connections.leaving(connection).map(|leaving| leaving.why);
         self.state.remove_connection(connection);
         let Some(down) = self.connections.handle_down(connection) else {
             return;
@@ -472,7 +474,11 @@ impl Driver {
             rests,
         } = down;
         self.keep_needed(peer);
-        tracing::info!(%peer, %connection, cause, "disconnected");
+        let cause = left.map_or(cause, |why| why.cause().to_owned());
+        match left {
+            Some(Leave::Spare) => tracing::info!(%peer, %connection, cause, "left a connection"),
+            Some(Leave::Rest) | None => tracing::info!(%peer, %connection, cause, "disconnected"),
+        }
         self.backlog.push(NetworkEvent::Disconnected {
             peer,
             connection,

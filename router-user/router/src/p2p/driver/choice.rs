@@ -148,11 +148,7 @@ impl Driver {
     }
 
     fn close_left(&mut self, connection: ConnectionId, now: Instant) {
-        let cause = match self.connections.leaving(connection).map(|leaving| leaving.why) {
-            Some(Leave::Rest) => "nothing was sent on it for long",
-            Some(Leave::Spare) | None => "another connection is used",
-        };
-        self.handle_down(connection, cause.to_owned(), now);
+        self.handle_down(connection, "left".to_owned(), now);
         self.swarm.close_connection(connection);
     }
 
