@@ -36,8 +36,8 @@ const HEAD_START: Duration = Duration::from_millis(300);
 /// Most attempts at one address at a time. Each ends after 4 s, unless the host has connected.
 const MAX_ATTEMPTS_PER_ADDRESS: usize = 5;
 
-/// Time between two attempts at a better address of a connected peer, to the interval of the looks at the connections. An
-/// attempt is in vain as long as the path is down.
+/// Time from the look at the connections that found a better address of a connected peer to the attempt at it, and between
+/// two attempts; a random part of it is left out, up to a fifth. The looks are 10 s apart, so that it is tried within 30 s.
 const BETTER_INTERVAL: Duration = Duration::from_secs(20);
 
 /// The longest that time becomes, and of how long the attempts have been in vain it is one part.
@@ -171,7 +171,7 @@ impl Redial {
             let waited = now.saturating_duration_since(since);
             (waited / BETTER_PART)
                 .clamp(BETTER_INTERVAL, LONGEST_BETTER_INTERVAL)
-                .mul_f64(0.9 + random.clamp(0.0, 1.0) / 5.0)
+                .mul_f64(1.0 - random.clamp(0.0, 1.0) / 5.0)
         };
         let Some(better) = self.better.as_mut().filter(|better| better.rank == rank) else {
             self.better = (n_better > 0).then(|| Better {

@@ -144,7 +144,7 @@ fn better(redial: &mut Redial, rank: usize, length: Duration) -> Vec<(Duration, 
     let start = Instant::now();
     let mut dialled = Vec::new();
     for second in (0..=length.as_secs()).map(Duration::from_secs) {
-        let address = redial.poll_better(rank, true, start + second, 0.5);
+        let address = redial.poll_better(rank, true, start + second, 0.0);
         dialled.extend(address.map(|address| (second, address)));
     }
     dialled
