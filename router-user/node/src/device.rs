@@ -37,7 +37,7 @@ pub use nft::{
     table as nft_table,
 };
 pub use rate_limit::TokenBucket;
-pub use route::{Route, RouteTarget, TABLE_MAIN};
+pub use route::{Route, RouteTarget, TABLE_LOCAL, TABLE_MAIN};
 pub use rule::{NOWHERE, Rule, SeenRule};
 pub use seen_route::{SeenRoute, Way};
 pub use sysctl::Sysctl;

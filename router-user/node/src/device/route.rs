@@ -18,6 +18,9 @@ use super::netlink::{Netlink, NetlinkError, refused};
 /// Number of the main routing table.
 pub const TABLE_MAIN: u32 = libc::RT_TABLE_MAIN as u32;
 
+/// The routing table of the host's own addresses, which is looked at first.
+pub const TABLE_LOCAL: u32 = libc::RT_TABLE_LOCAL as u32;
+
 /// Metric that the kernel gives a route that comes with an IPv6 address.
 const IPV6_ADDRESS_METRIC: u32 = 256;
 

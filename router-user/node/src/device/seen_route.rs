@@ -10,7 +10,7 @@ use nix::libc;
 use nix::net::if_::if_indextoname;
 use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::route::{
-    RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteType, RouteVia,
+    RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteProtocol, RouteType, RouteVia,
 };
 
 use super::netlink::{Netlink, NetlinkError, refused};
@@ -31,6 +31,8 @@ pub struct SeenRoute {
     pub router: Option<IpAddr>,
     /// What becomes of the packets: empty for those that are sent on, else as `ip route` calls it.
     pub kind: &'static str,
+    /// The kernel has made it for an address of an interface.
+    pub is_of_address: bool,
 }
 
 /// What the kernel does with a packet to an address.
@@ -70,6 +72,7 @@ impl SeenRoute {
             output: None,
             router: None,
             kind,
+            is_of_address: header.protocol == RouteProtocol::Kernel,
         };
         for attribute in &message.attributes {
             match attribute {

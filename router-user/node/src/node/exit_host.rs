@@ -51,7 +51,7 @@ impl ExitNeeds {
 
     /// Looks whether the host has come to check sources strictly.
     pub(super) fn look_at_sources(&mut self, device: &str) {
-        self.is_strict |= self.mark.is_some() && is_strict(device);
+        self.is_strict = self.is_strict || self.mark.is_some() && is_strict(device);
     }
 
     /// Returns the rules of the table of nftables.
@@ -232,14 +232,22 @@ pub(crate) fn is_strict(device: &str) -> bool {
     })
 }
 
-/// Returns the interface of an IPv6 default route that a router has advertised.
+/// Returns the interface of an IPv6 default route that a router has advertised, and that ends once the host forwards.
 fn advertised_default() -> Option<String> {
     let routes = fs::read_to_string("/proc/thread-self/net/ipv6_route").ok()?;
     routes.lines().find_map(|line| {
         let fields: Vec<&str> = line.split_whitespace().collect();
         let flags = u32::from_str_radix(fields.get(8)?, 16).ok()?;
         let is_default = *fields.get(1)? == "00" && flags & ADVERTISED_DEFAULT == ADVERTISED_DEFAULT;
-        is_default.then(|| fields.get(9).map(|name| (*name).to_owned()))?
+        let name = (*fields.get(9)?).to_owned();
+        // With 2, the kernel keeps it whether it forwards or not.
+        let ends = || {
+            Sysctl::at(format!("ipv6/conf/{name}/accept_ra"))
+                .read()
+                .as_deref()
+                != Some("2")
+        };
+        (is_default && ends()).then_some(name)
     })
 }
 

@@ -74,7 +74,8 @@ fn doctor(side: &Side) -> Result<String> {
 #[test]
 fn what_diverts_packets_for_peers_or_swallows_theirs_is_named_with_the_command_that_ends_it() {
     let _machine = machine::shared();
-    let pair = pair(&["10.9.0.0/16", "fd09::/64"], "").unwrap();
+    // Of the last the address in its middle is the own one.
+    let pair = pair(&["10.9.0.0/16", "fd09::/64", "10.42.0.0/31"], "").unwrap();
     let side = &pair.a;
     let device = side.config.device.as_str();
     wait_until_right(side, "at the start").unwrap();

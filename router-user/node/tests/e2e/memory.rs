@@ -19,6 +19,17 @@ const LIMIT: Duration = Duration::from_secs(15);
 /// What two nodes of an unoptimised build need, with traffic.
 const LITTLE: u64 = 320 << 20;
 
+/// A pair of nodes with the sizes that a host with enough memory gives them.
+fn pair_of_usual_sizes() -> Result<Pair> {
+    let directory = ScratchDir::unique("memory")?;
+    let mut pair = Pair::prepare(Path::new(NODE), &PairPlan::unique(), directory)?;
+    pair.a.config.sections =
+        "\n[connections]\nmax_entries = 262144\n[workers]\nqueue_size = 1000\n".to_owned();
+    pair.a.node.configure(&pair.a.config)?;
+    pair.start_nodes()?;
+    Ok(pair)
+}
+
 #[test]
 fn a_node_with_little_memory_reserves_less_and_carries_packets() {
     let _machine = machine::shared();
@@ -35,7 +46,7 @@ fn a_node_with_little_memory_reserves_less_and_carries_packets() {
     )
     .unwrap();
     fs::set_permissions(&confined, fs::Permissions::from_mode(0o755)).unwrap();
-    let usual = Pair::unique(Path::new(NODE)).unwrap();
+    let usual = pair_of_usual_sizes().unwrap();
     let usual_bytes = bytes_of_maps(&usual.a).unwrap();
     drop(usual);
 

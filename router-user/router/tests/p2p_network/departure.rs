@@ -16,7 +16,7 @@ use stream_router::p2p::{ConnectionId, Multiaddr, NetworkEvent, OpenError};
 const TRANSPORTS: [&str; 2] = ["tcp/400N", "udp/400N/quic-v1"];
 
 /// After so long without packets a connection is left.
-const IDLE_TIME: Duration = Duration::from_secs(1);
+const IDLE_TIME: Duration = Duration::from_secs(3);
 
 /// Longer than a node takes to dial a peer that it has lost.
 const REDIALLED: Duration = Duration::from_secs(3);

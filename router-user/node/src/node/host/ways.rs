@@ -1,19 +1,21 @@
 //! Looks whether packets for peers' networks go to the device, or somebody else's route or rule takes them.
 //!
 //! Routes are read from the tables; which of them and of the rules is in force the kernel is asked, a network at a time.
-//! A longer prefix inside a peer's network, such as that of a LAN, is the host's own if it was there at the start or at the
-//! last reload, which name it; one that comes later takes packets without anybody's knowledge.
+//! A longer prefix inside a peer's network is the host's own if it comes with an address of an interface, as that of a LAN or
+//! of a bridge for containers does, or was there at the start or at the last reload, which name it; any other that comes
+//! later takes packets without anybody's knowledge.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
+use tracing::info;
 
 use super::compare::{Difference, Remedy, difference};
 use super::thing::Thing;
 use super::wanted::Wanted;
-use crate::device::{Netlink, NetlinkError, SeenRoute, SeenRule, Way};
+use crate::device::{Netlink, NetlinkError, SeenRoute, SeenRule, TABLE_LOCAL, Way};
 use crate::node::tunnel_routes::{OwnNumbers, is_block_of_a_node};
 use stream_router_engine::route_plan::{RouteTable, is_widest};
 
@@ -37,6 +39,8 @@ const MAX_NAMED: usize = 16;
 pub(super) struct Ways {
     /// Longer prefixes inside peers' networks that are the host's own.
     accepted: BTreeSet<IpNet>,
+    /// Those of them that came with addresses later.
+    linked: BTreeSet<IpNet>,
     /// The next look at the tables accepts what it finds.
     accepts: bool,
     /// When the tables may be read again.
@@ -96,6 +100,7 @@ impl Ways {
     pub(super) fn new() -> Self {
         Self {
             accepted: BTreeSet::new(),
+            linked: BTreeSet::new(),
             accepts: true,
             tables_due: None,
             taken: Vec::new(),
@@ -169,7 +174,16 @@ impl Ways {
             );
         }
         let is_accepted = |taken: &Taken| self.accepted.contains(&taken.route.net);
-        taken.extend(inside.into_iter().filter(|taken| !is_accepted(taken)));
+        let later = inside.into_iter().filter(|taken| !is_accepted(taken));
+        let (linked, others): (Vec<_>, Vec<_>) = later.partition(|taken| taken.route.is_of_address);
+        for taken in linked
+            .iter()
+            .filter(|taken| !self.linked.contains(&taken.route.net))
+        {
+            info!("{}", taken.acceptance());
+        }
+        self.linked = linked.iter().map(|taken| taken.route.net).collect();
+        taken.extend(others);
         self.taken = taken;
         new
     }
@@ -221,9 +235,11 @@ impl Ways {
             Way::By(route) => {
                 let whereto = route.whereto();
                 let is_in = |table: RouteTable| route.table == numbers.table(table);
-                // The look at the tables has found it, or it is the host's own.
+                // The look at the tables has found it, or it is the host's own, such as an address of the device.
                 let is_longer = route.net.prefix_len() > net.prefix_len();
-                if is_longer && (is_in(table) || table == RouteTable::Exit && is_in(RouteTable::Main)) {
+                let is_own =
+                    route.table == TABLE_LOCAL || table == RouteTable::Exit && is_in(RouteTable::Main);
+                if is_longer && (is_in(table) || is_own) {
                     return None;
                 }
                 let rule = foreign().find(|rule| rule.table() == Some(route.table) && !is_default(rule));

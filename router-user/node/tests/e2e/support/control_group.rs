@@ -23,7 +23,12 @@ impl ControlGroup {
         let root = Path::new(ROOT);
         let (parent, limit) = if root.join("cgroup.controllers").exists() {
             let switch = root.join("cgroup.subtree_control");
-            fs::write(&switch, "+memory").context("control groups that count memory are needed")?;
+            if !fs::read_to_string(&switch)?
+                .split_whitespace()
+                .any(|name| name == "memory")
+            {
+                fs::write(&switch, "+memory").context("control groups that count memory are needed")?;
+            }
             (root.to_owned(), "memory.max")
         } else {
             (root.join("memory"), "memory.limit_in_bytes")

@@ -136,7 +136,13 @@ impl Driver {
                     since: now,
                 };
                 let agrees = !is_own && (why == Leave::Rest || self.connections.has_other(peer, connection));
-                if !agrees || !self.set_leaving(peer, connection, leaving) {
+                // A word that takes the place of another is not told to be taken back.
+                let known = self.connections.leaving(connection);
+                let is_heard = known.is_some_and(|leaving| leaving.by_peer);
+                if !agrees && is_heard {
+                    self.clear_leaving(peer, connection);
+                }
+                if !agrees || !is_heard && !self.set_leaving(peer, connection, leaving) {
                     self.swarm.behaviour_mut().departure.stay(peer, connection);
                 }
             }

@@ -21,6 +21,7 @@ fn route(text: &str, output: u32, metric: u32) -> SeenRoute {
         output: Some(output),
         router: None,
         kind: "",
+        is_of_address: false,
     }
 }
 
@@ -144,6 +145,10 @@ fn what_was_inside_at_the_start_or_at_a_reload_is_the_hosts_own_and_what_comes_l
     assert_eq!(look(&mut ways, &[first.clone(), second.clone()]), (0, fix));
     ways.accept();
     assert_eq!(look(&mut ways, &[first, second]), (1, vec![]));
+    // What comes with an address of an interface is the host's own whenever it comes.
+    let mut bridge = route("10.9.3.0/24", LAN, 0);
+    bridge.is_of_address = true;
+    assert_eq!(look(&mut ways, &[bridge]), (0, vec![]));
     // The same network is never somebody else's.
     ways.accept();
     assert_eq!(look(&mut ways, &[route("10.9.0.0/16", LAN, 0)]).1.len(), 1);

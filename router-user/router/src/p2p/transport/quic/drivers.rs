@@ -19,8 +19,11 @@ use tokio::{runtime::Handle, sync::Semaphore, task::AbortHandle, time::sleep};
 /// Later ones are answered with a stateless reset.
 pub(super) const LINGER: Duration = Duration::from_secs(1);
 
-/// Connections of a listener that were up, have ended, and linger. Further ones are forgotten at once.
+/// Connections of a listener that were up, have ended, and linger.
 const MAX_LINGERING: usize = 64;
+
+/// How long further ones live on, so that the end is sent at all: a listener that stops ends all of its connections at once.
+const FAREWELL: Duration = Duration::from_millis(30);
 
 /// The tasks that the endpoint of a listener has begun.
 #[derive(Debug)]
@@ -74,14 +77,14 @@ impl Runtime for Drivers {
 }
 
 impl Driver {
-    /// Ends the task after a while, or at once if many linger.
+    /// Ends the task after a while, which is short if many linger.
     pub(super) fn linger(self) {
         // Without a runtime nothing is sent any more.
-        if let Ok(runtime) = Handle::try_current()
-            && let Ok(place) = Arc::clone(&self.room).try_acquire_owned()
-        {
+        if let Ok(runtime) = Handle::try_current() {
+            let place = Arc::clone(&self.room).try_acquire_owned().ok();
+            let time = place.as_ref().map_or(FAREWELL, |_| LINGER);
             runtime.spawn(async move {
-                sleep(LINGER).await;
+                sleep(time).await;
                 drop((self, place));
             });
         }
