@@ -18,7 +18,7 @@ impl Netlink {
     /// # Errors
     /// The kernel refuses to say.
     pub async fn networks_elsewhere(&self, device: u32) -> Result<BTreeSet<IpNet>, NetlinkError> {
-        let mut networks = BTreeSet::new();
+        let [mut networks, mut nowhere, mut to_device] = [(); 3].map(|()| BTreeSet::new());
         let families = [
             RouteMessageBuilder::<Ipv4Addr>::new().build(),
             RouteMessageBuilder::<Ipv6Addr>::new().build(),
@@ -33,23 +33,45 @@ impl Netlink {
                 .await
                 .map_err(|error| refused("list routes".to_owned(), error))?
             {
-                networks.extend(elsewhere(&message, device, unspecified));
+                let Some((net, place)) = place_of(&message, device, unspecified) else {
+                    continue;
+                };
+                let those = match place {
+                    Place::Device => &mut to_device,
+                    Place::Nowhere => &mut nowhere,
+                    Place::Elsewhere => &mut networks,
+                };
+                those.insert(net);
             }
         }
+        // What leads nowhere behind a route to the device is for the time when that is gone.
+        networks.extend(nowhere.difference(&to_device));
         Ok(networks)
     }
 }
 
-fn elsewhere(message: &RouteMessage, device: u32, unspecified: IpAddr) -> Option<IpNet> {
+/// Where a route leads to.
+enum Place {
+    Device,
+    Nowhere,
+    Elsewhere,
+}
+
+/// Returns the network of a route of the main or the local table, and where it leads to.
+fn place_of(message: &RouteMessage, device: u32, unspecified: IpAddr) -> Option<(IpNet, Place)> {
     let header = &message.header;
-    let to_device = message
-        .attributes
-        .iter()
-        .any(|attribute| matches!(attribute, RouteAttribute::Oif(index) if *index == device));
-    let ours = header.kind == RouteType::Unicast && to_device;
-    if ours || ![RouteHeader::RT_TABLE_MAIN, RT_TABLE_LOCAL].contains(&header.table) {
+    if ![RouteHeader::RT_TABLE_MAIN, RT_TABLE_LOCAL].contains(&header.table) {
         return None;
     }
+    let to_device = || {
+        let mut attributes = message.attributes.iter();
+        attributes.any(|attribute| matches!(attribute, RouteAttribute::Oif(index) if *index == device))
+    };
+    let place = match header.kind {
+        RouteType::Unicast if to_device() => Place::Device,
+        RouteType::Unreachable => Place::Nowhere,
+        _ => Place::Elsewhere,
+    };
     let destination = message.attributes.iter().find_map(|attribute| match attribute {
         RouteAttribute::Destination(RouteAddress::Inet(ip)) => Some(IpAddr::V4(*ip)),
         RouteAttribute::Destination(RouteAddress::Inet6(ip)) => Some(IpAddr::V6(*ip)),
@@ -59,5 +81,5 @@ fn elsewhere(message: &RouteMessage, device: u32, unspecified: IpAddr) -> Option
         destination.unwrap_or(unspecified),
         header.destination_prefix_length,
     );
-    net.ok()
+    Some((net.ok()?, place))
 }

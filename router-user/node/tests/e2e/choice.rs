@@ -161,7 +161,11 @@ fn moves_under_traffic(better: Transport) {
                 });
             let (_, taken) = moved.expect("the node moves");
             eprintln!("{better:?} works again: moved after {taken:?}");
-            let left = |side: &Side| side.node.log().is_ok_and(|log| log.contains(" disconnected "));
+            let left = |side: &Side| {
+                side.node
+                    .log()
+                    .is_ok_and(|log| log.contains(" left a connection "))
+            };
             a.node
                 .wait_for("the worse connection is closed", LIMIT, |_| left(a) && left(b))
                 .expect("it is closed under traffic");
