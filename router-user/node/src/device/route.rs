@@ -209,7 +209,8 @@ impl Netlink {
         let mut filter = RouteMessage::default();
         filter.attributes.push(RouteAttribute::Oif(index));
         // A kernel that does not know the filter gives all.
-        self.read_routes(filter, |route| route.output() == Some(index))
+        let wanted = |route: &Route| route.output() == Some(index);
+        self.read_routes(filter, |message| Route::of(message).filter(wanted))
             .await
     }
 
@@ -220,15 +221,17 @@ impl Netlink {
     pub async fn unreachable_routes(&self) -> Result<Vec<Route>, NetlinkError> {
         let mut filter = RouteMessage::default();
         filter.header.kind = RouteType::Unreachable;
-        self.read_routes(filter, |route| route.target == RouteTarget::Unreachable)
+        let wanted = |route: &Route| route.target == RouteTarget::Unreachable;
+        self.read_routes(filter, |message| Route::of(message).filter(wanted))
             .await
     }
 
-    async fn read_routes(
+    /// Reads the routes of both families that the kernel finds by `filter`, those of one network in its order.
+    pub(super) async fn read_routes<T>(
         &self,
         mut filter: RouteMessage,
-        wanted: impl Fn(&Route) -> bool,
-    ) -> Result<Vec<Route>, NetlinkError> {
+        read: impl Fn(&RouteMessage) -> Option<T>,
+    ) -> Result<Vec<T>, NetlinkError> {
         let mut found = Vec::new();
         for family in [AddressFamily::Inet, AddressFamily::Inet6] {
             filter.header.address_family = family;
@@ -236,13 +239,13 @@ impl Netlink {
             loop {
                 match messages.try_next().await {
                     Ok(Some(message)) if message.header.address_family == family => {
-                        found.extend(Route::of(&message).filter(&wanted));
+                        found.extend(read(&message));
                     }
                     Ok(Some(_)) => {}
                     Ok(None) => break,
                     Err(error) => {
                         let error = refused("list routes".to_owned(), error);
-                        // No route of the family, or no family.
+                        // No such route or table, or no such family.
                         if matches!(error.errno(), Some(Errno::ENOENT | Errno::EAFNOSUPPORT)) {
                             break;
                         }

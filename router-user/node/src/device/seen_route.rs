@@ -147,29 +147,10 @@ impl Netlink {
     pub async fn routes_of_table(&self, table: u32) -> Result<Vec<SeenRoute>, NetlinkError> {
         let mut filter = RouteMessage::default();
         set_table(&mut filter, table);
-        let mut found = Vec::new();
-        for family in [AddressFamily::Inet, AddressFamily::Inet6] {
-            filter.header.address_family = family;
-            let mut messages = std::pin::pin!(self.handle.route().get(filter.clone()).execute());
-            loop {
-                match messages.try_next().await {
-                    Ok(Some(message)) => {
-                        // A kernel that does not know the filter gives all.
-                        found.extend(SeenRoute::of(&message).filter(|route| route.table == table));
-                    }
-                    Ok(None) => break,
-                    Err(error) => {
-                        let error = refused("list routes".to_owned(), error);
-                        // No such table, or no such family.
-                        if matches!(error.errno(), Some(Errno::ENOENT | Errno::EAFNOSUPPORT)) {
-                            break;
-                        }
-                        return Err(error);
-                    }
-                }
-            }
-        }
-        Ok(found)
+        // A kernel that does not know the filter gives all.
+        let wanted = |route: &SeenRoute| route.table == table;
+        self.read_routes(filter, |message| SeenRoute::of(message).filter(wanted))
+            .await
     }
 
     /// Returns what the kernel does with an unmarked packet of this host to an address, from one of its own if `source`
