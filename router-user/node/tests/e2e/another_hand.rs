@@ -136,8 +136,7 @@ fn undone(lan: &Lan, hand: &Hand<'_>, change: &str, before: &[String]) -> Result
     }
     wait_for_view(side, change, before)?;
     until("all things are right", LIMIT, || {
-        let things = Status::of(side)?.host.things;
-        Ok(things.iter().all(|thing| thing.state == "ok").then_some(()))
+        Ok(Status::of(side)?.is_right().then_some(()))
     })?;
     let clear = in_the_clear(lan)?;
     ensure!(clear == [0, 0], "{change}: {clear:?} packets in the clear");

@@ -57,8 +57,7 @@ fn conflict(side: &Side, kind: &str) -> Result<(String, String)> {
 
 fn wait_until_right(side: &Side, what: &str) -> Result<()> {
     until(what, LIMIT * 2, || {
-        let things = Status::of(side)?.host.things;
-        let is_right = things.iter().all(|thing| thing.state == "ok") && health(side)?.0 == 200;
+        let is_right = Status::of(side)?.is_right() && health(side)?.0 == 200;
         Ok(is_right.then_some(()))
     })
     .map(drop)

@@ -49,6 +49,11 @@ impl Status {
         side.node.ask(&["status"])
     }
 
+    /// Whether the last comparison has found all things right: it ends a moment after it has put the last of them back.
+    pub(crate) fn is_right(&self) -> bool {
+        self.host.things.iter().all(|thing| thing.state == "ok")
+    }
+
     pub(crate) fn conflicts(&self) -> Vec<String> {
         let things = self.host.things.iter();
         let conflicts = things.filter(|thing| thing.state == "conflict");
@@ -90,11 +95,10 @@ fn what_somebody_else_changes_is_put_back_and_named() {
     let status = Status::of(side).unwrap();
     assert_eq!(status.hook, "clsact egress");
     assert!(status.host.put_back >= n_changes, "{:?}", status.host);
-    assert!(
-        status.host.things.iter().all(|thing| thing.state == "ok"),
-        "{:?}",
-        status.host
-    );
+    until("all things are right", LIMIT, || {
+        Ok(Status::of(side)?.is_right().then_some(()))
+    })
+    .unwrap();
     // No packet was lost to the device while the program was at its place.
     assert_eq!(PingPlan::new(pair.b.v4).run(&side.host).unwrap().n_lost(), 0);
 }
@@ -238,12 +242,10 @@ fn a_gateway_that_is_made_anew_or_gets_another_address_is_captured_at_again() {
             .ip(&["route", "add", "default", "via", "192.168.77.1"])
             .unwrap();
         reach("at the interface that was made anew").unwrap();
-        let status = Status::of(&lan.pair.a).unwrap();
-        assert!(
-            status.host.things.iter().all(|thing| thing.state == "ok"),
-            "{:?}",
-            status.host
-        );
+        until("all things are right", LIMIT, || {
+            Ok(Status::of(&lan.pair.a)?.is_right().then_some(()))
+        })
+        .unwrap();
     }
 }
 
