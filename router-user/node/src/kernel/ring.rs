@@ -24,9 +24,11 @@ pub struct RingConsumer {
     map: MapData,
     /// One page; its first word is how far we have read.
     consumer: Arc<Mapped>,
-    /// One page whose first word is how far the kernel has written, then the ring twice in a row, so that no record
-    /// is cut.
+    /// One page whose first word is how far the kernel has written, then the ring. It could be mapped twice in a row, so
+    /// that no record is cut; but each mapping of it counts as memory of the process.
     producer: Arc<Mapped>,
+    /// A record that was cut by the end of the ring.
+    joined: Vec<u8>,
     page: usize,
     capacity: usize,
     position: u64,
@@ -41,7 +43,7 @@ impl RingConsumer {
         let page = page_size()?;
         let capacity = bytes as usize;
         let consumer = Arc::new(Mapped::new(fd, 0, page, true)?);
-        let producer = Arc::new(Mapped::new(fd, page, page + 2 * capacity, false)?);
+        let producer = Arc::new(Mapped::new(fd, page, page + capacity, false)?);
         let bell = RingBell {
             gauge: RingGauge {
                 consumer: Arc::clone(&consumer),
@@ -55,6 +57,7 @@ impl RingConsumer {
             map,
             consumer,
             producer,
+            joined: Vec::new(),
             page,
             capacity,
             position: 0,
@@ -87,11 +90,12 @@ impl RingConsumer {
         let last = self.position.saturating_add(budget as u64);
         let (start, mut n_records) = (self.position, 0);
         while self.position < written && self.position < last {
-            // It is below the page and one capacity, and a record is shorter than the ring: both lie in the mapping, whatever
+            // Headers are aligned, so none is cut, and a record is shorter than the ring: both lie in the mapping, whatever
             // the header says, so neither branch that ends the loop is ever taken.
-            let offset = self.page + (self.position as usize & (self.capacity - 1));
+            let offset = self.position as usize & (self.capacity - 1);
             // Partner: the kernel's exchange of the header when a record is submitted.
-            let Some(header) = self.producer.half_word(offset).map(|word| word.load(Acquire)) else {
+            let header = self.producer.half_word(self.page + offset);
+            let Some(header) = header.map(|word| word.load(Acquire)) else {
                 break;
             };
             if header & BUSY_BIT != 0 {
@@ -99,11 +103,26 @@ impl RingConsumer {
             }
             let len = (header & !DISCARD_BIT) as usize;
             if header & DISCARD_BIT == 0 {
+                let offset = (offset + HEADER_LEN) & (self.capacity - 1);
+                let n_first = len.min(self.capacity - offset);
                 // SAFETY: a submitted record is not written again until we move the consumer position past it.
-                let Some(record) = (unsafe { self.producer.bytes(offset + HEADER_LEN, len) }) else {
+                let parts = unsafe {
+                    (
+                        self.producer.bytes(self.page + offset, n_first),
+                        self.producer.bytes(self.page, len - n_first),
+                    )
+                };
+                let (Some(first), Some(rest)) = parts else {
                     break;
                 };
-                handle(record);
+                if rest.is_empty() {
+                    handle(first);
+                } else {
+                    self.joined.clear();
+                    self.joined.extend_from_slice(first);
+                    self.joined.extend_from_slice(rest);
+                    handle(&self.joined);
+                }
                 n_records += 1;
             }
             self.position += (HEADER_LEN + len).next_multiple_of(8) as u64;

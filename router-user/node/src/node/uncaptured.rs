@@ -22,7 +22,7 @@ use stream_router_engine::software_offload::unfinished;
 const TURN_PACKETS: usize = 64;
 
 /// How often packets that wait for their peer are looked at when none comes.
-const HOLD_CHECK: Duration = Duration::from_millis(100);
+pub(super) const HOLD_CHECK: Duration = Duration::from_millis(100);
 
 /// Where the offload header of a frame starts.
 const VNET_OFFSET: usize = FrameHeader::LEN - VnetHeader::LEN;

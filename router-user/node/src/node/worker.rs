@@ -17,13 +17,15 @@ use super::deferred_wakeups::WorkerWakeup;
 use super::forwarder::Forwarder;
 use super::gateways::NewSockets;
 use super::nap_timer::NapTimer;
+use super::uncaptured::HOLD_CHECK;
 use crate::kernel::{RingConsumer, SocketConsumer};
 
 /// Bytes taken from the ring in one turn, so that the stream's sender and connection get theirs.
 const TURN_BYTES: usize = 256 * 1024;
 
-/// A wake-up that the kernel side and we both missed would cost no more than this.
-const SAFETY_TIMEOUT: Duration = Duration::from_millis(100);
+/// A wake-up that the kernel side and we both missed would cost no more than this; sockets of an interface that has come
+/// anew are taken over within it.
+const SAFETY_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// What a worker has done, from its start.
 #[derive(Debug, Default)]
@@ -87,6 +89,11 @@ pub(super) async fn run(
         } else if nap_timer.nap(now).await? {
             // Looks again.
         } else if ring.get_mut().prepare_sleep() {
+            if forwarder.holds_packets() {
+                let check = tokio::time::Instant::now() + HOLD_CHECK;
+                let check = check.min(safety.deadline());
+                safety.as_mut().reset(check);
+            }
             let woken = poll_fn(|context| {
                 if wakeup.poll_woken(context).is_ready()
                     || poll_readable(&ring, context)?.is_ready()

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug_span, warn};
 
@@ -27,7 +27,10 @@ use stream_router::egress::worker_scaler::{WorkerScaler, Workers};
 use stream_router_engine::slots::SlotChange;
 
 /// How often the fill of the rings is looked at.
-const SAMPLE_INTERVAL: Duration = Duration::from_millis(100);
+const LEAST_SAMPLE_INTERVAL: Duration = Duration::from_millis(100);
+
+/// How often the queues are looked at for a decision on the number of workers, where that is not too often.
+const N_SAMPLES: u32 = 20;
 
 /// What there is to see of the workers that have a ring, by number.
 #[derive(Debug, Default)]
@@ -200,8 +203,7 @@ impl WorkerPool {
         mut limits: watch::Receiver<StreamRouterConfig>,
         stop: CancellationToken,
     ) -> io::Result<()> {
-        let mut sample = interval(SAMPLE_INTERVAL);
-        sample.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut sample = samples(self.scale_interval);
         let mut next_decision = Instant::now() + self.scale_interval;
         let mut next_reading = Instant::now() + self.cleanup_interval;
         let mut next_step = next_reading;
@@ -212,6 +214,7 @@ impl WorkerPool {
                 Ok(()) = limits.changed() => {
                     let config = limits.borrow_and_update().clone();
                     self.set_limits(&config);
+                    sample = samples(self.scale_interval);
                     let now = Instant::now();
                     next_decision = next_decision.min(now + self.scale_interval);
                     next_reading = next_reading.min(now + self.cleanup_interval);
@@ -322,6 +325,13 @@ impl WorkerPool {
         self.board
             .replace(self.workers.running.iter().map(view).collect());
     }
+}
+
+/// Returns when to look at the queues: the machine is woken no more often than the mean of a decision needs.
+fn samples(scale_interval: Duration) -> Interval {
+    let mut samples = interval((scale_interval / N_SAMPLES).max(LEAST_SAMPLE_INTERVAL));
+    samples.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    samples
 }
 
 /// Returns the time between two steps, so that the whole table is read once in its interval.

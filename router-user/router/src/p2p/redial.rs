@@ -149,11 +149,17 @@ impl Redial {
     }
 
     /// Returns the place of the address from which the peer has dialled: that of the first address that is at the same host
-    /// and of the same transport, as the port says nothing. One of which nothing is known comes last.
+    /// and of the same transport, as the port says nothing. A peer may dial from an address that it does not listen on (a
+    /// temporary one, that of a NAT): it then counts as the first of its transport, and of its
+    /// family if there is one.
     pub(super) fn rank_of_inbound(&self, address: &Multiaddr) -> usize {
-        let way = |address: &Multiaddr| Some((ip_of(address)?, transport_kind(address)));
-        let known = self.addresses.iter().position(|known| way(known) == way(address));
-        known.unwrap_or(self.addresses.len())
+        let host = |of: &Multiaddr| Some((ip_of(of)?, transport_kind(of)));
+        let family = |of: &Multiaddr| Some((ip_of(of)?.is_ipv4(), transport_kind(of)));
+        let first = |is_like: &dyn Fn(&Multiaddr) -> bool| self.addresses.iter().position(is_like);
+        first(&|known| host(known) == host(address))
+            .or_else(|| first(&|known| family(known) == family(address)))
+            .or_else(|| first(&|known| transport_kind(known) == transport_kind(address)))
+            .unwrap_or(self.addresses.len())
     }
 
     /// Returns an address that is better than that of this rank, at which the peer is connected, if one is to be dialled at

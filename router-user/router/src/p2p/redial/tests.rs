@@ -195,15 +195,27 @@ fn a_peer_that_has_dialled_is_ranked_by_host_and_transport() {
         "/ip4/192.0.2.1/tcp/1",
         "/ip4/192.0.2.1/udp/1/quic-v1",
         "/ip4/192.0.2.2/tcp/1",
+        "/ip6/2001:db8::1/tcp/1",
     ];
-    let known: Vec<Multiaddr> = texts.map(|text| text.parse().expect("an address")).to_vec();
-    let redial = always(known, false, Instant::now());
+    let known = |texts: &[&str]| -> Vec<Multiaddr> {
+        let parsed = texts.iter().map(|text| text.parse().expect("an address"));
+        parsed.collect()
+    };
+    let redial = always(known(&texts), false, Instant::now());
+    let over_tcp = always(known(&texts[2..]), false, Instant::now());
 
-    let rank = |text: &str| redial.rank_of_inbound(&text.parse().expect("an address"));
+    let rank_in = |redial: &Redial, text: &str| redial.rank_of_inbound(&text.parse().expect("an address"));
+    let rank = |text| rank_in(&redial, text);
     assert_eq!(rank("/ip4/192.0.2.1/tcp/40000"), 0);
     assert_eq!(rank("/ip4/192.0.2.1/udp/40000/quic-v1"), 1);
     assert_eq!(rank("/ip4/192.0.2.2/tcp/40000"), 2);
-    assert_eq!(rank("/ip4/203.0.113.1/tcp/40000"), 3);
+    // From addresses that it does not listen on.
+    assert_eq!(rank("/ip4/203.0.113.1/tcp/40000"), 0);
+    assert_eq!(rank("/ip4/203.0.113.1/udp/40000/quic-v1"), 1);
+    assert_eq!(rank("/ip6/2001:db8::2/tcp/40000"), 3);
+    assert_eq!(rank("/ip6/2001:db8::2/udp/40000/quic-v1"), 1);
+    let unknown = rank_in(&over_tcp, "/ip4/203.0.113.1/udp/40000/quic-v1");
+    assert_eq!(unknown, 2, "worse than any");
 }
 
 #[test]
