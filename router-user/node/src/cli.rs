@@ -14,6 +14,7 @@ mod keygen;
 mod outcome;
 mod peers;
 mod purge;
+mod rates;
 mod reload;
 mod request;
 mod routes;
@@ -39,8 +40,10 @@ use doctor::DoctorArguments;
 use flows::FlowArguments;
 use invite::InviteArguments;
 use join::{JoinArguments, JoinError};
+use peers::PeerArguments;
 use purge::PurgeArguments;
-use request::RequestArguments;
+use request::{RequestArguments, ShowArguments};
+use status::StatusArguments;
 use stream_router_engine::capture_filter::FilterError;
 use top::TopArguments;
 
@@ -98,31 +101,31 @@ enum Command {
     Join(JoinArguments),
     /// Watch a running node live: throughput, peers, workers, streams, flows and drops
     Top(TopArguments),
-    /// Show a running node as a whole
-    Status(RequestArguments),
-    /// Show the peers: state, address, round trip, last handshake, traffic
-    Peers(RequestArguments),
+    /// Show a running node on one page: addresses, what is the matter with its host, and its peers
+    Status(StatusArguments),
+    /// Show the peers: VPN address, state and why, path, round trip, traffic of the last minute
+    Peers(PeerArguments),
     /// Show the flows that the node captures, those with most bytes first
     Flows {
         #[command(flatten)]
-        request: RequestArguments,
+        show: ShowArguments,
         #[command(flatten)]
         which: FlowArguments,
     },
     /// Show the workers and how full their rings are
-    Workers(RequestArguments),
+    Workers(ShowArguments),
     /// Show the streams on which the node sends, and what waits for them
-    Streams(RequestArguments),
+    Streams(ShowArguments),
     /// Show the counters, drops by reason
     Counters {
         #[command(flatten)]
-        request: RequestArguments,
+        show: ShowArguments,
         /// Show counters at 0 too, as JSON does
         #[arg(long)]
         all: bool,
     },
     /// Show the kernel's prefix table
-    Routes(RequestArguments),
+    Routes(ShowArguments),
     /// Show packets as they go to peers and come from them, or write them as pcapng
     Capture {
         #[command(flatten)]
@@ -157,13 +160,13 @@ pub fn main() -> ExitCode {
         Command::Invite(arguments) => invite::invite(arguments),
         Command::Join(arguments) => join::join(arguments),
         Command::Top(arguments) => top::top(&arguments),
-        Command::Status(request) => request.show("", status::lines),
-        Command::Peers(request) => request.show("", peers::lines),
-        Command::Flows { request, which } => request.show(&which.query(), flows::lines),
-        Command::Workers(request) => request.show("", workers::lines),
-        Command::Streams(request) => request.show("", streams::lines),
-        Command::Counters { request, all } => request.show("", |counters| counters::lines(counters, all)),
-        Command::Routes(request) => request.show("", routes::lines),
+        Command::Status(arguments) => status::status(&arguments),
+        Command::Peers(arguments) => peers::peers(&arguments),
+        Command::Flows { show, which } => show.show(&which.query(), flows::lines),
+        Command::Workers(show) => show.show("", workers::lines),
+        Command::Streams(show) => show.show("", streams::lines),
+        Command::Counters { show, all } => show.show("", |counters| counters::lines(counters, all)),
+        Command::Routes(show) => show.show("", routes::lines),
         Command::Capture { request, what } => capture::capture(&request, &what),
         Command::Doctor(arguments) => doctor::doctor(&arguments),
         Command::Purge(arguments) => purge::purge(&arguments),

@@ -2,6 +2,7 @@
 //!
 //! ```toml
 //! [node]
+//! name = "berlin"                                                         # none by default
 //! key = "/var/lib/stream-router/identity.key"                             # the default
 //! listen = ["/ip4/0.0.0.0/tcp/4001", "/ip4/0.0.0.0/udp/4001/quic-v1"]     # the default
 //! control = "/run/stream-router/control.sock"                             # the default
@@ -48,6 +49,7 @@
 //! interface = "lan0"
 //! sink = "ring"                                                           # the default; or "af_xdp", "auto"
 //! [[peer]]
+//! name = "paris"                                                          # none by default
 //! id = "12D3KooW..."
 //! addresses = ["/ip4/192.0.2.2/tcp/4001"]                                 # may be empty: the peer dials us
 //! allowed_ips = ["10.42.0.2/32", "fd42::2/128", "192.168.7.0/24"]
@@ -67,6 +69,7 @@ mod invite;
 mod log;
 mod memory;
 mod metrics;
+mod name;
 mod node;
 mod owners;
 mod peer;
@@ -97,6 +100,7 @@ pub use log::{LogFormat, LogSection};
 use memory::Sizes;
 pub use memory::{MemoryLimit, free_memory, kibibytes, table_bytes};
 pub use metrics::MetricsSection;
+pub(crate) use name::parse_name;
 pub use node::{DEFAULT_CONTROL_SOCKET, DEFAULT_KEY_FILE, INSTALLED_CONFIG, NodeSection};
 pub use peer::PeerSection;
 use peer::RawPeer;

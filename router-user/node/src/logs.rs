@@ -2,6 +2,7 @@
 
 mod journal;
 mod json;
+mod names;
 mod repeats;
 
 use std::io::{IsTerminal, stderr};
@@ -12,9 +13,10 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, Registry, reload};
 
-use crate::config::{LogFormat, LogSection};
+use crate::config::{Config, LogFormat, LogSection};
 use journal::JournalFormat;
 use json::{JsonFields, JsonFormat};
+use names::{NamedFields, PeerNames};
 #[cfg(test)]
 pub(crate) use repeats::ANSWERS;
 use repeats::Repeats;
@@ -37,6 +39,7 @@ pub(crate) enum LogError {
 pub(crate) struct Logs {
     filter: reload::Handle<EnvFilter, Registry>,
     repeats: Arc<Repeats>,
+    names: PeerNames,
     /// Whether the environment says what is logged, which goes before the configuration.
     overridden: bool,
 }
@@ -52,13 +55,21 @@ impl Logs {
         let (filter, handle) = reload::Layer::new(variable.unwrap_or_else(|| config.filter()));
         let repeats = Arc::new(Repeats::default());
         let lines = tracing_subscriber::fmt::layer().with_writer(stderr);
+        let names = PeerNames::default();
+        let named = NamedFields(names.clone());
         let lines = match shown(config.format()) {
-            LogFormat::Json => lines.fmt_fields(JsonFields).event_format(JsonFormat).boxed(),
+            LogFormat::Json => lines
+                .fmt_fields(JsonFields(names.clone()))
+                .event_format(JsonFormat(names.clone()))
+                .boxed(),
             LogFormat::Journald => lines
                 .with_ansi(false)
+                .fmt_fields(named)
                 .event_format(JournalFormat::default())
                 .boxed(),
-            LogFormat::Human | LogFormat::Auto => lines.with_ansi(stderr().is_terminal()).boxed(),
+            LogFormat::Human | LogFormat::Auto => {
+                lines.with_ansi(stderr().is_terminal()).fmt_fields(named).boxed()
+            }
         };
         tracing_subscriber::registry()
             .with(filter)
@@ -69,8 +80,14 @@ impl Logs {
         Ok(Self {
             filter: handle,
             repeats,
+            names,
             overridden,
         })
+    }
+
+    /// Calls peers by the names that these configurations give them, from now on.
+    pub(crate) fn name_peers(&self, configs: &[&Config]) {
+        self.names.learn(configs);
     }
 
     /// Sets the level of `config` from now on; returns why it has no effect, if it has none.

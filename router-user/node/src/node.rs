@@ -29,6 +29,7 @@ mod peers;
 mod prefixes;
 pub(crate) mod privileges;
 mod receiver;
+mod recent_traffic;
 mod reload;
 mod reloadable;
 mod route_conflicts;

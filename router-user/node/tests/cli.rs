@@ -137,7 +137,7 @@ fn check_and_run_report_every_problem_with_its_line() {
     let name = file.display();
     let problems = [
         format!("{name}:2: node.key: expected a string, found an integer (allowed: an absolute path)"),
-        format!("{name}:3: node.speed: unknown field (allowed: key, control, listen)"),
+        format!("{name}:3: node.speed: unknown field (allowed: key, control, listen, name)"),
         format!("{name}:6: device.mtu: 5 is out of range (allowed: an integer from 576 to 32000)"),
         format!("{name}:8: workers.min: 9 is more than workers.max, 3 (allowed: at most workers.max)"),
     ];
@@ -439,7 +439,7 @@ fn what_cannot_be_joined_changes_nothing() {
             "the invite is damaged or cut".to_owned(),
         ),
         ("12D3KooW", &[], "this is no invite".to_owned()),
-        ("sr2AAAA", &[], "of version 2".to_owned()),
+        ("sr3AAAA", &[], "of version 3".to_owned()),
         ("", &[], "this is no invite".to_owned()),
     ] {
         for dry in [&[][..], &["--dry-run"]] {

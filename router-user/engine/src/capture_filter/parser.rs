@@ -129,8 +129,10 @@ impl<'a> Parser<'a> {
             }
             "peer" => {
                 self.advance();
-                if self.token.text.is_empty() || !self.token.text.chars().all(|c| c.is_ascii_alphanumeric()) {
-                    return Err(self.wrong("a peer's id, or the end of it"));
+                // Letters and digits of ids; the others are of names and addresses.
+                let fits = |c: char| c.is_ascii_alphanumeric() || "-.:".contains(c);
+                if self.token.text.is_empty() || !self.token.text.chars().all(fits) {
+                    return Err(self.wrong("a peer's name, inner address or id, or the end of the id"));
                 }
                 Primitive::Peer(self.token.text.to_owned())
             }

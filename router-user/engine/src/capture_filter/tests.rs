@@ -268,7 +268,16 @@ fn what_is_wrong_is_named_with_its_position_and_what_is_allowed() {
         ("icmp port 1", 5, "this protocol has no ports"),
         ("tcp src host 10.42.0.1", 8, "port or portrange"),
         ("src tcp", 4, "host, net, port, portrange or an address"),
-        ("peer", 4, "a peer's id, or the end of it"),
+        (
+            "peer",
+            4,
+            "a peer's name, inner address or id, or the end of the id",
+        ),
+        (
+            "peer a_b",
+            5,
+            "a peer's name, inner address or id, or the end of the id",
+        ),
         ("tcp & udp", 4, "there is \"&\""),
         ("less many", 5, "a number of bytes"),
         ("proto 256", 6, "a number up to 255"),

@@ -42,7 +42,7 @@ pub(super) struct CaptureArguments {
 }
 
 const FILTER_HELP: &str = "Only packets that match. Tests are: host ADDRESS, net PREFIX, port N, portrange A-B, each \
-with src or dst before it or not; ip, ip6, tcp, udp, icmp, icmpv6, sctp, proto N; peer ID (or the end of it); less N, \
+with src or dst before it or not; ip, ip6, tcp, udp, icmp, icmpv6, sctp, proto N; peer NAME (or an inner address, or an id or the end of it); less N, \
 greater N (bytes). They are joined by and, or, not and parentheses; `tcp dst port 443` is short for `tcp and dst port \
 443`. `and` beside `or` needs parentheses";
 

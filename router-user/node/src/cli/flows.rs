@@ -5,14 +5,14 @@ use ipnet::IpNet;
 
 use super::request::or_dash;
 use super::table::TextTable;
-use super::units::{bytes, endpoint, seconds, short_id};
+use super::units::{bytes, endpoint, seconds, short_name};
 use crate::control::{DEFAULT_FLOWS, FlowList, FlowQuery, FlowSort, IpProtocol, parse_limit, parse_prefix};
 
 /// Which flows are shown.
 #[derive(Debug, Args)]
 pub(super) struct FlowArguments {
-    /// Only flows to the peer whose id is this, or ends with this
-    #[arg(long, value_name = "ID", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    /// Only flows to the peer with this name, inner address or id, or whose id ends so
+    #[arg(long, value_name = "PEER", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     peer: Option<String>,
     /// Only flows from or to this address or prefix
     #[arg(long, value_name = "ADDRESS", value_parser = parse_prefix)]
@@ -54,7 +54,10 @@ pub(super) fn lines(flows: &FlowList) -> String {
         .left("destination", |flow| {
             endpoint(flow.destination, flow.destination_port)
         })
-        .left("peer", |flow| or_dash(flow.peer.as_deref().map(short_id)))
+        .left("peer", |flow| {
+            let name = flow.peer_name.as_deref();
+            or_dash(flow.peer.as_deref().map(|id| short_name(name, id)))
+        })
         .right("stream", |flow| or_dash(flow.stream))
         .right("worker", |flow| flow.worker)
         .right("age", |flow| seconds(flow.age_seconds))

@@ -10,7 +10,8 @@ use libp2p::{Multiaddr, PeerId};
 
 use super::outcome::{Outcome, print};
 use super::request::wait;
-use crate::config::{Config, Invite, parse_network};
+use super::units::called;
+use crate::config::{Config, Invite, parse_name, parse_network};
 use crate::control::{ControlError, Status, fetch};
 use stream_router::p2p::identity;
 
@@ -26,6 +27,9 @@ pub(super) struct InviteArguments {
     /// Addresses at which others dial this node, instead of those at which it listens
     #[arg(long, value_name = "MULTIADDR,...", value_delimiter = ',')]
     addresses: Vec<Multiaddr>,
+    /// Name of this node, instead of node.name
+    #[arg(long = "as", value_name = "NAME", value_parser = parse_name)]
+    name: Option<String>,
     /// Nobody can dial this node: it dials the others
     #[arg(long, conflicts_with = "addresses")]
     no_addresses: bool,
@@ -73,7 +77,11 @@ pub(super) fn invite(arguments: InviteArguments) -> Outcome {
     } else {
         arguments.addresses
     };
-    let invite = Invite::new(id, addresses, allowed_ips)?;
+    let mut invite = Invite::new(id, addresses, allowed_ips)?;
+    let name = arguments.name.or_else(|| config.node().name().map(str::to_owned));
+    if let Some(name) = name {
+        invite = invite.with_name(name)?;
+    }
     eprint!("{}", summary(&invite));
     print(invite)
 }
@@ -86,7 +94,7 @@ fn summary(invite: &Invite) -> String {
     format!(
         "an invite to {}\n  dialled at  {dialled}\n  allowed     {}\n\
          It is no secret, but who changes it on its way puts another peer in: send it over a channel that you trust.\n",
-        invite.id(),
+        called(invite.name(), &invite.id()),
         listed(invite.allowed_ips())
     )
 }

@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use libp2p::PeerId;
 
 use super::outcome::{Outcome, print};
-use crate::config::{Config, ConfigError, DEFAULT_CONTROL_SOCKET, Invite, parse_network};
+use crate::config::{Config, ConfigError, DEFAULT_CONTROL_SOCKET, Invite, parse_name, parse_network};
 use replacement::Replacement;
 use stream_router::p2p::{identity, regular_file};
 
@@ -22,6 +22,9 @@ pub(super) struct JoinArguments {
     /// Prefixes behind the other node, instead of those in the invite
     #[arg(long, value_name = "PREFIX,...", value_delimiter = ',', value_parser = parse_network)]
     allowed_ips: Vec<IpNet>,
+    /// Name of the other node here, instead of the one in the invite
+    #[arg(long = "as", value_name = "NAME", value_parser = parse_name)]
+    name: Option<String>,
     /// Print the section, and write nothing
     #[arg(long)]
     dry_run: bool,
@@ -59,6 +62,9 @@ pub(super) fn join(arguments: JoinArguments) -> Outcome {
     let mut invite: Invite = arguments.invite.trim().parse()?;
     if !arguments.allowed_ips.is_empty() {
         invite = invite.with_allowed_ips(arguments.allowed_ips)?;
+    }
+    if let Some(name) = arguments.name {
+        invite = invite.with_name(name)?;
     }
     if arguments.dry_run {
         let text = regular_file::read_to_string(file).map_err(|source| ConfigError::Read {

@@ -1,44 +1,288 @@
 //! `stream-router peers`
 
-use super::request::or_dash;
-use super::units::{bytes, seconds};
-use crate::control::{PeerList, PeerState, PeerStatus};
+use std::cmp::Ordering;
+use std::net::IpAddr;
 
-/// Returns a paragraph for each peer.
-pub(super) fn lines(peers: &PeerList) -> String {
-    if peers.peers.is_empty() {
-        return "no peers are configured".to_owned();
-    }
-    peers.peers.iter().map(peer).collect::<Vec<_>>().join("\n\n")
+use clap::{Args, ValueEnum};
+use ipnet::IpNet;
+use libp2p::Multiaddr;
+use libp2p::multiaddr::Protocol;
+
+use super::outcome::{Outcome, print};
+use super::rates::bit_rate;
+use super::request::{ShowArguments, or_dash, wait};
+use super::table::TextTable;
+use super::units::{bytes, called, seconds, short_name};
+use crate::control::{Direction, PeerList, PeerState, PeerStatus, fetch};
+
+/// Which peers are shown, and how.
+#[derive(Debug, Args)]
+pub(super) struct PeerArguments {
+    #[command(flatten)]
+    show: ShowArguments,
+    /// Only these peers: by name, inner address, id or an end of it; one alone is shown with all that is known of it
+    #[arg(value_name = "PEER")]
+    peers: Vec<String>,
+    /// Only peers in this state
+    #[arg(long, value_enum, value_name = "STATE")]
+    state: Option<StateChoice>,
+    /// Order, largest first for numbers; that of the configuration unless it is said
+    #[arg(long, value_enum, value_name = "BY")]
+    sort: Option<PeerSort>,
+    /// Show more columns: ids, handshakes, connections, streams, traffic in all, every network
+    #[arg(short, long)]
+    verbose: bool,
 }
 
-fn peer(peer: &PeerStatus) -> String {
-    let state = match peer.state {
-        PeerState::Disconnected => "disconnected, waits for the peer to dial".to_owned(),
-        PeerState::Idle => "idle, dialled when there is something to send".to_owned(),
-        state => state.to_string(),
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum StateChoice {
+    Connected,
+    Connecting,
+    Disconnected,
+    Idle,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum PeerSort {
+    Name,
+    Address,
+    State,
+    Rtt,
+    Sent,
+    Received,
+}
+
+/// A peer is called as no peer, or as several.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum UnknownPeer {
+    #[error("no peer is called {0}; `stream-router peers` lists them")]
+    Nobody(String),
+    #[error("the ids of several peers end with {0}; give more of it")]
+    Several(String),
+}
+
+/// Shows the peers of a node.
+pub(super) fn peers(arguments: &PeerArguments) -> Outcome {
+    let socket = &arguments.show.request.socket;
+    let chosen = || -> Result<PeerList, Box<dyn std::error::Error>> {
+        let list = wait(fetch::<PeerList>(socket, ""))?;
+        Ok(arguments.chosen(list)?)
     };
-    let mut lines = vec![("state", state)];
+    if arguments.show.request.json {
+        if arguments.is_everything() {
+            return arguments.show.show::<PeerList>("", |_| String::new());
+        }
+        return print(serde_json::to_string_pretty(&chosen()?)?);
+    }
+    arguments.show.repeat(|| Ok(arguments.text(&chosen()?)))
+}
+
+impl PeerArguments {
+    fn is_everything(&self) -> bool {
+        self.peers.is_empty() && self.state.is_none() && self.sort.is_none()
+    }
+
+    fn chosen(&self, list: PeerList) -> Result<PeerList, UnknownPeer> {
+        let mut peers = if self.peers.is_empty() {
+            list.peers
+        } else {
+            let named = self.peers.iter().map(|called| find(&list.peers, called).cloned());
+            named.collect::<Result<_, _>>()?
+        };
+        if let Some(state) = self.state {
+            peers.retain(|peer| state.is(peer.state));
+        }
+        if let Some(sort) = self.sort {
+            peers.sort_by(|a, b| sort.order(a, b));
+        }
+        Ok(PeerList { peers })
+    }
+
+    fn text(&self, list: &PeerList) -> String {
+        match &list.peers[..] {
+            [] if self.state.is_some() => "no peer is in this state".to_owned(),
+            [] => "no peers are configured".to_owned(),
+            [peer] if self.peers.len() == 1 => paragraph(peer),
+            peers => table(peers, self.verbose),
+        }
+    }
+}
+
+impl StateChoice {
+    fn is(self, state: PeerState) -> bool {
+        let wanted = match self {
+            Self::Connected => PeerState::Connected,
+            Self::Connecting => PeerState::Connecting,
+            Self::Disconnected => PeerState::Disconnected,
+            Self::Idle => PeerState::Idle,
+        };
+        state == wanted
+    }
+}
+
+impl PeerSort {
+    fn order(self, a: &PeerStatus, b: &PeerStatus) -> Ordering {
+        let largest = |value: fn(&PeerStatus) -> Option<f64>| {
+            // What is not known comes last.
+            let [a, b] = [a, b].map(|peer| value(peer).unwrap_or(f64::NEG_INFINITY));
+            b.total_cmp(&a)
+        };
+        match self {
+            Self::Name => {
+                // Those without a name come last.
+                let key = |peer: &PeerStatus| {
+                    let name = peer.name.as_deref().map(str::to_ascii_lowercase);
+                    (name.is_none(), name, peer.id.clone())
+                };
+                key(a).cmp(&key(b))
+            }
+            Self::Address => inner_address(a).cmp(&inner_address(b)),
+            Self::State => a.state.cmp(&b.state),
+            Self::Rtt => largest(|peer| peer.rtt_ms),
+            Self::Sent => largest(|peer| peer.tx_bytes_per_second),
+            Self::Received => largest(|peer| peer.rx_bytes_per_second),
+        }
+    }
+}
+
+/// Returns the peer that is called so, as the node finds it: by name, inner address, or an end of its id.
+fn find<'a>(peers: &'a [PeerStatus], called: &str) -> Result<&'a PeerStatus, UnknownPeer> {
+    let nobody = || UnknownPeer::Nobody(called.to_owned());
+    let is_named = |peer: &&PeerStatus| {
+        let name = peer.name.as_ref();
+        name.is_some_and(|name| name.eq_ignore_ascii_case(called))
+    };
+    if let Some(named) = peers.iter().find(is_named) {
+        return Ok(named);
+    }
+    if let Ok(address) = called.parse::<IpAddr>() {
+        let longest = |peer: &PeerStatus| {
+            let nets = networks(peer).filter(|net| net.contains(&address));
+            nets.map(|net| net.prefix_len()).max()
+        };
+        let owners = peers.iter().filter_map(|peer| Some((longest(peer)?, peer)));
+        return owners
+            .max_by_key(|(length, _)| *length)
+            .map(|(_, owner)| owner)
+            .ok_or_else(nobody);
+    }
+    let mut ends = peers.iter().filter(|peer| peer.id.ends_with(called));
+    match (ends.next(), ends.next()) {
+        (Some(peer), None) => Ok(peer),
+        (None, _) => Err(nobody()),
+        (Some(_), Some(_)) => Err(UnknownPeer::Several(called.to_owned())),
+    }
+}
+
+fn networks(peer: &PeerStatus) -> impl Iterator<Item = IpNet> {
+    peer.allowed_ips.iter().filter_map(|net| net.parse().ok())
+}
+
+/// Returns the address of the peer inside the VPN: its first network of one address, or else its first network.
+fn inner_address(peer: &PeerStatus) -> Option<IpNet> {
+    let is_host = |net: &IpNet| net.prefix_len() == net.max_prefix_len();
+    networks(peer).find(is_host).or_else(|| networks(peer).next())
+}
+
+fn inner_address_text(peer: &PeerStatus) -> String {
+    or_dash(inner_address(peer).map(|net| {
+        if net.prefix_len() == net.max_prefix_len() {
+            net.addr().to_string()
+        } else {
+            net.to_string()
+        }
+    }))
+}
+
+/// Returns a row for each peer, with more columns if it may be wide.
+pub(super) fn table(peers: &[PeerStatus], wide: bool) -> String {
+    let mean = |rate: Option<f64>| or_dash(rate.map(|rate| bit_rate(8.0 * rate)));
+    let mut table = TextTable::new(peers)
+        .left("peer", |peer| short_name(peer.name.as_deref(), &peer.id))
+        .left("vpn address", inner_address_text)
+        .left("state", |peer| peer.state)
+        .left("path", |peer| or_dash(path(peer)))
+        .right("rtt", |peer| {
+            or_dash(peer.rtt_ms.map(|rtt| format!("{rtt:.2} ms")))
+        })
+        .right("sent", |peer| mean(peer.tx_bytes_per_second))
+        .right("received", |peer| mean(peer.rx_bytes_per_second));
+    if wide {
+        table = table
+            .right("handshake", |peer| or_dash(handshake(peer)))
+            .right("connections", |peer| peer.connections)
+            .right("streams", |peer| peer.streams)
+            .right("sent in all", |peer| bytes(peer.tx_bytes))
+            .right("received in all", |peer| bytes(peer.rx_bytes))
+            .left("id", |peer| &peer.id)
+            .left("allowed", |peer| peer.allowed_ips.join(", "));
+    }
+    table.left("why", |peer| why(peer).unwrap_or_default()).text()
+}
+
+/// Returns where a connected peer is, and who dialled.
+fn path(peer: &PeerStatus) -> Option<String> {
+    let (address, transport, direction) = (peer.address.as_ref()?, peer.transport?, peer.direction?);
+    let way = match direction {
+        Direction::Inbound => "from",
+        Direction::Outbound => "to",
+    };
+    Some(format!("{transport} {way} {}", plain_address(address)))
+}
+
+/// Returns address and port of a multiaddress as other programs write them; a text that is none as it is.
+fn plain_address(text: &str) -> String {
+    let plain = || {
+        let address: Multiaddr = text.parse().ok()?;
+        let ip = address.iter().find_map(|part| match part {
+            Protocol::Ip4(ip) => Some(IpAddr::V4(ip)),
+            Protocol::Ip6(ip) => Some(IpAddr::V6(ip)),
+            _ => None,
+        })?;
+        let port = address.iter().find_map(|part| match part {
+            Protocol::Tcp(port) | Protocol::Udp(port) => Some(port),
+            _ => None,
+        })?;
+        Some(std::net::SocketAddr::new(ip, port).to_string())
+    };
+    plain().unwrap_or_else(|| text.to_owned())
+}
+
+fn handshake(peer: &PeerStatus) -> Option<String> {
+    let age = peer.handshake_age_seconds?;
+    Some(format!("{} ago", seconds(age)))
+}
+
+/// Returns why the peer is not connected, if it is not.
+fn why(peer: &PeerStatus) -> Option<String> {
+    match (peer.state, &peer.last_dial_error) {
+        (PeerState::Connected, _) => None,
+        (_, Some(error)) => Some(error.clone()),
+        (PeerState::Connecting, None) => Some("the first attempt is under way".to_owned()),
+        (PeerState::Disconnected, None) => Some("waits for the peer to dial".to_owned()),
+        (PeerState::Idle, None) => Some("dialled when there is something to send".to_owned()),
+    }
+}
+
+fn paragraph(peer: &PeerStatus) -> String {
+    let mut lines = vec![("state", peer.state.to_string())];
     if let (Some(address), Some(transport), Some(direction)) = (&peer.address, peer.transport, peer.direction)
     {
         lines.push(("address", format!("{address} ({transport}, {direction})")));
         lines.push(("rtt", or_dash(peer.rtt_ms.map(|rtt| format!("{rtt:.2} ms")))));
-        let age = peer
-            .handshake_age_seconds
-            .map(|age| format!("{} ago", seconds(age)));
-        lines.push(("handshake", or_dash(age)));
+        lines.push(("handshake", or_dash(handshake(peer))));
     }
-    if let Some(error) = peer
-        .last_dial_error
-        .as_ref()
-        .filter(|_| peer.state != PeerState::Connected)
-    {
-        lines.push(("error", error.clone()));
+    if let Some(why) = why(peer) {
+        lines.push(("why", why));
     }
     lines.push(("allowed", peer.allowed_ips.join(", ")));
     if let Some(rate) = peer.rate_bytes_per_second {
         lines.push(("rate", format!("at most {}/s to the peer", bytes(rate.into()))));
     }
+    let traffic = |frames: u64, n_bytes: u64, mean: Option<f64>| {
+        let mean = mean.map(|mean| format!(", {} in the last minute", bit_rate(8.0 * mean)));
+        format!("{frames} frames, {}{}", bytes(n_bytes), mean.unwrap_or_default())
+    };
     lines.extend([
         (
             "streams",
@@ -46,15 +290,132 @@ fn peer(peer: &PeerStatus) -> String {
         ),
         (
             "sent",
-            format!("{} frames, {}", peer.tx_frames, bytes(peer.tx_bytes)),
+            traffic(peer.tx_frames, peer.tx_bytes, peer.tx_bytes_per_second),
         ),
         (
             "received",
-            format!("{} frames, {}", peer.rx_frames, bytes(peer.rx_bytes)),
+            traffic(peer.rx_frames, peer.rx_bytes, peer.rx_bytes_per_second),
         ),
     ]);
     let lines = lines
         .into_iter()
         .map(|(name, value)| format!("\n  {name:<10}{value}"));
-    format!("peer {}{}", peer.id, lines.collect::<String>())
+    let called = called(peer.name.as_deref(), &peer.id);
+    format!("peer {called}{}", lines.collect::<String>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn peer(id: &str, name: Option<&str>, allowed_ips: &[&str]) -> PeerStatus {
+        PeerStatus {
+            id: id.to_owned(),
+            name: name.map(str::to_owned),
+            state: PeerState::Connected,
+            address: Some(
+                "/ip4/192.0.2.2/tcp/4001/p2p/12D3KooWDpJ7As7BWAwRMfu1VU2WCqNjvq387JEYKDBj4kx6nXTN".to_owned(),
+            ),
+            transport: Some(crate::control::Transport::Tcp),
+            direction: Some(Direction::Outbound),
+            rtt_ms: Some(0.25),
+            handshake_age_seconds: Some(7.0),
+            connections: 1,
+            streams: 2,
+            allowed_ips: allowed_ips.iter().map(|net| (*net).to_owned()).collect(),
+            rate_bytes_per_second: None,
+            tx_frames: 3,
+            tx_bytes: 2048,
+            rx_frames: 4,
+            rx_bytes: 4096,
+            tx_bytes_per_second: Some(1_250_000.0),
+            rx_bytes_per_second: None,
+            last_dial_error: None,
+            refuses: false,
+        }
+    }
+
+    fn absent(id: &str, state: PeerState, error: Option<&str>) -> PeerStatus {
+        PeerStatus {
+            state,
+            address: None,
+            transport: None,
+            direction: None,
+            rtt_ms: None,
+            handshake_age_seconds: None,
+            last_dial_error: error.map(str::to_owned),
+            tx_bytes_per_second: Some(0.0),
+            ..peer(id, None, &["fd42::3/128"])
+        }
+    }
+
+    #[test]
+    fn the_table_has_a_row_for_each_peer_and_says_why_one_is_not_there() {
+        let peers = [
+            peer(
+                "12D3KooWabcdefgh",
+                Some("paris"),
+                &["192.168.7.0/24", "10.42.0.2/32"],
+            ),
+            absent(
+                "12D3KooW12345678",
+                PeerState::Connecting,
+                Some("connection refused"),
+            ),
+        ];
+
+        assert_eq!(
+            table(&peers, false),
+            "PEER      VPN ADDRESS  STATE       PATH                       RTT         SENT  RECEIVED  WHY\n\
+             paris     10.42.0.2    connected   tcp to 192.0.2.2:4001  0.25 ms  10.0 Mbit/s         -\n\
+             12345678  fd42::3      connecting  -                            -      0 bit/s         -  connection refused\n"
+        );
+        let wide = table(&peers, true);
+        assert!(
+            wide.contains("12D3KooWabcdefgh") && wide.contains("192.168.7.0/24, 10.42.0.2/32"),
+            "{wide}"
+        );
+    }
+
+    #[test]
+    fn a_peer_is_found_as_the_node_finds_it() {
+        let peers = [
+            peer("12D3KooWaaaa", Some("Paris"), &["10.42.0.0/16"]),
+            peer("12D3KooWbbaa", None, &["10.42.7.0/24", "fd42::7/128"]),
+        ];
+        let found = |called: &str| find(&peers, called).map(|peer| peer.id.as_str());
+
+        assert_eq!(found("paris").unwrap(), "12D3KooWaaaa");
+        assert_eq!(found("10.42.7.1").unwrap(), "12D3KooWbbaa");
+        assert_eq!(found("10.42.8.1").unwrap(), "12D3KooWaaaa");
+        assert_eq!(found("fd42::7").unwrap(), "12D3KooWbbaa");
+        assert_eq!(found("bbaa").unwrap(), "12D3KooWbbaa");
+        assert!(matches!(found("aa"), Err(UnknownPeer::Several(_))));
+        assert!(matches!(found("10.43.0.1"), Err(UnknownPeer::Nobody(_))));
+        assert!(matches!(found("rome"), Err(UnknownPeer::Nobody(_))));
+    }
+
+    #[test]
+    fn peers_are_ordered_and_what_is_not_known_comes_last() {
+        let mut peers = [
+            absent("12D3KooWc", PeerState::Idle, None),
+            peer("12D3KooWb", Some("b"), &["10.42.0.9/32"]),
+            peer("12D3KooWa", Some("A"), &["10.42.0.2/32"]),
+        ];
+        peers[1].tx_bytes_per_second = Some(3.0);
+        peers[2].rtt_ms = Some(9.0);
+        let mut ordered = |sort: PeerSort| {
+            peers.sort_by(|a, b| sort.order(a, b));
+            peers
+                .iter()
+                .map(|peer| peer.id.split_at(8).1.to_owned())
+                .collect::<String>()
+        };
+
+        assert_eq!(ordered(PeerSort::Name), "abc");
+        assert_eq!(ordered(PeerSort::Rtt), "abc");
+        assert_eq!(ordered(PeerSort::Sent), "abc");
+        assert_eq!(ordered(PeerSort::State), "abc");
+        assert_eq!(ordered(PeerSort::Address), "abc");
+    }
 }

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use super::outcome::{Outcome, print};
 use super::request::{RequestArguments, wait};
+use super::units::called;
 use crate::control::{ControlError, Reload, reload as ask_reload};
 
 /// Makes the node read its configuration file again, and prints the outcome.
@@ -33,7 +34,10 @@ fn lines(reload: &Reload) -> String {
     for (what, peers) in peers {
         for peer in peers {
             // Writing to a string does not fail.
-            let _ = writeln!(text, "peer {what}: {peer}");
+            let mut names = reload.peer_names.iter();
+            let named = names.find(|named| named.id == *peer);
+            let name = named.map(|named| named.name.as_str());
+            let _ = writeln!(text, "peer {what}: {}", called(name, peer));
         }
     }
     for (what, fields) in [
@@ -56,6 +60,7 @@ fn lines(reload: &Reload) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::control::PeerName;
 
     #[test]
     fn every_change_is_named_and_so_is_none() {
@@ -68,12 +73,16 @@ mod tests {
         reload.peers_added = vec!["a".to_owned()];
         reload.peers_removed = vec!["b".to_owned()];
         reload.peers_changed = vec!["c".to_owned()];
+        reload.peer_names = vec![PeerName {
+            id: "b".to_owned(),
+            name: "rome".to_owned(),
+        }];
         reload.applied = vec!["workers.max".to_owned(), "log.level".to_owned()];
         reload.needs_restart = vec!["device.mtu".to_owned()];
         reload.notes = vec!["RUST_LOG".to_owned()];
         assert_eq!(
             lines(&reload),
-            "peer added: a\npeer removed: b\npeer changed: c\napplied: workers.max, log.level\nneeds a restart: \
+            "peer added: a\npeer removed: rome (b)\npeer changed: c\napplied: workers.max, log.level\nneeds a restart: \
              device.mtu\nnote: RUST_LOG\n"
         );
     }

@@ -1,22 +1,83 @@
 //! `stream-router status`
 
-use super::units::{bytes, seconds};
-use crate::control::{GatewayStatus, HostStatus, HostThing, MemoryStatus, Status};
+use clap::Args;
 
-/// Returns the lines of the status.
-pub(super) fn lines(status: &Status) -> String {
+use super::outcome::Outcome;
+use super::peers::table;
+use super::request::{ShowArguments, wait};
+use super::units::{bytes, seconds};
+use crate::control::{
+    GatewayStatus, HostState, HostStatus, HostThing, KernelStatus, MemoryStatus, PeerList, Status, fetch,
+};
+
+/// How much is shown.
+#[derive(Debug, Args)]
+pub(super) struct StatusArguments {
+    #[command(flatten)]
+    show: ShowArguments,
+    /// Show also how packets are captured, workers, memory, each thing of the host, and what the kernel can do
+    #[arg(short, long)]
+    verbose: bool,
+}
+
+/// Shows a node as a whole.
+pub(super) fn status(arguments: &StatusArguments) -> Outcome {
+    if arguments.show.request.json {
+        return arguments.show.show::<Status>("", |_| String::new());
+    }
+    let socket = &arguments.show.request.socket;
+    arguments.show.repeat(|| {
+        let status = wait(fetch::<Status>(socket, ""))?;
+        let peers = wait(fetch::<PeerList>(socket, ""))?.peers;
+        let page = lines(&status, arguments.verbose);
+        if peers.is_empty() {
+            return Ok(page);
+        }
+        Ok(format!("{page}\n\n{}", table(&peers, arguments.verbose)))
+    })
+}
+
+/// Returns the lines of the status, all of them if `verbose`.
+fn lines(status: &Status, verbose: bool) -> String {
     let device = &status.device;
-    let kernel = &status.kernel;
-    let mut lines = vec![
+    let mut lines: Vec<_> = status.name.iter().map(|name| ("name", name.clone())).collect();
+    lines.extend([
+        ("peer id", status.peer_id.clone()),
         ("version", status.version.clone()),
         ("uptime", seconds(status.uptime_seconds)),
-        ("peer id", status.peer_id.clone()),
         (
             "device",
             format!("{} (index {}, MTU {})", device.name, device.index, device.mtu),
         ),
         ("addresses", device.addresses.join(", ")),
         ("listen", status.listen.join(", ")),
+    ]);
+    if verbose {
+        lines.extend(data_path_lines(status));
+    }
+    let gateways = status.gateways.iter().map(gateway_line);
+    lines.extend(gateways.map(|line| ("gateway", line)));
+    lines.push(("host", host_line(&status.host)));
+    // What is as it should be is for those who ask.
+    let is_shown = |thing: &&HostThing| verbose || thing.state != HostState::Ok;
+    let things = status.host.things.iter().filter(is_shown);
+    lines.extend(things.map(|thing| ("", thing_line(thing))));
+    if verbose {
+        lines.extend(kernel_lines(&status.kernel));
+    }
+    lines.push((
+        "peers",
+        format!(
+            "{} of {} connected",
+            status.connected_peers, status.configured_peers
+        ),
+    ));
+    let line = |(name, value): &(&str, String)| format!("{name:<10}{value}").trim_end().to_owned();
+    lines.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+fn data_path_lines(status: &Status) -> [(&'static str, String); 5] {
+    [
         ("hook", format!("{} ({})", status.hook, status.hook_reason)),
         ("sink", format!("{} ({})", status.sink, status.sink_reason)),
         (
@@ -28,34 +89,20 @@ pub(super) fn lines(status: &Status) -> String {
                 status.data_threads.join(", ")
             ),
         ),
-        (
-            "peers",
-            format!(
-                "{} of {} connected",
-                status.connected_peers, status.configured_peers
-            ),
-        ),
         ("memory", memory_line(&status.memory)),
         ("pins", status.pins.clone().unwrap_or_else(|| "none".to_owned())),
-    ];
-    lines.extend(
-        status
-            .gateways
-            .iter()
-            .map(|gateway| ("gateway", gateway_line(gateway))),
-    );
-    lines.push(("host", host_line(&status.host)));
-    lines.extend(status.host.things.iter().map(|thing| ("", thing_line(thing))));
-    lines.push(("kernel", kernel.release.clone()));
-    lines.extend(kernel.features.iter().map(|feature| {
+    ]
+}
+
+fn kernel_lines(kernel: &KernelStatus) -> impl Iterator<Item = (&'static str, String)> {
+    let features = kernel.features.iter().map(|feature| {
         let available = if feature.available { "yes" } else { "no" };
         (
             "",
             format!("{:<16}  {available:<3}  {}", feature.name, feature.detail),
         )
-    }));
-    let line = |(name, value): &(&str, String)| format!("{name:<10}{value}").trim_end().to_owned();
-    lines.iter().map(line).collect::<Vec<_>>().join("\n")
+    });
+    std::iter::once(("kernel", kernel.release.clone())).chain(features)
 }
 
 /// Returns what a node may have of memory, and the sizes that it runs with.

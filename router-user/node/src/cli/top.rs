@@ -15,7 +15,6 @@ mod history;
 mod model;
 mod panes;
 mod poll;
-mod rates;
 mod screen;
 #[cfg(test)]
 mod tests;

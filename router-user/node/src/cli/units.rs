@@ -1,5 +1,6 @@
 //! Numbers, ids and addresses for people.
 
+use std::fmt::Display;
 use std::net::{IpAddr, SocketAddr};
 
 /// Returns the text of a number of bytes, in binary units with about three digits.
@@ -36,6 +37,19 @@ pub(super) fn short_id(id: &str) -> &str {
     id.get(start..).unwrap_or(id)
 }
 
+/// Returns what a peer is called in a narrow place: its name, or else the end of its id.
+pub(super) fn short_name<'a>(name: Option<&'a str>, id: &'a str) -> &'a str {
+    name.unwrap_or_else(|| short_id(id))
+}
+
+/// Returns a node's name and its id, or the id alone if it has no name.
+pub(super) fn called(name: Option<&str>, id: &impl Display) -> String {
+    match name {
+        Some(name) => format!("{name} ({id})"),
+        None => id.to_string(),
+    }
+}
+
 /// Returns the text of one end of a flow, without a port where the flow has none.
 pub(super) fn endpoint(address: IpAddr, port: u16) -> String {
     match port {
@@ -61,5 +75,9 @@ mod tests {
         assert_eq!(seconds(90_000.0), "1d 01h");
         assert_eq!(short_id("12D3KooWabcdefgh"), "abcdefgh");
         assert_eq!(short_id("ab"), "ab");
+        assert_eq!(short_name(None, "12D3KooWabcdefgh"), "abcdefgh");
+        assert_eq!(short_name(Some("berlin"), "12D3KooWabcdefgh"), "berlin");
+        assert_eq!(called(Some("berlin"), &"12D3"), "berlin (12D3)");
+        assert_eq!(called(None, &"12D3"), "12D3");
     }
 }

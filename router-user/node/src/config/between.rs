@@ -25,6 +25,7 @@ pub(super) fn check(
 ) {
     limits(peers, problems);
     ids(peers, problems);
+    names(node, peers, problems);
     networks(device, peers, problems);
     reachability(node, discovery, peers, problems);
     mtu(device, peers, problems);
@@ -88,6 +89,30 @@ fn ids(peers: &[RawPeer], problems: &mut Problems) {
                 seen.insert(id.value, &id.place);
             }
         }
+    }
+}
+
+fn names(node: &NodeSection, peers: &[RawPeer], problems: &mut Problems) {
+    let mut seen: HashMap<String, Option<&Place>> = HashMap::new();
+    // People do not tell names apart by their case.
+    if let Some(own) = node.name() {
+        seen.insert(own.to_ascii_lowercase(), None);
+    }
+    for name in peers.iter().filter_map(|peer| peer.name.as_ref()) {
+        let other = match seen.get(&name.value.to_ascii_lowercase()) {
+            Some(Some(earlier)) => format!("{} (line {})", earlier.field, earlier.line),
+            Some(None) => "this node's own node.name".to_owned(),
+            None => {
+                seen.insert(name.value.to_ascii_lowercase(), Some(&name.place));
+                continue;
+            }
+        };
+        let wrong = format!("{} is also {other}", name.value);
+        problems.add(
+            &name.place,
+            wrong,
+            "a name of its own for each, whatever its case",
+        );
     }
 }
 

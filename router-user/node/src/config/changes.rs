@@ -14,7 +14,7 @@ pub struct Changes {
     pub peers_added: Vec<PeerId>,
     /// Peers that are not configured any more.
     pub peers_removed: Vec<PeerId>,
-    /// Peers with other addresses, other `allowed_ips`, another rate, or other values of other fields.
+    /// Peers with another name, other addresses, other `allowed_ips`, another rate, or other values of other fields.
     pub peers_changed: Vec<PeerId>,
     /// Other fields that a running node takes.
     pub applied: Vec<&'static str>,
@@ -57,6 +57,7 @@ impl Config {
         live.compare("device.on_stop", &device.on_stop(), &new.device.on_stop());
         live.compare("exit.serve", &exit.serve(), &new.exit.serve());
         let mut restart = Fields(&mut changes.needs_restart);
+        restart.compare("node.name", &node.name(), &new.node.name());
         restart.compare("node.key", node.key(), new.node.key());
         restart.compare("node.listen", node.listen(), new.node.listen());
         restart.compare("node.control", node.control(), new.node.control());
@@ -283,7 +284,8 @@ mod tests {
 
     /// One value other than the default for every field of the file that can stand without another, and whether a
     /// running node takes it.
-    const FIELDS: [(&str, &str, &str, bool); 40] = [
+    const FIELDS: [(&str, &str, &str, bool); 41] = [
+        ("node", "name", "'a'", false),
         ("node", "key", "'/k'", false),
         ("node", "listen", "[]", false),
         ("node", "control", "'/c'", false),

@@ -2,7 +2,8 @@
 //!
 //! `sr`, the version `1`, and base64url without padding of: length of the peer id and the id; number of addresses, and
 //! of each its kind, IP address and port; number of prefixes, and of each its family, length and the bytes it needs;
-//! the first 4 bytes of the SHA-256 sum of `sr1` and all before. Each invite has one form only.
+//! the first 4 bytes of the SHA-256 sum of `sr1` and all before. The invite to a node that has a name is of version `2`:
+//! before the sum, which is then one of `sr2`, stand the length of the name and the name. Each invite has one form only.
 
 mod error;
 mod format;
@@ -22,10 +23,11 @@ use libp2p::{Multiaddr, PeerId};
 use sha2::{Digest, Sha256};
 
 use super::address::{NETWORK_ALLOWED, dial_address, has_zone, peer_network};
+use super::name::check_name;
 pub use error::InviteError;
 use format::{
     CHECKSUM_LEN, FAMILY_V4, FAMILY_V6, KIND_QUIC, KIND_V6, MAGIC, MAX_ADDRESSES, MAX_CHARS, MAX_PREFIXES,
-    VERSION,
+    VERSION, VERSION_NAMED,
 };
 use reader::Reader;
 
@@ -34,6 +36,7 @@ use reader::Reader;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Invite {
     id: PeerId,
+    name: Option<String>,
     addresses: Vec<Multiaddr>,
     allowed_ips: Vec<IpNet>,
 }
@@ -79,6 +82,7 @@ impl Invite {
         }
         Ok(Self {
             id,
+            name: None,
             addresses: plain,
             allowed_ips,
         })
@@ -89,7 +93,28 @@ impl Invite {
     /// # Errors
     /// Fails as [`Invite::new`] does.
     pub fn with_allowed_ips(self, allowed_ips: Vec<IpNet>) -> Result<Self, InviteError> {
-        Self::new(self.id, self.addresses, allowed_ips)
+        let invite = Self::new(self.id, self.addresses, allowed_ips)?;
+        Ok(Self {
+            name: self.name,
+            ..invite
+        })
+    }
+
+    /// Returns the invite with this name of the node.
+    ///
+    /// # Errors
+    /// The name is none.
+    pub fn with_name(self, name: String) -> Result<Self, InviteError> {
+        check_name(&name).map_err(|wrong| InviteError::Content { wrong })?;
+        Ok(Self {
+            name: Some(name),
+            ..self
+        })
+    }
+
+    /// Returns the name of the node, if it has one.
+    pub fn name(&self) -> Option<&str> {
+        self.name.as_deref()
     }
 
     /// Returns the id of the node.
@@ -110,17 +135,26 @@ impl Invite {
     /// Returns the `[[peer]]` section of a configuration that makes the node a peer.
     pub fn section(&self) -> String {
         let texts = |texts: Vec<String>| format!("{texts:?}");
+        let name = self.name.as_ref();
         format!(
-            "[[peer]]\nid = \"{}\"\naddresses = {}\nallowed_ips = {}\n",
+            "[[peer]]\n{}id = \"{}\"\naddresses = {}\nallowed_ips = {}\n",
+            name.map_or_else(String::new, |name| format!("name = \"{name}\"\n")),
             self.id,
             texts(self.addresses.iter().map(ToString::to_string).collect()),
             texts(self.allowed_ips.iter().map(ToString::to_string).collect()),
         )
     }
 
+    fn version(&self) -> char {
+        match self.name {
+            None => VERSION,
+            Some(_) => VERSION_NAMED,
+        }
+    }
+
     fn bytes(&self) -> Vec<u8> {
         let id = self.id.to_bytes();
-        // `new` bounds each of the three.
+        // `new` and `with_name` bound each of the four.
         let mut bytes = vec![id.len() as u8];
         bytes.extend(id);
         bytes.push(self.addresses.len() as u8);
@@ -131,16 +165,20 @@ impl Invite {
         for net in &self.allowed_ips {
             put_prefix(net, &mut bytes);
         }
+        if let Some(name) = &self.name {
+            bytes.push(name.len() as u8);
+            bytes.extend(name.as_bytes());
+        }
         bytes
     }
 }
 
 impl fmt::Display for Invite {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut bytes = self.bytes();
-        let checksum = checksum(&bytes);
+        let (version, mut bytes) = (self.version(), self.bytes());
+        let checksum = checksum(version, &bytes);
         bytes.extend(checksum);
-        write!(f, "{MAGIC}{VERSION}{}", URL_SAFE_NO_PAD.encode(bytes))
+        write!(f, "{MAGIC}{version}{}", URL_SAFE_NO_PAD.encode(bytes))
     }
 }
 
@@ -149,11 +187,11 @@ impl FromStr for Invite {
 
     fn from_str(text: &str) -> Result<Self, InviteError> {
         let mut rest = text.strip_prefix(MAGIC).ok_or(InviteError::NoInvite)?.chars();
-        match rest.next() {
-            Some(VERSION) => {}
+        let version = match rest.next() {
+            Some(version @ (VERSION | VERSION_NAMED)) => version,
             Some(version) if version.is_ascii_alphanumeric() => return Err(InviteError::Version { version }),
             _ => return Err(InviteError::NoInvite),
-        }
+        };
         if text.len() > MAX_CHARS {
             return Err(InviteError::TooLong { n_bytes: text.len() });
         }
@@ -168,10 +206,10 @@ impl FromStr for Invite {
             .checked_sub(CHECKSUM_LEN)
             .ok_or(InviteError::Damaged)?;
         let (content, sum) = bytes.split_at(at);
-        if checksum(content) != sum {
+        if checksum(version, content) != sum {
             return Err(InviteError::Damaged);
         }
-        let invite = read(content)?;
+        let invite = read(version, content)?;
         if invite.bytes() != content {
             return Err(InviteError::Content {
                 wrong: "it is not in its one form".to_owned(),
@@ -189,10 +227,10 @@ pub(crate) fn parse_network(text: &str) -> Result<IpNet, String> {
     peer_network(text).map_err(|wrong| format!("{wrong} (allowed: {NETWORK_ALLOWED})"))
 }
 
-fn checksum(content: &[u8]) -> [u8; CHECKSUM_LEN] {
+fn checksum(version: char, content: &[u8]) -> [u8; CHECKSUM_LEN] {
     let mut sum = Sha256::new();
     sum.update(MAGIC);
-    sum.update([VERSION as u8]);
+    sum.update([version as u8]);
     sum.update(content);
     let sum: [u8; 32] = sum.finalize().into();
     let [a, b, c, d, ..] = sum;
@@ -233,7 +271,7 @@ fn put_prefix(net: &IpNet, bytes: &mut Vec<u8>) {
     }
 }
 
-fn read(content: &[u8]) -> Result<Invite, InviteError> {
+fn read(version: char, content: &[u8]) -> Result<Invite, InviteError> {
     let mut reader = Reader::new(content);
     let id = reader.id()?;
     let n_addresses = reader.byte()?;
@@ -242,6 +280,14 @@ fn read(content: &[u8]) -> Result<Invite, InviteError> {
     let n_prefixes = reader.byte()?;
     let prefixes = (0..n_prefixes).map(|_| reader.prefix());
     let prefixes = prefixes.collect::<Result<_, _>>()?;
+    let name = match version {
+        VERSION_NAMED => Some(reader.name()?),
+        _ => None,
+    };
     reader.finish()?;
-    Invite::new(id, addresses, prefixes)
+    let invite = Invite::new(id, addresses, prefixes)?;
+    match name {
+        Some(name) => invite.with_name(name),
+        None => Ok(invite),
+    }
 }

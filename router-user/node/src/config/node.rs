@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use libp2p::Multiaddr;
 
 use super::address::{LISTEN_ALLOWED, listen_address};
+use super::name::read_name;
 use super::problem::{Located, Problems};
 use super::reader::Table;
 
@@ -26,12 +27,18 @@ const MAX_SOCKET_PATH_LEN: usize = 107;
 /// The node itself: identity, addresses, control socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeSection {
+    name: Option<String>,
     key: PathBuf,
     listen: Vec<Multiaddr>,
     control: PathBuf,
 }
 
 impl NodeSection {
+    /// Returns the name of the node, if it has one.
+    pub fn name(&self) -> Option<&str> {
+        self.name.as_deref()
+    }
+
     /// Returns the file that holds the node's identity.
     pub fn key(&self) -> &Path {
         &self.key
@@ -59,8 +66,10 @@ impl NodeSection {
             );
         }
         let listen = listen(&mut table, problems);
+        let name = read_name(&mut table, problems);
         table.finish(problems);
         Self {
+            name: name.map(|name| name.value),
             key: key.value,
             listen,
             control: control.value,

@@ -6,6 +6,7 @@ use ipnet::IpNet;
 use libp2p::{Multiaddr, PeerId};
 
 use super::address::{DIAL_ALLOWED, NETWORK_ALLOWED, dial_address, peer_network};
+use super::name::read_name;
 use super::problem::{Located, Place, Problems};
 use super::reader::Table;
 use super::transport::TransportSection;
@@ -26,6 +27,7 @@ const MAX_ALWAYS: usize = 32;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PeerSection {
     id: PeerId,
+    name: Option<String>,
     addresses: Vec<Multiaddr>,
     allowed_ips: Vec<IpNet>,
     rate: Option<NonZeroU32>,
@@ -37,6 +39,11 @@ impl PeerSection {
     /// Returns the identity of the peer.
     pub fn id(&self) -> PeerId {
         self.id
+    }
+
+    /// Returns the name of the peer, if it has one.
+    pub fn name(&self) -> Option<&str> {
+        self.name.as_deref()
     }
 
     /// Returns the addresses to dial the peer at, without its id, the preferred transport's first; empty when only the
@@ -69,6 +76,7 @@ impl PeerSection {
 /// The section as read, with the places that later checks name.
 pub(super) struct RawPeer {
     pub(super) id: Option<Located<PeerId>>,
+    pub(super) name: Option<Located<String>>,
     pub(super) addresses: Vec<Multiaddr>,
     pub(super) allowed_ips: Vec<Located<IpNet>>,
     rate: Option<NonZeroU32>,
@@ -99,9 +107,11 @@ impl RawPeer {
         let rate = table.integer("rate", LEAST_RATE..=u32::MAX, problems);
         let overrides = table.boolean("override", problems).unwrap_or(false);
         let connect = connect(&mut table, problems);
+        let name = read_name(&mut table, problems);
         table.finish(problems);
         Self {
             id,
+            name,
             addresses,
             allowed_ips,
             rate: rate.and_then(|rate| NonZeroU32::new(rate.value)),
@@ -122,6 +132,7 @@ impl RawPeer {
         transport.sort(&mut self.addresses);
         Some(PeerSection {
             id: self.id?.value,
+            name: self.name.map(|name| name.value),
             addresses: self.addresses,
             allowed_ips: self.allowed_ips.into_iter().map(|net| net.value).collect(),
             rate: self.rate,

@@ -137,9 +137,46 @@ fn every_problem_is_reported_in_the_order_of_the_file() {
              unicast network with its prefix length, such as \"10.42.0.2/32\" or \"192.168.7.0/24\")",
             "sr.toml:11: peer[0].allowed_ips[1]: expected a string, found a boolean (allowed: a unicast network with \
              its prefix length, such as \"10.42.0.2/32\" or \"192.168.7.0/24\")",
-            "sr.toml:13: peer[0].speed: unknown field (allowed: id, addresses, allowed_ips, rate, override, connect)",
+            "sr.toml:13: peer[0].speed: unknown field (allowed: id, addresses, allowed_ips, rate, override, connect, name)",
         ]
     );
+}
+
+#[test]
+fn names_are_words_and_everybody_has_another() {
+    let text = format!(
+        "[node]\nname = 'Berlin'\n[device]\naddresses = ['10.42.0.1/24']\n\
+         [[peer]]\nname = 'paris'\nid = '{A}'\nallowed_ips = ['10.42.0.2/32']\n\
+         [[peer]]\nname = 'PARIS'\nid = '{B}'\nallowed_ips = ['10.42.0.3/32']\n"
+    );
+    let allowed = "(allowed: a name of its own for each, whatever its case)";
+    assert_eq!(
+        problems_of(&text),
+        [format!(
+            "sr.toml:10: peer[1].name: PARIS is also peer[0].name (line 6) {allowed}"
+        )]
+    );
+    assert_eq!(
+        problems_of(&text.replace("PARIS", "berlin")),
+        [format!(
+            "sr.toml:10: peer[1].name: berlin is also this node's own node.name {allowed}"
+        )]
+    );
+    let [of_node, of_peer] = &problems_of(&text.replace("Berlin", "a b").replace("'PARIS'", "7"))[..] else {
+        panic!("two names are wrong");
+    };
+    assert!(
+        of_node.starts_with("sr.toml:2: node.name: \"a b\" is no name (allowed: 1 to 63"),
+        "{of_node}"
+    );
+    assert!(
+        of_peer.starts_with("sr.toml:10: peer[1].name: expected a string"),
+        "{of_peer}"
+    );
+    let config = parse(&text.replace("PARIS", "rome")).unwrap();
+    assert_eq!(config.node().name(), Some("Berlin"));
+    let names: Vec<_> = config.peers().iter().map(PeerSection::name).collect();
+    assert_eq!(names, [Some("paris"), Some("rome")]);
 }
 
 #[test]

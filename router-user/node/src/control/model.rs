@@ -22,7 +22,7 @@ pub use flows::{Flow, FlowList};
 pub use host::{HostState, HostStatus, HostThing};
 pub use peers::{Direction, PeerList, PeerState, PeerStatus, Transport};
 pub use protocol::{IpProtocol, UnknownProtocol};
-pub use reload::{ConfigProblem, Reload, ReloadProblems};
+pub use reload::{ConfigProblem, PeerName, Reload, ReloadProblems};
 pub use routes::{RouteList, RouteSource, RouteStatus};
 pub use status::{DeviceStatus, GatewayStatus, KernelFeature, KernelStatus, MemoryStatus, Status};
 pub use streams::{StreamList, StreamState, StreamStatus};

@@ -11,11 +11,15 @@ use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, FormattedFields};
 use tracing_subscriber::registry::LookupSpan;
 
+use super::names::{PEER, PeerNames};
 use stream_router_engine::causes::with_sources;
 
+/// Name of the value beside `peer` that has the name of the peer.
+const PEER_NAME: &str = "peer_name";
+
 /// `timestamp`, `level` and `target`, then `message` and the values under their own names, those of the spans around the
-/// event included. A value of the event hides one of a span, and one of an inner span that of an outer one.
-pub(super) struct JsonFormat;
+/// event included. Beside the id of a peer that has a name stands `peer_name`. A value of the event hides one of a span, and one of an inner span that of an outer one.
+pub(super) struct JsonFormat(pub(super) PeerNames);
 
 impl<S, N> FormatEvent<S, N> for JsonFormat
 where
@@ -30,7 +34,7 @@ where
     ) -> fmt::Result {
         let metadata = event.metadata();
         let now = humantime::format_rfc3339_micros(SystemTime::now());
-        let mut object = Object(Map::new());
+        let mut object = Object::new(&self.0);
         for span in context
             .event_scope()
             .into_iter()
@@ -39,7 +43,7 @@ where
             if let Some(fields) = span.extensions().get::<FormattedFields<N>>()
                 && let Ok(Value::Object(values)) = serde_json::from_str(fields)
             {
-                object.0.extend(values);
+                object.values.extend(values);
             }
         }
         event.record(&mut object);
@@ -47,30 +51,38 @@ where
         object.put("timestamp", now.to_string());
         object.put("level", metadata.level().as_str());
         object.put("target", metadata.target());
-        writeln!(writer, "{}", Value::Object(object.0))
+        writeln!(writer, "{}", Value::Object(object.values))
     }
 }
 
 /// Keeps the values of a span as [`JsonFormat`] reads them.
-pub(super) struct JsonFields;
+pub(super) struct JsonFields(pub(super) PeerNames);
 
 impl<'writer> FormatFields<'writer> for JsonFields {
     fn format_fields<R: RecordFields>(&self, mut writer: Writer<'writer>, fields: R) -> fmt::Result {
-        let mut object = Object(Map::new());
+        let mut object = Object::new(&self.0);
         fields.record(&mut object);
-        write!(writer, "{}", Value::Object(object.0))
+        write!(writer, "{}", Value::Object(object.values))
     }
 }
 
-struct Object(Map<String, Value>);
+struct Object<'a> {
+    values: Map<String, Value>,
+    names: &'a PeerNames,
+}
 
-impl Object {
+impl<'a> Object<'a> {
+    fn new(names: &'a PeerNames) -> Self {
+        let values = Map::new();
+        Self { values, names }
+    }
+
     fn put(&mut self, name: &str, value: impl Into<Value>) {
-        self.0.insert(name.to_owned(), value.into());
+        self.values.insert(name.to_owned(), value.into());
     }
 }
 
-impl Visit for Object {
+impl Visit for Object<'_> {
     fn record_f64(&mut self, field: &Field, value: f64) {
         self.put(field.name(), value);
     }
@@ -96,7 +108,12 @@ impl Visit for Object {
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.put(field.name(), format!("{value:?}"));
+        let text = format!("{value:?}");
+        if field.name() == PEER {
+            // One of an outer span is not this peer's.
+            self.put(PEER_NAME, self.names.of(&text));
+        }
+        self.put(field.name(), text);
     }
 }
 
@@ -129,8 +146,8 @@ mod tests {
         let writer = lines.clone();
         let layer = tracing_subscriber::fmt::layer()
             .with_writer(move || writer.clone())
-            .fmt_fields(JsonFields)
-            .event_format(JsonFormat);
+            .fmt_fields(JsonFields(PeerNames::default()))
+            .event_format(JsonFormat(PeerNames::default()));
         tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
             let _peer = debug_span!("connection", peer = "a peer", connection = %7, level = "none").entered();
             let _stream = debug_span!("stream", stream = 2_u8).entered();

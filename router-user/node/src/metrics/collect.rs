@@ -74,10 +74,9 @@ impl NodeMetrics {
         let status = &self.status;
         family::BUILD.encode(to, |add| add.info(&[("version", status.version.as_str())]))?;
         family::NODE.encode(to, |add| {
-            add.info(&[
-                ("peer", status.peer_id.as_str()),
-                ("device", status.device.name.as_str()),
-            ])
+            let mut labels = of_peer(&status.peer_id, status.name.as_deref());
+            labels.push(("device", status.device.name.as_str()));
+            add.info(&labels)
         })?;
         family::UPTIME.encode_one(to, Some(status.uptime_seconds))?;
         family::HEALTH_CHECK.encode(to, |add| {
@@ -144,7 +143,7 @@ impl NodeMetrics {
             ($family:ident, $add:ident, |$peer:ident| $value:expr) => {
                 family::$family.encode(to, |add| {
                     peers.iter().try_for_each(|$peer| match $value {
-                        Some(value) => add.$add(&[("peer", $peer.id.as_str())], value),
+                        Some(value) => add.$add(&of_peer(&$peer.id, $peer.name.as_deref()), value),
                         None => Ok(()),
                     })
                 })
@@ -163,7 +162,11 @@ impl NodeMetrics {
             family.encode(to, |add: &mut Samples<'_>| {
                 peers.iter().try_for_each(|peer| {
                     let (sent, received) = values(peer);
-                    let labels = |direction| [("peer", peer.id.as_str()), ("direction", direction)];
+                    let labels = |direction| {
+                        let mut labels = of_peer(&peer.id, peer.name.as_deref());
+                        labels.push(("direction", direction));
+                        labels
+                    };
                     add.counter(&labels("tx"), sent)?;
                     add.counter(&labels("rx"), received)
                 })
@@ -204,7 +207,8 @@ impl NodeMetrics {
                 family::$family.encode(to, |add| {
                     self.streams.streams.iter().try_for_each(|stream| {
                         let index = stream.index.to_string();
-                        let labels = [("peer", stream.peer.as_str()), ("stream", index.as_str())];
+                        let mut labels = of_peer(&stream.peer, stream.peer_name.as_deref());
+                        labels.push(("stream", index.as_str()));
                         add.$add(&labels, stream.$field)
                     })
                 })
@@ -218,6 +222,12 @@ impl NodeMetrics {
         each!(STREAM_DROPPED, counter, dropped)?;
         each!(STREAM_MARKED, counter, marked)
     }
+}
+
+/// Returns the labels of a node: its id, and its name if it has one.
+fn of_peer<'a>(id: &'a str, name: Option<&'a str>) -> Vec<(&'static str, &'a str)> {
+    let name = name.map(|name| ("name", name));
+    [("peer", id)].into_iter().chain(name).collect()
 }
 
 impl Collector for NodeMetrics {

@@ -86,7 +86,7 @@ fn metrics_follow_the_conventions_and_carry_what_the_source_says() {
     lint(&text);
     for line in [
         "stream_router_build_info{version=\"1.2.3\"} 1",
-        "stream_router_node_info{peer=\"12D3KooWExample\",device=\"sr0\"} 1",
+        "stream_router_node_info{peer=\"12D3KooWExample\",name=\"berlin\",device=\"sr0\"} 1",
         "# UNIT stream_router_uptime_seconds seconds",
         "stream_router_uptime_seconds 1.5",
         "stream_router_health_check{check=\"node\"} 0",
@@ -95,15 +95,15 @@ fn metrics_follow_the_conventions_and_carry_what_the_source_says() {
         "stream_router_events_total{origin=\"kernel\",reason=\"captured\"} 9",
         "stream_router_peers{state=\"connected\"} 1",
         "stream_router_peers{state=\"connecting\"} 0",
-        "stream_router_peer_connected{peer=\"12D3KooWPeer\"} 1",
-        "stream_router_peer_rtt_seconds{peer=\"12D3KooWPeer\"} 0.00025",
-        "stream_router_peer_frames_total{peer=\"12D3KooWPeer\",direction=\"tx\"} 1",
-        "stream_router_peer_traffic_bytes_total{peer=\"12D3KooWPeer\",direction=\"rx\"} 4",
+        "stream_router_peer_connected{peer=\"12D3KooWPeer\",name=\"paris\"} 1",
+        "stream_router_peer_rtt_seconds{peer=\"12D3KooWPeer\",name=\"paris\"} 0.00025",
+        "stream_router_peer_frames_total{peer=\"12D3KooWPeer\",name=\"paris\",direction=\"tx\"} 1",
+        "stream_router_peer_traffic_bytes_total{peer=\"12D3KooWPeer\",name=\"paris\",direction=\"rx\"} 4",
         "stream_router_workers{state=\"retired\"} 1",
         "stream_router_worker_fill_ratio{worker=\"0\"} 0.5",
         "stream_router_worker_drained_bytes_total{worker=\"0\"} 6",
-        "stream_router_stream_queued_bytes{peer=\"12D3KooWPeer\",stream=\"1\"} 2",
-        "stream_router_stream_marked_total{peer=\"12D3KooWPeer\",stream=\"1\"} 6",
+        "stream_router_stream_queued_bytes{peer=\"12D3KooWPeer\",name=\"paris\",stream=\"1\"} 2",
+        "stream_router_stream_marked_total{peer=\"12D3KooWPeer\",name=\"paris\",stream=\"1\"} 6",
     ] {
         assert!(
             text.lines().any(|found| found == line),

@@ -87,7 +87,7 @@ impl CaptureTaps {
         })
     }
 
-    /// Begins a capture that names the device so, with the query's filter for peers by id; packets are taken from now on.
+    /// Begins a capture with the query's filter for peers by id, whose packets `encoder` writes; packets are taken from now on.
     ///
     /// # Errors
     /// There are [`MAX_TAPS`] already.
@@ -95,7 +95,7 @@ impl CaptureTaps {
         self: &Arc<Self>,
         query: &CaptureQuery,
         filter: Option<CaptureFilter<PeerId>>,
-        device: &str,
+        encoder: CaptureEncoder,
     ) -> Result<CaptureStream, TooMany> {
         let (tap, queue) = Tap::new(query, filter);
         let tap = Arc::new(tap);
@@ -115,7 +115,7 @@ impl CaptureTaps {
             open,
             queue,
             self.stopping.subscribe(),
-            CaptureEncoder::new(device, query.snaplen),
+            encoder,
         ))
     }
 

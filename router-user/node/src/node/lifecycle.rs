@@ -17,6 +17,7 @@ use super::data_thread::{DataThreads, Runtimes};
 use super::error::NodeError;
 use super::exit_host::{ExitHost, ExitNeeds};
 use super::observability::Observability;
+use super::recent_traffic;
 use super::reloadable::{ReloadError, Reloadable, Reloaded};
 use super::tunnel_routes::{self, StopReason};
 use super::uncaptured;
@@ -67,6 +68,8 @@ struct Tasks {
     uncaptured: JoinSet<io::Result<()>>,
     /// Keeps the host as the node wants it.
     host: JoinSet<io::Result<()>>,
+    /// Keeps what is asked for as the traffic of the last minute.
+    recent_traffic: JoinSet<()>,
     /// Empty without gateways.
     host_networks: JoinSet<io::Result<()>>,
 }
@@ -167,6 +170,9 @@ impl Node {
         tasks.workers.spawn(pool);
         tasks.stream_scaler.spawn(scaler);
         tasks.host.spawn(assembly.host.clone().run());
+        tasks
+            .recent_traffic
+            .spawn(recent_traffic::keep(assembly.data_path.peers.clone()));
         if let Some(host_networks) = host_networks {
             tasks.host_networks.spawn(host_networks.run());
         }

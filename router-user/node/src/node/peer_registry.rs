@@ -52,6 +52,7 @@ impl PeerRegistry {
         let configured = peers.iter().map(|config| {
             Ok(ConfiguredPeer {
                 peer: self.peer(config.id(), &wanted, n_active)?,
+                name: config.name().map(str::to_owned),
                 allowed_ips: config.allowed_ips().to_vec(),
                 dialled: !config.addresses().is_empty(),
                 on_demand: config.connect() == ConnectMode::OnDemand,

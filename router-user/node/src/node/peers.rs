@@ -12,6 +12,7 @@ use libp2p::PeerId;
 use tokio::sync::watch;
 
 use super::absence::Absence;
+use super::recent_traffic::RecentTraffic;
 use stream_router::egress::lanes::PeerLanes;
 use stream_router_engine::queue::QueueLimits;
 use stream_router_engine::route_table::{PeerIndex, RouteTable};
@@ -75,6 +76,8 @@ pub(super) struct Traffic {
     pub(super) rx_packets: AtomicU64,
     /// Their bytes, with frame headers.
     pub(super) rx_bytes: AtomicU64,
+    /// What these were in the last minute.
+    pub(super) recent: RecentTraffic,
     /// Streams that the peer has open.
     pub(super) n_inbound_streams: AtomicU32,
     /// Streams that the peer has opened, from the start.
@@ -82,6 +85,11 @@ pub(super) struct Traffic {
 }
 
 impl Traffic {
+    /// Returns the bytes sent and received so far.
+    pub(super) fn bytes(&self) -> (u64, u64) {
+        (self.tx_bytes.load(Relaxed), self.rx_bytes.load(Relaxed))
+    }
+
     /// Returns the number by which the log knows another stream that the peer opens.
     pub(super) fn number_inbound_stream(&self) -> u64 {
         self.n_inbound_opened.fetch_add(1, Relaxed)
@@ -108,6 +116,8 @@ impl Drop for InboundStream<'_> {
 pub(super) struct ConfiguredPeer {
     /// The peer.
     pub(super) peer: Arc<NodePeer>,
+    /// What people call it.
+    pub(super) name: Option<String>,
     /// The inner addresses that are its own.
     pub(super) allowed_ips: Vec<IpNet>,
     /// Whether the configuration says where to dial it.
@@ -174,8 +184,12 @@ impl PeerTable {
 
     /// Returns the peer with this identity.
     pub(super) fn by_id(&self, id: &PeerId) -> Option<&Arc<NodePeer>> {
-        let configured = self.peers.get(*self.by_id.get(id)?)?;
-        Some(&configured.peer)
+        Some(&self.configured(id)?.peer)
+    }
+
+    /// Returns the peer with this identity, and what the configuration says of it.
+    pub(super) fn configured(&self, id: &PeerId) -> Option<&ConfiguredPeer> {
+        self.peers.get(*self.by_id.get(id)?)
     }
 
     /// Returns which inner address belongs to which peer.

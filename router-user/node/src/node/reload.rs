@@ -7,7 +7,7 @@ use tracing::{error, info, warn};
 use super::lifecycle::Node;
 use super::reloadable::Reloaded;
 use crate::config::{Changes, Config, ConfigError, Problem};
-use crate::control::{ConfigProblem, Reload, ReloadProblems, ReloadRefusal};
+use crate::control::{ConfigProblem, PeerName, Reload, ReloadProblems, ReloadRefusal};
 use crate::logs::Logs;
 use stream_router::p2p::PeerId;
 use stream_router_engine::causes::with_sources;
@@ -22,8 +22,12 @@ impl ConfigFile<'_> {
     /// Reads the file again and gives it to `node`; the outcome is logged.
     pub(super) async fn reload(&self, node: &mut Node) -> Result<Reload, ReloadRefusal> {
         let new = Config::load_regular(&self.path).map_err(|wrong| self.refuse(&wrong))?;
+        let old = node.config().clone();
+        // Those that go are still called by their names.
+        self.logs.name_peers(&[&old, &new]);
         let level_changed = node.config().log().level() != new.log().level();
         let mut reloaded = node.reload(&new).await.map_err(|failure| {
+            self.logs.name_peers(&[&old]);
             let text = with_sources(&failure);
             error!(
                 error = text,
@@ -35,7 +39,7 @@ impl ConfigFile<'_> {
             reloaded.notes.push(format!("log.level has no effect: {why}"));
         }
         report(&reloaded);
-        Ok(answer(&self.path, reloaded))
+        Ok(answer(&self.path, reloaded, &[&old, &new]))
     }
 
     fn refuse(&self, wrong: &ConfigError) -> ReloadRefusal {
@@ -87,7 +91,20 @@ fn report(Reloaded { changes, notes }: &Reloaded) {
     }
 }
 
-fn answer(file: &Path, Reloaded { changes, notes }: Reloaded) -> Reload {
+/// Returns the answer; the peers have the names that `configs` give them, the last one that names it first.
+fn answer(file: &Path, Reloaded { changes, notes }: Reloaded, configs: &[&Config]) -> Reload {
+    let changed = [
+        &changes.peers_added,
+        &changes.peers_removed,
+        &changes.peers_changed,
+    ];
+    let named = |id: &PeerId| {
+        let mut peers = configs.iter().rev().flat_map(|config| config.peers());
+        let name = peers.find(|peer| peer.id() == *id)?.name()?.to_owned();
+        let id = id.to_string();
+        Some(PeerName { id, name })
+    };
+    let peer_names = changed.into_iter().flatten().filter_map(named).collect();
     let ids = |peers: Vec<PeerId>| peers.iter().map(ToString::to_string).collect();
     let names = |fields: Vec<&str>| fields.into_iter().map(str::to_owned).collect();
     Reload {
@@ -95,6 +112,7 @@ fn answer(file: &Path, Reloaded { changes, notes }: Reloaded) -> Reload {
         peers_added: ids(changes.peers_added),
         peers_removed: ids(changes.peers_removed),
         peers_changed: ids(changes.peers_changed),
+        peer_names,
         applied: names(changes.applied),
         needs_restart: names(changes.needs_restart),
         notes,
@@ -121,12 +139,22 @@ mod tests {
         assert_eq!(module_path!(), format!("{}::tests", crate::logs::ANSWERS));
     }
 
+    fn config(name: &str, peer: PeerId) -> Config {
+        let text = format!(
+            "[device]\naddresses = [\"10.42.0.1/24\"]\n[[peer]]\nid = \"{peer}\"\nname = \"{name}\"\n\
+             allowed_ips = [\"10.42.0.2/32\"]\n"
+        );
+        Config::parse(&text, Path::new("sr.toml")).unwrap()
+    }
+
     #[test]
     fn an_answer_names_what_has_changed_by_id_and_field() {
-        let peer = PeerId::random();
+        let (peer, gone) = (PeerId::random(), PeerId::random());
+        let (old, new) = (config("rome", gone), config("paris", peer));
         let reloaded = Reloaded {
             changes: Changes {
                 peers_added: vec![peer],
+                peers_removed: vec![gone],
                 applied: vec!["log.level"],
                 needs_restart: vec!["device.mtu"],
                 ..Changes::default()
@@ -135,10 +163,17 @@ mod tests {
         };
 
         assert_eq!(
-            answer(Path::new("/etc/sr.toml"), reloaded),
+            answer(Path::new("/etc/sr.toml"), reloaded, &[&old, &new]),
             Reload {
                 file: "/etc/sr.toml".to_owned(),
                 peers_added: vec![peer.to_string()],
+                peers_removed: vec![gone.to_string()],
+                peer_names: [(peer, "paris"), (gone, "rome")]
+                    .map(|(id, name)| PeerName {
+                        id: id.to_string(),
+                        name: name.to_owned(),
+                    })
+                    .to_vec(),
                 applied: vec!["log.level".to_owned()],
                 needs_restart: vec!["device.mtu".to_owned()],
                 notes: vec!["a note".to_owned()],

@@ -28,7 +28,9 @@ const MAX_RELOADS: usize = 4;
 pub(crate) fn run(config: &Config, file: &Path, logs: &Logs) -> Result<(), NodeError> {
     let keypair = identity::load(config.node().key())?;
     // Every thread of the node is in its span from beginning to end: to enter it for each turn of a worker would cost.
-    let _node = error_span!("node", peer_id = %keypair.public().to_peer_id()).entered();
+    let _node =
+        error_span!("node", name = config.node().name(), peer_id = %keypair.public().to_peer_id()).entered();
+    logs.name_peers(&[config]);
     descriptors::raise_limit();
     let system = |action| move |source| NodeError::System { action, source };
     let runtime = tokio::runtime::Builder::new_current_thread()

@@ -14,12 +14,13 @@ use ipnet::IpNet;
 use super::capture::TooMany;
 use super::counters::{NetworkCounter, SocketCounter};
 use super::host::HostReport;
-use super::peers::{ConfiguredPeer, NodePeer};
+use super::peers::ConfiguredPeer;
 use crate::config::Config;
 use crate::control::{
-    self, CaptureQuery, CaptureStream, CounterKind, CounterOrigin, CounterStatus, DeviceStatus, FlowList,
-    FlowQuery, MemoryStatus, PeerList, PeerState, PeerStatus, RouteList, RouteSource, RouteStatus, Source,
-    SourceError, Status, StreamList, StreamState, StreamStatus, WorkerList, WorkerState, WorkerStatus,
+    self, CaptureEncoder, CaptureQuery, CaptureStream, CounterKind, CounterOrigin, CounterStatus,
+    DeviceStatus, FlowList, FlowQuery, MemoryStatus, PeerList, PeerState, PeerStatus, RouteList, RouteSource,
+    RouteStatus, Source, SourceError, Status, StreamList, StreamState, StreamStatus, WorkerList, WorkerState,
+    WorkerStatus,
 };
 pub(crate) use memory::memory_status;
 pub(super) use parts::StatusParts;
@@ -39,6 +40,7 @@ const SINK_REASON: &str = "AF_XDP sockets are for gateways: a TUN device has no 
 pub(super) struct NodeStatus {
     parts: StatusParts,
     started: Instant,
+    name: Option<String>,
     device_name: String,
     device_mtu: u32,
     device_addresses: Vec<IpNet>,
@@ -50,6 +52,7 @@ impl NodeStatus {
         Self {
             parts,
             started: Instant::now(),
+            name: config.node().name().map(str::to_owned),
             device_name: config.device().name().to_owned(),
             device_mtu: config.device().mtu(),
             device_addresses: config.device().addresses().to_vec(),
@@ -84,6 +87,7 @@ impl Source for NodeStatus {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             uptime_seconds: self.started.elapsed().as_secs_f64(),
             peer_id: snapshot.local_peer.to_string(),
+            name: self.name.clone(),
             device: self.device(&host),
             listen: snapshot.listening.iter().map(ToString::to_string).collect(),
             hook: match host.matter_with("hook") {
@@ -156,9 +160,12 @@ impl Source for NodeStatus {
     fn streams(&self) -> StreamList {
         let snapshot = self.parts.network.snapshot();
         let peers = self.parts.data_path.peers.load();
-        let peers = peers.all().iter().map(|configured| &configured.peer);
+        let streams = peers
+            .all()
+            .iter()
+            .flat_map(|peer| stream_statuses(peer, &snapshot));
         StreamList {
-            streams: peers.flat_map(|peer| stream_statuses(peer, &snapshot)).collect(),
+            streams: streams.collect(),
         }
     }
 
@@ -189,14 +196,18 @@ impl Source for NodeStatus {
 
     fn routes(&self) -> Result<RouteList, SourceError> {
         let prefixes = self.parts.kernel.prefixes.read().map_err(failed)?;
-        let route = |(prefix, peer): (IpNet, u32)| RouteStatus {
-            prefix,
-            peer: self.parts.peer_id(peer),
-            source: if peer == NO_PEER {
-                RouteSource::Host
-            } else {
-                RouteSource::AllowedIps
-            },
+        let route = |(prefix, index): (IpNet, u32)| {
+            let (peer, peer_name) = self.parts.peer(index).unzip();
+            RouteStatus {
+                prefix,
+                peer,
+                peer_name: peer_name.flatten(),
+                source: if index == NO_PEER {
+                    RouteSource::Host
+                } else {
+                    RouteSource::AllowedIps
+                },
+            }
         };
         let mut routes: Vec<_> = prefixes.into_iter().map(route).collect();
         routes.sort_by_key(|route| route.prefix);
@@ -208,7 +219,11 @@ impl Source for NodeStatus {
         let filter = filter.map_err(|error| SourceError::Query(error.to_string()))?;
         let peer = |end: &String| self.parts.find_peer(end).map(|peer| peer.id);
         let filter = filter.map(|filter| filter.resolve(peer)).transpose()?;
-        let opened = self.parts.data_path.taps.open(query, filter, &self.device_name);
+        let peers = self.parts.data_path.peers.load();
+        let named = peers.all().iter();
+        let names = named.filter_map(|configured| Some((configured.peer.id, configured.name.clone()?)));
+        let encoder = CaptureEncoder::new(&self.device_name, query.snaplen, names.collect());
+        let opened = self.parts.data_path.taps.open(query, filter, encoder);
         opened.map_err(|TooMany| {
             SourceError::Busy("as many captures run as may; one of them has to end first".to_owned())
         })
@@ -232,8 +247,11 @@ fn peer_status(configured: &ConfiguredPeer, snapshot: &NetworkSnapshot) -> PeerS
     };
     // A clock that was set back says 0.
     let age = |since: SystemTime| since.elapsed().unwrap_or_default().as_secs_f64();
+    let (tx_bytes, rx_bytes) = peer.traffic.bytes();
+    let mean = peer.traffic.recent.mean(Instant::now(), (tx_bytes, rx_bytes));
     PeerStatus {
         id: peer.id.to_string(),
+        name: configured.name.clone(),
         state,
         address: oldest.map(|connection| connection.address.to_string()),
         transport: oldest.map(transport),
@@ -247,9 +265,11 @@ fn peer_status(configured: &ConfiguredPeer, snapshot: &NetworkSnapshot) -> PeerS
         allowed_ips: configured.allowed_ips.iter().map(ToString::to_string).collect(),
         rate_bytes_per_second: peer.lanes.pacer().rate().map(NonZeroU32::get),
         tx_frames: peer.traffic.tx_packets.load(Relaxed),
-        tx_bytes: peer.traffic.tx_bytes.load(Relaxed),
+        tx_bytes,
         rx_frames: peer.traffic.rx_packets.load(Relaxed),
-        rx_bytes: peer.traffic.rx_bytes.load(Relaxed),
+        rx_bytes,
+        tx_bytes_per_second: mean.map(|(tx, _)| tx),
+        rx_bytes_per_second: mean.map(|(_, rx)| rx),
         last_dial_error: network.and_then(|network| network.last_dial_error.clone()),
         refuses: network.is_some_and(|network| network.refuses),
     }
@@ -257,9 +277,10 @@ fn peer_status(configured: &ConfiguredPeer, snapshot: &NetworkSnapshot) -> PeerS
 
 /// Returns the status of the streams to a peer that take new flows, are open, or have something to send.
 fn stream_statuses<'a>(
-    peer: &'a NodePeer,
+    configured: &'a ConfiguredPeer,
     snapshot: &NetworkSnapshot,
 ) -> impl Iterator<Item = StreamStatus> + use<'a> {
+    let peer = &configured.peer;
     let network = snapshot.peers.iter().find(|other| other.peer == peer.id);
     let transport = network
         .and_then(|network| network.connections.first())
@@ -270,6 +291,7 @@ fn stream_statuses<'a>(
         let (queued_bytes, pressed) = lane.outbox.fill();
         (active || open || queued_bytes > 0).then(|| StreamStatus {
             peer: peer.id.to_string(),
+            peer_name: configured.name.clone(),
             index,
             state: if active {
                 StreamState::Active
@@ -326,7 +348,7 @@ pub(super) mod tests {
     use std::sync::Arc;
     use std::time::Duration;
 
-    use super::super::peers::QUEUE_LIMITS;
+    use super::super::peers::{NodePeer, QUEUE_LIMITS};
     use super::*;
     use stream_router::egress::lanes::PeerLanes;
     use stream_router::p2p::{ConnectionId, PeerId, PeerSnapshot};
@@ -337,6 +359,7 @@ pub(super) mod tests {
         let lanes = PeerLanes::new(4, 2, QUEUE_LIMITS, Box::new(|_| {}));
         ConfiguredPeer {
             peer: Arc::new(NodePeer::new(PeerIndex(index), PeerId::random(), lanes)),
+            name: None,
             allowed_ips: vec!["10.42.0.2/32".parse().unwrap()],
             dialled: true,
             on_demand: false,
@@ -414,7 +437,7 @@ pub(super) mod tests {
         let peer = &configured.peer;
         let shown = |connections| {
             let snapshot = snapshot(&configured, connections);
-            stream_statuses(peer, &snapshot)
+            stream_statuses(&configured, &snapshot)
                 .map(|stream| (stream.index, stream.state, stream.open, stream.transport))
                 .collect::<Vec<_>>()
         };

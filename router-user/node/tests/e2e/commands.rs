@@ -177,6 +177,17 @@ fn status(scene: &Scene) {
     assert!(line(&text, "peer id").ends_with(scene.pair.a.node.peer_id()));
     assert!(line(&text, "peers").ends_with("1 of 1 connected"));
     assert!(line(&text, "device").contains(&config.device));
+    assert!(
+        line(&text, "connected  ").contains(&scene.destination.to_string()),
+        "{text}"
+    );
+    assert!(!text.contains("clsact egress"), "{text}");
+    let all = scene.lines(&["status", "--verbose"]);
+    assert!(line(&all, "hook").contains("clsact egress"), "{all}");
+    assert!(
+        line(&all, "kernel").len() > 10 && line(&all, "memory").contains("flows"),
+        "{all}"
+    );
     let mode = std::fs::metadata(scene.pair.a.node.socket())
         .expect("the socket is there")
         .permissions()
@@ -197,10 +208,30 @@ fn peers(scene: &Scene) {
     assert!(peer["connections"].as_u64().expect("a number") >= 1);
     assert!(peer["tx_frames"].as_u64().expect("a number") >= 30);
     assert!(peer["tx_bytes"].as_u64().expect("a number") >= 30 * PACKET_BYTES);
+    let end = &scene.peer[scene.peer.len() - 8..];
+    let row: Vec<_> = line(&text, end).split_whitespace().collect();
+    let destination = scene.destination.to_string();
+    assert_eq!(row[..4], [end, &destination, "connected", "tcp"], "{text}");
+    assert!(!text.contains(&scene.peer), "{text}");
+    let wide = scene.lines(&["peers", "--verbose", "--sort", "received"]);
+    assert!(line(&wide, end).contains(&scene.peer), "{wide}");
+    assert_eq!(
+        scene.json(&["peers", &destination])["peers"][0]["id"],
+        *scene.peer
+    );
+    let none = scene.json(&["peers", "--state", "idle"]);
+    assert_eq!(array(&none, "peers").len(), 0);
+    let text = scene.lines(&["peers", end]);
     assert_eq!(line(&text, "peer "), format!("peer {}", scene.peer));
     assert_eq!(line(&text, "state"), "  state     connected");
     assert!(line(&text, "address").contains(peer["address"].as_str().expect("a text")));
     assert!(line(&text, "handshake").ends_with(" ago"));
+    until("the mean of the last minute is known", LIMIT, || {
+        let peers = scene.json(&["peers"]);
+        let mean = peers["peers"][0]["tx_bytes_per_second"].as_f64();
+        Ok(mean.filter(|mean| *mean > 0.0))
+    })
+    .expect("it comes to be known");
 }
 
 fn flows(scene: &Scene) {
@@ -366,6 +397,10 @@ fn wrong_input(scene: &Scene) {
             "no peer's id ends with nobody; the command peers lists them",
         ),
         (&["peers", "--all"], 2, "unexpected argument '--all'"),
+        (&["peers", "--sort", "size"], 2, "invalid value 'size'"),
+        (&["peers", "--watch", "--json"], 2, "cannot be used with"),
+        (&["peers", "--watch=0"], 2, "a number of seconds from 0.5 to 3600"),
+        (&["peers", "nobody"], 1, "no peer is called nobody"),
     ] {
         let (exit, error) = scene.error(arguments);
 

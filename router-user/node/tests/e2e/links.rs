@@ -114,7 +114,7 @@ fn a_rate_is_shown_kept_and_changed_by_a_reload() {
     assert_eq!(rate(&pair.b.node), Value::Null);
     let shown = text(
         Command::new(NODE)
-            .args(["peers", "--socket"])
+            .args(["peers", &b, "--socket"])
             .arg(pair.a.node.socket()),
         PATIENCE,
     );

@@ -19,6 +19,7 @@ mod lifecycle;
 mod links;
 mod memory;
 mod metrics;
+mod names;
 mod order;
 mod overlays;
 mod package;

@@ -135,6 +135,7 @@ fn change_everything(pair: &Pair, third: &Third) -> Result<()> {
         unchanged,
         json!({
             "file": a.node.config(), "peers_added": [], "peers_removed": [], "peers_changed": [],
+            "peer_names": [],
             "applied": [], "needs_restart": [], "notes": [],
         })
     );
@@ -268,7 +269,9 @@ fn a_peer_that_becomes_the_default_route_of_a_gateway_takes_nothing_of_the_hosts
 
     let table = prefix_table(&a.node).unwrap();
     for own in ["192.168.77.0/24", "192.0.2.0/24", "fd77::/64"] {
-        let entry = format!("\"prefix\": \"{own}\",\n      \"peer\": null,\n      \"source\": \"host\"");
+        let entry = format!(
+            "\"prefix\": \"{own}\",\n      \"peer\": null,\n      \"peer_name\": null,\n      \"source\": \"host\""
+        );
         assert!(table.contains(&entry), "{own}: {table}");
     }
     assert!(reaches_all().unwrap());

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use serde::Serialize;
 
-use crate::cli::units::short_id;
+use crate::cli::units::short_name;
 use crate::control::{CapturedPacket, IpProtocol};
 use router_common::frame::VnetHeader;
 use router_common::packet::{Parsed, parse, protocol};
@@ -20,6 +20,7 @@ struct PacketLine {
     time_ns: u64,
     direction: &'static str,
     peer: Option<String>,
+    peer_name: Option<String>,
     source: Option<IpAddr>,
     source_port: Option<u16>,
     destination: Option<IpAddr>,
@@ -43,6 +44,7 @@ impl PacketLine {
             time_ns: packet.time_ns,
             direction: packet.direction.name(),
             peer: packet.peer.map(|peer| peer.to_string()),
+            peer_name: packet.peer_name.as_deref().map(str::to_owned),
             source: key.map(|key| key.source_addr()),
             source_port: ports.map(|key| u16::from_be_bytes(key.source_port_be)),
             destination: key.map(|key| key.destination_addr()),
@@ -57,7 +59,8 @@ impl PacketLine {
     }
 
     fn text(&self) -> String {
-        let peer = self.peer.as_deref().map_or("-", short_id);
+        let name = self.peer_name.as_deref();
+        let peer = self.peer.as_deref().map_or("-", |id| short_name(name, id));
         let mut text = format!("{} {:<3} {peer:<8} ", time_of_day(self.time_ns), self.direction);
         match (self.source, self.destination, self.protocol) {
             (Some(source), Some(destination), Some(protocol)) => {
@@ -161,6 +164,7 @@ mod tests {
             time_ns: (13 * 3600 + 2 * 60 + 3) * NS_PER_S + 456_789_999,
             direction: CaptureDirection::Out,
             peer: None,
+            peer_name: None,
             len: bytes.len() as u32,
             vnet: VnetHeader::default(),
             bytes: bytes.into(),
@@ -187,6 +191,7 @@ mod tests {
                 ..VnetHeader::default()
             },
             peer: Some(PeerId::random()),
+            peer_name: Some("paris".into()),
             bytes: packet[..40].into(),
             ..captured(packet)
         })
@@ -194,16 +199,21 @@ mod tests {
 
     #[test]
     fn a_super_packet_is_one_line_though_only_its_headers_are_there() {
-        let line = super_packet(&tcp());
+        let (named, nameless) = (super_packet(&tcp()), super_packet(&tcp()));
+        let nameless = PacketLine {
+            peer_name: None,
+            ..nameless
+        };
 
-        let (peer, text) = (line.peer.clone().unwrap(), line.text());
-        assert_eq!(
-            text,
-            format!(
-                "13:02:03.456789 out {} 10.42.0.1:40000 > 10.42.0.2:443: tcp [S.] length 3040, 3 segments of 1380",
-                short_id(&peer)
-            )
-        );
+        let id = nameless.peer.clone().unwrap();
+        for (line, peer) in [(named, "paris   "), (nameless, short_name(None, &id))] {
+            assert_eq!(
+                line.text(),
+                format!(
+                    "13:02:03.456789 out {peer} 10.42.0.1:40000 > 10.42.0.2:443: tcp [S.] length 3040, 3 segments of 1380"
+                )
+            );
+        }
     }
 
     #[test]

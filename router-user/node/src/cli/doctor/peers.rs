@@ -3,6 +3,7 @@
 use super::finding::Finding;
 use super::input::CheckInput;
 use crate::cli::request::wait;
+use crate::cli::units::called;
 use crate::control::{CounterList, PeerList, PeerState, PeerStatus, fetch};
 
 /// The counter of [`judge_duplicates`].
@@ -77,7 +78,7 @@ fn judge_absent(peer: &PeerStatus) -> Finding {
         ),
         (None, _) => Finding::warning(CHECK, "not connected: the first attempt is under way"),
     };
-    finding.about(&peer.id)
+    finding.about(called(peer.name.as_deref(), &peer.id))
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ use super::columns::Tone;
 use super::model::{Model, NodeSnapshot};
 use super::panes::Pane;
 use super::view::View;
-use crate::cli::units::{seconds, short_id};
+use crate::cli::units::{seconds, short_name};
 use list::ListSummary;
 use style::style;
 
@@ -121,7 +121,10 @@ fn heading(snapshot: &NodeSnapshot, view: &View, width: u16) -> Line<'static> {
     };
     let mut parts = vec![
         Span::styled(status.device.name.clone(), strong),
-        Span::raw(format!(" {}  ", short_id(&status.peer_id))),
+        Span::raw(format!(
+            " {}  ",
+            short_name(status.name.as_deref(), &status.peer_id)
+        )),
         Span::raw("peers "),
         Span::styled(
             format!("{}/{}", status.connected_peers, status.configured_peers),

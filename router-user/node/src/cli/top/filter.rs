@@ -8,7 +8,7 @@ use crate::control::{Flow, FlowQuery, PeerStatus, StreamStatus, parse_prefix};
 /// Number of flows that are asked for, those with most bytes. A screen does not show as many.
 const MAX_FLOWS: u32 = 500;
 
-/// A part of a peer's id or address, or an address or prefix.
+/// A part of a peer's name, id or address, or an address or prefix.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Filter {
     text: String,
@@ -32,12 +32,13 @@ impl Filter {
     pub(super) fn shows_peer(&self, peer: &PeerStatus) -> bool {
         let inside = |text: &String| text.parse().is_ok_and(|net| self.touches(net));
         self.is_in(&peer.id)
+            || self.is_in_known(peer.name.as_ref())
             || peer.address.as_ref().is_some_and(|address| self.is_in(address))
             || peer.allowed_ips.iter().any(|net| self.is_in(net) || inside(net))
     }
 
     pub(super) fn shows_stream(&self, stream: &StreamStatus) -> bool {
-        self.is_in(&stream.peer)
+        self.is_in(&stream.peer) || self.is_in_known(stream.peer_name.as_ref())
     }
 
     pub(super) fn shows_flow(&self, flow: &Flow) -> bool {
@@ -45,7 +46,8 @@ impl Filter {
         if self.prefix.is_some() {
             return ends.into_iter().any(|end| self.touches(end.into()));
         }
-        flow.peer.as_ref().is_some_and(|peer| self.is_in(peer))
+        self.is_in_known(flow.peer.as_ref())
+            || self.is_in_known(flow.peer_name.as_ref())
             || ends.into_iter().any(|end| self.is_in(&end.to_string()))
     }
 
@@ -66,7 +68,13 @@ impl Filter {
             };
         }
         let peers = model.snapshot().map_or(&[][..], |snapshot| &snapshot.peers);
-        let mut meant = peers.iter().filter(|peer| peer.now.id.ends_with(&self.text));
+        let named = |peer: &PeerStatus| {
+            peer.name
+                .as_ref()
+                .is_some_and(|name| name.eq_ignore_ascii_case(&self.text))
+        };
+        let is_meant = |peer: &PeerStatus| named(peer) || peer.id.ends_with(&self.text);
+        let mut meant = peers.iter().filter(|peer| is_meant(&peer.now));
         match (meant.next(), meant.next()) {
             (Some(one), None) => FlowQuery {
                 peer: Some(one.now.id.clone()),
@@ -80,6 +88,10 @@ impl Filter {
     fn is_in(&self, text: &str) -> bool {
         text.to_ascii_lowercase()
             .contains(&self.text.to_ascii_lowercase())
+    }
+
+    fn is_in_known(&self, text: Option<&String>) -> bool {
+        text.is_some_and(|text| self.is_in(text))
     }
 
     fn touches(&self, net: IpNet) -> bool {

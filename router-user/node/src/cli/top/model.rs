@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::history::{ThroughputHistory, ThroughputPoint};
-use super::rates::per_second;
+use crate::cli::rates::per_second;
 use crate::control::{
     ControlError, CounterKind, CounterList, CounterStatus, Flow, FlowList, PeerList, PeerStatus, Status,
     StreamList, StreamStatus, WorkerList, WorkerStatus,

@@ -3,8 +3,8 @@
 use super::columns::{Cell, Column, Order, Row, Tone, sort};
 use super::filter::Filter;
 use super::model::{FlowRates, NodeSnapshot, PeerRates, StreamRates, WithRates, WorkerRates};
-use super::rates::{bit_rate, count_rate};
-use crate::cli::units::{bytes, endpoint, seconds, short_id};
+use crate::cli::rates::{bit_rate, count_rate};
+use crate::cli::units::{bytes, endpoint, seconds, short_name};
 use crate::control::{
     CounterStatus, Flow, PeerState, PeerStatus, StreamState, StreamStatus, WorkerState, WorkerStatus,
 };
@@ -197,7 +197,7 @@ fn peer(peer: &WithRates<PeerStatus, PeerRates>) -> Row {
         (None, None) => Cell::known(None::<&str>),
     };
     let cells = vec![
-        Cell::text(short_id(&now.id)),
+        Cell::text(short_name(now.name.as_deref(), &now.id)),
         Cell::text(now.state.to_string()).with_tone(tone),
         Cell::maybe(now.rtt_ms, |rtt| format!("{rtt:.2} ms")),
         Cell::maybe(rates.tx_bits, bit_rate),
@@ -246,7 +246,7 @@ fn stream(stream: &WithRates<StreamStatus, StreamRates>) -> Row {
     };
     let lost = |rate, all| warned(Cell::maybe(rate, count_rate), rate, all);
     let cells = vec![
-        Cell::text(short_id(&now.peer)),
+        Cell::text(short_name(now.peer_name.as_deref(), &now.peer)),
         Cell::count(now.index.into()),
         state,
         Cell::number(now.queued_bytes as f64, bytes(now.queued_bytes)),
@@ -270,7 +270,11 @@ fn flow(flow: &WithRates<Flow, FlowRates>) -> Row {
         Cell::maybe(rates.bits, bit_rate),
         Cell::maybe(rates.packets, count_rate),
         Cell::number(now.bytes as f64, bytes(now.bytes)),
-        Cell::known(now.peer.as_deref().map(short_id)),
+        Cell::known(
+            now.peer
+                .as_deref()
+                .map(|id| short_name(now.peer_name.as_deref(), id)),
+        ),
         Cell::count(now.worker.into()),
         Cell::maybe(now.stream.map(f64::from), |stream| format!("{stream:.0}")),
         Cell::number(now.idle_seconds, seconds(now.idle_seconds)),

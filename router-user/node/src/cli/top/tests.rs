@@ -55,6 +55,7 @@ fn status(n: u64) -> Status {
         version: "1.2.3".to_owned(),
         uptime_seconds: 60.0 + n as f64,
         peer_id: "12D3KooWOwnOwnOwn".to_owned(),
+        name: None,
         device: DeviceStatus {
             name: "sr0".to_owned(),
             index: 7,
@@ -85,6 +86,7 @@ fn status(n: u64) -> Status {
 fn peer(id: &str, number: u32, n: u64) -> PeerStatus {
     PeerStatus {
         id: id.to_owned(),
+        name: None,
         state: PeerState::Connected,
         address: Some(format!("/ip4/192.0.2.{number}/tcp/4001/p2p/{id}")),
         transport: Some(Transport::Tcp),
@@ -99,6 +101,8 @@ fn peer(id: &str, number: u32, n: u64) -> PeerStatus {
         tx_bytes: 1_000_000 * n,
         rx_frames: 10 * n,
         rx_bytes: 2000 * n,
+        tx_bytes_per_second: None,
+        rx_bytes_per_second: None,
         last_dial_error: None,
         refuses: false,
     }
@@ -114,6 +118,7 @@ fn silent_peer(id: &str) -> PeerStatus {
         handshake_age_seconds: None,
         connections: 0,
         streams: 0,
+        name: Some("Paris".to_owned()),
         last_dial_error: Some("connection refused\u{1b}[2J".to_owned()),
         ..peer(id, 2, 0)
     }
@@ -141,6 +146,7 @@ fn worker(id: u32, n: u64) -> WorkerStatus {
 fn stream(peer: &str, index: u32, n: u64) -> StreamStatus {
     StreamStatus {
         peer: peer.to_owned(),
+        peer_name: None,
         index,
         state: StreamState::Active,
         open: index == 0,
@@ -178,6 +184,7 @@ fn flow(destination: &str, port: u16, bytes: u64) -> Flow {
         destination_port: port,
         worker: 3,
         peer: Some(PEER_A.to_owned()),
+        peer_name: None,
         stream: Some(0),
         age_seconds: 2.5,
         idle_seconds: 0.5,
@@ -345,6 +352,7 @@ fn a_filter_is_a_part_of_an_id_or_an_address_or_a_prefix() {
         ("10.42.0.3", 0, 0, 1),
         ("fd42::/16", 0, 0, 1),
         ("10.42.0", 0, 0, 2),
+        ("paris", 1, 0, 0),
         ("nobody", 0, 0, 0),
     ] {
         let found = [Pane::Peers, Pane::Streams, Pane::Flows].map(|pane| n(pane, filter));
@@ -369,6 +377,7 @@ fn the_node_is_asked_for_what_is_looked_for_only() {
         ..all.clone()
     };
     assert_eq!(query("kx6nXTN"), of_peer);
+    assert_eq!(query("paris").peer.as_deref(), Some(PEER_B));
     let of_prefix = FlowQuery {
         address: Some("10.42.0.0/24".parse().expect("a prefix")),
         ..all

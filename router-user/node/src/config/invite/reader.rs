@@ -64,6 +64,12 @@ impl<'a> Reader<'a> {
         IpNet::new(ip, len).map_err(|_too_long| too_long())
     }
 
+    pub(super) fn name(&mut self) -> Result<String, InviteError> {
+        let len = self.byte()?;
+        let name = self.take(len.into())?.to_vec();
+        String::from_utf8(name).map_err(|_no_text| wrong("its name is no text".to_owned()))
+    }
+
     pub(super) fn finish(&self) -> Result<(), InviteError> {
         if self.0.is_empty() {
             return Ok(());

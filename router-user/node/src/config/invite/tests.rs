@@ -27,8 +27,12 @@ fn example() -> Invite {
 
 /// A text whose checksum fits, whatever it holds.
 fn sealed(content: &[u8]) -> String {
-    let bytes = [content, &checksum(content)].concat();
-    format!("sr1{}", URL_SAFE_NO_PAD.encode(bytes))
+    sealed_as(VERSION, content)
+}
+
+fn sealed_as(version: char, content: &[u8]) -> String {
+    let bytes = [content, &checksum(version, content)].concat();
+    format!("sr{version}{}", URL_SAFE_NO_PAD.encode(bytes))
 }
 
 fn wrong(text: &str) -> String {
@@ -44,6 +48,52 @@ fn the_form_of_an_invite_stays_what_it_is() {
         "sr1JgAkCAESIDtqJ7zOtqQtYqOo0CpvDXNlMhV3HeJDpjrASKGLWdopAgDAAAIBD6EDIAENuAAAAAAAAAAAAAAAAQ-hBAQgCioAAQaA_UIAAAAAAAAAAAAAAAAAAQQABBjAqAdnhcLU"
     );
     assert_eq!(text.parse(), Ok(example()));
+}
+
+#[test]
+fn an_invite_with_a_name_is_of_the_second_version() {
+    let named = example().with_name("berlin".to_owned()).unwrap();
+    let text = named.to_string();
+
+    assert_eq!(
+        text,
+        "sr2JgAkCAESIDtqJ7zOtqQtYqOo0CpvDXNlMhV3HeJDpjrASKGLWdopAgDAAAIBD6EDIAENuAAAAAAAAAAAAAAAAQ-hBAQgCioAAQaA_UIAAAAAAAAAAAAAAAAAAQQABBjAqAcGYmVybGlusFeIKg"
+    );
+    assert_eq!(text.parse(), Ok(named.clone()));
+    assert_eq!(
+        named.section(),
+        example()
+            .section()
+            .replacen("[[peer]]\n", "[[peer]]\nname = \"berlin\"\n", 1)
+    );
+    let other = named
+        .with_allowed_ips(vec!["10.9.0.0/16".parse().unwrap()])
+        .unwrap();
+    assert_eq!(other.name(), Some("berlin"));
+}
+
+#[test]
+fn a_name_that_no_node_can_have_is_refused() {
+    let content = |name: &[u8]| [&example().bytes()[..], &[name.len() as u8], name].concat();
+    for (name, said) in [
+        (&b""[..], "\"\" is no name"),
+        (b"a\nb", "is no name"),
+        (b"10.0.0.1", "is an address"),
+        (&[0xff], "no text"),
+        (&[b'a'; 64], "is no name"),
+    ] {
+        let text = sealed_as(VERSION_NAMED, &content(name));
+        assert!(wrong(&text).contains(said), "{said}: {}", wrong(&text));
+    }
+    // A name in the first version, and none in the second.
+    assert!(wrong(&sealed(&content(b"berlin"))).contains("goes on behind its end"));
+    let bare = sealed_as(VERSION_NAMED, &example().bytes());
+    assert!(wrong(&bare).contains("ends before its end"));
+    assert!(
+        sealed_as(VERSION_NAMED, &content(b"berlin"))
+            .parse::<Invite>()
+            .is_ok()
+    );
 }
 
 #[test]
@@ -98,7 +148,7 @@ fn what_no_peer_can_have_is_refused() {
 #[test]
 fn a_text_that_is_no_invite_is_told_apart_from_a_damaged_one() {
     let text = example().to_string();
-    let newer = text.replacen("sr1", "sr2", 1);
+    let newer = text.replacen("sr1", "sr3", 1);
     let broken = text.replacen("A", "B", 1);
     let spaced = format!("{} {}", &text[..20], &text[20..]);
     for (text, said) in [
@@ -106,7 +156,7 @@ fn a_text_that_is_no_invite_is_told_apart_from_a_damaged_one() {
         ("12D3KooW", "this is no invite"),
         ("sr", "this is no invite"),
         ("sr?", "this is no invite"),
-        (newer.as_str(), "of version 2"),
+        (newer.as_str(), "of version 3"),
         ("sr1", "damaged or cut"),
         ("sr1AAAA", "damaged or cut"),
         (&text[..text.len() - 1], "damaged or cut"),
@@ -115,7 +165,7 @@ fn a_text_that_is_no_invite_is_told_apart_from_a_damaged_one() {
         (&broken, "damaged or cut"),
         (&spaced, "character 21 is none"),
         (&format!("{text}="), "is none of an invite"),
-        (&format!("sr1{}", "A".repeat(2046)), "2049 characters"),
+        (&format!("sr1{}", "A".repeat(2302)), "2305 characters"),
     ] {
         assert!(wrong(text).contains(said), "{text}: {}", wrong(text));
     }
@@ -186,6 +236,7 @@ proptest! {
         seed in any::<[u8; 32]>(),
         addresses in hash_set(any_address(), 0..=MAX_ADDRESSES),
         allowed_ips in hash_set(any_prefix(), 1..=MAX_PREFIXES),
+        name in proptest::option::of("[a-z]([a-z0-9.-]{0,61}[a-z])?"),
     ) {
         let key = libp2p::identity::Keypair::ed25519_from_bytes(seed).expect("a seed");
         let invite = Invite::new(
@@ -193,6 +244,10 @@ proptest! {
             addresses.into_iter().collect(),
             allowed_ips.into_iter().collect(),
         ).expect("an invite");
+        let invite = match name {
+            Some(name) => invite.with_name(name).expect("a name"),
+            None => invite,
+        };
 
         let text = invite.to_string();
 

@@ -1,11 +1,15 @@
 //! Reads a capture: cuts the stream into blocks of pcapng, as `API.md` says.
 
+use std::borrow::Cow;
+
 use pcap_file::pcapng::blocks::enhanced_packet::{EnhancedPacketBlock, EnhancedPacketOption};
 use pcap_file::pcapng::blocks::interface_statistics::{InterfaceStatisticsBlock, InterfaceStatisticsOption};
 use pcap_file::pcapng::blocks::opt_common::CommonOption;
 use pcap_file::pcapng::{Block, PcapNgParseError, PcapNgParser};
 
-use super::packet::{CaptureDirection, CapturedPacket, OFFLOAD_COMMENT, PEER_COMMENT, parse_offload};
+use super::packet::{
+    CaptureDirection, CapturedPacket, NAME_COMMENT, OFFLOAD_COMMENT, PEER_COMMENT, parse_offload,
+};
 use router_common::frame::{MAX_PACKET_LEN, VnetHeader};
 use stream_router_engine::causes::with_sources;
 
@@ -113,13 +117,15 @@ impl CaptureBlocks {
 }
 
 fn packet_of(block: EnhancedPacketBlock<'_>) -> Option<CapturedPacket<'_>> {
-    let (mut direction, mut peer, mut vnet) = (None, None, VnetHeader::default());
+    let (mut direction, mut peer, mut peer_name, mut vnet) = (None, None, None, VnetHeader::default());
     for option in &block.options {
         match option {
             EnhancedPacketOption::Flags(flags) => direction = CaptureDirection::from_flags(*flags),
             EnhancedPacketOption::Common(CommonOption::Comment(comment)) => {
                 if let Some(id) = comment.strip_prefix(PEER_COMMENT) {
                     peer = Some(id.parse().ok()?);
+                } else if let Some(name) = comment.strip_prefix(NAME_COMMENT) {
+                    peer_name = Some(Cow::Owned(name.to_owned()));
                 } else if let Some(fields) = comment.strip_prefix(OFFLOAD_COMMENT) {
                     vnet = parse_offload(fields)?;
                 }
@@ -131,6 +137,7 @@ fn packet_of(block: EnhancedPacketBlock<'_>) -> Option<CapturedPacket<'_>> {
         time_ns: u64::try_from(block.timestamp.as_nanos()).ok()?,
         direction: direction?,
         peer,
+        peer_name,
         len: block.original_len,
         vnet,
         bytes: block.data,
@@ -157,6 +164,8 @@ fn statistics_of(block: &InterfaceStatisticsBlock<'_>) -> CaptureRecord<'static>
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -169,6 +178,7 @@ mod tests {
             time_ns: 0x0102_0304_0506_0708,
             direction: CaptureDirection::In,
             peer: Some(PEER.parse().unwrap()),
+            peer_name: None,
             len: 1420,
             vnet: VnetHeader {
                 gso_size: 1380,
@@ -192,7 +202,7 @@ mod tests {
 
     #[test]
     fn golden_bytes_of_the_blocks() {
-        let mut encoder = CaptureEncoder::new("sr0", 96);
+        let mut encoder = CaptureEncoder::new("sr0", 96, HashMap::new());
         encoder.put_packet(&packet(&[0x45, 0x00]));
 
         let section = [
@@ -315,6 +325,29 @@ mod tests {
         }
     }
 
+    #[test]
+    fn the_name_of_a_peer_stands_beside_its_id() {
+        let packet = packet(&[0x45]);
+        let names = HashMap::from([(packet.peer.unwrap(), "paris".to_owned())]);
+        let mut encoder = CaptureEncoder::new("sr0", 96, names);
+        encoder.put_packet(&packet);
+        let mut blocks = CaptureBlocks::default();
+        blocks.handle_bytes(&encoder.take());
+        for _ in 0..2 {
+            assert_eq!(next(&mut blocks), Ok(Some(CaptureRecord::Other)));
+        }
+
+        let Some(CaptureRecord::Packet(found)) = next(&mut blocks).unwrap() else {
+            panic!("no packet")
+        };
+
+        let named = CapturedPacket {
+            peer_name: Some("paris".into()),
+            ..packet
+        };
+        assert_eq!(found, named);
+    }
+
     proptest! {
         #[test]
         fn any_cut_of_the_stream_gives_the_same_records(
@@ -322,7 +355,7 @@ mod tests {
             cuts in prop::collection::vec(1usize..200, 1..10),
         ) {
             let packets: Vec<_> = lens.iter().enumerate().map(|(i, len)| vec![i as u8; *len]).collect();
-            let mut encoder = CaptureEncoder::new("sr0", 96);
+            let mut encoder = CaptureEncoder::new("sr0", 96, HashMap::new());
             for bytes in &packets {
                 encoder.put_packet(&packet(bytes));
                 encoder.put_statistics(bytes.len() as u64, None);
@@ -364,7 +397,7 @@ mod tests {
 
     /// Makes an encoder whose description of the capture was taken.
     fn encoder() -> CaptureEncoder {
-        let mut encoder = CaptureEncoder::new("sr0", 96);
+        let mut encoder = CaptureEncoder::new("sr0", 96, HashMap::new());
         encoder.take();
         encoder
     }
@@ -372,7 +405,7 @@ mod tests {
     /// Makes a reader that has had the description of a capture.
     fn begun() -> CaptureBlocks {
         let mut blocks = CaptureBlocks::default();
-        blocks.handle_bytes(&CaptureEncoder::new("sr0", 96).take());
+        blocks.handle_bytes(&CaptureEncoder::new("sr0", 96, HashMap::new()).take());
         for _ in 0..2 {
             assert_eq!(next(&mut blocks), Ok(Some(CaptureRecord::Other)));
         }

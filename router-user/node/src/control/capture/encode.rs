@@ -1,6 +1,7 @@
 //! Writes a capture as pcapng (<https://datatracker.ietf.org/doc/html/draft-ietf-opsawg-pcapng>), as `API.md` says.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use libp2p::PeerId;
@@ -14,7 +15,7 @@ use pcap_file::pcapng::blocks::section_header::{SectionHeaderBlock, SectionHeade
 use pcap_file::pcapng::{PcapNgBlock, PcapNgWriter};
 use pcap_file::{DataLink, Endianness};
 
-use super::packet::{CapturedPacket, PEER_COMMENT, offload_comment};
+use super::packet::{CapturedPacket, NAME_COMMENT, PEER_COMMENT, offload_comment};
 use router_common::frame::VnetHeader;
 use stream_router_engine::checksum::finish_partial;
 
@@ -27,13 +28,14 @@ const WRITES: &str = "a vector takes every block whose lengths and interface are
 /// Turns packets into blocks.
 pub(crate) struct CaptureEncoder {
     writer: PcapNgWriter<Vec<u8>>,
+    names: HashMap<PeerId, String>,
     /// The peer of the last packet and its comment: most packets in a row have the same.
     peer: Option<(PeerId, String)>,
 }
 
 impl CaptureEncoder {
-    /// Begins with the blocks that describe the capture, of so many bytes of each packet at `device`.
-    pub(crate) fn new(device: &str, snaplen: u32) -> Self {
+    /// Begins with the blocks that describe the capture, of so many bytes of each packet at `device`. Peers have `names`.
+    pub(crate) fn new(device: &str, snaplen: u32, names: HashMap<PeerId, String>) -> Self {
         let section = SectionHeaderBlock {
             endianness: Endianness::Little,
             options: vec![SectionHeaderOption::UserApplication(Cow::Borrowed(concat!(
@@ -44,6 +46,7 @@ impl CaptureEncoder {
         };
         let mut encoder = Self {
             writer: PcapNgWriter::with_section_header(Vec::new(), section).expect(WRITES),
+            names,
             peer: None,
         };
         encoder.put(InterfaceDescriptionBlock {
@@ -64,13 +67,17 @@ impl CaptureEncoder {
             let (start, offset) = (packet.vnet.csum_start, packet.vnet.csum_offset);
             finish_partial(data.to_mut(), start.into(), offset.into());
         }
-        let mut options = Vec::with_capacity(3);
+        let mut options = Vec::with_capacity(4);
         options.push(EnhancedPacketOption::Flags(packet.direction.flags()));
         let mut known = self.peer.take().filter(|(id, _)| Some(*id) == packet.peer);
         if let Some(id) = packet.peer {
             let (_, comment) = known.get_or_insert_with(|| (id, format!("{PEER_COMMENT}{id}")));
             let comment = Cow::Borrowed(comment.as_str());
             options.push(EnhancedPacketOption::Common(CommonOption::Comment(comment)));
+            if let Some(name) = self.names.get(&id) {
+                let comment = Cow::Owned(format!("{NAME_COMMENT}{name}"));
+                options.push(EnhancedPacketOption::Common(CommonOption::Comment(comment)));
+            }
         }
         if packet.vnet != VnetHeader::default() {
             let comment = Cow::Owned(offload_comment(&packet.vnet));

@@ -24,6 +24,8 @@ pub struct CapturedPacket<'a> {
     pub direction: CaptureDirection,
     /// The peer it goes to or comes from, unless it is nobody's.
     pub peer: Option<PeerId>,
+    /// The name of this peer, if the capture says it.
+    pub peer_name: Option<Cow<'a, str>>,
     /// Its length in bytes, however much of it is here.
     pub len: u32,
     /// Its offload header.
@@ -34,6 +36,8 @@ pub struct CapturedPacket<'a> {
 
 /// What the comment with the peer's id begins with.
 pub(super) const PEER_COMMENT: &str = "peer=";
+/// What the comment with the peer's name begins with.
+pub(super) const NAME_COMMENT: &str = "peer_name=";
 /// What the comment with the offload header begins with.
 pub(super) const OFFLOAD_COMMENT: &str = "offload: ";
 

@@ -21,7 +21,7 @@ const PARAMETERS: &str = "peer, address, port, protocol, sort, limit";
 /// Which flows are asked for, in which order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FlowQuery {
-    /// Only flows to the peer whose id ends with this text.
+    /// Only flows to the peer with this name, inner address, id or end of an id.
     pub peer: Option<String>,
     /// Only flows whose source or destination is in this prefix.
     pub address: Option<IpNet>,
@@ -73,7 +73,11 @@ impl FlowQuery {
         for (name, value) in form_urlencoded::parse(query.as_bytes()) {
             let wrong = |why: String| format!("{name}={value}: {why}");
             match name.as_ref() {
-                "peer" if value.is_empty() => return Err(wrong("a peer's id, or the end of it".to_owned())),
+                "peer" if value.is_empty() => {
+                    return Err(wrong(
+                        "a peer's name, inner address or id, or the end of the id".to_owned(),
+                    ));
+                }
                 "peer" => flows.peer = Some(value.clone().into_owned()),
                 "address" => flows.address = Some(parse_prefix(&value).map_err(wrong)?),
                 "port" => {
@@ -200,7 +204,10 @@ mod tests {
                 "there is no parameter \"colour\"; there are peer, address, port, protocol, sort, limit",
             ),
             ("port=65536", "port=65536: a port is 0 to 65535"),
-            ("peer=", "peer=: a peer's id, or the end of it"),
+            (
+                "peer=",
+                "peer=: a peer's name, inner address or id, or the end of the id",
+            ),
             (
                 "address=10.42",
                 "address=10.42: an IPv4 or IPv6 address, or a prefix such as 10.0.0.0/8",

@@ -34,6 +34,9 @@ pub struct Flow {
     pub worker: u32,
     /// Id of the peer that the flow goes to, if there is one.
     pub peer: Option<String>,
+    /// Name of this peer, if it has one.
+    #[serde(default)]
+    pub peer_name: Option<String>,
     /// Index of the peer's stream that the flow uses, once a packet was queued for it.
     pub stream: Option<u32>,
     /// Seconds since the flow's first packet.

@@ -19,6 +19,9 @@ pub struct PeerList {
 pub struct PeerStatus {
     /// Id of the peer.
     pub id: String,
+    /// Name of the peer, if it has one.
+    #[serde(default)]
+    pub name: Option<String>,
     /// Whether the peer can be reached.
     pub state: PeerState,
     /// Multiaddress of the peer.
@@ -47,6 +50,12 @@ pub struct PeerStatus {
     pub rx_frames: u64,
     /// Bytes of these frames, frame headers included.
     pub rx_bytes: u64,
+    /// Mean of what was written to the peer's streams in the last minute, in bytes per second; none if it is not known yet.
+    #[serde(default)]
+    pub tx_bytes_per_second: Option<f64>,
+    /// The same of what came from the peer.
+    #[serde(default)]
+    pub rx_bytes_per_second: Option<f64>,
     /// Why the last attempt to dial the peer failed, if none has succeeded since.
     pub last_dial_error: Option<String>,
     /// Whether the peer refused this node, when it was last dialled, as one that it does not know.

@@ -13,12 +13,24 @@ pub struct Reload {
     pub peers_removed: Vec<String>,
     /// Ids of peers with other addresses or prefixes.
     pub peers_changed: Vec<String>,
+    /// Names of those of these peers that have one.
+    #[serde(default)]
+    pub peer_names: Vec<PeerName>,
     /// Other fields that have their new value now.
     pub applied: Vec<String>,
     /// Fields whose new value takes effect at the next start.
     pub needs_restart: Vec<String>,
     /// What could not be finished or has no effect, and why.
     pub notes: Vec<String>,
+}
+
+/// The name of a peer.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq, Eq)]
+pub struct PeerName {
+    /// Id of the peer.
+    pub id: String,
+    /// Name of the peer.
+    pub name: String,
 }
 
 impl Reload {

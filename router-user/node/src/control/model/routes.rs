@@ -21,6 +21,9 @@ pub struct RouteStatus {
     pub prefix: IpNet,
     /// Id of the peer that the prefix belongs to; none for the host's own.
     pub peer: Option<String>,
+    /// Name of this peer, if it has one.
+    #[serde(default)]
+    pub peer_name: Option<String>,
     /// Origin of the prefix.
     pub source: RouteSource,
 }

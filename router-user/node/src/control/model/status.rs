@@ -13,6 +13,9 @@ pub struct Status {
     pub uptime_seconds: f64,
     /// Peer id of the node.
     pub peer_id: String,
+    /// Name of the node, if it has one.
+    #[serde(default)]
+    pub name: Option<String>,
     /// TUN device of the node.
     pub device: DeviceStatus,
     /// Multiaddresses at which the node can be reached.

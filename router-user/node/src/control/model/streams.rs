@@ -19,6 +19,9 @@ pub struct StreamList {
 pub struct StreamStatus {
     /// Id of the stream's peer.
     pub peer: String,
+    /// Name of this peer, if it has one.
+    #[serde(default)]
+    pub peer_name: Option<String>,
     /// Index among the peer's streams.
     pub index: u32,
     /// Whether the stream takes new flows.

@@ -1,5 +1,7 @@
 //! A source whose every field has a value.
 
+use std::collections::HashMap;
+
 use super::super::*;
 
 pub(crate) struct Example;
@@ -10,6 +12,7 @@ impl Source for Example {
             version: "1.2.3".to_owned(),
             uptime_seconds: 1.5,
             peer_id: "12D3KooWExample".to_owned(),
+            name: Some("berlin".to_owned()),
             device: DeviceStatus {
                 name: "sr0".to_owned(),
                 index: 7,
@@ -67,6 +70,7 @@ impl Source for Example {
     fn peers(&self) -> PeerList {
         let peer = PeerStatus {
             id: "12D3KooWPeer".to_owned(),
+            name: Some("paris".to_owned()),
             state: PeerState::Connected,
             address: Some("/ip4/192.0.2.2/tcp/4001".to_owned()),
             transport: Some(Transport::Quic),
@@ -81,6 +85,8 @@ impl Source for Example {
             tx_bytes: 2,
             rx_frames: 3,
             rx_bytes: 4,
+            tx_bytes_per_second: Some(0.5),
+            rx_bytes_per_second: Some(1.5),
             last_dial_error: Some("refused".to_owned()),
             refuses: false,
         };
@@ -96,6 +102,7 @@ impl Source for Example {
             destination_port: 443,
             worker: 3,
             peer: Some("12D3KooWPeer".to_owned()),
+            peer_name: Some("paris".to_owned()),
             stream: Some(0),
             age_seconds: 2.5,
             idle_seconds: 0.5,
@@ -135,6 +142,7 @@ impl Source for Example {
     fn streams(&self) -> StreamList {
         let stream = StreamStatus {
             peer: "12D3KooWPeer".to_owned(),
+            peer_name: Some("paris".to_owned()),
             index: 1,
             state: StreamState::Active,
             open: true,
@@ -168,6 +176,7 @@ impl Source for Example {
         let route = RouteStatus {
             prefix: "10.42.0.2/32".parse().expect("a prefix"),
             peer: Some("12D3KooWPeer".to_owned()),
+            peer_name: Some("paris".to_owned()),
             source: RouteSource::AllowedIps,
         };
         Ok(RouteList { routes: vec![route] })
@@ -177,7 +186,7 @@ impl Source for Example {
         if query.snaplen == 1 {
             return Err(SourceError::Busy("too many".to_owned()));
         }
-        let mut encoder = CaptureEncoder::new("sr0", query.snaplen);
+        let mut encoder = CaptureEncoder::new("sr0", query.snaplen, HashMap::new());
         encoder.put_statistics(query.snaplen.into(), None);
         encoder.put_statistics(7, Some(&query.filter));
         let pcapng = encoder.take();

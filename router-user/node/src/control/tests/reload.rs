@@ -11,6 +11,10 @@ pub(super) fn reload() -> Reload {
         peers_added: one("12D3KooWAdded"),
         peers_removed: one("12D3KooWRemoved"),
         peers_changed: one("12D3KooWChanged"),
+        peer_names: vec![PeerName {
+            id: "12D3KooWAdded".to_owned(),
+            name: "paris".to_owned(),
+        }],
         applied: one("workers.max"),
         needs_restart: one("device.mtu"),
         notes: one("log.level has no effect"),

@@ -5,7 +5,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Labels that the node's own metrics may have: each has few values.
-const LABELS: [&str; 10] = [
+const LABELS: [&str; 11] = [
+    "name",
     "version",
     "device",
     "check",

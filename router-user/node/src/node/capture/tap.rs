@@ -142,6 +142,7 @@ impl Batch {
                 time_ns: taken.time_ns,
                 direction: taken.direction,
                 peer: taken.peer,
+                peer_name: None,
                 len: taken.len,
                 vnet: taken.vnet,
                 bytes: bytes.into(),

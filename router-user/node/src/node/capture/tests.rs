@@ -1,7 +1,9 @@
+use std::collections::HashMap;
+
 use futures::StreamExt;
 
 use super::*;
-use crate::control::{CaptureBlocks, CaptureDirection, CaptureDirections, CaptureRecord};
+use crate::control::{CaptureBlocks, CaptureDirection, CaptureDirections, CaptureRecord, MAX_SNAPLEN};
 use router_common::frame::VnetHeader;
 
 fn packet(last: u8) -> Vec<u8> {
@@ -25,7 +27,11 @@ fn view(packet: &[u8], direction: CaptureDirection) -> PacketView<'_> {
 fn open(taps: &Arc<CaptureTaps>, query: &CaptureQuery) -> CaptureStream {
     let filter = CaptureFilter::parse(&query.filter).unwrap();
     let filter = filter.map(|filter| filter.resolve(|_| Ok::<_, TooMany>(PeerId::random())).unwrap());
-    taps.open(query, filter, "sr0").unwrap()
+    taps.open(query, filter, encoder()).unwrap()
+}
+
+fn encoder() -> CaptureEncoder {
+    CaptureEncoder::new("sr0", MAX_SNAPLEN, HashMap::new())
 }
 
 /// Packets, those dropped as it said last, and why it ended.
@@ -117,11 +123,11 @@ async fn so_many_captures_run_at_a_time_and_no_more() {
         .collect();
 
     assert_eq!(
-        taps.open(&CaptureQuery::default(), None, "sr0").err(),
+        taps.open(&CaptureQuery::default(), None, encoder()).err(),
         Some(TooMany)
     );
     streams.pop();
-    assert!(taps.open(&CaptureQuery::default(), None, "sr0").is_ok());
+    assert!(taps.open(&CaptureQuery::default(), None, encoder()).is_ok());
 }
 
 #[tokio::test]

@@ -103,7 +103,7 @@ impl FlowRow {
 
     fn flow(&self, parts: &StatusParts, tick: Tick) -> Flow {
         let (source, destination) = self.addresses();
-        let peer = parts.peer_id(self.conn.peer);
+        let (peer, peer_name) = parts.peer(self.conn.peer).unzip();
         let stream = parts.data_path.flows.peek(self.conn.flow_hash, tick);
         Flow {
             protocol: IpProtocol(self.key.protocol),
@@ -114,6 +114,7 @@ impl FlowRow {
             worker: self.conn.worker,
             stream: stream.filter(|_| peer.is_some()).map(|stream| stream.0.into()),
             peer,
+            peer_name: peer_name.flatten(),
             age_seconds: self.age.as_secs_f64(),
             idle_seconds: self.idle.as_secs_f64(),
             packets: self.conn.packets,

@@ -26,33 +26,49 @@ pub(in crate::node) struct StatusParts {
 }
 
 impl StatusParts {
-    /// Returns the id of the peer with this index.
-    pub(super) fn peer_id(&self, index: u32) -> Option<String> {
+    /// Returns the id of the peer with this index, and its name if it has one.
+    pub(super) fn peer(&self, index: u32) -> Option<(String, Option<String>)> {
         let peers = self.data_path.peers.load();
-        peers.get(PeerIndex(index)).map(|peer| peer.id.to_string())
+        let id = peers.get(PeerIndex(index))?.id;
+        Some((id.to_string(), peers.configured(&id)?.name.clone()))
     }
 
-    /// Returns the one peer whose id ends with `end`.
+    /// Returns the one peer that is called so: by its name, an inner address, or an end of its id.
     ///
     /// # Errors
-    /// No id ends with it, or several do.
-    pub(super) fn find_peer(&self, end: &str) -> Result<Arc<NodePeer>, SourceError> {
-        find_peer(&self.data_path.peers.load(), end)
+    /// Nobody is called so, or several are.
+    pub(super) fn find_peer(&self, called: &str) -> Result<Arc<NodePeer>, SourceError> {
+        find_peer(&self.data_path.peers.load(), called)
     }
 }
 
-fn find_peer(peers: &PeerTable, end: &str) -> Result<Arc<NodePeer>, SourceError> {
+fn find_peer(peers: &PeerTable, called: &str) -> Result<Arc<NodePeer>, SourceError> {
+    let by_name = peers.all().iter().find(|configured| {
+        let name = configured.name.as_ref();
+        name.is_some_and(|name| name.eq_ignore_ascii_case(called))
+    });
+    if let Some(named) = by_name {
+        return Ok(Arc::clone(&named.peer));
+    }
+    if let Ok(address) = called.parse() {
+        let owner = peers.routes().lookup(address).and_then(|index| peers.get(index));
+        return owner.map(Arc::clone).ok_or_else(|| {
+            SourceError::Query(format!(
+                "{called} is the address of no peer; the command peers lists them"
+            ))
+        });
+    }
     let peers = peers.all().iter().map(|configured| &configured.peer);
     match peers
-        .filter(|peer| peer.id.to_string().ends_with(end))
+        .filter(|peer| peer.id.to_string().ends_with(called))
         .collect::<Vec<_>>()[..]
     {
         [] => Err(SourceError::Query(format!(
-            "no peer's id ends with {end}; the command peers lists them"
+            "no peer is called {called}, and no peer's id ends with {called}; the command peers lists them"
         ))),
         [peer] => Ok(Arc::clone(peer)),
         [_, _, ..] => Err(SourceError::Query(format!(
-            "the ids of several peers end with {end}; give more of it"
+            "the ids of several peers end with {called}; give more of it"
         ))),
     }
 }
@@ -65,6 +81,7 @@ pub(super) fn failed(error: KernelError) -> SourceError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::node::peers::ConfiguredPeer;
     use crate::node::status::tests::configured;
 
     #[test]
@@ -76,7 +93,31 @@ mod tests {
 
         assert_eq!(found(&first).unwrap(), first);
         assert_eq!(found(&second[second.len() - 20..]).unwrap(), second);
-        assert!(refused("nobody").starts_with("no peer's id ends with nobody"));
+        assert!(refused("nobody").contains("no peer's id ends with nobody"));
         assert!(refused("").starts_with("the ids of several peers"));
+    }
+
+    #[test]
+    fn a_peer_is_found_by_its_name_and_by_an_inner_address() {
+        let (mut named, mut other) = (configured(0), configured(1));
+        let end = other.peer.id.to_string();
+        named.name = Some("Berlin-1".to_owned());
+        other.allowed_ips = vec!["10.42.7.0/24".parse().unwrap(), "fd42:7::/64".parse().unwrap()];
+        // Its name goes before the end of somebody's id.
+        let third = ConfiguredPeer {
+            name: Some(end[end.len() - 4..].to_owned()),
+            allowed_ips: vec!["10.42.8.1/32".parse().unwrap()],
+            ..configured(2)
+        };
+        let table = PeerTable::new(vec![named, other, third]);
+        let index = |called: &str| find_peer(&table, called).map(|peer| peer.index.0).ok();
+
+        assert_eq!((index("Berlin-1"), index("berlin-1")), (Some(0), Some(0)));
+        assert_eq!(
+            (index("10.42.0.2"), index("10.42.7.9"), index("fd42:7::3")),
+            (Some(0), Some(1), Some(1))
+        );
+        assert_eq!((index("10.42.9.1"), index("berlin")), (None, None));
+        assert_eq!((index(&end), index(&end[end.len() - 4..])), (Some(1), Some(2)));
     }
 }

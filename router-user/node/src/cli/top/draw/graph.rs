@@ -9,10 +9,10 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, Sparkline};
 
 use super::style::style;
+use crate::cli::rates::bit_rate;
 use crate::cli::top::columns::Tone;
 use crate::cli::top::history::{ThroughputPoint, column_width};
 use crate::cli::top::model::Model;
-use crate::cli::top::rates::bit_rate;
 
 /// Least rate at the top of a graph. Below it only keep-alives are sent, which should not fill the graph.
 const LEAST_TOP: f64 = 10_000.0;
