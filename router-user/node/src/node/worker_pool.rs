@@ -89,7 +89,8 @@ struct RingWorkers {
     kernel: Arc<Kernel>,
     gateways: Arc<Gateways>,
     running: BTreeMap<u32, RunningWorker>,
-    tasks: JoinSet<(u32, io::Result<()>)>,
+    /// Each ends when it is told to, which may be after another has begun under its number, or when it fails.
+    tasks: JoinSet<io::Result<()>>,
     runtimes: Runtimes,
     data_path: DataPath,
 }
@@ -107,8 +108,7 @@ impl RingWorkers {
         let (meter, stop) = (running.meter.clone(), running.stop.clone());
         let work = worker::run(ring, sockets, later, Forwarder::new(&self.data_path), meter, stop);
         let work = work.instrument(debug_span!("worker", worker));
-        self.tasks
-            .spawn_on(async move { (worker, work.await) }, self.runtimes.of(worker));
+        self.tasks.spawn_on(work, self.runtimes.of(worker));
         self.running.insert(worker, running);
         Ok(())
     }
@@ -235,7 +235,7 @@ impl WorkerPool {
                     }
                 }
                 Some(ended) = self.workers.tasks.join_next() => {
-                    self.handle_ended(ended.map_err(io::Error::other)?)?;
+                    ended.map_err(io::Error::other)??;
                 }
             }
         }
@@ -245,7 +245,7 @@ impl WorkerPool {
             running.stop.cancel();
         }
         while let Some(ended) = self.workers.tasks.join_next().await {
-            ended.map_err(io::Error::other)?.1?;
+            ended.map_err(io::Error::other)??;
         }
         Ok(())
     }
@@ -299,15 +299,6 @@ impl WorkerPool {
             running.n_flows = reading.n_live(*worker);
         }
         self.publish();
-    }
-
-    fn handle_ended(&self, (worker, outcome): (u32, io::Result<()>)) -> io::Result<()> {
-        outcome?;
-        // One that is gone was told to end.
-        match self.workers.running.contains_key(&worker) {
-            true => Err(io::Error::other(format!("worker {worker} has ended"))),
-            false => Ok(()),
-        }
     }
 
     fn publish(&self) {

@@ -1,7 +1,7 @@
 //! Traffic of real applications over two nodes.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::Path;
 use std::thread;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use nix::sys::socket::{setsockopt, sockopt};
 use crate::support::lan::forward_packets;
 use crate::support::{NODE, machine, noise};
 use xtask::lab::probe::{IperfServer, PingPlan, iperf, path_mtu};
-use xtask::lab::process::output;
+use xtask::lab::process::{output, text};
 use xtask::lab::{Namespace, Pair, PairPlan, ScratchDir, Side, Transport, Underlay, link};
 
 /// A stalled socket fails its test after this time.
@@ -169,7 +169,7 @@ fn a_host_behind_a_node_learns_the_mtu_and_gets_through() {
     )
     .unwrap();
     let lan = Namespace::unique("lan").unwrap();
-    put_behind(&lan, &mut pair).unwrap();
+    put_behind(&lan, &pair.a, &mut pair.b, 7).unwrap();
     pair.start_nodes().unwrap();
 
     for (to, payload_bytes, told) in [
@@ -207,6 +207,66 @@ fn a_host_behind_a_node_learns_the_mtu_and_gets_through() {
     let counted = pair.b.node.status().unwrap();
     assert!(counted.counter("rx_mss_clamped").unwrap() >= 2);
     assert_eq!(counted.counter("rx_bad_offload_header").unwrap(), 0);
+}
+
+#[test]
+fn what_a_router_merges_into_lists_arrives_as_it_came() {
+    let _machine = machine::alone();
+    const SEGMENT: i32 = 1000;
+    const SEGMENTS: usize = 40;
+    let scratch = ScratchDir::unique("lists").unwrap();
+    let mut pair = Pair::prepare(Path::new(NODE), &PairPlan::unique(), scratch).unwrap();
+    let [from, to] = [7, 8].map(|_| Namespace::unique("lan").unwrap());
+    put_behind(&from, &pair.a, &mut pair.b, 7).unwrap();
+    put_behind(&to, &pair.b, &mut pair.a, 8).unwrap();
+    // The segments leave the sender one by one and whole, so that it is the router that merges them; and the other router
+    // finishes what it sends, so that the receiver looks at the checksums.
+    let whole = ["-K", "eth0", "tso", "off", "gso", "off", "tx", "off"];
+    let lists = [
+        "-K",
+        "lan0",
+        "gro",
+        "on",
+        "rx-gro-list",
+        "on",
+        "rx-udp-gro-forwarding",
+        "off",
+    ];
+    let finished = ["-K", "lan0", "tx", "off"];
+    for (host, features) in [
+        (&from, &whole[..]),
+        (&pair.a.host, &lists),
+        (&pair.b.host, &finished),
+    ] {
+        text(host.command("ethtool").args(features), PATIENCE).unwrap();
+    }
+    pair.start_nodes().unwrap();
+
+    let v6 = |number| Ipv6Addr::new(number, 0, 0, 0, 0, 0, 0, 2).into();
+    for (sender_at, receiver_at) in [
+        (IpAddr::from([192, 168, 7, 2]), IpAddr::from([192, 168, 8, 2])),
+        (v6(0xfd07), v6(0xfd08)),
+    ] {
+        let at = [(sender_at, 7001), (receiver_at, 7002)].map(SocketAddr::from);
+        let sender = connected(&from, at[0], at[1]).unwrap();
+        let receiver = connected(&to, at[1], at[0]).unwrap();
+        setsockopt(&sender, sockopt::UdpGsoSegment, &SEGMENT).unwrap();
+        let mut buffer = [0; 2048];
+        for round in 0..12 {
+            let sent = noise(round, SEGMENT as usize * SEGMENTS);
+            assert_eq!(sender.send(&sent).unwrap(), sent.len());
+            for segment in sent.chunks(SEGMENT as usize) {
+                let len = receiver.recv(&mut buffer).unwrap();
+                assert_eq!(&buffer[..len], segment, "round {round} to {receiver_at}");
+            }
+        }
+    }
+    let _server = IperfServer::start(&to).unwrap();
+    let report = iperf(&from, [192, 168, 8, 2].into(), Duration::from_secs(2), &[]).unwrap();
+    assert!(
+        report.received_bits_per_second > FLOOR_BITS_PER_SECOND,
+        "{report:?}"
+    );
 }
 
 #[test]
@@ -250,25 +310,32 @@ fn both_ways(pair: &Pair) -> [(&Side, &Side); 2] {
     [(&pair.a, &pair.b), (&pair.b, &pair.a)]
 }
 
-/// Connects a host to the pair's first node, which forwards for it.
-fn put_behind(lan: &Namespace, pair: &mut Pair) -> Result<()> {
-    let gateway = &pair.a.host;
+/// Connects a host to the `near` node, which forwards for it, by a network of this number.
+fn put_behind(lan: &Namespace, near: &Side, far: &mut Side, number: u8) -> Result<()> {
+    let network = |host: &str| {
+        [
+            format!("192.168.{number}.{host}/24"),
+            format!("fd{number:02}::{host}/64"),
+        ]
+    };
+    let (inside, outside) = (network("2"), network("1"));
     link(
-        (lan, "eth0", &["192.168.7.2/24", "fd07::2/64"]),
-        (gateway, "lan0", &["192.168.7.1/24", "fd07::1/64"]),
+        (lan, "eth0", &inside.each_ref().map(String::as_str)),
+        (&near.host, "lan0", &outside.each_ref().map(String::as_str)),
     )?;
-    lan.ip(&["route", "add", "10.42.0.0/24", "via", "192.168.7.1"])?;
-    lan.ip(&["route", "add", "fd42::/64", "via", "fd07::1"])?;
-    forward_packets(gateway)?;
-    let peer = pair
-        .b
+    for router in &outside {
+        let (address, _) = router.split_once('/').context("an address with its network")?;
+        lan.ip(&["route", "add", "default", "via", address])?;
+    }
+    forward_packets(&near.host)?;
+    let peer = far
         .config
         .peers
         .first_mut()
         .context("the pair's nodes are peers")?;
     peer.allowed_ips
-        .extend(["192.168.7.0/24".to_owned(), "fd07::/64".to_owned()]);
-    pair.b.node.configure(&pair.b.config)
+        .extend([format!("192.168.{number}.0/24"), format!("fd{number:02}::/64")]);
+    far.node.configure(&far.config)
 }
 
 fn connected(host: &Namespace, local: SocketAddr, remote: SocketAddr) -> Result<UdpSocket> {

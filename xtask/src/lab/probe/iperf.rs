@@ -10,7 +10,7 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use crate::lab::Namespace;
-use crate::lab::process::{output, signal, wait};
+use crate::lab::process::{output, signal, until, wait};
 
 const LIMIT: Duration = Duration::from_secs(30);
 
@@ -73,11 +73,24 @@ impl Drop for IperfServer {
     }
 }
 
-/// Runs an iperf3 client in a namespace, with further arguments.
+/// Runs an iperf3 client in a namespace, with further arguments. A server that has not ended with the last client yet is
+/// waited for.
 ///
 /// # Errors
 /// When it fails or reports nothing.
 pub fn iperf(host: &Namespace, to: IpAddr, duration: Duration, args: &[&str]) -> Result<IperfReport> {
+    let (report, _) = until("the server is free", LIMIT, || {
+        let report = run(host, to, duration, args)?;
+        match report["error"].as_str() {
+            Some(error) if error.contains("the server is busy") => Ok(None),
+            Some(error) => bail!("iperf3 to {to}: {error}"),
+            None => Ok(Some(report)),
+        }
+    })?;
+    IperfReport::of(&report).with_context(|| format!("iperf3 reported {}", report["end"]))
+}
+
+fn run(host: &Namespace, to: IpAddr, duration: Duration, args: &[&str]) -> Result<Value> {
     let seconds = duration.as_secs().to_string();
     let output = output(
         host.command("iperf3")
@@ -94,12 +107,7 @@ pub fn iperf(host: &Namespace, to: IpAddr, duration: Duration, args: &[&str]) ->
         duration + LIMIT,
     )?;
     let printed = String::from_utf8_lossy(&output.stdout);
-    let report: Value =
-        serde_json::from_str(&printed).with_context(|| format!("iperf3 printed {printed}"))?;
-    if let Some(error) = report["error"].as_str() {
-        bail!("iperf3 to {to}: {error}");
-    }
-    IperfReport::of(&report).with_context(|| format!("iperf3 reported {}", report["end"]))
+    serde_json::from_str(&printed).with_context(|| format!("iperf3 printed {printed}"))
 }
 
 impl IperfReport {
