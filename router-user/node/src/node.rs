@@ -38,6 +38,7 @@ mod sender;
 mod service;
 mod status;
 mod stream_scaler;
+mod traffic_looks;
 mod tunnel_routes;
 mod uncaptured;
 mod worker;

@@ -17,8 +17,8 @@ use super::data_thread::{DataThreads, Runtimes};
 use super::error::NodeError;
 use super::exit_host::{ExitHost, ExitNeeds};
 use super::observability::Observability;
-use super::recent_traffic;
 use super::reloadable::{ReloadError, Reloadable, Reloaded};
+use super::traffic_looks;
 use super::tunnel_routes::{self, StopReason};
 use super::uncaptured;
 use super::worker_pool::WorkerBoard;
@@ -69,7 +69,7 @@ struct Tasks {
     /// Keeps the host as the node wants it.
     host: JoinSet<io::Result<()>>,
     /// Keeps what is asked for as the traffic of the last minute.
-    recent_traffic: JoinSet<()>,
+    traffic_looks: JoinSet<()>,
     /// Empty without gateways.
     host_networks: JoinSet<io::Result<()>>,
 }
@@ -171,8 +171,8 @@ impl Node {
         tasks.stream_scaler.spawn(scaler);
         tasks.host.spawn(assembly.host.clone().run());
         tasks
-            .recent_traffic
-            .spawn(recent_traffic::keep(assembly.data_path.peers.clone()));
+            .traffic_looks
+            .spawn(traffic_looks::run(assembly.data_path.peers.clone()));
         if let Some(host_networks) = host_networks {
             tasks.host_networks.spawn(host_networks.run());
         }

@@ -1,15 +1,11 @@
 //! What went to and came from each peer in the last minute.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::time::{MissedTickBehavior, interval};
-
-use super::peers::LivePeers;
-
 /// Time between two looks at the counts.
-const PERIOD: Duration = Duration::from_secs(10);
+pub(super) const PERIOD: Duration = Duration::from_secs(10);
 
 /// Looks that are kept: those of the last minute, and one from before.
 const KEPT: usize = 7;
@@ -30,7 +26,7 @@ struct Look {
 
 impl RecentTraffic {
     /// Keeps the bytes sent and received by `at`.
-    fn record(&self, at: Instant, (tx_bytes, rx_bytes): (u64, u64)) {
+    pub(super) fn record(&self, at: Instant, (tx_bytes, rx_bytes): (u64, u64)) {
         let mut looks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         looks.push_back(Look {
             at,
@@ -50,20 +46,6 @@ impl RecentTraffic {
         let elapsed = now.saturating_duration_since(first.at).as_secs_f64();
         let rate = |now: u64, before: u64| now.saturating_sub(before) as f64 / elapsed;
         (elapsed > 0.0).then(|| (rate(tx_bytes, first.tx_bytes), rate(rx_bytes, first.rx_bytes)))
-    }
-}
-
-/// Looks at the counts of every peer again and again; does not return.
-pub(super) async fn keep(peers: Arc<LivePeers>) {
-    let mut ticks = interval(PERIOD);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        ticks.tick().await;
-        let now = Instant::now();
-        for configured in peers.load().all() {
-            let traffic = &configured.peer.traffic;
-            traffic.recent.record(now, traffic.bytes());
-        }
     }
 }
 
