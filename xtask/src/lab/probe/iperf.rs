@@ -14,6 +14,9 @@ use crate::lab::process::{output, signal, until, wait};
 
 const LIMIT: Duration = Duration::from_secs(30);
 
+/// What a client says of a server that has not ended with the last one, or does not listen again yet.
+const BETWEEN_CLIENTS: [&str; 2] = ["the server is busy", "Connection refused"];
+
 /// An iperf3 server, stopped on drop.
 #[derive(Debug)]
 pub struct IperfServer {
@@ -73,8 +76,7 @@ impl Drop for IperfServer {
     }
 }
 
-/// Runs an iperf3 client in a namespace, with further arguments. A server that has not ended with the last client yet is
-/// waited for.
+/// Runs an iperf3 client in a namespace, with further arguments. A server that is not ready for the next client is waited for.
 ///
 /// # Errors
 /// When it fails or reports nothing.
@@ -82,7 +84,7 @@ pub fn iperf(host: &Namespace, to: IpAddr, duration: Duration, args: &[&str]) ->
     let (report, _) = until("the server is free", LIMIT, || {
         let report = run(host, to, duration, args)?;
         match report["error"].as_str() {
-            Some(error) if error.contains("the server is busy") => Ok(None),
+            Some(error) if BETWEEN_CLIENTS.iter().any(|said| error.contains(said)) => Ok(None),
             Some(error) => bail!("iperf3 to {to}: {error}"),
             None => Ok(Some(report)),
         }
