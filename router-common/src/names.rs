@@ -2,7 +2,9 @@
 
 /// Egress classifier of the TUN device.
 pub const PROGRAM_EGRESS: &str = "sr_egress";
-/// Ingress program of gateway interfaces.
+/// Ingress program of gateway interfaces, behind the kernel's merging of frames (GRO).
+pub const PROGRAM_GATEWAY_TC: &str = "sr_gateway_tc";
+/// Ingress program of gateway interfaces, in the driver.
 pub const PROGRAM_GATEWAY: &str = "sr_gateway";
 /// Flow to worker and peer.
 pub const CONNECTIONS: &str = "CONNECTIONS";

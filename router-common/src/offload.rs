@@ -5,7 +5,7 @@
 
 use crate::flow_key::FAMILY_V4;
 use crate::frame::VnetHeader;
-use crate::packet::{PacketReader, Parsed, protocol};
+use crate::packet::{Behind, PacketReader, Parsed, protocol};
 use crate::record::{Unfinished, Work};
 
 /// Where the checksum stands in a TCP header.
@@ -13,6 +13,9 @@ pub const TCP_CSUM_OFFSET: u16 = 16;
 /// Where the checksum stands in a UDP header.
 pub const UDP_CSUM_OFFSET: u16 = 6;
 const TCP_CWR: u8 = 0x80;
+/// Where a TCP header has its own length.
+const TCP_DATA_OFFSET: u32 = 12;
+const UDP_HEADER_LEN: u32 = 8;
 
 /// Smallest segment of a TCP super-packet in bytes: what Linux takes for the least of a sane peer
 /// (`net.ipv4.tcp_min_snd_mss`).
@@ -70,6 +73,35 @@ pub trait Offloads {
     fn gso_type(&self) -> Option<u32>;
     /// Returns where the IP header inside of a tunnel's headers starts; `None` if the kernel does not say.
     fn inner_network_offset(&self) -> Option<u32>;
+}
+
+/// Where the reader says that something starts before [`Behind::base`], nobody knows what it is about.
+impl<R: Offloads> Offloads for Behind<'_, R> {
+    #[inline(always)]
+    fn gso_size(&self) -> u32 {
+        self.reader.gso_size()
+    }
+
+    #[inline(always)]
+    fn checksum(&self) -> Checksum {
+        match self.reader.checksum() {
+            Checksum::Open { start, offset } => match start.checked_sub(self.base) {
+                Some(start) => Checksum::Open { start, offset },
+                None => Checksum::OpenOther,
+            },
+            other => other,
+        }
+    }
+
+    #[inline(always)]
+    fn gso_type(&self) -> Option<u32> {
+        self.reader.gso_type()
+    }
+
+    #[inline(always)]
+    fn inner_network_offset(&self) -> Option<u32> {
+        self.reader.inner_network_offset()?.checked_sub(self.base)
+    }
 }
 
 /// Kinds of super-packets, `SKB_GSO_*` in the kernel.
@@ -136,6 +168,23 @@ pub fn describe_bytes<R: PacketReader + ?Sized>(packet: &R, parsed: &Parsed, len
     } else {
         VnetHeader::default()
     }
+}
+
+/// Returns the length of the longest segment of a packet of `len` bytes that `vnet` describes: its own, unless it is a
+/// super-packet. `None` if it has no such header as `vnet` says.
+#[inline(always)]
+pub fn segment_len<R: PacketReader + ?Sized>(packet: &R, vnet: &VnetHeader, len: u32) -> Option<u32> {
+    if vnet.gso_size == 0 {
+        return Some(len);
+    }
+    let transport_offset = u32::from(vnet.csum_start);
+    let transport_len = if vnet.gso_type == VnetHeader::GSO_UDP_L4 {
+        UDP_HEADER_LEN
+    } else {
+        let [data_offset] = packet.load::<1>(transport_offset + TCP_DATA_OFFSET)?;
+        u32::from(data_offset >> 4) * 4
+    };
+    Some(transport_offset + transport_len + u32::from(vnet.gso_size))
 }
 
 /// A TCP header is the outermost one that has a checksum, and its bytes say whether that is open. So nobody need ask the

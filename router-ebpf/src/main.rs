@@ -21,7 +21,7 @@ mod packet;
 mod steer;
 
 use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS};
-use aya_ebpf::bindings::{TC_ACT_OK, TC_ACT_SHOT, TC_ACT_STOLEN};
+use aya_ebpf::bindings::{TC_ACT_OK, TC_ACT_SHOT, TC_ACT_STOLEN, TC_ACT_UNSPEC};
 use aya_ebpf::macros::{classifier, xdp};
 use aya_ebpf::programs::{TcContext, XdpContext};
 use gateway::Outcome;
@@ -40,7 +40,20 @@ pub(crate) fn sr_egress(ctx: TcContext) -> i32 {
     }
 }
 
-/// Ingress of a gateway interface: the way in from a network that this node is a router of.
+/// Ingress of a gateway interface behind the kernel's merging of frames: the way in from a network that this node is a router
+/// of.
+#[classifier]
+pub(crate) fn sr_gateway_tc(ctx: TcContext) -> i32 {
+    let reason = gateway::capture_received(&packet::Skb::new(&ctx));
+    counters::count(reason);
+    match GatewayVerdict::of(reason) {
+        GatewayVerdict::Drop => TC_ACT_SHOT,
+        // Others at the hook have their turn.
+        GatewayVerdict::Pass => TC_ACT_UNSPEC,
+    }
+}
+
+/// The same in the driver, before the kernel has made anything of the frame.
 #[xdp(frags)]
 pub(crate) fn sr_gateway(ctx: XdpContext) -> u32 {
     match gateway::capture(&frame::Frame::new(&ctx)) {

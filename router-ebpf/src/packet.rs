@@ -6,7 +6,7 @@ use core::mem::MaybeUninit;
 
 use aya_ebpf::EbpfContext;
 use aya_ebpf::bindings::__sk_buff;
-use aya_ebpf::helpers::generated::{bpf_probe_read_kernel, bpf_skb_load_bytes};
+use aya_ebpf::helpers::generated::{bpf_probe_read_kernel, bpf_skb_load_bytes, bpf_skb_store_bytes};
 use aya_ebpf::programs::TcContext;
 use router_common::offload::{Checksum, Offloads};
 use router_common::packet::{Behind, PacketReader, Parsed};
@@ -51,6 +51,14 @@ pub(crate) fn keep_in_place(parsed: &mut Parsed) {
     black_box(parsed);
 }
 
+/// Returns `value`, below 32, as a number of which the verifier knows no more than that, by way of an `unknown` one: else it
+/// would follow each value that there may be through all that comes after.
+#[inline(always)]
+pub(crate) fn blur(value: u32, unknown: u32) -> u32 {
+    let unknown = black_box(unknown);
+    (black_box(value ^ unknown) ^ unknown) & 31
+}
+
 /// Loads `N` bytes by [`Packet::copy`].
 #[inline(always)]
 pub(crate) fn load<const N: usize>(packet: &impl Packet, offset: u32) -> Option<[u8; N]> {
@@ -71,7 +79,7 @@ impl<P: Packet> Packet for Behind<'_, P> {
     }
 }
 
-/// A socket buffer whose first byte is the IP header's, as on a TUN device.
+/// A socket buffer: its first byte is the IP header's on a TUN device, and the Ethernet header's on others.
 pub(crate) struct Skb {
     raw: *mut __sk_buff,
 }
@@ -89,6 +97,20 @@ impl Skb {
     pub(crate) fn len(&self) -> u32 {
         // SAFETY: the verifier knows the context pointer and checks the access.
         unsafe { (*self.raw).len }
+    }
+
+    /// Index of the interface that it is at.
+    #[inline(always)]
+    pub(crate) fn interface(&self) -> u32 {
+        // SAFETY: as above.
+        unsafe { (*self.raw).ifindex }
+    }
+
+    /// Overwrites bytes at `offset`.
+    #[inline(always)]
+    pub(crate) fn store<const N: usize>(&self, offset: u32, bytes: [u8; N]) -> bool {
+        // SAFETY: the array has N bytes; the helper checks the packet's end.
+        unsafe { bpf_skb_store_bytes(self.raw, offset, bytes.as_ptr().cast(), N as u32, 0) == 0 }
     }
 
     /// Loads `N` bytes of the kernel's own `struct sk_buff`.

@@ -29,7 +29,20 @@ fn try_steer(skb: &Skb) -> Result<Reason, Reason> {
     if parsed.key.is_multicast() {
         return Err(Reason::Multicast);
     }
-    let flow = flows::entry(&mut parsed, len).ok_or(Reason::NoRing)?;
+    let (worker, record) = lane(&mut parsed, len, |parsed| Ok(describe(skb, parsed, len)))?;
+    Ok(deliver::deliver(skb, worker, &record, len))
+}
+
+/// Finds the worker of a packet of `len` bytes by its flow's entry, and makes what stands before it in a record.
+/// `describe` says what is undone of it, or why it is not to go to a worker; what neither a frame nor a worker can say or do is left to the device, with every
+/// later packet of the flow.
+#[inline(always)]
+pub(crate) fn lane(
+    parsed: &mut Parsed,
+    len: u32,
+    describe: impl FnOnce(&Parsed) -> Result<Option<(VnetHeader, Unfinished)>, Reason>,
+) -> Result<(u32, RecordHeader), Reason> {
+    let flow = flows::entry(parsed, len).ok_or(Reason::NoRing)?;
     if flow.by_device {
         return Err(Reason::LeftToDevice);
     }
@@ -37,17 +50,16 @@ fn try_steer(skb: &Skb) -> Result<Reason, Reason> {
         flows::leave_to_device(&parsed.key);
         return Err(Reason::TooLarge);
     }
-    let Some((vnet, unfinished)) = describe(skb, &parsed, len) else {
+    let Some((vnet, unfinished)) = describe(parsed)? else {
         flows::leave_to_device(&parsed.key);
         return Err(Reason::LeftToDevice);
     };
-    let record = record(&parsed, len, &flow, vnet, unfinished)?;
-    Ok(deliver::deliver(skb, flow.worker, &record, len))
+    Ok((flow.worker, record(parsed, len, &flow, vnet, unfinished)?))
 }
 
 /// Makes what stands before a packet of `len` bytes in a record, unless its peer has too much waiting.
 #[inline(always)]
-pub(crate) fn record(
+fn record(
     parsed: &Parsed,
     len: u32,
     flow: &FlowView,

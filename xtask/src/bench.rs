@@ -5,6 +5,7 @@ mod cpu;
 mod datagrams;
 mod figure;
 mod flood;
+mod gateway;
 mod installs;
 mod isolation;
 mod measure;
@@ -50,4 +51,14 @@ pub(crate) fn isolation(repeats: u32) -> Result<()> {
     require_root("bench")?;
     install::bench_programs()?;
     isolation::run(repeats)
+}
+
+/// Measures a network behind a node: forwarded by the host, and captured by a gateway of each kind.
+///
+/// # Errors
+/// When not root, when a build fails, or when a measurement cannot be made.
+pub(crate) fn gateway(duration: Duration, repeats: u32) -> Result<()> {
+    require_root("bench")?;
+    install::bench_programs()?;
+    gateway::run(duration, repeats)
 }

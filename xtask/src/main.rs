@@ -98,6 +98,15 @@ enum BenchTask {
         #[arg(long, default_value = "5", value_parser = clap::value_parser!(u32).range(1..))]
         repeats: u32,
     },
+    /// Measure a network behind a node: forwarded by the host, and captured by a gateway of each kind.
+    Gateway {
+        /// Seconds of each measurement.
+        #[arg(long, default_value = "3")]
+        secs: u64,
+        /// Measurements of each kind.
+        #[arg(long, default_value = "3", value_parser = clap::value_parser!(u32).range(1..))]
+        repeats: u32,
+    },
 }
 
 #[derive(Args)]
@@ -161,6 +170,9 @@ fn perform(task: Task) -> Result<ExitCode> {
             Some(BenchTask::Dispatch) => bench::dispatch()?,
             Some(BenchTask::Steering { secs }) => bench::steering(Duration::from_secs(secs))?,
             Some(BenchTask::Isolation { repeats }) => bench::isolation(repeats)?,
+            Some(BenchTask::Gateway { secs, repeats }) => {
+                bench::gateway(Duration::from_secs(secs), repeats)?;
+            }
             None => bench::compare(&args.plan)?,
         },
         Task::Kernels(plan) => kernels::run(&plan)?,

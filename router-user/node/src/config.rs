@@ -47,6 +47,7 @@
 //! serve = false
 //! [[gateway]]                                                             # any number, none by default
 //! interface = "lan0"
+//! hook = "auto"                                                           # the default; or "tc", "xdp"
 //! sink = "ring"                                                           # the default; or "af_xdp", "auto"
 //! [[peer]]
 //! name = "paris"                                                          # none by default
@@ -93,7 +94,7 @@ pub use device::{DeviceSection, OnStop};
 pub use discovery::DiscoverySection;
 pub use exit::ExitSection;
 use gateway::RawGateway;
-pub use gateway::{GatewaySection, Sink};
+pub use gateway::{GatewaySection, Hook, Sink};
 pub(crate) use invite::parse_network;
 pub use invite::{Invite, InviteError};
 pub use log::{LogFormat, LogSection};

@@ -28,7 +28,7 @@ pub use error::KernelError;
 pub use flow_reader::FlowReader;
 pub use flow_table::{FlowTable, Reading, STEP_ENTRIES};
 pub use flows::KernelFlows;
-pub use gateway::{AttachedGateway, GatewayInterface, GatewayMode};
+pub use gateway::{AttachedGateway, GatewayHook, GatewayInterface, GatewayMode};
 pub use gateway_table::KernelGateways;
 pub use object::{Kernel, KernelConfig};
 pub use pins::{BPFFS, remove_left_pins};

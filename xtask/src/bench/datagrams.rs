@@ -63,7 +63,7 @@ pub(super) struct BestRate {
 /// Packets of a size from one host to another, from as many senders as there are CPUs.
 #[derive(Debug)]
 pub(super) struct Datagrams<'a> {
-    pub(super) hosts: &'a [Namespace; 2],
+    pub(super) hosts: [&'a Namespace; 2],
     pub(super) to: IpAddr,
     pub(super) payload_bytes: usize,
     pub(super) duration: Duration,
@@ -230,7 +230,7 @@ mod tests {
         let [a, b] = &hosts;
         link((a, "u0", &["192.0.2.1/24"]), (b, "u0", &["192.0.2.2/24"])).unwrap();
         let datagrams = Datagrams {
-            hosts: &hosts,
+            hosts: hosts.each_ref(),
             to: [192, 0, 2, 2].into(),
             payload_bytes: 64,
             duration: Duration::from_millis(300),

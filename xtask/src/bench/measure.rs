@@ -110,7 +110,7 @@ impl Site<'_> {
 
     fn datagrams(&self, payload_bytes: usize) -> Datagrams<'_> {
         Datagrams {
-            hosts: &self.underlay.hosts,
+            hosts: self.underlay.hosts.each_ref(),
             to: self.tunnel.to,
             payload_bytes,
             duration: self.duration,

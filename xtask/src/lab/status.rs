@@ -56,9 +56,9 @@ pub struct DeviceStatus {
 pub struct GatewayStatus {
     /// Its name.
     pub interface: String,
-    /// `native` or `generic`.
+    /// `tc`, `native` or `generic`.
     pub mode: String,
-    /// Why it is not native.
+    /// Why not faster.
     pub reason: Option<String>,
     /// `ring buffer`, `AF_XDP, zero-copy` or `AF_XDP, copy mode`.
     pub sink: String,

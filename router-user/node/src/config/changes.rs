@@ -284,7 +284,7 @@ mod tests {
 
     /// One value other than the default for every field of the file that can stand without another, and whether a
     /// running node takes it.
-    const FIELDS: [(&str, &str, &str, bool); 41] = [
+    const FIELDS: [(&str, &str, &str, bool); 42] = [
         ("node", "name", "'a'", false),
         ("node", "key", "'/k'", false),
         ("node", "listen", "[]", false),
@@ -324,6 +324,7 @@ mod tests {
         ("metrics", "hosts", "['node']", false),
         ("exit", "serve", "true", true),
         ("gateway", "interface", "'lan0'", false),
+        ("gateway", "hook", "'xdp'", false),
         ("gateway", "sink", "'auto'", false),
         ("peer", "id", "", true),
     ];
@@ -358,13 +359,14 @@ mod tests {
                 }
             }
         }
-        if is_chosen("gateway", "interface") || is_chosen("gateway", "sink") {
-            let sink = if is_chosen("gateway", "sink") {
-                "auto"
-            } else {
-                "ring"
-            };
-            text += &format!("[[gateway]]\ninterface = 'lan0'\nsink = '{sink}'\n");
+        let of_gateway = ["interface", "hook", "sink"];
+        if of_gateway.iter().any(|field| is_chosen("gateway", field)) {
+            text += "[[gateway]]\ninterface = 'lan0'\n";
+            for (_, field, value, _) in FIELDS.iter().filter(|(other, ..)| *other == "gateway") {
+                if *field != "interface" && is_chosen("gateway", field) {
+                    text += &format!("{field} = {value}\n");
+                }
+            }
         }
         if is_chosen("peer", "id") {
             text += &peer(0, "/ip4/192.0.2.2/tcp/4001", "10.0.0.0/24");

@@ -12,7 +12,20 @@ const INTERFACE_ALLOWED: &str =
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GatewaySection {
     interface: String,
+    hook: Hook,
     sink: Sink,
+}
+
+/// Where packets are captured.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Hook {
+    /// As [`Hook::Tc`], where the kernel can and the sink is [`Sink::Ring`]; else as [`Hook::Xdp`].
+    #[default]
+    Auto,
+    /// Behind the kernel's merging of frames, which makes one packet of many of a flow.
+    Tc,
+    /// Before the kernel does anything with a frame.
+    Xdp,
 }
 
 /// How captured packets reach the workers.
@@ -33,6 +46,11 @@ impl GatewaySection {
         &self.interface
     }
 
+    /// Returns where packets are captured.
+    pub fn hook(&self) -> Hook {
+        self.hook
+    }
+
     /// Returns how captured packets reach the workers.
     pub fn sink(&self) -> Sink {
         self.sink
@@ -42,6 +60,7 @@ impl GatewaySection {
 /// The section as read, with the places that later checks name.
 pub(super) struct RawGateway {
     interface: Option<Located<String>>,
+    hook: Hook,
     sink: Sink,
     place: Place,
 }
@@ -59,10 +78,19 @@ impl RawGateway {
                 INTERFACE_ALLOWED,
             );
         }
+        let hook = hook(&mut table, problems);
         let sink = sink(&mut table, problems);
         table.finish(problems);
+        if (hook, sink) == (Hook::Tc, Sink::AfXdp) {
+            problems.add(
+                &place,
+                "AF_XDP sockets get nothing from the hook \"tc\"",
+                "sink = \"ring\", or hook = \"xdp\"",
+            );
+        }
         Self {
             interface,
+            hook,
             sink,
             place,
         }
@@ -72,6 +100,7 @@ impl RawGateway {
     pub(super) fn validated(self) -> Option<GatewaySection> {
         Some(GatewaySection {
             interface: self.interface?.value,
+            hook: self.hook,
             sink: self.sink,
         })
     }
@@ -97,6 +126,22 @@ pub(super) fn check(gateways: &[RawGateway], device: &RawDevice, problems: &mut 
         if name == device.name() {
             let wrong = format!("{name} is this node's own device");
             problems.add(&interface.place, wrong, "an interface of a local network");
+        }
+    }
+}
+
+fn hook(table: &mut Table<'_>, problems: &mut Problems) -> Hook {
+    const ALLOWED: &str = "\"auto\", \"tc\" or \"xdp\"";
+    let Some(Located { place, value }) = table.string("hook", ALLOWED, problems) else {
+        return Hook::default();
+    };
+    match value.as_str() {
+        "auto" => Hook::Auto,
+        "tc" => Hook::Tc,
+        "xdp" => Hook::Xdp,
+        _ => {
+            problems.add(&place, format!("{value:?} is no hook"), ALLOWED);
+            Hook::default()
         }
     }
 }
@@ -201,7 +246,7 @@ mod tests {
         );
         assert_eq!(
             found[1],
-            "sr.toml:4: gateway[0].name: unknown field (allowed: interface, sink)"
+            "sr.toml:4: gateway[0].name: unknown field (allowed: interface, hook, sink)"
         );
     }
 
@@ -216,6 +261,27 @@ mod tests {
         assert_eq!(
             interfaces("[[gateway]]\ninterface = 'lan0'\nsink = 'pipe'\n").unwrap_err(),
             ["sr.toml:5: gateway[0].sink: \"pipe\" is no sink (allowed: \"ring\", \"af_xdp\" or \"auto\")"]
+        );
+    }
+
+    #[test]
+    fn a_hook_is_one_of_three_and_sockets_need_xdp() {
+        let text = "[[gateway]]\ninterface = 'a'\n[[gateway]]\ninterface = 'b'\nhook = 'auto'\nsink = 'af_xdp'\n[[gateway]]\n\
+                    interface = 'c'\nhook = 'tc'\nsink = 'auto'\n[[gateway]]\ninterface = 'd'\nhook = 'xdp'\nsink = 'af_xdp'\n";
+        let config = Config::parse(&format!("{DEVICE}{text}"), Path::new("sr.toml")).unwrap();
+        let hooks: Vec<Hook> = config.gateways().iter().map(GatewaySection::hook).collect();
+
+        assert_eq!(hooks, [Hook::Auto, Hook::Auto, Hook::Tc, Hook::Xdp]);
+        assert_eq!(
+            interfaces("[[gateway]]\ninterface = 'lan0'\nhook = 'ebpf'\n").unwrap_err(),
+            ["sr.toml:5: gateway[0].hook: \"ebpf\" is no hook (allowed: \"auto\", \"tc\" or \"xdp\")"]
+        );
+        assert_eq!(
+            interfaces("[[gateway]]\ninterface = 'lan0'\nhook = 'tc'\nsink = 'af_xdp'\n").unwrap_err(),
+            [
+                "sr.toml:3: gateway[0]: AF_XDP sockets get nothing from the hook \"tc\" (allowed: sink = \"ring\", or hook = \
+                 \"xdp\")"
+            ]
         );
     }
 

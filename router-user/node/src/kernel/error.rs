@@ -81,6 +81,16 @@ pub enum KernelError {
         /// Why not in the receive path.
         source: Box<dyn Error + Send + Sync>,
     },
+    /// The program could not be attached to a gateway interface behind the kernel's merging of frames.
+    #[error(
+        "cannot attach to the ingress of {interface} by TC, which needs Linux 6.6; hook = \"xdp\" does without"
+    )]
+    AttachGatewayTc {
+        /// Which interface.
+        interface: String,
+        /// What the kernel said.
+        source: Box<dyn Error + Send + Sync>,
+    },
     /// The sockets of a gateway interface could not be opened.
     #[error(
         "cannot receive from {interface} by AF_XDP sockets, which need 8 MiB of locked memory for each receive queue \

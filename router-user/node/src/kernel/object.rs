@@ -11,7 +11,7 @@ use tracing::warn;
 use super::counters::KernelCounters;
 use super::error::KernelError;
 use super::flows::KernelFlows;
-use super::gateway::{AttachedGateway, GatewayInterface};
+use super::gateway::{AttachedGateway, GatewayHook, GatewayInterface};
 use super::gateway_table::KernelGateways;
 use super::pins::Pins;
 use super::prefixes::KernelPrefixes;
@@ -108,14 +108,19 @@ impl Kernel {
         })
     }
 
-    /// Begins to capture what arrives at `interface`: in the driver, or where that is refused in the receive path.
+    /// Begins to capture what arrives at `interface` by `hook`; by XDP in the driver, or where that is refused in the receive
+    /// path.
     ///
     /// # Errors
-    /// The kernel refuses both.
-    pub fn attach_gateway(&self, interface: &GatewayInterface) -> Result<AttachedGateway, KernelError> {
-        self.programs.load_gateway()?;
+    /// The kernel refuses.
+    pub fn attach_gateway(
+        &self,
+        interface: &GatewayInterface,
+        hook: GatewayHook,
+    ) -> Result<AttachedGateway, KernelError> {
+        self.programs.load_gateway(hook)?;
         self.gateways.add(interface.index, interface.address)?;
-        self.programs.attach_gateway(interface)
+        self.programs.attach_gateway(interface, hook)
     }
 }
 

@@ -10,7 +10,7 @@ use aya::programs::{ProgramError, SchedClassifier, Xdp};
 use super::attach::attach_egress;
 use super::bpf::{TcxHook, tcx};
 use super::error::KernelError;
-use super::gateway::{AttachedGateway, GatewayInterface};
+use super::gateway::{AttachedGateway, GatewayHook, GatewayInterface};
 use super::maps::lock;
 use super::pins::Pins;
 use router_common::names;
@@ -92,7 +92,7 @@ impl KernelPrograms {
         tcx(interface, TcxHook::Egress).unwrap_or_default()
     }
 
-    /// Returns the ids of the programs at the ingress of an interface beside filters, as
+    /// Returns the ids of the programs at the ingress of an interface beside filters (TCX), as
     /// [`KernelPrograms::before_filters`] does for its egress.
     pub fn at_ingress(&self, interface: u32) -> Vec<u32> {
         tcx(interface, TcxHook::Ingress).unwrap_or_default()
@@ -115,35 +115,43 @@ impl KernelPrograms {
             })
     }
 
-    /// Loads and pins the gateway program; nothing is attached yet.
+    /// Loads and pins the gateway program for `hook`; nothing is attached yet.
     ///
     /// # Errors
     /// The kernel refuses the program or its pin.
-    pub fn load_gateway(&self) -> Result<(), KernelError> {
+    pub fn load_gateway(&self, hook: GatewayHook) -> Result<(), KernelError> {
         let mut loaded = lock(&self.loaded);
-        let program = gateway(&mut loaded.ebpf)?;
+        let name = match hook {
+            GatewayHook::Tc => names::PROGRAM_GATEWAY_TC,
+            GatewayHook::Xdp => names::PROGRAM_GATEWAY,
+        };
+        let program = loaded.ebpf.program_mut(name);
+        let program = program.ok_or(KernelError::Missing { name })?;
         if program.fd().is_ok() {
             return Ok(());
         }
-        program
-            .load()
-            .map_err(|error| KernelError::load("the gateway program", error))?;
-        let Some(pins) = &self.pins else { return Ok(()) };
-        pins.pin(names::PROGRAM_GATEWAY, |path| program.pin(path))
+        match hook {
+            GatewayHook::Tc => gateway_tc(&mut loaded.ebpf)?.load(),
+            GatewayHook::Xdp => gateway_xdp(&mut loaded.ebpf)?.load(),
+        }
+        .map_err(|error| KernelError::load("the gateway program", error))?;
+        let (Some(pins), Some(program)) = (&self.pins, loaded.ebpf.program_mut(name)) else {
+            return Ok(());
+        };
+        pins.pin(name, |path| program.pin(path))
     }
 
-    /// Attaches the gateway program to `interface`: in the driver, or where that is refused in the receive path.
+    /// Attaches the gateway program for `hook`, which is loaded, to `interface`.
     pub(super) fn attach_gateway(
         &self,
         interface: &GatewayInterface,
+        hook: GatewayHook,
     ) -> Result<AttachedGateway, KernelError> {
-        AttachedGateway::attach(gateway(&mut lock(&self.loaded).ebpf)?, interface)
-    }
-
-    /// Returns the id of the gateway program; `None` until it is loaded.
-    pub fn gateway_id(&self) -> Option<u32> {
         let mut loaded = lock(&self.loaded);
-        Some(gateway(&mut loaded.ebpf).ok()?.info().ok()?.id())
+        match hook {
+            GatewayHook::Tc => AttachedGateway::attach_tc(gateway_tc(&mut loaded.ebpf)?, interface),
+            GatewayHook::Xdp => AttachedGateway::attach_xdp(gateway_xdp(&mut loaded.ebpf)?, interface),
+        }
     }
 
     /// Returns the names of the pins that somebody has removed.
@@ -170,7 +178,11 @@ pub(super) fn egress(ebpf: &mut Ebpf) -> Result<&mut SchedClassifier, KernelErro
     program(ebpf, names::PROGRAM_EGRESS)
 }
 
-fn gateway(ebpf: &mut Ebpf) -> Result<&mut Xdp, KernelError> {
+fn gateway_tc(ebpf: &mut Ebpf) -> Result<&mut SchedClassifier, KernelError> {
+    program(ebpf, names::PROGRAM_GATEWAY_TC)
+}
+
+fn gateway_xdp(ebpf: &mut Ebpf) -> Result<&mut Xdp, KernelError> {
     program(ebpf, names::PROGRAM_GATEWAY)
 }
 

@@ -78,6 +78,16 @@ impl NodeMetrics {
             labels.push(("device", status.device.name.as_str()));
             add.info(&labels)
         })?;
+        family::GATEWAY.encode(to, |add| {
+            let mut gateways = status.gateways.iter();
+            gateways.try_for_each(|gateway| {
+                add.info(&[
+                    ("interface", gateway.interface.as_str()),
+                    ("mode", gateway.mode.as_str()),
+                    ("sink", gateway.sink.as_str()),
+                ])
+            })
+        })?;
         family::UPTIME.encode_one(to, Some(status.uptime_seconds))?;
         family::HEALTH_CHECK.encode(to, |add| {
             let mut checks = self.health.checks.iter();

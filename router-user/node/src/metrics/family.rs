@@ -147,6 +147,10 @@ impl From<f64> for Number {
 /// Metrics of the node.
 pub(super) const BUILD: Family = info("build", "Version of the program.");
 pub(super) const NODE: Family = info("node", "The node's own peer id and the name of its device.");
+pub(super) const GATEWAY: Family = info(
+    "gateway",
+    "A gateway interface, by where its packets are captured and how they reach the workers.",
+);
 pub(super) const UPTIME: Family = gauge("uptime", "Time since the node started.").of("seconds");
 pub(super) const HEALTH_CHECK: Family = gauge("health_check", "Whether a check of /health passes: 1 or 0.");
 pub(super) const HOST_THINGS: Family = gauge(

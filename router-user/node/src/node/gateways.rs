@@ -8,11 +8,12 @@ use tracing::{info, warn};
 
 use super::error::NodeError;
 use super::gateway_sink::GatewaySink;
-use crate::config::{Config, Sink};
+use crate::config::{Config, GatewaySection, Hook, Sink};
 use crate::control::GatewayStatus;
 use crate::device::{DeviceError, Netlink};
 use crate::kernel::{
-    AttachedGateway, GatewayInterface, Kernel, KernelError, SocketConsumer, SocketDrops, SocketPool,
+    AttachedGateway, GatewayHook, GatewayInterface, GatewayMode, Kernel, KernelError, SocketConsumer,
+    SocketDrops, SocketPool,
 };
 use router_common::gateway::{Gateway, MAX_QUEUES, NO_SOCKETS};
 use router_common::slots::MAX_WORKERS;
@@ -34,7 +35,7 @@ struct RunningGateway {
     /// `None` while the program is not at an interface.
     attached: Option<AttachedGateway>,
     interface: GatewayInterface,
-    config: Sink,
+    config: GatewaySection,
     device_mtu: u32,
     sink: GatewaySink,
     first_socket: u32,
@@ -51,6 +52,8 @@ pub(super) struct GatewayPlace {
     pub(super) index: u32,
     /// Hardware address of the interface, as the program knows it.
     pub(super) address: [u8; 6],
+    /// Id of the program that is attached; `None` while none is.
+    pub(super) program: Option<u32>,
     /// The program's own table has the gateway.
     pub(super) in_table: bool,
 }
@@ -103,13 +106,14 @@ impl Gateways {
         let mut gateways = Vec::with_capacity(interfaces.len());
         let mut n_queues = 0;
         for (interface, config_of) in interfaces.into_iter().zip(config.gateways()) {
-            let attached = kernel.attach_gateway(&interface)?;
+            let attached = attach(kernel, &interface, config_of)?;
             let device_mtu = config.device().mtu();
-            let sink = GatewaySink::open(config_of.sink(), &interface, device_mtu, MAX_QUEUES - n_queues)?;
+            let sink = sink(config_of, &attached);
+            let sink = GatewaySink::open(sink, &interface, device_mtu, MAX_QUEUES - n_queues)?;
             let mut gateway = RunningGateway {
                 attached: Some(attached),
                 interface,
-                config: config_of.sink(),
+                config: config_of.clone(),
                 device_mtu,
                 sink,
                 first_socket: n_queues * MAX_WORKERS,
@@ -167,6 +171,7 @@ impl Gateways {
             name: gateway.interface.name.clone(),
             index: gateway.interface.index,
             address: gateway.interface.address,
+            program: gateway.attached.as_ref().map(AttachedGateway::program),
             in_table: gateway.attached.is_some() && gateway.is_written(kernel),
         };
         self.lock().gateways.iter().map(place).collect()
@@ -200,10 +205,10 @@ impl Gateways {
             if moved {
                 kernel.gateways.remove(before);
             }
-            let attached = kernel.attach_gateway(&interface)?;
+            let attached = attach(kernel, &interface, &gateway.config)?;
             if moved {
-                let sink =
-                    GatewaySink::open(gateway.config, &interface, gateway.device_mtu, gateway.max_queues)?;
+                let sink = sink(&gateway.config, &attached);
+                let sink = GatewaySink::open(sink, &interface, gateway.device_mtu, gateway.max_queues)?;
                 if let Some(pool) = gateway.sink.pool() {
                     dropped.add(pool.drops());
                 }
@@ -321,6 +326,33 @@ impl RunningGateway {
             sink,
             sink_reason,
         }
+    }
+}
+
+/// Attaches by the hook that the configuration says, or by the faster one that the kernel has for the sink.
+fn attach(
+    kernel: &Kernel,
+    interface: &GatewayInterface,
+    config: &GatewaySection,
+) -> Result<AttachedGateway, KernelError> {
+    match (config.hook(), config.sink()) {
+        (Hook::Tc, _) => kernel.attach_gateway(interface, GatewayHook::Tc),
+        (Hook::Auto, Sink::Ring) => match kernel.attach_gateway(interface, GatewayHook::Tc) {
+            Ok(attached) => Ok(attached),
+            Err(why) => {
+                let attached = kernel.attach_gateway(interface, GatewayHook::Xdp)?;
+                Ok(attached.instead_of_tc(&why))
+            }
+        },
+        (Hook::Auto | Hook::Xdp, _) => kernel.attach_gateway(interface, GatewayHook::Xdp),
+    }
+}
+
+/// Sockets get their frames by XDP alone.
+fn sink(config: &GatewaySection, attached: &AttachedGateway) -> Sink {
+    match attached.mode() {
+        GatewayMode::Tc => Sink::Ring,
+        GatewayMode::Native | GatewayMode::Generic => config.sink(),
     }
 }
 

@@ -188,7 +188,7 @@ fn a_host_in_order_has_no_problem(scene: &Scene) {
     }
     // Nobody answers at the peer's address.
     assert_eq!(report.verdict("path"), "unknown", "{}", report.json);
-    // Whether the driver takes the program shows once a node runs.
+    // By which hook it is captured shows once a node runs.
     assert_eq!(report.verdict("gateway"), "unknown", "{}", report.json);
 }
 
@@ -358,7 +358,7 @@ fn beside_the_running_node(scene: &mut Scene) -> Result<()> {
         ("descriptors", " are open"),
         ("memory", "the node has "),
         ("device", "the running node's, MTU 1420"),
-        ("gateway", "captured in the driver, by ring buffer"),
+        ("gateway", "captured by TC, behind GRO, by ring buffer"),
         ("path", "a full segment of 1448 bytes arrives"),
         ("qdisc", "the kernel's own choice"),
     ] {

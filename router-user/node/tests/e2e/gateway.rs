@@ -8,32 +8,49 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use aya::programs::{ProgramInfo, SchedClassifier, TcAttachType};
 use nix::sys::signal::Signal;
 
 use crate::support::lan::{GATEWAY, Lan, LanPlan, section};
 use crate::support::{NODE, machine};
+use router_common::frame::MAX_PACKET_LEN;
+use router_common::names::PROGRAM_GATEWAY_TC;
 use xtask::lab::probe::{PingPlan, answers, path_mtu};
 use xtask::lab::process::until;
 use xtask::lab::{Namespace, Node, NodeConfig, Status, unique_device};
 
 const LIMIT: Duration = Duration::from_secs(10);
+const HOOKS: [&str; 2] = ["tc", "xdp"];
 /// Each way; a few thousand packets.
 const STREAM_BYTES: usize = 8 * 1024 * 1024;
 
 #[test]
 fn hosts_of_a_network_reach_a_peer_although_the_gateways_host_forwards_nothing() {
+    reach_a_peer("xdp", "native");
+}
+
+#[test]
+fn hosts_of_a_network_reach_a_peer_in_packets_that_the_kernel_has_merged() {
+    reach_a_peer("tc", "tc");
+}
+
+fn reach_a_peer(hook: &'static str, mode: &str) {
     let _machine = machine::shared();
-    let lan = Lan::start(&LanPlan::default()).unwrap();
-    lan.forward_nothing_from(GATEWAY).unwrap();
+    let plan = LanPlan {
+        hook,
+        ..LanPlan::default()
+    };
+    let lan = Lan::start(&plan).expect("the network can be made");
+    lan.forward_nothing_from(GATEWAY).expect("it can be told");
     let status = lan.status();
     let [gateway] = &status.gateways[..] else {
         panic!("{:?}", status.gateways)
     };
-    assert_eq!((&gateway.interface[..], &gateway.mode[..]), (GATEWAY, "native"));
+    assert_eq!((&gateway.interface[..], &gateway.mode[..]), (GATEWAY, mode));
     assert_eq!(gateway.sink, "ring buffer");
     assert_eq!((&gateway.reason, &gateway.sink_reason), (&None, &None));
 
-    reach_each_other(&lan);
+    reach_each_other(&lan, hook == "xdp");
 }
 
 #[test]
@@ -56,7 +73,7 @@ fn hosts_of_a_network_reach_a_peer_through_sockets() {
         "{reason:?}"
     );
 
-    reach_each_other(&lan);
+    reach_each_other(&lan, true);
 
     let status = lan.status();
     for counter in ["socket_no_memory", "socket_dropped"] {
@@ -92,7 +109,7 @@ fn sockets_that_would_be_no_gain_or_too_small_give_way_to_rings_or_an_error() {
     lan.pair.a.node.stop(Signal::SIGTERM).unwrap();
     let log = lan.refused_start(NodeConfig {
         mtu: 9000,
-        sections: section(GATEWAY, "af_xdp"),
+        sections: section(GATEWAY, "xdp", "af_xdp"),
         ..lan.pair.a.config.clone()
     });
     assert!(
@@ -103,8 +120,8 @@ fn sockets_that_would_be_no_gain_or_too_small_give_way_to_rings_or_an_error() {
     assert!(!lan.is_attached(GATEWAY));
 }
 
-/// Pings and streams both ways, with equal bytes, and none of it by the host.
-fn reach_each_other(lan: &Lan) {
+/// Pings and streams both ways, with equal bytes, and none of it by the host; the packets of streams `one_by_one`, or merged.
+fn reach_each_other(lan: &Lan, one_by_one: bool) {
     let before = lan.status();
     let b = [lan.pair.b.v4, lan.pair.b.v6];
     for to in b {
@@ -125,51 +142,61 @@ fn reach_each_other(lan: &Lan) {
     let count = |status: &Status| status.counter("captured").expect("a counter");
     let captured = |from: &Status, to: &Status| count(to) - count(from);
     assert_eq!(captured(&before, &after_pings), 6);
-    let segments = (2 * STREAM_BYTES / 1420) as u64;
+    let most = if one_by_one { 1420 } else { MAX_PACKET_LEN };
+    let fewest = (4 * STREAM_BYTES / most) as u64;
     let streams = captured(&after_pings, &lan.status());
-    assert!(
-        streams > segments,
-        "{streams} packets of {segments} segments and more"
-    );
+    assert!(streams >= fewest, "{streams} packets of {fewest} and more");
 }
 
 #[test]
 fn what_is_not_for_a_peer_is_the_hosts() {
-    let _machine = machine::shared();
-    let lan = Lan::start(&LanPlan::default()).unwrap();
-    lan.forward_nothing_from(GATEWAY).unwrap();
-    let before = lan.status();
+    for hook in HOOKS {
+        let _machine = machine::shared();
+        let plan = LanPlan {
+            hook,
+            ..LanPlan::default()
+        };
+        let lan = Lan::start(&plan).unwrap();
+        lan.forward_nothing_from(GATEWAY).unwrap();
+        let before = lan.status();
 
-    let own: [IpAddr; 5] = [
-        "192.168.77.1".parse().unwrap(),
-        "fd77::1".parse().unwrap(),
-        "192.0.2.1".parse().unwrap(),
-        lan.pair.a.v4,
-        lan.pair.a.v6,
-    ];
-    for to in own {
-        assert_eq!(PingPlan::new(to).run(&lan.host).unwrap().n_lost(), 0, "{to}");
+        let own: [IpAddr; 5] = [
+            "192.168.77.1".parse().unwrap(),
+            "fd77::1".parse().unwrap(),
+            "192.0.2.1".parse().unwrap(),
+            lan.pair.a.v4,
+            lan.pair.a.v6,
+        ];
+        for to in own {
+            assert_eq!(PingPlan::new(to).run(&lan.host).unwrap().n_lost(), 0, "{to}");
+        }
+
+        let after = lan.status();
+        assert_eq!(
+            after.counter("captured").unwrap(),
+            before.counter("captured").unwrap()
+        );
+        let passed = after.counter("passed_not_ours").unwrap() - before.counter("passed_not_ours").unwrap();
+        assert!(passed >= 15, "{passed} of 15 echo requests passed");
     }
-
-    let after = lan.status();
-    assert_eq!(
-        after.counter("captured").unwrap(),
-        before.counter("captured").unwrap()
-    );
-    let passed = after.counter("passed_not_ours").unwrap() - before.counter("passed_not_ours").unwrap();
-    assert!(passed >= 15, "{passed} of 15 echo requests passed");
 }
 
 #[test]
 fn the_host_answers_for_packets_without_hops_and_packets_beyond_the_mtu() {
-    let _machine = machine::shared();
-    let lan = Lan::start(&LanPlan::default()).unwrap();
+    for hook in HOOKS {
+        let _machine = machine::shared();
+        let plan = LanPlan {
+            hook,
+            ..LanPlan::default()
+        };
+        let lan = Lan::start(&plan).unwrap();
 
-    assert_eq!(path_mtu(&lan.host, lan.pair.b.v4).unwrap(), 1420);
+        assert_eq!(path_mtu(&lan.host, lan.pair.b.v4).unwrap(), 1420);
 
-    let status = lan.status();
-    for counter in ["passed_ttl", "passed_too_big"] {
-        assert!(status.counter(counter).unwrap() > 0, "{counter}");
+        let status = lan.status();
+        for counter in ["passed_ttl", "passed_too_big"] {
+            assert!(status.counter(counter).unwrap() > 0, "{counter} at {hook}");
+        }
     }
 }
 
@@ -177,6 +204,7 @@ fn the_host_answers_for_packets_without_hops_and_packets_beyond_the_mtu() {
 fn an_interface_without_driver_support_is_captured_in_generic_mode() {
     let _machine = machine::shared();
     let plan = LanPlan {
+        hook: "xdp",
         bridge: true,
         ..LanPlan::default()
     };
@@ -197,6 +225,20 @@ fn an_interface_without_driver_support_is_captured_in_generic_mode() {
     for to in [lan.pair.b.v4, lan.pair.b.v6] {
         assert_eq!(PingPlan::new(to).run(&lan.host).unwrap().n_lost(), 0, "{to}");
     }
+}
+
+#[test]
+fn a_bridge_is_captured_at_behind_the_merging_of_its_ports() {
+    let _machine = machine::shared();
+    let plan = LanPlan {
+        bridge: true,
+        ..LanPlan::default()
+    };
+    let lan = Lan::start(&plan).unwrap();
+    assert_eq!(lan.status().gateways[0].mode, "tc");
+    lan.forward_nothing_from(plan.gateway()).unwrap();
+
+    reach_each_other(&lan, false);
 }
 
 #[test]
@@ -254,23 +296,29 @@ fn a_peer_that_is_the_default_route_leaves_the_host_its_own_networks() {
 
 #[test]
 fn nothing_is_left_at_the_interface_however_a_node_ends() {
-    let _machine = machine::shared();
-    let mut lan = Lan::start(&LanPlan::default()).unwrap();
+    for hook in HOOKS {
+        let _machine = machine::shared();
+        let plan = LanPlan {
+            hook,
+            ..LanPlan::default()
+        };
+        let mut lan = Lan::start(&plan).unwrap();
 
-    for signal in [Signal::SIGTERM, Signal::SIGKILL] {
-        assert!(lan.is_attached(GATEWAY), "before {signal}");
-        lan.pair.a.node.stop(signal).unwrap();
-        assert!(!lan.is_attached(GATEWAY), "after {signal}");
-        lan.pair.a.node.start().unwrap();
+        for signal in [Signal::SIGTERM, Signal::SIGKILL] {
+            assert!(lan.is_attached(GATEWAY), "{hook} before {signal}");
+            lan.pair.a.node.stop(signal).unwrap();
+            assert!(!lan.is_attached(GATEWAY), "{hook} after {signal}");
+            lan.pair.a.node.start().unwrap();
+        }
+        lan.pair.a.node.stop(Signal::SIGTERM).unwrap();
+        let listen = vec!["/ip4/203.0.113.9/tcp/4001".to_owned()];
+        let log = lan.refused_start(NodeConfig {
+            listen,
+            ..lan.pair.a.config.clone()
+        });
+        assert!(log.contains("203.0.113.9"), "{log}");
+        assert!(!lan.is_attached(GATEWAY), "{hook} after a failed start");
     }
-    lan.pair.a.node.stop(Signal::SIGTERM).unwrap();
-    let listen = vec!["/ip4/203.0.113.9/tcp/4001".to_owned()];
-    let log = lan.refused_start(NodeConfig {
-        listen,
-        ..lan.pair.a.config.clone()
-    });
-    assert!(log.contains("203.0.113.9"), "{log}");
-    assert!(!lan.is_attached(GATEWAY), "after a failed start");
 }
 
 #[test]
@@ -292,7 +340,7 @@ fn an_interface_that_cannot_be_a_gateway_is_named() {
         ),
     ] {
         let log = lan.refused_start(NodeConfig {
-            sections: section(GATEWAY, "ring") + &section(interface, "ring"),
+            sections: section(GATEWAY, "auto", "ring") + &section(interface, "auto", "ring"),
             ..lan.pair.a.config.clone()
         });
 
@@ -302,9 +350,13 @@ fn an_interface_that_cannot_be_a_gateway_is_named() {
 }
 
 #[test]
-fn an_interface_has_one_node() {
+fn an_interface_has_one_node_by_xdp() {
     let _machine = machine::shared();
-    let lan = Lan::start(&LanPlan::default()).unwrap();
+    let plan = LanPlan {
+        hook: "xdp",
+        ..LanPlan::default()
+    };
+    let lan = Lan::start(&plan).unwrap();
     let a = &lan.pair.a;
     let mut second = Node::new(Path::new(NODE), &a.host, lan.pair.directory(), "second").unwrap();
     let config = NodeConfig {
@@ -345,8 +397,12 @@ impl Lan {
     }
 
     fn is_attached(&self, interface: &str) -> bool {
-        let shown = self.pair.a.host.ip(&["link", "show", "dev", interface]);
-        shown.expect("the interface is there").contains("xdp")
+        let host = &self.pair.a.host;
+        let link = host.ip(&["link", "show", "dev", interface]);
+        let programs = host.enter(|| Ok(SchedClassifier::query_tcx(interface, TcAttachType::Ingress)?));
+        let (_, programs) = programs.expect("the kernel says what is there");
+        let is_own = |program: &ProgramInfo| program.name_as_str() == Some(PROGRAM_GATEWAY_TC);
+        link.expect("the interface is there").contains("xdp") || programs.iter().any(is_own)
     }
 
     /// Starts the stopped first node with a configuration that it refuses; returns its log.

@@ -202,8 +202,9 @@ fn the_third_change_within_a_minute_is_a_conflict_until_it_is_right_or_asked_for
 #[test]
 fn a_gateway_that_is_made_anew_or_gets_another_address_is_captured_at_again() {
     let _machine = machine::shared();
-    for sink in ["ring", "af_xdp"] {
+    for (hook, sink) in [("tc", "ring"), ("xdp", "ring"), ("xdp", "af_xdp")] {
         let lan = Lan::start(&LanPlan {
+            hook,
             sink,
             ..LanPlan::default()
         })

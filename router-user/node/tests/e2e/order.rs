@@ -335,17 +335,23 @@ fn outlives_its_connection(transport: Transport) {
 
 #[test]
 fn workers_come_and_go_behind_a_gateway_with_rings() {
-    behind_a_gateway("ring", "ring buffer");
+    behind_a_gateway("xdp", "ring", "ring buffer");
+}
+
+#[test]
+fn workers_come_and_go_behind_a_gateway_that_gets_merged_packets() {
+    behind_a_gateway("tc", "ring", "ring buffer");
 }
 
 #[test]
 fn workers_come_and_go_behind_a_gateway_with_sockets() {
-    behind_a_gateway("af_xdp", "AF_XDP");
+    behind_a_gateway("xdp", "af_xdp", "AF_XDP");
 }
 
-fn behind_a_gateway(sink: &'static str, shown: &str) {
+fn behind_a_gateway(hook: &'static str, sink: &'static str, shown: &str) {
     let _machine = machine::alone();
     let plan = LanPlan {
+        hook,
         sink,
         ..LanPlan::default()
     };

@@ -526,12 +526,3 @@ impl Wire {
         records.remove(0)
     }
 }
-
-fn open_checksum(offset: usize, protocol: u8) -> VnetHeader {
-    VnetHeader {
-        flags: VnetHeader::NEEDS_CSUM,
-        csum_start: offset as u16,
-        csum_offset: checksum_offset(protocol) as u16,
-        ..VnetHeader::default()
-    }
-}

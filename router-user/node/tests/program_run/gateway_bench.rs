@@ -1,7 +1,9 @@
-//! The gateway program beside its bench, run on frames.
+//! The gateway programs beside their bench, run on frames.
 
-use anyhow::{Context, Result, ensure};
-use aya::programs::{TestRun, TestRunOptions, Xdp};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail, ensure};
+use aya::programs::{SchedClassifier, TestRun, TestRunOptions, Xdp};
 use aya_obj::programs::XdpAttachType;
 use etherparse::Ipv4Header;
 
@@ -9,10 +11,16 @@ use crate::bench::{Bench, Outcome, Plan};
 use router_common::names;
 use router_common::packet::ethernet;
 use router_common::record::RecordHeader;
+use stream_router_node::kernel::GatewayHook;
 
-/// Verdicts, as in `linux/bpf.h`.
+/// Verdicts of XDP, as in `linux/bpf.h`; a run at the other hook gives the same.
 pub(crate) const DROP: u32 = 1;
 pub(crate) const PASS: u32 = 2;
+/// Verdicts of TC, as in `linux/pkt_cls.h`: the packet is dropped, or the next program has its turn.
+const TC_SHOT: u32 = 2;
+const TC_UNSPEC: u32 = u32::MAX;
+
+pub(crate) const HOOKS: [GatewayHook; 2] = [GatewayHook::Tc, GatewayHook::Xdp];
 
 /// Hardware address of the gateway.
 pub(crate) const HOST: [u8; 6] = [2, 0, 0, 0, 0, 1];
@@ -22,23 +30,34 @@ const LOOPBACK: u32 = 1;
 /// Shortest frame without its checksum (IEEE 802.3).
 pub(crate) const SHORTEST_FRAME: usize = 60;
 
-/// Both programs, and the loopback interface as a gateway.
+/// The programs, and the loopback interface as a gateway.
 pub(crate) struct GatewayBench {
     pub(crate) bench: Bench,
-    program: Xdp,
+    program: Program,
+}
+
+enum Program {
+    Tc(SchedClassifier),
+    Xdp(Xdp),
 }
 
 impl GatewayBench {
-    pub(crate) fn new() -> Result<Self> {
-        Self::with(Plan::default())
+    pub(crate) fn new(hook: GatewayHook) -> Result<Self> {
+        Self::with(hook, Plan::default())
     }
 
-    pub(crate) fn with(plan: Plan) -> Result<Self> {
+    pub(crate) fn with(hook: GatewayHook, plan: Plan) -> Result<Self> {
         let bench = Bench::with(plan)?;
-        bench.kernel.programs.load_gateway()?;
+        bench.kernel.programs.load_gateway(hook)?;
         bench.kernel.gateways.add(LOOPBACK, HOST)?;
         let pins = bench.kernel.programs.pin_directory().context("no pins")?;
-        let program = Xdp::from_pin(pins.join(names::PROGRAM_GATEWAY), XdpAttachType::Interface)?;
+        let program = match hook {
+            GatewayHook::Tc => Program::Tc(SchedClassifier::from_pin(pins.join(names::PROGRAM_GATEWAY_TC))?),
+            GatewayHook::Xdp => Program::Xdp(Xdp::from_pin(
+                pins.join(names::PROGRAM_GATEWAY),
+                XdpAttachType::Interface,
+            )?),
+        };
         Ok(Self { bench, program })
     }
 
@@ -61,7 +80,14 @@ impl GatewayBench {
             data_out: Some(&mut left),
             ..TestRunOptions::new()
         };
-        let verdict = self.program.test_run(options)?.return_value;
+        let verdict = match &self.program {
+            Program::Xdp(program) => program.test_run(options)?.return_value,
+            Program::Tc(program) => match program.test_run(options)?.return_value {
+                TC_SHOT => DROP,
+                TC_UNSPEC => PASS,
+                other => bail!("verdict {other}"),
+            },
+        };
         ensure!(
             verdict != PASS || left == frame,
             "a frame that passes was changed to {left:x?}"
@@ -69,7 +95,7 @@ impl GatewayBench {
         Ok(verdict)
     }
 
-    /// Runs the program on a frame; returns the verdict and what the frame has become.
+    /// Runs the program for XDP on a frame; returns the verdict and what the frame has become.
     pub(crate) fn run_and_keep(&self, frame: &[u8]) -> Result<(u32, Vec<u8>)> {
         let mut left = vec![0; frame.len() + RecordHeader::LEN];
         let options = TestRunOptions {
@@ -77,7 +103,10 @@ impl GatewayBench {
             data_out: Some(&mut left),
             ..TestRunOptions::new()
         };
-        let run = self.program.test_run(options)?;
+        let Program::Xdp(program) = &self.program else {
+            bail!("no socket gets a frame there");
+        };
+        let run = program.test_run(options)?;
         left.truncate(run.data_size_out as usize);
         Ok((run.return_value, left))
     }
@@ -119,4 +148,10 @@ pub(crate) fn with_hops(mut packet: Vec<u8>, hops: u8) -> Vec<u8> {
     let (header, _) = Ipv4Header::from_slice(&packet).expect("an IPv4 header");
     packet[10..12].copy_from_slice(&header.calc_header_checksum().to_be_bytes());
     packet
+}
+
+pub(crate) fn run_ip(args: &[&str]) -> Result<()> {
+    let done = Command::new("ip").args(args).status().context("cannot run ip")?;
+    ensure!(done.success(), "ip {args:?}: {done}");
+    Ok(())
 }

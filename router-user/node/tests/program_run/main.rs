@@ -8,6 +8,7 @@ mod device;
 mod flows;
 mod gateway;
 mod gateway_bench;
+mod gateway_received;
 mod offload;
 mod packet_socket;
 mod packets;

@@ -44,21 +44,22 @@ impl PacketSocket {
 
     pub(crate) fn send_offloaded(&self, offload: &VnetHeader, packet: &[u8]) -> Result<(), Errno> {
         let bytes = [&bytemuck::bytes_of(offload)[..VNET_LEN], packet].concat();
-        let to = self.address(packet[0] >> 4);
+        let to = self.address(packet);
         let sent = sendto(self.fd.as_raw_fd(), &bytes, &to, MsgFlags::MSG_DONTWAIT)?;
         assert_eq!(sent, bytes.len());
         Ok(())
     }
 
-    fn address(&self, version: u8) -> LinkAddr {
-        let protocol = if version == 6 {
-            libc::ETH_P_IPV6
-        } else {
-            libc::ETH_P_IP
+    /// The protocol is that of the packet, or of the frame.
+    fn address(&self, packet: &[u8]) -> LinkAddr {
+        let protocol = match packet {
+            [first, ..] if first >> 4 == 6 => libc::ETH_P_IPV6 as u16,
+            [first, ..] if first >> 4 == 0 => u16::from_be_bytes([packet[12], packet[13]]),
+            _ => libc::ETH_P_IP as u16,
         };
         let address = libc::sockaddr_ll {
             sll_family: libc::AF_PACKET as u16,
-            sll_protocol: (protocol as u16).to_be(),
+            sll_protocol: protocol.to_be(),
             sll_ifindex: self.device as i32,
             sll_hatype: 0,
             sll_pkttype: 0,

@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use router_common::flow_key::{FAMILY_V4, FAMILY_V6, FlowKey};
+use router_common::frame::VnetHeader;
 use router_common::packet::protocol::{AH, DESTINATION_OPTIONS, FRAGMENT, ROUTING, TCP, UDP};
 
 pub(crate) const A4: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 1);
@@ -223,4 +224,14 @@ fn sum(bytes: &[u8], start: u32) -> u16 {
 
 fn ports(source: u16, destination: u16) -> Vec<u8> {
     [source.to_be_bytes(), destination.to_be_bytes()].concat()
+}
+
+/// Offload header of a packet whose checksum is open behind `offset`.
+pub(crate) fn open_checksum(offset: usize, protocol: u8) -> VnetHeader {
+    VnetHeader {
+        flags: VnetHeader::NEEDS_CSUM,
+        csum_start: offset as u16,
+        csum_offset: checksum_offset(protocol) as u16,
+        ..VnetHeader::default()
+    }
 }

@@ -1,10 +1,9 @@
 //! The gateway program with AF_XDP sockets: frames become records in place, reach their worker's socket, and their
 //! memory comes back.
 
-use std::process::Command;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::Result;
 
 use crate::bench::{Bench, Plan, Record, record};
 use crate::gateway_bench::*;
@@ -13,7 +12,7 @@ use crate::packets::*;
 use router_common::reason::Reason;
 use router_common::record::RecordHeader;
 use stream_router_node::kernel::{
-    AttachedGateway, CopyMode, GatewayInterface, SocketConsumer, SocketDrops, SocketPool,
+    AttachedGateway, CopyMode, GatewayHook, GatewayInterface, SocketConsumer, SocketDrops, SocketPool,
 };
 
 const REDIRECT: u32 = 4;
@@ -25,7 +24,7 @@ const LIMIT: Duration = Duration::from_secs(5);
 
 #[test]
 fn a_frame_for_a_socket_is_a_record_in_place() {
-    let mut gateway = GatewayBench::with(one_worker()).unwrap();
+    let mut gateway = GatewayBench::with(GatewayHook::Xdp, one_worker()).unwrap();
     run_ip(&["link", "set", "lo", "up"]).unwrap();
     let frames = [
         (&[][..], udp_packet(46, 1, 1)),
@@ -74,10 +73,13 @@ fn a_frame_for_a_socket_is_a_record_in_place() {
 
 #[test]
 fn a_packet_too_large_for_a_frame_goes_by_the_ring() {
-    let mut gateway = GatewayBench::with(Plan {
-        device_mtu: 32_000,
-        ..one_worker()
-    })
+    let mut gateway = GatewayBench::with(
+        GatewayHook::Xdp,
+        Plan {
+            device_mtu: 32_000,
+            ..one_worker()
+        },
+    )
     .unwrap();
     run_ip(&["link", "set", "lo", "up"]).unwrap();
     let pool = SocketPool::open(1, CopyMode::Copy, 1).unwrap();
@@ -188,7 +190,7 @@ impl Wire {
             index: 101,
             address: HOST,
         };
-        let attached = bench.kernel.attach_gateway(&interface)?;
+        let attached = bench.kernel.attach_gateway(&interface, GatewayHook::Xdp)?;
         let pool = SocketPool::open(interface.index, CopyMode::Copy, 4)?;
         bench
             .kernel
@@ -223,10 +225,4 @@ impl Wire {
         }
         records
     }
-}
-
-fn run_ip(args: &[&str]) -> Result<()> {
-    let done = Command::new("ip").args(args).status().context("cannot run ip")?;
-    ensure!(done.success(), "ip {args:?}: {done}");
-    Ok(())
 }

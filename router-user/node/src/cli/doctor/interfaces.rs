@@ -8,6 +8,7 @@ use super::finding::Finding;
 use super::input::CheckInput;
 use super::node::RunningNode;
 use super::sysctl::read;
+use crate::config::{GatewaySection, Hook, Sink};
 use crate::control::GatewayStatus;
 use crate::device::{Interface, Netlink, NetlinkError, Offload, driver, has_offload};
 
@@ -96,7 +97,7 @@ pub(super) fn check(
         let status = input.running.status().map(|status| &status.gateways);
         let own = status.and_then(|all| all.iter().find(|one| one.interface == name));
         match look(name) {
-            Ok(seen) => findings.push(judge_gateway(name, &seen, own, &input.running)),
+            Ok(seen) => findings.push(judge_gateway(gateway, &seen, own, &input.running)),
             Err(error) => findings.push(Finding::unknown("gateway", error.to_string()).about(name)),
         }
     }
@@ -223,12 +224,15 @@ fn judge_mtu(name: &str, mtu: u32, has_quic: bool) -> Finding {
 }
 
 fn judge_gateway(
-    name: &str,
+    gateway: &GatewaySection,
     seen: &InterfaceState,
     status: Option<&GatewayStatus>,
     running: &RunningNode,
 ) -> Finding {
     const CHECK: &str = "gateway";
+    let name = gateway.interface();
+    // Where it may be either, another's program is at the other.
+    let needs_xdp = gateway.hook() == Hook::Xdp || gateway.sink() == Sink::AfXdp;
     let finding = match (&seen.link, status) {
         (None, _) => Finding::problem(CHECK, "there is no such interface").fix("ip link show"),
         (Some(link), _) if link.ethernet_address.is_none() => {
@@ -240,6 +244,9 @@ fn judge_gateway(
         (Some(_), Some(status)) if status.mode == "native" => {
             Finding::ok(CHECK, format!("captured in the driver, by {}", status.sink))
         }
+        (Some(_), Some(status)) if status.mode == "tc" => {
+            Finding::ok(CHECK, format!("captured by TC, behind GRO, by {}", status.sink))
+        }
         (Some(_), Some(status)) => Finding::warning(
             CHECK,
             format!(
@@ -249,15 +256,20 @@ fn judge_gateway(
             ),
         )
         .fix(format!("ethtool -K {name} rx-udp-gro-forwarding off")),
-        (Some(_), None) if seen.has_xdp && matches!(running, RunningNode::Unknown) => Finding::unknown(
-            CHECK,
-            "an XDP program is attached; whether a node's cannot be told, as it may not be asked",
-        ),
-        (Some(_), None) if seen.has_xdp => Finding::problem(
+        (Some(_), None) if needs_xdp && seen.has_xdp && matches!(running, RunningNode::Unknown) => {
+            Finding::unknown(
+                CHECK,
+                "an XDP program is attached; whether a node's cannot be told, as it may not be asked",
+            )
+        }
+        (Some(_), None) if needs_xdp && seen.has_xdp => Finding::problem(
             CHECK,
             "another XDP program is attached, and a node cannot attach its own",
         )
         .fix(format!("ip link set dev {name} xdp off")),
+        (Some(_), None) if !needs_xdp => {
+            Finding::unknown(CHECK, "ready; by which hook shows once a node runs")
+        }
         (Some(_), None) => {
             let driver = driver(name).unwrap_or_else(|_| "of unknown name".to_owned());
             Finding::unknown(
@@ -271,8 +283,11 @@ fn judge_gateway(
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::super::finding::Verdict;
     use super::*;
+    use crate::config::Config;
 
     #[test]
     fn a_name_is_free_the_nodes_own_or_taken() {
@@ -346,8 +361,16 @@ mod tests {
             sink: "ring buffer".to_owned(),
             sink_reason: None,
         };
+        let gateway = |hook: &str| {
+            let text = format!(
+                "[device]\naddresses = ['10.42.0.1/24']\n[[gateway]]\ninterface = 'lan0'\nhook = '{hook}'\n"
+            );
+            let config = Config::parse(&text, Path::new("sr.toml")).unwrap();
+            config.gateways()[0].clone()
+        };
+        let (auto, xdp) = (gateway("auto"), gateway("xdp"));
         let verdict = |seen: &InterfaceState, status: Option<&GatewayStatus>| {
-            judge_gateway("lan0", seen, status, &RunningNode::No).verdict
+            judge_gateway(&xdp, seen, status, &RunningNode::No).verdict
         };
         let down = Interface {
             up: false,
@@ -363,15 +386,16 @@ mod tests {
         assert_eq!(verdict(&seen(Some(no_ethernet), false), None), Verdict::Problem);
         assert_eq!(verdict(&seen(Some(link.clone()), true), None), Verdict::Problem);
         assert_eq!(verdict(&seen(Some(link.clone()), false), None), Verdict::Unknown);
-        let unsure = judge_gateway(
-            "lan0",
-            &seen(Some(link.clone()), true),
-            None,
-            &RunningNode::Unknown,
-        );
+        let by_tc = judge_gateway(&auto, &seen(Some(link.clone()), true), None, &RunningNode::No);
+        assert_eq!(by_tc.verdict, Verdict::Unknown);
+        let unsure = judge_gateway(&xdp, &seen(Some(link.clone()), true), None, &RunningNode::Unknown);
         assert_eq!(unsure.verdict, Verdict::Unknown);
         assert_eq!(
             verdict(&seen(Some(link.clone()), true), Some(&status("native"))),
+            Verdict::Ok
+        );
+        assert_eq!(
+            verdict(&seen(Some(link.clone()), false), Some(&status("tc"))),
             Verdict::Ok
         );
         assert_eq!(

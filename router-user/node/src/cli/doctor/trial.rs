@@ -8,9 +8,9 @@ use nix::sched::{CloneFlags, unshare};
 
 use super::finding::Finding;
 use super::input::CheckInput;
-use crate::config::Sink;
+use crate::config::{Config, Hook, Sink};
 use crate::device::{Device, DeviceError, DeviceSettings, TunError};
-use crate::kernel::{Kernel, KernelConfig, KernelError, SocketPool};
+use crate::kernel::{GatewayHook, Kernel, KernelConfig, KernelError, SocketPool};
 
 const DEVICE: &str = "sr-doctor";
 const MTU: u32 = 1420;
@@ -35,10 +35,10 @@ struct Trial {
 /// Makes everything, removes it again, and judges the outcome.
 pub(super) fn check(input: &CheckInput) -> Vec<Finding> {
     let gateways = input.config.gateways();
-    let with_gateway = !gateways.is_empty();
+    let hooks = hooks(&input.config);
     let with_sockets = gateways.iter().any(|gateway| gateway.sink() != Sink::Ring);
     // A thread of its own: the namespace is the thread's, and goes with it.
-    let trial = std::thread::spawn(move || Trial::run(with_gateway, with_sockets)).join();
+    let trial = std::thread::spawn(move || Trial::run(&hooks, with_sockets)).join();
     match trial {
         Ok(Ok(trial)) => trial.judge(),
         Ok(Err(error)) => vec![Finding::unknown("programs", format!("cannot be tried: {error}"))],
@@ -50,7 +50,7 @@ pub(super) fn check(input: &CheckInput) -> Vec<Finding> {
 }
 
 impl Trial {
-    fn run(with_gateway: bool, with_sockets: bool) -> std::io::Result<Self> {
+    fn run(hooks: &[GatewayHook], with_sockets: bool) -> std::io::Result<Self> {
         let mut trial = Self::default();
         if let Err(errno) = unshare(CloneFlags::CLONE_NEWNET) {
             trial.not_isolated = Some(errno.desc().to_owned());
@@ -78,7 +78,8 @@ impl Trial {
         if let Ok(kernel) = &kernel {
             trial.offloads = Some(kernel.offloads.clone());
             trial.hook = matches!(device, Some(Ok(_))).then(|| kernel.programs.attach_egress());
-            trial.gateway = with_gateway.then(|| kernel.programs.load_gateway());
+            let mut loaded = hooks.iter().map(|hook| kernel.programs.load_gateway(*hook));
+            trial.gateway = loaded.next().map(|first| first.and_then(|()| loaded.collect()));
         }
         trial.sockets = with_sockets.then(SocketPool::try_socket);
         trial.programs = Some(kernel.and_then(|kernel| kernel.rings.open(0).map(drop)));
@@ -139,6 +140,17 @@ impl Trial {
         }
         findings
     }
+}
+
+/// Returns the hooks that the gateways may be at.
+fn hooks(config: &Config) -> Vec<GatewayHook> {
+    let may_be = |hook: Hook| {
+        let mut gateways = config.gateways().iter();
+        gateways.any(|gateway| [hook, Hook::Auto].contains(&gateway.hook()))
+    };
+    let hooks = [(Hook::Tc, GatewayHook::Tc), (Hook::Xdp, GatewayHook::Xdp)];
+    let hooks = hooks.into_iter().filter(|(hook, _)| may_be(*hook));
+    hooks.map(|(_, hook)| hook).collect()
 }
 
 fn judge_device(error: &DeviceError) -> Finding {

@@ -70,9 +70,10 @@ pub struct DeviceStatus {
 pub struct GatewayStatus {
     /// Name of the interface or feature.
     pub interface: String,
-    /// Where the program runs: `native`, in the driver, or `generic`, in the kernel's receive path.
+    /// Where the program runs: `tc`, once the kernel has merged frames of a flow, `native`, in the driver, or `generic`, in the
+    /// kernel's receive path.
     pub mode: String,
-    /// Why the program does not run in the driver.
+    /// Why the program does not run in a faster way.
     pub reason: Option<String>,
     /// How captured packets reach the workers: `ring buffer`, `AF_XDP, zero-copy` or `AF_XDP, copy mode`.
     pub sink: String,

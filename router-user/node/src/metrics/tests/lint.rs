@@ -5,10 +5,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Labels that the node's own metrics may have: each has few values.
-const LABELS: [&str; 11] = [
+const LABELS: [&str; 14] = [
     "name",
     "version",
     "device",
+    "interface",
+    "mode",
+    "sink",
     "check",
     "peer",
     "state",

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::found::Found;
+use super::found::{Found, FoundGateway};
 use super::thing::Thing;
 use super::wanted::Wanted;
 use crate::device::{AddressState, NftRules, Route, RouteTarget, Rule, SeenRule, Sysctl, TcFilter};
@@ -318,12 +318,9 @@ fn settings(found: &Found, all: &mut Vec<Difference>) {
 }
 
 fn gateways(wanted: &Wanted, found: &Found, all: &mut Vec<Difference>) {
-    let Some(program) = wanted.gateways.program else {
-        return;
-    };
-    for (name, link) in wanted.gateways.interfaces.iter().zip(&found.gateways) {
+    for (name, gateway) in wanted.gateways.iter().zip(&found.gateways) {
         let thing = || Thing::Gateway(name.clone());
-        let Some(link) = link else {
+        let Some(FoundGateway { link, programs }) = gateway else {
             let seen = format!("carries nothing: there is no interface {name}");
             all.push(difference(thing(), seen, Remedy::Wait));
             continue;
@@ -339,11 +336,12 @@ fn gateways(wanted: &Wanted, found: &Found, all: &mut Vec<Difference>) {
         let Some(place) = found.places.iter().find(|place| place.name == *name) else {
             continue;
         };
-        let is_attached = link.xdp.contains(&program) && place.index == link.index;
+        let is_there = place.program.is_some_and(|program| programs.contains(&program));
+        let is_attached = is_there && place.index == link.index;
         let seen = if place.index != link.index {
             "is another interface of that name"
         } else if !is_attached {
-            "has lost its XDP program"
+            "has lost its program"
         } else if place.address != address {
             "has another hardware address"
         } else if !place.in_table {

@@ -38,11 +38,20 @@ pub(in crate::node) struct Found {
     /// The settings that have to be on, and those of them that are off.
     pub(in crate::node) settings: (Vec<Sysctl>, Vec<OffSetting>),
     /// The interfaces of the gateways, by their names; `None` where there is none.
-    pub(in crate::node) gateways: Vec<Option<LinkState>>,
+    pub(in crate::node) gateways: Vec<Option<FoundGateway>>,
     /// Where the node has attached the gateways.
     pub(in crate::node) places: Vec<GatewayPlace>,
     /// Names of the pins that are missing.
     pub(in crate::node) missing_pins: Vec<String>,
+}
+
+/// The interface of a gateway.
+#[derive(Clone, Debug)]
+pub(in crate::node) struct FoundGateway {
+    /// The interface.
+    pub(in crate::node) link: LinkState,
+    /// Ids of the programs at its ingress, of each hook that a gateway may use.
+    pub(in crate::node) programs: Vec<u32>,
 }
 
 impl Found {
@@ -76,9 +85,13 @@ impl Found {
                 source,
             })?,
         };
-        let mut interfaces = Vec::with_capacity(wanted.gateways.interfaces.len());
-        for name in &wanted.gateways.interfaces {
-            interfaces.push(netlink.link_state_by_name(name).await?);
+        let mut interfaces = Vec::with_capacity(wanted.gateways.len());
+        for name in &wanted.gateways {
+            let link = netlink.link_state_by_name(name).await?;
+            interfaces.push(link.map(|link| FoundGateway {
+                programs: [link.xdp.clone(), kernel.programs.at_ingress(link.index)].concat(),
+                link,
+            }));
         }
         let settings = wanted.exit.settings(&wanted.device.name);
         let off = OffSetting::among(&settings);

@@ -17,7 +17,7 @@ use super::ledger::{Ledger, Verdict};
 use super::pass::{Pass, list, right_rows, text};
 use super::report::{HostReport, SeenDevice, row};
 use super::thing::{Level, Thing};
-use super::wanted::{Wanted, WantedGateways};
+use super::wanted::Wanted;
 use super::ways::Ways;
 use crate::control::{HostState, HostThing};
 use crate::device::{Netlink, NetlinkError, Route, Rule, TcFilter, Tun, Whereabouts};
@@ -106,14 +106,8 @@ impl Keeper {
     pub(in crate::node) fn set_hooks(&mut self, egress: u32, gateways: Arc<Gateways>) {
         self.wanted.hook = Some(egress);
         self.wanted.pins = self.kernel.programs.pin_directory().is_some();
-        self.wanted.gateways = WantedGateways {
-            program: self.kernel.programs.gateway_id(),
-            interfaces: gateways
-                .places(&self.kernel)
-                .into_iter()
-                .map(|place| place.name)
-                .collect(),
-        };
+        let places = gateways.places(&self.kernel).into_iter();
+        self.wanted.gateways = places.map(|place| place.name).collect();
         self.gateways = gateways;
     }
 

@@ -76,7 +76,7 @@ pub(super) fn right_rows(wanted: &Wanted, wrong: &HashSet<&Thing>, pass: &Pass) 
         things.push(Thing::Nft);
     }
     things.extend(pass.settings.iter().cloned().map(Thing::Setting));
-    things.extend(wanted.gateways.interfaces.iter().cloned().map(Thing::Gateway));
+    things.extend(wanted.gateways.iter().cloned().map(Thing::Gateway));
     if wanted.pins {
         things.push(Thing::Pins);
     }

@@ -25,17 +25,10 @@ pub(in crate::node) struct Wanted {
     pub(in crate::node) exit: ExitNeeds,
     /// The peers' networks, each with the table that it is routed in: the kernel is to send their packets to the device.
     pub(in crate::node) networks: BTreeMap<IpNet, RouteTable>,
-    /// Id of the program at the gateways, and the names of their interfaces; empty until they are attached.
-    pub(in crate::node) gateways: WantedGateways,
+    /// Names of the gateways' interfaces, each with the node's program; empty until they are attached.
+    pub(in crate::node) gateways: Vec<String>,
     /// Programs and maps are pinned.
     pub(in crate::node) pins: bool,
-}
-
-/// What the node wants at its gateways.
-#[derive(Clone, Debug, Default)]
-pub(in crate::node) struct WantedGateways {
-    pub(in crate::node) program: Option<u32>,
-    pub(in crate::node) interfaces: Vec<String>,
 }
 
 /// What the node wants of its device.
@@ -63,7 +56,7 @@ impl Wanted {
             hook: None,
             exit: ExitNeeds::default(),
             networks: config.routes(),
-            gateways: WantedGateways::default(),
+            gateways: Vec::new(),
             pins: false,
         }
     }

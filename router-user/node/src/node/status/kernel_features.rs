@@ -46,11 +46,14 @@ pub(super) fn look(
         let name = &gateway.interface;
         let reason =
             |reason: &Option<String>| reason.as_ref().map_or(String::new(), |why| format!(": {why}"));
-        features.push(feature(
-            "xdp_native",
-            gateway.mode == "native",
-            format!("the driver of {name}{}", reason(&gateway.reason)),
-        ));
+        // By TC nobody has asked the driver.
+        if gateway.mode != "tc" {
+            features.push(feature(
+                "xdp_native",
+                gateway.mode == "native",
+                format!("the driver of {name}{}", reason(&gateway.reason)),
+            ));
+        }
         if gateway.sink.starts_with("AF_XDP") {
             features.push(feature(
                 "af_xdp_zero_copy",
@@ -109,7 +112,9 @@ mod tests {
         let generic = gateway("generic", "ring buffer", Some("not supported"));
         let native = gateway("native", "AF_XDP, copy mode", None);
 
-        let features = features(None, &[generic, native]);
+        let tc = gateway("tc", "ring buffer", None);
+
+        let features = features(None, &[generic, tc, native]);
 
         assert!(!features[2].1, "nothing is pinned");
         assert_eq!(

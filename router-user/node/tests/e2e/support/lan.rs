@@ -16,6 +16,8 @@ pub(crate) const GATEWAY: &str = "lan0";
 
 /// What a network behind a gateway is to be.
 pub(crate) struct LanPlan {
+    /// Hook of the gateway.
+    pub(crate) hook: &'static str,
     /// Sink of the gateway.
     pub(crate) sink: &'static str,
     /// MTU of the nodes' devices in bytes.
@@ -29,6 +31,7 @@ pub(crate) struct LanPlan {
 impl Default for LanPlan {
     fn default() -> Self {
         Self {
+            hook: "auto",
             sink: "ring",
             mtu: 1420,
             bridge: false,
@@ -63,7 +66,7 @@ impl Lan {
         let mut pair = Pair::prepare(Path::new(NODE), &nodes, directory)?;
         let host = Namespace::unique("lan")?;
         lay_cable(&host, &pair.a.host, plan)?;
-        pair.a.config.sections = section(plan.gateway(), plan.sink);
+        pair.a.config.sections = section(plan.gateway(), plan.hook, plan.sink);
         if plan.default_route {
             pair.a.config.peers[0].allowed_ips = vec!["0.0.0.0/0".to_owned(), "::/0".to_owned()];
         }
@@ -115,6 +118,6 @@ fn lay_cable(host: &Namespace, router: &Namespace, plan: &LanPlan) -> Result<()>
 }
 
 /// A section of the configuration.
-pub(crate) fn section(interface: &str, sink: &str) -> String {
-    format!("\n[[gateway]]\ninterface = {interface:?}\nsink = {sink:?}\n")
+pub(crate) fn section(interface: &str, hook: &str, sink: &str) -> String {
+    format!("\n[[gateway]]\ninterface = {interface:?}\nhook = {hook:?}\nsink = {sink:?}\n")
 }

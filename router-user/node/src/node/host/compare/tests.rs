@@ -5,7 +5,6 @@ use crate::config::Config;
 use crate::device::{LinkState, RouteTarget};
 use crate::node::exit_host::OffSetting;
 use crate::node::gateways::GatewayPlace;
-use crate::node::host::wanted::WantedGateways;
 
 const INDEX: u32 = 7;
 const LAN: u32 = 3;
@@ -20,10 +19,7 @@ fn wanted() -> Wanted {
     let config = Config::parse(text, Path::new("sr.toml")).unwrap();
     Wanted {
         hook: Some(EGRESS),
-        gateways: WantedGateways {
-            program: Some(GATEWAY),
-            interfaces: vec!["lan0".to_owned()],
-        },
+        gateways: vec!["lan0".to_owned()],
         pins: true,
         ..Wanted::of(&config, INDEX)
     }
@@ -94,15 +90,18 @@ fn found(wanted: &Wanted) -> Found {
         ingress_programs: Vec::new(),
         nft: (NftRules::default(), 0),
         settings: (Vec::new(), Vec::new()),
-        gateways: vec![Some(LinkState {
-            xdp: vec![GATEWAY],
-            ethernet_address: Some(ADDRESS),
-            ..link(LAN, "lan0")
+        gateways: vec![Some(FoundGateway {
+            link: LinkState {
+                ethernet_address: Some(ADDRESS),
+                ..link(LAN, "lan0")
+            },
+            programs: vec![GATEWAY],
         })],
         places: vec![GatewayPlace {
             name: "lan0".to_owned(),
             index: LAN,
             address: ADDRESS,
+            program: Some(GATEWAY),
             in_table: true,
         }],
         missing_pins: Vec::new(),
@@ -413,19 +412,22 @@ fn a_gateway_is_followed_by_its_name_and_waited_for() {
     };
     let gateway = |found: &mut Found| found.gateways[0].take().unwrap();
     type Change<'a> = &'a dyn Fn(&mut Found);
-    let cases: [(&str, Remedy, Change<'_>); 6] = [
+    let cases: [(&str, Remedy, Change<'_>); 7] = [
         (
             "is another interface of that name",
             again(9, ADDRESS, false),
-            &|found| found.gateways[0].as_mut().unwrap().index = 9,
+            &|found| found.gateways[0].as_mut().unwrap().link.index = 9,
         ),
-        ("has lost its XDP program", again(LAN, ADDRESS, false), &|found| {
-            found.gateways[0].as_mut().unwrap().xdp.clear()
+        ("has lost its program", again(LAN, ADDRESS, false), &|found| {
+            found.gateways[0].as_mut().unwrap().programs.clear()
+        }),
+        ("has lost its program", again(LAN, ADDRESS, false), &|found| {
+            found.places[0].program = None
         }),
         (
             "has another hardware address",
             again(LAN, [2; 6], true),
-            &|found| found.gateways[0].as_mut().unwrap().ethernet_address = Some([2; 6]),
+            &|found| found.gateways[0].as_mut().unwrap().link.ethernet_address = Some([2; 6]),
         ),
         (
             "is not in the program's table",
@@ -440,7 +442,7 @@ fn a_gateway_is_followed_by_its_name_and_waited_for() {
         (
             "carries nothing: it is no Ethernet interface now",
             Remedy::Wait,
-            &|found| found.gateways[0].as_mut().unwrap().ethernet_address = None,
+            &|found| found.gateways[0].as_mut().unwrap().link.ethernet_address = None,
         ),
     ];
     for (seen, remedy, change) in cases {
