@@ -25,6 +25,8 @@ const TEST_PROGRAMS: &[(&str, &str)] = &[
     ("sysctl", "procps"),
     ("tmux", "tmux"),
     ("chromium", "chromium"),
+    ("zsh", "zsh"),
+    ("fish", "fish"),
 ];
 
 /// Programs that make packages, and the one that runs a node with the privileges of a unit.

@@ -2,11 +2,14 @@
 
 mod capture;
 mod check;
+mod choice;
+mod complete;
 mod counters;
 mod defaults;
 mod doctor;
 mod flows;
 mod generate;
+mod host_routes;
 mod id;
 mod invite;
 mod join;
@@ -34,14 +37,16 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::config::{ConfigError, InviteError};
 use crate::control::ControlError;
-use crate::node::RouteConflicts;
+use crate::node::{NodeError, RouteConflicts};
 use capture::{CaptureArguments, UsageError};
+use check::CheckError;
 use doctor::DoctorArguments;
 use flows::FlowArguments;
 use invite::InviteArguments;
 use join::{JoinArguments, JoinError};
 use peers::PeerArguments;
 use purge::PurgeArguments;
+use reload::ReloadArguments;
 use request::{RequestArguments, ShowArguments};
 use status::StatusArguments;
 use stream_router_engine::capture_filter::FilterError;
@@ -65,6 +70,9 @@ enum Command {
         /// File to write, mode 0600; never overwritten
         #[arg(long, value_name = "FILE", default_value = crate::config::DEFAULT_KEY_FILE)]
         out: PathBuf,
+        /// Keep an identity that is there, and print its peer id
+        #[arg(long)]
+        if_missing: bool,
     },
     /// Print the peer id of an identity
     Id {
@@ -77,7 +85,7 @@ enum Command {
         /// Configuration file
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
-        /// Look also for routes of this host that the peers' networks collide with
+        /// Look also at this host: the key, the device, gateways' interfaces, ports, and routes that the peers' networks collide with
         #[arg(long)]
         live: bool,
     },
@@ -86,9 +94,12 @@ enum Command {
         /// Configuration file
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
+        /// Make the node's key if there is none
+        #[arg(long)]
+        make_key: bool,
     },
     /// Make the running node read its configuration file again: peers, prefixes, limits, log level
-    Reload(RequestArguments),
+    Reload(ReloadArguments),
     /// Print an invite to this node: one string with its id, addresses and prefixes, for `join` on another node
     ///
     /// The invite is no secret and authenticates nothing by itself: anyone who can change it on its way can put another
@@ -137,6 +148,13 @@ enum Command {
     Doctor(DoctorArguments),
     /// Remove what a node that does not run any more has left: routes, rules, its table of nftables, pins
     Purge(PurgeArguments),
+    /// Print what may stand at the end of a command line, for the shells' completion
+    #[command(hide = true)]
+    Complete {
+        /// The words behind the program's name; the last one is completed
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        words: Vec<String>,
+    },
     /// Write the manual pages or shell completions of a package
     #[command(hide = true)]
     Generate {
@@ -152,11 +170,11 @@ enum Command {
 /// configuration.
 pub fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
-        Command::Keygen { out } => keygen::keygen(&out),
+        Command::Keygen { out, if_missing } => keygen::keygen(&out, if_missing),
         Command::Id { key } => id::id(&key),
         Command::Check { config, live } => check::check(&config, live),
-        Command::Run { config } => run::run(&config),
-        Command::Reload(request) => reload::reload(&request),
+        Command::Run { config, make_key } => run::run(&config, make_key),
+        Command::Reload(arguments) => reload::reload(&arguments),
         Command::Invite(arguments) => invite::invite(arguments),
         Command::Join(arguments) => join::join(arguments),
         Command::Top(arguments) => top::top(&arguments),
@@ -170,6 +188,7 @@ pub fn main() -> ExitCode {
         Command::Capture { request, what } => capture::capture(&request, &what),
         Command::Doctor(arguments) => doctor::doctor(&arguments),
         Command::Purge(arguments) => purge::purge(&arguments),
+        Command::Complete { words } => complete::complete(&words, Arguments::command()),
         Command::Generate { what, out } => generate::generate(what, &out, &Arguments::command()),
     };
     match outcome {
@@ -193,6 +212,8 @@ fn is_usage(error: &(dyn Error + 'static)) -> bool {
         || error.is::<FilterError>()
         || error.is::<UsageError>()
         || error.is::<RouteConflicts>()
+        || error.is::<CheckError>()
+        || error.downcast_ref().is_some_and(NodeError::is_for_good)
         || matches!(of_a_node, Some(ControlError::BadConfiguration { .. }))
 }
 

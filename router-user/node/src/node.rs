@@ -52,6 +52,6 @@ pub use peer_registry::NoRoom;
 pub use reloadable::{ReloadError, Reloaded};
 pub(crate) use route_conflicts::Overlaps;
 pub use route_conflicts::RouteConflicts;
-pub(crate) use run::run;
+pub(crate) use run::{identity, run};
 pub(crate) use status::memory_status;
 pub(crate) use tunnel_routes::{OwnNumbers, TunnelRoutes};

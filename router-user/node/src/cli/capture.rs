@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use clap::{ArgAction, Args};
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::choice::one_of;
 use super::outcome::Outcome;
 use super::request::RequestArguments;
 use crate::control::{
@@ -37,7 +38,7 @@ pub(super) struct CaptureArguments {
     #[arg(long, value_name = "BYTES", value_parser = parse_snaplen)]
     snaplen: Option<u32>,
     /// Which way packets go: in (from peers), out (to peers) or both
-    #[arg(long, value_name = "WAY", default_value_t, action = ArgAction::Set)]
+    #[arg(long, value_name = "WAY", default_value_t, action = ArgAction::Set, value_parser = one_of(CaptureDirections::ALL, CaptureDirections::name))]
     direction: CaptureDirections,
 }
 

@@ -1,22 +1,60 @@
 //! `stream-router check`
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::Path;
 
+use super::doctor;
+use super::host_routes::look;
 use super::outcome::{Outcome, print};
 use crate::config::Config;
-use crate::device::Netlink;
-use crate::node::Overlaps;
+use stream_router::p2p::{PeerId, identity};
+
+/// What is wrong beyond the file itself.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum CheckError {
+    /// The node is its own peer.
+    #[error("peer[{index}].id: {id} is this node itself, by its key; remove the [[peer]] section")]
+    OwnPeer {
+        /// Which peer.
+        index: usize,
+        /// The id of both.
+        id: PeerId,
+    },
+    /// This host cannot have it.
+    #[error(
+        "the file is valid, and a node does not start so: {n} of the checks of this host found a problem"
+    )]
+    Host {
+        /// Findings that are problems; they have been printed.
+        n: usize,
+    },
+}
 
 /// Validates a configuration, and with `live` looks whether this host can have it.
 pub(super) fn check(file: &Path, live: bool) -> Outcome {
     let config = Config::load(file)?;
-    let mut kept = Vec::new();
-    if live {
-        kept = look(&config)?.refuse()?;
+    // The key may be another user's to read.
+    let own = identity::load(config.node().key()).ok();
+    let own = own.map(|keypair| keypair.public().to_peer_id());
+    let mut peers = config.peers().iter().enumerate();
+    if let Some((index, peer)) = peers.find(|(_, peer)| Some(peer.id()) == own) {
+        return Err(Box::new(CheckError::OwnPeer { index, id: peer.id() }));
     }
-    for overlap in kept {
-        print(format_args!("note: {overlap}"))?;
+    if live {
+        let found = doctor::before_a_start(&config, file)?;
+        for finding in &found.lines {
+            print(finding.trim_end())?;
+        }
+        for overlap in look(&config)?.refuse()? {
+            print(format_args!("note: {overlap}"))?;
+        }
+        if found.n_problems > 0 {
+            return Err(Box::new(CheckError::Host { n: found.n_problems }));
+        }
+    }
+    for note in similar_ids(&config, own) {
+        print(format_args!("note: {note}"))?;
     }
     print(format_args!(
         "{}: valid, {} peers",
@@ -25,14 +63,92 @@ pub(super) fn check(file: &Path, live: bool) -> Outcome {
     ))
 }
 
-/// Looks for routes of the host that the networks of a configuration collide with.
-///
-/// # Errors
-/// The routes cannot be listed, or the system gives no runtime.
-pub(super) fn look(config: &Config) -> Result<Overlaps, Box<dyn std::error::Error>> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    let found = runtime.block_on(async { Overlaps::look(config, &BTreeMap::new(), &Netlink::open()?).await });
-    Ok(found?)
+/// Finds ids that differ in one character, of which one may be mistyped: an id has no checksum.
+fn similar_ids(config: &Config, own: Option<PeerId>) -> Vec<String> {
+    let own = own.map(|id| ("this node's own id".to_owned(), id.to_string()));
+    let peers = config.peers().iter().enumerate();
+    let peers = peers.map(|(index, peer)| (format!("peer[{index}].id"), peer.id().to_string()));
+    let ids: Vec<_> = own.into_iter().chain(peers).collect();
+    let mut seen: HashMap<u64, usize> = HashMap::new();
+    let mut notes = Vec::new();
+    for (index, (field, id)) in ids.iter().enumerate() {
+        for place in 0..id.len() {
+            let mut masked = DefaultHasher::new();
+            (place, id.get(..place), id.get(place + 1..)).hash(&mut masked);
+            let Some((other_field, other)) = seen.insert(masked.finish(), index).and_then(|at| ids.get(at))
+            else {
+                continue;
+            };
+            let n_different = id.chars().zip(other.chars()).filter(|(a, b)| a != b).count();
+            if n_different == 1 && id.len() == other.len() {
+                notes.push(format!(
+                    "{field}, {id}, and {other_field} differ in one character: is one of them mistyped?"
+                ));
+            }
+        }
+    }
+    notes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const IDS: [&str; 2] = [
+        "12D3KooWMYMWphmct4pLLpq7wH8UxrcpeE7J6GUWn6vkdFhRbod7",
+        "12D3KooWDpJ7As7BWAwRMfu1VU2WCqNjvq387JEYKDBj4kx6nXTN",
+    ];
+
+    fn config(ids: &[&str]) -> Result<Config, crate::config::ConfigError> {
+        let peers = ids.iter().enumerate();
+        let peers = peers.map(|(n, id)| format!("[[peer]]\nid = '{id}'\nallowed_ips = ['10.43.{n}.0/24']\n"));
+        let text = format!(
+            "[device]\naddresses = ['10.42.0.1/24']\n{}",
+            peers.collect::<String>()
+        );
+        Config::parse(&text, Path::new("sr.toml"))
+    }
+
+    /// Every id that differs from this one in its character at `place`, and is valid.
+    fn mistyped(id: &str, place: usize) -> Vec<String> {
+        let letters = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz";
+        let other = letters
+            .chars()
+            .map(|letter| format!("{}{letter}{}", &id[..place], &id[place + 1..]));
+        other
+            .filter(|other| other != id && config(&[other]).is_ok())
+            .collect()
+    }
+
+    #[test]
+    fn ids_that_differ_in_one_character_are_named() {
+        let wrong = &mistyped(IDS[0], 30)[0];
+        let similar = |ids: &[&str], own: Option<&str>| {
+            similar_ids(&config(ids).unwrap(), own.map(|own| own.parse().unwrap()))
+        };
+
+        assert_eq!(similar(&IDS, None), Vec::<String>::new());
+        let [note] = &similar(&[IDS[0], IDS[1], wrong], None)[..] else {
+            panic!("one note");
+        };
+        assert!(
+            note.starts_with(&format!("peer[2].id, {wrong}, and peer[0].id differ in one")),
+            "{note}"
+        );
+        let [note] = &similar(&[wrong], Some(IDS[0]))[..] else {
+            panic!("one note");
+        };
+        assert!(note.contains("this node's own id"), "{note}");
+    }
+
+    #[test]
+    fn about_half_of_the_ids_that_are_mistyped_hold_no_key() {
+        let places = 20..50;
+        let n_all = 57 * places.len();
+        let n_valid: usize = places.map(|place| mistyped(IDS[0], place).len()).sum();
+        assert!(
+            (n_all * 4 / 10..n_all * 6 / 10).contains(&n_valid),
+            "{n_valid} of {n_all}"
+        );
+    }
 }

@@ -32,6 +32,7 @@ mod service;
 mod sysctl;
 mod trial;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -125,6 +126,39 @@ fn examine(named: Option<&Path>) -> Result<Vec<Finding>, Box<dyn std::error::Err
     findings.extend(firewall::check(&input));
     findings.extend(clock::check());
     Ok(findings)
+}
+
+/// What stands in the way of a node that is to start.
+pub(super) struct Obstacles {
+    /// Everything that is not as it should be, in lines.
+    pub(super) lines: Vec<String>,
+    /// How much of it is a problem.
+    pub(super) n_problems: usize,
+}
+
+/// Looks at what a start needs of the host beside the privileges: key, device, gateways, ports.
+///
+/// # Errors
+/// The system gives no runtime.
+pub(super) fn before_a_start(config: &Config, file: &Path) -> Result<Obstacles, Box<dyn std::error::Error>> {
+    let (running, _) = node::look(config.node().control())?;
+    let input = CheckInput {
+        config: config.clone(),
+        file: Some(file.to_owned()),
+        running,
+    };
+    let mut findings: Vec<_> = files::key(&input).into_iter().collect();
+    findings.extend(interfaces::check(&input, &BTreeSet::new())?);
+    findings.extend(ports::check(&input));
+    findings.extend(metrics_port::check(&input));
+    findings.retain(|finding| finding.verdict != Verdict::Ok);
+    let problems = findings
+        .iter()
+        .filter(|finding| finding.verdict == Verdict::Problem);
+    Ok(Obstacles {
+        n_problems: problems.count(),
+        lines: findings.iter().map(Finding::text).collect(),
+    })
 }
 
 impl DoctorReport {

@@ -3,6 +3,7 @@
 use clap::Args;
 use ipnet::IpNet;
 
+use super::choice::one_of;
 use super::request::or_dash;
 use super::table::TextTable;
 use super::units::{bytes, endpoint, seconds, short_name};
@@ -23,8 +24,8 @@ pub(super) struct FlowArguments {
     /// Only flows of this protocol, by name or number
     #[arg(long)]
     protocol: Option<IpProtocol>,
-    /// Order, largest first: bytes, packets, age or idle
-    #[arg(long, value_name = "BY", default_value_t)]
+    /// Order, largest first
+    #[arg(long, value_name = "BY", default_value_t, value_parser = one_of(FlowSort::ALL, FlowSort::name))]
     sort: FlowSort,
     /// Number of flows at most, up to 10000
     #[arg(long, value_name = "N", default_value_t = DEFAULT_FLOWS, value_parser = parse_limit)]

@@ -5,8 +5,8 @@ use std::io::Write;
 use std::path::Path;
 
 use clap::{Command, ValueEnum};
-use clap_complete::Shell;
 
+use super::complete::write_scripts;
 use super::outcome::Outcome;
 
 /// Sections of stream-router(1) that cannot be made from the command line.
@@ -47,7 +47,7 @@ pub(super) fn generate(what: PackageFiles, out: &Path, command_line: &Command) -
     let failed = |error| format!("cannot write into {}: {error}", out.display());
     match what {
         PackageFiles::Man => manual(out, command_line).map_err(failed)?,
-        PackageFiles::Completions => completions(out, command_line).map_err(failed)?,
+        PackageFiles::Completions => write_scripts(out).map_err(failed)?,
     }
     Ok(())
 }
@@ -58,18 +58,4 @@ fn manual(out: &Path, command_line: &Command) -> std::io::Result<()> {
         .append(true)
         .open(out.join("stream-router.1"))?;
     page.write_all(MANUAL.as_bytes())
-}
-
-fn completions(out: &Path, command_line: &Command) -> std::io::Result<()> {
-    // The shells are offered what the help shows.
-    let shown = command_line
-        .get_subcommands()
-        .filter(|command| !command.is_hide_set());
-    let mut command = Command::new("stream-router")
-        .version(env!("CARGO_PKG_VERSION"))
-        .subcommands(shown.cloned());
-    for shell in [Shell::Bash, Shell::Fish, Shell::Zsh] {
-        clap_complete::generate_to(shell, &mut command, "stream-router", out)?;
-    }
-    Ok(())
 }

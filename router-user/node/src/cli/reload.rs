@@ -1,15 +1,34 @@
 //! `stream-router reload`
 
 use std::fmt::Write as _;
+use std::path::PathBuf;
+
+use clap::Args;
 
 use super::outcome::{Outcome, print};
 use super::request::{RequestArguments, wait};
 use super::units::called;
+use crate::config::Config;
 use crate::control::{ControlError, Reload, reload as ask_reload};
 
+/// Which node reads its file again.
+#[derive(Debug, Args)]
+pub(super) struct ReloadArguments {
+    #[command(flatten)]
+    request: RequestArguments,
+    /// Configuration file of the node: looked at first, and the node that it describes is asked
+    #[arg(long, value_name = "FILE", conflicts_with = "socket")]
+    config: Option<PathBuf>,
+}
+
 /// Makes the node read its configuration file again, and prints the outcome.
-pub(super) fn reload(request: &RequestArguments) -> Outcome {
-    let outcome = wait(ask_reload(&request.socket));
+pub(super) fn reload(ReloadArguments { request, config }: &ReloadArguments) -> Outcome {
+    let socket = match config {
+        // A file that is wrong may not even say where the node is.
+        Some(file) => Config::load(file)?.node().control().to_owned(),
+        None => request.socket.clone(),
+    };
+    let outcome = wait(ask_reload(&socket));
     match outcome {
         Ok((_, json)) if request.json => print(json.trim_end()),
         Ok((reload, _)) => print(lines(&reload).trim_end()),

@@ -7,9 +7,10 @@ use crate::config::Config;
 use crate::logs::Logs;
 use crate::node;
 
-/// Runs a node in the foreground.
-pub(super) fn run(file: &Path) -> Outcome {
+/// Runs a node in the foreground; with `make_key` it makes its key if there is none.
+pub(super) fn run(file: &Path, make_key: bool) -> Outcome {
     let config = Config::load(file)?;
     let logs = Logs::begin(config.log())?;
-    Ok(node::run(&config, file, &logs)?)
+    let keypair = node::identity(&config, make_key)?;
+    Ok(node::run(&config, keypair, file, &logs)?)
 }

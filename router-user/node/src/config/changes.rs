@@ -217,7 +217,7 @@ mod tests {
     use super::*;
 
     const IDS: [&str; 3] = [
-        "12D3KooWGzBJBCuFrEeP6zmZ4KMqFD7ySBRkH3sZqNfHGFYxYdTs",
+        "12D3KooWMYMWphmct4pLLpq7wH8UxrcpeE7J6GUWn6vkdFhRbod7",
         "12D3KooWDpJ7As7BWAwRMfu1VU2WCqNjvq387JEYKDBj4kx6nXTN",
         "12D3KooWPjceQrSwdWXPyLLeABRXmuqt69Rg3sBYbU1Nft9HyQ6X",
     ];

@@ -3,6 +3,7 @@
 use std::num::NonZeroU32;
 
 use ipnet::IpNet;
+use libp2p::identity::PublicKey;
 use libp2p::{Multiaddr, PeerId};
 
 use super::address::{DIAL_ALLOWED, NETWORK_ALLOWED, dial_address, peer_network};
@@ -161,12 +162,30 @@ fn connect(table: &mut Table<'_>, problems: &mut Problems) -> Option<ConnectMode
 fn id(table: &mut Table<'_>, problems: &mut Problems) -> Option<Located<PeerId>> {
     let Located { place, value } = table.required_string("id", ID_ALLOWED, problems)?;
     match value.parse() {
+        Ok(id) if is_keyless(&id) => {
+            let wrong =
+                format!("{value:?} is nobody's id, as it holds no Ed25519 key: is a character mistyped?");
+            problems.add(&place, wrong, ID_ALLOWED);
+            None
+        }
         Ok(id) => Some(Located { place, value: id }),
         Err(error) => {
             problems.add(&place, format!("{value:?} is not a peer id: {error}"), ID_ALLOWED);
             None
         }
     }
+}
+
+/// Returns whether an id that is to hold an Ed25519 key holds none. It has no checksum, but of all strings of 32 bytes only
+/// half are keys.
+fn is_keyless(id: &PeerId) -> bool {
+    const IDENTITY_HASH: u64 = 0;
+    /// Protocol buffer of a public key: type Ed25519, and 32 bytes.
+    const ED25519: [u8; 4] = [8, 1, 18, 32];
+    let hash = id.as_ref();
+    hash.code() == IDENTITY_HASH
+        && hash.digest().starts_with(&ED25519)
+        && PublicKey::try_decode_protobuf(hash.digest()).is_err()
 }
 
 fn addresses(listed: Vec<Located<String>>, id: Option<PeerId>, problems: &mut Problems) -> Vec<Multiaddr> {

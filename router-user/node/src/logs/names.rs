@@ -83,7 +83,7 @@ mod tests {
     use super::*;
 
     const NAMED: &str = "12D3KooWDpJ7As7BWAwRMfu1VU2WCqNjvq387JEYKDBj4kx6nXTN";
-    const OTHER: &str = "12D3KooWGzBJBCuFrEeP6zmZ4KMqFD7ySBRkH3sZqNfHGFYxYdTs";
+    const OTHER: &str = "12D3KooWMYMWphmct4pLLpq7wH8UxrcpeE7J6GUWn6vkdFhRbod7";
 
     #[derive(Clone, Default)]
     struct Lines(Arc<Mutex<Vec<u8>>>);

@@ -4,6 +4,8 @@ use std::io;
 
 use thiserror::Error;
 
+use stream_router::p2p::StartError;
+
 /// Why a node does not start. What was made before the error is removed again.
 #[derive(Debug, Error)]
 pub enum NodeError {
@@ -58,7 +60,7 @@ pub enum NodeError {
     NoRoom(#[from] super::peer_registry::NoRoom),
     /// The network cannot be started.
     #[error("cannot start the network")]
-    Network(#[from] stream_router::p2p::StartError),
+    Network(StartError),
     /// The control socket cannot be opened.
     #[error("cannot open the control socket")]
     Control(#[from] crate::control::ControlError),
@@ -73,4 +75,27 @@ pub enum NodeError {
         /// What the system said.
         source: io::Error,
     },
+}
+
+/// A node that is its own peer is told so wherever it comes to light.
+impl From<StartError> for NodeError {
+    fn from(error: StartError) -> Self {
+        match error {
+            StartError::OwnPeer { peer } => Self::OwnPeer { id: peer },
+            error => Self::Network(error),
+        }
+    }
+}
+
+impl NodeError {
+    /// Returns whether it stays so until a person mends it, however often the node is started.
+    pub(crate) fn is_for_good(&self) -> bool {
+        match self {
+            Self::Identity(_) | Self::OwnPeer { .. } | Self::NoGateway { .. } | Self::NotEthernet { .. } => {
+                true
+            }
+            Self::Network(error) => matches!(error, StartError::Address(_)),
+            _ => false,
+        }
+    }
 }

@@ -15,18 +15,35 @@ use super::tunnel_routes::StopReason;
 use crate::config::Config;
 use crate::control::ReloadRequest;
 use crate::logs::Logs;
-use stream_router::p2p::identity;
+use stream_router::p2p::Keypair;
+use stream_router::p2p::identity::{self, IdentityError};
 
 /// Requests to reload that may wait.
 const MAX_RELOADS: usize = 4;
+
+/// Returns the identity of the node; with `make_key` a new one if there is none.
+///
+/// # Errors
+/// There is none, or it cannot be used or made.
+pub(crate) fn identity(config: &Config, make_key: bool) -> Result<Keypair, NodeError> {
+    let file = config.node().key();
+    match identity::load(file) {
+        Err(IdentityError::Missing { .. }) if make_key => {
+            let made = identity::generate(file)?;
+            let peer_id = made.public().to_peer_id();
+            info!(file = %file.display(), %peer_id, "made a key, as there was none: this is the node's id from now on");
+            Ok(made)
+        }
+        loaded => Ok(loaded?),
+    }
+}
 
 /// Runs a node until SIGINT or SIGTERM, or until it fails. On SIGHUP, or a request at the control socket, it
 /// reads `file` again.
 ///
 /// # Errors
 /// The node could not start, run or stop in order.
-pub(crate) fn run(config: &Config, file: &Path, logs: &Logs) -> Result<(), NodeError> {
-    let keypair = identity::load(config.node().key())?;
+pub(crate) fn run(config: &Config, keypair: Keypair, file: &Path, logs: &Logs) -> Result<(), NodeError> {
     // Every thread of the node is in its span from beginning to end: to enter it for each turn of a worker would cost.
     let _node =
         error_span!("node", name = config.node().name(), peer_id = %keypair.public().to_peer_id()).entered();

@@ -450,7 +450,7 @@ fn wrong_input_is_refused(scene: &Scene) -> Result<()> {
         (&["port", "http"], 2, "a port, 0 to 65535"),
         (&["--snaplen", "0"], 2, "from 1 to 65535"),
         (&["--count", "0"], 2, "0 is not in 1.."),
-        (&["--direction", "up"], 2, "in, out or both"),
+        (&["--direction", "up"], 2, "[possible values: in, out, both]"),
         (
             &["--json", "-w", "x.pcapng"],
             2,

@@ -46,6 +46,9 @@ pub struct WorkerScaler {
     /// Sum of the fills of all active workers over the samples since the last decision.
     load: f64,
     n_samples: u32,
+    /// Whether the number has been left as it is, or raised, since the start: until then it only comes down to what the load
+    /// takes.
+    is_settled: bool,
 }
 
 impl WorkerScaler {
@@ -59,6 +62,7 @@ impl WorkerScaler {
             set: WorkerSet::new(n_initial),
             load: 0.0,
             n_samples: 0,
+            is_settled: false,
         }
     }
 
@@ -89,13 +93,15 @@ impl WorkerScaler {
         let load = self.load / f64::from(self.n_samples.max(1));
         (self.load, self.n_samples) = (0.0, 0);
         let scaling = self.config.decide(self.n_active(), load);
+        self.is_settled |= scaling != Scaling::Down;
         let done = match scaling {
             Scaling::Keep => return false,
             Scaling::Up => self.grow(workers),
             Scaling::Down => self.shrink(workers),
         };
         match done {
-            Ok(()) => info!(?scaling, load, n_workers = self.n_active(), "workers scaled"),
+            Ok(()) if self.is_settled => info!(?scaling, load, n_workers = self.n_active(), "workers scaled"),
+            Ok(()) => debug!(?scaling, load, n_workers = self.n_active(), "workers scaled"),
             Err(error) => warn!(error = with_sources(&error), ?scaling, "cannot scale the workers"),
         }
         true

@@ -2,7 +2,7 @@
 
 use super::finding::Finding;
 use super::input::CheckInput;
-use crate::cli::check::look;
+use crate::cli::host_routes::look;
 use crate::node::Overlaps;
 
 const CHECK: &str = "route_conflict";

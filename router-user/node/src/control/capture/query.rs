@@ -108,6 +108,15 @@ impl CaptureDirections {
     /// Every choice.
     pub const ALL: [Self; 3] = [Self::In, Self::Out, Self::Both];
 
+    /// Returns its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::In => "in",
+            Self::Out => "out",
+            Self::Both => "both",
+        }
+    }
+
     /// Returns whether packets of this direction are shown.
     pub fn contains(self, direction: CaptureDirection) -> bool {
         match self {
@@ -120,11 +129,7 @@ impl CaptureDirections {
 
 impl fmt::Display for CaptureDirections {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::In => "in",
-            Self::Out => "out",
-            Self::Both => "both",
-        })
+        f.pad(self.name())
     }
 }
 

@@ -145,16 +145,21 @@ pub(crate) fn parse_limit(text: &str) -> Result<u32, String> {
 impl FlowSort {
     /// Every order.
     pub const ALL: [Self; 4] = [Self::Bytes, Self::Packets, Self::Age, Self::Idle];
-}
 
-impl fmt::Display for FlowSort {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
+    /// Returns its name.
+    pub fn name(self) -> &'static str {
+        match self {
             Self::Bytes => "bytes",
             Self::Packets => "packets",
             Self::Age => "age",
             Self::Idle => "idle",
-        })
+        }
+    }
+}
+
+impl fmt::Display for FlowSort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
     }
 }
 
