@@ -1,8 +1,8 @@
 //! The peer-to-peer network: identity, transports, connections to configured peers, and streams on a chosen connection.
 //!
 //! 1. [`identity`] holds the Ed25519 key; its public half is the peer id.
-//! 2. The transport brings up connections: TCP with TLS 1.3 or Noise and yamux, and QUIC. All of it speaks stock
-//!    libp2p on the wire; only how bytes are batched and on which thread they are handled is different.
+//! 2. The transport brings up connections: TCP with TLS 1.3 or Noise, and QUIC. All of it speaks stock libp2p on the wire
+//!    to stock peers; with its own kind, streams over TLS on TCP have no multiplexer of their own.
 //! 3. The behaviour admits configured peers only, and opens and accepts streams of [`IP_PROTOCOL`].
 //! 4. The addresses of configured peers can be found, too, on the local network and in a DHT ([`DiscoveryConfig`]); the
 //!    node that answers at one has to prove that it is the peer.

@@ -53,6 +53,7 @@ counters! {
         StreamsRefused => ("streams_refused", Event, "streams beyond what a peer may have");
         LaneStreamsRefused => ("lane_streams_refused", Event, "streams whose place in their lane cannot be: a lane or number that there is not, or a number that is taken or passed");
         LaneStreamsCut => ("lane_streams_cut", Event, "streams given up before their end, because the next one of their lane had waited for long enough");
+        RecordViolations => ("record_violations", Event, "TCP connections ended because the peer broke a rule of TLS records, or of the streams in them");
         RecordsRefused => ("records_refused", Event, "records of the DHT that were neither believed nor kept: forged, expired, too large, or of a peer that is not configured");
     }
 }
@@ -82,6 +83,7 @@ impl NetworkCounter {
             Self::StreamsRefused => counters.streams_refused,
             Self::LaneStreamsRefused => counters.lane_streams_refused,
             Self::LaneStreamsCut => counters.lane_streams_cut,
+            Self::RecordViolations => counters.record_violations,
             Self::RecordsRefused => counters.records_refused,
         }
     }

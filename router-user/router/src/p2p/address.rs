@@ -12,7 +12,7 @@ use nix::net::if_::{if_indextoname, if_nametoindex};
 /// The transport that carries a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TransportKind {
-    /// TCP with TLS or Noise, and yamux.
+    /// TCP with TLS or Noise.
     Tcp,
     /// QUIC version 1.
     Quic,

@@ -26,6 +26,8 @@ pub struct NetworkCounters {
     pub lane_streams_refused: u64,
     /// Inbound streams that were given up because the next one of their lane had waited for long enough.
     pub lane_streams_cut: u64,
+    /// TCP connections that were ended because the peer broke a rule of TLS records, or of the streams in them.
+    pub record_violations: u64,
     /// Records of the DHT that were neither believed nor kept.
     pub records_refused: u64,
 }
@@ -43,6 +45,7 @@ pub(super) struct LiveNetworkCounters {
     pub(super) streams_refused: AtomicU64,
     pub(super) lane_streams_refused: AtomicU64,
     pub(super) lane_streams_cut: AtomicU64,
+    pub(super) record_violations: AtomicU64,
     pub(super) records_refused: AtomicU64,
 }
 
@@ -60,6 +63,7 @@ impl LiveNetworkCounters {
             streams_refused: self.streams_refused.load(Relaxed),
             lane_streams_refused: self.lane_streams_refused.load(Relaxed),
             lane_streams_cut: self.lane_streams_cut.load(Relaxed),
+            record_violations: self.record_violations.load(Relaxed),
             records_refused: self.records_refused.load(Relaxed),
         }
     }

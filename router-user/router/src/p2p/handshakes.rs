@@ -36,7 +36,7 @@ pub(super) struct Handshakes {
     /// Which starts of peers' nodes have shown themselves in a handshake.
     pub(super) instances: Arc<Instances>,
     state: Mutex<State>,
-    counters: Arc<LiveNetworkCounters>,
+    pub(super) counters: Arc<LiveNetworkCounters>,
 }
 
 #[derive(Debug, Default)]

@@ -22,7 +22,7 @@ pub const LANE_PROTOCOL: StreamProtocol = StreamProtocol::new("/stream-router/ip
 
 /// A stream of [`IP_PROTOCOL`] or [`LANE_PROTOCOL`] on one connection.
 ///
-/// Reading ends with 0 both when the peer closed its side and when it reset the stream, as yamux tells no difference.
+/// Reading ends with 0 both when the peer closed its side and when it reset the stream, as nobody tells the difference over TCP.
 /// Dropping the stream unclosed resets it. Reader and writer belong on the runtime of the connection.
 ///
 /// Of the streams of a peer's lane one is read at a time: reading another waits until every earlier one was read to its

@@ -1,4 +1,5 @@
-//! The transports, which bring connections up: TCP with `/tls/1.0.0` (or `/noise`) and `/yamux/1.0.0`, and QUIC.
+//! The transports, which bring connections up: TCP with `/tls/1.0.0` (or `/noise`), and QUIC. Over TLS on TCP two nodes of
+//! ours have their streams in TLS records; with every other peer, and over Noise, `/yamux/1.0.0` has them.
 //!
 //! All of them speak to stock libp2p nodes, and differ from stock transports in cost only: the cipher fits the CPU, yamux frames leave in
 //! batches, and a socket is served by the thread of the connection that uses it.
@@ -9,6 +10,7 @@ mod error;
 mod listen_addresses;
 mod marks;
 mod quic;
+mod record_muxer;
 mod refusal;
 mod security;
 mod segments;
@@ -18,6 +20,8 @@ mod tcp_info;
 mod tcp_listener;
 #[cfg(test)]
 mod test_network;
+#[cfg(test)]
+mod test_wire;
 mod tls;
 mod yamux;
 
@@ -71,6 +75,7 @@ pub(super) fn build(
         tls: Tls::new(keypair, Arc::clone(admits), handshakes.instances.own())?,
         noise: noise::Config::new(keypair).map_err(TransportError::Noise)?,
         instances: Arc::clone(&handshakes.instances),
+        counters: Arc::clone(&handshakes.counters),
     };
     let tcp = TcpTransport::new(security, segments, Arc::clone(&handshakes), marks);
 

@@ -81,7 +81,7 @@ pub enum PeerState {
 #[derive(Clone, Copy, Debug, Serialize, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "snake_case")]
 pub enum Transport {
-    /// TCP with TLS or Noise, and yamux.
+    /// TCP with TLS or Noise.
     Tcp,
     /// QUIC.
     Quic,

@@ -8,16 +8,14 @@ use std::{
 };
 
 use futures::{AsyncRead, AsyncWrite, FutureExt, future::BoxFuture};
-use futures_rustls::TlsStream;
 use libp2p::{
     PeerId,
     core::upgrade::{InboundConnectionUpgrade, OutboundConnectionUpgrade, UpgradeInfo},
     noise,
 };
 
-use super::certificate::instance_of;
-use super::tls::{Tls, TlsError};
-use crate::p2p::instances::Instances;
+use super::tls::{Tls, TlsConnection, TlsError, TlsPeer, TlsStream};
+use crate::p2p::{counters::LiveNetworkCounters, instances::Instances};
 
 const TLS: &str = "/tls/1.0.0";
 const NOISE: &str = "/noise";
@@ -28,6 +26,7 @@ pub(super) struct Security {
     pub(super) tls: Tls,
     pub(super) noise: noise::Config,
     pub(super) instances: Arc<Instances>,
+    pub(super) counters: Arc<LiveNetworkCounters>,
 }
 
 /// Why a connection could not be secured.
@@ -40,19 +39,46 @@ pub(super) enum SecurityError {
 }
 
 /// A secured connection.
-pub(super) enum Secured<C> {
+pub(super) struct Secured<C> {
+    pub(super) peer: PeerId,
+    /// The number of the start of the peer's node, if it has told.
+    pub(super) instance: Option<u64>,
+    pub(super) channel: Channel<C>,
+}
+
+/// What goes over a secured connection.
+pub(super) enum Channel<C> {
+    /// Streams in TLS records.
+    Records(Box<TlsConnection<C>>),
+    /// Bytes, in which the two sides agree on a multiplexer.
+    Bytes(SecuredBytes<C>),
+}
+
+/// The bytes of a secured connection.
+pub(super) enum SecuredBytes<C> {
     Tls(Box<TlsStream<C>>),
     Noise(Box<noise::Output<C>>),
 }
 
-type Upgraded<C> = BoxFuture<'static, Result<(PeerId, Secured<C>), SecurityError>>;
+type Upgraded<C> = BoxFuture<'static, Result<Secured<C>, SecurityError>>;
 
 impl<C> Secured<C> {
-    /// Returns the number of the start of the peer's node, if it has told.
-    pub(super) fn instance(&self) -> Option<u64> {
-        match self {
-            Self::Tls(stream) => instance_of(stream.get_ref().1.peer_certificates()?.first()?),
-            Self::Noise(_) => None,
+    fn tls((peer, connection): (TlsPeer, TlsConnection<C>)) -> Self {
+        Self {
+            peer: peer.id,
+            instance: peer.instance,
+            channel: match peer.takes_record_streams {
+                true => Channel::Records(Box::new(connection)),
+                false => Channel::Bytes(SecuredBytes::Tls(Box::new(TlsStream::new(connection)))),
+            },
+        }
+    }
+
+    fn noise((peer, stream): (PeerId, noise::Output<C>)) -> Self {
+        Self {
+            peer,
+            instance: None,
+            channel: Channel::Bytes(SecuredBytes::Noise(Box::new(stream))),
         }
     }
 }
@@ -70,18 +96,18 @@ impl<C> InboundConnectionUpgrade<C> for Security
 where
     C: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    type Output = (PeerId, Secured<C>);
+    type Output = Secured<C>;
     type Error = SecurityError;
     type Future = Upgraded<C>;
 
     fn upgrade_inbound(self, socket: C, protocol: &'static str) -> Self::Future {
         async move {
             if protocol == TLS {
-                let (peer, stream) = self.tls.accept(socket).await?;
-                return Ok((peer, Secured::Tls(Box::new(stream))));
+                return Ok(Secured::tls(self.tls.accept(socket).await?));
             }
-            let (peer, stream) = self.noise.upgrade_inbound(socket, protocol).await?;
-            Ok((peer, Secured::Noise(Box::new(stream))))
+            Ok(Secured::noise(
+                self.noise.upgrade_inbound(socket, protocol).await?,
+            ))
         }
         .boxed()
     }
@@ -91,24 +117,24 @@ impl<C> OutboundConnectionUpgrade<C> for Security
 where
     C: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    type Output = (PeerId, Secured<C>);
+    type Output = Secured<C>;
     type Error = SecurityError;
     type Future = Upgraded<C>;
 
     fn upgrade_outbound(self, socket: C, protocol: &'static str) -> Self::Future {
         async move {
             if protocol == TLS {
-                let (peer, stream) = self.tls.connect(socket).await?;
-                return Ok((peer, Secured::Tls(Box::new(stream))));
+                return Ok(Secured::tls(self.tls.connect(socket).await?));
             }
-            let (peer, stream) = self.noise.upgrade_outbound(socket, protocol).await?;
-            Ok((peer, Secured::Noise(Box::new(stream))))
+            Ok(Secured::noise(
+                self.noise.upgrade_outbound(socket, protocol).await?,
+            ))
         }
         .boxed()
     }
 }
 
-impl<C: AsyncRead + AsyncWrite + Unpin> AsyncRead for Secured<C> {
+impl<C: AsyncRead + AsyncWrite + Unpin> AsyncRead for SecuredBytes<C> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -121,7 +147,7 @@ impl<C: AsyncRead + AsyncWrite + Unpin> AsyncRead for Secured<C> {
     }
 }
 
-impl<C: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Secured<C> {
+impl<C: AsyncRead + AsyncWrite + Unpin> AsyncWrite for SecuredBytes<C> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &[u8]) -> Poll<io::Result<usize>> {
         match &mut *self {
             Self::Tls(stream) => Pin::new(stream).poll_write(cx, buffer),

@@ -22,11 +22,12 @@ use super::segments::SegmentBook;
 use super::tcp_info::TcpInfo;
 use crate::p2p::limits::DEAD_AFTER;
 
-/// Largest read buffer. TLS and Noise read a record or less at a time, which would be a system call for every 4 KiB. A
-/// larger buffer costs more in cache misses than it saves: 256 KiB here and in the cork took half as much CPU time again per byte.
+/// Largest read buffer. Noise reads a record or less at a time, which would be a system call for every 4 KiB. A larger
+/// buffer costs more in cache misses than it saves: 256 KiB here and in the cork took half as much CPU time again per byte.
 const MAX_READ_BYTES: usize = 64 * 1024;
 
-/// First read buffer of a connection that has not shown that it needs more.
+/// First read buffer of a connection that has not shown that it needs more. A reader with more room of its own, as TLS has,
+/// gets what comes there.
 const FIRST_READ_BYTES: usize = 8 * 1024;
 
 /// Retransmissions in a row after which a connection that ends counts as one that got stuck.
@@ -183,25 +184,28 @@ impl Socket {
         if buffer.is_empty() {
             buffer.resize(FIRST_READ_BYTES, 0);
         }
-        let mut unfilled = ReadBuf::new(&mut buffer);
-        let received = self.stream().map(|stream| stream.poll_read(cx, &mut unfilled));
-        let n = unfilled.filled().len();
-        let full = n == buffer.len();
+        let received = self.poll_receive_into(cx, &mut buffer);
+        let len = buffer.len();
         self.buffer = buffer;
-        match ready!(received?) {
-            Ok(()) if n > 0 => {}
-            Ok(()) => self.handle_end(None),
-            Err(error) => {
-                self.handle_end(Some(&error));
-                return Poll::Ready(Err(error));
-            }
-        }
+        let n = ready!(received)?;
         self.start = 0;
         self.end = n;
-        if full && self.buffer.len() < MAX_READ_BYTES {
-            self.buffer.resize((self.buffer.len() * 4).min(MAX_READ_BYTES), 0);
+        if n == len && len < MAX_READ_BYTES {
+            self.buffer.resize((len * 4).min(MAX_READ_BYTES), 0);
         }
         Poll::Ready(Ok(()))
+    }
+
+    fn poll_receive_into(&mut self, cx: &mut Context<'_>, target: &mut [u8]) -> Poll<io::Result<usize>> {
+        let mut unfilled = ReadBuf::new(target);
+        let received = ready!(self.stream()?.poll_read(cx, &mut unfilled));
+        let n = unfilled.filled().len();
+        match &received {
+            Ok(()) if n > 0 => {}
+            Ok(()) => self.handle_end(None),
+            Err(error) => self.handle_end(Some(error)),
+        }
+        Poll::Ready(received.map(|()| n))
     }
 }
 
@@ -212,6 +216,11 @@ impl AsyncRead for Socket {
         target: &mut [u8],
     ) -> Poll<io::Result<usize>> {
         if self.start == self.end {
+            if target.len() >= FIRST_READ_BYTES {
+                self.buffer = Vec::new();
+                (self.start, self.end) = (0, 0);
+                return self.poll_receive_into(cx, target);
+            }
             ready!(self.poll_receive(cx))?;
         }
         let waiting = self.buffer.get(self.start..self.end).unwrap_or_default();
@@ -349,12 +358,34 @@ mod tests {
                     near.write_all(&sent).await.expect("write");
                     near.close().await.expect("close");
                 });
-                let mut received = Vec::new();
-                far.read_to_end(&mut received).await.expect("read");
+                let (mut received, mut part) = (Vec::new(), [0; 4096]);
+                loop {
+                    match far.read(&mut part).await.expect("read") {
+                        0 => break,
+                        n => received.extend_from_slice(&part[..n]),
+                    }
+                }
                 assert!(received == expected);
                 assert!(far.buffer.len() > FIRST_READ_BYTES && far.buffer.len() <= MAX_READ_BYTES);
                 drop(far);
                 writer.await.expect("writer");
+            });
+        });
+    }
+
+    #[test]
+    fn reader_with_room_of_its_own_gets_what_comes_there_and_what_came_before_first() {
+        in_own_network(|| {
+            runtime().block_on(async {
+                let (mut near, mut far) = pair().await;
+                let sent: Vec<u8> = (0..20_000_u32).map(|n| (n % 251) as u8).collect();
+                near.write_all(&sent).await.expect("write");
+                let mut received = vec![0; 20_000];
+                far.read_exact(&mut received[..10]).await.expect("read");
+                assert!(far.end > 10, "the rest of a read waits");
+                far.read_exact(&mut received[10..]).await.expect("read");
+                assert!(received == sent);
+                assert!(far.buffer.is_empty());
             });
         });
     }

@@ -1,4 +1,4 @@
-//! TCP with a security protocol and yamux, each step of a handshake with a limit of its own.
+//! TCP with a security protocol and a multiplexer, each step of a handshake with a limit of its own.
 //!
 //! libp2p's own TCP transport is not used, as it has no place for an option that a socket must have before it connects or
 //! listens.
@@ -34,7 +34,8 @@ use tokio::{
 
 use super::{
     marks::SocketMarks,
-    security::{Security, SecurityError},
+    record_muxer::RecordMuxer,
+    security::{Channel, Secured, Security, SecurityError},
     segments::{SegmentBook, SegmentSize},
     socket::{PathWatch, Socket},
     tcp_listener::Listener,
@@ -252,18 +253,30 @@ async fn secure_outbound(
     security: Security,
     limit: Duration,
 ) -> Result<Established, TcpError> {
-    let (upgrade, instances) = (YamuxUpgrade(socket.backlog()), Arc::clone(&security.instances));
+    let (backlog, instances) = (socket.backlog(), Arc::clone(&security.instances));
+    let counters = Arc::clone(&security.counters);
     let negotiate = dialer_select_proto(socket, security.protocol_info(), Version::V1Lazy);
     let (protocol, socket) = within(limit, Step::Negotiation, negotiate).await??;
     let secure = security.upgrade_outbound(socket, protocol);
-    let (peer, secured) = within(limit, Step::Security, secure).await??;
-    let standing = secured
-        .instance()
-        .map(|number| instances.handle_secured(peer, number, at));
+    let secured = within(limit, Step::Security, secure).await??;
+    let Secured {
+        peer,
+        instance,
+        channel,
+    } = secured;
+    let standing = instance.map(|number| instances.handle_secured(peer, number, at));
+    let bytes = match channel {
+        Channel::Records(tls) => {
+            let muxer = RecordMuxer::new(*tls, true, backlog, counters, standing);
+            return Ok((peer, StreamMuxerBox::new(muxer)));
+        }
+        Channel::Bytes(bytes) => bytes,
+    };
     let multiplex = async {
+        let upgrade = YamuxUpgrade(backlog);
         let protocols = upgrade.protocol_info();
-        let (protocol, secured) = dialer_select_proto(secured, protocols, Version::V1Lazy).await?;
-        Ok::<_, TcpError>(upgrade.upgrade_outbound(secured, protocol).await?)
+        let (protocol, bytes) = dialer_select_proto(bytes, protocols, Version::V1Lazy).await?;
+        Ok::<_, TcpError>(upgrade.upgrade_outbound(bytes, protocol).await?)
     };
     let muxer = within(limit, Step::Multiplexer, multiplex).await??;
     Ok((peer, StreamMuxerBox::new(muxer.holding(standing))))
@@ -280,19 +293,31 @@ async fn accept(
     let host = from.ip();
     marks.apply(&stream, host.is_ipv4())?;
     let socket = Socket::new(stream, PathWatch::new(host, segments))?;
-    let (upgrade, instances) = (YamuxUpgrade(socket.backlog()), Arc::clone(&security.instances));
+    let (backlog, instances) = (socket.backlog(), Arc::clone(&security.instances));
+    let counters = Arc::clone(&security.counters);
     let negotiate = listener_select_proto(socket, security.protocol_info());
     let (protocol, socket) = within(INBOUND_STEP_LIMIT, Step::Negotiation, negotiate).await??;
     place.handle_speech();
     let secure = security.upgrade_inbound(socket, protocol);
-    let (peer, secured) = within(INBOUND_STEP_LIMIT, Step::Security, secure).await??;
+    let secured = within(INBOUND_STEP_LIMIT, Step::Security, secure).await??;
+    let Secured {
+        peer,
+        instance,
+        channel,
+    } = secured;
     place.handle_peer(peer);
-    let standing = secured
-        .instance()
-        .map(|number| instances.handle_secured(peer, number, from));
+    let standing = instance.map(|number| instances.handle_secured(peer, number, from));
+    let bytes = match channel {
+        Channel::Records(tls) => {
+            let muxer = RecordMuxer::new(*tls, false, backlog, counters, standing);
+            return Ok((peer, StreamMuxerBox::new(muxer)));
+        }
+        Channel::Bytes(bytes) => bytes,
+    };
     let multiplex = async {
-        let (protocol, secured) = listener_select_proto(secured, upgrade.protocol_info()).await?;
-        Ok::<_, TcpError>(upgrade.upgrade_inbound(secured, protocol).await?)
+        let upgrade = YamuxUpgrade(backlog);
+        let (protocol, bytes) = listener_select_proto(bytes, upgrade.protocol_info()).await?;
+        Ok::<_, TcpError>(upgrade.upgrade_inbound(bytes, protocol).await?)
     };
     let muxer = within(INBOUND_STEP_LIMIT, Step::Multiplexer, multiplex).await??;
     Ok((peer, StreamMuxerBox::new(muxer.holding(standing))))

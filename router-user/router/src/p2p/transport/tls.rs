@@ -2,6 +2,11 @@
 //!
 //! <https://github.com/libp2p/specs/blob/master/tls/tls.md>. libp2p-tls itself always prefers ChaCha20.
 
+mod connection;
+mod handshake;
+mod record;
+mod stream;
+
 use std::{
     fmt, io,
     net::{IpAddr, Ipv4Addr},
@@ -10,7 +15,6 @@ use std::{
 };
 
 use futures::{AsyncRead, AsyncWrite, AsyncWriteExt};
-use futures_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 use libp2p::{
     PeerId,
     identity::Keypair,
@@ -20,7 +24,7 @@ use rustls::{
     CertificateError, ClientConfig, CommonState, DigitallySignedStruct, DistinguishedName, PeerIncompatible,
     ServerConfig, SignatureScheme, SupportedCipherSuite,
     client::{
-        ResolvesClientCert, Resumption,
+        ResolvesClientCert, Resumption, UnbufferedClientConnection,
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
     },
     crypto::{
@@ -35,7 +39,7 @@ use rustls::{
     },
     pki_types::{CertificateDer, ServerName, UnixTime},
     server::{
-        ClientHello, NoServerSessionStorage, ResolvesServerCert,
+        ClientHello, NoServerSessionStorage, ResolvesServerCert, UnbufferedServerConnection,
         danger::{ClientCertVerified, ClientCertVerifier},
     },
     sign::CertifiedKey,
@@ -43,10 +47,20 @@ use rustls::{
 };
 use tokio::time::timeout;
 
-use super::refusal::is_refusal;
-use super::{certificate::generate, error::TransportError};
+use super::{
+    certificate::{generate, instance_of},
+    error::TransportError,
+    refusal::is_refusal,
+};
+pub(super) use connection::{OpenedInto, TlsConnection};
+pub(super) use record::{MAX_CONTENT, RecordError};
+pub(super) use stream::TlsStream;
 
+/// The protocol that every libp2p node names in the handshake (ALPN).
 const ALPN: &[u8] = b"libp2p";
+
+/// The one that a node names beside it which takes streams in records.
+pub(super) const RECORD_STREAMS: &[u8] = b"/stream-router/lanes/1";
 
 /// How long the peer may take to read why it was refused.
 const REFUSAL_LIMIT: Duration = Duration::from_secs(1);
@@ -57,8 +71,8 @@ pub(in crate::p2p) type Admits = Arc<dyn Fn(PeerId) -> bool + Send + Sync>;
 /// The TLS configuration of one identity, for both sides of the handshake.
 #[derive(Clone)]
 pub(super) struct Tls {
-    client: TlsConnector,
-    server: TlsAcceptor,
+    client: Arc<ClientConfig>,
+    server: Arc<ServerConfig>,
 }
 
 /// Why a handshake failed.
@@ -72,41 +86,54 @@ pub(super) enum TlsError {
     Certificate(#[source] ParseError),
 }
 
+/// What both sides have found out about each other.
+pub(super) struct TlsPeer {
+    pub(super) id: PeerId,
+    /// The number of the start of its node, if it has told.
+    pub(super) instance: Option<u64>,
+    /// Whether it takes streams in records.
+    pub(super) takes_record_streams: bool,
+}
+
 impl Tls {
     /// Makes the configuration of an identity that accepts those whom `admits` names, and dials anybody.
     pub(super) fn new(keypair: &Keypair, admits: Admits, instance: u64) -> Result<Self, TransportError> {
         let own = OwnCertificate::new(keypair, instance)?;
+        let mut client = client_config(Arc::clone(&own))?;
+        let mut server = server_config(own, admits)?;
+        client.enable_secret_extraction = true;
+        server.enable_secret_extraction = true;
+        client.alpn_protocols.insert(0, RECORD_STREAMS.to_vec());
+        server.alpn_protocols.insert(0, RECORD_STREAMS.to_vec());
         Ok(Self {
-            client: Arc::new(client_config(Arc::clone(&own))?).into(),
-            server: Arc::new(server_config(own, admits)?).into(),
+            client: Arc::new(client),
+            server: Arc::new(server),
         })
     }
 
-    /// Does the handshake of the dialler. Returns the authenticated peer and the stream.
-    pub(super) async fn connect<C>(self, socket: C) -> Result<(PeerId, TlsStream<C>), TlsError>
+    /// Does the handshake of the dialler. Returns the authenticated peer and the connection.
+    pub(super) async fn connect<C>(self, mut socket: C) -> Result<(TlsPeer, TlsConnection<C>), TlsError>
     where
         C: AsyncRead + AsyncWrite + Unpin,
     {
         // The specification forbids sending a server name, and rustls sends none for an IP address.
         let name = ServerName::IpAddress(IpAddr::V4(Ipv4Addr::UNSPECIFIED).into());
-        let stream = self
-            .client
-            .connect(name, socket)
-            .await
-            .map_err(TlsError::Handshake)?;
-        let peer = authenticated_peer(stream.get_ref().1)?;
-        Ok((peer, stream.into()))
+        let side = UnbufferedClientConnection::new(self.client, name).map_err(handshake_error)?;
+        let handshake = handshake::complete(side, &mut socket, authenticated_peer).await;
+        let (secured, peer) = handshake.map_err(TlsError::Handshake)?;
+        let connection = TlsConnection::new(socket, secured).map_err(handshake_error)?;
+        Ok((peer?, connection))
     }
 
-    /// Does the handshake of the listener. Returns the authenticated peer and the stream.
-    pub(super) async fn accept<C>(self, socket: C) -> Result<(PeerId, TlsStream<C>), TlsError>
+    /// Does the handshake of the listener. Returns the authenticated peer and the connection.
+    pub(super) async fn accept<C>(self, mut socket: C) -> Result<(TlsPeer, TlsConnection<C>), TlsError>
     where
         C: AsyncRead + AsyncWrite + Unpin,
     {
-        let accepted = self.server.accept(socket).into_fallible().await;
-        let stream = match accepted {
-            Ok(stream) => stream,
-            Err((error, mut socket)) => {
+        let side = UnbufferedServerConnection::new(self.server).map_err(handshake_error)?;
+        let (secured, peer) = match handshake::complete(side, &mut socket, authenticated_peer).await {
+            Ok(done) => done,
+            Err(error) => {
                 if is_refusal(&error) {
                     // A socket that is closed with unread input resets the connection, and the peer may not learn why.
                     // It is refused whatever comes of this.
@@ -115,9 +142,13 @@ impl Tls {
                 return Err(TlsError::Handshake(error));
             }
         };
-        let peer = authenticated_peer(stream.get_ref().1)?;
-        Ok((peer, stream.into()))
+        let connection = TlsConnection::new(socket, secured).map_err(handshake_error)?;
+        Ok((peer?, connection))
     }
+}
+
+fn handshake_error(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> TlsError {
+    TlsError::Handshake(io::Error::other(error))
 }
 
 /// Returns the configuration of the dialling side of QUIC, as [`Tls::new`] has it for TCP.
@@ -166,13 +197,18 @@ fn provider() -> Arc<CryptoProvider> {
     })
 }
 
-fn authenticated_peer(session: &CommonState) -> Result<PeerId, TlsError> {
+fn authenticated_peer(session: &CommonState) -> Result<TlsPeer, TlsError> {
     let Some([certificate]) = session.peer_certificates() else {
         return Err(TlsError::NoCertificate);
     };
-    Ok(certificate::parse(certificate)
+    let id = certificate::parse(certificate)
         .map_err(TlsError::Certificate)?
-        .peer_id())
+        .peer_id();
+    Ok(TlsPeer {
+        id,
+        instance: instance_of(certificate),
+        takes_record_streams: session.alpn_protocol() == Some(RECORD_STREAMS),
+    })
 }
 
 /// Returns the cipher suites in order of preference; the dialler's order decides.
@@ -375,148 +411,4 @@ impl ClientCertVerifier for PeerCertificate {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::Mutex;
-
-    use futures::AsyncReadExt;
-    use rustls::CipherSuite;
-    use tokio::net::{TcpListener, TcpStream};
-
-    use super::*;
-    use crate::p2p::transport::{
-        socket::{PathWatch, Socket},
-        test_network::in_own_network,
-    };
-
-    #[test]
-    fn both_sides_learn_the_other_and_use_the_cipher_of_the_cpu() {
-        let (ours, theirs) = (Keypair::generate_ed25519(), Keypair::generate_ed25519());
-        let (client, server) = (tls(&ours), tls(&theirs));
-
-        let (connected, accepted) = handshake(|near| client.connect(near), |far| server.accept(far));
-
-        let (seen_by_client, stream) = connected.expect("connect");
-        let (seen_by_server, _) = accepted.expect("accept");
-        assert_eq!(seen_by_client, theirs.public().to_peer_id());
-        assert_eq!(seen_by_server, ours.public().to_peer_id());
-        let expected = cipher_suites(has_aes())[0].suite();
-        assert_eq!(
-            stream
-                .get_ref()
-                .1
-                .negotiated_cipher_suite()
-                .map(|suite| suite.suite()),
-            Some(expected)
-        );
-    }
-
-    #[test]
-    fn aes_leads_only_where_the_cpu_has_it() {
-        assert_eq!(
-            cipher_suites(true)[0].suite(),
-            CipherSuite::TLS13_AES_128_GCM_SHA256
-        );
-        assert_eq!(
-            cipher_suites(false)[0].suite(),
-            CipherSuite::TLS13_CHACHA20_POLY1305_SHA256
-        );
-    }
-
-    #[test]
-    fn certificate_signed_by_another_identity_is_refused() {
-        // The certificate of one identity with the private key of another certificate.
-        let keypair = Keypair::generate_ed25519();
-        let (certificate, _) = generate(&keypair, 1).expect("certificate");
-        let (_, key) = generate(&keypair, 1).expect("another certificate");
-        let mut impostor = tls(&keypair);
-        let key = any_ecdsa_type(&key).expect("key");
-        let resolver = OwnCertificate(Arc::new(CertifiedKey::new(vec![certificate], key)));
-        let mut config = ServerConfig::builder_with_provider(default_provider().into())
-            .with_protocol_versions(&[&TLS13])
-            .expect("versions")
-            .with_client_cert_verifier(Arc::new(PeerCertificate { admits: None }))
-            .with_cert_resolver(Arc::new(resolver));
-        config.alpn_protocols = vec![ALPN.to_vec()];
-        impostor.server = Arc::new(config).into();
-        let client = tls(&Keypair::generate_ed25519());
-
-        let (connected, _) = handshake(|near| client.connect(near), |far| impostor.accept(far));
-
-        assert!(
-            matches!(connected, Err(TlsError::Handshake(_))),
-            "the proof of possession does not fit"
-        );
-    }
-
-    #[test]
-    fn dialler_without_certificate_is_refused() {
-        let server = tls(&Keypair::generate_ed25519());
-        let mut config = ClientConfig::builder_with_provider(default_provider().into())
-            .with_protocol_versions(&[&TLS13])
-            .expect("versions")
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(PeerCertificate { admits: None }))
-            .with_no_client_auth();
-        config.alpn_protocols = vec![ALPN.to_vec()];
-        let anonymous = TlsConnector::from(Arc::new(config));
-        let name = ServerName::IpAddress(IpAddr::V4(Ipv4Addr::UNSPECIFIED).into());
-
-        let (_, accepted) = handshake(|near| anonymous.connect(name, near), |far| server.accept(far));
-
-        assert!(matches!(accepted, Err(TlsError::Handshake(_))));
-    }
-
-    #[test]
-    fn a_peer_that_is_not_admitted_hears_so() {
-        let (ours, theirs) = (Keypair::generate_ed25519(), Keypair::generate_ed25519());
-        let client = tls(&ours);
-        let refused = Arc::new(Mutex::new(Vec::new()));
-        let admits = {
-            let refused = Arc::clone(&refused);
-            move |peer| {
-                refused.lock().expect("the list").push(peer);
-                false
-            }
-        };
-        let server = Tls::new(&theirs, Arc::new(admits), 1).expect("server");
-        let dial = async |near: Socket| {
-            let (_, mut stream) = client.connect(near).await.expect("the dialler's part is done");
-            stream.read(&mut [0; 1]).await
-        };
-
-        let (read, accepted) = handshake(dial, |far| server.accept(far));
-
-        assert!(matches!(accepted, Err(TlsError::Handshake(error)) if is_refusal(&error)));
-        assert!(is_refusal(&read.expect_err("an alert")));
-        assert_eq!(*refused.lock().expect("the list"), [ours.public().to_peer_id()]);
-    }
-
-    fn tls(keypair: &Keypair) -> Tls {
-        Tls::new(keypair, Arc::new(|_| true), 1).expect("a configuration")
-    }
-
-    fn handshake<A, B>(
-        client: impl FnOnce(Socket) -> A + Send,
-        server: impl FnOnce(Socket) -> B + Send,
-    ) -> (A::Output, B::Output)
-    where
-        A: Future<Output: Send>,
-        B: Future<Output: Send>,
-    {
-        in_own_network(|| {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()
-                .expect("runtime");
-            runtime.block_on(async {
-                let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
-                let address = listener.local_addr().expect("address");
-                let (near, far) = tokio::join!(TcpStream::connect(address), listener.accept());
-                let watch = || PathWatch::new(address.ip(), Arc::default());
-                let near = Socket::new(near.expect("connect"), watch()).expect("near");
-                let far = Socket::new(far.expect("accept").0, watch()).expect("far");
-                tokio::join!(client(near), server(far))
-            })
-        })
-    }
-}
+pub(super) mod tests;
