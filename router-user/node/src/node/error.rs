@@ -60,7 +60,7 @@ pub enum NodeError {
     NoRoom(#[from] super::peer_registry::NoRoom),
     /// The network cannot be started.
     #[error("cannot start the network")]
-    Network(StartError),
+    Network(#[source] StartError),
     /// The control socket cannot be opened.
     #[error("cannot open the control socket")]
     Control(#[from] crate::control::ControlError),
