@@ -3,19 +3,24 @@
 use std::io::{BufRead, BufReader};
 use std::net::IpAddr;
 use std::process::{Child, ChildStdout, Stdio};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use crate::lab::Namespace;
-use crate::lab::process::{output, signal, until, wait};
+use crate::lab::process::{output, patience, signal, wait};
 
 const LIMIT: Duration = Duration::from_secs(30);
 
 /// What a client says of a server that has not ended with the last one, or does not listen again yet.
 const BETWEEN_CLIENTS: [&str; 2] = ["the server is busy", "Connection refused"];
+
+/// How long a server may take until it is ready for the next client, and how often one tries.
+const READY_LIMIT: Duration = Duration::from_secs(5);
+const RETRY_INTERVAL: Duration = Duration::from_millis(100);
 
 /// An iperf3 server, stopped on drop.
 #[derive(Debug)]
@@ -81,15 +86,18 @@ impl Drop for IperfServer {
 /// # Errors
 /// When it fails or reports nothing.
 pub fn iperf(host: &Namespace, to: IpAddr, duration: Duration, args: &[&str]) -> Result<IperfReport> {
-    let (report, _) = until("the server is free", LIMIT, || {
+    let until = Instant::now() + READY_LIMIT * patience();
+    loop {
         let report = run(host, to, duration, args)?;
-        match report["error"].as_str() {
-            Some(error) if BETWEEN_CLIENTS.iter().any(|said| error.contains(said)) => Ok(None),
-            Some(error) => bail!("iperf3 to {to}: {error}"),
-            None => Ok(Some(report)),
+        let Some(error) = report["error"].as_str() else {
+            return IperfReport::of(&report).with_context(|| format!("iperf3 reported {}", report["end"]));
+        };
+        let is_between = BETWEEN_CLIENTS.iter().any(|said| error.contains(said));
+        if !is_between || Instant::now() >= until {
+            bail!("iperf3 to {to}: {error}");
         }
-    })?;
-    IperfReport::of(&report).with_context(|| format!("iperf3 reported {}", report["end"]))
+        thread::sleep(RETRY_INTERVAL);
+    }
 }
 
 fn run(host: &Namespace, to: IpAddr, duration: Duration, args: &[&str]) -> Result<Value> {
