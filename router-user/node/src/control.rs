@@ -1,6 +1,7 @@
 //! The control socket: HTTP and JSON over a Unix socket.
 #![doc = include_str!("control/API.md")]
 
+mod called;
 mod capture;
 mod client;
 mod model;
@@ -16,6 +17,7 @@ pub(crate) mod tests;
 use std::io;
 use std::path::PathBuf;
 
+pub(crate) use called::{Callable, NotFound, find};
 pub use capture::{
     CAPTURE_CONTENT_TYPE, CAPTURE_PATH, CaptureBlock, CaptureBlocks, CaptureDirection, CaptureDirections,
     CaptureQuery, CaptureReader, CaptureRecord, CaptureStream, CapturedPacket, MAX_CAPTURE_BLOCK_LEN,

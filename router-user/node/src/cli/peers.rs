@@ -13,7 +13,7 @@ use super::rates::bit_rate;
 use super::request::{ShowArguments, or_dash, wait};
 use super::table::TextTable;
 use super::units::{bytes, called, seconds, short_name};
-use crate::control::{Direction, PeerList, PeerState, PeerStatus, fetch};
+use crate::control::{Callable as _, Direction, NotFound, PeerList, PeerState, PeerStatus, fetch, find};
 
 /// Which peers are shown, and how.
 #[derive(Debug, Args)]
@@ -86,8 +86,11 @@ impl PeerArguments {
         let mut peers = if self.peers.is_empty() {
             list.peers
         } else {
-            let named = self.peers.iter().map(|called| find(&list.peers, called).cloned());
-            named.collect::<Result<_, _>>()?
+            let chosen = self
+                .peers
+                .iter()
+                .map(|called| named(&list.peers, called).cloned());
+            chosen.collect::<Result<_, _>>()?
         };
         if let Some(state) = self.state {
             peers.retain(|peer| state.is(peer.state));
@@ -145,43 +148,18 @@ impl PeerSort {
     }
 }
 
-/// Returns the peer that is called so, as the node finds it: by name, inner address, or an end of its id.
-fn find<'a>(peers: &'a [PeerStatus], called: &str) -> Result<&'a PeerStatus, UnknownPeer> {
-    let nobody = || UnknownPeer::Nobody(called.to_owned());
-    let is_named = |peer: &&PeerStatus| {
-        let name = peer.name.as_ref();
-        name.is_some_and(|name| name.eq_ignore_ascii_case(called))
-    };
-    if let Some(named) = peers.iter().find(is_named) {
-        return Ok(named);
-    }
-    if let Ok(address) = called.parse::<IpAddr>() {
-        let longest = |peer: &PeerStatus| {
-            let nets = networks(peer).filter(|net| net.contains(&address));
-            nets.map(|net| net.prefix_len()).max()
-        };
-        let owners = peers.iter().filter_map(|peer| Some((longest(peer)?, peer)));
-        return owners
-            .max_by_key(|(length, _)| *length)
-            .map(|(_, owner)| owner)
-            .ok_or_else(nobody);
-    }
-    let mut ends = peers.iter().filter(|peer| peer.id.ends_with(called));
-    match (ends.next(), ends.next()) {
-        (Some(peer), None) => Ok(peer),
-        (None, _) => Err(nobody()),
-        (Some(_), Some(_)) => Err(UnknownPeer::Several(called.to_owned())),
-    }
-}
-
-fn networks(peer: &PeerStatus) -> impl Iterator<Item = IpNet> {
-    peer.allowed_ips.iter().filter_map(|net| net.parse().ok())
+/// Returns the peer that is called so.
+fn named<'a>(peers: &'a [PeerStatus], called: &str) -> Result<&'a PeerStatus, UnknownPeer> {
+    find(peers.iter(), called).map_err(|error| match error {
+        NotFound::Address | NotFound::Nobody => UnknownPeer::Nobody(called.to_owned()),
+        NotFound::Several => UnknownPeer::Several(called.to_owned()),
+    })
 }
 
 /// Returns the address of the peer inside the VPN: its first network of one address, or else its first network.
 fn inner_address(peer: &PeerStatus) -> Option<IpNet> {
     let is_host = |net: &IpNet| net.prefix_len() == net.max_prefix_len();
-    networks(peer).find(is_host).or_else(|| networks(peer).next())
+    peer.networks().find(is_host).or_else(|| peer.networks().next())
 }
 
 fn inner_address_text(peer: &PeerStatus) -> String {
@@ -383,7 +361,7 @@ mod tests {
             peer("12D3KooWaaaa", Some("Paris"), &["10.42.0.0/16"]),
             peer("12D3KooWbbaa", None, &["10.42.7.0/24", "fd42::7/128"]),
         ];
-        let found = |called: &str| find(&peers, called).map(|peer| peer.id.as_str());
+        let found = |called: &str| named(&peers, called).map(|peer| peer.id.as_str());
 
         assert_eq!(found("paris").unwrap(), "12D3KooWaaaa");
         assert_eq!(found("10.42.7.1").unwrap(), "12D3KooWbbaa");

@@ -3,7 +3,7 @@
 use ipnet::IpNet;
 
 use super::model::Model;
-use crate::control::{Flow, FlowQuery, PeerStatus, StreamStatus, parse_prefix};
+use crate::control::{Flow, FlowQuery, PeerStatus, StreamStatus, find, parse_prefix};
 
 /// Number of flows that are asked for, those with most bytes. A screen does not show as many.
 const MAX_FLOWS: u32 = 500;
@@ -68,19 +68,12 @@ impl Filter {
             };
         }
         let peers = model.snapshot().map_or(&[][..], |snapshot| &snapshot.peers);
-        let named = |peer: &PeerStatus| {
-            peer.name
-                .as_ref()
-                .is_some_and(|name| name.eq_ignore_ascii_case(&self.text))
-        };
-        let is_meant = |peer: &PeerStatus| named(peer) || peer.id.ends_with(&self.text);
-        let mut meant = peers.iter().filter(|peer| is_meant(&peer.now));
-        match (meant.next(), meant.next()) {
-            (Some(one), None) => FlowQuery {
-                peer: Some(one.now.id.clone()),
+        match find(peers.iter().map(|peer| &peer.now), &self.text) {
+            Ok(meant) => FlowQuery {
+                peer: Some(meant.id.clone()),
                 ..all
             },
-            _ => all,
+            Err(_) => all,
         }
     }
 

@@ -1,14 +1,17 @@
 //! The parts of the node that the status is gathered from.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
-use crate::control::SourceError;
+use ipnet::IpNet;
+
+use crate::control::{Callable, NotFound, SourceError, find};
 use crate::kernel::{Kernel, KernelError};
 use crate::node::data_path::DataPath;
 use crate::node::data_thread::Runtimes;
 use crate::node::gateways::Gateways;
 use crate::node::host::Host;
-use crate::node::peers::{NodePeer, PeerTable};
+use crate::node::peers::{ConfiguredPeer, NodePeer, PeerTable};
 use crate::node::worker_pool::WorkerBoard;
 use stream_router::p2p::NetworkHandle;
 use stream_router_engine::route_table::PeerIndex;
@@ -43,33 +46,29 @@ impl StatusParts {
 }
 
 fn find_peer(peers: &PeerTable, called: &str) -> Result<Arc<NodePeer>, SourceError> {
-    let by_name = peers.all().iter().find(|configured| {
-        let name = configured.name.as_ref();
-        name.is_some_and(|name| name.eq_ignore_ascii_case(called))
-    });
-    if let Some(named) = by_name {
-        return Ok(Arc::clone(&named.peer));
+    let found = find(peers.all().iter(), called);
+    found.map(|found| Arc::clone(&found.peer)).map_err(|error| {
+        SourceError::Query(match error {
+            NotFound::Address => format!("{called} is the address of no peer; the command peers lists them"),
+            NotFound::Nobody => format!(
+                "no peer is called {called}, and no peer's id ends with {called}; the command peers lists them"
+            ),
+            NotFound::Several => format!("the ids of several peers end with {called}; give more of it"),
+        })
+    })
+}
+
+impl Callable for ConfiguredPeer {
+    fn name(&self) -> Option<&str> {
+        self.name.as_deref()
     }
-    if let Ok(address) = called.parse() {
-        let owner = peers.routes().lookup(address).and_then(|index| peers.get(index));
-        return owner.map(Arc::clone).ok_or_else(|| {
-            SourceError::Query(format!(
-                "{called} is the address of no peer; the command peers lists them"
-            ))
-        });
+
+    fn id(&self) -> Cow<'_, str> {
+        Cow::Owned(self.peer.id.to_string())
     }
-    let peers = peers.all().iter().map(|configured| &configured.peer);
-    match peers
-        .filter(|peer| peer.id.to_string().ends_with(called))
-        .collect::<Vec<_>>()[..]
-    {
-        [] => Err(SourceError::Query(format!(
-            "no peer is called {called}, and no peer's id ends with {called}; the command peers lists them"
-        ))),
-        [peer] => Ok(Arc::clone(peer)),
-        [_, _, ..] => Err(SourceError::Query(format!(
-            "the ids of several peers end with {called}; give more of it"
-        ))),
+
+    fn networks(&self) -> impl Iterator<Item = IpNet> {
+        self.allowed_ips.iter().copied()
     }
 }
 
@@ -81,7 +80,6 @@ pub(super) fn failed(error: KernelError) -> SourceError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::node::peers::ConfiguredPeer;
     use crate::node::status::tests::configured;
 
     #[test]
