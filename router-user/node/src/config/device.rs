@@ -133,16 +133,9 @@ impl RawDevice {
 }
 
 fn on_stop(table: &mut Table<'_>, problems: &mut Problems) -> Option<OnStop> {
-    const ALLOWED: &str = "\"block\" or \"remove\"";
-    let Located { place, value } = table.string("on_stop", ALLOWED, problems)?;
-    match value.as_str() {
-        "block" => Some(OnStop::Block),
-        "remove" => Some(OnStop::Remove),
-        _ => {
-            problems.add(&place, format!("{value:?} is neither"), ALLOWED);
-            None
-        }
-    }
+    let values = [("block", OnStop::Block), ("remove", OnStop::Remove)];
+    let words = ("is neither", "\"block\" or \"remove\"");
+    table.choice("on_stop", &values, words, problems)
 }
 
 fn name(table: &mut Table<'_>, problems: &mut Problems) -> String {

@@ -132,34 +132,20 @@ pub(super) fn check(gateways: &[RawGateway], device: &RawDevice, problems: &mut 
 
 fn hook(table: &mut Table<'_>, problems: &mut Problems) -> Hook {
     const ALLOWED: &str = "\"auto\", \"tc\" or \"xdp\"";
-    let Some(Located { place, value }) = table.string("hook", ALLOWED, problems) else {
-        return Hook::default();
-    };
-    match value.as_str() {
-        "auto" => Hook::Auto,
-        "tc" => Hook::Tc,
-        "xdp" => Hook::Xdp,
-        _ => {
-            problems.add(&place, format!("{value:?} is no hook"), ALLOWED);
-            Hook::default()
-        }
-    }
+    let values = [("auto", Hook::Auto), ("tc", Hook::Tc), ("xdp", Hook::Xdp)];
+    let hook = table.choice("hook", &values, ("is no hook", ALLOWED), problems);
+    hook.unwrap_or_default()
 }
 
 fn sink(table: &mut Table<'_>, problems: &mut Problems) -> Sink {
     const ALLOWED: &str = "\"ring\", \"af_xdp\" or \"auto\"";
-    let Some(Located { place, value }) = table.string("sink", ALLOWED, problems) else {
-        return Sink::default();
-    };
-    match value.as_str() {
-        "ring" => Sink::Ring,
-        "af_xdp" => Sink::AfXdp,
-        "auto" => Sink::Auto,
-        _ => {
-            problems.add(&place, format!("{value:?} is no sink"), ALLOWED);
-            Sink::default()
-        }
-    }
+    let values = [
+        ("ring", Sink::Ring),
+        ("af_xdp", Sink::AfXdp),
+        ("auto", Sink::Auto),
+    ];
+    let sink = table.choice("sink", &values, ("is no sink", ALLOWED), problems);
+    sink.unwrap_or_default()
 }
 
 /// Returns whether the kernel takes the name (`dev_valid_name`) and it is not the loopback interface, at which nothing

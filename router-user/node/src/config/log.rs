@@ -93,19 +93,14 @@ fn check_level(text: &str) -> Result<(), String> {
 }
 
 fn format(table: &mut Table<'_>, problems: &mut Problems) -> LogFormat {
-    let Some(Located { place, value }) = table.string("format", FORMAT_ALLOWED, problems) else {
-        return LogFormat::default();
-    };
-    match value.as_str() {
-        "auto" => LogFormat::Auto,
-        "human" => LogFormat::Human,
-        "json" => LogFormat::Json,
-        "journald" => LogFormat::Journald,
-        _ => {
-            problems.add(&place, format!("{value:?} is no format"), FORMAT_ALLOWED);
-            LogFormat::default()
-        }
-    }
+    let values = [
+        ("auto", LogFormat::Auto),
+        ("human", LogFormat::Human),
+        ("json", LogFormat::Json),
+        ("journald", LogFormat::Journald),
+    ];
+    let format = table.choice("format", &values, ("is no format", FORMAT_ALLOWED), problems);
+    format.unwrap_or_default()
 }
 
 #[cfg(test)]

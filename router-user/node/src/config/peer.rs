@@ -144,19 +144,12 @@ impl RawPeer {
 }
 
 fn connect(table: &mut Table<'_>, problems: &mut Problems) -> Option<ConnectMode> {
-    let Located { place, value } = table.string("connect", CONNECT_ALLOWED, problems)?;
-    match value.as_str() {
-        "always" => Some(ConnectMode::Always),
-        "on-demand" => Some(ConnectMode::OnDemand),
-        _ => {
-            problems.add(
-                &place,
-                format!("{value:?} is no time to connect"),
-                CONNECT_ALLOWED,
-            );
-            None
-        }
-    }
+    let values = [
+        ("always", ConnectMode::Always),
+        ("on-demand", ConnectMode::OnDemand),
+    ];
+    let words = ("is no time to connect", CONNECT_ALLOWED);
+    table.choice("connect", &values, words, problems)
 }
 
 fn id(table: &mut Table<'_>, problems: &mut Problems) -> Option<Located<PeerId>> {

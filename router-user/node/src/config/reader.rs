@@ -135,6 +135,22 @@ impl<'a> Table<'a> {
         string_at(place, value, allowed, problems)
     }
 
+    /// Returns which of `values` the string `name` is, if present; another is reported as one that `is_none`.
+    pub(super) fn choice<T: Copy>(
+        &mut self,
+        name: &'static str,
+        values: &[(&str, T)],
+        (is_none, allowed): (&str, &str),
+        problems: &mut Problems,
+    ) -> Option<T> {
+        let Located { place, value } = self.string(name, allowed, problems)?;
+        let chosen = values.iter().find(|(text, _)| *text == value);
+        if chosen.is_none() {
+            problems.add(&place, format!("{value:?} {is_none}"), allowed);
+        }
+        chosen.map(|(_, chosen)| *chosen)
+    }
+
     /// Returns the strings of the array `name`, if present; what is no array, or an element that is no string, is
     /// reported and left out.
     pub(super) fn strings(
