@@ -34,8 +34,8 @@ fn try_steer(skb: &Skb) -> Result<Reason, Reason> {
 }
 
 /// Finds the worker of a packet of `len` bytes by its flow's entry, and makes what stands before it in a record.
-/// `describe` says what is undone of it, or why it is not to go to a worker; what neither a frame nor a worker can say or do is left to the device, with every
-/// later packet of the flow.
+/// `describe` says what is undone of it, or why it is not to go to a worker; what neither a frame nor a worker can say or
+/// do is left to the device, with every later packet of the flow.
 #[inline(always)]
 pub(crate) fn lane(
     parsed: &mut Parsed,

@@ -4,6 +4,8 @@ mod journal;
 mod json;
 mod names;
 mod repeats;
+#[cfg(test)]
+mod test_lines;
 
 use std::io::{IsTerminal, stderr};
 use std::sync::Arc;

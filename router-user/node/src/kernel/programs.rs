@@ -5,7 +5,7 @@ use std::sync::Mutex;
 
 use aya::Ebpf;
 use aya::programs::tc::SchedClassifierLinkId;
-use aya::programs::{ProgramError, SchedClassifier, Xdp};
+use aya::programs::{Program, ProgramError, SchedClassifier, Xdp};
 
 use super::attach::attach_egress;
 use super::bpf::{TcxHook, tcx};
@@ -130,14 +130,13 @@ impl KernelPrograms {
         if program.fd().is_ok() {
             return Ok(());
         }
-        match hook {
-            GatewayHook::Tc => gateway_tc(&mut loaded.ebpf)?.load(),
-            GatewayHook::Xdp => gateway_xdp(&mut loaded.ebpf)?.load(),
+        match program {
+            Program::SchedClassifier(program) => program.load(),
+            Program::Xdp(program) => program.load(),
+            _ => return Err(KernelError::Missing { name }),
         }
         .map_err(|error| KernelError::load("the gateway program", error))?;
-        let (Some(pins), Some(program)) = (&self.pins, loaded.ebpf.program_mut(name)) else {
-            return Ok(());
-        };
+        let Some(pins) = &self.pins else { return Ok(()) };
         pins.pin(name, |path| program.pin(path))
     }
 
@@ -188,7 +187,7 @@ fn gateway_xdp(ebpf: &mut Ebpf) -> Result<&mut Xdp, KernelError> {
 
 fn program<'a, P>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut P, KernelError>
 where
-    &'a mut P: TryFrom<&'a mut aya::programs::Program, Error = ProgramError>,
+    &'a mut P: TryFrom<&'a mut Program, Error = ProgramError>,
 {
     let program = ebpf.program_mut(name);
     program

@@ -18,7 +18,8 @@ use stream_router_engine::causes::with_sources;
 const PEER_NAME: &str = "peer_name";
 
 /// `timestamp`, `level` and `target`, then `message` and the values under their own names, those of the spans around the
-/// event included. Beside the id of a peer that has a name stands `peer_name`. A value of the event hides one of a span, and one of an inner span that of an outer one.
+/// event included. Beside the id of a peer that has a name stands `peer_name`. A value of the event hides one of a span,
+/// and one of an inner span that of an outer one.
 pub(super) struct JsonFormat(pub(super) PeerNames);
 
 impl<S, N> FormatEvent<S, N> for JsonFormat
@@ -119,26 +120,11 @@ impl Visit for Object<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::io;
-    use std::sync::{Arc, Mutex, PoisonError};
-
     use tracing::{debug, debug_span};
     use tracing_subscriber::layer::SubscriberExt;
 
     use super::*;
-
-    #[derive(Clone, Default)]
-    struct Lines(Arc<Mutex<Vec<u8>>>);
-
-    impl io::Write for Lines {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.lock().unwrap_or_else(PoisonError::into_inner).write(bytes)
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
+    use crate::logs::test_lines::Lines;
 
     #[test]
     fn a_line_has_the_values_of_its_spans_unless_it_says_its_own() {
@@ -154,8 +140,7 @@ mod tests {
             debug!(connection = 8, "stream failed");
         });
 
-        let text = lines.0.lock().unwrap().clone();
-        let line: Value = serde_json::from_slice(&text).unwrap();
+        let line: Value = serde_json::from_str(&lines.text()).unwrap();
 
         assert_eq!(line["peer"], "a peer");
         assert_eq!(line["connection"], 8);

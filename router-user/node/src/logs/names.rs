@@ -74,29 +74,15 @@ impl Visit for NamingVisitor<'_, '_> {
 
 #[cfg(test)]
 mod tests {
-    use std::io;
     use std::path::Path;
-    use std::sync::{Mutex, PoisonError};
 
     use tracing_subscriber::layer::SubscriberExt;
 
     use super::*;
+    use crate::logs::test_lines::Lines;
 
     const NAMED: &str = "12D3KooWDpJ7As7BWAwRMfu1VU2WCqNjvq387JEYKDBj4kx6nXTN";
     const OTHER: &str = "12D3KooWMYMWphmct4pLLpq7wH8UxrcpeE7J6GUWn6vkdFhRbod7";
-
-    #[derive(Clone, Default)]
-    struct Lines(Arc<Mutex<Vec<u8>>>);
-
-    impl io::Write for Lines {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.lock().unwrap_or_else(PoisonError::into_inner).write(bytes)
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
 
     fn config(peers: &str) -> Config {
         let text = format!("[device]\naddresses = ['10.42.0.1/24']\n{peers}");
@@ -131,14 +117,9 @@ mod tests {
             tracing::info!(peer = %NAMED, "the later name");
         });
 
-        let text = lines.0.lock().unwrap().clone();
         let span = format!("stream{{peer=berlin ({NAMED}) stream=2}}");
         assert_eq!(
-            String::from_utf8(text)
-                .unwrap()
-                .lines()
-                .map(str::trim)
-                .collect::<Vec<_>>(),
+            lines.text().lines().map(str::trim).collect::<Vec<_>>(),
             [
                 format!("INFO nobody knows peer={NAMED} n=7"),
                 format!("INFO known peer=berlin ({NAMED}) n=7 error=\"broken\""),

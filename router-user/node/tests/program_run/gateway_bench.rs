@@ -8,10 +8,11 @@ use aya_obj::programs::XdpAttachType;
 use etherparse::Ipv4Header;
 
 use crate::bench::{Bench, Outcome, Plan};
+use crate::packet_socket::PacketSocket;
 use router_common::names;
 use router_common::packet::ethernet;
 use router_common::record::RecordHeader;
-use stream_router_node::kernel::GatewayHook;
+use stream_router_node::kernel::{AttachedGateway, GatewayHook, GatewayInterface};
 
 /// Verdicts of XDP, as in `linux/bpf.h`; a run at the other hook gives the same.
 pub(crate) const DROP: u32 = 1;
@@ -24,6 +25,36 @@ pub(crate) const HOOKS: [GatewayHook; 2] = [GatewayHook::Tc, GatewayHook::Xdp];
 
 /// Hardware address of the gateway.
 pub(crate) const HOST: [u8; 6] = [2, 0, 0, 0, 0, 1];
+
+/// A cable in the bench's namespaces: an end for frames to be sent at, and the other, which is a gateway's.
+pub(crate) struct Cable {
+    pub(crate) sender: PacketSocket,
+    pub(crate) interface: GatewayInterface,
+    pub(crate) attached: AttachedGateway,
+}
+
+impl Cable {
+    pub(crate) fn lay(bench: &Bench, hook: GatewayHook) -> Result<Self> {
+        run_ip(&[
+            "link", "add", "far0", "index", "100", "type", "veth", "peer", "name", "lan0", "index", "101",
+        ])?;
+        run_ip(&["link", "set", "lan0", "address", "02:00:00:00:00:01"])?;
+        for end in ["far0", "lan0"] {
+            run_ip(&["link", "set", end, "up"])?;
+        }
+        let interface = GatewayInterface {
+            name: "lan0".to_owned(),
+            index: 101,
+            address: HOST,
+        };
+        let attached = bench.kernel.attach_gateway(&interface, hook)?;
+        Ok(Self {
+            sender: PacketSocket::open(100)?,
+            interface,
+            attached,
+        })
+    }
+}
 const SENDER: [u8; 6] = [2, 0, 0, 0, 0, 2];
 /// Where a run's frames come from unless told otherwise.
 const LOOPBACK: u32 = 1;

@@ -7,14 +7,13 @@ use anyhow::{Context, Result, ensure};
 
 use crate::bench::{Bench, Plan, Record};
 use crate::gateway_bench::*;
-use crate::packet_socket::PacketSocket;
 use crate::packets::*;
 use router_common::frame::VnetHeader;
 use router_common::packet::ethernet::{QINQ, VLAN};
 use router_common::packet::protocol::{FRAGMENT, GRE, TCP, UDP};
 use router_common::reason::Reason;
 use router_common::record::Work;
-use stream_router_node::kernel::{AttachedGateway, GatewayHook, GatewayInterface, GatewayMode};
+use stream_router_node::kernel::{GatewayHook, GatewayMode};
 
 const LIMIT: Duration = Duration::from_secs(5);
 const SEGMENT: u16 = 1000;
@@ -155,9 +154,8 @@ fn frames_cut_anywhere_in_their_headers_pass() {
 /// A cable in the bench's namespaces; one end is a gateway.
 struct Wire {
     bench: Bench,
-    sender: PacketSocket,
+    cable: Cable,
     start: Vec<(Reason, u64)>,
-    _attached: AttachedGateway,
 }
 
 impl Wire {
@@ -168,25 +166,12 @@ impl Wire {
         })?;
         // The kernel would send reports of its own.
         std::fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1")?;
-        run_ip(&[
-            "link", "add", "far0", "index", "100", "type", "veth", "peer", "name", "lan0", "index", "101",
-        ])?;
-        run_ip(&["link", "set", "lan0", "address", "02:00:00:00:00:01"])?;
-        for end in ["far0", "lan0"] {
-            run_ip(&["link", "set", end, "up"])?;
-        }
-        let interface = GatewayInterface {
-            name: "lan0".to_owned(),
-            index: 101,
-            address: HOST,
-        };
-        let attached = bench.kernel.attach_gateway(&interface, GatewayHook::Tc)?;
-        ensure!(attached.mode() == GatewayMode::Tc, "{attached:?}");
+        let cable = Cable::lay(&bench, GatewayHook::Tc)?;
+        ensure!(cable.attached.mode() == GatewayMode::Tc, "{:?}", cable.attached);
         Ok(Self {
-            sender: PacketSocket::open(100)?,
             start: bench.kernel.counters.read()?,
             bench,
-            _attached: attached,
+            cable,
         })
     }
 
@@ -200,7 +185,8 @@ impl Wire {
         if offload.gso_size != 0 {
             offload.hdr_len += before;
         }
-        self.sender
+        self.cable
+            .sender
             .send_offloaded(&offload, &tagged(tags, packet))
             .unwrap();
     }

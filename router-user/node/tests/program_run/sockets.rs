@@ -7,12 +7,11 @@ use anyhow::Result;
 
 use crate::bench::{Bench, Plan, Record, record};
 use crate::gateway_bench::*;
-use crate::packet_socket::PacketSocket;
 use crate::packets::*;
 use router_common::reason::Reason;
 use router_common::record::RecordHeader;
 use stream_router_node::kernel::{
-    AttachedGateway, CopyMode, GatewayHook, GatewayInterface, SocketConsumer, SocketDrops, SocketPool,
+    CopyMode, GatewayHook, GatewayInterface, SocketConsumer, SocketDrops, SocketPool,
 };
 
 const REDIRECT: u32 = 4;
@@ -170,46 +169,33 @@ struct Wire {
     bench: Bench,
     pool: SocketPool,
     sockets: Vec<SocketConsumer>,
-    sender: PacketSocket,
+    cable: Cable,
     start: Vec<(Reason, u64)>,
-    _attached: AttachedGateway,
 }
 
 impl Wire {
     fn new() -> Result<Self> {
         let bench = Bench::with(one_worker())?;
-        run_ip(&[
-            "link", "add", "far0", "index", "100", "type", "veth", "peer", "name", "lan0", "index", "101",
-        ])?;
-        run_ip(&["link", "set", "lan0", "address", "02:00:00:00:00:01"])?;
-        for end in ["far0", "lan0"] {
-            run_ip(&["link", "set", end, "up"])?;
-        }
-        let interface = GatewayInterface {
-            name: "lan0".to_owned(),
-            index: 101,
-            address: HOST,
-        };
-        let attached = bench.kernel.attach_gateway(&interface, GatewayHook::Xdp)?;
+        let cable = Cable::lay(&bench, GatewayHook::Xdp)?;
+        let interface = &cable.interface;
         let pool = SocketPool::open(interface.index, CopyMode::Copy, 4)?;
         bench
             .kernel
             .gateways
-            .add_with_sockets(&interface, 0, pool.n_queues())?;
+            .add_with_sockets(interface, 0, pool.n_queues())?;
         let sockets = pool.open_sockets()?;
         bench.kernel.gateways.add_sockets(0, 0, &sockets)?;
         Ok(Self {
-            sender: PacketSocket::open(100)?,
             start: bench.kernel.counters.read()?,
             bench,
             pool,
             sockets,
-            _attached: attached,
+            cable,
         })
     }
 
     fn send(&self, packet: &[u8]) {
-        self.sender.send(&padded(tagged(&[], packet))).unwrap();
+        self.cable.sender.send(&padded(tagged(&[], packet))).unwrap();
     }
 
     /// The next `n` records, or fewer when they do not come in time.
