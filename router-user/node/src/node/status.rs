@@ -80,7 +80,11 @@ impl Source for NodeStatus {
         let snapshot = self.parts.network.snapshot();
         let views = self.parts.workers.views();
         let n_active = views.values().filter(|view| view.active).count();
-        let connected = snapshot.peers.iter().filter(|peer| !peer.connections.is_empty());
+        let peers = self.parts.data_path.peers.load();
+        let connected = peers
+            .all()
+            .iter()
+            .filter(|peer| peer.peer.connected.load(Relaxed));
         let host = self.parts.host.report();
         let gateways = self.parts.gateways.status();
         Status {
@@ -106,7 +110,7 @@ impl Source for NodeStatus {
             workers: n_active as u32,
             retired_workers: (views.len() - n_active) as u32,
             data_threads: self.parts.runtimes.names().collect(),
-            configured_peers: self.parts.data_path.peers.load().all().len() as u32,
+            configured_peers: peers.all().len() as u32,
             connected_peers: connected.count() as u32,
             gateways: gateways.clone(),
             host: host.status(Instant::now()),
@@ -237,13 +241,13 @@ fn peer_status(configured: &ConfiguredPeer, snapshot: &NetworkSnapshot) -> PeerS
     let connections = network.map_or(&[][..], |network| &network.connections);
     let oldest = connections.first();
     let newest = connections.iter().map(|connection| connection.since).max();
-    let state = match oldest {
-        Some(_) => PeerState::Connected,
-        None if configured.dialled && configured.on_demand && !peer.absence.is_in_demand(Instant::now()) => {
-            PeerState::Idle
-        }
-        None if configured.dialled => PeerState::Connecting,
-        None => PeerState::Disconnected,
+    let is_idle = || configured.on_demand && !peer.absence.is_in_demand(Instant::now());
+    // A connection stands a moment before packets go over it, and one that is left a moment longer.
+    let state = match (peer.connected.load(Relaxed), configured.dialled) {
+        (true, _) => PeerState::Connected,
+        (false, true) if is_idle() => PeerState::Idle,
+        (false, true) => PeerState::Connecting,
+        (false, false) => PeerState::Disconnected,
     };
     // A clock that was set back says 0.
     let age = |since: SystemTime| since.elapsed().unwrap_or_default().as_secs_f64();
@@ -418,9 +422,13 @@ pub(super) mod tests {
         let configured = configured(0);
         let quic = "/ip4/192.0.2.2/udp/4001/quic-v1";
         let newer = connection_at(quic, ConnectionDirection::Inbound, 10);
+        let snapshot = snapshot(&configured, vec![connection(), newer]);
 
-        let status = peer_status(&configured, &snapshot(&configured, vec![connection(), newer]));
+        let before = peer_status(&configured, &snapshot);
+        configured.peer.connected.store(true, Relaxed);
+        let status = peer_status(&configured, &snapshot);
 
+        assert_eq!(before.state, PeerState::Connecting);
         assert_eq!(status.state, PeerState::Connected);
         assert_eq!(status.address.as_deref(), Some("/ip4/192.0.2.2/tcp/4001"));
         assert_eq!(status.transport, Some(control::Transport::Tcp));

@@ -67,7 +67,7 @@ pub struct PeerStatus {
 #[derive(Clone, Copy, Debug, Serialize, Deserialize, PartialEq, Eq, PartialOrd, Ord)]
 #[serde(rename_all = "snake_case")]
 pub enum PeerState {
-    /// A connection is established.
+    /// A connection is established, and packets go over it.
     Connected,
     /// No connection is established, and this node keeps dialling.
     Connecting,
