@@ -27,6 +27,7 @@ mod streams;
 mod table;
 mod top;
 mod units;
+mod which;
 mod workers;
 
 use std::error::Error;
@@ -35,7 +36,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
-use crate::config::{ConfigError, InviteError};
+use crate::config::{ConfigError, DEFAULT_KEY_FILE, Instance, InviteError};
 use crate::control::ControlError;
 use crate::node::{NodeError, RouteConflicts};
 use capture::{CaptureArguments, UsageError};
@@ -51,6 +52,7 @@ use request::{RequestArguments, ShowArguments};
 use status::StatusArguments;
 use stream_router_engine::capture_filter::FilterError;
 use top::TopArguments;
+use which::WhichFile;
 
 /// Exit code for wrong usage or configuration; clap uses the same.
 const EXIT_USAGE: u8 = 2;
@@ -67,33 +69,37 @@ struct Arguments {
 enum Command {
     /// Make a new Ed25519 identity and print its peer id
     Keygen {
-        /// File to write, mode 0600; never overwritten
-        #[arg(long, value_name = "FILE", default_value = crate::config::DEFAULT_KEY_FILE)]
-        out: PathBuf,
+        /// File to write, mode 0600, never overwritten; /var/lib/stream-router/identity.key unless it is said
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+        /// Make the key of the node with this name, where a host has several
+        #[arg(long = "name", id = "instance", value_name = "NAME", conflicts_with = "out")]
+        instance: Option<Instance>,
         /// Keep an identity that is there, and print its peer id
         #[arg(long)]
         if_missing: bool,
     },
     /// Print the peer id of an identity
     Id {
-        /// Identity file
-        #[arg(long, value_name = "FILE", default_value = crate::config::DEFAULT_KEY_FILE)]
-        key: PathBuf,
+        /// Identity file; /var/lib/stream-router/identity.key unless it is said
+        #[arg(long, value_name = "FILE")]
+        key: Option<PathBuf>,
+        /// The key of the node with this name, where a host has several
+        #[arg(long = "name", id = "instance", value_name = "NAME", conflicts_with = "key")]
+        instance: Option<Instance>,
     },
     /// Validate a configuration: exit 0, or 2 with every problem
     Check {
-        /// Configuration file
-        #[arg(long, value_name = "FILE")]
-        config: PathBuf,
+        #[command(flatten)]
+        which: WhichFile,
         /// Look also at this host: the key, the device, gateways' interfaces, ports, and routes that the peers' networks collide with
         #[arg(long)]
         live: bool,
     },
     /// Run the node in the foreground until SIGINT or SIGTERM
     Run {
-        /// Configuration file
-        #[arg(long, value_name = "FILE")]
-        config: PathBuf,
+        #[command(flatten)]
+        which: WhichFile,
         /// Make the node's key if there is none
         #[arg(long)]
         make_key: bool,
@@ -170,10 +176,14 @@ enum Command {
 /// configuration.
 pub fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
-        Command::Keygen { out, if_missing } => keygen::keygen(&out, if_missing),
-        Command::Id { key } => id::id(&key),
-        Command::Check { config, live } => check::check(&config, live),
-        Command::Run { config, make_key } => run::run(&config, make_key),
+        Command::Keygen {
+            out,
+            instance,
+            if_missing,
+        } => keygen::keygen(&key_file(out, instance), if_missing),
+        Command::Id { key, instance } => id::id(&key_file(key, instance)),
+        Command::Check { which, live } => check::check(&which.path(), live),
+        Command::Run { which, make_key } => run::run(&which.path(), make_key),
         Command::Reload(arguments) => reload::reload(&arguments),
         Command::Invite(arguments) => invite::invite(arguments),
         Command::Join(arguments) => join::join(arguments),
@@ -202,6 +212,12 @@ pub fn main() -> ExitCode {
             }
         }
     }
+}
+
+/// Returns the identity file that is named, or that of the node with this name, or else the usual one.
+fn key_file(named: Option<PathBuf>, instance: Option<Instance>) -> PathBuf {
+    let instance = instance.map(|instance| instance.key());
+    named.or(instance).unwrap_or_else(|| DEFAULT_KEY_FILE.into())
 }
 
 fn is_usage(error: &(dyn Error + 'static)) -> bool {

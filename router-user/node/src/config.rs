@@ -63,9 +63,11 @@ mod address;
 mod between;
 mod changes;
 mod device;
+mod device_name;
 mod discovery;
 mod exit;
 mod gateway;
+mod instance;
 mod invite;
 mod log;
 mod memory;
@@ -95,6 +97,8 @@ pub use discovery::DiscoverySection;
 pub use exit::ExitSection;
 use gateway::RawGateway;
 pub use gateway::{GatewaySection, Hook, Sink};
+use instance::NodeDefaults;
+pub use instance::{DEFAULT_CONTROL_SOCKET, DEFAULT_KEY_FILE, INSTANCE_DIRECTORY, Instance};
 pub(crate) use invite::parse_network;
 pub use invite::{Invite, InviteError};
 pub use log::{LogFormat, LogSection};
@@ -102,7 +106,7 @@ use memory::Sizes;
 pub use memory::{MemoryLimit, free_memory, kibibytes, table_bytes};
 pub use metrics::MetricsSection;
 pub(crate) use name::parse_name;
-pub use node::{DEFAULT_CONTROL_SOCKET, DEFAULT_KEY_FILE, INSTALLED_CONFIG, NodeSection};
+pub use node::{INSTALLED_CONFIG, NodeSection};
 pub use peer::PeerSection;
 use peer::RawPeer;
 pub use problem::{ConfigError, Problem};
@@ -180,8 +184,14 @@ impl Config {
             return Err(problems.into_error());
         }
         let mut root = Table::root(document.get_ref(), &lines);
-        let node = NodeSection::read(root.table("node", &mut problems), &mut problems);
-        let device = RawDevice::read(root.table("device", &mut problems), &mut problems);
+        let instance = Instance::of_file(file).unwrap_or_else(|wrong| {
+            let field = "the name of the file".to_owned();
+            problems.add(&Place { line: 1, field }, wrong, device_name::NAME_ALLOWED);
+            None
+        });
+        let defaults = NodeDefaults::of(instance.as_ref());
+        let node = NodeSection::read(root.table("node", &mut problems), &defaults, &mut problems);
+        let device = RawDevice::read(root.table("device", &mut problems), &defaults, &mut problems);
         let router = router::read(&mut root, sizes, &mut problems);
         let transport = TransportSection::read(root.table("transport", &mut problems), &mut problems);
         let log = LogSection::read(root.table("log", &mut problems), &mut problems);

@@ -76,7 +76,7 @@ pub enum ControlError {
         source: io::Error,
     },
     /// No node answers.
-    #[error("no node answers at {}; is it running, and is this its node.control? (--socket names another)", path.display())]
+    #[error("no node answers at {}; is it running, and is this its node.control? (--socket names another, --name one of several nodes)", path.display())]
     NoNode {
         /// The socket.
         path: PathBuf,

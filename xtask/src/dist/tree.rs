@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 use super::{LIMIT, PackagePlan, Version, notices, reference};
 use crate::lab::process::text;
@@ -34,6 +34,23 @@ const PLACES: &[(&str, &str)] = &[
 
 /// The configuration, which upgrades do not overwrite.
 pub(super) const CONFIG: &str = "etc/stream-router.toml";
+
+/// The configurations of several nodes on a host, and the unit that runs one of them by its name.
+const INSTANCES: &str = "etc/stream-router";
+const INSTANCE_UNIT: &str = "usr/lib/systemd/system/stream-router@.service";
+
+/// What the unit of one of several nodes has in place of what the unit of a single one has.
+const INSTANCE_LINES: &[(&str, &str)] = &[
+    (
+        "Description=Stream Router VPN node\n",
+        "Description=Stream Router VPN node %i\n",
+    ),
+    ("/etc/stream-router.toml", "/etc/stream-router/%i.toml"),
+    (
+        "RuntimeDirectory=stream-router\n",
+        "RuntimeDirectory=stream-router-%i\n",
+    ),
+];
 
 /// Completions, as the program names them and as the shells look for them.
 const COMPLETIONS: &[(&str, &str)] = &[
@@ -81,6 +98,11 @@ impl Tree {
                 self.copy(&entry, &place)?;
             }
         }
+        let unit = workspace.join(DIST).join("stream-router.service");
+        let unit = fs::read_to_string(&unit).with_context(|| format!("cannot read {}", unit.display()))?;
+        self.write(INSTANCE_UNIT, &instance_unit(&unit)?)?;
+        let instances = self.0.join(INSTANCES);
+        fs::create_dir_all(&instances).with_context(|| format!("cannot create {}", instances.display()))?;
         for (file, place) in [
             ("README.md", "README.md"),
             ("router-user/node/src/control/API.md", "API.md"),
@@ -195,6 +217,16 @@ impl Tree {
         text(gzip.args(places.iter().map(|place| self.0.join(place))), LIMIT)?;
         Ok(())
     }
+}
+
+/// Makes the unit that runs the node with the name of an instance out of the one that runs a single node.
+fn instance_unit(unit: &str) -> Result<String> {
+    INSTANCE_LINES
+        .iter()
+        .try_fold(unit.to_owned(), |unit, (single, instance)| {
+            ensure!(unit.contains(single), "the unit has no {single:?}");
+            Ok(unit.replace(single, instance))
+        })
 }
 
 fn generate(binary: &Path, what: &str, out: &Path) -> Result<()> {

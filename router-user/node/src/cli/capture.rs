@@ -129,7 +129,8 @@ async fn run(
             _ = terminate.recv() => {}
         }
     });
-    let mut reader = CaptureReader::open(&request.socket, query).await?;
+    let socket = request.which.socket();
+    let mut reader = CaptureReader::open(&socket, query).await?;
     let mut output = Output::open(arguments.target(request.json)).await?;
     let mut ended = Ended {
         n_packets: 0,
@@ -156,7 +157,7 @@ async fn run(
                 break;
             }
         }
-        is_over = ended.handle(&mut blocks, &mut output, arguments.count, &request.socket);
+        is_over = ended.handle(&mut blocks, &mut output, arguments.count, &socket);
         if !output.write(stopped.as_mut()).await? {
             break;
         }

@@ -6,11 +6,13 @@
 mod candidate;
 mod peers;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use clap::{Arg, Command, ValueHint};
 
 use super::outcome::{Outcome, print};
+use super::which::control_of;
+use crate::config::Instance;
 use candidate::Candidate;
 use peers::Peers;
 
@@ -79,7 +81,7 @@ struct Place<'a> {
     /// The word before it.
     before: &'a str,
     /// The control socket that the words before name.
-    socket: Option<String>,
+    socket: Option<PathBuf>,
 }
 
 impl<'a> Place<'a> {
@@ -152,7 +154,10 @@ impl<'a> Place<'a> {
 
     fn note(&mut self, option: &Arg, value: &str) {
         if option.get_id() == "socket" {
-            self.socket = Some(value.to_owned());
+            self.socket = Some(value.into());
+        }
+        if option.get_id() == "instance" {
+            self.socket = value.parse().ok().map(|instance| control_of(&instance));
         }
     }
 
@@ -213,6 +218,12 @@ impl<'a> Place<'a> {
         }
         match argument.get_id().as_str() {
             "peer" | "peers" => peers.names(),
+            "instance" => {
+                let all = Instance::configured();
+                all.iter()
+                    .map(|instance| Candidate::new(instance.name(), None))
+                    .collect()
+            }
             "protocol" => ["tcp", "udp", "icmp", "icmpv6", "sctp"]
                 .map(|name| Candidate::new(name, None))
                 .to_vec(),
@@ -391,12 +402,16 @@ mod tests {
             ("flows --socket /a --peer ", Some("/a")),
             ("flows --socket=/a --peer ", Some("/a")),
             ("flows --socket = /a --peer ", Some("/a")),
+            (
+                "flows --name office --peer ",
+                Some("/run/stream-router-office/control.sock"),
+            ),
             ("flows --peer ", None),
         ] {
             let words: Vec<_> = line.split(' ').map(str::to_owned).collect();
             assert_eq!(
                 Place::of(&words, &command_line).socket.as_deref(),
-                socket,
+                socket.map(Path::new),
                 "{line}"
             );
         }

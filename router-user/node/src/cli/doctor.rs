@@ -33,13 +33,14 @@ mod sysctl;
 mod trial;
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use clap::Args;
 use serde::Serialize;
 
 use super::defaults::defaults;
 use super::outcome::{Outcome, print};
+use super::which::WhichFile;
 use crate::config::{Config, INSTALLED_CONFIG};
 use finding::{Finding, Verdict};
 use input::CheckInput;
@@ -47,9 +48,8 @@ use input::CheckInput;
 /// What is checked.
 #[derive(Debug, Args)]
 pub(super) struct DoctorArguments {
-    /// Configuration of the node; without it the installed one, or else the defaults, are checked
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
+    #[command(flatten)]
+    which: WhichFile,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -72,7 +72,7 @@ struct DoctorReport {
 
 /// Runs every check, and prints the findings.
 pub(super) fn doctor(arguments: &DoctorArguments) -> Outcome {
-    let report = DoctorReport::of(examine(arguments.config.as_deref())?);
+    let report = DoctorReport::of(examine(arguments.which.named().as_deref())?);
     if arguments.json {
         print(serde_json::to_string_pretty(&report)?)?;
     } else {

@@ -16,10 +16,19 @@ const MANUAL: &str = r#".SH "EXIT STATUS"
 .TP
 \fBRUST_LOG\fR
 Level of the log, such as \fIinfo\fR, which is the default, or \fIstream_router=debug\fR.
+.TP
+\fBSTREAM_ROUTER_CONFIG\fR
+Configuration file of commands that are given none.
+.TP
+\fBSTREAM_ROUTER_SOCKET\fR
+Control socket of commands that are given none.
 .SH FILES
 .TP
 \fI/etc/stream\-router.toml\fR
 Configuration of the service, see \fBstream\-router.toml\fR(5).
+.TP
+\fI/etc/stream\-router/NAME.toml\fR
+That of one of several nodes, which \fIstream\-router@NAME.service\fR runs.
 .TP
 \fI/var/lib/stream\-router/identity.key\fR
 Identity of the node.

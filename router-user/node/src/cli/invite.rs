@@ -11,6 +11,7 @@ use libp2p::{Multiaddr, PeerId};
 use super::outcome::{Outcome, print};
 use super::request::wait;
 use super::units::called;
+use super::which::WhichFile;
 use crate::config::{Config, Invite, parse_name, parse_network};
 use crate::control::{ControlError, Status, fetch};
 use stream_router::p2p::identity;
@@ -18,9 +19,8 @@ use stream_router::p2p::identity;
 /// The content of the invite.
 #[derive(Debug, Args)]
 pub(super) struct InviteArguments {
-    /// Configuration file of this node
-    #[arg(long, value_name = "FILE")]
-    config: PathBuf,
+    #[command(flatten)]
+    which: WhichFile,
     /// Prefixes behind this node, instead of the addresses of its device
     #[arg(long, value_name = "PREFIX,...", value_delimiter = ',', value_parser = parse_network)]
     allowed_ips: Vec<IpNet>,
@@ -29,7 +29,7 @@ pub(super) struct InviteArguments {
     addresses: Vec<Multiaddr>,
     /// Name of this node, instead of node.name
     #[arg(long = "as", value_name = "NAME", value_parser = parse_name)]
-    name: Option<String>,
+    called: Option<String>,
     /// Nobody can dial this node: it dials the others
     #[arg(long, conflicts_with = "addresses")]
     no_addresses: bool,
@@ -63,7 +63,7 @@ enum AddressesError {
 
 /// Prints an invite to this node, and its content to standard error.
 pub(super) fn invite(arguments: InviteArguments) -> Outcome {
-    let config = Config::load(&arguments.config)?;
+    let config = Config::load(&arguments.which.path())?;
     let id = identity::load(config.node().key())?.public().to_peer_id();
     let allowed_ips = if arguments.allowed_ips.is_empty() {
         own_prefixes(&config)
@@ -78,7 +78,9 @@ pub(super) fn invite(arguments: InviteArguments) -> Outcome {
         arguments.addresses
     };
     let mut invite = Invite::new(id, addresses, allowed_ips)?;
-    let name = arguments.name.or_else(|| config.node().name().map(str::to_owned));
+    let name = arguments
+        .called
+        .or_else(|| config.node().name().map(str::to_owned));
     if let Some(name) = name {
         invite = invite.with_name(name)?;
     }

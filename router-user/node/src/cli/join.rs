@@ -9,6 +9,7 @@ use ipnet::IpNet;
 use libp2p::PeerId;
 
 use super::outcome::{Outcome, print};
+use super::which::WhichFile;
 use crate::config::{Config, ConfigError, DEFAULT_CONTROL_SOCKET, Invite, parse_name, parse_network};
 use replacement::Replacement;
 use stream_router::p2p::{identity, regular_file};
@@ -16,15 +17,14 @@ use stream_router::p2p::{identity, regular_file};
 /// Which node joins which.
 #[derive(Debug, Args)]
 pub(super) struct JoinArguments {
-    /// Configuration file of this node, to which the peer is added
-    #[arg(long, value_name = "FILE")]
-    config: PathBuf,
+    #[command(flatten)]
+    which: WhichFile,
     /// Prefixes behind the other node, instead of those in the invite
     #[arg(long, value_name = "PREFIX,...", value_delimiter = ',', value_parser = parse_network)]
     allowed_ips: Vec<IpNet>,
     /// Name of the other node here, instead of the one in the invite
     #[arg(long = "as", value_name = "NAME", value_parser = parse_name)]
-    name: Option<String>,
+    called: Option<String>,
     /// Print the section, and write nothing
     #[arg(long)]
     dry_run: bool,
@@ -58,12 +58,12 @@ pub(super) enum JoinError {
 
 /// Adds the node of an invite to a configuration file.
 pub(super) fn join(arguments: JoinArguments) -> Outcome {
-    let file = &arguments.config;
+    let file = &arguments.which.path();
     let mut invite: Invite = arguments.invite.trim().parse()?;
     if !arguments.allowed_ips.is_empty() {
         invite = invite.with_allowed_ips(arguments.allowed_ips)?;
     }
-    if let Some(name) = arguments.name {
+    if let Some(name) = arguments.called {
         invite = invite.with_name(name)?;
     }
     if arguments.dry_run {

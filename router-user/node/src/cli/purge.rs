@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::io;
-use std::path::PathBuf;
 use std::process::Command;
 
 use clap::Args;
@@ -10,7 +9,8 @@ use clap::Args;
 use super::defaults::defaults;
 use super::outcome::{Outcome, print};
 use super::request::wait;
-use crate::config::{Config, ConfigError, INSTALLED_CONFIG, OnStop};
+use super::which::WhichFile;
+use crate::config::{Config, ConfigError, OnStop};
 use crate::control::{Status, fetch};
 use crate::device::{Netlink, has_nft_table, remove_nft_table};
 use crate::kernel::{BPFFS, remove_left_pins};
@@ -19,9 +19,8 @@ use crate::node::{OwnNumbers, TunnelRoutes};
 /// What is removed.
 #[derive(Debug, Args)]
 pub(super) struct PurgeArguments {
-    /// Configuration of the node that has run; without the file, that of a node with the default device
-    #[arg(long, value_name = "FILE", default_value = INSTALLED_CONFIG)]
-    config: PathBuf,
+    #[command(flatten)]
+    which: WhichFile,
     /// Remove routes and rules of nodes with any other device too, such as one that the configuration named before, but for
     /// those whose device is there: such a node runs
     #[arg(long)]
@@ -47,7 +46,8 @@ struct PartsLeft {
 
 /// Removes what a node has left on this host.
 pub(super) fn purge(arguments: &PurgeArguments) -> Outcome {
-    let config = match Config::load(&arguments.config) {
+    // Without the file, the node had the default device.
+    let config = match Config::load(&arguments.which.path()) {
         Err(ConfigError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => defaults()?,
         loaded => loaded?,
     };

@@ -17,7 +17,7 @@ pub(super) struct ReloadArguments {
     #[command(flatten)]
     request: RequestArguments,
     /// Configuration file of the node: looked at first, and the node that it describes is asked
-    #[arg(long, value_name = "FILE", conflicts_with = "socket")]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["socket", "instance"])]
     config: Option<PathBuf>,
 }
 
@@ -26,7 +26,7 @@ pub(super) fn reload(ReloadArguments { request, config }: &ReloadArguments) -> O
     let socket = match config {
         // A file that is wrong may not even say where the node is.
         Some(file) => Config::load(file)?.node().control().to_owned(),
-        None => request.socket.clone(),
+        None => request.which.socket(),
     };
     let outcome = wait(ask_reload(&socket));
     match outcome {

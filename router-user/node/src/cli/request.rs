@@ -3,13 +3,13 @@
 use std::error::Error;
 use std::fmt;
 use std::io::{IsTerminal, stdout};
-use std::path::PathBuf;
 use std::thread::sleep;
 use std::time::Duration;
 
 use clap::Args;
 
 use super::outcome::{Outcome, print};
+use super::which::WhichNode;
 use crate::control::{ControlError, Resource, fetch, fetch_text};
 
 /// Clears a terminal, and goes on at its top.
@@ -18,9 +18,8 @@ const CLEAR: &str = "\x1b[H\x1b[2J\x1b[3J";
 /// Arguments of every command that asks a node.
 #[derive(Debug, Args)]
 pub(super) struct RequestArguments {
-    /// Control socket of the node
-    #[arg(long, value_name = "PATH", default_value = crate::config::DEFAULT_CONTROL_SOCKET)]
-    pub(super) socket: PathBuf,
+    #[command(flatten)]
+    pub(super) which: WhichNode,
     /// Print JSON, as the node answers it
     #[arg(long)]
     pub(super) json: bool,
@@ -47,7 +46,7 @@ pub(super) struct ShowArguments {
 impl ShowArguments {
     /// Prints the resource of `query`, as the lines that `show` makes of it or as JSON.
     pub(super) fn show<R: Resource>(&self, query: &str, show: impl Fn(&R) -> String) -> Outcome {
-        let socket = &self.request.socket;
+        let socket = &self.request.which.socket();
         if self.request.json {
             return print(wait(fetch_text::<R>(socket, query))?.trim_end());
         }

@@ -1,5 +1,7 @@
 //! `stream-router status`
 
+use std::path::Path;
+
 use clap::Args;
 
 use super::outcome::Outcome;
@@ -25,16 +27,31 @@ pub(super) fn status(arguments: &StatusArguments) -> Outcome {
     if arguments.show.request.json {
         return arguments.show.show::<Status>("", |_| String::new());
     }
-    let socket = &arguments.show.request.socket;
     arguments.show.repeat(|| {
-        let status = wait(fetch::<Status>(socket, ""))?;
-        let peers = wait(fetch::<PeerList>(socket, ""))?.peers;
-        let page = lines(&status, arguments.verbose);
-        if peers.is_empty() {
-            return Ok(page);
+        let sockets = arguments.show.request.which.sockets();
+        if let [only] = &sockets[..] {
+            return page(only, arguments.verbose);
         }
-        Ok(format!("{page}\n\n{}", table(&peers, arguments.verbose)))
+        // One that does not answer does not hide the others.
+        let pages = sockets.iter().map(|socket| {
+            let page = page(socket, arguments.verbose);
+            page.unwrap_or_else(|error| error.to_string())
+        });
+        Ok(pages
+            .map(|page| page.trim_end().to_owned())
+            .collect::<Vec<_>>()
+            .join("\n\n"))
     })
+}
+
+fn page(socket: &Path, verbose: bool) -> Result<String, Box<dyn std::error::Error>> {
+    let status = wait(fetch::<Status>(socket, ""))?;
+    let peers = wait(fetch::<PeerList>(socket, ""))?.peers;
+    let page = lines(&status, verbose);
+    if peers.is_empty() {
+        return Ok(page);
+    }
+    Ok(format!("{page}\n\n{}", table(&peers, verbose)))
 }
 
 /// Returns the lines of the status, all of them if `verbose`.

@@ -21,7 +21,6 @@ mod tests;
 mod view;
 
 use std::io::{IsTerminal, stdin, stdout};
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use clap::Args;
@@ -32,6 +31,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::sleep;
 
 use super::outcome::Outcome;
+use super::which::WhichNode;
 use model::Model;
 use poll::{PollSettings, Poller};
 use screen::Screen;
@@ -43,9 +43,8 @@ const REDRAWN_AFTER: Duration = Duration::from_secs(1);
 /// Which node is watched, and how often it is asked.
 #[derive(Debug, Args)]
 pub(super) struct TopArguments {
-    /// Control socket of the node
-    #[arg(long, value_name = "PATH", default_value = crate::config::DEFAULT_CONTROL_SOCKET)]
-    socket: PathBuf,
+    #[command(flatten)]
+    which: WhichNode,
     /// Seconds between two requests, from 0.5 to 60
     #[arg(long, value_name = "SECS", default_value = "1", value_parser = parse_interval)]
     interval: Duration,
@@ -76,7 +75,7 @@ async fn show(arguments: &TopArguments) -> Outcome {
     let mut view = View::new(arguments.interval);
     let mut model = Model::default();
     let (changes, changed) = watch::channel(poll_settings(&view, &model));
-    let mut poller = Poller::new(&arguments.socket, start);
+    let mut poller = Poller::new(&arguments.which.socket(), start);
     // An error before the terminal is taken stays readable.
     model.handle_sample(poller.ask(None).await?);
     let mut ends = [

@@ -3,11 +3,10 @@
 use ipnet::IpNet;
 
 use super::address::{DEVICE_ALLOWED, device_address};
+use super::device_name::{NAME_ALLOWED, is_device_name};
+use super::instance::NodeDefaults;
 use super::problem::{Located, Problems};
 use super::reader::Table;
-
-/// Name of the device unless told otherwise.
-const DEFAULT_NAME: &str = "sr0";
 
 /// MTU of the device unless told otherwise: a full frame fits the usual path of 1500 bytes in one segment.
 const DEFAULT_MTU: u32 = 1420;
@@ -20,11 +19,6 @@ pub(super) const MIN_MTU_V6: u32 = 1280;
 
 /// Largest MTU: above it a super-packet with its last segment passes 65,535 bytes, more than a frame holds.
 pub(super) const MAX_MTU: u32 = 32_000;
-
-/// Longest interface name: `IFNAMSIZ` without its terminating zero.
-pub(super) const MAX_NAME_LEN: usize = 15;
-
-const NAME_ALLOWED: &str = "1 to 15 of the characters A-Z a-z 0-9 _ -, not \"all\", \"default\" or \"lo\"";
 
 /// What becomes of packets to peers' networks once the node was stopped on purpose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,8 +89,8 @@ pub(super) struct RawDevice {
 }
 
 impl RawDevice {
-    pub(super) fn read(mut table: Table<'_>, problems: &mut Problems) -> Self {
-        let name = name(&mut table, problems);
+    pub(super) fn read(mut table: Table<'_>, defaults: &NodeDefaults, problems: &mut Problems) -> Self {
+        let name = name(&mut table, &defaults.device, problems);
         let addresses = addresses(&mut table, problems);
         let mtu = table
             .integer("mtu", MIN_MTU..=MAX_MTU, problems)
@@ -138,17 +132,11 @@ fn on_stop(table: &mut Table<'_>, problems: &mut Problems) -> Option<OnStop> {
     table.choice("on_stop", &values, words, problems)
 }
 
-fn name(table: &mut Table<'_>, problems: &mut Problems) -> String {
+fn name(table: &mut Table<'_>, default: &str, problems: &mut Problems) -> String {
     let Some(Located { place, value }) = table.string("name", NAME_ALLOWED, problems) else {
-        return DEFAULT_NAME.to_owned();
+        return default.to_owned();
     };
-    // Narrower than the kernel: '%' is a pattern to it, and bpffs refuses the '.' when maps are pinned under the name.
-    let fits = (1..=MAX_NAME_LEN).contains(&value.len())
-        && value
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-')
-        && !["all", "default", "lo"].contains(&value.as_str());
-    if !fits {
+    if !is_device_name(&value) {
         problems.add(&place, format!("{value:?} cannot name the device"), NAME_ALLOWED);
     }
     value

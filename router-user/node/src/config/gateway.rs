@@ -1,6 +1,7 @@
 //! A `[[gateway]]` section.
 
-use super::device::{MAX_NAME_LEN, RawDevice};
+use super::device::RawDevice;
+use super::device_name::MAX_NAME_LEN;
 use super::problem::{Located, Place, Problems};
 use super::reader::Table;
 use router_common::gateway::MAX_GATEWAYS;

@@ -5,18 +5,13 @@ use std::path::{Path, PathBuf};
 use libp2p::Multiaddr;
 
 use super::address::{LISTEN_ALLOWED, listen_address};
+use super::instance::NodeDefaults;
 use super::name::read_name;
 use super::problem::{Located, Problems};
 use super::reader::Table;
 
-/// Where `keygen` writes the identity and a node looks for it unless told otherwise.
-pub const DEFAULT_KEY_FILE: &str = "/var/lib/stream-router/identity.key";
-
 /// Where packages put the configuration, and the service reads it.
 pub const INSTALLED_CONFIG: &str = "/etc/stream-router.toml";
-
-/// Path of the control socket unless told otherwise.
-pub const DEFAULT_CONTROL_SOCKET: &str = "/run/stream-router/control.sock";
 
 /// Addresses a node listens on unless told otherwise.
 const DEFAULT_LISTEN: [&str; 2] = ["/ip4/0.0.0.0/tcp/4001", "/ip4/0.0.0.0/udp/4001/quic-v1"];
@@ -54,9 +49,9 @@ impl NodeSection {
         &self.control
     }
 
-    pub(super) fn read(mut table: Table<'_>, problems: &mut Problems) -> Self {
-        let key = path(&mut table, "key", DEFAULT_KEY_FILE, problems);
-        let control = path(&mut table, "control", DEFAULT_CONTROL_SOCKET, problems);
+    pub(super) fn read(mut table: Table<'_>, defaults: &NodeDefaults, problems: &mut Problems) -> Self {
+        let key = path(&mut table, "key", &defaults.key, problems);
+        let control = path(&mut table, "control", &defaults.control, problems);
         if control.value.as_os_str().len() > MAX_SOCKET_PATH_LEN {
             let wrong = format!("the path has {} bytes", control.value.as_os_str().len());
             problems.add(
@@ -80,14 +75,14 @@ impl NodeSection {
 fn path(
     table: &mut Table<'_>,
     name: &'static str,
-    default: &'static str,
+    default: &Path,
     problems: &mut Problems,
 ) -> Located<PathBuf> {
     const ALLOWED: &str = "an absolute path";
     let Some(Located { place, value }) = table.string(name, ALLOWED, problems) else {
         return Located {
             place: table.absent(name),
-            value: default.into(),
+            value: default.to_owned(),
         };
     };
     if !value.starts_with('/') || value.ends_with('/') || value.contains('\0') {

@@ -14,6 +14,7 @@ mod gateway;
 mod host;
 mod hostile;
 mod http;
+mod instances;
 mod join;
 mod kernel_features;
 mod lifecycle;

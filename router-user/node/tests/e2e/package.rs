@@ -137,6 +137,7 @@ fn packages_are_the_same_each_time_and_have_the_same_files() {
         "etc/stream-router.toml",
         "usr/bin/stream-router",
         "usr/lib/systemd/system/stream-router.service",
+        "usr/lib/systemd/system/stream-router@.service",
         "usr/lib/sysusers.d/stream-router.conf",
         "usr/lib/tmpfiles.d/stream-router.conf",
         "usr/share/bash-completion/completions/stream-router",

@@ -22,9 +22,9 @@ pub(super) struct Peers<'a> {
 
 impl<'a> Peers<'a> {
     /// Makes the peers of the node at this socket.
-    pub(super) fn asked_at(socket: Option<&'a str>) -> Self {
+    pub(super) fn asked_at(socket: Option<&'a Path>) -> Self {
         Self {
-            socket: Path::new(socket.unwrap_or(DEFAULT_CONTROL_SOCKET)),
+            socket: socket.unwrap_or(Path::new(DEFAULT_CONTROL_SOCKET)),
             list: OnceCell::new(),
         }
     }
