@@ -15,6 +15,7 @@ mod invite;
 mod join;
 mod keygen;
 mod outcome;
+mod peer;
 mod peers;
 mod purge;
 mod rates;
@@ -45,6 +46,7 @@ use doctor::DoctorArguments;
 use flows::FlowArguments;
 use invite::InviteArguments;
 use join::{JoinArguments, JoinError};
+use peer::{PeerCommand, PeerError, PlaceError};
 use peers::PeerArguments;
 use purge::PurgeArguments;
 use reload::ReloadArguments;
@@ -116,6 +118,13 @@ enum Command {
     /// The file is replaced whole or not at all, and only if it is valid with the new peer; what is in it stays. An
     /// invite authenticates nothing by itself: take it from a channel that you trust.
     Join(JoinArguments),
+    /// Add, change or remove a peer, and give it to the running node
+    ///
+    /// The file is replaced whole or not at all, and only if the configuration is valid afterwards; comments stay.
+    Peer {
+        #[command(subcommand)]
+        command: PeerCommand,
+    },
     /// Watch a running node live: throughput, peers, workers, streams, flows and drops
     Top(TopArguments),
     /// Show a running node on one page: addresses, what is the matter with its host, and its peers
@@ -187,6 +196,7 @@ pub fn main() -> ExitCode {
         Command::Reload(arguments) => reload::reload(&arguments),
         Command::Invite(arguments) => invite::invite(arguments),
         Command::Join(arguments) => join::join(arguments),
+        Command::Peer { command } => peer::peer(command),
         Command::Top(arguments) => top::top(&arguments),
         Command::Status(arguments) => status::status(&arguments),
         Command::Peers(arguments) => peers::peers(&arguments),
@@ -229,6 +239,8 @@ fn is_usage(error: &(dyn Error + 'static)) -> bool {
         || error.is::<UsageError>()
         || error.is::<RouteConflicts>()
         || error.is::<CheckError>()
+        || error.is::<PeerError>()
+        || error.is::<PlaceError>()
         || error.downcast_ref().is_some_and(NodeError::is_for_good)
         || matches!(of_a_node, Some(ControlError::BadConfiguration { .. }))
 }

@@ -54,7 +54,10 @@
 //! id = "12D3KooW..."
 //! addresses = ["/ip4/192.0.2.2/tcp/4001"]                                 # may be empty: the peer dials us
 //! allowed_ips = ["10.42.0.2/32", "fd42::2/128", "192.168.7.0/24"]
+//! enabled = true                                                          # the default
 //! ```
+//!
+//! Beside it there may be drop-ins with more peers, see [`DropIn`].
 //!
 //! The file is read field by field instead of into serde types, because serde stops at the first mistake. A new section
 //! is a file beside the others with a `read(Table, &mut Problems)`, called in [`Config::parse`].
@@ -65,6 +68,7 @@ mod changes;
 mod device;
 mod device_name;
 mod discovery;
+mod drop_in;
 mod exit;
 mod gateway;
 mod instance;
@@ -88,12 +92,12 @@ use std::fs;
 use std::path::Path;
 
 use ipnet::IpNet;
-use toml::de::DeTable;
 
 pub use changes::Changes;
 use device::RawDevice;
 pub use device::{DeviceSection, OnStop};
 pub use discovery::DiscoverySection;
+pub use drop_in::DropIn;
 pub use exit::ExitSection;
 use gateway::RawGateway;
 pub use gateway::{GatewaySection, Hook, Sink};
@@ -109,9 +113,9 @@ pub(crate) use name::parse_name;
 pub use node::{INSTALLED_CONFIG, NodeSection};
 pub use peer::PeerSection;
 use peer::RawPeer;
+use problem::Problems;
 pub use problem::{ConfigError, Problem};
-use problem::{Place, Problems};
-use reader::{Lines, Table};
+use reader::{Lines, Table, document};
 pub use stream_router::config::{ConnectionsConfig, StreamRouterConfig, StreamsConfig, WorkersConfig};
 pub(crate) use stream_router::config::{MAX_STREAMS_PER_PEER, ScalingConfig};
 use stream_router::p2p::regular_file;
@@ -131,19 +135,20 @@ pub struct Config {
     exit: ExitSection,
     gateways: Vec<GatewaySection>,
     peers: Vec<PeerSection>,
+    n_disabled: usize,
 }
 
 impl Config {
-    /// Reads and validates a file.
+    /// Reads and validates a file with its drop-ins.
     ///
     /// # Errors
-    /// The file cannot be read, or is wrong; the error of a wrong file has every problem.
+    /// One of them cannot be read, or is wrong; the error then has every problem.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
         let text = fs::read_to_string(path).map_err(|source| ConfigError::Read {
             path: path.to_owned(),
             source,
         })?;
-        Self::parse(&text, path)
+        Self::parse_with(&text, path, &DropIn::all_of(path)?)
     }
 
     /// Reads and validates a file that is to be there the next time as well: not a pipe, which would end or stand still.
@@ -155,38 +160,42 @@ impl Config {
             path: path.to_owned(),
             source,
         })?;
-        Self::parse(&text, path)
+        Self::parse_with(&text, path, &DropIn::all_of(path)?)
     }
 
-    /// Validates the text of a file; `file` only names it in problems.
+    /// Validates the text of a file that has no drop-ins; `file` only names it in problems.
     ///
     /// # Errors
     /// Every problem in the text. A text that is not TOML is not looked at further than its syntax.
     pub fn parse(text: &str, file: &Path) -> Result<Self, ConfigError> {
-        let sizes = MemoryLimit::own().map(|limit| Sizes::within(limit.bytes));
-        Self::parse_sized(text, file, sizes)
+        Self::parse_with(text, file, &[])
     }
 
-    /// Validates the text of a file; sizes that it does not say are those of `sizes`, or else the library's.
-    fn parse_sized(text: &str, file: &Path, sizes: Option<Sizes>) -> Result<Self, ConfigError> {
-        let lines = Lines::new(text);
-        let mut problems = Problems::new(file);
-        let (document, syntax_errors) = DeTable::parse_recoverable(text);
-        for error in &syntax_errors {
-            let line = lines.line_of(error.span().map_or(0, |span| span.start));
-            let place = Place {
-                line,
-                field: "syntax".to_owned(),
-            };
-            problems.add(&place, error.message(), "a TOML document");
-        }
-        if !problems.is_empty() {
+    /// Validates the text of a file and of its drop-ins.
+    ///
+    /// # Errors
+    /// Those of [`Config::parse`], and every problem in the drop-ins.
+    pub fn parse_with(text: &str, file: &Path, drop_ins: &[DropIn]) -> Result<Self, ConfigError> {
+        let sizes = MemoryLimit::own().map(|limit| Sizes::within(limit.bytes));
+        Self::parse_sized(text, file, drop_ins, sizes)
+    }
+
+    /// Validates texts; sizes that they do not say are those of `sizes`, or else the library's.
+    fn parse_sized(
+        text: &str,
+        file: &Path,
+        drop_ins: &[DropIn],
+        sizes: Option<Sizes>,
+    ) -> Result<Self, ConfigError> {
+        let lines = Lines::new(file.into(), text);
+        let mut problems = Problems::new(file.into());
+        let Some(document) = document(text, &lines, &mut problems) else {
             return Err(problems.into_error());
-        }
+        };
         let mut root = Table::root(document.get_ref(), &lines);
         let instance = Instance::of_file(file).unwrap_or_else(|wrong| {
-            let field = "the name of the file".to_owned();
-            problems.add(&Place { line: 1, field }, wrong, device_name::NAME_ALLOWED);
+            let place = lines.place(1, "the name of the file");
+            problems.add(&place, wrong, device_name::NAME_ALLOWED);
             None
         });
         let defaults = NodeDefaults::of(instance.as_ref());
@@ -204,11 +213,16 @@ impl Config {
             .map(|section| RawGateway::read(section, &mut problems))
             .collect();
         let sections = root.tables("peer", &mut problems);
-        let peers: Vec<RawPeer> = sections
+        let mut peers: Vec<RawPeer> = sections
             .into_iter()
             .map(|section| RawPeer::read(section, &mut problems))
             .collect();
         root.finish(&mut problems);
+        for drop_in in drop_ins {
+            peers.extend(drop_in.peers(&mut problems));
+        }
+        between::identities(&node, &peers, &mut problems);
+        let (peers, disabled): (Vec<_>, Vec<_>) = peers.into_iter().partition(|peer| peer.enabled);
         between::check(&node, &discovery, &device, &peers, &mut problems);
         between::unmarked(&transport, &peers, &mut problems);
         gateway::check(&gateways, &device, &mut problems);
@@ -232,6 +246,7 @@ impl Config {
             exit,
             gateways,
             peers,
+            n_disabled: disabled.len(),
         })
     }
 
@@ -295,9 +310,14 @@ impl Config {
         &self.gateways
     }
 
-    /// Returns the peers in the order of the file. There may be none.
+    /// Returns the peers that are enabled, in the order of the file, and of its drop-ins. There may be none.
     pub fn peers(&self) -> &[PeerSection] {
         &self.peers
+    }
+
+    /// Returns how many peers are configured and not enabled.
+    pub fn n_disabled(&self) -> usize {
+        self.n_disabled
     }
 
     /// Returns the networks of all peers with the routing table of each.

@@ -7,6 +7,7 @@ use std::path::Path;
 use super::doctor;
 use super::host_routes::look;
 use super::outcome::{Outcome, print};
+use super::units::called;
 use crate::config::Config;
 use stream_router::p2p::{PeerId, identity};
 
@@ -14,10 +15,8 @@ use stream_router::p2p::{PeerId, identity};
 #[derive(Debug, thiserror::Error)]
 pub(super) enum CheckError {
     /// The node is its own peer.
-    #[error("peer[{index}].id: {id} is this node itself, by its key; remove the [[peer]] section")]
+    #[error("peer {id} is this node itself, by its key; remove its [[peer]] section")]
     OwnPeer {
-        /// Which peer.
-        index: usize,
         /// The id of both.
         id: PeerId,
     },
@@ -34,13 +33,7 @@ pub(super) enum CheckError {
 /// Validates a configuration, and with `live` looks whether this host can have it.
 pub(super) fn check(file: &Path, live: bool) -> Outcome {
     let config = Config::load(file)?;
-    // The key may be another user's to read.
-    let own = identity::load(config.node().key()).ok();
-    let own = own.map(|keypair| keypair.public().to_peer_id());
-    let mut peers = config.peers().iter().enumerate();
-    if let Some((index, peer)) = peers.find(|(_, peer)| Some(peer.id()) == own) {
-        return Err(Box::new(CheckError::OwnPeer { index, id: peer.id() }));
-    }
+    let own = not_its_own_peer(&config)?;
     if live {
         let found = doctor::before_a_start(&config, file)?;
         for finding in &found.lines {
@@ -56,33 +49,50 @@ pub(super) fn check(file: &Path, live: bool) -> Outcome {
     for note in similar_ids(&config, own) {
         print(format_args!("note: {note}"))?;
     }
+    let disabled = match config.n_disabled() {
+        0 => String::new(),
+        n => format!(", {n} more not enabled"),
+    };
     print(format_args!(
-        "{}: valid, {} peers",
+        "{}: valid, {} peers{disabled}",
         file.display(),
         config.peers().len()
     ))
 }
 
+/// Returns the node's own id, as far as its key can be read, unless it is a peer's too.
+pub(super) fn not_its_own_peer(config: &Config) -> Result<Option<PeerId>, CheckError> {
+    // The key may be another user's to read.
+    let own = identity::load(config.node().key()).ok();
+    let own = own.map(|keypair| keypair.public().to_peer_id());
+    match config.peers().iter().find(|peer| Some(peer.id()) == own) {
+        Some(peer) => Err(CheckError::OwnPeer { id: peer.id() }),
+        None => Ok(own),
+    }
+}
+
 /// Finds ids that differ in one character, of which one may be mistyped: an id has no checksum.
 fn similar_ids(config: &Config, own: Option<PeerId>) -> Vec<String> {
-    let own = own.map(|id| ("this node's own id".to_owned(), id.to_string()));
-    let peers = config.peers().iter().enumerate();
-    let peers = peers.map(|(index, peer)| (format!("peer[{index}].id"), peer.id().to_string()));
+    let own = own.map(|id| (format!("this node's own id {id}"), id.to_string()));
+    let peers = config.peers().iter().map(|peer| {
+        let id = peer.id().to_string();
+        (format!("the id of {}", called(peer.name(), &id)), id)
+    });
     let ids: Vec<_> = own.into_iter().chain(peers).collect();
     let mut seen: HashMap<u64, usize> = HashMap::new();
     let mut notes = Vec::new();
-    for (index, (field, id)) in ids.iter().enumerate() {
+    for (index, (whose, id)) in ids.iter().enumerate() {
         for place in 0..id.len() {
             let mut masked = DefaultHasher::new();
             (place, id.get(..place), id.get(place + 1..)).hash(&mut masked);
-            let Some((other_field, other)) = seen.insert(masked.finish(), index).and_then(|at| ids.get(at))
+            let Some((other_whose, other)) = seen.insert(masked.finish(), index).and_then(|at| ids.get(at))
             else {
                 continue;
             };
             let n_different = id.chars().zip(other.chars()).filter(|(a, b)| a != b).count();
             if n_different == 1 && id.len() == other.len() {
                 notes.push(format!(
-                    "{field}, {id}, and {other_field} differ in one character: is one of them mistyped?"
+                    "{whose} and {other_whose} differ in one character: is one of them mistyped?"
                 ));
             }
         }
@@ -132,7 +142,10 @@ mod tests {
             panic!("one note");
         };
         assert!(
-            note.starts_with(&format!("peer[2].id, {wrong}, and peer[0].id differ in one")),
+            note.starts_with(&format!(
+                "the id of {wrong} and the id of {} differ in one",
+                IDS[0]
+            )),
             "{note}"
         );
         let [note] = &similar(&[wrong], Some(IDS[0]))[..] else {

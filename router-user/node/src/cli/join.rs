@@ -1,6 +1,6 @@
 //! `stream-router join`
 
-mod replacement;
+pub(super) mod replacement;
 
 use std::path::{Path, PathBuf};
 
@@ -10,7 +10,7 @@ use libp2p::PeerId;
 
 use super::outcome::{Outcome, print};
 use super::which::WhichFile;
-use crate::config::{Config, ConfigError, DEFAULT_CONTROL_SOCKET, Invite, parse_name, parse_network};
+use crate::config::{Config, ConfigError, DEFAULT_CONTROL_SOCKET, DropIn, Invite, parse_name, parse_network};
 use replacement::Replacement;
 use stream_router::p2p::{identity, regular_file};
 
@@ -82,7 +82,8 @@ pub(super) fn join(arguments: JoinArguments) -> Outcome {
 
 /// Returns the text of the configuration with the peer, and what it says.
 fn joined(text: &str, file: &Path, invite: &Invite) -> Result<(String, Config), Box<dyn std::error::Error>> {
-    let config = Config::parse(text, file)?;
+    let drop_ins = DropIn::all_of(file)?;
+    let config = Config::parse_with(text, file, &drop_ins)?;
     let own = identity::load(config.node().key())?.public().to_peer_id();
     let joined = joined_text(text, invite);
     if invite.id() == own {
@@ -94,7 +95,7 @@ fn joined(text: &str, file: &Path, invite: &Invite) -> Result<(String, Config), 
             file: file.to_owned(),
         }));
     }
-    match Config::parse(&joined, file) {
+    match Config::parse_with(&joined, file, &drop_ins) {
         Ok(config) => Ok((joined, config)),
         Err(problems) => Err(Box::new(JoinError::Conflict { problems })),
     }

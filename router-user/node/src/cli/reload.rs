@@ -43,7 +43,8 @@ pub(super) fn reload(ReloadArguments { request, config }: &ReloadArguments) -> O
     }
 }
 
-fn lines(reload: &Reload) -> String {
+/// Returns what has changed, in lines.
+pub(super) fn lines(reload: &Reload) -> String {
     let mut text = String::new();
     let peers = [
         ("added", &reload.peers_added),

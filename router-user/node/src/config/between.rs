@@ -15,7 +15,13 @@ use super::transport::TransportSection;
 use router_common::peer::{MAX_PEERS, MAX_PREFIXES};
 use stream_router_engine::route_plan::takes_underlay;
 
-/// Checks the peers against each other, the device and the node.
+/// Checks who the peers are, those too that are not enabled, as they can be at any time.
+pub(super) fn identities(node: &NodeSection, peers: &[RawPeer], problems: &mut Problems) {
+    ids(peers, problems);
+    names(node, peers, problems);
+}
+
+/// Checks the peers that are enabled against each other, the device and the node.
 pub(super) fn check(
     node: &NodeSection,
     discovery: &DiscoverySection,
@@ -24,8 +30,6 @@ pub(super) fn check(
     problems: &mut Problems,
 ) {
     limits(peers, problems);
-    ids(peers, problems);
-    names(node, peers, problems);
     networks(device, peers, problems);
     reachability(node, discovery, peers, problems);
     mtu(device, peers, problems);
@@ -82,7 +86,7 @@ fn ids(peers: &[RawPeer], problems: &mut Problems) {
         match seen.get(&id.value) {
             Some(earlier) => problems.add(
                 &id.place,
-                format!("{} is also {} (line {})", id.value, earlier.field, earlier.line),
+                format!("{} is also {}", id.value, earlier.seen_from(&id.place)),
                 "one section per peer",
             ),
             None => {
@@ -100,7 +104,7 @@ fn names(node: &NodeSection, peers: &[RawPeer], problems: &mut Problems) {
     }
     for name in peers.iter().filter_map(|peer| peer.name.as_ref()) {
         let other = match seen.get(&name.value.to_ascii_lowercase()) {
-            Some(Some(earlier)) => format!("{} (line {})", earlier.field, earlier.line),
+            Some(Some(earlier)) => earlier.seen_from(&name.place),
             Some(None) => "this node's own node.name".to_owned(),
             None => {
                 seen.insert(name.value.to_ascii_lowercase(), Some(&name.place));
@@ -127,8 +131,7 @@ fn networks(device: &RawDevice, peers: &[RawPeer], problems: &mut Problems) {
                     } else {
                         "overlapping allowed_ips"
                     };
-                    let Place { field, line } = earlier;
-                    let wrong = format!("{what}: {} is also {field} (line {line})", net.value);
+                    let wrong = format!("{what}: {} is also {}", net.value, earlier.seen_from(&net.place));
                     problems.add(
                         &net.place,
                         wrong,
@@ -144,8 +147,11 @@ fn networks(device: &RawDevice, peers: &[RawPeer], problems: &mut Problems) {
                 .iter()
                 .find(|own| IpNet::from(own.value.addr()) == net.value);
             if let Some(own) = own {
-                let Place { field, line } = &own.place;
-                let wrong = format!("{} is this node's own {field} (line {line})", net.value);
+                let wrong = format!(
+                    "{} is this node's own {}",
+                    net.value,
+                    own.place.seen_from(&net.place)
+                );
                 problems.add(&net.place, wrong, "networks behind the peer");
             }
         }
@@ -179,10 +185,10 @@ fn mtu(device: &RawDevice, peers: &[RawPeer], problems: &mut Problems) {
         return;
     };
     if device.mtu.value < MIN_MTU_V6 {
-        let Place { field, line } = &v6.place;
         let wrong = format!(
-            "{} is too small for the IPv6 of {field} (line {line})",
-            device.mtu.value
+            "{} is too small for the IPv6 of {}",
+            device.mtu.value,
+            v6.place.seen_from(&device.mtu.place)
         );
         problems.add(
             &device.mtu.place,

@@ -45,6 +45,7 @@ impl Config {
             exit,
             gateways,
             peers: _,
+            n_disabled: _,
         } = self;
         compare_peers(self, new, &mut changes);
         let mut live = Fields(&mut changes.applied);
@@ -117,6 +118,7 @@ impl Config {
             exit: new.exit.clone(),
             gateways: self.gateways.clone(),
             peers: new.peers.clone(),
+            n_disabled: new.n_disabled,
         }
     }
 }

@@ -118,8 +118,7 @@ pub(super) fn check(gateways: &[RawGateway], device: &RawDevice, problems: &mut 
     for interface in gateways.iter().filter_map(|gateway| gateway.interface.as_ref()) {
         let name = &interface.value;
         if let Some(earlier) = seen.iter().find(|earlier| earlier.value == *name) {
-            let Place { field, line } = &earlier.place;
-            let wrong = format!("{name} is also {field} (line {line})");
+            let wrong = format!("{name} is also {}", earlier.place.seen_from(&interface.place));
             problems.add(&interface.place, wrong, "one section per interface");
         } else {
             seen.push(interface);

@@ -18,6 +18,11 @@ const ID_ALLOWED: &str = "a peer id as `stream-router id` prints it, such as \"1
 /// The least rate in bytes per second: a large packet of 64 KiB takes 8 s.
 const LEAST_RATE: u32 = 8000;
 
+const COMMENT_ALLOWED: &str = "a line of up to 256 characters";
+
+/// Longest comment.
+const MAX_COMMENT_CHARS: usize = 256;
+
 const CONNECT_ALLOWED: &str = "\"always\" or \"on-demand\"";
 
 /// Most peers that are always connected unless the file says otherwise. With more of them a node is one of a large mesh, of
@@ -83,6 +88,8 @@ pub(super) struct RawPeer {
     rate: Option<NonZeroU32>,
     pub(super) overrides: bool,
     connect: Option<ConnectMode>,
+    /// Whether the node has the peer at all.
+    pub(super) enabled: bool,
     /// Addresses listed, the wrong ones too.
     pub(super) n_addresses_listed: usize,
     /// Place of the section.
@@ -109,6 +116,8 @@ impl RawPeer {
         let overrides = table.boolean("override", problems).unwrap_or(false);
         let connect = connect(&mut table, problems);
         let name = read_name(&mut table, problems);
+        let enabled = table.boolean("enabled", problems).unwrap_or(true);
+        comment(&mut table, problems);
         table.finish(problems);
         Self {
             id,
@@ -118,13 +127,14 @@ impl RawPeer {
             rate: rate.and_then(|rate| NonZeroU32::new(rate.value)),
             overrides,
             connect,
+            enabled,
             n_addresses_listed,
             place,
         }
     }
 
     /// Returns the peer, or `None` when the section has no valid id, which was reported.
-    /// The file has `n_peers` of them.
+    /// There are `n_peers` of them.
     pub(super) fn validated(mut self, transport: &TransportSection, n_peers: usize) -> Option<PeerSection> {
         let by_number = match n_peers <= MAX_ALWAYS {
             true => ConnectMode::Always,
@@ -140,6 +150,16 @@ impl RawPeer {
             overrides: self.overrides,
             connect: self.connect.unwrap_or(by_number),
         })
+    }
+}
+
+/// Looks at what is there for people alone.
+fn comment(table: &mut Table<'_>, problems: &mut Problems) {
+    let Some(Located { place, value }) = table.string("comment", COMMENT_ALLOWED, problems) else {
+        return;
+    };
+    if value.chars().any(char::is_control) || value.chars().count() > MAX_COMMENT_CHARS {
+        problems.add(&place, "is no line, or too long", COMMENT_ALLOWED);
     }
 }
 

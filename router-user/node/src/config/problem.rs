@@ -2,24 +2,25 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use thiserror::Error;
 
 /// Why a configuration cannot be used.
 #[derive(Debug, Error)]
 pub enum ConfigError {
-    /// The file cannot be read.
+    /// A file, or the directory of those beside it, cannot be read.
     #[error("cannot read the configuration {}", path.display())]
     Read {
-        /// The file.
+        /// The file or directory.
         path: PathBuf,
         /// What reading it gave.
         source: std::io::Error,
     },
-    /// The file was read and is wrong in at least one place; one line per problem.
+    /// It was read and is wrong in at least one place; one line per problem.
     #[error("{}", lines(problems))]
     Invalid {
-        /// Every problem found, in the order of the file.
+        /// Every problem found, in the order of the files and in that of each.
         problems: Vec<Problem>,
     },
 }
@@ -101,6 +102,7 @@ impl fmt::Display for Problem {
 /// Where a value stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Place {
+    pub(super) file: Arc<Path>,
     pub(super) line: usize,
     pub(super) field: String,
 }
@@ -113,14 +115,25 @@ impl Place {
         } else {
             format!("{}.{name}", self.field)
         };
-        Self { line, field }
+        let file = Arc::clone(&self.file);
+        Self { file, line, field }
     }
 
     /// Returns an element of the array at this place, on `line`.
     pub(super) fn element(&self, index: usize, line: usize) -> Self {
         Self {
+            file: Arc::clone(&self.file),
             line,
             field: format!("{}[{index}]", self.field),
+        }
+    }
+
+    /// Returns the field and its line, with the file unless the place `from` which it is named is in the same.
+    pub(super) fn seen_from(&self, from: &Self) -> String {
+        let Self { file, line, field } = self;
+        match *file == from.file {
+            true => format!("{field} (line {line})"),
+            false => format!("{field} ({}:{line})", file.display()),
         }
     }
 }
@@ -132,23 +145,24 @@ pub(super) struct Located<T> {
     pub(super) value: T,
 }
 
-/// Collects problems while a file is read.
+/// Collects problems while files are read.
 pub(super) struct Problems {
-    file: PathBuf,
+    /// The one whose problems come first.
+    file: Arc<Path>,
     found: Vec<Problem>,
 }
 
 impl Problems {
-    pub(super) fn new(file: &Path) -> Self {
+    pub(super) fn new(file: Arc<Path>) -> Self {
         Self {
-            file: file.to_owned(),
+            file,
             found: Vec::new(),
         }
     }
 
     pub(super) fn add(&mut self, place: &Place, wrong: impl Into<String>, allowed: impl Into<String>) {
         self.found.push(Problem {
-            file: self.file.clone(),
+            file: place.file.to_path_buf(),
             line: place.line,
             field: place.field.clone(),
             wrong: wrong.into(),
@@ -160,9 +174,11 @@ impl Problems {
         self.found.is_empty()
     }
 
-    /// Returns every problem, in the order of the file.
+    /// Returns every problem, those of the main file first, then file by file, in the order of each.
     pub(super) fn into_error(mut self) -> ConfigError {
-        self.found.sort_by_key(Problem::line);
+        let main = &self.file;
+        self.found
+            .sort_by_cached_key(|problem| (*problem.file != **main, problem.file.clone(), problem.line));
         ConfigError::Invalid { problems: self.found }
     }
 }

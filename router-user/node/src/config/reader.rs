@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 use std::ops::RangeInclusive;
+use std::path::Path;
+use std::sync::Arc;
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -9,27 +11,50 @@ use toml::de::{DeTable, DeValue};
 use super::problem::{Located, Place, Problems};
 use stream_router::config::value::{Value, Values};
 
-/// Turns byte offsets of a text into line numbers.
+/// Turns byte offsets of a file's text into line numbers.
 pub(super) struct Lines {
+    file: Arc<Path>,
     starts: Vec<usize>,
 }
 
 impl Lines {
-    pub(super) fn new(text: &str) -> Self {
+    pub(super) fn new(file: Arc<Path>, text: &str) -> Self {
         let after_newlines = text
             .bytes()
             .enumerate()
             .filter(|(_, byte)| *byte == b'\n')
             .map(|(at, _)| at + 1);
         Self {
+            file,
             starts: std::iter::once(0).chain(after_newlines).collect(),
         }
+    }
+
+    /// Returns the place of a field on a line.
+    pub(super) fn place(&self, line: usize, field: &str) -> Place {
+        let file = Arc::clone(&self.file);
+        let field = field.to_owned();
+        Place { file, line, field }
     }
 
     /// Returns the line of the byte at `offset`, from 1.
     pub(super) fn line_of(&self, offset: usize) -> usize {
         self.starts.partition_point(|start| *start <= offset)
     }
+}
+
+/// Returns the document of a text, unless its syntax is wrong, which is reported.
+pub(super) fn document<'a>(
+    text: &'a str,
+    lines: &Lines,
+    problems: &mut Problems,
+) -> Option<Spanned<DeTable<'a>>> {
+    let (document, errors) = DeTable::parse_recoverable(text);
+    for error in &errors {
+        let line = lines.line_of(error.span().map_or(0, |span| span.start));
+        problems.add(&lines.place(line, "syntax"), error.message(), "a TOML document");
+    }
+    errors.is_empty().then_some(document)
 }
 
 /// A table whose fields are asked for by name; [`Table::finish`] reports the fields nobody asked for.
@@ -45,14 +70,7 @@ pub(super) struct Table<'a> {
 impl<'a> Table<'a> {
     /// Makes the table that is the document itself.
     pub(super) fn root(entries: &'a DeTable<'a>, lines: &'a Lines) -> Self {
-        Self::new(
-            Place {
-                line: 1,
-                field: String::new(),
-            },
-            lines,
-            Some(entries),
-        )
+        Self::new(lines.place(1, ""), lines, Some(entries))
     }
 
     fn new(place: Place, lines: &'a Lines, entries: Option<&'a DeTable<'a>>) -> Self {
@@ -359,7 +377,7 @@ mod tests {
 
     #[test]
     fn an_offset_is_on_the_line_that_holds_it() {
-        let lines = Lines::new("ab\n\ncd");
+        let lines = Lines::new(Path::new("sr.toml").into(), "ab\n\ncd");
 
         let found: Vec<usize> = (0..6).map(|offset| lines.line_of(offset)).collect();
 

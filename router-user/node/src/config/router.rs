@@ -1,6 +1,7 @@
 //! The sections that a router for embedders has as well: the library validates them, here they get their lines.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use super::memory::Sizes;
 use super::problem::{Place, Problems};
@@ -35,6 +36,7 @@ pub(super) fn read(
             let section = || lines.get(field.split('.').next()?);
             let line = lines.get(field).or_else(section).copied();
             let place = Place {
+                file: Arc::clone(&root.place().file),
                 line: line.unwrap_or(root.place().line),
                 field: field.to_owned(),
             };

@@ -137,7 +137,7 @@ fn every_problem_is_reported_in_the_order_of_the_file() {
              unicast network with its prefix length, such as \"10.42.0.2/32\" or \"192.168.7.0/24\")",
             "sr.toml:11: peer[0].allowed_ips[1]: expected a string, found a boolean (allowed: a unicast network with \
              its prefix length, such as \"10.42.0.2/32\" or \"192.168.7.0/24\")",
-            "sr.toml:13: peer[0].speed: unknown field (allowed: id, addresses, allowed_ips, rate, override, connect, name)",
+            "sr.toml:13: peer[0].speed: unknown field (allowed: id, addresses, allowed_ips, rate, override, connect, name, enabled, comment)",
         ]
     );
 }
@@ -885,7 +885,7 @@ fn a_node_that_says_nothing_has_the_default_router_but_for_what_its_memory_sets(
     let router = |mib: u64, sections: &str| {
         let file = format!("[device]\naddresses = ['10.42.0.1/24']\n{sections}");
         let sizes = Some(Sizes::within(mib << 20));
-        let config = Config::parse_sized(&file, Path::new("sr.toml"), sizes).unwrap();
+        let config = Config::parse_sized(&file, Path::new("sr.toml"), &[], sizes).unwrap();
         config.router().clone()
     };
     let sizes = |router: StreamRouterConfig| {
@@ -924,7 +924,7 @@ fn a_node_that_says_nothing_has_the_default_router_but_for_what_its_memory_sets(
 fn a_section_that_is_none_is_reported_whatever_sizes_follow_from_memory() {
     let file = "connections = 3\n[device]\naddresses = ['10.42.0.1/24']\n";
 
-    let error = Config::parse_sized(file, Path::new("sr.toml"), Some(Sizes::within(0))).unwrap_err();
+    let error = Config::parse_sized(file, Path::new("sr.toml"), &[], Some(Sizes::within(0))).unwrap_err();
 
     assert_eq!(
         error.to_string(),

@@ -26,6 +26,7 @@ mod order;
 mod overlays;
 mod package;
 mod paths;
+mod peer_commands;
 mod peers;
 mod reload;
 mod service;

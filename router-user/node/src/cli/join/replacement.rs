@@ -39,7 +39,7 @@ pub(in crate::cli) enum ReplacementError {
 
 /// A file that is to be replaced, and a draft beside it which keeps others from doing the same.
 #[derive(Debug)]
-pub(super) struct Replacement {
+pub(in crate::cli) struct Replacement {
     /// Where symbolic links lead to.
     path: PathBuf,
     text: String,
@@ -48,7 +48,7 @@ pub(super) struct Replacement {
 
 impl Replacement {
     /// Claims the file and reads it.
-    pub(super) fn begin(named: &Path) -> Result<Self, Box<dyn std::error::Error>> {
+    pub(in crate::cli) fn begin(named: &Path) -> Result<Self, Box<dyn std::error::Error>> {
         let unreadable = |source| ConfigError::Read {
             path: named.to_owned(),
             source,
@@ -64,12 +64,12 @@ impl Replacement {
     }
 
     /// Returns what the file holds.
-    pub(super) fn text(&self) -> &str {
+    pub(in crate::cli) fn text(&self) -> &str {
         &self.text
     }
 
     /// Puts `text` in its place.
-    pub(super) fn finish(mut self, text: &str) -> Result<(), ReplacementError> {
+    pub(in crate::cli) fn finish(mut self, text: &str) -> Result<(), ReplacementError> {
         let Self { path, draft, .. } = &mut self;
         let meta = fs::metadata(&path).map_err(failed("look at", path))?;
         let file = draft.file();
@@ -99,7 +99,11 @@ fn beside(path: &Path) -> PathBuf {
     path.with_file_name(name)
 }
 
-fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> ReplacementError + use<> {
+/// Returns what makes an error of the system one of the file.
+pub(in crate::cli) fn failed(
+    action: &'static str,
+    path: &Path,
+) -> impl FnOnce(io::Error) -> ReplacementError + use<> {
     let path = path.to_owned();
     move |source| ReplacementError::Io { action, path, source }
 }
