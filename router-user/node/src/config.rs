@@ -45,6 +45,8 @@
 //! listen = "127.0.0.1:9464"
 //! [exit]                                                                  # likewise
 //! serve = false
+//! [hooks]                                                                 # none by default
+//! peer_up = ["/usr/local/bin/notify", "up"]
 //! [[gateway]]                                                             # any number, none by default
 //! interface = "lan0"
 //! hook = "auto"                                                           # the default; or "tc", "xdp"
@@ -71,6 +73,7 @@ mod discovery;
 mod drop_in;
 mod exit;
 mod gateway;
+mod hooks;
 mod instance;
 mod invite;
 mod log;
@@ -101,6 +104,7 @@ pub use drop_in::DropIn;
 pub use exit::ExitSection;
 use gateway::RawGateway;
 pub use gateway::{GatewaySection, Hook, Sink};
+pub use hooks::HooksSection;
 use instance::NodeDefaults;
 pub use instance::{DEFAULT_CONTROL_SOCKET, DEFAULT_KEY_FILE, INSTANCE_DIRECTORY, Instance};
 pub(crate) use invite::parse_network;
@@ -133,6 +137,7 @@ pub struct Config {
     discovery: DiscoverySection,
     metrics: MetricsSection,
     exit: ExitSection,
+    hooks: HooksSection,
     gateways: Vec<GatewaySection>,
     peers: Vec<PeerSection>,
     n_disabled: usize,
@@ -207,6 +212,7 @@ impl Config {
         let discovery = DiscoverySection::read(root.table("discovery", &mut problems), &mut problems);
         let metrics = MetricsSection::read(root.table("metrics", &mut problems), &mut problems);
         let exit = ExitSection::read(root.table("exit", &mut problems), &mut problems);
+        let hooks = HooksSection::read(root.table("hooks", &mut problems), &mut problems);
         let gateways: Vec<RawGateway> = root
             .tables("gateway", &mut problems)
             .into_iter()
@@ -244,6 +250,7 @@ impl Config {
             discovery,
             metrics,
             exit,
+            hooks,
             gateways,
             peers,
             n_disabled: disabled.len(),
@@ -303,6 +310,11 @@ impl Config {
     /// Returns the section of what the node does for peers whose way to everywhere leads through it.
     pub fn exit(&self) -> &ExitSection {
         &self.exit
+    }
+
+    /// Returns the commands that are run as the node and its peers come and go.
+    pub fn hooks(&self) -> &HooksSection {
+        &self.hooks
     }
 
     /// Returns the gateways in the order of the file. There may be none.

@@ -18,6 +18,7 @@ mod gateway_sink;
 mod gateways;
 mod heartbeat;
 mod held_packets;
+mod hooks;
 mod host;
 mod host_networks;
 mod lifecycle;

@@ -43,6 +43,7 @@ impl Config {
             discovery,
             metrics,
             exit,
+            hooks,
             gateways,
             peers: _,
             n_disabled: _,
@@ -98,6 +99,7 @@ impl Config {
         );
         restart.compare("metrics.listen", &metrics.listen(), &new.metrics.listen());
         restart.compare("metrics.hosts", metrics.hosts(), new.metrics.hosts());
+        restart.compare("hooks", hooks, &new.hooks);
         restart.compare("gateway", gateways, &new.gateways);
         compare_routers(router, &new.router, &mut changes);
         changes
@@ -116,6 +118,7 @@ impl Config {
             discovery: self.discovery.clone(),
             metrics: self.metrics.clone(),
             exit: new.exit.clone(),
+            hooks: self.hooks.clone(),
             gateways: self.gateways.clone(),
             peers: new.peers.clone(),
             n_disabled: new.n_disabled,

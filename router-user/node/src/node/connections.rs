@@ -14,6 +14,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::counters::{PacketCounter, PacketCounters};
 use super::data_path::DataPath;
 use super::demand;
+use super::hooks::{HookPeer, PeerEvents};
 use super::peers::{LivePeers, NodePeer};
 use super::sender;
 use stream_router::egress::cancellation::CancellationToken;
@@ -31,6 +32,8 @@ const LEAVERS_CAPACITY: usize = 64;
 struct PeerConnections {
     /// The peer, which may be configured no more.
     peer: Arc<NodePeer>,
+    /// What hooks are told of it.
+    told: Arc<HookPeer>,
     connections: Vec<PeerConnection>,
     senders: Vec<LaneSender>,
 }
@@ -81,6 +84,7 @@ pub(super) struct Connections {
     counters: Arc<PacketCounters>,
     network: NetworkHandle,
     demand: Arc<Notify>,
+    hooks: PeerEvents,
     n_most: usize,
     finish: CancellationToken,
     links: HashMap<PeerId, PeerConnections>,
@@ -95,6 +99,7 @@ impl Connections {
     pub(super) fn new(
         data_path: DataPath,
         network: NetworkHandle,
+        hooks: PeerEvents,
         n_most: u32,
         finish: CancellationToken,
     ) -> Self {
@@ -104,6 +109,7 @@ impl Connections {
             demand: data_path.demand,
             counters: data_path.counters,
             network,
+            hooks,
             n_most: n_most as usize,
             finish,
             links: HashMap::new(),
@@ -183,11 +189,16 @@ impl Connections {
     fn link(&mut self, id: PeerId) -> Option<&mut PeerConnections> {
         match self.links.entry(id) {
             Entry::Occupied(link) => Some(link.into_mut()),
-            Entry::Vacant(place) => Some(place.insert(PeerConnections {
-                peer: self.peers.load().by_id(&id)?.clone(),
-                connections: Vec::new(),
-                senders: Vec::new(),
-            })),
+            Entry::Vacant(place) => {
+                let peers = self.peers.load();
+                let configured = peers.configured(&id)?;
+                Some(place.insert(PeerConnections {
+                    peer: configured.peer.clone(),
+                    told: HookPeer::of(configured),
+                    connections: Vec::new(),
+                    senders: Vec::new(),
+                }))
+            }
         }
     }
 
@@ -264,6 +275,9 @@ impl Connections {
             link.senders.push(sender);
         }
         peer.connected.store(n_used > 0, Relaxed);
+        if was_connected != (n_used > 0) {
+            self.hooks.tell(&link.told, n_used > 0);
+        }
         peer.n_connections.send_replace(n_used as u32);
         if !link.connections.is_empty() {
             self.links.insert(id, link);

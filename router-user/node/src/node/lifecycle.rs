@@ -16,6 +16,7 @@ use super::connections::Connections;
 use super::data_thread::{DataThreads, Runtimes};
 use super::error::NodeError;
 use super::exit_host::{ExitHost, ExitNeeds};
+use super::hooks::{Hooks, PeerEvents};
 use super::observability::Observability;
 use super::reloadable::{ReloadError, Reloadable, Reloaded};
 use super::traffic_looks;
@@ -56,6 +57,8 @@ struct Ends {
     workers: CancellationToken,
     /// Senders end once their outboxes are empty.
     senders: stream_router::egress::cancellation::CancellationToken,
+    /// Hooks end with the one for the stop.
+    hooks: CancellationToken,
 }
 
 /// The tasks of a node, most of them on the first data thread.
@@ -63,6 +66,8 @@ struct Ends {
 struct Tasks {
     workers: JoinSet<io::Result<()>>,
     connections: JoinSet<()>,
+    /// Beside everything that carries packets, on the main runtime.
+    hooks: JoinSet<()>,
     network: JoinSet<()>,
     stream_scaler: JoinSet<()>,
     uncaptured: JoinSet<io::Result<()>>,
@@ -77,12 +82,19 @@ struct Tasks {
 impl Tasks {
     /// Starts what runs on the first data thread: the network, the senders' connections, and what goes by way
     /// of the device.
-    fn on_data_thread(config: &Config, assembly: &Assembly, network: Network, ends: &Ends) -> Self {
+    fn on_data_thread(
+        config: &Config,
+        assembly: &Assembly,
+        network: Network,
+        hooks: PeerEvents,
+        ends: &Ends,
+    ) -> Self {
         let (mut tasks, data_path) = (Self::default(), &assembly.data_path);
         let first = assembly.data_threads.first();
         let connections = Connections::new(
             data_path.clone(),
             network.handle,
+            hooks,
             assembly.n_connections(config),
             ends.senders.clone(),
         );
@@ -163,7 +175,8 @@ impl Node {
         assembly.host.keeper().await.wanted_mut().exit = needs;
         let (limits, _) = watch::channel(config.router().clone());
         let ends = Ends::default();
-        let mut tasks = Tasks::on_data_thread(config, &assembly, network, &ends);
+        let (hooks, peer_events) = Hooks::new(config);
+        let mut tasks = Tasks::on_data_thread(config, &assembly, network, peer_events, &ends);
         let scaler = assembly.stream_scaler(config, &handle);
         let pool = pool.run(requested.workers, limits.subscribe(), ends.workers.clone());
         let scaler = scaler.run(requested.streams, limits.subscribe());
@@ -179,6 +192,7 @@ impl Node {
         if let Some(observability) = &observability {
             observability.up();
         }
+        tasks.hooks.spawn(hooks.run(ends.hooks.clone()));
         info!(device = assembly.device.name(), "node is up");
         Ok(Self {
             observability,
@@ -264,6 +278,8 @@ impl Node {
         if let Some(observability) = &self.observability {
             observability.stopping();
         }
+        // While the device is there; what is run for it ends within a time of its own.
+        self.ends.hooks.cancel();
         // What is taken down now is not to be put back.
         self.tasks.host.shutdown().await;
         let detached = self.kernel.programs.detach_egress();
@@ -286,6 +302,7 @@ impl Node {
         {
             warn!(?STOP_TIMEOUT, "not every connection closed in time");
         }
+        while self.tasks.hooks.join_next().await.is_some() {}
         self.tasks.stream_scaler.shutdown().await;
         self.tasks.uncaptured.shutdown().await;
         self.tasks.host_networks.shutdown().await;

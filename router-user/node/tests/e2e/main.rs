@@ -11,6 +11,7 @@ mod doctor;
 mod exit;
 mod first_packets;
 mod gateway;
+mod hooks;
 mod host;
 mod hostile;
 mod http;
