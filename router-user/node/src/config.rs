@@ -4,7 +4,8 @@
 //! [node]
 //! name = "berlin"                                                         # none by default
 //! key = "/var/lib/stream-router/identity.key"                             # the default
-//! listen = ["/ip4/0.0.0.0/tcp/4001", "/ip4/0.0.0.0/udp/4001/quic-v1"]     # the default
+//! listen = ["/ip4/0.0.0.0/tcp/4001", "/ip4/0.0.0.0/udp/4001/quic-v1",     # the default, the IPv6 ones if the host has it
+//!           "/ip6/::/tcp/4001", "/ip6/::/udp/4001/quic-v1"]
 //! control = "/run/stream-router/control.sock"                             # the default
 //! [device]
 //! name = "sr0"                                                            # the default

@@ -16,6 +16,12 @@ pub const INSTALLED_CONFIG: &str = "/etc/stream-router.toml";
 /// Addresses a node listens on unless told otherwise.
 const DEFAULT_LISTEN: [&str; 2] = ["/ip4/0.0.0.0/tcp/4001", "/ip4/0.0.0.0/udp/4001/quic-v1"];
 
+/// Those that it listens on beside, if the host has IPv6.
+const DEFAULT_LISTEN_V6: [&str; 2] = ["/ip6/::/tcp/4001", "/ip6/::/udp/4001/quic-v1"];
+
+/// Is there, even if empty, unless the kernel has no IPv6.
+const V6_ADDRESSES: &str = "/proc/net/if_inet6";
+
 /// Longest path of a Unix socket: `sun_path` without its terminating zero.
 const MAX_SOCKET_PATH_LEN: usize = 107;
 
@@ -98,12 +104,18 @@ fn path(
     }
 }
 
+/// Returns the addresses of a host that has IPv6, or has not.
+pub(super) fn default_listen(has_v6: bool) -> Vec<Multiaddr> {
+    let v6 = DEFAULT_LISTEN_V6.iter().filter(|_| has_v6);
+    let addresses = DEFAULT_LISTEN.iter().chain(v6);
+    addresses
+        .map(|address| address.parse().expect("a valid constant"))
+        .collect()
+}
+
 fn listen(table: &mut Table<'_>, problems: &mut Problems) -> Vec<Multiaddr> {
     let Some(listed) = table.strings("listen", LISTEN_ALLOWED, problems) else {
-        return DEFAULT_LISTEN
-            .iter()
-            .map(|address| address.parse().expect("a valid constant"))
-            .collect();
+        return default_listen(Path::new(V6_ADDRESSES).exists());
     };
     let mut addresses: Vec<Multiaddr> = Vec::with_capacity(listed.len());
     for Located { place, value } in listed {

@@ -2,8 +2,8 @@ use std::fmt::Write as _;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use libp2p::PeerId;
 use libp2p::identity::Keypair;
+use libp2p::{Multiaddr, PeerId};
 use proptest::prelude::*;
 
 use super::*;
@@ -99,8 +99,19 @@ fn everything_but_the_address_of_the_device_has_a_default() {
         config.node().control(),
         Path::new("/run/stream-router/control.sock")
     );
-    let listen: Vec<String> = config.node().listen().iter().map(ToString::to_string).collect();
-    assert_eq!(listen, ["/ip4/0.0.0.0/tcp/4001", "/ip4/0.0.0.0/udp/4001/quic-v1"]);
+    let listen = [true, false].map(node::default_listen);
+    let shown = |listen: &[Multiaddr]| listen.iter().map(ToString::to_string).collect::<Vec<_>>();
+    assert_eq!(
+        shown(&listen[0]),
+        [
+            "/ip4/0.0.0.0/tcp/4001",
+            "/ip4/0.0.0.0/udp/4001/quic-v1",
+            "/ip6/::/tcp/4001",
+            "/ip6/::/udp/4001/quic-v1"
+        ]
+    );
+    assert_eq!(listen[1], listen[0][..2]);
+    assert!(listen.iter().any(|listen| listen == config.node().listen()));
     assert_eq!((config.device().name(), config.device().mtu()), ("sr0", 1420));
     assert_eq!(config.peers(), []);
 }
@@ -658,7 +669,10 @@ fn the_document_has_every_field_with_its_default() {
     let seconds = |duration: std::time::Duration| format!("`{}s`", duration.as_secs());
     let rows = [
         ("`node.key`", format!("`{}`", node.key().display())),
-        ("`node.listen`", "TCP and QUIC on port 4001, IPv4".to_owned()),
+        (
+            "`node.listen`",
+            "TCP and QUIC on port 4001, IPv4 and IPv6".to_owned(),
+        ),
         ("`node.control`", format!("`{}`", node.control().display())),
         ("`device.name`", format!("`{}`", config.device().name())),
         ("`device.addresses`", "required".to_owned()),
@@ -737,10 +751,6 @@ fn the_document_has_every_field_with_its_default() {
             "{field}, {default}"
         );
     }
-    assert_eq!(
-        node.listen().iter().map(ToString::to_string).collect::<Vec<_>>(),
-        ["/ip4/0.0.0.0/tcp/4001", "/ip4/0.0.0.0/udp/4001/quic-v1"]
-    );
 }
 
 #[test]

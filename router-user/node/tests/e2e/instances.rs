@@ -41,6 +41,11 @@ two=$!
 pids="$one $two"
 until_answer "$first"
 until_answer "$second"
+for _ in $(seq 200); do
+    "$node" status --name "$first" --json >"$out/listening"
+    grep -q /ip6/.*quic "$out/listening" && break
+    sleep 0.1
+done
 "$node" status >"$out/both"
 "$node" status --name "$second" --json >"$out/second"
 "$node" id --name "$second" >"$out/id"
@@ -61,9 +66,12 @@ fn two_nodes_have_names_and_one_that_stops_leaves_the_other_alone() {
     let host = Namespace::create(&unique_name("i")).unwrap();
     let names = [unique_device(), unique_device()];
     for (n, name) in (1..).zip(&names) {
-        let text = format!(
-            "[node]\nlisten = [\"/ip4/127.0.0.1/tcp/400{n}\"]\n[device]\naddresses = [\"10.42.{n}.1/24\"]\n"
-        );
+        // The first listens where a node does that is told nothing.
+        let listen = match n {
+            1 => "",
+            _ => "[node]\nlisten = [\"/ip4/127.0.0.1/tcp/4002\"]\n",
+        };
+        let text = format!("{listen}[device]\naddresses = [\"10.42.{n}.1/24\"]\n");
         fs::write(scratch.path().join(format!("{name}.toml")), text).unwrap();
     }
     let mut command: Command = host.command("unshare");
@@ -80,6 +88,17 @@ fn two_nodes_have_names_and_one_that_stops_leaves_the_other_alone() {
         "{said}\n{}\n{}",
         read("first.log"),
         read("second.log")
+    );
+    let listening = read("listening");
+    assert!(
+        [
+            "/ip4/127.0.0.1/tcp/4001",
+            "/ip6/::1/tcp/4001",
+            "/ip6/::1/udp/4001/quic-v1"
+        ]
+        .iter()
+        .all(|address| listening.contains(address)),
+        "{listening}"
     );
     let both = read("both");
     assert!(names.iter().all(|name| both.contains(&**name)), "{both}");
