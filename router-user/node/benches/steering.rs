@@ -9,7 +9,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use aya::programs::tc::SchedClassifier;
 use aya::programs::{TestRun, TestRunOptions};
-use etherparse::PacketBuilder;
+use etherparse::err::packet::BuildWriteError;
+use etherparse::{IpHeaders, PacketBuilder, PacketBuilderStep};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 
@@ -30,6 +31,41 @@ const COPIED_LEN: usize = 100;
 /// A packet that a peer under pressure refuses, after parser, table and slot and before the copy.
 const STEERED_LEN: usize = 300;
 const PEER: u32 = 0;
+const CASES: [Case; 3] = [
+    Case {
+        name: "parse, table and slot",
+        packet: |flow| segment(flow, STEERED_LEN),
+        earlier: None,
+        pressed: true,
+        counted: Reason::PeerPressure,
+    },
+    Case {
+        name: "with the copy of 100 B",
+        packet: |flow| segment(flow, COPIED_LEN),
+        earlier: None,
+        pressed: false,
+        counted: Reason::Captured,
+    },
+    Case {
+        name: "a later fragment of 100 B",
+        packet: |flow| fragment(flow, LATER),
+        earlier: Some(|flow| fragment(flow, FIRST)),
+        pressed: false,
+        counted: Reason::Captured,
+    },
+];
+/// Flags and offset of an IPv4 header: more fragments follow; the last one, 80 bytes on.
+const FIRST: u16 = 1 << 13;
+const LATER: u16 = 10;
+
+/// What is measured: how a packet of a flow is counted, behind an `earlier` one that is not timed.
+struct Case {
+    name: &'static str,
+    packet: fn(u32) -> Vec<u8>,
+    earlier: Option<fn(u32) -> Vec<u8>>,
+    pressed: bool,
+    counted: Reason,
+}
 
 fn main() -> Result<()> {
     ensure!(
@@ -37,14 +73,13 @@ fn main() -> Result<()> {
         "the benchmark loads eBPF programs into the kernel, so it needs root"
     );
     isolate()?;
-    println!("ns per packet             live flows |      hot      cold");
+    println!("ns per packet              live flows |      hot      cold");
     for n_flows in FLOWS {
         let mut bench = Bench::new(n_flows)?;
         bench.fill()?;
-        bench.set_pressure(true);
-        bench.report("parse, table and slot", STEERED_LEN, Reason::PeerPressure)?;
-        bench.set_pressure(false);
-        bench.report("with the copy of 100 B", COPIED_LEN, Reason::Captured)?;
+        for case in &CASES {
+            bench.report(case)?;
+        }
     }
     Ok(())
 }
@@ -84,7 +119,7 @@ impl Bench {
     /// Makes every flow live.
     fn fill(&mut self) -> Result<()> {
         for flow in 0..self.n_flows {
-            self.run(&packet(flow, 64), 1)?;
+            self.run(&segment(flow, 64), 1)?;
             if flow % 1000 == 0 {
                 self.drain();
             }
@@ -93,39 +128,39 @@ impl Bench {
         Ok(())
     }
 
-    fn set_pressure(&self, pressed: bool) {
-        self.kernel.pressure.switch(PEER)(pressed);
-    }
-
-    fn report(&mut self, what: &str, len: usize, expected: Reason) -> Result<()> {
-        let before = self.counted(expected)?;
-        let hot = self.hot(len)?;
-        let cold = self.cold(len)?;
-        let n_runs = u64::from(HOT_FLOWS) * u64::from(REPEAT) + u64::from(COLD_FLOWS);
-        let counted = self.counted(expected)? - before;
+    fn report(&mut self, case: &Case) -> Result<()> {
+        self.kernel.pressure.switch(PEER)(case.pressed);
+        let before = self.counted(case.counted)?;
+        let hot = self.hot(case)?;
+        let cold = self.cold(case)?;
+        let n_earlier = case
+            .earlier
+            .map_or(0, |_| u64::from(HOT_FLOWS) + u64::from(COLD_FLOWS));
+        let n_runs = n_earlier + u64::from(HOT_FLOWS) * u64::from(REPEAT) + u64::from(COLD_FLOWS);
+        let counted = self.counted(case.counted)? - before;
         ensure!(
             counted == n_runs,
             "{counted} of {n_runs} packets were {}",
-            expected.name()
+            case.counted.name()
         );
-        println!("{what:<24} {:>11} | {hot:>8.0} {cold:>9.0}", self.n_flows);
+        println!("{:<25} {:>11} | {hot:>8.0} {cold:>9.0}", case.name, self.n_flows);
         Ok(())
     }
 
-    fn hot(&mut self, len: usize) -> Result<f64> {
+    fn hot(&mut self, case: &Case) -> Result<f64> {
         let mut total = Duration::ZERO;
         for flow in self.sample(HOT_FLOWS) {
-            total += self.run(&packet(flow, len), REPEAT)?;
+            total += self.run_of(case, flow, REPEAT)?;
             self.drain();
         }
         Ok(total.as_nanos() as f64 / f64::from(HOT_FLOWS))
     }
 
-    fn cold(&mut self, len: usize) -> Result<f64> {
-        let not_ip = vec![0; len];
+    fn cold(&mut self, case: &Case) -> Result<f64> {
+        let not_ip = [0; COPIED_LEN];
         let (mut total, mut empty) = (Duration::ZERO, Duration::ZERO);
         for (i, flow) in self.sample(COLD_FLOWS).enumerate() {
-            total += self.run(&packet(flow, len), 1)?;
+            total += self.run_of(case, flow, 1)?;
             empty += self.run(&not_ip, 1)?;
             if i % 1000 == 0 {
                 self.drain();
@@ -133,6 +168,14 @@ impl Bench {
         }
         self.drain();
         Ok((total.as_nanos() as f64 - empty.as_nanos() as f64) / f64::from(COLD_FLOWS))
+    }
+
+    /// Runs the packet of a flow `repeat` times, and says how long one took.
+    fn run_of(&self, case: &Case, flow: u32, repeat: u32) -> Result<Duration> {
+        if let Some(earlier) = case.earlier {
+            self.run(&earlier(flow), 1)?;
+        }
+        self.run(&(case.packet)(flow), repeat)
     }
 
     /// `n` flows from all over the table, in an order that no cache foresees.
@@ -163,14 +206,32 @@ impl Bench {
     }
 }
 
-/// A UDP packet of `len` bytes: one flow per number.
-fn packet(flow: u32, len: usize) -> Vec<u8> {
-    let [_, a, b, c] = flow.to_be_bytes();
-    let builder = PacketBuilder::ipv4([10, 9, a, b], [10, 1, 0, 2], 64).udp(1000 + u16::from(c), 53);
-    let mut packet = Vec::with_capacity(len);
-    builder
-        .write(&mut packet, &vec![0; len - 28])
-        .expect("a vector takes every byte");
+/// A TCP segment of `len` bytes: one flow per number.
+fn segment(flow: u32, len: usize) -> Vec<u8> {
+    let port = 1000 + u16::from(flow.to_be_bytes()[3]);
+    let builder = ip(flow).tcp(port, 53, 1, 1024);
+    let payload = vec![0; len - builder.size(0)];
+    written(|packet| builder.write(packet, &payload))
+}
+
+/// A part of a UDP datagram, with these flags and offset: one datagram per number.
+fn fragment(flow: u32, flags_and_offset: u16) -> Vec<u8> {
+    let builder = ip(flow).udp(1000, 53);
+    let payload = vec![0; COPIED_LEN - builder.size(0)];
+    let mut packet = written(|packet| builder.write(packet, &payload));
+    packet[4..6].copy_from_slice(&(flow as u16).to_be_bytes());
+    packet[6..8].copy_from_slice(&flags_and_offset.to_be_bytes());
+    packet
+}
+
+fn ip(flow: u32) -> PacketBuilderStep<IpHeaders> {
+    let [_, a, b, _] = flow.to_be_bytes();
+    PacketBuilder::ipv4([10, 9, a, b], [10, 1, 0, 2], 64)
+}
+
+fn written(write: impl FnOnce(&mut Vec<u8>) -> Result<(), BuildWriteError>) -> Vec<u8> {
+    let mut packet = Vec::new();
+    write(&mut packet).expect("a vector takes every byte");
     packet
 }
 
