@@ -1,5 +1,6 @@
 //! `stream-router capture`
 
+mod icmp;
 mod line;
 mod output;
 
@@ -12,9 +13,10 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::choice::one_of;
 use super::outcome::Outcome;
 use super::request::RequestArguments;
+use super::which::WhichNode;
 use crate::control::{
     CaptureBlocks, CaptureDirections, CaptureQuery, CaptureReader, CaptureRecord, ControlError, MAX_SNAPLEN,
-    parse_snaplen,
+    Status, fetch, parse_snaplen,
 };
 use output::{Output, Target};
 use stream_router_engine::capture_filter::CaptureFilter;
@@ -28,14 +30,20 @@ pub(super) struct CaptureArguments {
     /// Only packets that match, such as: tcp port 443 and not host 10.42.0.2
     #[arg(value_name = "FILTER", long_help = FILTER_HELP)]
     filter: Vec<String>,
+    /// Packets of the node that has this device, where a host has several
+    #[arg(short = 'i', long = "interface", value_name = "DEVICE")]
+    interface: Option<String>,
+    /// Name no peers in lines, but show the ends of their ids
+    #[arg(short = 'n', long = "numeric")]
+    numeric: bool,
     /// Write pcapng to this file, or to standard output for -, instead of lines
     #[arg(short = 'w', long = "write", value_name = "FILE")]
     write: Option<PathBuf>,
     /// End after so many packets
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(short = 'c', long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
     /// Bytes of each packet; all of them with -w, 256 without, unless it is said
-    #[arg(long, value_name = "BYTES", value_parser = parse_snaplen)]
+    #[arg(short = 's', long, value_name = "BYTES", value_parser = parse_snaplen)]
     snaplen: Option<u32>,
     /// Which way packets go: in (from peers), out (to peers) or both
     #[arg(long, value_name = "WAY", default_value_t, action = ArgAction::Set, value_parser = one_of(CaptureDirections::ALL, CaptureDirections::name))]
@@ -92,6 +100,14 @@ pub(super) fn capture(request: &RequestArguments, arguments: &CaptureArguments) 
 #[error("{0}")]
 pub(super) struct UsageError(&'static str);
 
+/// No node has this device.
+#[derive(Debug, thiserror::Error)]
+#[error("no node has the device {device}; the nodes that run have {others}")]
+struct NoSuchDevice {
+    device: String,
+    others: String,
+}
+
 impl CaptureArguments {
     fn query(&self) -> CaptureQuery {
         let whole = if self.write.is_some() {
@@ -109,7 +125,9 @@ impl CaptureArguments {
     fn target(&self, json: bool) -> Target<'_> {
         match &self.write {
             None if json => Target::Json,
-            None => Target::Lines,
+            None => Target::Lines {
+                is_numeric: self.numeric,
+            },
             Some(path) if path.as_os_str() == "-" => Target::PcapngStdout,
             Some(path) => Target::PcapngFile(path),
         }
@@ -129,7 +147,10 @@ async fn run(
             _ = terminate.recv() => {}
         }
     });
-    let socket = request.which.socket();
+    let socket = match &arguments.interface {
+        Some(device) => socket_of(&request.which, device).await?,
+        None => request.which.socket(),
+    };
     let mut reader = CaptureReader::open(&socket, query).await?;
     let mut output = Output::open(arguments.target(request.json)).await?;
     let mut ended = Ended {
@@ -168,6 +189,26 @@ async fn run(
         }
     }
     Ok(ended)
+}
+
+/// Returns the control socket of the node that has `device`.
+async fn socket_of(which: &WhichNode, device: &str) -> Result<PathBuf, Box<dyn std::error::Error>> {
+    let (mut others, mut failure) = (Vec::new(), None);
+    for socket in which.sockets() {
+        match fetch::<Status>(&socket, "").await {
+            Ok(status) if status.device.name == device => return Ok(socket),
+            Ok(status) => others.push(status.device.name),
+            Err(error) => failure = Some(error),
+        }
+    }
+    Err(match failure {
+        // The device may be that of the node that did not answer.
+        Some(failure) => failure.into(),
+        None => Box::new(NoSuchDevice {
+            device: device.to_owned(),
+            others: others.join(", "),
+        }),
+    })
 }
 
 fn say_begun(query: &CaptureQuery) {

@@ -1,4 +1,4 @@
-//! The text format of Prometheus before OpenMetrics (version 0.0.4), for browsers and older readers.
+//! The text format of Prometheus before OpenMetrics (version 0.0.4), which every reader knows.
 //!
 //! What differs: a counter's family is called as its samples are, with `_total`; an info is a gauge called `_info`;
 //! there are no units, and no mark at the end.

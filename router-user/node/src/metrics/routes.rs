@@ -66,25 +66,34 @@ async fn get_metrics(
     headers: HeaderMap,
 ) -> Result<Response, HttpRefusal> {
     let text = open_metrics(&sources)?;
-    let (kind, text) = if wants_plain_text(&headers) {
-        (PLAIN_TEXT, from_open_metrics(&text))
-    } else {
+    let (kind, text) = if wants_open_metrics(&headers) {
         (OPEN_METRICS, text)
+    } else {
+        (PLAIN_TEXT, from_open_metrics(&text))
     };
     Ok(([(header::CONTENT_TYPE, kind)], text).into_response())
 }
 
-/// Returns whether the client accepts plain text and not OpenMetrics, as browsers and older readers do.
-fn wants_plain_text(headers: &HeaderMap) -> bool {
+/// Returns whether the client asks for OpenMetrics by name, and not for plain text rather. Whoever takes anything gets plain
+/// text, which every reader of metrics knows.
+fn wants_open_metrics(headers: &HeaderMap) -> bool {
+    let open_metrics = preference(headers, "application/openmetrics-text");
+    open_metrics > 0.0 && open_metrics >= preference(headers, "text/plain")
+}
+
+/// Returns how much the client wants this type, from 0 (not, or not named) to 1.
+fn preference(headers: &HeaderMap, kind: &str) -> f32 {
     let accepted = headers.get_all(header::ACCEPT).into_iter();
-    let accepted: Vec<_> = accepted.filter_map(|value| value.to_str().ok()).collect();
-    let names = |kind: &str| {
-        let kinds = accepted.iter().flat_map(|value| value.split(','));
-        let mut kinds = kinds.map(|range| range.split(';').next().unwrap_or_default().trim());
-        kinds.any(|named| named.eq_ignore_ascii_case(kind))
-    };
-    let text = ["text/plain", "text/html", "text/*"].into_iter().any(names);
-    text && !names("application/openmetrics-text")
+    let ranges = accepted
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','));
+    let weights = ranges.filter_map(|range| {
+        let mut parts = range.split(';').map(str::trim);
+        let named = parts.next()?.eq_ignore_ascii_case(kind);
+        let weight = parts.find_map(|part| part.strip_prefix("q=")?.parse().ok());
+        named.then(|| weight.unwrap_or(1.0))
+    });
+    weights.fold(0.0, f32::max)
 }
 
 async fn unknown_path(uri: Uri) -> HttpRefusal {
@@ -117,27 +126,35 @@ mod tests {
     use super::*;
 
     #[test]
-    fn open_metrics_is_for_all_who_do_not_ask_for_text() {
-        for (accept, plain) in [
+    fn open_metrics_is_for_those_who_ask_for_it_by_name() {
+        for (accept, expected) in [
             (None, false),
             (Some("*/*"), false),
+            (
+                Some("text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"),
+                false,
+            ),
+            (Some("text/plain;version=0.0.4;q=1,*/*;q=0.1"), false),
+            (Some("application/openmetrics-text"), true),
+            (Some("Application/OpenMetrics-Text; version=1.0.0"), true),
             (
                 Some(
                     "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.2,*/*;q=0.1",
                 ),
-                false,
-            ),
-            (Some("text/plain;version=0.0.4;q=1,*/*;q=0.1"), true),
-            (
-                Some("text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"),
                 true,
             ),
+            (
+                Some("text/plain;version=0.0.4;q=0.5,application/openmetrics-text;version=1.0.0;q=0.4"),
+                false,
+            ),
+            (Some("application/openmetrics-text;q=0,*/*"), false),
+            (Some("application/openmetrics-text;q=NaN"), false),
         ] {
             let mut headers = HeaderMap::new();
             if let Some(accept) = accept {
                 headers.insert(header::ACCEPT, accept.parse().unwrap());
             }
-            assert_eq!(wants_plain_text(&headers), plain, "{accept:?}");
+            assert_eq!(wants_open_metrics(&headers), expected, "{accept:?}");
         }
     }
 }

@@ -76,7 +76,12 @@ fn exported() -> std::collections::BTreeMap<String, Exported> {
 fn metrics_follow_the_conventions_and_carry_what_the_source_says() {
     let server = serve(CheckState::Degraded);
 
-    let (head, text) = get(&server, "/metrics");
+    let headers = format!(
+        "host: {}\r\naccept: application/openmetrics-text\r\n",
+        server.address()
+    );
+
+    let (head, text) = request(server.address(), "GET /metrics", &headers);
 
     assert_eq!(code(&head), "200");
     assert!(
@@ -114,11 +119,10 @@ fn metrics_follow_the_conventions_and_carry_what_the_source_says() {
 }
 
 #[test]
-fn a_reader_of_plain_text_gets_it() {
+fn a_reader_that_names_no_format_gets_plain_text() {
     let server = serve(CheckState::Ok);
-    let headers = format!("host: {}\r\naccept: text/plain\r\n", server.address());
 
-    let (head, text) = request(server.address(), "GET /metrics", &headers);
+    let (head, text) = get(&server, "/metrics");
 
     assert!(
         head.contains("content-type: text/plain; version=0.0.4; charset=utf-8"),

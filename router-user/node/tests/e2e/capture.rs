@@ -304,7 +304,14 @@ fn lines_show_both_directions_until_ctrl_c(scene: &Scene) -> Result<()> {
     let both = Capture::start(&scene.pair, &["--json", "icmp"], fs::File::create(&shown)?)?;
     let out = Capture::start(
         &scene.pair,
-        &["--direction", "out", "icmp or icmpv6"],
+        &[
+            "-n",
+            "-i",
+            &scene.pair.a.config.device,
+            "--direction",
+            "out",
+            "icmp or icmpv6",
+        ],
         fs::File::create(&out_only)?,
     )?;
 
@@ -325,7 +332,7 @@ fn lines_show_both_directions_until_ctrl_c(scene: &Scene) -> Result<()> {
             .filter(|line| line["direction"] == direction)
             .collect();
         assert_eq!(of_it.len(), 3, "{json}");
-        for line in of_it {
+        for (line, sequence) in of_it.into_iter().zip(1..) {
             assert_eq!(
                 (&line["source"], &line["destination"]),
                 (&source[..].into(), &destination[..].into())
@@ -335,14 +342,20 @@ fn lines_show_both_directions_until_ctrl_c(scene: &Scene) -> Result<()> {
             assert_eq!(line["length"], 84);
             assert_eq!(line["segments"], 1);
             assert_eq!(line["source_port"], Value::Null);
+            let kind = if direction == "out" { 8 } else { 0 };
+            assert_eq!(line["icmp_type"], kind);
+            assert_eq!(line["icmp_sequence"], sequence);
         }
     }
     let text = fs::read_to_string(&out_only)?;
-    assert_eq!(
-        text.matches(&format!("{a} > {b}: icmp length 84")).count(),
-        3,
-        "{text}"
-    );
+    for (line, sequence) in text.lines().zip(1..) {
+        assert!(
+            line.contains(&format!("{a} > {b}: icmp echo request id ")),
+            "{line}"
+        );
+        assert!(line.ends_with(&format!(" seq {sequence} length 84")), "{line}");
+    }
+    assert_eq!(text.lines().count(), 3, "{text}");
     Ok(())
 }
 
@@ -455,6 +468,11 @@ fn wrong_input_is_refused(scene: &Scene) -> Result<()> {
             &["--json", "-w", "x.pcapng"],
             2,
             "--json is for lines; -w writes pcapng",
+        ),
+        (
+            &["-i", "nobody0"],
+            1,
+            "no node has the device nobody0; the nodes that run have",
         ),
         (&["peer", "nobody"], 1, "no peer's id ends with nobody"),
         (&["-w", "/nowhere/x.pcapng"], 1, "cannot write /nowhere/x.pcapng"),

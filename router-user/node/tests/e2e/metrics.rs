@@ -49,7 +49,7 @@ pub(crate) fn get(from: &Namespace, address: &str, host: &str, path: &str) -> Re
         stream.set_read_timeout(Some(LIMIT))?;
         write!(
             stream,
-            "GET {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n"
+            "GET {path} HTTP/1.1\r\nhost: {host}\r\naccept: application/openmetrics-text\r\nconnection: close\r\n\r\n"
         )?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer)?;

@@ -149,6 +149,14 @@ pub(super) fn quic_address(address: &Multiaddr) -> Option<SocketAddr> {
     socket_address(address).and_then(|(at, kind)| (kind == TransportKind::Quic).then_some(at))
 }
 
+/// Says where an address leads and over what, as people write it; an address of another kind as it is.
+pub(super) fn plain(address: &Multiaddr) -> String {
+    match socket_address(address) {
+        Some((at, kind)) => format!("{at} over {kind}"),
+        None => address.to_string(),
+    }
+}
+
 fn socket_address(address: &Multiaddr) -> Option<(SocketAddr, TransportKind)> {
     let mut parts = address.iter();
     let (ip, zone) = host(&mut parts)?;

@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use serde::Serialize;
 
+use super::icmp::IcmpMessage;
 use crate::cli::units::short_name;
 use crate::control::{CapturedPacket, IpProtocol};
 use router_common::frame::VnetHeader;
@@ -27,6 +28,12 @@ struct PacketLine {
     destination_port: Option<u16>,
     protocol: Option<IpProtocol>,
     tcp_flags: Option<String>,
+    icmp_type: Option<u8>,
+    icmp_code: Option<u8>,
+    icmp_id: Option<u16>,
+    icmp_sequence: Option<u16>,
+    #[serde(skip)]
+    icmp: Option<IcmpMessage>,
     fragment: bool,
     length: u32,
     segments: u32,
@@ -40,6 +47,8 @@ impl PacketLine {
         let key = parsed.map(|parsed| parsed.key);
         let ports = parsed.filter(has_ports).map(|parsed| parsed.key);
         let is_tcp = |parsed: &Parsed| parsed.key.protocol == protocol::TCP && !parsed.fragment;
+        let icmp = parsed.and_then(|parsed| IcmpMessage::read(&parsed, &packet.bytes));
+        let echo = icmp.and_then(|icmp| icmp.echo);
         Self {
             time_ns: packet.time_ns,
             direction: packet.direction.name(),
@@ -51,6 +60,11 @@ impl PacketLine {
             destination_port: ports.map(|key| u16::from_be_bytes(key.destination_port_be)),
             protocol: key.map(|key| IpProtocol(key.protocol)),
             tcp_flags: parsed.filter(is_tcp).map(|parsed| tcp_flags(parsed.tcp_flags)),
+            icmp_type: icmp.map(|icmp| icmp.kind),
+            icmp_code: icmp.map(|icmp| icmp.code),
+            icmp_id: echo.map(|echo| echo.id),
+            icmp_sequence: echo.map(|echo| echo.sequence),
+            icmp,
             fragment: parsed.is_some_and(|parsed| parsed.fragment),
             length: packet.len,
             segments: n_segments(packet),
@@ -58,8 +72,8 @@ impl PacketLine {
         }
     }
 
-    fn text(&self) -> String {
-        let name = self.peer_name.as_deref();
+    fn text(&self, is_numeric: bool) -> String {
+        let name = self.peer_name.as_deref().filter(|_| !is_numeric);
         let peer = self.peer.as_deref().map_or("-", |id| short_name(name, id));
         let mut text = format!("{} {:<3} {peer:<8} ", time_of_day(self.time_ns), self.direction);
         match (self.source, self.destination, self.protocol) {
@@ -75,6 +89,9 @@ impl PacketLine {
         if let Some(flags) = &self.tcp_flags {
             text += &format!(" [{flags}]");
         }
+        if let Some(icmp) = &self.icmp {
+            text += &format!(" {icmp}");
+        }
         if self.fragment {
             text += " fragment";
         }
@@ -86,9 +103,9 @@ impl PacketLine {
     }
 }
 
-/// Appends a line for people.
-pub(super) fn put_line(into: &mut Vec<u8>, packet: &CapturedPacket<'_>) {
-    into.extend_from_slice(PacketLine::new(packet).text().as_bytes());
+/// Appends a line for people, in which names are ids if it is to be numeric.
+pub(super) fn put_line(into: &mut Vec<u8>, packet: &CapturedPacket<'_>, is_numeric: bool) {
+    into.extend_from_slice(PacketLine::new(packet).text(is_numeric).as_bytes());
     into.push(b'\n');
 }
 
@@ -206,9 +223,14 @@ mod tests {
         };
 
         let id = nameless.peer.clone().unwrap();
+        let numeric = named.text(true);
+        assert!(
+            numeric.contains(short_name(None, named.peer.as_ref().unwrap())),
+            "{numeric}"
+        );
         for (line, peer) in [(named, "paris   "), (nameless, short_name(None, &id))] {
             assert_eq!(
-                line.text(),
+                line.text(false),
                 format!(
                     "13:02:03.456789 out {peer} 10.42.0.1:40000 > 10.42.0.2:443: tcp [S.] length 3040, 3 segments of 1380"
                 )
@@ -216,17 +238,22 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_ping_has_no_ports_and_a_packet_cut_short_only_its_length() {
-        let mut ping = Vec::new();
+    fn ping() -> Vec<u8> {
+        let mut packet = Vec::new();
         etherparse::PacketBuilder::ipv6([1; 16], [2; 16], 9)
             .icmpv6_echo_request(7, 1)
-            .write(&mut ping, &[0; 8])
+            .write(&mut packet, &[0; 8])
             .unwrap();
-        let text = PacketLine::new(&captured(&ping)).text();
+        packet
+    }
+
+    #[test]
+    fn a_ping_has_no_ports_and_a_packet_cut_short_only_its_length() {
+        let ping = ping();
+        let text = PacketLine::new(&captured(&ping)).text(false);
         assert!(
             text.ends_with(
-                "101:101:101:101:101:101:101:101 > 202:202:202:202:202:202:202:202: icmpv6 length 56"
+                "101:101:101:101:101:101:101:101 > 202:202:202:202:202:202:202:202: icmpv6 echo request id 7 seq 1 length 56"
             ),
             "{text}"
         );
@@ -235,7 +262,7 @@ mod tests {
             ..captured(&ping)
         };
         assert_eq!(
-            PacketLine::new(&cut).text(),
+            PacketLine::new(&cut).text(false),
             "13:02:03.456789 out -        headers not captured: length 56"
         );
     }
@@ -244,9 +271,11 @@ mod tests {
     fn every_field_of_the_json_is_documented() {
         const API: &str = include_str!("../../control/API.md");
         let (_, section) = API.split_once("\n## /v1/capture\n").unwrap();
-        let json = serde_json::to_value(super_packet(&tcp())).unwrap();
-        for (name, value) in json.as_object().unwrap() {
-            assert!(!value.is_null(), "{name}");
+        let ping = ping();
+        let lines = [super_packet(&tcp()), PacketLine::new(&captured(&ping))];
+        let [segment, echo] = lines.map(|line| serde_json::to_value(line).unwrap());
+        for (name, value) in segment.as_object().unwrap() {
+            assert!(!value.is_null() || !echo[name].is_null(), "{name}");
             assert!(section.contains(&format!("`{name}`")), "{name} is not documented");
         }
     }

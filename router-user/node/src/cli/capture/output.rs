@@ -19,8 +19,8 @@ const GRACE: Duration = Duration::from_secs(1);
 /// Where to, and as what.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Target<'a> {
-    /// A line for each packet.
-    Lines,
+    /// A line for each packet, without names if it is to be numeric.
+    Lines { is_numeric: bool },
     /// A JSON object on a line for each packet.
     Json,
     /// Pcapng to standard output.
@@ -68,9 +68,14 @@ impl Output {
             }
         };
         let add: fn(&mut Vec<u8>, &CaptureBlock<'_>) = match target {
-            Target::Lines => |into, block| {
+            Target::Lines { is_numeric: false } => |into, block| {
                 if let CaptureRecord::Packet(packet) = &block.record {
-                    line::put_line(into, packet);
+                    line::put_line(into, packet, false);
+                }
+            },
+            Target::Lines { is_numeric: true } => |into, block| {
+                if let CaptureRecord::Packet(packet) = &block.record {
+                    line::put_line(into, packet, true);
                 }
             },
             Target::Json => |into, block| {
