@@ -3,6 +3,7 @@
 use std::cmp::Ordering;
 
 use crate::cli::table::Alignment;
+use crate::cli::units::short_name;
 
 /// Width of the gap between two columns.
 pub(super) const SPACING: u16 = 1;
@@ -59,6 +60,16 @@ pub(super) enum Tone {
 #[derive(Clone, Debug)]
 pub(super) struct Row {
     pub(super) cells: Vec<Cell>,
+    /// Peer that the row is of, if it is of one.
+    pub(super) peer: Option<RowPeer>,
+}
+
+/// The peer of a row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct RowPeer {
+    pub(super) id: String,
+    /// What it is called in a row.
+    pub(super) name: String,
 }
 
 /// What the rows are ordered by.
@@ -68,6 +79,25 @@ pub(super) struct Order {
     pub(super) column: usize,
     /// Whether the order is reversed.
     pub(super) reversed: bool,
+}
+
+impl Row {
+    /// Makes a row that is of no peer.
+    pub(super) fn new(cells: Vec<Cell>) -> Self {
+        Self { cells, peer: None }
+    }
+
+    /// Makes a row of a peer.
+    pub(super) fn of_peer(cells: Vec<Cell>, id: &str, name: Option<&str>) -> Self {
+        let peer = RowPeer {
+            id: id.to_owned(),
+            name: short_name(name, id).to_owned(),
+        };
+        Self {
+            cells,
+            peer: Some(peer),
+        }
+    }
 }
 
 impl Column {
@@ -234,7 +264,7 @@ mod tests {
     }
 
     fn row(cell: Cell) -> Row {
-        Row { cells: vec![cell] }
+        Row::new(vec![cell])
     }
 
     fn ordered(cells: &[Cell], reversed: bool) -> Vec<String> {

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
-use ratatui::style::{Color, Modifier, Style};
+use ratatui::style::{Modifier, Style};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, Clear, Paragraph};
 
@@ -22,20 +22,22 @@ use crate::cli::units::{seconds, short_name};
 use list::ListSummary;
 use style::style;
 
-const KEYS: &str = "1-5 pane  s sort  r reverse  / filter  p pause  + - interval  ? help  q quit";
+const KEYS: &str = "1-5 pane  Enter peer  Esc all  s r sort  / filter  p pause  ? help  q quit";
 
-const HELP: [(&str, &str); 11] = [
+const HELP: [(&str, &str); 13] = [
     ("1 to 5, Tab", "choose a pane"),
     ("s", "sort by the next column"),
     ("r", "the other way round"),
     ("/", "show only peers, streams and flows"),
     ("", "with this in their id or address,"),
     ("", "or inside this prefix"),
-    ("Up, Down, PgUp ...", "scroll"),
+    ("Up, Down, PgUp ...", "choose a row"),
+    ("Enter", "show only what is of its peer"),
+    ("Esc", "show all again"),
     ("p", "pause: the node is not asked"),
     ("+, -", "ask less often, more often"),
     ("?", "this"),
-    ("q, Esc, Ctrl-C", "quit"),
+    ("q, F10, Ctrl-C", "quit"),
 ];
 
 /// Least width and height of a screen with a second row of panes.
@@ -169,24 +171,8 @@ fn draw_graphs(frame: &mut Frame<'_>, model: &Model, view: &View, area: Rect, no
         _ => now,
     };
     let [left, right] = Layout::horizontal([Constraint::Fill(1); 2]).areas(area);
-    graph::draw(
-        frame,
-        model,
-        "sent",
-        Color::Cyan,
-        |point| point.tx_bits_per_second,
-        left,
-        now,
-    );
-    graph::draw(
-        frame,
-        model,
-        "received",
-        Color::Magenta,
-        |point| point.rx_bits_per_second,
-        right,
-        now,
-    );
+    graph::draw(frame, model, &graph::SENT, left, now);
+    graph::draw(frame, model, &graph::RECEIVED, right, now);
 }
 
 fn draw_tabs(frame: &mut Frame<'_>, view: &View, summary: &ListSummary, area: Rect) {

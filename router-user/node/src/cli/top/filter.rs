@@ -2,17 +2,19 @@
 
 use ipnet::IpNet;
 
+use super::columns::RowPeer;
 use super::model::Model;
 use crate::control::{Flow, FlowQuery, PeerStatus, StreamStatus, find, parse_prefix};
 
 /// Number of flows that are asked for, those with most bytes. A screen does not show as many.
 const MAX_FLOWS: u32 = 500;
 
-/// A part of a peer's name, id or address, or an address or prefix.
+/// A part of a peer's name, id or address, an address or prefix, or a peer that was chosen from a list.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Filter {
     text: String,
     prefix: Option<IpNet>,
+    peer: Option<String>,
 }
 
 impl Filter {
@@ -21,6 +23,16 @@ impl Filter {
         Self {
             text: text.trim().to_owned(),
             prefix: parse_prefix(text.trim()).ok(),
+            peer: None,
+        }
+    }
+
+    /// Makes a filter that lets through what is of one peer.
+    pub(super) fn of_peer(peer: RowPeer) -> Self {
+        Self {
+            text: peer.name,
+            prefix: None,
+            peer: Some(peer.id),
         }
     }
 
@@ -30,6 +42,9 @@ impl Filter {
     }
 
     pub(super) fn shows_peer(&self, peer: &PeerStatus) -> bool {
+        if let Some(id) = &self.peer {
+            return *id == peer.id;
+        }
         let inside = |text: &String| text.parse().is_ok_and(|net| self.touches(net));
         self.is_in(&peer.id)
             || self.is_in_known(peer.name.as_ref())
@@ -38,10 +53,16 @@ impl Filter {
     }
 
     pub(super) fn shows_stream(&self, stream: &StreamStatus) -> bool {
+        if let Some(id) = &self.peer {
+            return *id == stream.peer;
+        }
         self.is_in(&stream.peer) || self.is_in_known(stream.peer_name.as_ref())
     }
 
     pub(super) fn shows_flow(&self, flow: &Flow) -> bool {
+        if self.peer.is_some() {
+            return self.peer == flow.peer;
+        }
         let ends = [flow.source, flow.destination];
         if self.prefix.is_some() {
             return ends.into_iter().any(|end| self.touches(end.into()));
@@ -58,6 +79,10 @@ impl Filter {
             limit: MAX_FLOWS,
             ..FlowQuery::default()
         };
+        if self.peer.is_some() {
+            let peer = self.peer.clone();
+            return FlowQuery { peer, ..all };
+        }
         if self.text.is_empty() {
             return all;
         }

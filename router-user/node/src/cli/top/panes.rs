@@ -209,7 +209,7 @@ fn peer(peer: &WithRates<PeerStatus, PeerRates>) -> Row {
         Cell::maybe(rates.rx_frames, count_rate),
         Cell::text(now.allowed_ips.join(", ")),
     ];
-    Row { cells }
+    Row::of_peer(cells, &now.id, now.name.as_deref())
 }
 
 fn worker(worker: &WithRates<WorkerStatus, WorkerRates>) -> Row {
@@ -229,7 +229,7 @@ fn worker(worker: &WithRates<WorkerStatus, WorkerRates>) -> Row {
         Cell::text(&now.thread),
         Cell::number(now.ring_bytes as f64, bytes(now.ring_bytes)),
     ];
-    Row { cells }
+    Row::new(cells)
 }
 
 fn stream(stream: &WithRates<StreamStatus, StreamRates>) -> Row {
@@ -258,7 +258,7 @@ fn stream(stream: &WithRates<StreamStatus, StreamRates>) -> Row {
         Cell::known(now.transport),
         Cell::count(now.frames),
     ];
-    Row { cells }
+    Row::of_peer(cells, &now.peer, now.peer_name.as_deref())
 }
 
 fn flow(flow: &WithRates<Flow, FlowRates>) -> Row {
@@ -279,7 +279,10 @@ fn flow(flow: &WithRates<Flow, FlowRates>) -> Row {
         Cell::maybe(now.stream.map(f64::from), |stream| format!("{stream:.0}")),
         Cell::number(now.idle_seconds, seconds(now.idle_seconds)),
     ];
-    Row { cells }
+    match &now.peer {
+        Some(peer) => Row::of_peer(cells, peer, now.peer_name.as_deref()),
+        None => Row::new(cells),
+    }
 }
 
 fn drop(drop: &WithRates<CounterStatus, Option<f64>>) -> Row {
@@ -291,7 +294,7 @@ fn drop(drop: &WithRates<CounterStatus, Option<f64>>) -> Row {
         Cell::text(now.origin.to_string()),
         Cell::text(&now.meaning),
     ];
-    Row { cells }
+    Row::new(cells)
 }
 
 /// Returns the tone of a counter of drops: packets lost now are worse than those lost earlier.

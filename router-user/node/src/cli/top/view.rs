@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
-use super::columns::Order;
+use super::columns::{Order, RowPeer};
 use super::filter::Filter;
 use super::panes::Pane;
 
@@ -47,9 +47,12 @@ pub(super) struct View {
 }
 
 /// What the user has chosen for one pane.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct ListState {
     order: Order,
+    /// The row that is chosen, and its peer, if it is of one, as they were drawn last.
+    chosen: usize,
+    chosen_peer: Option<RowPeer>,
     /// The first row that is shown.
     offset: usize,
     /// Number of rows, and of those that there was room for, when the pane was drawn last.
@@ -61,6 +64,8 @@ impl View {
     pub(super) fn new(interval: Duration) -> Self {
         let list = |pane: Pane| ListState {
             order: pane.first_order(),
+            chosen: 0,
+            chosen_peer: None,
             offset: 0,
             n_rows: 0,
             n_shown: 0,
@@ -116,12 +121,25 @@ impl View {
         self.pane == Pane::Flows
     }
 
-    /// Returns the first row to show of the `n_rows` of a pane that has room for `n_shown`.
+    /// Returns the first row to show of the `n_rows` of a pane that has room for `n_shown`: the chosen one is among them.
     pub(super) fn scrolled(&mut self, pane: Pane, n_rows: usize, n_shown: usize) -> usize {
         let list = self.list_mut(pane);
         (list.n_rows, list.n_shown) = (n_rows, n_shown);
-        list.offset = list.offset.min(list.last_offset());
+        list.chosen = list.chosen.min(list.last());
+        let first = (list.chosen + 1).saturating_sub(n_shown);
+        list.offset = list.offset.clamp(first, first.max(list.chosen));
+        list.offset = list.offset.min(n_rows.saturating_sub(n_shown));
         list.offset
+    }
+
+    /// Returns the row of a pane that is chosen.
+    pub(super) fn chosen(&self, pane: Pane) -> usize {
+        self.list(pane).chosen
+    }
+
+    /// Says of which peer the chosen row of a pane is.
+    pub(super) fn set_chosen_peer(&mut self, pane: Pane, peer: Option<RowPeer>) {
+        self.list_mut(pane).chosen_peer = peer;
     }
 
     /// Handles a key.
@@ -141,7 +159,9 @@ impl View {
             }
         }
         match key.code {
-            KeyCode::Char('q') | KeyCode::Esc => return KeyOutcome::Quit,
+            KeyCode::Char('q') | KeyCode::F(10) => return KeyOutcome::Quit,
+            KeyCode::Esc => self.filter = Filter::default(),
+            KeyCode::Enter => self.show_chosen_peer(),
             KeyCode::Char('?' | 'h') | KeyCode::F(1) => self.is_help = true,
             KeyCode::Char('p' | ' ') => self.is_paused = !self.is_paused,
             KeyCode::Char('/') => self.typed = Some(self.filter.text().to_owned()),
@@ -163,6 +183,17 @@ impl View {
             code => self.scroll(code),
         }
         KeyOutcome::Stay
+    }
+
+    /// Shows what is of the peer of the chosen row, and of no other.
+    fn show_chosen_peer(&mut self) {
+        let Some(peer) = self.list(self.pane).chosen_peer.clone() else {
+            return;
+        };
+        self.filter = Filter::of_peer(peer);
+        if self.pane == Pane::Peers {
+            self.pane = Pane::Streams;
+        }
     }
 
     fn handle_control(&mut self, code: KeyCode) -> KeyOutcome {
@@ -203,22 +234,22 @@ impl View {
             column: (list.order.column + 1) % n_columns,
             reversed: false,
         };
-        list.offset = 0;
+        list.chosen = 0;
     }
 
     fn scroll(&mut self, code: KeyCode) {
         let list = self.list_mut(self.pane);
         let page = list.n_shown.max(1);
-        let offset = match code {
-            KeyCode::Down | KeyCode::Char('j') => list.offset.saturating_add(1),
-            KeyCode::Up | KeyCode::Char('k') => list.offset.saturating_sub(1),
-            KeyCode::PageDown => list.offset.saturating_add(page),
-            KeyCode::PageUp => list.offset.saturating_sub(page),
+        let chosen = match code {
+            KeyCode::Down | KeyCode::Char('j') => list.chosen.saturating_add(1),
+            KeyCode::Up | KeyCode::Char('k') => list.chosen.saturating_sub(1),
+            KeyCode::PageDown => list.chosen.saturating_add(page),
+            KeyCode::PageUp => list.chosen.saturating_sub(page),
             KeyCode::Home | KeyCode::Char('g') => 0,
             KeyCode::End | KeyCode::Char('G') => usize::MAX,
             _ => return,
         };
-        list.offset = offset.min(list.last_offset());
+        list.chosen = chosen.min(list.last());
     }
 
     fn list(&self, pane: Pane) -> &ListState {
@@ -231,8 +262,8 @@ impl View {
 }
 
 impl ListState {
-    fn last_offset(&self) -> usize {
-        self.n_rows.saturating_sub(self.n_shown)
+    fn last(&self) -> usize {
+        self.n_rows.saturating_sub(1)
     }
 }
 
@@ -325,13 +356,19 @@ mod tests {
     }
 
     #[test]
-    fn help_goes_with_any_key_and_quitting_has_three() {
+    fn help_goes_with_any_key_and_escape_leaves_the_filter_but_not_the_view() {
         let mut view = view();
         type_text(&mut view, "?");
         assert!(view.is_help());
         assert_eq!(press(&mut view, KeyCode::Esc), KeyOutcome::Stay);
         assert!(!view.is_help());
-        assert_eq!(press(&mut view, KeyCode::Esc), KeyOutcome::Quit);
+        type_text(&mut view, "/x");
+        press(&mut view, KeyCode::Enter);
+        for _ in 0..2 {
+            assert_eq!(press(&mut view, KeyCode::Esc), KeyOutcome::Stay);
+            assert_eq!(view.filter(), &Filter::default());
+        }
+        assert_eq!(press(&mut view, KeyCode::F(10)), KeyOutcome::Quit);
         assert_eq!(press(&mut view, KeyCode::Char('q')), KeyOutcome::Quit);
         assert_eq!(view.handle_key(control('c')), KeyOutcome::Quit);
         type_text(&mut view, "/");
@@ -357,25 +394,45 @@ mod tests {
     }
 
     #[test]
-    fn lists_scroll_as_far_as_they_go() {
+    fn the_chosen_row_moves_as_far_as_it_goes_and_is_always_shown() {
         let mut view = view();
         assert_eq!(view.scrolled(Pane::Peers, 25, 10), 0);
-        for (code, offset) in [
-            (KeyCode::Up, 0),
-            (KeyCode::Down, 1),
-            (KeyCode::PageDown, 11),
-            (KeyCode::PageDown, 15),
-            (KeyCode::Down, 15),
-            (KeyCode::Up, 14),
-            (KeyCode::Home, 0),
-            (KeyCode::End, 15),
-            (KeyCode::PageUp, 5),
+        for (code, chosen, offset) in [
+            (KeyCode::Up, 0, 0),
+            (KeyCode::Down, 1, 0),
+            (KeyCode::PageDown, 11, 2),
+            (KeyCode::PageDown, 21, 12),
+            (KeyCode::PageDown, 24, 15),
+            (KeyCode::Down, 24, 15),
+            (KeyCode::Up, 23, 15),
+            (KeyCode::PageUp, 13, 13),
+            (KeyCode::Home, 0, 0),
+            (KeyCode::End, 24, 15),
         ] {
             press(&mut view, code);
             assert_eq!(view.scrolled(Pane::Peers, 25, 10), offset, "{code}");
+            assert_eq!(view.chosen(Pane::Peers), chosen, "{code}");
         }
         assert_eq!(view.scrolled(Pane::Peers, 12, 10), 2);
         assert_eq!(view.scrolled(Pane::Peers, 3, 10), 0);
+        assert_eq!(view.chosen(Pane::Peers), 2);
+    }
+
+    #[test]
+    fn enter_shows_what_is_of_the_chosen_peer() {
+        let mut view = view();
+        press(&mut view, KeyCode::Enter);
+        assert_eq!((view.pane(), view.filter().text()), (Pane::Peers, ""));
+        let paris = RowPeer {
+            id: "12D3KooWParis".to_owned(),
+            name: "paris".to_owned(),
+        };
+
+        view.set_chosen_peer(Pane::Peers, Some(paris.clone()));
+        press(&mut view, KeyCode::Enter);
+
+        assert_eq!(view.filter(), &Filter::of_peer(paris));
+        assert_eq!((view.pane(), view.filter().text()), (Pane::Streams, "paris"));
     }
 
     #[test]
@@ -412,6 +469,7 @@ mod tests {
 
                 let pane = view.pane();
                 prop_assert!(view.scrolled(pane, n_rows, n_shown) <= n_rows.saturating_sub(n_shown));
+                prop_assert!(view.chosen(pane) <= n_rows);
                 prop_assert!(view.order(pane).column < pane.columns().len());
                 prop_assert!(INTERVALS.contains(&view.interval()));
                 prop_assert!(view.typed().is_none_or(|typed| typed.chars().count() <= MAX_FILTER_CHARS));

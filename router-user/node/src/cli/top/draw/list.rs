@@ -35,6 +35,11 @@ pub(super) fn draw(
     let rows = pane.rows(snapshot, view.filter(), order);
     let (n_rows, room) = (rows.len(), usize::from(area.height.saturating_sub(1)));
     let first = view.scrolled(pane, n_rows, room);
+    let chosen = view.chosen(pane);
+    view.set_chosen_peer(pane, rows.get(chosen).and_then(|row| row.peer.clone()));
+    // Only there a key does something with it.
+    let is_marked =
+        |index: usize, row: &Row| pane == view.pane() && first + index == chosen && row.peer.is_some();
     let shown = rows.get(first..(first + room).min(n_rows)).unwrap_or_default();
     if shown.is_empty() {
         let line = Line::styled(pane.empty(snapshot, view.filter()), style(Tone::Dim));
@@ -53,12 +58,16 @@ pub(super) fn draw(
     let heading = TableRow::new(heading.collect::<Vec<_>>());
     let widths = fitting.iter().map(|(_, width)| Constraint::Length(*width));
     let widths: Vec<_> = widths.collect();
-    let lines = shown.iter().map(|row| {
+    let lines = shown.iter().enumerate().map(|(index, row)| {
         let cells = fitting.iter().filter_map(|(index, _)| {
             let (column, cell) = (columns.get(*index)?, row.cells.get(*index)?);
             Some(aligned(&cell.text, column.side).style(style(cell.tone)))
         });
-        TableRow::new(cells.collect::<Vec<_>>())
+        let line = TableRow::new(cells.collect::<Vec<_>>());
+        if is_marked(index, row) {
+            return line.style(Style::new().add_modifier(Modifier::REVERSED));
+        }
+        line
     });
     let table = Table::new(lines.collect::<Vec<_>>(), widths)
         .column_spacing(SPACING)

@@ -67,9 +67,17 @@ fn eighty_by_twenty_four_shows_all_that_matters() {
         screen[0]
     );
     assert!(screen[0].ends_with("every 1 s"), "{}", screen[0]);
-    assert!(screen[1].starts_with("┌ sent 8.00 Mbit/s ─"), "{}", screen[1]);
-    assert!(screen[1].contains("┌ received 16.0 kbit/s ─"), "{}", screen[1]);
-    assert_has(&screen, &["2:32 min, top 8.00 Mbit/s", "█"]);
+    assert!(
+        screen[1].starts_with("┌ sent 8.00 Mbit/s, all 9.5 MiB ─"),
+        "{}",
+        screen[1]
+    );
+    assert!(
+        screen[1].contains("┌ received 16.0 kbit/s, all 19.5 KiB ─"),
+        "{}",
+        screen[1]
+    );
+    assert_has(&screen, &["2:32 min, 0 to 8.00 Mbit/s", "█"]);
     assert_eq!(
         screen[8],
         " 1 Peers  2 Workers  3 Streams  4 Flows  5 Drops                         2 peers"
@@ -202,6 +210,21 @@ fn a_filter_shows_while_it_is_typed_and_while_it_holds() {
 }
 
 #[test]
+fn enter_shows_all_of_a_peer_and_nothing_of_others() {
+    let mut test = TestView::new();
+    test.screen(80, 24);
+
+    test.press("\n");
+    let streams = test.screen(80, 24);
+    test.press("1");
+    let peers = test.screen(80, 24);
+
+    assert_has(&streams, &[" only 4kx6nXTN", "QUEUED▼"]);
+    assert_has(&peers, &["4kx6nXTN connected", "1 peer"]);
+    assert!(!peers.join("").contains("paris"), "{}", peers.join("\n"));
+}
+
+#[test]
 fn the_order_is_marked_and_named_where_its_column_is_not_shown() {
     let mut test = TestView::new();
     assert_has(&test.screen(80, 24), &["TX▼"]);
@@ -218,7 +241,7 @@ fn help_explains_every_key() {
 
     assert_has(
         &test.screen(80, 24),
-        &["┌ Keys ", "sort by the next column", "q, Esc, Ctrl-C"],
+        &["┌ Keys ", "sort by the next column", "q, F10, Ctrl-C"],
     );
 }
 
