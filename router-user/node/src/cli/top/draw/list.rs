@@ -37,9 +37,8 @@ pub(super) fn draw(
     let first = view.scrolled(pane, n_rows, room);
     let chosen = view.chosen(pane);
     view.set_chosen_peer(pane, rows.get(chosen).and_then(|row| row.peer.clone()));
-    // Only there a key does something with it.
-    let is_marked =
-        |index: usize, row: &Row| pane == view.pane() && first + index == chosen && row.peer.is_some();
+    // Keys move the one of the pane that has them.
+    let is_marked = |index: usize| pane == view.pane() && first + index == chosen;
     let shown = rows.get(first..(first + room).min(n_rows)).unwrap_or_default();
     if shown.is_empty() {
         let line = Line::styled(pane.empty(snapshot, view.filter()), style(Tone::Dim));
@@ -64,7 +63,7 @@ pub(super) fn draw(
             Some(aligned(&cell.text, column.side).style(style(cell.tone)))
         });
         let line = TableRow::new(cells.collect::<Vec<_>>());
-        if is_marked(index, row) {
+        if is_marked(index) {
             return line.style(Style::new().add_modifier(Modifier::REVERSED));
         }
         line

@@ -225,6 +225,24 @@ fn enter_shows_all_of_a_peer_and_nothing_of_others() {
 }
 
 #[test]
+fn the_chosen_row_is_marked_in_every_pane() {
+    for key in ["2", "3", "4", "5"] {
+        let mut test = TestView::new();
+        test.press(key);
+        test.screen(80, 24);
+        test.press("j");
+
+        let mut terminal = Terminal::new(TestBackend::new(80, 24)).unwrap();
+        let drawn = terminal.draw(|frame| draw(frame, &test.model, &mut test.view, test.now));
+        let buffer = drawn.unwrap().buffer.clone();
+
+        let marked = (0..24).filter(|y| buffer[(0, *y)].modifier.contains(Modifier::REVERSED));
+        // Below the tabs and the heading, the second.
+        assert_eq!(marked.collect::<Vec<_>>(), [11], "{key}");
+    }
+}
+
+#[test]
 fn the_order_is_marked_and_named_where_its_column_is_not_shown() {
     let mut test = TestView::new();
     assert_has(&test.screen(80, 24), &["TX▼"]);
