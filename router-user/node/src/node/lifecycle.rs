@@ -18,6 +18,7 @@ use super::error::NodeError;
 use super::exit_host::{ExitHost, ExitNeeds};
 use super::hooks::{Hooks, PeerEvents};
 use super::observability::Observability;
+use super::peers::LivePeers;
 use super::reloadable::{ReloadError, Reloadable, Reloaded};
 use super::traffic_looks;
 use super::tunnel_routes::{self, StopReason};
@@ -225,9 +226,9 @@ impl Node {
         self.data_threads.runtimes()
     }
 
-    /// Returns a handle of the network.
-    pub(super) fn network(&self) -> NetworkHandle {
-        self.network.clone()
+    /// Returns the peers that are configured, now and after a reload.
+    pub(super) fn peers(&self) -> Arc<LivePeers> {
+        self.reloadable.peers.clone()
     }
 
     /// Returns the configuration that the node runs with.

@@ -177,6 +177,12 @@ impl PeerTable {
         &self.peers
     }
 
+    /// Returns how many peers have a connection over which packets go.
+    pub(super) fn n_connected(&self) -> usize {
+        let connected = self.peers.iter().filter(|peer| peer.peer.connected.load(Relaxed));
+        connected.count()
+    }
+
     /// Returns the peer at `index`.
     pub(super) fn get(&self, index: PeerIndex) -> Option<&Arc<NodePeer>> {
         self.by_index.get(index.0 as usize)?.as_ref()

@@ -78,7 +78,7 @@ pub(crate) fn run(config: &Config, keypair: Keypair, file: &Path, logs: &Logs) -
                 return Ok(());
             }
         };
-        let service = Service::ready(&node.runtimes(), node.network());
+        let service = Service::ready(&node.runtimes(), node.peers());
         let (failure, reason) = loop {
             tokio::select! {
                 reason = &mut stopped => {

@@ -2,6 +2,7 @@
 //!
 //! A node is alive while the main thread and every data thread take up new work.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sd_notify::NotifyState;
@@ -11,7 +12,7 @@ use tracing::warn;
 
 use super::data_thread::Runtimes;
 use super::heartbeat::Heartbeats;
-use stream_router::p2p::{NetworkHandle, PeerSnapshot};
+use super::peers::{LivePeers, PeerTable};
 
 /// Time between two reports, unless the watchdog asks for more of them.
 const PERIOD: Duration = Duration::from_secs(10);
@@ -30,15 +31,15 @@ impl Service {
     ///
     /// # Panics
     /// Outside the main runtime.
-    pub(super) fn ready(runtimes: &Runtimes, network: NetworkHandle) -> Self {
-        let summary = summary(&network.snapshot().peers);
+    pub(super) fn ready(runtimes: &Runtimes, peers: Arc<LivePeers>) -> Self {
+        let summary = summary(&peers.load());
         tell(&[NotifyState::Ready, NotifyState::Status(&summary)]);
         let watchdog = sd_notify::watchdog_enabled();
         let managed = watchdog.is_some() || std::env::var_os("NOTIFY_SOCKET").is_some();
         let reporter = managed.then(|| Reporter {
             watchdog,
             threads: Heartbeats::start(runtimes.named()),
-            network,
+            peers,
             said: summary,
         });
         Self {
@@ -64,7 +65,7 @@ impl Drop for Service {
 struct Reporter {
     watchdog: Option<Duration>,
     threads: Heartbeats,
-    network: NetworkHandle,
+    peers: Arc<LivePeers>,
     said: String,
 }
 
@@ -82,7 +83,7 @@ impl Reporter {
                     warn!(threads = ?silent, "threads do not answer; the service manager will restart the node");
                 }
             }
-            let summary = summary(&self.network.snapshot().peers);
+            let summary = summary(&self.peers.load());
             if summary != self.said {
                 tell(&[NotifyState::Status(&summary)]);
                 self.said = summary;
@@ -97,9 +98,8 @@ fn period(watchdog: Option<Duration>) -> Duration {
     wanted.clamp(Duration::from_millis(1), PERIOD)
 }
 
-fn summary(peers: &[PeerSnapshot]) -> String {
-    let n_connected = peers.iter().filter(|peer| !peer.connections.is_empty()).count();
-    format!("{n_connected} of {} peers connected", peers.len())
+fn summary(peers: &PeerTable) -> String {
+    format!("{} of {} peers connected", peers.n_connected(), peers.all().len())
 }
 
 fn tell(states: &[NotifyState<'_>]) {
@@ -111,9 +111,10 @@ fn tell(states: &[NotifyState<'_>]) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::status::tests::connection;
+    use std::sync::atomic::Ordering::Relaxed;
+
+    use super::super::status::tests::configured;
     use super::*;
-    use stream_router::p2p::PeerId;
 
     #[test]
     fn signs_of_life_come_in_time_and_never_without_pause() {
@@ -127,14 +128,10 @@ mod tests {
 
     #[test]
     fn the_summary_counts_peers_with_a_connection() {
-        let peer = |connections| {
-            let mut peer = PeerSnapshot::new(PeerId::random());
-            peer.connections = connections;
-            peer
-        };
+        let peers = vec![configured(0), configured(1)];
+        peers[1].peer.connected.store(true, Relaxed);
 
-        assert_eq!(summary(&[]), "0 of 0 peers connected");
-        let peers = [peer(Vec::new()), peer(vec![connection(), connection()])];
-        assert_eq!(summary(&peers), "1 of 2 peers connected");
+        assert_eq!(summary(&PeerTable::new(Vec::new())), "0 of 0 peers connected");
+        assert_eq!(summary(&PeerTable::new(peers)), "1 of 2 peers connected");
     }
 }

@@ -81,10 +81,6 @@ impl Source for NodeStatus {
         let views = self.parts.workers.views();
         let n_active = views.values().filter(|view| view.active).count();
         let peers = self.parts.data_path.peers.load();
-        let connected = peers
-            .all()
-            .iter()
-            .filter(|peer| peer.peer.connected.load(Relaxed));
         let host = self.parts.host.report();
         let gateways = self.parts.gateways.status();
         Status {
@@ -111,7 +107,7 @@ impl Source for NodeStatus {
             retired_workers: (views.len() - n_active) as u32,
             data_threads: self.parts.runtimes.names().collect(),
             configured_peers: peers.all().len() as u32,
-            connected_peers: connected.count() as u32,
+            connected_peers: peers.n_connected() as u32,
             gateways: gateways.clone(),
             host: host.status(Instant::now()),
             memory: self.memory.clone(),
