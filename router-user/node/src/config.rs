@@ -88,7 +88,7 @@ mod problem;
 mod reader;
 mod router;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod transport;
 
 use std::collections::BTreeMap;

@@ -103,11 +103,7 @@ fn similar_ids(config: &Config, own: Option<PeerId>) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const IDS: [&str; 2] = [
-        "12D3KooWMYMWphmct4pLLpq7wH8UxrcpeE7J6GUWn6vkdFhRbod7",
-        "12D3KooWDpJ7As7BWAwRMfu1VU2WCqNjvq387JEYKDBj4kx6nXTN",
-    ];
+    use crate::config::tests::IDS;
 
     fn config(ids: &[&str]) -> Result<Config, crate::config::ConfigError> {
         let peers = ids.iter().enumerate();

@@ -220,12 +220,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::config::tests::IDS;
 
-    const IDS: [&str; 3] = [
-        "12D3KooWMYMWphmct4pLLpq7wH8UxrcpeE7J6GUWn6vkdFhRbod7",
-        "12D3KooWDpJ7As7BWAwRMfu1VU2WCqNjvq387JEYKDBj4kx6nXTN",
-        "12D3KooWPjceQrSwdWXPyLLeABRXmuqt69Rg3sBYbU1Nft9HyQ6X",
-    ];
     const PLAIN: &str = "[device]\naddresses = ['10.42.0.1/24']\n";
 
     fn config(text: &str) -> Config {

@@ -96,13 +96,8 @@ mod tests {
 
     use super::*;
     use crate::config::Config;
+    use crate::config::tests::IDS;
     use xtask::lab::ScratchDir;
-
-    const IDS: [&str; 3] = [
-        "12D3KooWMYMWphmct4pLLpq7wH8UxrcpeE7J6GUWn6vkdFhRbod7",
-        "12D3KooWDpJ7As7BWAwRMfu1VU2WCqNjvq387JEYKDBj4kx6nXTN",
-        "12D3KooWPjceQrSwdWXPyLLeABRXmuqt69Rg3sBYbU1Nft9HyQ6X",
-    ];
 
     fn section(n: usize, more: &str) -> String {
         format!(

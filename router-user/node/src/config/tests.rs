@@ -9,6 +9,13 @@ use proptest::prelude::*;
 use super::*;
 use router_common::peer::{MAX_PEERS, MAX_PREFIXES};
 
+/// Ids of peers, in no order.
+pub(crate) const IDS: [&str; 3] = [
+    "12D3KooWMYMWphmct4pLLpq7wH8UxrcpeE7J6GUWn6vkdFhRbod7",
+    "12D3KooWDpJ7As7BWAwRMfu1VU2WCqNjvq387JEYKDBj4kx6nXTN",
+    "12D3KooWPjceQrSwdWXPyLLeABRXmuqt69Rg3sBYbU1Nft9HyQ6X",
+];
+
 const A: &str = "12D3KooWEyoppNCUx8Yx66oV9fJnriXwCcXwDDUA2kj6vnc6iDEp";
 const B: &str = "12D3KooWHbEputWi1fJAxoYgmvvDe3yP7acTACqmXKGYwMgN2daQ";
 
