@@ -37,7 +37,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
-use crate::config::{ConfigError, DEFAULT_KEY_FILE, Instance, InviteError};
+use crate::config::{ConfigError, InviteError};
 use crate::control::ControlError;
 use crate::node::{NodeError, RouteConflicts};
 use capture::{CaptureArguments, UsageError};
@@ -54,7 +54,7 @@ use request::{RequestArguments, ShowArguments};
 use status::StatusArguments;
 use stream_router_engine::capture_filter::FilterError;
 use top::TopArguments;
-use which::WhichFile;
+use which::{WhichFile, WhichInstance};
 
 /// Exit code for wrong usage or configuration; clap uses the same.
 const EXIT_USAGE: u8 = 2;
@@ -72,11 +72,10 @@ enum Command {
     /// Make a new Ed25519 identity and print its peer id
     Keygen {
         /// File to write, mode 0600, never overwritten; /var/lib/stream-router/identity.key unless it is said
-        #[arg(long, value_name = "FILE")]
+        #[arg(long, value_name = "FILE", conflicts_with = "instance")]
         out: Option<PathBuf>,
-        /// Make the key of the node with this name, where a host has several
-        #[arg(long = "name", id = "instance", value_name = "NAME", conflicts_with = "out")]
-        instance: Option<Instance>,
+        #[command(flatten)]
+        which: WhichInstance,
         /// Keep an identity that is there, and print its peer id
         #[arg(long)]
         if_missing: bool,
@@ -84,11 +83,10 @@ enum Command {
     /// Print the peer id of an identity
     Id {
         /// Identity file; /var/lib/stream-router/identity.key unless it is said
-        #[arg(long, value_name = "FILE")]
+        #[arg(long, value_name = "FILE", conflicts_with = "instance")]
         key: Option<PathBuf>,
-        /// The key of the node with this name, where a host has several
-        #[arg(long = "name", id = "instance", value_name = "NAME", conflicts_with = "key")]
-        instance: Option<Instance>,
+        #[command(flatten)]
+        which: WhichInstance,
     },
     /// Validate a configuration: exit 0, or 2 with every problem
     Check {
@@ -187,10 +185,10 @@ pub fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Command::Keygen {
             out,
-            instance,
+            which,
             if_missing,
-        } => keygen::keygen(&key_file(out, instance), if_missing),
-        Command::Id { key, instance } => id::id(&key_file(key, instance)),
+        } => keygen::keygen(&which.key(out), if_missing),
+        Command::Id { key, which } => id::id(&which.key(key)),
         Command::Check { which, live } => check::check(&which.path(), live),
         Command::Run { which, make_key } => run::run(&which.path(), make_key),
         Command::Reload(arguments) => reload::reload(&arguments),
@@ -222,12 +220,6 @@ pub fn main() -> ExitCode {
             }
         }
     }
-}
-
-/// Returns the identity file that is named, or that of the node with this name, or else the usual one.
-fn key_file(named: Option<PathBuf>, instance: Option<Instance>) -> PathBuf {
-    let instance = instance.map(|instance| instance.key());
-    named.or(instance).unwrap_or_else(|| DEFAULT_KEY_FILE.into())
 }
 
 fn is_usage(error: &(dyn Error + 'static)) -> bool {

@@ -59,7 +59,7 @@ pub(super) fn complete(words: &[String], mut command_line: Command) -> Outcome {
     if place.wants_files() {
         return print(FILES);
     }
-    for Candidate { text, meaning } in place.candidates(&Peers::asked_at(place.socket.as_deref())) {
+    for Candidate { text, meaning } in place.candidates(&Peers::asked_at(place.socket.clone())) {
         print(format_args!("{text}\t{meaning}"))?;
     }
     Ok(())
@@ -192,7 +192,7 @@ impl<'a> Place<'a> {
         })
     }
 
-    fn candidates(&self, peers: &Peers<'_>) -> Vec<Candidate> {
+    fn candidates(&self, peers: &Peers) -> Vec<Candidate> {
         let mut all = match self.argument() {
             Some(argument) => self.values(argument, peers),
             None if self.begun.starts_with('-') => options(self.command),
@@ -208,7 +208,7 @@ impl<'a> Place<'a> {
         all
     }
 
-    fn values(&self, argument: &Arg, peers: &Peers<'_>) -> Vec<Candidate> {
+    fn values(&self, argument: &Arg, peers: &Peers) -> Vec<Candidate> {
         let possible = argument.get_possible_values();
         if !possible.is_empty() {
             let shown = possible.iter().filter(|value| !value.is_hide_set());
@@ -232,7 +232,7 @@ impl<'a> Place<'a> {
         }
     }
 
-    fn filter_words(&self, peers: &Peers<'_>) -> Vec<Candidate> {
+    fn filter_words(&self, peers: &Peers) -> Vec<Candidate> {
         let behind = FILTER_WORDS.iter().find(|(word, _)| *word == self.before);
         match behind.map_or(Behind::Filter, |(_, behind)| *behind) {
             Behind::Filter => FILTER_WORDS.map(|(word, _)| Candidate::new(word, None)).to_vec(),

@@ -1,30 +1,31 @@
 //! The peers of the running node, as candidates.
 
 use std::cell::OnceCell;
-use std::path::Path;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
 
 use super::candidate::Candidate;
 use crate::cli::units::short_id;
-use crate::config::DEFAULT_CONTROL_SOCKET;
+use crate::cli::which::socket_or_running;
 use crate::control::{PeerList, fetch};
 
 /// How long a key press waits for a node.
 const LIMIT: Duration = Duration::from_secs(1);
 
 /// The peers of a node, which is asked once somebody wants to know.
-pub(super) struct Peers<'a> {
-    socket: &'a Path,
+pub(super) struct Peers {
+    /// Control socket that was named, if one was.
+    named: Option<PathBuf>,
     list: OnceCell<PeerList>,
 }
 
-impl<'a> Peers<'a> {
-    /// Makes the peers of the node at this socket.
-    pub(super) fn asked_at(socket: Option<&'a Path>) -> Self {
+impl Peers {
+    /// Makes the peers of the node at the socket that was `named`, or else of the one that the command would ask.
+    pub(super) fn asked_at(named: Option<PathBuf>) -> Self {
         Self {
-            socket: socket.unwrap_or(Path::new(DEFAULT_CONTROL_SOCKET)),
+            named,
             list: OnceCell::new(),
         }
     }
@@ -72,7 +73,8 @@ impl<'a> Peers<'a> {
             let Ok(runtime) = runtime else {
                 return PeerList::default();
             };
-            let asked = runtime.block_on(async { tokio::time::timeout(LIMIT, fetch(self.socket, "")).await });
+            let socket = socket_or_running(self.named.clone());
+            let asked = runtime.block_on(async { tokio::time::timeout(LIMIT, fetch(&socket, "")).await });
             asked.ok().and_then(Result::ok).unwrap_or_default()
         })
     }
