@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use nix::sys::signal::Signal;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::support::browser::Browser;
 use crate::support::{NODE, machine};
@@ -198,17 +198,27 @@ fn page(pair: &mut Pair) -> Result<()> {
         text("document.getElementById('tile-peers').textContent")?,
         "1 of 1"
     );
-    assert!(text("document.getElementById('identity').textContent")?.starts_with(&own));
-    assert!(text("document.querySelector('#peers td').title")?.starts_with(&peer));
+    assert_eq!(text("document.querySelector('#own-id .copy').dataset.copy")?, own);
+    let addresses = text("document.getElementById('own-addresses').innerText")?;
+    assert!(addresses.contains(&pair.a.v4.to_string()), "{addresses}");
+    assert_eq!(
+        text("document.title")?,
+        format!("1 of 1 - {}", pair.a.config.device)
+    );
+    let icon = text("document.getElementById('icon').href")?;
+    assert!(icon.starts_with("data:image/svg+xml,"), "{icon}");
+    assert_eq!(text("document.querySelector('#peers td').title")?, peer);
     let row = text("document.querySelector('#peers tbody tr').innerText")?;
-    assert!(
-        row.contains(&peer[peer.len() - 8..]) && row.contains("connected"),
-        "{row}"
-    );
-    assert!(
-        row.contains("/ip4/192.0.2.2/tcp/") && row.contains(" ms"),
-        "{row}"
-    );
+    for told in [
+        &peer[peer.len() - 8..],
+        &pair.b.v4.to_string(),
+        "192.0.2.2:",
+        " ms",
+    ] {
+        assert!(row.contains(told), "no {told}: {row}");
+    }
+    // The path is the address and the port; the rest is in the detail.
+    assert!(!row.contains("/ip4/"), "{row}");
     assert!(!text("document.getElementById('more-tx').textContent")?.starts_with("0 B"));
     let path = text("document.querySelector('#plot-throughput .curve').getAttribute('d')")?;
     assert!(path.starts_with('M') && !path.contains("NaN"), "{path}");
@@ -219,12 +229,17 @@ fn page(pair: &mut Pair) -> Result<()> {
     assert!(browser.evaluate(&n_rows("events"))?.as_u64() >= Some(1));
     looks(&mut browser)?;
     controls(&mut browser)?;
+    detail(&mut browser, &peer)?;
+    many_peers(&mut browser)?;
     nothing_becomes_markup(&mut browser)?;
     assert_eq!(browser.problems(), [] as [Value; 0]);
 
     pair.b.node.stop(Signal::SIGTERM)?;
     browser.wait_for("document.getElementById('health-text').textContent === 'degraded'")?;
     browser.wait_for("document.querySelector('#peers tbody tr').innerText.includes('connecting')")?;
+    browser.wait_for("document.title.startsWith('0 of 1 - ')")?;
+    let changed = browser.evaluate("document.getElementById('icon').href")?;
+    assert_ne!(changed, icon);
     assert_eq!(
         health(pair, "peers")?,
         (200, "degraded".to_owned(), "degraded".to_owned())
@@ -243,21 +258,32 @@ fn page(pair: &mut Pair) -> Result<()> {
 
     pair.a.node.stop(Signal::SIGTERM)?;
     browser.wait_for("document.getElementById('health-text').textContent === 'no answer'")?;
+    browser.wait_for("document.title.startsWith('no answer - ')")?;
     assert!(get(&pair.a.host, INSIDE, INSIDE, "/health").is_err());
     Ok(())
 }
 
-/// The policy lets the page's own style work, for every window and both colour schemes.
+/// The policy lets the page's own style work, and nothing is cut, in every window and both colour schemes.
 fn looks(browser: &mut Browser) -> Result<()> {
     let ground = "getComputedStyle(document.body).backgroundColor";
-    let mut grounds = Vec::new();
-    for (width, scheme) in [(390, "light"), (1280, "dark")] {
-        browser.show_as(width, scheme)?;
-        let fits = browser.evaluate("document.documentElement.scrollWidth <= innerWidth")?;
-        assert_eq!(fits, true, "{width}");
-        grounds.push(browser.evaluate(ground)?);
+    for (scheme, expected) in [("light", "rgb(244, 246, 248)"), ("dark", "rgb(13, 17, 23)")] {
+        for width in [390, 1280] {
+            browser.show_as(width, scheme)?;
+            assert_eq!(browser.evaluate(ground)?, expected, "{width}");
+            fits(browser, width)?;
+        }
     }
-    assert_eq!(grounds, ["rgb(244, 246, 248)", "rgb(13, 17, 23)"]);
+    Ok(())
+}
+
+/// Neither the page nor one of its tables is wider than its place.
+fn fits(browser: &mut Browser, width: u32) -> Result<()> {
+    let cut = browser.evaluate(
+        "[document.documentElement, ...document.querySelectorAll('.scroll')] \
+           .filter((scroller) => scroller.scrollWidth > scroller.clientWidth) \
+           .map((scroller) => `${scroller.firstElementChild.id} ${scroller.scrollWidth} > ${scroller.clientWidth}`)",
+    )?;
+    assert_eq!(cut, json!([]), "{width}");
     Ok(())
 }
 
@@ -277,24 +303,145 @@ fn controls(browser: &mut Browser) -> Result<()> {
     Ok(())
 }
 
-/// Whatever a node says is text in the page.
-fn nothing_becomes_markup(browser: &mut Browser) -> Result<()> {
+/// A peer opens by keyboard, says all that is known of it, and gives its id away whole.
+fn detail(browser: &mut Browser, peer: &str) -> Result<()> {
     browser.evaluate(
-        "window.asked = window.fetch; window.hostile = '<img src=x onerror=\"window.struck = true\"><b>bold</b>'; \
-         window.fetch = async (path, options) => { \
+        "navigator.clipboard.writeText = async (text) => { window.copied = text; }; \
+         document.querySelector('#peers button.peer').focus(); 0",
+    )?;
+    browser.press("Enter", "\r")?;
+    browser.wait_for("document.getElementById('detail').open")?;
+    let text = browser.evaluate("document.getElementById('detail').innerText")?;
+    let text = text.as_str().context("no text")?;
+    for told in [
+        peer,
+        "/ip4/192.0.2.2/tcp/",
+        "/32",
+        "connected",
+        " in the last minute",
+    ] {
+        assert!(text.contains(told), "no {told}: {text}");
+    }
+    let streams = browser.evaluate("document.querySelectorAll('#detail-streams tbody tr').length")?;
+    assert!(streams.as_u64() >= Some(1), "{streams}");
+    browser.evaluate("document.querySelector('#detail-id .copy').click(); 0")?;
+    browser.wait_for(&format!("window.copied === '{peer}'"))?;
+    browser.wait_for("document.querySelector('#detail .heard').textContent === 'Copied'")?;
+    for width in [390, 1280] {
+        browser.show_as(width, "dark")?;
+        fits(browser, width)?;
+    }
+    browser.press("Escape", "")?;
+    browser.wait_for("!document.getElementById('detail').open")?;
+    // The reader goes on where the detail was opened.
+    browser.wait_for("document.activeElement === document.querySelector('#peers button.peer')")?;
+    browser.evaluate("document.activeElement.blur(); 0")?;
+    Ok(())
+}
+
+/// Two hundred peers are shown a few at first, sorted by what the reader asks for, and found.
+fn many_peers(browser: &mut Browser) -> Result<()> {
+    answer_with(
+        browser,
+        "const [one] = told.peers; \
+         told.peers = Array.from({ length: 200 }, (_, i) => ({ ...one, id: `${one.id}${i}`, name: `site-${(i * 7) % 200}`, \
+           allowed_ips: [`10.9.0.${i}/32`], rtt_ms: i === 5 ? null : i }));",
+    )?;
+    let n_rows = "document.querySelectorAll('#peers tbody tr').length";
+    let press = |id: &str| format!("document.querySelector('{id}').click(); 0");
+    let first =
+        |expected: &str| format!("document.querySelector('#peers button.peer').textContent === '{expected}'");
+    browser.wait_for(&format!("{n_rows} === 20"))?;
+
+    let sort = "th[data-sort=name] button";
+    browser.evaluate(&press(sort))?;
+    browser.wait_for(&first("site-0"))?;
+    browser.evaluate(&press(sort))?;
+    browser.wait_for(&first("site-199"))?;
+    let sorted = "[...document.querySelectorAll('#peers th[aria-sort]')].map((head) => [head.dataset.sort, head.ariaSort])";
+    assert_eq!(browser.evaluate(sorted)?, json!([["name", "descending"]]));
+    browser.evaluate(&press("th[data-sort=rtt] button"))?;
+    browser.wait_for(&first("site-193"))?;
+    assert_eq!(browser.evaluate(sorted)?, json!([["rtt", "descending"]]));
+
+    browser.evaluate(&press("#more-rows"))?;
+    browser.wait_for(&format!("{n_rows} === 200"))?;
+    // What is not known is last.
+    browser
+        .wait_for("[...document.querySelectorAll('#peers button.peer')].pop().textContent === 'site-35'")?;
+    for width in [390, 1280] {
+        browser.show_as(width, "light")?;
+        fits(browser, width)?;
+        let tallest = "Math.max(...[...document.querySelectorAll('#peers button.peer')].map((name) => name.offsetHeight))";
+        assert!(
+            browser.evaluate(tallest)?.as_u64() < Some(30),
+            "a short name is broken at {width}"
+        );
+    }
+
+    let find = |text: &str| {
+        format!(
+            "(() => {{ const box = document.getElementById('search'); box.value = '{text}'; box.dispatchEvent(new Event('input')); }})()"
+        )
+    };
+    browser.evaluate(&find("10.9.0.17/"))?;
+    browser.wait_for("document.getElementById('n-peers').textContent === '1 of 200'")?;
+    browser.wait_for(&first("site-119"))?;
+    browser.evaluate(&find("nobody"))?;
+    browser.wait_for(&format!(
+        "{n_rows} === 0 && !document.getElementById('no-peers').hidden"
+    ))?;
+    browser.evaluate(&find(""))?;
+    answer_as_ever(browser)
+}
+
+/// Has a piece of JavaScript change the list of peers, `told`, before the page sees it.
+fn answer_with(browser: &mut Browser, change: &str) -> Result<()> {
+    browser.evaluate(&format!(
+        "window.asked = window.fetch; \
+         window.fetch = async (path, options) => {{ \
            const answer = await window.asked(path, options); \
            if (path !== 'v1/peers') return answer; \
            const told = await answer.json(); \
-           told.peers.forEach((peer) => { peer.id = peer.address = peer.last_dial_error = window.hostile; }); \
+           {change} \
            return new Response(JSON.stringify(told)); \
-         }; 0",
+         }}; 0"
+    ))?;
+    Ok(())
+}
+
+fn answer_as_ever(browser: &mut Browser) -> Result<()> {
+    browser.evaluate("window.fetch = window.asked; 0")?;
+    browser.wait_for("document.querySelectorAll('#peers tbody tr').length === 1")
+}
+
+/// Whatever a node says is text in the page, in the table and in the detail.
+fn nothing_becomes_markup(browser: &mut Browser) -> Result<()> {
+    browser.evaluate("window.hostile = '<img src=x onerror=\"window.struck = true\"><b>bold</b>'; 0")?;
+    answer_with(
+        browser,
+        "told.peers.forEach((peer) => { \
+           peer.id = peer.name = peer.address = peer.last_dial_error = window.hostile; peer.allowed_ips = [window.hostile]; \
+         });",
     )?;
-    browser.wait_for("document.getElementById('peers').innerText.includes('<b>bold</b>')")?;
+    // The name, the inner address and the path, each in its own cell.
+    browser.wait_for(
+        "[...document.querySelectorAll('#peers td')].slice(0, 3).every((cell) => cell.innerText.includes('<b>bold</b>'))",
+    )?;
+    browser.evaluate("document.querySelector('#peers button.peer').click(); 0")?;
+    browser.wait_for(
+        "['name', 'allowed', 'multiaddress', 'id', 'error'].every((part) => \
+           document.getElementById(`detail-${part}`).innerText.includes('<b>bold</b>'))",
+    )?;
     assert_eq!(
-        browser.evaluate("document.querySelector('#peers img, #peers b')")?,
+        browser.evaluate("document.querySelector('img, b:not([class])')")?,
         Value::Null
     );
     assert_eq!(browser.evaluate("window.struck === undefined")?, true);
-    browser.evaluate("window.fetch = window.asked; 0")?;
-    Ok(())
+    for width in [390, 1280] {
+        browser.show_as(width, "light")?;
+        fits(browser, width)?;
+    }
+    browser.evaluate("document.getElementById('close').click(); 0")?;
+    answer_as_ever(browser)
 }

@@ -107,6 +107,19 @@ impl Browser {
         Ok(())
     }
 
+    /// Presses a key where the focus is; `text` is what it types.
+    ///
+    /// # Errors
+    /// When there is no answer in time.
+    pub(crate) fn press(&mut self, key: &str, text: &str) -> Result<()> {
+        for kind in ["keyDown", "keyUp"] {
+            let text = if kind == "keyDown" { text } else { "" };
+            let event = json!({"type": kind, "key": key, "code": key, "text": text, "windowsVirtualKeyCode": key_code(key)});
+            self.call("Input.dispatchKeyEvent", event)?;
+        }
+        Ok(())
+    }
+
     /// Waits until an expression yields `true`.
     ///
     /// # Errors
@@ -160,6 +173,14 @@ impl Browser {
         if ["error", "warning", "assert"].contains(&level) {
             self.problems.push(event);
         }
+    }
+}
+
+fn key_code(key: &str) -> u32 {
+    match key {
+        "Enter" => 13,
+        "Escape" => 27,
+        other => panic!("no code for {other}"),
     }
 }
 
