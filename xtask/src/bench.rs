@@ -9,8 +9,10 @@ mod gateway;
 mod installs;
 mod isolation;
 mod measure;
+mod overlay;
 mod peers;
 mod report;
+mod silence;
 mod stats;
 mod underlay;
 

@@ -1,5 +1,6 @@
 //! The comparison: every VPN over every link, again and again.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -9,11 +10,14 @@ use clap::{Args, ValueEnum};
 use super::figure::{LinkKind, Samples};
 use super::measure::Site;
 use super::peers::{InstalledVpn, Vpn};
-use super::report::{ComparisonReport, VpnColumn};
+use super::report::{Baseline, ComparisonReport, VpnColumn};
 use super::underlay::HostPair;
 use crate::command::require_root;
 use crate::install;
 use xtask::lab::clear_leftovers;
+
+/// The name of a program that was built before, in tables and files.
+const BEFORE: &str = "stream-router, before";
 
 /// What is measured, for how long and how often.
 #[derive(Args, Debug)]
@@ -23,11 +27,23 @@ pub(crate) struct ComparisonPlan {
     only: Vec<Vpn>,
     /// Seconds of each measurement.
     #[arg(long, default_value = "5", value_parser = RangedU64ValueParser::<u64>::new().range(1..=600))]
-    pub(super) secs: u64,
+    secs: u64,
     /// How often everything is measured; the report has the medians.
     #[arg(long, default_value = "3", value_parser = RangedU64ValueParser::<u64>::new().range(1..=100))]
-    pub(super) repeats: u64,
+    repeats: u64,
+    /// Measure a program that was built before beside this build, and print how many times its figures this build's are.
+    #[arg(long, value_name = "PROGRAM")]
+    against: Option<PathBuf>,
+    /// Measure only what a change is likely to change, of these two, in less than three minutes.
+    #[arg(long, requires = "against", conflicts_with_all = ["only", "secs", "repeats"])]
+    quick: bool,
+    /// Print how many times the figures of an earlier report, a file of JSON, this run's are.
+    #[arg(long, value_name = "FILE")]
+    baseline: Option<PathBuf>,
 }
+
+/// Seconds of each measurement of a quick run, and how often it measures.
+const QUICK: (u64, u64) = (2, 3);
 
 /// Measures, prints the table and leaves it as Markdown, JSON and SVG in the target directory.
 ///
@@ -37,44 +53,71 @@ pub(crate) struct ComparisonPlan {
 /// When not root, when a tool is missing, when no VPN is there, or when the report cannot be written.
 pub(crate) fn compare(plan: &ComparisonPlan) -> Result<()> {
     require_root("bench")?;
+    let baseline = plan.baseline.as_deref().map(Baseline::read).transpose()?;
     install::bench_programs()?;
     clear_leftovers()?;
     let mut peers = Vec::new();
     for vpn in plan.vpns() {
-        peers.push((vpn, InstalledVpn::install(vpn)));
+        peers.push((vpn.name(), InstalledVpn::install(vpn)));
+        if let (Vpn::StreamRouter, Some(program)) = (vpn, &plan.against) {
+            peers.push((BEFORE, InstalledVpn::built_before(program)));
+        }
     }
     let mut columns: Vec<VpnColumn> = peers
         .iter()
-        .map(|(vpn, peer)| VpnColumn::new(vpn.name(), peer))
+        .map(|(name, peer)| VpnColumn::new(name, peer))
         .collect();
     // The outermost loop is the repeat, so that a busy minute of the machine falls on all of them.
-    for repeat in 1..=plan.repeats {
-        for link in LinkKind::value_variants() {
-            for ((_, peer), column) in peers.iter().zip(&mut columns) {
+    for repeat in 1..=plan.repeats() {
+        for link in plan.links() {
+            for ((name, peer), column) in peers.iter().zip(&mut columns) {
                 let Ok(peer) = peer else { continue };
-                eprintln!(
-                    "{}: {} ({repeat} of {})",
-                    peer.vpn.name(),
-                    link.title(),
-                    plan.repeats
-                );
+                eprintln!("{name}: {} ({repeat} of {})", link.title(), plan.repeats());
                 measure(peer, *link, plan, column);
             }
         }
     }
-    ComparisonReport::new(plan, columns)?.publish()
+    let report = ComparisonReport::new(plan, columns)?;
+    report.publish()?;
+    if plan.against.is_some() {
+        println!("\n{}", report.ratios_within(Vpn::StreamRouter.name(), BEFORE));
+    }
+    if let Some(baseline) = baseline {
+        println!("\n{}", report.ratios_to(&baseline));
+    }
+    Ok(())
 }
 
 impl ComparisonPlan {
     fn vpns(&self) -> Vec<Vpn> {
         let all = Vpn::value_variants();
-        let wanted = |vpn: &Vpn| self.only.is_empty() || self.only.contains(vpn);
+        let wanted = |vpn: &Vpn| match self.quick {
+            true => *vpn == Vpn::StreamRouter,
+            false => self.only.is_empty() || self.only.contains(vpn),
+        };
         all.iter().copied().filter(wanted).collect()
+    }
+
+    fn links(&self) -> &'static [LinkKind] {
+        match self.quick {
+            true => &[LinkKind::Offloads],
+            false => LinkKind::value_variants(),
+        }
+    }
+
+    /// Returns the seconds of each measurement.
+    pub(super) fn secs(&self) -> u64 {
+        if self.quick { QUICK.0 } else { self.secs }
+    }
+
+    /// Returns how often everything is measured.
+    pub(super) fn repeats(&self) -> u64 {
+        if self.quick { QUICK.1 } else { self.repeats }
     }
 }
 
 fn measure(peer: &InstalledVpn, link: LinkKind, plan: &ComparisonPlan, column: &mut VpnColumn) {
-    let (samples, failures) = match over(peer, link, Duration::from_secs(plan.secs)) {
+    let (samples, failures) = match over(peer, link, plan) {
         Ok(measured) => measured,
         Err(error) => (Samples::new(), vec![format!("{error:#}")]),
     };
@@ -87,14 +130,15 @@ fn measure(peer: &InstalledVpn, link: LinkKind, plan: &ComparisonPlan, column: &
     }
 }
 
-fn over(peer: &InstalledVpn, link: LinkKind, duration: Duration) -> Result<(Samples, Vec<String>)> {
+fn over(peer: &InstalledVpn, link: LinkKind, plan: &ComparisonPlan) -> Result<(Samples, Vec<String>)> {
     let underlay = HostPair::new(link)?;
     let tunnel = peer.connect(&underlay)?;
     let site = Site {
         underlay: &underlay,
         tunnel: &tunnel,
         link,
-        duration,
+        duration: Duration::from_secs(plan.secs()),
+        is_short: plan.quick,
     };
     Ok(site.measure())
 }

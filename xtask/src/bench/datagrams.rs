@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use nix::sys::socket::setsockopt;
-use nix::sys::socket::sockopt::RcvBufForce;
+use nix::sys::socket::sockopt::{RcvBufForce, SndBufForce};
 
 use xtask::lab::Namespace;
 use xtask::lab::mmsg::{self, BATCH};
@@ -29,6 +29,10 @@ const MIN_STEP: Duration = Duration::from_millis(500);
 const WARM_UP: Duration = Duration::from_millis(500);
 /// Longest time that a sender makes up for when it was not run.
 const MAX_BEHIND: Duration = Duration::from_millis(5);
+/// Packets of a burst, how many bursts there are, and the time between two, after which all that comes has come.
+const BURST_PACKETS: usize = 1000;
+const N_BURSTS: usize = 5;
+const BURST_PAUSE: Duration = Duration::from_millis(300);
 /// Interval at which a receiver without packets checks whether it is done.
 const PATIENCE: Duration = Duration::from_millis(20);
 /// Receive buffer for 10 ms of a million packets a second, so that the receiver's sleep is not what is measured.
@@ -81,14 +85,40 @@ impl Datagrams<'_> {
         self.offer_for(rate_pps, self.duration)
     }
 
-    fn offer_for(&self, rate_pps: f64, duration: Duration) -> Result<LoadResult> {
+    /// Returns how long an offer takes, with what is not counted of it.
+    pub(super) fn offered_seconds(&self) -> f64 {
+        (WARM_UP + self.duration).as_secs_f64()
+    }
+
+    /// Sends bursts, each as fast as one thread sends, and returns the percentage of their packets that was lost.
+    pub(super) fn bursts(&self) -> Result<f64> {
         let [from, at] = self.hosts;
-        let receiver = at.enter(|| {
+        let receiver = self.receiver(at)?;
+        let to = receiver.local_addr()?;
+        let traffic = DatagramCounters::default();
+        thread::scope(|scope| {
+            scope.spawn(|| traffic.receive(&receiver));
+            let sent = from.enter(|| traffic.send_bursts(to, self.payload_bytes));
+            thread::sleep(BURST_PAUSE);
+            traffic.stop.store(true, Relaxed);
+            sent
+        })?;
+        let (n_sent, n_received) = traffic.counts();
+        Ok(100.0 * (1.0 - n_received as f64 / n_sent as f64).max(0.0))
+    }
+
+    fn receiver(&self, at: &Namespace) -> Result<UdpSocket> {
+        at.enter(|| {
             let socket = UdpSocket::bind((self.to, 0)).context("cannot receive UDP")?;
             setsockopt(&socket, RcvBufForce, &SOCKET_BYTES)?;
             socket.set_read_timeout(Some(PATIENCE))?;
             Ok(socket)
-        })?;
+        })
+    }
+
+    fn offer_for(&self, rate_pps: f64, duration: Duration) -> Result<LoadResult> {
+        let [from, at] = self.hosts;
+        let receiver = self.receiver(at)?;
         let to = receiver.local_addr()?;
         let n_senders = thread::available_parallelism()?.get();
         let share_pps = rate_pps / n_senders as f64;
@@ -174,6 +204,24 @@ impl DatagramCounters {
             let n_gone = mmsg::send(socket.as_fd(), &packets[..n_packets as usize]).unwrap_or(1) as u64;
             n_done += n_gone;
             self.n_sent.fetch_add(n_gone, Relaxed);
+        }
+        Ok(())
+    }
+
+    fn send_bursts(&self, to: SocketAddr, payload_bytes: usize) -> Result<()> {
+        let socket = UdpSocket::bind(("0.0.0.0", 0)).context("cannot send UDP")?;
+        setsockopt(&socket, SndBufForce, &SOCKET_BYTES)?;
+        socket.connect(to).context("cannot send UDP")?;
+        let payload = vec![0; payload_bytes];
+        let packets = [IoSlice::new(&payload); BATCH];
+        for _ in 0..N_BURSTS {
+            let mut n_left = BURST_PACKETS;
+            while n_left > 0 {
+                let n_packets = n_left.min(BATCH);
+                n_left -= mmsg::send(socket.as_fd(), &packets[..n_packets]).context("cannot send UDP")?;
+            }
+            self.n_sent.fetch_add(BURST_PACKETS as u64, Relaxed);
+            thread::sleep(BURST_PAUSE);
         }
         Ok(())
     }

@@ -15,6 +15,12 @@ pub(super) enum LinkKind {
     Frames,
     /// A veth pair without offloads, with a delay line in the middle.
     Far,
+    /// A veth pair without offloads at 100 Mbit/s, with a buffer of a second.
+    Slow100,
+    /// The same at 10 Mbit/s.
+    Slow10,
+    /// The same at 1 Mbit/s.
+    Slow1,
 }
 
 /// A row of the table.
@@ -26,22 +32,28 @@ pub(super) enum Figure {
     Tcp4Reverse,
     TcpBoth,
     CpuPerGib,
+    Vxlan,
     SmallRate,
     SmallLoss,
     SmallClean,
     SmallOverload,
     SmallOffered,
+    CpuPerPacket,
     LargeRate,
     LargeLoss,
     LargeClean,
+    BurstLost,
+    Upload,
     PingIdle50,
     PingIdle99,
+    CpuPerPing,
     PingLoad50,
     PingLoad99,
     Resident,
     TcpLoss1,
     TcpLoss5,
     TcpLoss20,
+    Silence,
 }
 
 /// Values of one repeat, or of all repeats, over one link.
@@ -54,6 +66,9 @@ impl LinkKind {
             Self::Offloads => "offloads",
             Self::Frames => "frames",
             Self::Far => "far",
+            Self::Slow100 => "slow100",
+            Self::Slow10 => "slow10",
+            Self::Slow1 => "slow1",
         }
     }
 
@@ -63,6 +78,9 @@ impl LinkKind {
             Self::Offloads => "veth with offloads",
             Self::Frames => "frames of 1500 bytes",
             Self::Far => "frames of 1500 bytes, round trip 20 ms",
+            Self::Slow100 => "100 Mbit/s",
+            Self::Slow10 => "10 Mbit/s",
+            Self::Slow1 => "1 Mbit/s",
         }
     }
 
@@ -72,7 +90,21 @@ impl LinkKind {
             Self::Offloads => "A veth with its offloads, where segments of 64 KiB cross in one piece",
             Self::Frames => "A link that carries nothing above 1500 bytes: the veth without offloads",
             Self::Far => "The link without offloads and a round trip of 20 ms",
+            Self::Slow100 => "The link without offloads at 100 Mbit/s, behind a buffer of a second",
+            Self::Slow10 => "The link without offloads at 10 Mbit/s, behind a buffer of a second",
+            Self::Slow1 => "The link without offloads at 1 Mbit/s, behind a buffer of a second",
         }
+    }
+
+    /// Returns the rate of a slow link in bytes per second.
+    pub(super) fn bytes_per_second(self) -> Option<u32> {
+        let mbits = match self {
+            Self::Slow100 => 100,
+            Self::Slow10 => 10,
+            Self::Slow1 => 1,
+            Self::Offloads | Self::Frames | Self::Far => return None,
+        };
+        Some(mbits * 1_000_000 / 8)
     }
 }
 
@@ -95,27 +127,33 @@ impl Figure {
             Tcp4Reverse => ("TCP, 4 flows, reverse", "Gbit/s"),
             TcpBoth => ("TCP, both directions at once, sum", "Gbit/s"),
             CpuPerGib => ("CPU of the whole machine, 1 TCP flow", "s/GiB"),
+            Vxlan => ("TCP in VXLAN, 1 flow", "Gbit/s"),
             SmallRate => ("UDP 64 B, best received rate", "kpps"),
             SmallLoss => ("UDP 64 B, loss at that rate", "%"),
             SmallClean => ("UDP 64 B, best rate with at most 1 % loss", "kpps"),
             SmallOverload => ("UDP 64 B, received when 3 times as much is offered", "kpps"),
             SmallOffered => ("UDP 64 B, offered then, times the best rate", "×"),
+            CpuPerPacket => ("CPU of the whole machine then, for each one received", "µs"),
             LargeRate => ("UDP 1200 B, best received rate", "Gbit/s"),
             LargeLoss => ("UDP 1200 B, loss at that rate", "%"),
             LargeClean => ("UDP 1200 B, best rate with at most 1 % loss", "Gbit/s"),
+            BurstLost => ("UDP 1200 B, lost of 1000 sent at once", "%"),
+            Upload => ("TCP, 1 flow", "Mbit/s"),
             PingIdle50 => ("ping, idle, p50", "ms"),
             PingIdle99 => ("ping, idle, p99", "ms"),
+            CpuPerPing => ("CPU of the whole machine for each ping", "µs"),
             PingLoad50 => ("ping beside 1 TCP flow, p50", "ms"),
             PingLoad99 => ("ping beside 1 TCP flow, p99", "ms"),
             Resident => ("resident memory after load, the larger node", "MiB"),
             TcpLoss1 => ("TCP, 1 flow, 0.1 % random loss", "Gbit/s"),
             TcpLoss5 => ("TCP, 1 flow, 0.5 % random loss", "Gbit/s"),
             TcpLoss20 => ("TCP, 1 flow, 2 % random loss", "Gbit/s"),
+            Silence => ("longest silence when the sender's address is replaced", "s"),
         }
     }
 
     /// Returns whether a smaller value is a better one.
     pub(super) fn less_is_better(self) -> bool {
-        matches!(self.unit(), "s/GiB" | "%" | "ms" | "MiB")
+        matches!(self.unit(), "s/GiB" | "%" | "µs" | "ms" | "s" | "MiB")
     }
 }

@@ -6,8 +6,8 @@ mod stream_router;
 mod tinc;
 mod wireguard;
 
-use std::net::IpAddr;
-use std::path::Path;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -23,7 +23,10 @@ use xtask::lab::process::{text, until};
 use xtask::lab::{Node, ScratchDir};
 
 /// Inner addresses of the two hosts.
-const INNER: [&str; 2] = ["10.42.0.1", "10.42.0.2"];
+const INNER: [IpAddr; 2] = [
+    IpAddr::V4(Ipv4Addr::new(10, 42, 0, 1)),
+    IpAddr::V4(Ipv4Addr::new(10, 42, 0, 2)),
+];
 const CONNECT_LIMIT: Duration = Duration::from_secs(20);
 
 /// The VPNs that are measured, in the order of the table's columns.
@@ -107,6 +110,14 @@ impl InstalledVpn {
         Ok(Self { vpn, installed })
     }
 
+    /// Takes a program of Stream Router that was built before.
+    pub(super) fn built_before(program: &Path) -> Result<Self> {
+        Ok(Self {
+            vpn: Vpn::StreamRouter,
+            installed: Some(own_program(program.to_owned())?),
+        })
+    }
+
     /// Returns the version of the VPN; the bare link has none.
     pub(super) fn version(&self) -> &str {
         self.installed.as_ref().map_or("", |installed| &installed.version)
@@ -121,7 +132,7 @@ impl InstalledVpn {
         };
         let to = match ends {
             TunnelEnds::Bare => OUTER[1],
-            _ => INNER[1].parse()?,
+            _ => INNER[1],
         };
         let tunnel = Tunnel {
             to,
@@ -155,6 +166,19 @@ impl InstalledVpn {
 }
 
 impl Tunnel {
+    /// Returns the addresses of the two hosts in the tunnel.
+    pub(super) fn addresses(&self) -> [IpAddr; 2] {
+        match self.ends {
+            TunnelEnds::Bare => OUTER,
+            _ => INNER,
+        }
+    }
+
+    /// Says whether there is no VPN.
+    pub(super) fn is_bare(&self) -> bool {
+        matches!(self.ends, TunnelEnds::Bare)
+    }
+
     /// Returns the processes that carry the tunnel's packets.
     pub(super) fn process_ids(&self) -> Vec<u32> {
         match &self.ends {
@@ -166,7 +190,10 @@ impl Tunnel {
 }
 
 fn this_build() -> Result<InstalledProgram> {
-    let program = build::node(&build::Profile::release())?;
+    own_program(build::node(&build::Profile::release())?)
+}
+
+fn own_program(program: PathBuf) -> Result<InstalledProgram> {
     let printed = text(Command::new(&program).arg("--version"), CONNECT_LIMIT)?;
     Ok(InstalledProgram {
         version: printed.split_whitespace().last().unwrap_or_default().to_owned(),

@@ -1,5 +1,6 @@
 //! The report: figures and machine, as a table and a picture for people and as JSON for programs.
 
+mod baseline;
 mod json;
 mod machine;
 mod markdown;
@@ -14,6 +15,7 @@ use super::compare::ComparisonPlan;
 use super::figure::Samples;
 use super::peers::InstalledVpn;
 use crate::dirs;
+pub(super) use baseline::Baseline;
 use machine::Machine;
 
 /// All that was measured of one VPN.
@@ -60,8 +62,8 @@ impl ComparisonReport {
         }
         Ok(Self {
             machine: Machine::of_this_run()?,
-            secs: plan.secs,
-            repeats: plan.repeats,
+            secs: plan.secs(),
+            repeats: plan.repeats(),
             columns,
         })
     }
@@ -109,6 +111,7 @@ mod tests {
                 date: "2000-01-01".into(),
                 kernel: "6.18".into(),
                 cpu: "CPU".into(),
+                cpu_flags: vec!["aes".into()],
                 n_cpus: 2,
                 congestion_control: "cubic".into(),
             },

@@ -16,9 +16,15 @@ pub(super) const OUTER: [IpAddr; 2] = [
     IpAddr::V4(Ipv4Addr::new(192, 0, 2, 2)),
 ];
 
+/// Another address for the first host.
+pub(super) const OTHER_OUTER: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 11));
+
 const DEVICE: &str = "u0";
 /// Time that a frame takes one way where the link is [far](LinkKind::Far).
 const DELAY: Duration = Duration::from_millis(10);
+/// What a slow link sends at once: of its rate, and the least, which is some frames.
+const BURSTS_PER_SECOND: u32 = 125;
+const MIN_BURST_BYTES: u32 = 5000;
 const LIMIT: Duration = Duration::from_secs(10);
 
 /// Two hosts and the link between them.
@@ -45,10 +51,23 @@ impl HostPair {
                 switch_off(host, &["tso", "gso", "gro", "tx-udp-segmentation"])?;
             }
         }
+        if let Some(bytes_per_second) = kind.bytes_per_second() {
+            for host in &hosts {
+                slow_down(host, bytes_per_second)?;
+            }
+        }
         Ok(Self {
             hosts,
             _middle: middle,
         })
+    }
+
+    /// Gives the first host another address in place of the one that it has.
+    pub(super) fn readdress(&self, from: IpAddr, to: IpAddr) -> Result<()> {
+        let [a, _] = &self.hosts;
+        a.ip(&["address", "delete", &format!("{from}/24"), "dev", DEVICE])?;
+        a.ip(&["address", "add", &format!("{to}/24"), "dev", DEVICE])?;
+        Ok(())
     }
 
     /// Drops this share of the packets that reach the second host, at random, instead of the share before.
@@ -78,6 +97,21 @@ fn lay_delayed(a: &Namespace, b: &Namespace) -> Result<(DelayLine, Namespace)> {
         switch_off(host, &["tx"])?;
     }
     Ok((DelayLine::start(&middle, devices, DELAY)?, middle))
+}
+
+fn slow_down(host: &Namespace, bytes_per_second: u32) -> Result<()> {
+    let burst = (bytes_per_second / BURSTS_PER_SECOND).max(MIN_BURST_BYTES);
+    let mut command = host.command("tc");
+    command.args(["qdisc", "add", "dev", DEVICE, "root", "tbf"]);
+    command.args(["rate", &format!("{bytes_per_second}bps")]);
+    command.args([
+        "burst",
+        &burst.to_string(),
+        "limit",
+        &bytes_per_second.to_string(),
+    ]);
+    text(&mut command, LIMIT)?;
+    Ok(())
 }
 
 fn switch_off(host: &Namespace, features: &[&str]) -> Result<()> {

@@ -41,7 +41,7 @@ pub(super) fn start(
             .arg(home(directory, side));
         command.arg("--pidfile").arg(home(directory, side).join("pid"));
         let mut daemon = Daemon::start(command, directory.join(format!("{side}.log")))?;
-        daemon.configure_device(host, &devices[side], INNER[side], None)?;
+        daemon.configure_device(host, &devices[side], &INNER[side].to_string(), None)?;
         Ok(daemon)
     })
 }

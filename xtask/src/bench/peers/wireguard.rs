@@ -66,7 +66,7 @@ fn configure(
         answer = line;
     }
     ensure!(answer == "errno=0", "the configuration was refused: {answer}");
-    daemon.configure_device(host, device, INNER[side], Some(MTU))?;
+    daemon.configure_device(host, device, &INNER[side].to_string(), Some(MTU))?;
     Ok(daemon)
 }
 

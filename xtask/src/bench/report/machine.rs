@@ -12,6 +12,23 @@ use crate::command::read;
 
 const CONGESTION_CONTROL: &str = "/proc/sys/net/ipv4/tcp_congestion_control";
 
+const FLAGS: [&str; 14] = [
+    "aes",
+    "avx2",
+    "avx512f",
+    "erms",
+    "fsrm",
+    "hypervisor",
+    "pclmulqdq",
+    "pmull",
+    "sha2",
+    "sha_ni",
+    "sse4_2",
+    "sve",
+    "vaes",
+    "vpclmulqdq",
+];
+
 /// The machine of a run.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Machine {
@@ -21,6 +38,8 @@ pub(super) struct Machine {
     pub(super) kernel: String,
     /// The model name of the CPU.
     pub(super) cpu: String,
+    /// What of the CPU's abilities matters to ciphers and copies, by the kernel's names.
+    pub(super) cpu_flags: Vec<String>,
     /// CPUs that this process may use.
     pub(super) n_cpus: usize,
     /// Congestion control of the traffic's TCP, and of VPNs over TCP.
@@ -35,6 +54,7 @@ impl Machine {
             date: date.trim().to_owned(),
             kernel: uname()?.release().to_string_lossy().into_owned(),
             cpu: model(&cpus).unwrap_or("an unnamed CPU").to_owned(),
+            cpu_flags: flags(&cpus),
             congestion_control: fs::read_to_string(CONGESTION_CONTROL)
                 .with_context(|| format!("cannot read {CONGESTION_CONTROL}"))?
                 .trim()
@@ -42,6 +62,18 @@ impl Machine {
             n_cpus: thread::available_parallelism()?.get(),
         })
     }
+}
+
+fn flags(cpuinfo: &str) -> Vec<String> {
+    let names = cpuinfo.lines().find_map(|line| {
+        let (name, flags) = line.split_once(':')?;
+        matches!(name.trim(), "flags" | "Features").then_some(flags)
+    });
+    let shown = names.into_iter().flat_map(str::split_whitespace);
+    shown
+        .filter(|flag| FLAGS.contains(flag))
+        .map(str::to_owned)
+        .collect()
 }
 
 fn model(cpuinfo: &str) -> Option<&str> {
@@ -60,5 +92,15 @@ mod tests {
 
         assert_eq!(model(cpuinfo), Some("Some CPU @ 2.00GHz"));
         assert_eq!(model("processor\t: 0\n"), None);
+    }
+
+    #[test]
+    fn flags_are_those_that_matter_on_any_architecture() {
+        assert_eq!(
+            flags("model name\t: X\nflags\t\t: fpu aes vaes\n"),
+            ["aes", "vaes"]
+        );
+        assert_eq!(flags("Features\t: fp asimd aes pmull\n"), ["aes", "pmull"]);
+        assert!(flags("processor\t: 0\n").is_empty());
     }
 }

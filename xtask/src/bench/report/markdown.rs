@@ -20,12 +20,13 @@ impl ComparisonReport {
     pub(super) fn markdown(&self) -> String {
         let machine = &self.machine;
         let mut text = format!(
-            "{}, Linux {}, {} × {}, TCP with {}; both ends of every tunnel and the traffic generators share it.\n\
+            "{}, Linux {}, {} × {} ({}), TCP with {}; both ends of every tunnel and the traffic generators share it.\n\
              {} s for each measurement, {}.\n",
             machine.date,
             machine.kernel,
             machine.n_cpus,
             machine.cpu,
+            machine.cpu_flags.join(" "),
             machine.congestion_control,
             self.secs,
             match self.repeats {
