@@ -11,6 +11,7 @@ mod transport;
 
 use crate::flow_key::FlowKey;
 use crate::reason::Reason;
+pub use transport::reversed;
 
 /// Something that holds the bytes of a packet.
 pub trait PacketReader {

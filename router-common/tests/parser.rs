@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 use router_common::flow_key::{FAMILY_V4, FAMILY_V6, FlowKey};
 use router_common::fragment::{FragmentPorts, make_packet_key};
-use router_common::packet::{Parsed, parse, protocol};
+use router_common::packet::{Parsed, parse, protocol, reversed};
 use router_common::reason::Reason;
 
 /// Echo request and reply among neighbours that are no echo.
@@ -505,6 +505,41 @@ fn transport(v6: bool) -> impl Strategy<Value = (u8, Vec<u8>)> {
         }
         (protocol, bytes)
     })
+}
+
+#[test]
+fn an_answer_has_the_reversed_key() {
+    let tcp = |from: u16, to| TcpHeader::new(from, to, 1, 1).to_bytes().to_vec();
+    let udp = |source_port, destination_port| {
+        let udp = UdpHeader {
+            source_port,
+            destination_port,
+            length: 8,
+            checksum: 5,
+        };
+        udp.to_bytes().to_vec()
+    };
+    let echo = |kind: u8| vec![kind, 0, 0, 0, 0x12, 0x34, 0, 1];
+    for (protocol, packet, answer) in [
+        (protocol::TCP, tcp(40_000, 80), tcp(80, 40_000)),
+        (protocol::UDP, udp(40_000, 53), udp(53, 40_000)),
+        (protocol::ICMP, echo(8), echo(0)),
+        (protocol::ICMPV6, echo(128), echo(129)),
+        (protocol::GRE, vec![0; 8], vec![0; 8]),
+    ] {
+        let (near, far) = ([10, 42, 0, 1], [10, 42, 0, 2]);
+        let packets = [([near, far], &packet), ([far, near], &answer)];
+        let keys = packets.map(|(ends, payload)| {
+            let packet = if protocol == protocol::ICMPV6 {
+                ipv6(ends.map(|end| [end[3]; 16]), protocol, payload)
+            } else {
+                ipv4(ends, &[], (0, false), protocol, payload)
+            };
+            parse(&packet[..], packet.len() as u32).unwrap().key
+        });
+        assert_eq!(reversed(&keys[0]), keys[1], "{protocol}");
+        assert_eq!(reversed(&keys[1]), keys[0], "{protocol}");
+    }
 }
 
 fn ipv4(

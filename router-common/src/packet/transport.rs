@@ -1,6 +1,7 @@
 //! What of the transport header belongs to the flow.
 
 use super::{PacketReader, Parsed, protocol};
+use crate::flow_key::FlowKey;
 use crate::reason::Reason;
 
 const ECHO_V4: [u8; 2] = [8, 0];
@@ -84,4 +85,20 @@ fn echo<R: PacketReader + ?Sized>(reader: &R, parsed: &mut Parsed, types: [u8; 2
         ports(parsed, [header[4], header[5]], [0, 0]);
     }
     Ok(())
+}
+
+/// Returns the key of the packets that answer those of `key`: the flow of a connection's other direction.
+pub fn reversed(key: &FlowKey) -> FlowKey {
+    let (source_port_be, destination_port_be) = match key.protocol {
+        // The identifier of an echo stands first in both directions.
+        protocol::ICMP | protocol::ICMPV6 => (key.source_port_be, key.destination_port_be),
+        _ => (key.destination_port_be, key.source_port_be),
+    };
+    FlowKey {
+        source: key.destination,
+        destination: key.source,
+        source_port_be,
+        destination_port_be,
+        ..*key
+    }
 }

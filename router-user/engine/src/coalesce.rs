@@ -58,7 +58,7 @@ impl<'a> Coalescer<'a> {
         // Without ports it is unknown which flow's order the frame is part of.
         if parsed.transport_len == 0 {
             self.flush(sink);
-            return emit_single(frame, sink);
+            return emit_single(frame, &parsed.key, sink);
         }
         let segment =
             Segment::new(frame, parsed).filter(|_| self.merges_udp || parsed.key.protocol != protocol::UDP);
@@ -76,7 +76,7 @@ impl<'a> Coalescer<'a> {
         }
         match segment {
             Some(segment) if segment.may_begin() => self.begin(parsed.key, segment, sink),
-            _ => emit_single(frame, sink),
+            _ => emit_single(frame, &parsed.key, sink),
         }
     }
 
@@ -112,7 +112,7 @@ impl<'a> Coalescer<'a> {
 /// Gives `sink` the packet in `slot`, if there is one, and frees the slot.
 fn emit(slot: &mut Option<Pending<'_>>, sink: &mut impl FnMut(CoalescedPacket<'_>)) {
     if let Some(pending) = slot {
-        pending.packet.give(sink);
+        pending.packet.give(&pending.key, sink);
         *slot = None;
     }
 }

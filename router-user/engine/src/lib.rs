@@ -41,6 +41,7 @@ pub mod log_rate_limit;
 mod portion;
 pub mod prefix_steps;
 pub mod queue;
+pub mod received_flows;
 pub mod route_plan;
 pub mod route_table;
 pub mod scaler;

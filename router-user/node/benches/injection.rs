@@ -1,6 +1,7 @@
 //! Frames of 64-byte datagrams per second into a TUN device, one by one and coalesced; needs root.
 //!
-//! Admission is part of both; the device and a socket that nobody reads lie in a namespace of the benchmark.
+//! Admission is part of both, and so is the count of what came of each flow; how long such a count takes by itself is measured
+//! too. The device and a socket that nobody reads lie in a namespace of the benchmark.
 #![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
 
 use std::net::UdpSocket;
@@ -10,10 +11,14 @@ use anyhow::{Context, Result, ensure};
 use etherparse::PacketBuilder;
 use nix::sched::{CloneFlags, unshare};
 
+use router_common::flow_hash::HashKey;
+use router_common::flow_key::{FAMILY_V4, FlowKey};
 use router_common::frame::{FrameHeader, VnetHeader};
+use router_common::packet::protocol;
 use stream_router_engine::admission::admit;
 use stream_router_engine::coalesce::{CoalescedPacket, Coalescer};
 use stream_router_engine::framing::{DECODER_CAPACITY, Decoder};
+use stream_router_engine::received_flows::ReceivedFlows;
 use stream_router_engine::route_table::{PeerIndex, RouteTable};
 use stream_router_node::device::{Device, DeviceSettings, Injector};
 
@@ -34,12 +39,20 @@ const READS: [(usize, u16); 8] = [
     (3000, 1),
     (3000, 8),
 ];
+/// Live flows while counts are measured, of a table with room for [`MAX_FLOWS`].
+const COUNTED_FLOWS: [u32; 3] = [1, 1000, 100_000];
+const MAX_FLOWS: u32 = 262_144;
+const TTL: Duration = Duration::from_secs(300);
 
 fn main() -> Result<()> {
     ensure!(
         nix::unistd::geteuid().is_root(),
         "the benchmark makes a TUN device, so it needs root"
     );
+    println!("live flows | ns for a count");
+    for n_flows in COUNTED_FLOWS {
+        println!("{n_flows:>10} | {:>14.1}", count_ns(n_flows));
+    }
     unshare(CloneFlags::CLONE_NEWNET).context("cannot make a namespace")?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -57,6 +70,7 @@ fn main() -> Result<()> {
         let bench = Bench {
             injector: device.injector(),
             routes: RouteTable::new([("10.42.0.2/32".parse()?, PEER)]),
+            received: received(),
         };
         println!("frames of a read   flows | M/s one by one   coalesced");
         for (n_frames, n_flows) in READS {
@@ -76,6 +90,7 @@ fn main() -> Result<()> {
 struct Bench {
     injector: Injector,
     routes: RouteTable,
+    received: ReceivedFlows,
 }
 
 impl Bench {
@@ -99,21 +114,27 @@ impl Bench {
 
     fn one_by_one(&self, decoder: &mut Decoder) -> Result<u64> {
         let mut n_injected = 0;
+        let now = self.received.tick(Instant::now());
         for frame in decoder.frames() {
             let frame = frame?;
             let admitted = admit(&self.routes, PEER, &frame.vnet(), frame.packet());
             ensure!(admitted.is_ok(), "{admitted:?}");
+            let key = admitted.map(|parsed| parsed.key).unwrap_or_default();
             self.injector.inject(frame.vnet_and_packet())?;
             n_injected += 1;
+            self.received.count(&key, 1, frame.packet().len() as u64, now);
         }
         Ok(n_injected)
     }
 
     fn coalesced(&self, decoder: &mut Decoder) -> Result<u64> {
         let mut n_injected = 0;
+        let now = self.received.tick(Instant::now());
         let mut inject = |packet: CoalescedPacket<'_>| {
             if self.injector.inject_parts(packet.parts).is_ok() {
                 n_injected += packet.n_frames;
+                self.received
+                    .count(packet.flow, packet.n_frames, packet.wire_len, now);
             }
         };
         let mut coalescer = Coalescer::new(self.injector.udp_offload());
@@ -128,6 +149,43 @@ impl Bench {
         coalescer.flush(&mut inject);
         Ok(n_injected)
     }
+}
+
+fn received() -> ReceivedFlows {
+    ReceivedFlows::new(HashKey { k0: 1, k1: 2 }, MAX_FLOWS, TTL, Instant::now())
+}
+
+/// Nanoseconds for a count of one of so many flows, which take turns in no order.
+fn count_ns(n_flows: u32) -> f64 {
+    const N: u32 = 1 << 20;
+    let received = received();
+    let keys: Vec<_> = (0..N)
+        .map(|n| {
+            let [a, b, c, d] = (n.wrapping_mul(0x9e37_79b9) % n_flows).to_be_bytes();
+            FlowKey {
+                source: [10; 16],
+                destination: [a; 16],
+                source_port_be: [b, c],
+                destination_port_be: [d, 0],
+                protocol: protocol::UDP,
+                family: FAMILY_V4,
+                ..FlowKey::default()
+            }
+        })
+        .collect();
+    let round = || {
+        let start = Instant::now();
+        let now = received.tick(start);
+        for key in &keys {
+            received.count(key, 1, 1000, now);
+        }
+        start.elapsed().as_nanos() as f64 / f64::from(N)
+    };
+    // The first makes the entries.
+    round();
+    let mut rounds = [0.0; N_ROUNDS];
+    rounds.fill_with(round);
+    median(rounds)
 }
 
 fn median(mut rounds: [f64; N_ROUNDS]) -> f64 {

@@ -2,6 +2,7 @@
 
 use std::io::IoSlice;
 
+use router_common::flow_key::FlowKey;
 use router_common::frame::{MAX_PACKET_LEN, VnetHeader};
 
 use super::packet::{CoalescedPacket, emit_single};
@@ -73,9 +74,9 @@ impl<'a> SuperPacket<'a> {
     }
 
     /// Gives the packet to `sink`, and a single segment as it came.
-    pub(super) fn give(&self, sink: &mut impl FnMut(CoalescedPacket<'_>)) {
+    pub(super) fn give(&self, flow: &FlowKey, sink: &mut impl FnMut(CoalescedPacket<'_>)) {
         if self.n_segments == 1 {
-            return emit_single(self.first.frame, sink);
+            return emit_single(self.first.frame, flow, sink);
         }
         let mut headers = [0; VnetHeader::LEN + MAX_HEADER_LEN];
         let headers = &mut headers[..VnetHeader::LEN + self.first.header_len];
@@ -87,6 +88,7 @@ impl<'a> SuperPacket<'a> {
         }
         sink(CoalescedPacket {
             parts: &parts[..1 + self.n_segments],
+            flow,
             n_frames: self.n_segments as u64,
             wire_len: self.wire_len as u64,
         });

@@ -362,7 +362,7 @@ mod tests {
 
     #[test]
     fn values_complete_behind_a_space_and_behind_an_equals_sign() {
-        let all = ["bytes", "packets", "age", "idle"];
+        let all = ["bytes", "packets", "tx", "rx", "age", "idle"];
         assert_eq!(completed("flows --sort "), all);
         assert_eq!(completed("flows --sort = "), all);
         assert_eq!(completed("flows --sort ="), all);

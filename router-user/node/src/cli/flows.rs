@@ -12,7 +12,7 @@ use crate::control::{DEFAULT_FLOWS, FlowList, FlowQuery, FlowSort, IpProtocol, p
 /// Which flows are shown.
 #[derive(Debug, Args)]
 pub(super) struct FlowArguments {
-    /// Only flows to the peer with this name, inner address or id, or whose id ends so
+    /// Only flows to and from the peer with this name, inner address or id, or whose id ends so
     #[arg(long, value_name = "PEER", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     peer: Option<String>,
     /// Only flows from or to this address or prefix
@@ -24,7 +24,7 @@ pub(super) struct FlowArguments {
     /// Only flows of this protocol, by name or number
     #[arg(long)]
     protocol: Option<IpProtocol>,
-    /// Order, largest first
+    /// Order, largest first; bytes and packets are those of both directions together
     #[arg(long, value_name = "BY", default_value_t, value_parser = one_of(FlowSort::ALL, FlowSort::name))]
     sort: FlowSort,
     /// Number of flows at most, up to 10000
@@ -60,17 +60,20 @@ pub(super) fn lines(flows: &FlowList) -> String {
             or_dash(flow.peer.as_deref().map(|id| short_name(name, id)))
         })
         .right("stream", |flow| or_dash(flow.stream))
-        .right("worker", |flow| flow.worker)
+        .right("worker", |flow| or_dash(flow.worker))
         .right("age", |flow| seconds(flow.age_seconds))
         .right("idle", |flow| seconds(flow.idle_seconds))
-        .right("packets", |flow| flow.packets)
-        .right("bytes", |flow| bytes(flow.bytes));
+        .right("sent packets", |flow| flow.packets)
+        .right("sent", |flow| bytes(flow.bytes))
+        .right("received packets", |flow| flow.rx_packets)
+        .right("received", |flow| bytes(flow.rx_bytes));
     format!(
-        "{}\n{} shown, {} match, {} live, room for {}",
+        "{}\n{} shown, {} match, {} sent and {} received are live, room for {} each",
         table.text(),
         flows.flows.len(),
         flows.matched,
         flows.live,
+        flows.rx_live,
         flows.max_entries
     )
 }

@@ -130,9 +130,10 @@ pub(super) fn memory_line(memory: &MemoryStatus) -> String {
         (None, _) => "an unknown limit".to_owned(),
     };
     format!(
-        "{limit}: {} flows take {}, and each worker's ring {}",
+        "{limit}: {} flows take {} and up to {} for what peers send of them, each worker's ring {}",
         memory.max_flows,
         bytes(memory.table_bytes),
+        bytes(memory.received_table_bytes),
         bytes(memory.ring_bytes.into())
     )
 }

@@ -6,7 +6,8 @@ use std::sync::OnceLock;
 
 use stream_router::config::StreamRouterConfig;
 
-/// Flows for each MiB: the table of them, at [`BYTES_PER_ENTRY`] and [`BYTES_PER_BUCKET`], takes 2 % of the memory.
+/// Flows for each MiB: the table of them, at [`BYTES_PER_ENTRY`] and [`BYTES_PER_BUCKET`], takes 2 % of the memory, and what
+/// is counted of them from peers up to 1 %.
 const FLOWS_PER_MIB: u64 = 128;
 
 /// Fewest flows that are chosen. The kernel keeps up to 128 free entries for each CPU, which should not be all there are.

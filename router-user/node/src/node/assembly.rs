@@ -26,9 +26,12 @@ use super::{discovery, privileges};
 use crate::config::{Config, MAX_STREAMS_PER_PEER};
 use crate::device::{Device, DeviceError, DeviceSettings, Netlink};
 use crate::kernel::{BPFFS, Kernel, KernelConfig};
+use router_common::flow_hash::HashKey;
 use stream_router::egress::lanes::PeerLanes;
 use stream_router::p2p::{Keypair, Network, NetworkConfig, NetworkHandle};
 use stream_router_engine::flow_cache::FlowCache;
+use stream_router_engine::fragments::FragmentTable;
+use stream_router_engine::received_flows::ReceivedFlows;
 use stream_router_engine::route_table::PeerIndex;
 
 /// The device, the kernel side and what the data path works with. Dropped in this order: the device goes after all that
@@ -79,6 +82,8 @@ impl Assembly {
         let data_path = DataPath {
             peers: Arc::new(LivePeers::from_pointee(table)),
             flows: flow_cache(config),
+            received: received_flows(config, kernel.settings.hash_key()),
+            received_fragments: Arc::new(FragmentTable::new(kernel.settings.hash_key())),
             counters: Arc::default(),
             injector: device.injector(),
             clamp_mtu: config.device().clamp_mtu(),
@@ -309,5 +314,11 @@ fn peer_registry(kernel: &Arc<Kernel>) -> PeerRegistry {
 fn flow_cache(config: &Config) -> Arc<FlowCache> {
     let table = config.connections();
     let flows = FlowCache::new(table.shards(), table.max_entries(), table.ttl(), Instant::now());
+    Arc::new(flows)
+}
+
+fn received_flows(config: &Config, hash_key: HashKey) -> Arc<ReceivedFlows> {
+    let table = config.connections();
+    let flows = ReceivedFlows::new(hash_key, table.max_entries(), table.ttl(), Instant::now());
     Arc::new(flows)
 }

@@ -25,6 +25,7 @@ counters! {
         RxBadOffloadHeader => ("rx_bad_offload_header", Drop, "frames from a peer whose offload header does not fit their packet");
         RxMssClamped => ("rx_mss_clamped", Event, "TCP packets of peers with SYN whose offered segment size was lowered to what the device carries");
         RxSegmented => ("rx_segmented", Event, "UDP super-packets cut into their packets before the device, which takes none before Linux 6.2");
+        RxFlowCountsLost => ("rx_flow_counts_lost", Event, "flows whose counts of what came from a peer were lost, as more flows are live than `connections.max_entries` has room for");
         RxDeviceRefused => ("rx_device_refused", Drop, "packets the device would not take");
         RxProtocolError => ("rx_protocol_error", Event, "streams reset because their bytes were not frames, or ended inside one");
         IcmpUnreachableSent => ("icmp_unreachable_sent", Event, "ICMP errors given to senders on this host; at most 20 a second for each worker");

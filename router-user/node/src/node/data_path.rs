@@ -10,6 +10,8 @@ use super::counters::PacketCounters;
 use super::peers::LivePeers;
 use crate::device::Injector;
 use stream_router_engine::flow_cache::FlowCache;
+use stream_router_engine::fragments::FragmentTable;
+use stream_router_engine::received_flows::ReceivedFlows;
 
 /// The parts that workers, senders and receivers work with. Cheap to clone.
 #[derive(Clone)]
@@ -18,6 +20,10 @@ pub(super) struct DataPath {
     pub(super) peers: Arc<LivePeers>,
     /// Which stream a flow has.
     pub(super) flows: Arc<FlowCache>,
+    /// What came of each flow from peers.
+    pub(super) received: Arc<ReceivedFlows>,
+    /// Which flow a fragment from a peer is of.
+    pub(super) received_fragments: Arc<FragmentTable>,
     /// What happened to packets that did not go on.
     pub(super) counters: Arc<PacketCounters>,
     /// The way into the device.

@@ -205,6 +205,7 @@ impl Node {
                 prefixes: assembly.prefixes,
                 kernel: assembly.kernel.clone(),
                 flows: assembly.data_path.flows,
+                received: assembly.data_path.received,
                 host: assembly.host,
                 exit,
                 held: Vec::new(),

@@ -2,6 +2,7 @@
 
 use std::io::{self, IoSlice};
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Instant;
 
 use futures::AsyncReadExt;
 use thiserror::Error;
@@ -21,6 +22,7 @@ use stream_router_engine::admission;
 use stream_router_engine::causes::with_sources;
 use stream_router_engine::coalesce::{CoalescedPacket, Coalescer};
 use stream_router_engine::framing::{Decoder, Frame, FrameError};
+use stream_router_engine::received_flows::ReceivedTick;
 use stream_router_engine::software_offload::{SoftwareOffload, Unfinishable};
 
 /// Makes a receiver of each stream that a peer opens.
@@ -91,11 +93,13 @@ impl Receivers {
         clamped: &mut Vec<u8>,
     ) -> Result<(), FrameError> {
         let (mut n_frames, mut n_bytes) = (0, 0);
+        let now = self.data_path.received.tick(Instant::now());
         let mut inject =
             |packet: CoalescedPacket<'_>| match self.data_path.injector.inject_parts(packet.parts) {
                 Ok(()) => {
                     n_frames += packet.n_frames;
                     n_bytes += packet.wire_len;
+                    self.count(&packet, now);
                 }
                 Err(_) => self
                     .data_path
@@ -119,7 +123,7 @@ impl Receivers {
                 }
             };
             match admission::admit(peers.routes(), peer.index, &frame.vnet(), frame.packet()) {
-                Ok(parsed) => {
+                Ok(mut parsed) => {
                     if traces {
                         trace_packet(&parsed.key, frame.packet().len());
                     }
@@ -132,17 +136,23 @@ impl Receivers {
                         };
                         captured.take_parsed(view, Some(&parsed));
                     }
+                    if parsed.fragment
+                        && let Some(key) = self.data_path.received_fragments.flow_key(&parsed)
+                    {
+                        parsed.key = key;
+                    }
                     if self.clamp(frame.vnet_and_packet(), &parsed, clamped) {
                         // It is in order behind what came before it, as it is injected at once.
                         coalescer.flush(&mut inject);
                         inject(CoalescedPacket {
                             parts: &[IoSlice::new(clamped)],
+                            flow: &parsed.key,
                             n_frames: 1,
                             wire_len: frame.wire_len() as u64,
                         });
                     } else if !takes_udp && frame.vnet().gso_type == VnetHeader::GSO_UDP_L4 {
                         // Nothing of its flow waits in the coalescer, which then holds back no UDP.
-                        self.inject_segments(software, &frame, &mut inject);
+                        self.inject_segments(software, &frame, &parsed.key, &mut inject);
                     } else {
                         coalescer.push(frame, &parsed, &mut inject);
                     }
@@ -154,6 +164,15 @@ impl Receivers {
         peer.traffic.rx_packets.fetch_add(n_frames, Relaxed);
         peer.traffic.rx_bytes.fetch_add(n_bytes, Relaxed);
         outcome
+    }
+
+    /// Counts what the device took for its flow, as the kernel counts what it captures: without frame headers.
+    fn count(&self, packet: &CoalescedPacket<'_>, now: ReceivedTick) {
+        let n_bytes = packet.wire_len - packet.n_frames * FrameHeader::LEN as u64;
+        let received = &self.data_path.received;
+        if received.count(packet.flow, packet.n_frames, n_bytes, now) {
+            self.data_path.counters.add(PacketCounter::RxFlowCountsLost, 1);
+        }
     }
 
     /// Lowers the segment size that a TCP packet offers to what the device carries: puts a packet that offers more into
@@ -186,11 +205,13 @@ impl Receivers {
         &self,
         software: &mut SoftwareOffload,
         frame: &Frame<'_>,
+        flow: &FlowKey,
         inject: &mut impl FnMut(CoalescedPacket<'_>),
     ) {
         let segmented = software.segment(&frame.vnet(), frame.packet(), 0, |segment| {
             inject(CoalescedPacket {
                 parts: &[IoSlice::new(&segment[FrameHeader::LEN - VnetHeader::LEN..])],
+                flow,
                 n_frames: 1,
                 wire_len: segment.len() as u64,
             });

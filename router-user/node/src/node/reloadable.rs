@@ -27,6 +27,7 @@ use crate::kernel::{Kernel, KernelError};
 use stream_router::p2p::{NetworkHandle, PeerConfig, StartError};
 use stream_router_engine::causes::with_sources;
 use stream_router_engine::flow_cache::FlowCache;
+use stream_router_engine::received_flows::ReceivedFlows;
 
 /// Why a running node refuses a configuration. It goes on with the one it has.
 #[derive(Debug, Error)]
@@ -76,6 +77,7 @@ pub(super) struct Reloadable {
     pub(super) prefixes: Arc<PrefixTable>,
     pub(super) kernel: Arc<Kernel>,
     pub(super) flows: Arc<FlowCache>,
+    pub(super) received: Arc<ReceivedFlows>,
     pub(super) host: Arc<Host>,
     pub(super) exit: ExitHost,
     /// Routes that lead nowhere, of networks that no peer has any more.
@@ -139,6 +141,7 @@ impl Reloadable {
 
         self.kernel.settings.set_flow_ttl(adopted.connections().ttl());
         self.flows.set_ttl(adopted.connections().ttl());
+        self.received.set_ttl(adopted.connections().ttl());
         if adopted.router() != self.running.router() {
             self.limits.send_replace(adopted.router().clone());
         }

@@ -387,7 +387,7 @@ fn wrong_input(scene: &Scene) {
         (
             &["flows", "--sort", "size"],
             2,
-            "[possible values: bytes, packets, age, idle]",
+            "[possible values: bytes, packets, tx, rx, age, idle]",
         ),
         (&["flows", "--top", "0"], 2, "a number from 1 to 10000"),
         (&["flows", "--protocol", "tcq"], 2, "\"tcq\" is no protocol"),

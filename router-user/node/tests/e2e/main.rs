@@ -10,6 +10,7 @@ mod diversions;
 mod doctor;
 mod exit;
 mod first_packets;
+mod flows;
 mod gateway;
 mod hooks;
 mod host;

@@ -12,19 +12,23 @@ use nix::unistd::Pid;
 
 use crate::support::{NODE, machine};
 use xtask::lab::process::until;
-use xtask::lab::{Pair, PairPlan, ScratchDir, Terminal};
+use xtask::lab::{Pair, PairPlan, ScratchDir, Side, Terminal};
 
 const LIMIT: Duration = Duration::from_secs(30);
 const PORT: u16 = 20_001;
+/// Where only the other node sends to.
+const ONE_WAY_PORT: u16 = 20_002;
 
 struct Scene {
     terminal: Terminal,
     pair: Pair,
     directory: ScratchDir,
+    // Open, so that no ICMP error goes back.
+    _receiver: UdpSocket,
 }
 
 impl Scene {
-    /// Two nodes, a flow from the first to the second, and a shell.
+    /// Two nodes, a flow from each to the other, and a shell.
     fn new() -> Result<Self> {
         let mut pair = Pair::prepare(Path::new(NODE), &PairPlan::unique(), ScratchDir::unique("nodes")?)?;
         pair.a.config.sections = "\n[connections]\nttl = \"10m\"\n".to_owned();
@@ -32,27 +36,19 @@ impl Scene {
         pair.start_nodes()?;
         let directory = ScratchDir::unique("top")?;
         let terminal = Terminal::start(directory.path(), 80, 24)?;
+        let at = SocketAddr::new(pair.a.v4, ONE_WAY_PORT);
+        let receiver = pair.a.host.enter(|| UdpSocket::bind(at).context("cannot bind"))?;
         let scene = Self {
             terminal,
             pair,
             directory,
+            _receiver: receiver,
         };
-        scene.send()?;
+        let (a, b) = (&scene.pair.a, &scene.pair.b);
+        send(a, SocketAddr::new(b.v4, PORT))?;
+        send(b, at)?;
         scene.shell(&format!("stty -g > {}", scene.file("before")))?;
         Ok(scene)
-    }
-
-    /// Sends a few datagrams to the other node.
-    fn send(&self) -> Result<()> {
-        let sender = self
-            .pair
-            .a
-            .host
-            .enter(|| UdpSocket::bind(SocketAddr::new(self.pair.a.v4, 0)).context("cannot bind"))?;
-        for _ in 0..10 {
-            sender.send_to(b"datagram", SocketAddr::new(self.pair.b.v4, PORT))?;
-        }
-        Ok(())
     }
 
     fn file(&self, name: &str) -> String {
@@ -98,6 +94,16 @@ impl Scene {
     }
 }
 
+/// Sends a few datagrams to the other node.
+fn send(from: &Side, to: SocketAddr) -> Result<()> {
+    let at = SocketAddr::new(from.v4, 0);
+    let sender = from.host.enter(|| UdpSocket::bind(at).context("cannot bind"))?;
+    for _ in 0..10 {
+        sender.send_to(b"datagram", to)?;
+    }
+    Ok(())
+}
+
 #[test]
 fn top_shows_a_live_node_and_leaves_the_terminal_as_it_was() {
     let _machine = machine::shared();
@@ -128,7 +134,8 @@ fn panes(scene: &Scene) -> Result<()> {
     terminal.press("Tab")?;
     scene.shows(&["STREAM", "QUEUED", "free"])?;
     terminal.press("4")?;
-    scene.shows(&["DESTINATION", &destination, "live"])?;
+    let one_way = format!("{}:{ONE_WAY_PORT}", scene.pair.a.v4);
+    scene.shows(&["DESTINATION", "TX", "RX", &destination, &one_way, "live"])?;
     terminal.press("5")?;
     scene.shows(&["5 Drops"])?;
     terminal.press("4")?;

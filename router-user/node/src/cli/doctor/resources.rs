@@ -65,7 +65,7 @@ fn needed_memory(config: &Config) -> u64 {
     let memory = memory_status(config);
     let rings = u64::from(memory.ring_bytes) * u64::from(config.workers().initial());
     let cache = CACHED_BYTES_PER_FLOW * u64::from(memory.max_flows);
-    OWN_MEMORY + rings + memory.table_bytes + cache
+    OWN_MEMORY + rings + memory.table_bytes + memory.received_table_bytes + cache
 }
 
 fn judge_descriptors(limit: nix::Result<u64>, needed: u64) -> Finding {

@@ -51,7 +51,8 @@ pub(super) struct NodeSnapshot {
 #[derive(Debug)]
 pub(super) struct FlowSnapshot {
     pub(super) at: Duration,
-    pub(super) live: u64,
+    /// How many there are in all, as far as the node filters them.
+    pub(super) n_live: u64,
     pub(super) flows: Vec<WithRates<Flow, FlowRates>>,
 }
 
@@ -87,8 +88,17 @@ pub(super) struct StreamRates {
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct FlowRates {
-    pub(super) bits: Option<f64>,
+    pub(super) tx_bits: Option<f64>,
+    pub(super) rx_bits: Option<f64>,
+    /// Of both directions.
     pub(super) packets: Option<f64>,
+}
+
+impl FlowRates {
+    /// Returns the bits of both directions.
+    pub(super) fn bits(&self) -> Option<f64> {
+        Some(self.tx_bits? + self.rx_bits?)
+    }
 }
 
 impl Model {
@@ -223,13 +233,14 @@ impl FlowSnapshot {
         let rows = rated(flows.flows, before, flow_key, |before, now| {
             let rate = |of: fn(&Flow) -> u64| per_second(before.map(of), of(now), over);
             FlowRates {
-                bits: rate(|flow| flow.bytes).map(bits),
-                packets: rate(|flow| flow.packets),
+                tx_bits: rate(|flow| flow.bytes).map(bits),
+                rx_bits: rate(|flow| flow.rx_bytes).map(bits),
+                packets: rate(Flow::all_packets),
             }
         });
         Self {
             at,
-            live: flows.live,
+            n_live: flows.matched,
             flows: rows,
         }
     }

@@ -56,17 +56,19 @@ const STREAMS: [Column; 11] = [
     Column::text("VIA", 4),
     Column::number("ALL FRAMES", 5),
 ];
-const FLOWS: [Column; 10] = [
+const FLOWS: [Column; 12] = [
     Column::text("PROTO", 1),
     Column::flexible("SOURCE", 0, 21),
     Column::flexible("DESTINATION", 0, 21),
-    Column::number("RATE", 0),
-    Column::number("PACKETS", 2),
-    Column::number("BYTES", 1),
+    Column::number("TX", 0),
+    Column::number("RX", 0),
+    Column::number("RATE", 4),
+    Column::number("PACKETS", 4),
+    Column::number("BYTES", 3),
     Column::text("PEER", 2),
-    Column::number("WORKER", 4),
-    Column::number("STREAM", 4),
-    Column::number("IDLE", 3),
+    Column::number("WORKER", 6),
+    Column::number("STREAM", 6),
+    Column::number("IDLE", 5),
 ];
 const DROPS: [Column; 5] = [
     Column::text("REASON", 0),
@@ -267,15 +269,17 @@ fn flow(flow: &WithRates<Flow, FlowRates>) -> Row {
         Cell::text(now.protocol.to_string()),
         Cell::text(endpoint(now.source, now.source_port)),
         Cell::text(endpoint(now.destination, now.destination_port)),
-        Cell::maybe(rates.bits, bit_rate),
+        Cell::maybe(rates.tx_bits, bit_rate),
+        Cell::maybe(rates.rx_bits, bit_rate),
+        Cell::maybe(rates.bits(), bit_rate),
         Cell::maybe(rates.packets, count_rate),
-        Cell::number(now.bytes as f64, bytes(now.bytes)),
+        Cell::number(now.all_bytes() as f64, bytes(now.all_bytes())),
         Cell::known(
             now.peer
                 .as_deref()
                 .map(|id| short_name(now.peer_name.as_deref(), id)),
         ),
-        Cell::count(now.worker.into()),
+        Cell::maybe(now.worker.map(f64::from), |worker| format!("{worker:.0}")),
         Cell::maybe(now.stream.map(f64::from), |stream| format!("{stream:.0}")),
         Cell::number(now.idle_seconds, seconds(now.idle_seconds)),
     ];

@@ -39,6 +39,7 @@ pub(super) fn sample(n: u64) -> NodeSample {
         },
         flows: Some(FlowList {
             live: 1234,
+            rx_live: 1230,
             matched: 1234,
             max_entries: 4096,
             flows: vec![
@@ -182,7 +183,7 @@ fn flow(destination: &str, port: u16, bytes: u64) -> Flow {
         source_port: 40_000,
         destination,
         destination_port: port,
-        worker: 3,
+        worker: Some(3),
         peer: Some(PEER_A.to_owned()),
         peer_name: None,
         stream: Some(0),
@@ -190,6 +191,8 @@ fn flow(destination: &str, port: u16, bytes: u64) -> Flow {
         idle_seconds: 0.5,
         packets: bytes / 1000,
         bytes,
+        rx_packets: bytes / 4000,
+        rx_bytes: bytes / 4,
     }
 }
 
@@ -235,10 +238,13 @@ fn rates_come_from_two_samples() {
     assert_eq!(texts(&second, Pane::Peers, "", "RX FRAMES"), ["10.0/s", "0/s"]);
     assert_eq!(texts(&second, Pane::Workers, "", "RATE"), ["800 kbit/s"; 4]);
     assert_eq!(texts(&second, Pane::Streams, "", "DROPPED"), ["5.0/s", "0/s"]);
-    assert_eq!(
-        texts(&second, Pane::Flows, "", "RATE"),
-        ["8.00 Mbit/s", "40.0 kbit/s", "0 bit/s"]
-    );
+    for (column, expected) in [
+        ("TX", ["8.00 Mbit/s", "40.0 kbit/s", "0 bit/s"]),
+        ("RX", ["2.00 Mbit/s", "10.0 kbit/s", "0 bit/s"]),
+        ("RATE", ["10.0 Mbit/s", "50.0 kbit/s", "0 bit/s"]),
+    ] {
+        assert_eq!(texts(&second, Pane::Flows, "", column), expected, "{column}");
+    }
     let latest = second.history().latest().expect("a point");
     assert_eq!(
         (latest.tx_bits_per_second, latest.rx_bits_per_second),
@@ -303,13 +309,13 @@ fn flows_that_were_not_asked_for_stay_with_their_rates() {
         ..sample(n)
     };
     model.handle_sample(without(3));
-    assert_eq!(texts(&model, Pane::Flows, "", "RATE")[0], "8.00 Mbit/s");
+    assert_eq!(texts(&model, Pane::Flows, "", "TX")[0], "8.00 Mbit/s");
     model.handle_sample(without(4));
 
     // Three seconds after those it is compared with.
     model.handle_sample(sample(5));
 
-    assert_eq!(texts(&model, Pane::Flows, "", "RATE")[0], "8.00 Mbit/s");
+    assert_eq!(texts(&model, Pane::Flows, "", "TX")[0], "8.00 Mbit/s");
     assert_eq!(
         model
             .snapshot()

@@ -21,7 +21,7 @@ const PARAMETERS: &str = "peer, address, port, protocol, sort, limit";
 /// Which flows are asked for, in which order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FlowQuery {
-    /// Only flows to the peer with this name, inner address, id or end of an id.
+    /// Only flows to and from the peer with this name, inner address, id or end of an id.
     pub peer: Option<String>,
     /// Only flows whose source or destination is in this prefix.
     pub address: Option<IpNet>,
@@ -38,11 +38,15 @@ pub struct FlowQuery {
 /// What flows are sorted by; most comes first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum FlowSort {
-    /// Bytes.
+    /// Bytes, of both directions together.
     #[default]
     Bytes,
-    /// Packets.
+    /// Packets, of both directions together.
     Packets,
+    /// Bytes that this node captured.
+    Tx,
+    /// Bytes that came from the peer.
+    Rx,
     /// Time since the first packet.
     Age,
     /// Time since the last packet.
@@ -144,13 +148,22 @@ pub(crate) fn parse_limit(text: &str) -> Result<u32, String> {
 
 impl FlowSort {
     /// Every order.
-    pub const ALL: [Self; 4] = [Self::Bytes, Self::Packets, Self::Age, Self::Idle];
+    pub const ALL: [Self; 6] = [
+        Self::Bytes,
+        Self::Packets,
+        Self::Tx,
+        Self::Rx,
+        Self::Age,
+        Self::Idle,
+    ];
 
     /// Returns its name.
     pub fn name(self) -> &'static str {
         match self {
             Self::Bytes => "bytes",
             Self::Packets => "packets",
+            Self::Tx => "tx",
+            Self::Rx => "rx",
             Self::Age => "age",
             Self::Idle => "idle",
         }
@@ -217,7 +230,7 @@ mod tests {
                 "address=10.42",
                 "address=10.42: an IPv4 or IPv6 address, or a prefix such as 10.0.0.0/8",
             ),
-            ("sort=size", "sort=size: one of bytes, packets, age, idle"),
+            ("sort=size", "sort=size: one of bytes, packets, tx, rx, age, idle"),
             ("limit=0", "limit=0: a number from 1 to 10000"),
             ("limit=10001", "limit=10001: a number from 1 to 10000"),
             ("port=1&port=2", "port is there twice"),

@@ -92,6 +92,9 @@ pub struct MemoryStatus {
     pub max_flows: u32,
     /// Bytes that the connection table takes in the kernel.
     pub table_bytes: u64,
+    /// Bytes that the table of what comes of each flow from peers takes once so many flows have come.
+    #[serde(default)]
+    pub received_table_bytes: u64,
     /// Bytes of each worker's ring.
     pub ring_bytes: u32,
 }

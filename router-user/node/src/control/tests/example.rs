@@ -54,6 +54,7 @@ impl Source for Example {
                 limited_by: Some("/sys/fs/cgroup/system.slice".to_owned()),
                 max_flows: 32_768,
                 table_bytes: 5 << 20,
+                received_table_bytes: 2 << 20,
                 ring_bytes: 512 << 10,
             },
             kernel: KernelStatus {
@@ -100,7 +101,7 @@ impl Source for Example {
             source_port: 40_000,
             destination: [10, 42, 0, 2].into(),
             destination_port: 443,
-            worker: 3,
+            worker: Some(3),
             peer: Some("12D3KooWPeer".to_owned()),
             peer_name: Some("paris".to_owned()),
             stream: Some(0),
@@ -108,12 +109,15 @@ impl Source for Example {
             idle_seconds: 0.5,
             packets: 10,
             bytes: 15_000,
+            rx_packets: 20,
+            rx_bytes: 2000,
         };
         match query.peer.as_deref() {
             Some("broken") => Err(SourceError::Failed(Box::new(Outer(io::Error::other("inner"))))),
             Some(other) => Err(SourceError::Query(format!("no peer's id ends with {other}"))),
             None => Ok(FlowList {
                 live: 9,
+                rx_live: 8,
                 matched: 2,
                 max_entries: 4096,
                 flows: vec![flow; query.limit.min(2) as usize],

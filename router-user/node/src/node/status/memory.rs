@@ -2,6 +2,7 @@
 
 use crate::config::{Config, MemoryLimit, table_bytes};
 use crate::control::MemoryStatus;
+use stream_router_engine::received_flows::ReceivedFlows;
 
 /// Returns it for a node that runs with `config` as a part of this process.
 pub(crate) fn memory_status(config: &Config) -> MemoryStatus {
@@ -12,6 +13,7 @@ pub(crate) fn memory_status(config: &Config) -> MemoryStatus {
         limited_by: limit.and_then(|limit| Some(limit.group.as_ref()?.display().to_string())),
         max_flows,
         table_bytes: table_bytes(max_flows),
+        received_table_bytes: ReceivedFlows::table_bytes(max_flows),
         ring_bytes: config.workers().ring_bytes(),
     }
 }

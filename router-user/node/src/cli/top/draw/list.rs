@@ -131,5 +131,5 @@ fn place(snapshot: &NodeSnapshot, pane: Pane, first: usize, n_shown: usize, n_ro
         0..=1 => String::new(),
         _ => format!(", {} ago", seconds(age.as_secs_f64())),
     };
-    format!("{place}, {} live{age}", flows.live)
+    format!("{place}, {} live{age}", flows.n_live)
 }
