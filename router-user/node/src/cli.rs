@@ -7,6 +7,7 @@ mod complete;
 mod counters;
 mod defaults;
 mod doctor;
+mod events;
 mod flows;
 mod generate;
 mod host_routes;
@@ -148,6 +149,8 @@ enum Command {
         #[arg(long)]
         all: bool,
     },
+    /// Show the last events: peers that came and went and why, reloads, what was put back
+    Events(ShowArguments),
     /// Show the kernel's prefix table
     Routes(ShowArguments),
     /// Show packets as they go to peers and come from them, or write them as pcapng
@@ -202,6 +205,7 @@ pub fn main() -> ExitCode {
         Command::Workers(show) => show.show("", workers::lines),
         Command::Streams(show) => show.show("", streams::lines),
         Command::Counters { show, all } => show.show("", |counters| counters::lines(counters, all)),
+        Command::Events(show) => show.show("", events::lines),
         Command::Routes(show) => show.show("", routes::lines),
         Command::Capture { request, what } => capture::capture(&request, &what),
         Command::Doctor(arguments) => doctor::doctor(&arguments),

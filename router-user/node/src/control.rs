@@ -26,11 +26,12 @@ pub use capture::{
 pub(crate) use capture::{CaptureEncoder, parse_snaplen};
 pub use client::{fetch, fetch_text, reload, set_streams, set_workers};
 pub use model::{
-    ConfigProblem, CounterKind, CounterList, CounterOrigin, CounterStatus, DEFAULT_FLOWS, DeviceStatus,
-    Direction, Flow, FlowList, FlowQuery, FlowSort, GatewayStatus, HostState, HostStatus, HostThing,
-    IpProtocol, KernelFeature, KernelStatus, MAX_FLOWS, MemoryStatus, PeerList, PeerName, PeerState,
-    PeerStatus, Reload, ReloadProblems, Resource, RouteList, RouteSource, RouteStatus, Status, StreamList,
-    StreamState, StreamStatus, Transport, UnknownProtocol, WorkerList, WorkerState, WorkerStatus,
+    AddressOrigin, ConfigProblem, CounterKind, CounterList, CounterOrigin, CounterStatus, DEFAULT_FLOWS,
+    DeviceStatus, Direction, Event, EventKind, EventList, Flow, FlowList, FlowQuery, FlowSort, GatewayStatus,
+    HostState, HostStatus, HostThing, IpProtocol, KernelFeature, KernelStatus, MAX_FLOWS, MemoryStatus,
+    PeerAddress, PeerList, PeerName, PeerState, PeerStatus, Reload, ReloadProblems, Resource, RouteList,
+    RouteSource, RouteStatus, Status, StreamList, StreamState, StreamStatus, Transport, UnknownProtocol,
+    WorkerList, WorkerState, WorkerStatus,
 };
 pub(crate) use model::{parse_limit, parse_prefix};
 pub use reload_request::{ReloadRefusal, ReloadRequest};

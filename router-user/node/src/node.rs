@@ -12,6 +12,7 @@ mod demand;
 mod descriptors;
 mod discovery;
 mod error;
+mod event_log;
 mod exit_host;
 mod forwarder;
 mod gateway_sink;

@@ -524,7 +524,7 @@ fn help_and_version_are_there() {
     assert_eq!((code(&help), code(&version)), (0, 0));
     for command in [
         "keygen", "id", "check", "run", "invite", "join", "top", "reload", "status", "peers", "flows",
-        "workers", "streams", "counters", "routes", "capture", "doctor", "purge",
+        "workers", "streams", "events", "counters", "routes", "capture", "doctor", "purge",
     ] {
         assert!(stdout(&help).contains(command), "{command}");
     }

@@ -308,6 +308,7 @@ mod tests {
             rx_bytes: 4096,
             tx_bytes_per_second: Some(1_250_000.0),
             rx_bytes_per_second: None,
+            addresses: Vec::new(),
             last_dial_error: None,
             refuses: false,
         }

@@ -1,6 +1,7 @@
 //! What the control socket answers: one type for each path.
 
 mod counters;
+mod events;
 mod flow_query;
 mod flows;
 mod host;
@@ -16,11 +17,12 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 pub use counters::{CounterKind, CounterList, CounterOrigin, CounterStatus};
+pub use events::{Event, EventKind, EventList};
 pub use flow_query::{DEFAULT_FLOWS, FlowQuery, FlowSort, MAX_FLOWS};
 pub(crate) use flow_query::{parse_limit, parse_prefix};
 pub use flows::{Flow, FlowList};
 pub use host::{HostState, HostStatus, HostThing};
-pub use peers::{Direction, PeerList, PeerState, PeerStatus, Transport};
+pub use peers::{AddressOrigin, Direction, PeerAddress, PeerList, PeerState, PeerStatus, Transport};
 pub use protocol::{IpProtocol, UnknownProtocol};
 pub use reload::{ConfigProblem, PeerName, Reload, ReloadProblems};
 pub use routes::{RouteList, RouteSource, RouteStatus};

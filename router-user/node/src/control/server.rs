@@ -24,9 +24,9 @@ use super::reload::post_reload;
 use super::reply::{HttpRefusal, NoQuery, PrettyJson};
 use super::resource_routes::resource_routes;
 use super::{
-    CAPTURE_CONTENT_TYPE, CAPTURE_PATH, CaptureQuery, ControlError, ControlRequests, CounterList, FlowList,
-    FlowQuery, NumberBody, PeerList, Reload, Resource, RouteList, ScaleRequest, Source, SourceError, Status,
-    StreamList, WorkerList,
+    CAPTURE_CONTENT_TYPE, CAPTURE_PATH, CaptureQuery, ControlError, ControlRequests, CounterList, EventList,
+    FlowList, FlowQuery, NumberBody, PeerList, Reload, Resource, RouteList, ScaleRequest, Source,
+    SourceError, Status, StreamList, WorkerList,
 };
 
 /// Most bytes in the body of a request; the longest valid one has 30.
@@ -171,6 +171,7 @@ async fn unknown_path(uri: Uri) -> HttpRefusal {
         WorkerList::PATH,
         StreamList::PATH,
         CounterList::PATH,
+        EventList::PATH,
         RouteList::PATH,
         Reload::PATH,
         CAPTURE_PATH,

@@ -8,7 +8,22 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use sha2::{Digest, Sha256};
 
-const PAGE: &str = include_str!("page.html");
+/// The page: its style and its scripts, which share one scope, stand in the places that its markup has for them.
+static PAGE: LazyLock<String> = LazyLock::new(|| {
+    let markup = include_str!("page/page.html");
+    let style = concat!("\n", include_str!("page/style.css"));
+    let script = concat!(
+        "\n\"use strict\";\n(() => {\n",
+        include_str!("page/base.js"),
+        include_str!("page/plots.js"),
+        include_str!("page/peers.js"),
+        include_str!("page/main.js"),
+        "})();\n"
+    );
+    markup
+        .replacen("<style>", &format!("<style>{style}"), 1)
+        .replacen("<script>", &format!("<script>{script}"), 1)
+});
 
 /// Policy of the page: its own script and style, known by their hashes, and requests to its own origin; nothing else.
 static POLICY: LazyLock<HeaderValue> = LazyLock::new(|| {
@@ -23,7 +38,10 @@ static POLICY: LazyLock<HeaderValue> = LazyLock::new(|| {
 
 /// Answers with the page.
 pub(super) async fn get_page() -> impl IntoResponse {
-    ([(header::CONTENT_SECURITY_POLICY, POLICY.clone())], Html(PAGE))
+    (
+        [(header::CONTENT_SECURITY_POLICY, POLICY.clone())],
+        Html(PAGE.as_str()),
+    )
 }
 
 /// Returns the content of the page's one element of this name.

@@ -16,15 +16,15 @@ use super::page::get_page;
 use super::plain_text::from_open_metrics;
 use super::{CheckState, History, MetricsSources};
 use crate::control::{
-    CounterList, HttpRefusal, NoQuery, PeerList, PrettyJson, Resource, Status, StreamList, WorkerList,
-    resource_routes,
+    CounterList, EventList, HttpRefusal, NoQuery, PeerList, PrettyJson, Resource, Status, StreamList,
+    WorkerList, resource_routes,
 };
 
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 const PLAIN_TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Every path that is served.
-pub(super) const PATHS: [&str; 9] = [
+pub(super) const PATHS: [&str; 10] = [
     "/",
     "/metrics",
     "/health",
@@ -33,6 +33,7 @@ pub(super) const PATHS: [&str; 9] = [
     WorkerList::PATH,
     StreamList::PATH,
     CounterList::PATH,
+    EventList::PATH,
     History::PATH,
 ];
 

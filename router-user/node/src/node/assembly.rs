@@ -9,6 +9,7 @@ use tracing::{info, warn};
 use super::data_path::DataPath;
 use super::data_thread::DataThreads;
 use super::error::NodeError;
+use super::event_log::EventLog;
 use super::gateways::{self, Gateways};
 use super::host::{Host, Keeper, Wanted};
 use super::host_networks::HostNetworks;
@@ -41,6 +42,7 @@ pub(super) struct Assembly {
     pub(super) prefixes: Arc<PrefixTable>,
     pub(super) registry: PeerRegistry,
     pub(super) host: Arc<Host>,
+    pub(super) events: Arc<EventLog>,
     pub(super) kernel: Arc<Kernel>,
     pub(super) device: Device,
     pub(super) data_threads: DataThreads,
@@ -72,7 +74,9 @@ impl Assembly {
         }
         let kernel = load_kernel(config)?;
         let wanted = Wanted::of(config, device.index());
-        let keeper = Keeper::new(wanted, device.tun().clone(), kernel.clone()).map_err(DeviceError::from)?;
+        let events = Arc::<EventLog>::default();
+        let keeper = Keeper::new(wanted, device.tun().clone(), kernel.clone(), events.clone());
+        let keeper = keeper.map_err(DeviceError::from)?;
         let host = Host::watch(keeper, device.index()).map_err(DeviceError::from)?;
         let mut registry = peer_registry(&kernel);
         let table = registry.table(config.peers(), config.streams().scaling().scaler.min)?;
@@ -96,6 +100,7 @@ impl Assembly {
             prefixes,
             registry,
             host,
+            events,
             kernel,
             device,
             data_threads,
@@ -268,6 +273,7 @@ impl Assembly {
                 workers,
                 runtimes: self.data_threads.runtimes(),
                 gateways: gateways.clone(),
+                events: self.events.clone(),
             },
         ))
     }

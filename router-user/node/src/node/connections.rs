@@ -14,12 +14,14 @@ use tokio_util::task::AbortOnDropHandle;
 use super::counters::{PacketCounter, PacketCounters};
 use super::data_path::DataPath;
 use super::demand;
+use super::event_log::EventLog;
 use super::hooks::{HookPeer, PeerEvents};
 use super::peers::{LivePeers, NodePeer};
 use super::sender;
+use crate::control::EventKind;
 use stream_router::egress::cancellation::CancellationToken;
 use stream_router::egress::sender::SenderControl;
-use stream_router::p2p::{ConnectionId, NetworkEvent, NetworkHandle, PeerId};
+use stream_router::p2p::{ConnectionDirection, ConnectionId, NetworkEvent, NetworkHandle, PeerId};
 use stream_router_engine::flow_cache::StreamIndex;
 
 /// How long packets that were queued just as their peer came to rest are kept for the next connection.
@@ -27,6 +29,12 @@ const MAX_LEFT: Duration = Duration::from_secs(3);
 
 /// Senders that may wait for another connection to be given to them.
 const LEAVERS_CAPACITY: usize = 64;
+
+/// Why a peer without another connection goes, when it is left.
+const RESTS: &str = "its last connection is being left";
+
+/// Why it comes back, when it is not left after all.
+const STAYS: &str = "the connection that was being left stays";
 
 /// Connections of one peer, oldest first, and the sender of each lane; none without a connection.
 struct PeerConnections {
@@ -85,6 +93,7 @@ pub(super) struct Connections {
     network: NetworkHandle,
     demand: Arc<Notify>,
     hooks: PeerEvents,
+    events: Arc<EventLog>,
     n_most: usize,
     finish: CancellationToken,
     links: HashMap<PeerId, PeerConnections>,
@@ -100,6 +109,7 @@ impl Connections {
         data_path: DataPath,
         network: NetworkHandle,
         hooks: PeerEvents,
+        events: Arc<EventLog>,
         n_most: u32,
         finish: CancellationToken,
     ) -> Self {
@@ -110,6 +120,7 @@ impl Connections {
             counters: data_path.counters,
             network,
             hooks,
+            events,
             n_most: n_most as usize,
             finish,
             links: HashMap::new(),
@@ -152,23 +163,33 @@ impl Connections {
                 peer,
                 connection,
                 runtime,
+                address,
+                direction,
                 ..
             } => {
+                let how = match direction {
+                    ConnectionDirection::Outbound => format!("dialled at {address}"),
+                    ConnectionDirection::Inbound => format!("it dialled from {address}"),
+                };
                 if let Some(link) = self.link(peer) {
                     link.connections.push(PeerConnection {
                         id: connection,
                         runtime,
                         is_leaving: false,
                     });
-                    self.place_senders(peer, None).await;
+                    self.place_senders(peer, None, &how).await;
                 }
             }
             NetworkEvent::Leaving { peer, connection } => self.set_leaving(peer, connection, true).await,
             NetworkEvent::Staying { peer, connection } => self.set_leaving(peer, connection, false).await,
-            NetworkEvent::Disconnected { peer, connection, .. } => {
+            NetworkEvent::Disconnected {
+                peer,
+                connection,
+                cause,
+            } => {
                 if let Some(link) = self.links.get_mut(&peer) {
                     link.connections.retain(|other| other.id != connection);
-                    self.place_senders(peer, Some(connection)).await;
+                    self.place_senders(peer, Some(connection), &cause).await;
                 }
             }
             _ => {}
@@ -181,7 +202,8 @@ impl Connections {
             if let Some(left) = connections.find(|other| other.id == connection) {
                 left.is_leaving = is_leaving;
             }
-            self.place_senders(peer, None).await;
+            let why = if is_leaving { RESTS } else { STAYS };
+            self.place_senders(peer, None, why).await;
         }
     }
 
@@ -220,8 +242,9 @@ impl Connections {
         }
     }
 
-    /// Gives every lane that lacks one a sender where it belongs, and has the others move there when they can.
-    async fn place_senders(&mut self, id: PeerId, lost: Option<ConnectionId>) {
+    /// Gives every lane that lacks one a sender where it belongs, and has the others move there when they can. If the peer
+    /// comes or goes thereby, `why` says how.
+    async fn place_senders(&mut self, id: PeerId, lost: Option<ConnectionId>, why: &str) {
         let Some(mut link) = self.links.remove(&id) else {
             return;
         };
@@ -277,6 +300,12 @@ impl Connections {
         peer.connected.store(n_used > 0, Relaxed);
         if was_connected != (n_used > 0) {
             self.hooks.tell(&link.told, n_used > 0);
+            let kind = if n_used > 0 {
+                EventKind::PeerUp
+            } else {
+                EventKind::PeerDown
+            };
+            self.events.note_of(kind, id, link.told.name(), why);
         }
         peer.n_connections.send_replace(n_used as u32);
         if !link.connections.is_empty() {

@@ -52,6 +52,11 @@ impl HookPeer {
             allowed_ips: configured.allowed_ips.clone(),
         })
     }
+
+    /// Returns the name that it had.
+    pub(super) fn name(&self) -> Option<&str> {
+        self.name.as_deref()
+    }
 }
 
 /// Where events of peers are told. It never waits.

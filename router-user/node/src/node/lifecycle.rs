@@ -15,6 +15,7 @@ use super::capture::CaptureTaps;
 use super::connections::Connections;
 use super::data_thread::{DataThreads, Runtimes};
 use super::error::NodeError;
+use super::event_log::EventLog;
 use super::exit_host::{ExitHost, ExitNeeds};
 use super::hooks::{Hooks, PeerEvents};
 use super::observability::Observability;
@@ -25,7 +26,7 @@ use super::tunnel_routes::{self, StopReason};
 use super::uncaptured;
 use super::worker_pool::WorkerBoard;
 use crate::config::Config;
-use crate::control::{ControlRequests, ControlServer, ReloadRequest, ScaleRequest};
+use crate::control::{ControlRequests, ControlServer, EventKind, ReloadRequest, ScaleRequest};
 use crate::device::{Device, Netlink};
 use crate::kernel::Kernel;
 use stream_router::p2p::{Keypair, Network, NetworkHandle};
@@ -41,6 +42,7 @@ pub struct Node {
     // Dropped in this order: the way in, the tasks with their descriptors of the device, the device itself.
     observability: Option<Observability>,
     _control: ControlServer,
+    events: Arc<EventLog>,
     taps: Arc<CaptureTaps>,
     kernel: Arc<Kernel>,
     network: NetworkHandle,
@@ -96,6 +98,7 @@ impl Tasks {
             data_path.clone(),
             network.handle,
             hooks,
+            assembly.events.clone(),
             assembly.n_connections(config),
             ends.senders.clone(),
         );
@@ -194,6 +197,9 @@ impl Node {
             observability.up();
         }
         tasks.hooks.spawn(hooks.run(ends.hooks.clone()));
+        assembly
+            .events
+            .note(EventKind::Up, format!("device {}", assembly.device.name()));
         info!(device = assembly.device.name(), "node is up");
         Ok(Self {
             observability,
@@ -212,6 +218,7 @@ impl Node {
                 network: handle.clone(),
                 limits,
             },
+            events: assembly.events,
             taps: assembly.data_path.taps,
             kernel: assembly.kernel,
             network: handle,
@@ -230,6 +237,11 @@ impl Node {
     /// Returns the peers that are configured, now and after a reload.
     pub(super) fn peers(&self) -> Arc<LivePeers> {
         self.reloadable.peers.clone()
+    }
+
+    /// Returns where events are noted.
+    pub(super) fn events(&self) -> &EventLog {
+        &self.events
     }
 
     /// Returns the configuration that the node runs with.

@@ -54,7 +54,7 @@ impl PeerRegistry {
                 peer: self.peer(config.id(), &wanted, n_active)?,
                 name: config.name().map(str::to_owned),
                 allowed_ips: config.allowed_ips().to_vec(),
-                dialled: !config.addresses().is_empty(),
+                addresses: config.addresses().to_vec(),
                 on_demand: config.connect() == ConnectMode::OnDemand,
                 rate: config.rate(),
             })

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use ipnet::IpNet;
-use libp2p::PeerId;
+use libp2p::{Multiaddr, PeerId};
 use tokio::sync::watch;
 
 use super::absence::Absence;
@@ -120,8 +120,8 @@ pub(super) struct ConfiguredPeer {
     pub(super) name: Option<String>,
     /// The inner addresses that are its own.
     pub(super) allowed_ips: Vec<IpNet>,
-    /// Whether the configuration says where to dial it.
-    pub(super) dialled: bool,
+    /// Where the configuration says to dial it; nowhere, and it has to dial.
+    pub(super) addresses: Vec<Multiaddr>,
     /// Whether it is dialled when there is something to send to it, and not before.
     pub(super) on_demand: bool,
     /// The most bytes per second that are sent to it.

@@ -7,7 +7,7 @@ use tracing::{error, info, warn};
 use super::lifecycle::Node;
 use super::reloadable::Reloaded;
 use crate::config::{Changes, Config, ConfigError, Problem};
-use crate::control::{ConfigProblem, PeerName, Reload, ReloadProblems, ReloadRefusal};
+use crate::control::{ConfigProblem, EventKind, PeerName, Reload, ReloadProblems, ReloadRefusal};
 use crate::logs::Logs;
 use stream_router::p2p::PeerId;
 use stream_router_engine::causes::with_sources;
@@ -19,8 +19,18 @@ pub(super) struct ConfigFile<'a> {
 }
 
 impl ConfigFile<'_> {
-    /// Reads the file again and gives it to `node`; the outcome is logged.
+    /// Reads the file again and gives it to `node`; the outcome is logged, and noted as an event.
     pub(super) async fn reload(&self, node: &mut Node) -> Result<Reload, ReloadRefusal> {
+        let outcome = self.apply(node).await;
+        let events = node.events();
+        match &outcome {
+            Ok(reload) => events.note(EventKind::Reload, summary(reload)),
+            Err(refusal) => events.note(EventKind::ReloadRefused, refusal_summary(refusal)),
+        }
+        outcome
+    }
+
+    async fn apply(&self, node: &mut Node) -> Result<Reload, ReloadRefusal> {
         let new = Config::load_regular(&self.path).map_err(|wrong| self.refuse(&wrong))?;
         let old = node.config().clone();
         // Those that go are still called by their names.
@@ -88,6 +98,47 @@ fn report(Reloaded { changes, notes }: &Reloaded) {
     }
     for note in notes {
         warn!("{note}");
+    }
+}
+
+/// Returns what a reload has changed, in one line.
+fn summary(reload: &Reload) -> String {
+    let peers = [
+        ("added", &reload.peers_added),
+        ("removed", &reload.peers_removed),
+        ("changed", &reload.peers_changed),
+    ];
+    let peers = peers.into_iter().filter(|(_, peers)| !peers.is_empty());
+    let peers = peers.map(|(what, peers)| match peers.len() {
+        1 => format!("1 peer {what}"),
+        n => format!("{n} peers {what}"),
+    });
+    let fields = [
+        ("applied", &reload.applied),
+        ("needs a restart", &reload.needs_restart),
+    ];
+    let fields = fields.into_iter().filter(|(_, fields)| !fields.is_empty());
+    let fields = fields.map(|(what, fields)| format!("{what}: {}", fields.join(", ")));
+    let parts: Vec<_> = peers.chain(fields).collect();
+    match parts.is_empty() {
+        true => "nothing has changed".to_owned(),
+        false => parts.join("; "),
+    }
+}
+
+/// Returns where the file is wrong, in one line: what stands there may be no business of those who see events.
+fn refusal_summary(refusal: &ReloadRefusal) -> String {
+    let problems = match refusal {
+        ReloadRefusal::Failed(why) => return format!("the node cannot take it: {why}"),
+        ReloadRefusal::File(file) => &file.problems,
+    };
+    let Some(first) = problems.first() else {
+        return "the file cannot be read".to_owned();
+    };
+    let place = format!("{} at {}:{}", first.field, first.file, first.line);
+    match problems.len() {
+        1 => format!("the file is wrong: {place}"),
+        n => format!("the file is wrong in {n} places, the first is {place}"),
     }
 }
 
@@ -179,6 +230,30 @@ mod tests {
                 notes: vec!["a note".to_owned()],
                 ..Reload::default()
             }
+        );
+    }
+
+    #[test]
+    fn an_event_tells_what_a_reload_changed_and_where_a_file_is_wrong_but_not_what_it_says() {
+        let mut reload = Reload::default();
+        assert_eq!(summary(&reload), "nothing has changed");
+        reload.peers_added = vec!["a".to_owned(), "b".to_owned()];
+        reload.peers_removed = vec!["c".to_owned()];
+        reload.needs_restart = vec!["device.mtu".to_owned()];
+        assert_eq!(
+            summary(&reload),
+            "2 peers added; 1 peer removed; needs a restart: device.mtu"
+        );
+
+        let text = "[device]\naddresses = [\"10.42.0.1/24\"]\nmtu = \"hunter2\"\n";
+        let wrong = Config::parse(text, Path::new("sr.toml")).unwrap_err();
+        let refusal = ReloadRefusal::File(ReloadProblems {
+            error: with_sources(&wrong),
+            problems: wrong.problems().iter().map(control_problem).collect(),
+        });
+        assert_eq!(
+            refusal_summary(&refusal),
+            "the file is wrong: device.mtu at sr.toml:3"
         );
     }
 

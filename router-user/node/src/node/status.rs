@@ -17,17 +17,19 @@ use super::host::HostReport;
 use super::peers::ConfiguredPeer;
 use crate::config::Config;
 use crate::control::{
-    self, CaptureEncoder, CaptureQuery, CaptureStream, CounterKind, CounterOrigin, CounterStatus,
-    DeviceStatus, FlowList, FlowQuery, MemoryStatus, PeerList, PeerState, PeerStatus, RouteList, RouteSource,
-    RouteStatus, Source, SourceError, Status, StreamList, StreamState, StreamStatus, WorkerList, WorkerState,
-    WorkerStatus,
+    self, AddressOrigin, CaptureEncoder, CaptureQuery, CaptureStream, CounterKind, CounterOrigin,
+    CounterStatus, DeviceStatus, EventList, FlowList, FlowQuery, MemoryStatus, PeerAddress, PeerList,
+    PeerState, PeerStatus, RouteList, RouteSource, RouteStatus, Source, SourceError, Status, StreamList,
+    StreamState, StreamStatus, WorkerList, WorkerState, WorkerStatus,
 };
 pub(crate) use memory::memory_status;
 pub(super) use parts::StatusParts;
 use parts::failed;
 use router_common::peer::NO_PEER;
 use router_common::reason::ReasonKind;
-use stream_router::p2p::{ConnectionDirection, ConnectionSnapshot, NetworkSnapshot, TransportKind};
+use stream_router::p2p::{
+    ConnectionDirection, ConnectionSnapshot, FoundBy, NetworkSnapshot, PeerSnapshot, TransportKind,
+};
 use stream_router_engine::capture_filter::CaptureFilter;
 
 const HOOK: &str = "clsact egress";
@@ -157,6 +159,10 @@ impl Source for NodeStatus {
         }
     }
 
+    fn events(&self) -> EventList {
+        self.parts.events.list()
+    }
+
     fn streams(&self) -> StreamList {
         let snapshot = self.parts.network.snapshot();
         let peers = self.parts.data_path.peers.load();
@@ -239,7 +245,7 @@ fn peer_status(configured: &ConfiguredPeer, snapshot: &NetworkSnapshot) -> PeerS
     let newest = connections.iter().map(|connection| connection.since).max();
     let is_idle = || configured.on_demand && !peer.absence.is_in_demand(Instant::now());
     // A connection stands a moment before packets go over it, and one that is left a moment longer.
-    let state = match (peer.connected.load(Relaxed), configured.dialled) {
+    let state = match (peer.connected.load(Relaxed), !configured.addresses.is_empty()) {
         (true, _) => PeerState::Connected,
         (false, true) if is_idle() => PeerState::Idle,
         (false, true) => PeerState::Connecting,
@@ -270,9 +276,31 @@ fn peer_status(configured: &ConfiguredPeer, snapshot: &NetworkSnapshot) -> PeerS
         rx_bytes,
         tx_bytes_per_second: mean.map(|(tx, _)| tx),
         rx_bytes_per_second: mean.map(|(_, rx)| rx),
+        addresses: peer_addresses(configured, network),
         last_dial_error: network.and_then(|network| network.last_dial_error.clone()),
         refuses: network.is_some_and(|network| network.refuses),
     }
+}
+
+/// Returns the addresses of a peer: those that are configured, then those that were found.
+fn peer_addresses(configured: &ConfiguredPeer, network: Option<&PeerSnapshot>) -> Vec<PeerAddress> {
+    let given = configured.addresses.iter();
+    let given = given.map(|address| (address, AddressOrigin::Configured));
+    let found = network.into_iter().flat_map(|network| &network.found);
+    let found = found.map(|found| match found.by {
+        FoundBy::Mdns => (&found.address, AddressOrigin::Mdns),
+        FoundBy::Dht => (&found.address, AddressOrigin::Dht),
+    });
+    let failed = network.map_or(&[][..], |network| &network.failed);
+    let all = given.chain(found).map(|(address, origin)| PeerAddress {
+        address: address.to_string(),
+        origin,
+        last_dial_error: failed
+            .iter()
+            .find(|(other, _)| other == address)
+            .map(|(_, why)| why.clone()),
+    });
+    all.collect()
 }
 
 /// Returns the status of the streams to a peer that take new flows, are open, or have something to send.
@@ -351,7 +379,7 @@ pub(super) mod tests {
     use super::super::peers::{NodePeer, QUEUE_LIMITS};
     use super::*;
     use stream_router::egress::lanes::PeerLanes;
-    use stream_router::p2p::{ConnectionId, PeerId, PeerSnapshot};
+    use stream_router::p2p::{ConnectionId, PeerId};
     use stream_router_engine::route_table::PeerIndex;
 
     /// Makes a peer of a configuration, without a connection, that is dialled.
@@ -361,7 +389,7 @@ pub(super) mod tests {
             peer: Arc::new(NodePeer::new(PeerIndex(index), PeerId::random(), lanes)),
             name: None,
             allowed_ips: vec!["10.42.0.2/32".parse().unwrap()],
-            dialled: true,
+            addresses: vec!["/ip4/192.0.2.2/tcp/4001".parse().unwrap()],
             on_demand: false,
             rate: None,
         }
@@ -385,6 +413,10 @@ pub(super) mod tests {
         let mut peer = PeerSnapshot::new(configured.peer.id);
         peer.connections = connections;
         peer.last_dial_error = Some("refused".to_owned());
+        peer.failed = vec![(
+            "/ip4/192.0.2.2/tcp/4001".parse().unwrap(),
+            "refused there".to_owned(),
+        )];
         snapshot.peers.push(peer);
         snapshot
     }
@@ -395,10 +427,10 @@ pub(super) mod tests {
         let snapshot = snapshot(&configured, Vec::new());
 
         let connecting = peer_status(&configured, &snapshot);
-        configured.dialled = false;
+        let addresses = std::mem::take(&mut configured.addresses);
         let disconnected = peer_status(&configured, &snapshot);
 
-        configured.dialled = true;
+        configured.addresses = addresses;
         configured.on_demand = true;
         let idle = peer_status(&configured, &snapshot);
         assert!(configured.peer.absence.want(Instant::now()));
@@ -411,6 +443,12 @@ pub(super) mod tests {
         assert_eq!(connecting.address, None);
         assert_eq!(connecting.handshake_age_seconds, None);
         assert_eq!(connecting.last_dial_error.as_deref(), Some("refused"));
+        let [address] = &connecting.addresses[..] else {
+            panic!("one address");
+        };
+        assert_eq!(address.address, "/ip4/192.0.2.2/tcp/4001");
+        assert_eq!(address.last_dial_error.as_deref(), Some("refused there"));
+        assert_eq!(disconnected.addresses, []);
     }
 
     #[test]

@@ -227,7 +227,9 @@ fn page(pair: &mut Pair) -> Result<()> {
     assert_eq!(browser.evaluate(&n_rows("workers"))?, n_workers);
     assert!(browser.evaluate(&n_rows("streams"))?.as_u64() >= Some(1));
     assert!(browser.evaluate(&n_rows("events"))?.as_u64() >= Some(1));
+    has_noted(&mut browser, "connected", &peer)?;
     looks(&mut browser)?;
+    is_spoken(&mut browser)?;
     controls(&mut browser)?;
     detail(&mut browser, &peer)?;
     many_peers(&mut browser)?;
@@ -238,6 +240,7 @@ fn page(pair: &mut Pair) -> Result<()> {
     browser.wait_for("document.getElementById('health-text').textContent === 'degraded'")?;
     browser.wait_for("document.querySelector('#peers tbody tr').innerText.includes('connecting')")?;
     browser.wait_for("document.title.startsWith('0 of 1 - ')")?;
+    has_noted(&mut browser, "lost", &peer)?;
     let changed = browser.evaluate("document.getElementById('icon').href")?;
     assert_ne!(changed, icon);
     assert_eq!(
@@ -251,6 +254,7 @@ fn page(pair: &mut Pair) -> Result<()> {
         Ok(pair.a.node.log()?.contains("time and again").then_some(()))
     })?;
     browser.wait_for("document.getElementById('trouble').textContent.includes('is down')")?;
+    browser.wait_for("document.getElementById('log').innerText.includes('put back')")?;
     assert_eq!(
         health(pair, "device")?,
         (503, "failing".to_owned(), "failing".to_owned())
@@ -271,7 +275,46 @@ fn looks(browser: &mut Browser) -> Result<()> {
             browser.show_as(width, scheme)?;
             assert_eq!(browser.evaluate(ground)?, expected, "{width}");
             fits(browser, width)?;
+            browser.picture(&format!("page-{scheme}-{width}"))?;
         }
+    }
+    Ok(())
+}
+
+/// The latest event is this one, of this peer, with the reason.
+fn has_noted(browser: &mut Browser, what: &str, peer: &str) -> Result<()> {
+    let end = &peer[peer.len() - 8..];
+    browser.wait_for(&format!(
+        "[...document.querySelectorAll('#log tbody tr')].slice(0, 1).some(({{ cells }}) => \
+           cells[1].textContent === '{what}' && cells[2].textContent.includes('{end}') && cells[3].textContent.length > 5)"
+    ))
+}
+
+/// A screen reader has a name for every control, plot and table of peers, and says by what it is sorted.
+fn is_spoken(browser: &mut Browser) -> Result<()> {
+    let spoken = browser.spoken()?;
+    let nameless: Vec<_> = spoken
+        .iter()
+        .filter(|(role, name)| {
+            ["button", "searchbox", "combobox", "image", "link", "dialog"].contains(&role.as_str())
+                && name.is_empty()
+        })
+        .collect();
+    assert!(nameless.is_empty(), "{nameless:?}");
+    for (role, name) in [
+        ("heading", "Peers"),
+        ("table", "Peers"),
+        ("table", "Last events"),
+        ("searchbox", "Find peers"),
+        ("combobox", "Time shown"),
+        ("columnheader", "Round trip"),
+        ("image", "Throughput over time"),
+        ("button", "Copy the node's id"),
+    ] {
+        let told = spoken
+            .iter()
+            .any(|other| (other.0.as_str(), other.1.as_str()) == (role, name));
+        assert!(told, "no {role} {name}: {spoken:?}");
     }
     Ok(())
 }
@@ -319,6 +362,7 @@ fn detail(browser: &mut Browser, peer: &str) -> Result<()> {
         "/32",
         "connected",
         " in the last minute",
+        "configuration",
     ] {
         assert!(text.contains(told), "no {told}: {text}");
     }
@@ -330,6 +374,7 @@ fn detail(browser: &mut Browser, peer: &str) -> Result<()> {
     for width in [390, 1280] {
         browser.show_as(width, "dark")?;
         fits(browser, width)?;
+        browser.picture(&format!("detail-dark-{width}"))?;
     }
     browser.press("Escape", "")?;
     browser.wait_for("!document.getElementById('detail').open")?;
@@ -372,6 +417,7 @@ fn many_peers(browser: &mut Browser) -> Result<()> {
     for width in [390, 1280] {
         browser.show_as(width, "light")?;
         fits(browser, width)?;
+        browser.picture(&format!("many-light-{width}"))?;
         let tallest = "Math.max(...[...document.querySelectorAll('#peers button.peer')].map((name) => name.offsetHeight))";
         assert!(
             browser.evaluate(tallest)?.as_u64() < Some(30),
@@ -422,6 +468,7 @@ fn nothing_becomes_markup(browser: &mut Browser) -> Result<()> {
         browser,
         "told.peers.forEach((peer) => { \
            peer.id = peer.name = peer.address = peer.last_dial_error = window.hostile; peer.allowed_ips = [window.hostile]; \
+           peer.addresses = [{ address: window.hostile, origin: window.hostile, last_dial_error: window.hostile }]; \
          });",
     )?;
     // The name, the inner address and the path, each in its own cell.
@@ -430,7 +477,7 @@ fn nothing_becomes_markup(browser: &mut Browser) -> Result<()> {
     )?;
     browser.evaluate("document.querySelector('#peers button.peer').click(); 0")?;
     browser.wait_for(
-        "['name', 'allowed', 'multiaddress', 'id', 'error'].every((part) => \
+        "['name', 'allowed', 'multiaddress', 'id', 'error', 'dialled'].every((part) => \
            document.getElementById(`detail-${part}`).innerText.includes('<b>bold</b>'))",
     )?;
     assert_eq!(

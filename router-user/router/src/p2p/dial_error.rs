@@ -2,8 +2,9 @@
 
 use std::fmt;
 
-use libp2p::TransportError;
+use libp2p::multiaddr::Protocol;
 use libp2p::swarm::DialError;
+use libp2p::{Multiaddr, TransportError};
 
 use super::address::plain;
 use super::transport::is_refusal;
@@ -20,12 +21,18 @@ pub(super) struct DialFailure {
     pub(super) text: String,
     /// Whether the peer refused this node as one that it does not know.
     pub(super) refuses: bool,
+    /// The address that was dialled, without the peer's id, if the failure says it.
+    pub(super) address: Option<Multiaddr>,
 }
 
 impl DialFailure {
     /// Makes the failure of a dial.
     pub(super) fn of_dial(error: &DialError) -> Self {
-        Self::new(dial_error_text(error), is_refusal(error))
+        let failure = Self::new(dial_error_text(error), is_refusal(error));
+        Self {
+            address: dialled_address(error),
+            ..failure
+        }
     }
 
     /// Makes the failure of a connection that ended, for this reason, before the peer had shown that it took it in.
@@ -39,8 +46,24 @@ impl DialFailure {
 
     fn new(text: String, refuses: bool) -> Self {
         let text = if refuses { REFUSED.to_owned() } else { text };
-        Self { text, refuses }
+        Self {
+            text,
+            refuses,
+            address: None,
+        }
     }
+}
+
+fn dialled_address(error: &DialError) -> Option<Multiaddr> {
+    let mut address = match error {
+        DialError::WrongPeerId { address, .. } => address.clone(),
+        DialError::Transport(attempts) => attempts.first()?.0.clone(),
+        _ => return None,
+    };
+    if let Some(Protocol::P2p(_)) = address.iter().last() {
+        address.pop();
+    }
+    Some(address)
 }
 
 /// Says why dialling one address failed, for an operator.
@@ -70,7 +93,7 @@ pub(super) fn dial_error_text(error: &DialError) -> String {
 mod tests {
     use std::io;
 
-    use libp2p::{Multiaddr, PeerId};
+    use libp2p::PeerId;
 
     use super::*;
 
@@ -90,7 +113,7 @@ mod tests {
                     .to_owned(),
             ),
             (
-                DialError::Transport(vec![(odd.clone(), TransportError::MultiaddrNotSupported(odd))]),
+                DialError::Transport(vec![(odd.clone(), TransportError::MultiaddrNotSupported(odd.clone()))]),
                 "/ip4/192.0.2.2/sctp/1: no address over TCP or QUIC".to_owned(),
             ),
             (
@@ -101,7 +124,10 @@ mod tests {
                 format!("another peer, {id}, answers at 192.0.2.2:4001 over tcp; correct its id or address"),
             ),
         ] {
-            assert_eq!(DialFailure::of_dial(&error).text, expected);
+            let failure = DialFailure::of_dial(&error);
+            assert_eq!(failure.text, expected);
+            let dialled = failure.address.unwrap();
+            assert!(dialled == odd || dialled == address("/ip4/192.0.2.2/tcp/4001"), "{dialled}");
         }
     }
 }

@@ -205,13 +205,17 @@ impl Driver {
 
     /// Tells the operator once per absence of a peer why it cannot be dialled; repeats are for debugging.
     fn report_dial_failure(&mut self, peer: PeerId, failure: DialFailure) {
-        let DialFailure { text: error, refuses } = failure;
+        let DialFailure {
+            text: error,
+            refuses,
+            address,
+        } = failure;
         if self.redials.is_new_failure(peer, &error) {
             tracing::warn!(%peer, error, "cannot reach a peer; trying on");
         } else {
             tracing::debug!(%peer, error, "cannot reach a peer");
         }
-        self.state.set_dial_error(peer, error, refuses);
+        self.state.set_dial_error(peer, address, error, refuses);
     }
 
     fn set_peers(&mut self, peers: Vec<PeerConfig>, now: Instant) {

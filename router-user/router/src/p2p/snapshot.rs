@@ -43,6 +43,8 @@ pub struct PeerSnapshot {
     pub connections: Vec<ConnectionSnapshot>,
     /// Why the last attempt to dial the peer failed, if none succeeded since.
     pub last_dial_error: Option<String>,
+    /// Addresses at which dialling the peer failed since it was last reached, and why it did so last; the latest is last.
+    pub failed: Vec<(Multiaddr, String)>,
     /// Whether the peer refused this node, when it was last dialled, as one that it does not know.
     pub refuses: bool,
     /// The peer's addresses that were found and not configured, the nearest first.
@@ -92,6 +94,7 @@ impl PeerSnapshot {
             peer,
             connections: Vec::new(),
             last_dial_error: None,
+            failed: Vec::new(),
             refuses: false,
             found: Vec::new(),
         }

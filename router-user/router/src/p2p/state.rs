@@ -29,6 +29,9 @@ use super::{
 };
 use crate::egress::lane_stream::LaneStream;
 
+/// Most addresses of a peer whose failures are remembered; any more replace the oldest.
+const MAX_FAILED: usize = 32;
+
 /// The shared state of the network.
 #[derive(Debug)]
 pub(super) struct NetworkState {
@@ -61,6 +64,8 @@ struct Tables {
 struct PeerEntry {
     peer: PeerId,
     last_dial_error: Option<String>,
+    /// Where dialling it failed since it was last reached, and why.
+    failed: Vec<(Multiaddr, String)>,
     /// Whether it refused this node, the last time it was dialled, as one that it does not know.
     refuses: bool,
     /// How many connections are to stand.
@@ -75,6 +80,7 @@ impl PeerEntry {
         Self {
             peer,
             last_dial_error: None,
+            failed: Vec::new(),
             refuses: false,
             n_wanted: 1,
             reached_over_tcp: None,
@@ -297,8 +303,21 @@ impl NetworkState {
     }
 
     /// Records that dialling a peer failed; `refuses` says whether the peer refused this node as one that it does not know.
-    pub(super) fn set_dial_error(&self, peer: PeerId, error: String, refuses: bool) {
+    pub(super) fn set_dial_error(
+        &self,
+        peer: PeerId,
+        address: Option<Multiaddr>,
+        error: String,
+        refuses: bool,
+    ) {
         if let Some(entry) = self.tables().peer_mut(peer) {
+            if let Some(address) = address {
+                entry.failed.retain(|(other, _)| *other != address);
+                if entry.failed.len() == MAX_FAILED {
+                    entry.failed.remove(0);
+                }
+                entry.failed.push((address, error.clone()));
+            }
             entry.last_dial_error = Some(error);
             entry.refuses = refuses;
         }
@@ -308,6 +327,7 @@ impl NetworkState {
     pub(super) fn clear_dial_error(&self, peer: PeerId) {
         if let Some(entry) = self.tables().peer_mut(peer) {
             entry.last_dial_error = None;
+            entry.failed.clear();
             entry.refuses = false;
         }
     }
@@ -381,6 +401,7 @@ impl NetworkState {
                 peer: entry.peer,
                 connections,
                 last_dial_error: entry.last_dial_error.clone(),
+                failed: entry.failed.clone(),
                 refuses: entry.refuses,
                 found: entry.found.clone(),
             }
@@ -504,6 +525,26 @@ mod tests {
     }
 
     #[test]
+    fn the_last_failure_at_each_address_is_kept_until_the_peer_is_reached() {
+        let peer = PeerId::random();
+        let state = NetworkState::new(peer, [peer]);
+        let failed = || state.snapshot().peers[0].failed.clone();
+        for port in 1..=MAX_FAILED as u16 + 1 {
+            state.set_dial_error(peer, Some(address(port)), "refused".to_owned(), false);
+        }
+
+        state.set_dial_error(peer, Some(address(3)), "timed out".to_owned(), false);
+        state.set_dial_error(peer, None, "lost".to_owned(), false);
+
+        let kept = failed();
+        assert_eq!(kept.len(), MAX_FAILED);
+        assert_eq!(kept[0], (address(2), "refused".to_owned()));
+        assert_eq!(kept[MAX_FAILED - 1], (address(3), "timed out".to_owned()));
+        state.clear_dial_error(peer);
+        assert_eq!(failed(), []);
+    }
+
+    #[test]
     fn a_peer_that_stays_keeps_what_is_known_of_it_and_one_that_comes_back_does_not() {
         let (stays, goes) = (PeerId::random(), PeerId::random());
         let state = NetworkState::new(PeerId::random(), [stays, goes]);
@@ -512,7 +553,7 @@ mod tests {
             by: FoundBy::Mdns,
         }];
         for peer in [stays, goes] {
-            state.set_dial_error(peer, "refused".to_owned(), false);
+            state.set_dial_error(peer, None, "refused".to_owned(), false);
             state.set_found(peer, found.clone());
         }
 

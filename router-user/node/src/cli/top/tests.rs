@@ -104,6 +104,7 @@ fn peer(id: &str, number: u32, n: u64) -> PeerStatus {
         rx_bytes: 2000 * n,
         tx_bytes_per_second: None,
         rx_bytes_per_second: None,
+        addresses: Vec::new(),
         last_dial_error: None,
         refuses: false,
     }

@@ -56,11 +56,37 @@ pub struct PeerStatus {
     /// The same of what came from the peer.
     #[serde(default)]
     pub rx_bytes_per_second: Option<f64>,
+    /// Addresses at which the peer may be dialled.
+    #[serde(default)]
+    pub addresses: Vec<PeerAddress>,
     /// Why the last attempt to dial the peer failed, if none has succeeded since.
     pub last_dial_error: Option<String>,
     /// Whether the peer refused this node, when it was last dialled, as one that it does not know.
     #[serde(default)]
     pub refuses: bool,
+}
+
+/// An address at which a peer may be dialled.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
+pub struct PeerAddress {
+    /// Multiaddress, without the id of the peer.
+    pub address: String,
+    /// Who says that the peer is there.
+    pub origin: AddressOrigin,
+    /// Why the last attempt to dial it failed, if the peer was not reached since.
+    pub last_dial_error: Option<String>,
+}
+
+/// Who says that a peer has an address.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum AddressOrigin {
+    /// The configuration.
+    Configured,
+    /// It was found on the local network.
+    Mdns,
+    /// The peer has announced it.
+    Dht,
 }
 
 /// Whether a peer can be reached.

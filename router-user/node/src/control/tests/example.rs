@@ -88,6 +88,11 @@ impl Source for Example {
             rx_bytes: 4,
             tx_bytes_per_second: Some(0.5),
             rx_bytes_per_second: Some(1.5),
+            addresses: vec![PeerAddress {
+                address: "/ip4/192.0.2.2/tcp/4001".to_owned(),
+                origin: AddressOrigin::Configured,
+                last_dial_error: Some("refused".to_owned()),
+            }],
             last_dial_error: Some("refused".to_owned()),
             refuses: false,
         };
@@ -141,6 +146,18 @@ impl Source for Example {
         WorkerList {
             workers: vec![worker],
         }
+    }
+
+    fn events(&self) -> EventList {
+        let event = Event {
+            number: 1,
+            unix_seconds: 1.7e9,
+            kind: EventKind::PeerDown,
+            peer: Some("12D3KooWPeer".to_owned()),
+            peer_name: Some("paris".to_owned()),
+            detail: Some("timed out".to_owned()),
+        };
+        EventList { events: vec![event] }
     }
 
     fn streams(&self) -> StreamList {

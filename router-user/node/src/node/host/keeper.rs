@@ -19,9 +19,10 @@ use super::report::{HostReport, SeenDevice, row};
 use super::thing::{Level, Thing};
 use super::wanted::Wanted;
 use super::ways::Ways;
-use crate::control::{HostState, HostThing};
+use crate::control::{EventKind, HostState, HostThing};
 use crate::device::{Netlink, NetlinkError, Route, Rule, TcFilter, Tun, Whereabouts};
 use crate::kernel::Kernel;
+use crate::node::event_log::EventLog;
 use crate::node::gateways::Gateways;
 use stream_router_engine::causes::with_sources;
 
@@ -48,6 +49,7 @@ pub(in crate::node) struct Keeper {
     /// When something was put back that addresses depend on, or an address.
     last_ground: Option<Instant>,
     n_put_back: u64,
+    events: Arc<EventLog>,
     report: Arc<ArcSwap<HostReport>>,
 }
 
@@ -69,7 +71,12 @@ impl Keeper {
     ///
     /// # Errors
     /// The kernel gives no netlink socket.
-    pub(in crate::node) fn new(wanted: Wanted, tun: Tun, kernel: Arc<Kernel>) -> Result<Self, NetlinkError> {
+    pub(in crate::node) fn new(
+        wanted: Wanted,
+        tun: Tun,
+        kernel: Arc<Kernel>,
+        events: Arc<EventLog>,
+    ) -> Result<Self, NetlinkError> {
         Ok(Self {
             wanted,
             netlink: Netlink::open_filtering()?,
@@ -82,6 +89,7 @@ impl Keeper {
             ways: Ways::new(),
             last_ground: None,
             n_put_back: 0,
+            events,
             report: Arc::new(ArcSwap::from_pointee(HostReport::none_yet())),
         })
     }
@@ -470,6 +478,7 @@ impl Keeper {
         let (changed, with_it) = (list(&pass.changed), pass.n_followed);
         if !pass.changed.is_empty() {
             let device = &self.wanted.device.name;
+            self.events.note(EventKind::PutBack, changed.clone());
             warn!(
                 device,
                 changed, with_it, "the host was changed by somebody else, and put back"

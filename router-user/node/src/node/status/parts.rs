@@ -9,6 +9,7 @@ use crate::control::{Callable, NotFound, SourceError, find};
 use crate::kernel::{Kernel, KernelError};
 use crate::node::data_path::DataPath;
 use crate::node::data_thread::Runtimes;
+use crate::node::event_log::EventLog;
 use crate::node::gateways::Gateways;
 use crate::node::host::Host;
 use crate::node::peers::{ConfiguredPeer, NodePeer, PeerTable};
@@ -26,6 +27,7 @@ pub(in crate::node) struct StatusParts {
     pub(in crate::node) workers: Arc<WorkerBoard>,
     pub(in crate::node) runtimes: Runtimes,
     pub(in crate::node) gateways: Arc<Gateways>,
+    pub(in crate::node) events: Arc<EventLog>,
 }
 
 impl StatusParts {

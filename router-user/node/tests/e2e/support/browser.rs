@@ -1,5 +1,6 @@
 //! A headless Chromium in a network namespace, driven over a pipe with the DevTools protocol.
 
+use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Stdio};
@@ -8,6 +9,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
@@ -105,6 +108,37 @@ impl Browser {
         let preference = json!({"name": "prefers-color-scheme", "value": scheme});
         self.call("Emulation.setEmulatedMedia", json!({"features": [preference]}))?;
         Ok(())
+    }
+
+    /// What a screen reader has of the page: role and name of everything that is not left out.
+    ///
+    /// # Errors
+    /// When there is no answer in time.
+    pub(crate) fn spoken(&mut self) -> Result<Vec<(String, String)>> {
+        let tree = self.call("Accessibility.getFullAXTree", json!({}))?;
+        let nodes = tree["nodes"].as_array().context("no nodes")?;
+        let told = nodes.iter().filter(|node| node["ignored"] == false);
+        let text = |node: &Value, key: &str| node[key]["value"].as_str().unwrap_or_default().to_owned();
+        Ok(told
+            .map(|node| (text(node, "role"), text(node, "name")))
+            .collect())
+    }
+
+    /// Writes a picture of the whole page to the directory of the variable `PAGE_PICTURES`, for whoever sets it to look at.
+    ///
+    /// # Errors
+    /// When there is no answer in time, or it cannot be written.
+    pub(crate) fn picture(&mut self, name: &str) -> Result<()> {
+        let Some(directory) = std::env::var_os("PAGE_PICTURES") else {
+            return Ok(());
+        };
+        let whole = json!({"captureBeyondViewport": true});
+        let picture = self.call("Page.captureScreenshot", whole)?;
+        let picture = STANDARD.decode(picture["data"].as_str().context("no picture")?)?;
+        Ok(fs::write(
+            Path::new(&directory).join(format!("{name}.png")),
+            picture,
+        )?)
     }
 
     /// Presses a key where the focus is; `text` is what it types.
