@@ -28,10 +28,10 @@ pub use client::{fetch, fetch_text, reload, set_streams, set_workers};
 pub use model::{
     AddressOrigin, ConfigProblem, CounterKind, CounterList, CounterOrigin, CounterStatus, DEFAULT_FLOWS,
     DeviceStatus, Direction, Event, EventKind, EventList, Flow, FlowList, FlowQuery, FlowSort, GatewayStatus,
-    HostState, HostStatus, HostThing, IpProtocol, KernelFeature, KernelStatus, MAX_FLOWS, MemoryStatus,
-    PeerAddress, PeerList, PeerName, PeerState, PeerStatus, Reload, ReloadProblems, Resource, RouteList,
-    RouteSource, RouteStatus, Status, StreamList, StreamState, StreamStatus, Transport, UnknownProtocol,
-    WorkerList, WorkerState, WorkerStatus,
+    HostState, HostStatus, HostThing, InviteStatus, IpProtocol, KernelFeature, KernelStatus, MAX_FLOWS,
+    MemoryStatus, PeerAddress, PeerList, PeerName, PeerState, PeerStatus, QrCode, Reload, ReloadProblems,
+    Resource, RouteList, RouteSource, RouteStatus, Status, StreamList, StreamState, StreamStatus, Transport,
+    UnknownProtocol, WorkerList, WorkerState, WorkerStatus,
 };
 pub(crate) use model::{parse_limit, parse_prefix};
 pub use reload_request::{ReloadRefusal, ReloadRequest};

@@ -9,7 +9,8 @@ use serde::Serialize;
 
 use super::reply::{HttpRefusal, NoQuery, PrettyJson};
 use super::{
-    CounterList, EventList, PeerList, Resource, Source, SourceError, Status, StreamList, WorkerList,
+    CounterList, EventList, InviteStatus, PeerList, Resource, Source, SourceError, Status, StreamList,
+    WorkerList,
 };
 
 /// Returns the routes of what `source` tells without waiting and without a query.
@@ -19,6 +20,7 @@ pub(crate) fn resource_routes<S: Clone + Send + Sync + 'static>(source: Arc<dyn 
         .route(PeerList::PATH, resource(|source| Ok(source.peers())))
         .route(WorkerList::PATH, resource(|source| Ok(source.workers())))
         .route(StreamList::PATH, resource(|source| Ok(source.streams())))
+        .route(InviteStatus::PATH, resource(|source| Ok(source.invite())))
         .route(EventList::PATH, resource(|source| Ok(source.events())))
         .route(CounterList::PATH, resource(|source| source.counters()))
         .with_state(source)

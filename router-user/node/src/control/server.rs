@@ -25,8 +25,8 @@ use super::reply::{HttpRefusal, NoQuery, PrettyJson};
 use super::resource_routes::resource_routes;
 use super::{
     CAPTURE_CONTENT_TYPE, CAPTURE_PATH, CaptureQuery, ControlError, ControlRequests, CounterList, EventList,
-    FlowList, FlowQuery, NumberBody, PeerList, Reload, Resource, RouteList, ScaleRequest, Source,
-    SourceError, Status, StreamList, WorkerList,
+    FlowList, FlowQuery, InviteStatus, NumberBody, PeerList, Reload, Resource, RouteList, ScaleRequest,
+    Source, SourceError, Status, StreamList, WorkerList,
 };
 
 /// Most bytes in the body of a request; the longest valid one has 30.
@@ -172,6 +172,7 @@ async fn unknown_path(uri: Uri) -> HttpRefusal {
         StreamList::PATH,
         CounterList::PATH,
         EventList::PATH,
+        InviteStatus::PATH,
         RouteList::PATH,
         Reload::PATH,
         CAPTURE_PATH,

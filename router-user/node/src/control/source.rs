@@ -5,8 +5,8 @@ use std::error::Error;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
-    CaptureQuery, CaptureStream, CounterList, EventList, FlowList, FlowQuery, PeerList, ReloadRequest,
-    RouteList, Status, StreamList, WorkerList,
+    CaptureQuery, CaptureStream, CounterList, EventList, FlowList, FlowQuery, InviteStatus, PeerList,
+    ReloadRequest, RouteList, Status, StreamList, WorkerList,
 };
 
 /// The source of the answers.
@@ -25,6 +25,9 @@ pub trait Source: Send + Sync + 'static {
 
     /// Returns every worker.
     fn workers(&self) -> WorkerList;
+
+    /// Returns the invite to the node.
+    fn invite(&self) -> InviteStatus;
 
     /// Returns the last events.
     fn events(&self) -> EventList;

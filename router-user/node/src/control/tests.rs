@@ -111,6 +111,7 @@ async fn every_resource_crosses_the_socket_whole_and_as_lines() {
     check(&path, Example.streams()).await;
     check(&path, Example.counters().unwrap()).await;
     check(&path, Example.events()).await;
+    check(&path, Example.invite()).await;
     check(&path, Example.routes().unwrap()).await;
     fs::remove_dir_all(directory).unwrap();
 }

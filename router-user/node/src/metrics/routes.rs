@@ -16,15 +16,15 @@ use super::page::get_page;
 use super::plain_text::from_open_metrics;
 use super::{CheckState, History, MetricsSources};
 use crate::control::{
-    CounterList, EventList, HttpRefusal, NoQuery, PeerList, PrettyJson, Resource, Status, StreamList,
-    WorkerList, resource_routes,
+    CounterList, EventList, HttpRefusal, InviteStatus, NoQuery, PeerList, PrettyJson, Resource, Status,
+    StreamList, WorkerList, resource_routes,
 };
 
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 const PLAIN_TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Every path that is served.
-pub(super) const PATHS: [&str; 10] = [
+pub(super) const PATHS: [&str; 11] = [
     "/",
     "/metrics",
     "/health",
@@ -34,6 +34,7 @@ pub(super) const PATHS: [&str; 10] = [
     StreamList::PATH,
     CounterList::PATH,
     EventList::PATH,
+    InviteStatus::PATH,
     History::PATH,
 ];
 

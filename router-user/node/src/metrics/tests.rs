@@ -287,6 +287,9 @@ fn a_source_that_fails_is_an_error_and_not_an_empty_answer() {
             let cause: Box<dyn std::error::Error + Send + Sync> = io::Error::other("the map is gone").into();
             Err(cause.into())
         }
+        fn invite(&self) -> crate::control::InviteStatus {
+            Example.invite()
+        }
         fn events(&self) -> crate::control::EventList {
             Example.events()
         }

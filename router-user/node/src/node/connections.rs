@@ -7,6 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
+use libp2p::Multiaddr;
+use libp2p::multiaddr::Protocol;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, mpsc};
 use tokio_util::task::AbortOnDropHandle;
@@ -167,6 +169,10 @@ impl Connections {
                 direction,
                 ..
             } => {
+                let address: Multiaddr = address
+                    .iter()
+                    .filter(|part| !matches!(part, Protocol::P2p(_)))
+                    .collect();
                 let how = match direction {
                     ConnectionDirection::Outbound => format!("dialled at {address}"),
                     ConnectionDirection::Inbound => format!("it dialled from {address}"),

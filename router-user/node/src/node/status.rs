@@ -15,12 +15,12 @@ use super::capture::TooMany;
 use super::counters::{NetworkCounter, SocketCounter};
 use super::host::HostReport;
 use super::peers::ConfiguredPeer;
-use crate::config::Config;
+use crate::config::{Config, Invite, for_others, own_prefixes};
 use crate::control::{
     self, AddressOrigin, CaptureEncoder, CaptureQuery, CaptureStream, CounterKind, CounterOrigin,
-    CounterStatus, DeviceStatus, EventList, FlowList, FlowQuery, MemoryStatus, PeerAddress, PeerList,
-    PeerState, PeerStatus, RouteList, RouteSource, RouteStatus, Source, SourceError, Status, StreamList,
-    StreamState, StreamStatus, WorkerList, WorkerState, WorkerStatus,
+    CounterStatus, DeviceStatus, EventList, FlowList, FlowQuery, InviteStatus, MemoryStatus, PeerAddress,
+    PeerList, PeerState, PeerStatus, QrCode, RouteList, RouteSource, RouteStatus, Source, SourceError,
+    Status, StreamList, StreamState, StreamStatus, WorkerList, WorkerState, WorkerStatus,
 };
 pub(crate) use memory::memory_status;
 pub(super) use parts::StatusParts;
@@ -46,6 +46,8 @@ pub(super) struct NodeStatus {
     device_name: String,
     device_mtu: u32,
     device_addresses: Vec<IpNet>,
+    /// Whether it is configured to listen anywhere.
+    listens: bool,
     memory: MemoryStatus,
 }
 
@@ -58,6 +60,7 @@ impl NodeStatus {
             device_name: config.device().name().to_owned(),
             device_mtu: config.device().mtu(),
             device_addresses: config.device().addresses().to_vec(),
+            listens: !config.node().listen().is_empty(),
             memory: memory_status(config),
         }
     }
@@ -159,6 +162,16 @@ impl Source for NodeStatus {
         }
     }
 
+    fn invite(&self) -> InviteStatus {
+        let snapshot = self.parts.network.snapshot();
+        let report = self.parts.host.report();
+        let device = match &report.device {
+            Some(seen) => &seen.addresses,
+            None => &self.device_addresses,
+        };
+        invite_status(&snapshot, self.name.as_deref(), self.listens, device)
+    }
+
     fn events(&self) -> EventList {
         self.parts.events.list()
     }
@@ -233,6 +246,35 @@ impl Source for NodeStatus {
         opened.map_err(|TooMany| {
             SourceError::Busy("as many captures run as may; one of them has to end first".to_owned())
         })
+    }
+}
+
+/// Returns the invite to a node with these addresses inside the VPN: nothing that its status does not say.
+fn invite_status(
+    snapshot: &NetworkSnapshot,
+    name: Option<&str>,
+    listens: bool,
+    device: &[IpNet],
+) -> InviteStatus {
+    let addresses = for_others(snapshot.listening.clone(), device);
+    if listens && addresses.is_empty() {
+        let why = "the node listens at no address that others can dial; `stream-router invite --addresses` names one";
+        return InviteStatus::without(why.to_owned());
+    }
+    let invite = Invite::new(snapshot.local_peer, addresses, own_prefixes(device));
+    let named = |invite: Invite| match name {
+        Some(name) => invite.with_name(name.to_owned()),
+        None => Ok(invite),
+    };
+    match invite.and_then(named) {
+        Err(why) => InviteStatus::without(why.to_string()),
+        Ok(invite) => InviteStatus {
+            qr: QrCode::of(&invite.to_string()),
+            addresses: invite.addresses().iter().map(ToString::to_string).collect(),
+            allowed_ips: invite.allowed_ips().iter().map(ToString::to_string).collect(),
+            invite: Some(invite.to_string()),
+            problem: None,
+        },
     }
 }
 
@@ -471,6 +513,37 @@ pub(super) mod tests {
         assert_eq!(status.connections, 2);
         let age = status.handshake_age_seconds.unwrap();
         assert!((10.0..40.0).contains(&age), "{age}");
+    }
+
+    #[test]
+    fn an_invite_says_what_the_status_says_or_why_there_is_none() {
+        let mut snapshot = NetworkSnapshot::new(PeerId::random());
+        let device = ["10.42.0.1/24".parse().unwrap()];
+        let invite =
+            |snapshot: &NetworkSnapshot, listens| invite_status(snapshot, Some("rome"), listens, &device);
+        snapshot.listening = vec!["/ip4/127.0.0.1/tcp/4001".parse().unwrap()];
+        let hidden = invite(&snapshot, true);
+        let dialling = invite(&snapshot, false);
+
+        snapshot
+            .listening
+            .push("/ip4/192.0.2.1/tcp/4001".parse().unwrap());
+        let open = invite(&snapshot, true);
+
+        assert_eq!(hidden.invite, None);
+        assert!(
+            hidden
+                .problem
+                .unwrap()
+                .contains("no address that others can dial")
+        );
+        assert_eq!(dialling.addresses, [] as [&str; 0]);
+        let read: Invite = open.invite.unwrap().parse().unwrap();
+        assert_eq!((read.id(), read.name()), (snapshot.local_peer, Some("rome")));
+        assert_eq!(open.addresses, ["/ip4/192.0.2.1/tcp/4001"]);
+        assert_eq!(open.allowed_ips, ["10.42.0.1/32"]);
+        assert!(open.qr.unwrap().size > 20 && open.problem.is_none());
+        assert!(dialling.invite.unwrap().parse::<Invite>().is_ok());
     }
 
     #[test]

@@ -232,6 +232,7 @@ fn page(pair: &mut Pair) -> Result<()> {
     is_spoken(&mut browser)?;
     controls(&mut browser)?;
     detail(&mut browser, &peer)?;
+    invite(&mut browser, pair)?;
     many_peers(&mut browser)?;
     nothing_becomes_markup(&mut browser)?;
     assert_eq!(browser.problems(), [] as [Value; 0]);
@@ -384,6 +385,39 @@ fn detail(browser: &mut Browser, peer: &str) -> Result<()> {
     Ok(())
 }
 
+/// The invite is the one that the command prints, as text and as a code, and is given away whole.
+fn invite(browser: &mut Browser, pair: &Pair) -> Result<()> {
+    let (_, told) = get(&pair.a.host, INSIDE, INSIDE, "/v1/invite")?;
+    let told: Value = serde_json::from_str(&told)?;
+    let own = told["invite"].as_str().context("no invite")?;
+    let config = pair.a.node.config().display().to_string();
+    let printed = pair
+        .a
+        .host
+        .command(NODE)
+        .args(["invite", "--config", &config, "--qr"])
+        .output()?;
+    assert_eq!(String::from_utf8(printed.stdout)?.trim(), own);
+    let code = String::from_utf8(printed.stderr)?;
+    assert!(code.contains("\u{1b}[30;107m    █▀▀▀▀▀█"), "{code}");
+
+    browser.evaluate("document.getElementById('show-invite').click(); 0")?;
+    browser.wait_for("document.getElementById('invite').open")?;
+    let text = "document.getElementById('invite-text').textContent";
+    assert_eq!(browser.evaluate(text)?, own);
+    browser.evaluate("document.querySelector('#invite-copy .copy').click(); 0")?;
+    browser.wait_for(&format!("window.copied === '{own}'"))?;
+    let drawn = browser.evaluate("document.querySelector('#invite-qr path').getAttribute('d')")?;
+    assert_eq!(drawn, told["qr"]["path"]);
+    for width in [390, 1280] {
+        browser.show_as(width, "dark")?;
+        fits(browser, width)?;
+        browser.picture(&format!("invite-dark-{width}"))?;
+    }
+    browser.press("Escape", "")?;
+    browser.wait_for("!document.getElementById('invite').open")
+}
+
 /// Two hundred peers are shown a few at first, sorted by what the reader asks for, and found.
 fn many_peers(browser: &mut Browser) -> Result<()> {
     answer_with(
@@ -489,6 +523,6 @@ fn nothing_becomes_markup(browser: &mut Browser) -> Result<()> {
         browser.show_as(width, "light")?;
         fits(browser, width)?;
     }
-    browser.evaluate("document.getElementById('close').click(); 0")?;
+    browser.evaluate("document.querySelector('#detail .close').click(); 0")?;
     answer_as_ever(browser)
 }

@@ -74,6 +74,7 @@ fn every_field_of_every_answer_is_documented_and_no_other() {
     check(&Example.streams());
     check(&Example.counters().unwrap());
     check(&Example.events());
+    check(&Example.invite());
     check(&Example.routes().unwrap());
 }
 

@@ -148,6 +148,16 @@ impl Source for Example {
         }
     }
 
+    fn invite(&self) -> InviteStatus {
+        InviteStatus {
+            invite: Some("sr1example".to_owned()),
+            problem: Some("none".to_owned()),
+            addresses: vec!["/ip4/192.0.2.1/tcp/4001".to_owned()],
+            allowed_ips: vec!["10.42.0.1/32".to_owned()],
+            qr: QrCode::of("sr1example"),
+        }
+    }
+
     fn events(&self) -> EventList {
         let event = Event {
             number: 1,

@@ -135,3 +135,4 @@ function svg(name, attributes) {
   const one = document.createElementNS("http://www.w3.org/2000/svg", name);
   for (const [key, value] of Object.entries(attributes)) one.setAttribute(key, value);
   return one;
+}

@@ -1,16 +1,28 @@
 // What has happened, the latest first.
 const EVENTS = { up: ["node is up", "good"], peer_up: ["connected", "good"], peer_down: ["lost", "bad"], reload: ["reloaded", ""], reload_refused: ["reload refused", "bad"], put_back: ["put back", "warn"] };
-let allEvents = false, events = [];
+let allEvents = false, happened = [];
 function drawEvents() {
   const time = (seconds) => new Date(seconds * 1000), today = new Date().toDateString();
-  fill("log", [...events].reverse().slice(0, allEvents ? events.length : FEW / 2).map((one) => {
+  fill("log", [...happened].reverse().slice(0, allEvents ? happened.length : FEW / 2).map((one) => {
     const at = time(one.unix_seconds), [word, kind] = EVENTS[one.kind] || [one.kind, ""];
     const about = one.peer ? one.peer_name || short(one.peer) : "–";
-    return { cells: [{ text: at.toDateString() === today ? at.toLocaleTimeString("en-GB") : `${at.toLocaleDateString("en-CA")} ${at.toLocaleTimeString("en-GB")}`, title: at.toISOString() },
+    return { cells: [{ text: at.toDateString() === today ? at.toLocaleTimeString("en-GB") : `${at.toLocaleDateString("en-CA").replaceAll("-", "\u2011")} ${at.toLocaleTimeString("en-GB")}`, title: at.toISOString(), kind: "when" },
       state(word, kind), lines([[about, one.peer && !one.peer_name ? "mono" : ""], [one.detail || "", "small narrow"]], "break", one.peer || ""), { text: one.detail || "–", kind: "text" }] };
   }));
-  put($("n-log"), events.length > FEW / 2 && !allEvents ? `the last ${FEW / 2} of ${events.length}` : "");
-  show($("more-log"), events.length > FEW / 2); put($("more-log"), allEvents ? `Show ${FEW / 2} only` : `Show all ${events.length}`); $("more-log").setAttribute("aria-expanded", String(allEvents));
+  put($("n-log"), happened.length > FEW / 2 && !allEvents ? `the last ${FEW / 2} of ${happened.length}` : "");
+  show($("more-log"), happened.length > FEW / 2); put($("more-log"), allEvents ? `Show ${FEW / 2} only` : `Show all ${happened.length}`); $("more-log").setAttribute("aria-expanded", String(allEvents));
+}
+
+// The code is dark on light for readers that take no other, in both colour schemes.
+function drawInvite({ invite, problem, addresses, allowed_ips: nets, qr }) {
+  show($("invite-there"), invite !== null); show($("invite-problem"), invite === null); put($("invite-problem"), problem || "");
+  if (invite === null) return;
+  put($("invite-text"), invite); copies($("invite-copy"), [["the invite", "", invite]]);
+  put($("invite-holds"), `It says: ${addresses.length ? `dialled at ${addresses.join(", ")}` : "it dials the others"}; allowed IPs ${nets.join(", ")}.`);
+  show($("invite-qr"), qr !== null);
+  if (qr === null) return;
+  $("invite-qr").setAttribute("viewBox", `-4 -4 ${qr.size + 8} ${qr.size + 8}`);
+  $("invite-qr").replaceChildren(svg("path", { d: qr.path }));
 }
 
 async function ask(path, signal) {
@@ -58,7 +70,7 @@ function update(status, peers, workers, streams, counters, noted, healthNow) {
   if (!first) history.push(point);
   if (history.length > KEPT) history.splice(0, history.length - KEPT);
 
-  events = noted; drawPeers(); drawDetail(); drawEvents(); fill("workers", workerRows);
+  happened = noted; drawPeers(); drawDetail(); drawEvents(); fill("workers", workerRows);
   fill("streams", busy.map((one) => ({ dim: !one.open, cells: [called(one.peer_name, one.peer), streamName(one), ...loads(one)] })));
   put($("n-streams"), streams.length > FEW / 2 ? `the fullest ${FEW / 2} of ${streams.length}` : "");
   fill("drops", reasons(drops)); fill("events", reasons(events));
@@ -135,7 +147,14 @@ $("peers").tBodies[0].addEventListener("click", (event) => {
   opened = order[row.sectionRowIndex];
   $("detail").showModal(); drawDetail();
 });
-$("close").addEventListener("click", () => $("detail").close());
-$("detail").addEventListener("click", (event) => { if (event.target === $("detail")) $("detail").close(); });
+for (const dialog of document.querySelectorAll("dialog")) {
+  dialog.querySelector(".close").addEventListener("click", () => dialog.close());
+  dialog.addEventListener("click", (event) => { if (event.target === dialog) dialog.close(); });
+}
+$("show-invite").addEventListener("click", async () => {
+  let told;
+  try { told = await ask("v1/invite", AbortSignal.timeout(TIMEOUT_MS)); } catch (error) { told = { problem: error.message, invite: null, qr: null }; }
+  drawInvite(told); $("invite").showModal();
+});
 document.addEventListener("click", (event) => { const button = event.target.closest(".copy"); if (button) copy(button); });
 poll();

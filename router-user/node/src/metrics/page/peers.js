@@ -55,8 +55,8 @@ function drawDetail() {
   put($("detail-tx"), traffic(rates.tx, peer.tx_bytes_per_second, peer.tx_bytes, peer.tx_frames) + (peer.rate_bytes_per_second ? `; limit ${bits(peer.rate_bytes_per_second * 8)}` : ""));
   put($("detail-rx"), traffic(rates.rx, peer.rx_bytes_per_second, peer.rx_bytes, peer.rx_frames));
   put($("detail-error"), (peer.refuses ? "It does not know this node. " : "") + (peer.last_dial_error || (peer.refuses ? "" : "none")));
-  const origins = { configured: "configuration", mdns: "local network", dht: "its announcement" };
-  fill("detail-dialled", peer.addresses.map((one) => ({ cells: [{ text: one.address, kind: "break mono", title: one.address }, { text: origins[one.origin] || one.origin, kind: "break" },
+  const origins = { configured: "the configuration", mdns: "the local network", dht: "its announcement" };
+  fill("detail-dialled", peer.addresses.map((one) => ({ cells: [lines([[one.address, "mono"], [`from ${origins[one.origin] || one.origin}`, "small"]], "break", one.address),
     { text: one.last_dial_error || (sameAddress(one.address, peer.address) ? "connected" : "–"), kind: "text" }] })));
   show($("no-detail-dialled"), !peer.addresses.length);
   fill("detail-streams", streams.map((one) => ({ dim: !one.open, cells: [streamName(one), one.transport || "–", ...loads(one)] }))); show($("no-detail-streams"), !streams.length);
