@@ -10,6 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use aya::programs::{ProgramInfo, SchedClassifier, TcAttachType};
 use nix::sys::signal::Signal;
+use serde_json::Value;
 
 use crate::support::lan::{GATEWAY, Lan, LanPlan, section};
 use crate::support::{NODE, machine};
@@ -21,6 +22,8 @@ use xtask::lab::{Namespace, Node, NodeConfig, Status, unique_device};
 
 const LIMIT: Duration = Duration::from_secs(10);
 const HOOKS: [&str; 2] = ["tc", "xdp"];
+/// No flow is forgotten before it is looked at.
+const FLOWS_STAY: &str = "\n[connections]\nttl = \"10m\"\n";
 /// Each way; a few thousand packets.
 const STREAM_BYTES: usize = 8 * 1024 * 1024;
 
@@ -38,6 +41,7 @@ fn reach_a_peer(hook: &'static str, mode: &str) {
     let _machine = machine::shared();
     let plan = LanPlan {
         hook,
+        sections: FLOWS_STAY,
         ..LanPlan::default()
     };
     let lan = Lan::start(&plan).expect("the network can be made");
@@ -58,6 +62,7 @@ fn hosts_of_a_network_reach_a_peer_through_sockets() {
     let _machine = machine::shared();
     let plan = LanPlan {
         sink: "af_xdp",
+        sections: FLOWS_STAY,
         ..LanPlan::default()
     };
     let mut lan = Lan::start(&plan).unwrap();
@@ -137,6 +142,19 @@ fn reach_each_other(lan: &Lan, one_by_one: bool) {
     }
     for to in lan.addresses() {
         exchange(&lan.pair.b.host, &lan.host, to).expect("bytes cross");
+        // What is forwarded is a flow of the gateway's in both directions.
+        let list: Value = lan
+            .pair
+            .a
+            .node
+            .ask(&["flows", "--address", &to.to_string()])
+            .expect("flows");
+        let is_whole = |flow: &Value| {
+            let counted = ["bytes", "rx_bytes"].map(|field| flow[field].as_u64());
+            flow["source"] == to.to_string() && counted.iter().all(|n| *n >= Some(STREAM_BYTES as u64))
+        };
+        let flows = list["flows"].as_array().expect("a list");
+        assert!(flows.iter().any(is_whole), "{list}");
     }
 
     let count = |status: &Status| status.counter("captured").expect("a counter");

@@ -26,6 +26,8 @@ pub(crate) struct LanPlan {
     pub(crate) bridge: bool,
     /// Everything is behind the peer.
     pub(crate) default_route: bool,
+    /// Further sections of the gateway's configuration.
+    pub(crate) sections: &'static str,
 }
 
 impl Default for LanPlan {
@@ -36,6 +38,7 @@ impl Default for LanPlan {
             mtu: 1420,
             bridge: false,
             default_route: false,
+            sections: "",
         }
     }
 }
@@ -66,7 +69,7 @@ impl Lan {
         let mut pair = Pair::prepare(Path::new(NODE), &nodes, directory)?;
         let host = Namespace::unique("lan")?;
         lay_cable(&host, &pair.a.host, plan)?;
-        pair.a.config.sections = section(plan.gateway(), plan.hook, plan.sink);
+        pair.a.config.sections = section(plan.gateway(), plan.hook, plan.sink) + plan.sections;
         if plan.default_route {
             pair.a.config.peers[0].allowed_ips = vec!["0.0.0.0/0".to_owned(), "::/0".to_owned()];
         }
