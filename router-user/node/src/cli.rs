@@ -55,7 +55,7 @@ use request::{RequestArguments, ShowArguments};
 use status::StatusArguments;
 use stream_router_engine::capture_filter::FilterError;
 use top::TopArguments;
-use which::{WhichFile, WhichInstance};
+use which::{NotSaid, WhichFile, WhichInstance};
 
 /// Exit code for wrong usage or configuration; clap uses the same.
 const EXIT_USAGE: u8 = 2;
@@ -192,8 +192,8 @@ pub fn main() -> ExitCode {
             if_missing,
         } => keygen::keygen(&which.key(out), if_missing),
         Command::Id { key, which } => id::id(&which.key(key)),
-        Command::Check { which, live } => check::check(&which.path(), live),
-        Command::Run { which, make_key } => run::run(&which.path(), make_key),
+        Command::Check { which, live } => check::check(&which, live),
+        Command::Run { which, make_key } => run::run(&which, make_key),
         Command::Reload(arguments) => reload::reload(&arguments),
         Command::Invite(arguments) => invite::invite(arguments),
         Command::Join(arguments) => join::join(arguments),
@@ -237,6 +237,7 @@ fn is_usage(error: &(dyn Error + 'static)) -> bool {
         || error.is::<CheckError>()
         || error.is::<PeerError>()
         || error.is::<PlaceError>()
+        || error.is::<NotSaid>()
         || error.downcast_ref().is_some_and(NodeError::is_for_good)
         || matches!(of_a_node, Some(ControlError::BadConfiguration { .. }))
 }

@@ -149,7 +149,7 @@ async fn run(
     });
     let socket = match &arguments.interface {
         Some(device) => socket_of(&request.which, device).await?,
-        None => request.which.socket(),
+        None => request.which.socket()?,
     };
     let mut reader = CaptureReader::open(&socket, query).await?;
     let mut output = Output::open(arguments.target(request.json)).await?;
@@ -194,7 +194,7 @@ async fn run(
 /// Returns the control socket of the node that has `device`.
 async fn socket_of(which: &WhichNode, device: &str) -> Result<PathBuf, Box<dyn std::error::Error>> {
     let (mut others, mut failure) = (Vec::new(), None);
-    for socket in which.sockets() {
+    for socket in which.sockets()? {
         match fetch::<Status>(&socket, "").await {
             Ok(status) if status.device.name == device => return Ok(socket),
             Ok(status) => others.push(status.device.name),

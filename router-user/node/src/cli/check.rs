@@ -2,12 +2,12 @@
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::path::Path;
 
 use super::doctor;
 use super::host_routes::look;
 use super::outcome::{Outcome, print};
 use super::units::called;
+use super::which::WhichFile;
 use crate::config::Config;
 use stream_router::p2p::{PeerId, identity};
 
@@ -31,7 +31,8 @@ pub(super) enum CheckError {
 }
 
 /// Validates a configuration, and with `live` looks whether this host can have it.
-pub(super) fn check(file: &Path, live: bool) -> Outcome {
+pub(super) fn check(which: &WhichFile, live: bool) -> Outcome {
+    let file = &which.path()?;
     let config = Config::load(file)?;
     let own = not_its_own_peer(&config)?;
     if live {
@@ -102,6 +103,8 @@ fn similar_ids(config: &Config, own: Option<PeerId>) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
     use crate::config::tests::IDS;
 

@@ -64,7 +64,7 @@ enum AddressesError {
 
 /// Prints an invite to this node, and its content to standard error.
 pub(super) fn invite(arguments: InviteArguments) -> Outcome {
-    let config = Config::load(&arguments.which.path())?;
+    let config = Config::load(&arguments.which.path()?)?;
     let id = identity::load(config.node().key())?.public().to_peer_id();
     let allowed_ips = if arguments.allowed_ips.is_empty() {
         own_prefixes(config.device().addresses())

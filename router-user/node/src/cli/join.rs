@@ -58,7 +58,7 @@ pub(super) enum JoinError {
 
 /// Adds the node of an invite to a configuration file.
 pub(super) fn join(arguments: JoinArguments) -> Outcome {
-    let file = &arguments.which.path();
+    let file = &arguments.which.path()?;
     let mut invite: Invite = arguments.invite.trim().parse()?;
     if !arguments.allowed_ips.is_empty() {
         invite = invite.with_allowed_ips(arguments.allowed_ips)?;

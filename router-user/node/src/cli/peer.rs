@@ -96,7 +96,7 @@ pub(super) fn peer(command: PeerCommand) -> Outcome {
 }
 
 fn add(whose: &Whose, id: PeerId, fields: &PeerFields) -> Outcome {
-    let main = whose.which.path();
+    let main = whose.which.path()?;
     // Whoever changes the peers claims the main file, whichever file they are in.
     let claim = Replacement::begin(&main)?;
     let directory = DropIn::directory(&main);
@@ -133,7 +133,7 @@ fn remove(whose: &Whose, peer: &str) -> Outcome {
 impl Whose {
     /// Changes the file that the peer is in.
     fn change(&self, peer: &str, change: impl FnOnce(&mut Section), done: &str) -> Outcome {
-        let main = self.which.path();
+        let main = self.which.path()?;
         let claim = Replacement::begin(&main)?;
         let mut drop_ins = DropIn::all_of(&main)?;
         let Named { place, called } = place::find(claim.text(), &drop_ins, &main, peer)?;

@@ -63,7 +63,7 @@ pub(super) enum UnknownPeer {
 
 /// Shows the peers of a node.
 pub(super) fn peers(arguments: &PeerArguments) -> Outcome {
-    let socket = &arguments.show.request.which.socket();
+    let socket = &arguments.show.request.which.socket()?;
     let chosen = || -> Result<PeerList, Box<dyn std::error::Error>> {
         let list = wait(fetch::<PeerList>(socket, ""))?;
         Ok(arguments.chosen(list)?)

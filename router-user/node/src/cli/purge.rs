@@ -47,7 +47,7 @@ struct PartsLeft {
 /// Removes what a node has left on this host.
 pub(super) fn purge(arguments: &PurgeArguments) -> Outcome {
     // Without the file, the node had the default device.
-    let config = match Config::load(&arguments.which.path()) {
+    let config = match Config::load(&arguments.which.path_or_usual()) {
         Err(ConfigError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => defaults()?,
         loaded => loaded?,
     };

@@ -26,7 +26,7 @@ pub(super) fn reload(ReloadArguments { request, config }: &ReloadArguments) -> O
     let socket = match config {
         // A file that is wrong may not even say where the node is.
         Some(file) => Config::load(file)?.node().control().to_owned(),
-        None => request.which.socket(),
+        None => request.which.socket()?,
     };
     let outcome = wait(ask_reload(&socket));
     match outcome {

@@ -46,7 +46,7 @@ pub(super) struct ShowArguments {
 impl ShowArguments {
     /// Prints the resource of `query`, as the lines that `show` makes of it or as JSON.
     pub(super) fn show<R: Resource>(&self, query: &str, show: impl Fn(&R) -> String) -> Outcome {
-        let socket = &self.request.which.socket();
+        let socket = &self.request.which.socket()?;
         if self.request.json {
             return print(wait(fetch_text::<R>(socket, query))?.trim_end());
         }

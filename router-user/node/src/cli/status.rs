@@ -28,7 +28,7 @@ pub(super) fn status(arguments: &StatusArguments) -> Outcome {
         return arguments.show.show::<Status>("", |_| String::new());
     }
     arguments.show.repeat(|| {
-        let sockets = arguments.show.request.which.sockets();
+        let sockets = arguments.show.request.which.sockets()?;
         if let [only] = &sockets[..] {
             return page(only, arguments.verbose);
         }

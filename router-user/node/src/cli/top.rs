@@ -75,7 +75,7 @@ async fn show(arguments: &TopArguments) -> Outcome {
     let mut view = View::new(arguments.interval);
     let mut model = Model::default();
     let (changes, changed) = watch::channel(poll_settings(&view, &model));
-    let mut poller = Poller::new(&arguments.which.socket(), start);
+    let mut poller = Poller::new(&arguments.which.socket()?, start);
     // An error before the terminal is taken stays readable.
     model.handle_sample(poller.ask(None).await?);
     let mut ends = [

@@ -1,7 +1,7 @@
 //! Which of this host's nodes a command is about.
 
 use std::env;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 
@@ -11,6 +11,13 @@ use crate::config::{Config, DEFAULT_CONTROL_SOCKET, DEFAULT_KEY_FILE, INSTALLED_
 const CONFIG_VARIABLE: &str = "STREAM_ROUTER_CONFIG";
 /// Variable that names a control socket.
 const SOCKET_VARIABLE: &str = "STREAM_ROUTER_SOCKET";
+
+/// It is not said which of several nodes is meant.
+#[derive(Debug, thiserror::Error)]
+#[error("the nodes of this host have names, of which --name takes one: {names}")]
+pub(super) struct NotSaid {
+    names: String,
+}
 
 /// Which node is meant by its name.
 #[derive(Clone, Debug, Args)]
@@ -50,20 +57,26 @@ impl WhichInstance {
 
 impl WhichNode {
     /// Returns the control socket.
-    pub(super) fn socket(&self) -> PathBuf {
+    ///
+    /// # Errors
+    /// The host has several nodes.
+    pub(super) fn socket(&self) -> Result<PathBuf, NotSaid> {
         socket_or_running(self.named())
     }
 
-    /// Returns the control sockets: the one that is named, or else those of all nodes that run, or else the usual one.
-    pub(super) fn sockets(&self) -> Vec<PathBuf> {
+    /// Returns the control sockets: the one that is named, or else those of all nodes that run, or else of the one that
+    /// there is.
+    ///
+    /// # Errors
+    /// The host has several nodes, of which none runs.
+    pub(super) fn sockets(&self) -> Result<Vec<PathBuf>, NotSaid> {
         if let Some(socket) = self.named() {
-            return vec![socket];
+            return Ok(vec![socket]);
         }
-        let running = running();
-        if running.is_empty() {
-            return vec![DEFAULT_CONTROL_SOCKET.into()];
+        match running() {
+            none if none.is_empty() => Ok(vec![the_only_one()?]),
+            running => Ok(running),
         }
-        running
     }
 
     fn named(&self) -> Option<PathBuf> {
@@ -81,20 +94,66 @@ impl WhichFile {
     }
 
     /// Returns the file.
-    pub(super) fn path(&self) -> PathBuf {
+    ///
+    /// # Errors
+    /// The host has nodes with names, and none without.
+    pub(super) fn path(&self) -> Result<PathBuf, NotSaid> {
+        match self.named() {
+            Some(file) => Ok(file),
+            None if has_usual() => Ok(INSTALLED_CONFIG.into()),
+            None => match &Instance::configured()[..] {
+                [] => Ok(INSTALLED_CONFIG.into()),
+                instances => Err(NotSaid::among(instances)),
+            },
+        }
+    }
+
+    /// Returns the file, or where that of a node without a name would be.
+    pub(super) fn path_or_usual(&self) -> PathBuf {
         self.named().unwrap_or_else(|| INSTALLED_CONFIG.into())
     }
 }
 
+impl NotSaid {
+    fn among(instances: &[Instance]) -> Self {
+        let names: Vec<_> = instances.iter().map(Instance::name).collect();
+        Self {
+            names: names.join(", "),
+        }
+    }
+}
+
 /// Returns the control socket: the one that is `named` by an option, or by the variable, or that of the one node that
-/// runs, or else the usual one.
-pub(super) fn socket_or_running(named: Option<PathBuf>) -> PathBuf {
-    named
-        .or_else(of_variable)
-        .unwrap_or_else(|| match &running()[..] {
-            [only] => only.clone(),
-            _ => DEFAULT_CONTROL_SOCKET.into(),
-        })
+/// runs, or else of the one that there is.
+///
+/// # Errors
+/// The host has several nodes.
+pub(super) fn socket_or_running(named: Option<PathBuf>) -> Result<PathBuf, NotSaid> {
+    match named.or_else(of_variable) {
+        Some(socket) => Ok(socket),
+        None => match &running()[..] {
+            [only] => Ok(only.clone()),
+            _ => the_only_one(),
+        },
+    }
+}
+
+/// Returns the control socket of the node without a name, or else of the one that has a name.
+fn the_only_one() -> Result<PathBuf, NotSaid> {
+    let usual = Path::new(DEFAULT_CONTROL_SOCKET);
+    if usual.exists() || has_usual() {
+        return Ok(usual.to_owned());
+    }
+    match &Instance::configured()[..] {
+        [] => Ok(usual.to_owned()),
+        [only] => Ok(control_of(only)),
+        several => Err(NotSaid::among(several)),
+    }
+}
+
+/// Returns whether there is a file of a node without a name. One that may not be looked at is there.
+fn has_usual() -> bool {
+    !matches!(Path::new(INSTALLED_CONFIG).try_exists(), Ok(false))
 }
 
 fn of_variable() -> Option<PathBuf> {

@@ -48,6 +48,10 @@ for _ in $(seq 200); do
 done
 "$node" status >"$out/both"
 "$node" status --name "$second" --json >"$out/second"
+# Two are meant, and the file of a node without a name is not there.
+for unsaid in peers "status --json" "flows --json" check; do
+    "$node" $unsaid >>"$out/unsaid" 2>&1 && exit 8
+done
 "$node" id --name "$second" >"$out/id"
 "$node" check --name "$first" >"$out/check"
 "$node" complete -- status --name "" >"$out/names"
@@ -102,6 +106,11 @@ fn two_nodes_have_names_and_one_that_stops_leaves_the_other_alone() {
     );
     let both = read("both");
     assert!(names.iter().all(|name| both.contains(&**name)), "{both}");
+    let unsaid = read("unsaid");
+    let mut in_order = names.each_ref().map(|name| &**name);
+    in_order.sort_unstable();
+    let refusal = format!("of which --name takes one: {}\n", in_order.join(", "));
+    assert_eq!(unsaid.matches(&refusal).count(), 4, "{unsaid}");
     let second: serde_json::Value = serde_json::from_str(&read("second")).unwrap();
     assert_eq!(second["device"]["name"], *names[1]);
     assert_eq!(second["peer_id"], read("id").trim());

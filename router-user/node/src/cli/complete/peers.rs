@@ -73,7 +73,9 @@ impl Peers {
             let Ok(runtime) = runtime else {
                 return PeerList::default();
             };
-            let socket = socket_or_running(self.named.clone());
+            let Ok(socket) = socket_or_running(self.named.clone()) else {
+                return PeerList::default();
+            };
             let asked = runtime.block_on(async { tokio::time::timeout(LIMIT, fetch(&socket, "")).await });
             asked.ok().and_then(Result::ok).unwrap_or_default()
         })
