@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use clap::{Arg, Command, ValueHint};
 
 use super::outcome::{Outcome, print};
-use super::which::control_of;
+use super::which::{control_of, usual_file};
 use crate::config::Instance;
 use candidate::Candidate;
 use peers::Peers;
@@ -82,6 +82,8 @@ struct Place<'a> {
     before: &'a str,
     /// The control socket that the words before name.
     socket: Option<PathBuf>,
+    /// The configuration file that they name.
+    config: Option<PathBuf>,
 }
 
 impl<'a> Place<'a> {
@@ -98,6 +100,7 @@ impl<'a> Place<'a> {
             head: "",
             before: before.last().map_or("", String::as_str),
             socket: None,
+            config: None,
         };
         let mut last_option = None;
         for word in before {
@@ -153,11 +156,15 @@ impl<'a> Place<'a> {
     }
 
     fn note(&mut self, option: &Arg, value: &str) {
-        if option.get_id() == "socket" {
-            self.socket = Some(value.into());
-        }
-        if option.get_id() == "instance" {
-            self.socket = value.parse().ok().map(|instance| control_of(&instance));
+        match option.get_id().as_str() {
+            "socket" => self.socket = Some(value.into()),
+            "config" => self.config = Some(value.into()),
+            "instance" => {
+                let instance: Option<Instance> = value.parse().ok();
+                self.socket = instance.as_ref().map(control_of);
+                self.config = instance.as_ref().map(Instance::config);
+            }
+            _ => {}
         }
     }
 
@@ -218,6 +225,10 @@ impl<'a> Place<'a> {
         }
         match argument.get_id().as_str() {
             "peer" | "peers" => peers.names(),
+            "configured" => {
+                let file = self.config.clone().or_else(usual_file);
+                peers.configured(file.as_deref())
+            }
             "instance" => {
                 let all = Instance::configured();
                 all.iter()
@@ -294,6 +305,7 @@ mod tests {
     use super::*;
     use crate::cli::Arguments;
     use crate::control::PeerList;
+    use xtask::lab::ScratchDir;
 
     /// A peer with a name, and one without.
     fn list() -> PeerList {
@@ -383,6 +395,34 @@ mod tests {
         assert_eq!(completed("peers "), all);
         assert_eq!(completed("peers berlin 12"), ["12345678"]);
         assert_eq!(completed("capture tcp and peer "), all);
+    }
+
+    #[test]
+    fn peers_that_are_disabled_complete_where_the_file_is_changed() {
+        let directory = ScratchDir::unique("complete").unwrap();
+        let main = directory.path().join("sr.toml");
+        let section = |name: &str| format!("[[peer]]\nid = 'x'\nname = '{name}'\nenabled = false\n");
+        std::fs::write(&main, section("oslo")).unwrap();
+        std::fs::create_dir(directory.path().join("sr.d")).unwrap();
+        std::fs::write(
+            directory.path().join("sr.d/rome.toml"),
+            section("rome") + &section("berlin"),
+        )
+        .unwrap();
+
+        for command in ["set", "remove"] {
+            let line = format!("peer {command} --config {} ", main.display());
+            assert_eq!(completed(&line), ["berlin", "12345678", "oslo", "rome"]);
+            assert_eq!(completed(&format!("{line}ro")), ["rome"]);
+            assert_eq!(
+                completed(&format!("peer {command} --config /absent/sr.toml ")),
+                ["berlin", "12345678"]
+            );
+        }
+        let list = list();
+        let all = Peers::of(&list).configured(Some(&main));
+        let rome = all.iter().find(|peer| peer.text == "rome").unwrap();
+        assert_eq!(rome.meaning, "disabled");
     }
 
     #[test]

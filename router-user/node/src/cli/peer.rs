@@ -21,8 +21,8 @@ use super::which::WhichFile;
 use crate::config::{Config, ConfigError, DropIn};
 use crate::control::{ControlError, reload as ask_reload};
 use fields::PeerFields;
-pub(super) use place::PlaceError;
 use place::{Named, PeerPlace};
+pub(super) use place::{PlaceError, written_peers};
 use section::{Section, new_section};
 use stream_router::p2p::file_draft::{FileDraft, sync_directory};
 
@@ -43,6 +43,7 @@ pub(super) enum PeerCommand {
         #[command(flatten)]
         whose: Whose,
         /// Its name, its id, or an end of the id
+        #[arg(id = "configured", value_name = "PEER")]
         peer: String,
         #[command(flatten)]
         fields: PeerFields,
@@ -52,6 +53,7 @@ pub(super) enum PeerCommand {
         #[command(flatten)]
         whose: Whose,
         /// Its name, its id, or an end of the id
+        #[arg(id = "configured", value_name = "PEER")]
         peer: String,
     },
 }

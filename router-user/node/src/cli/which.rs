@@ -156,6 +156,15 @@ fn has_usual() -> bool {
     !matches!(Path::new(INSTALLED_CONFIG).try_exists(), Ok(false))
 }
 
+/// Returns the configuration file where none is named by an option, unless it has to be said which.
+pub(super) fn usual_file() -> Option<PathBuf> {
+    let file = WhichFile {
+        config: None,
+        which: WhichInstance { instance: None },
+    };
+    file.path().ok()
+}
+
 fn of_variable() -> Option<PathBuf> {
     env::var_os(SOCKET_VARIABLE).map(PathBuf::from)
 }

@@ -105,6 +105,13 @@ fn commands_options_values_files_and_peers_complete_in_every_shell() {
         "stream-router flows --socket {} --peer ",
         pair.a.node.socket().display()
     );
+    // A peer that is disabled is none of the running node.
+    let main = pair.a.node.config();
+    let drop_ins = main.with_extension("d");
+    fs::create_dir(&drop_ins).unwrap();
+    let rome = "[[peer]]\nid = \"x\"\nname = \"rome\"\nenabled = false\n";
+    fs::write(drop_ins.join("rome.toml"), rome).unwrap();
+    let removed = format!("stream-router peer remove --config {} ", main.display());
     let checked = format!("stream-router check --config {}/", scripts.display());
 
     for number in 0..SHELLS.len() {
@@ -118,6 +125,7 @@ fn commands_options_values_files_and_peers_complete_in_every_shell() {
             ("stream-router capture --direction ou", "t"),
             ("stream-router capture tcp and gre", "ater"),
             (&format!("{asked}ber"), "lin"),
+            (&format!("{removed}ro"), "me"),
             (&format!("{checked}exa"), "mple.toml"),
         ] {
             shell.completes(begun, &format!("{begun}{rest}")).unwrap();

@@ -1,12 +1,13 @@
 //! The peers of the running node, as candidates.
 
 use std::cell::OnceCell;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ipnet::IpNet;
 
 use super::candidate::Candidate;
+use crate::cli::peer::written_peers;
 use crate::cli::units::short_id;
 use crate::cli::which::socket_or_running;
 use crate::control::{PeerList, fetch};
@@ -50,6 +51,19 @@ impl Peers {
             .collect()
     }
 
+    /// Returns what each peer is called that the configuration has, those that are disabled included, and each of the running
+    /// node: whoever may not read the file may still ask the node.
+    pub(super) fn configured(&self, file: Option<&Path>) -> Vec<Candidate> {
+        let written = file.map(of_file).unwrap_or_default();
+        let mut all = self.names();
+        for peer in written {
+            if !all.iter().any(|one| one.text == peer.text) {
+                all.push(peer);
+            }
+        }
+        all
+    }
+
     /// Returns the addresses of single hosts that are peers' own.
     pub(super) fn addresses(&self) -> Vec<Candidate> {
         let peers = self.list().peers.iter();
@@ -80,4 +94,26 @@ impl Peers {
             asked.ok().and_then(Result::ok).unwrap_or_default()
         })
     }
+}
+
+/// Returns the peers of a configuration and its drop-ins. One that cannot be read, or is wrong, has none.
+fn of_file(main: &Path) -> Vec<Candidate> {
+    let Ok(peers) = written_peers(main) else {
+        return Vec::new();
+    };
+    let peers = peers.iter();
+    peers
+        .map(|peer| {
+            let meaning = if peer.is_enabled {
+                peer.networks
+                    .iter()
+                    .map(ToString::to_string)
+                    .collect::<Vec<_>>()
+                    .join(", ")
+            } else {
+                "disabled".to_owned()
+            };
+            Candidate::new(peer.name.as_deref().unwrap_or(short_id(&peer.id)), Some(meaning))
+        })
+        .collect()
 }

@@ -9,6 +9,7 @@ use toml_edit::{DocumentMut, Table, TomlError};
 use crate::cli::units::called;
 use crate::config::DropIn;
 use crate::control::{Callable, NotFound, find as find_called};
+use stream_router::p2p::regular_file;
 
 /// A section among its file's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,21 +56,26 @@ pub(in crate::cli) enum PlaceError {
 }
 
 /// A section as it is written, right or wrong.
-struct Written {
+pub(in crate::cli) struct Written {
     place: PeerPlace,
-    id: String,
-    name: Option<String>,
-    networks: Vec<IpNet>,
+    pub(in crate::cli) id: String,
+    pub(in crate::cli) name: Option<String>,
+    pub(in crate::cli) networks: Vec<IpNet>,
+    pub(in crate::cli) is_enabled: bool,
+}
+
+/// Returns the sections of a configuration and its drop-ins.
+///
+/// # Errors
+/// A file cannot be read, or is no TOML.
+pub(in crate::cli) fn written_peers(main: &Path) -> Result<Vec<Written>, Box<dyn std::error::Error>> {
+    let text = regular_file::read_to_string(main)?;
+    Ok(all_written(&text, &DropIn::all_of(main)?, main)?)
 }
 
 /// Finds the section of a peer in the text of the main file, and in its drop-ins.
 pub(super) fn find(text: &str, drop_ins: &[DropIn], main: &Path, peer: &str) -> Result<Named, PlaceError> {
-    let mut all = written(text, main, |index| PeerPlace::Main { index })?;
-    for (at, drop_in) in drop_ins.iter().enumerate() {
-        all.extend(written(drop_in.text(), drop_in.path(), |index| {
-            PeerPlace::DropIn { at, index }
-        })?);
-    }
+    let all = all_written(text, drop_ins, main)?;
     let found = find_called(all.iter(), peer).map_err(|why| match why {
         NotFound::Several => PlaceError::Several {
             peer: peer.to_owned(),
@@ -83,6 +89,16 @@ pub(super) fn find(text: &str, drop_ins: &[DropIn], main: &Path, peer: &str) -> 
         place: found.place,
         called: called(found.name.as_deref(), &found.id),
     })
+}
+
+fn all_written(text: &str, drop_ins: &[DropIn], main: &Path) -> Result<Vec<Written>, PlaceError> {
+    let mut all = written(text, main, |index| PeerPlace::Main { index })?;
+    for (at, drop_in) in drop_ins.iter().enumerate() {
+        all.extend(written(drop_in.text(), drop_in.path(), |index| {
+            PeerPlace::DropIn { at, index }
+        })?);
+    }
+    Ok(all)
 }
 
 fn written(text: &str, file: &Path, place: impl Fn(usize) -> PeerPlace) -> Result<Vec<Written>, PlaceError> {
@@ -102,6 +118,7 @@ fn written(text: &str, file: &Path, place: impl Fn(usize) -> PeerPlace) -> Resul
         id: text(table, "id").unwrap_or_default(),
         name: text(table, "name"),
         networks: networks(table).unwrap_or_default(),
+        is_enabled: table.get("enabled").and_then(|enabled| enabled.as_bool()) != Some(false),
     });
     Ok(all.collect())
 }
