@@ -199,7 +199,7 @@ pub(super) fn table(peers: &[PeerStatus], wide: bool) -> String {
 }
 
 /// Returns where a connected peer is, and who dialled.
-fn path(peer: &PeerStatus) -> Option<String> {
+pub(super) fn path(peer: &PeerStatus) -> Option<String> {
     let (address, transport, direction) = (peer.address.as_ref()?, peer.transport?, peer.direction?);
     let way = match direction {
         Direction::Inbound => "from",
@@ -226,13 +226,14 @@ fn plain_address(text: &str) -> String {
     plain().unwrap_or_else(|| text.to_owned())
 }
 
-fn handshake(peer: &PeerStatus) -> Option<String> {
+/// Returns how long ago the last handshake was.
+pub(super) fn handshake(peer: &PeerStatus) -> Option<String> {
     let age = peer.handshake_age_seconds?;
     Some(format!("{} ago", seconds(age)))
 }
 
 /// Returns why the peer is not connected, if it is not.
-fn why(peer: &PeerStatus) -> Option<String> {
+pub(super) fn why(peer: &PeerStatus) -> Option<String> {
     match (peer.state, &peer.last_dial_error) {
         (PeerState::Connected, _) => None,
         (_, Some(error)) => Some(error.clone()),

@@ -3,7 +3,7 @@
 //! 1. [`poll`] asks the node, no more often than the view wants.
 //! 2. [`model`] makes rates and a history of the answers.
 //! 3. [`view`] is what the user has chosen with the keys: pane, order, filter, interval.
-//! 4. [`panes`] makes rows of model and view, and [`draw`] draws them.
+//! 4. [`panes`] makes rows of model and view, [`peer_page`] what is said of one peer, and [`draw`] draws them.
 //! 5. [`screen`] holds the terminal, and gives it back whatever happens.
 //!
 //! All but [`poll`] and [`screen`] are pure: time is an argument.
@@ -14,6 +14,7 @@ mod filter;
 mod history;
 mod model;
 mod panes;
+mod peer_page;
 mod poll;
 mod screen;
 #[cfg(test)]

@@ -148,6 +148,14 @@ fn panes(scene: &Scene) -> Result<()> {
     terminal.type_text("10.42.0.0/24")?;
     terminal.press("Enter")?;
     scene.shows(&["only 10.42.0.0/24", &destination])?;
+    terminal.press("Enter")?;
+    let peer = scene.pair.b.node.peer_id();
+    scene.shows(&[peer, "handshake", "round trip", "drops", &one_way, "Esc back"])?;
+    terminal.press("Escape")?;
+    // An Escape with a key right behind it is that key with Alt.
+    let is_left = |screen: &str| !screen.contains("Esc back");
+    terminal.wait_for("the page is left", is_left)?;
+    scene.shows(&["only 10.42.0.0/24"])?;
     terminal.press("p")?;
     scene.shows(&["PAUSED"])?;
     terminal.press("p")?;

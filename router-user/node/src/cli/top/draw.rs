@@ -2,6 +2,7 @@
 
 mod graph;
 mod list;
+mod page;
 mod style;
 #[cfg(test)]
 mod tests;
@@ -23,6 +24,7 @@ use list::ListSummary;
 use style::style;
 
 const KEYS: &str = "1-5 pane  Enter peer  Esc all  s r sort  / filter  p pause  ? help  q quit";
+const PAGE_KEYS: &str = "Esc back  Tab streams or flows  s r sort  p pause  ? help  q quit";
 
 const HELP: [(&str, &str); 13] = [
     ("1 to 5, Tab", "choose a pane"),
@@ -32,8 +34,8 @@ const HELP: [(&str, &str); 13] = [
     ("", "with this in their id or address,"),
     ("", "or inside this prefix"),
     ("Up, Down, PgUp ...", "choose a row"),
-    ("Enter", "show only what is of its peer"),
-    ("Esc", "show all again"),
+    ("Enter", "open the page of its peer"),
+    ("Esc", "leave the page; show all again"),
     ("p", "pause: the node is not asked"),
     ("+, -", "ask less often, more often"),
     ("?", "this"),
@@ -45,6 +47,8 @@ const LARGE: (u16, u16) = (120, 36);
 const SECOND_ROW: u16 = 10;
 /// Least width of a screen with graphs that can be read.
 const MIN_GRAPHS: u16 = 50;
+/// Lines that the head of a peer's page leaves to the rest.
+const MIN_LIST: u16 = 8;
 
 /// Silence, if it is also longer than three intervals, after which the view says that the node does not answer.
 const SILENT_AFTER: Duration = Duration::from_secs(3);
@@ -59,9 +63,10 @@ pub(super) fn draw(frame: &mut Frame<'_>, model: &Model, view: &mut View, now: D
     let silence = silence(snapshot, model, view, now);
     let height = |shown: bool, height: u16| Constraint::Length(if shown { height } else { 0 });
     let has_graphs = area.width >= MIN_GRAPHS;
-    let is_large = area.width >= LARGE.0 && area.height >= LARGE.1;
+    let is_large = area.width >= LARGE.0 && area.height >= LARGE.1 && view.page().is_none();
     let graphs = match area.height {
         ..14 => 0,
+        14.. if view.page().is_some() => page::HEIGHT.min(area.height.saturating_sub(MIN_LIST)),
         14..20 => 4,
         20..LARGE_HEIGHT => 7,
         _ => 10,
@@ -69,7 +74,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, model: &Model, view: &mut View, now: D
     let [top, problem, graphs, tabs, list, second, bottom] = Layout::vertical([
         height(true, 1),
         height(silence.is_some(), 1),
-        height(has_graphs, graphs),
+        height(has_graphs || view.page().is_some(), graphs),
         height(area.height >= 6, 1),
         Constraint::Min(0),
         height(is_large, SECOND_ROW),
@@ -83,7 +88,10 @@ pub(super) fn draw(frame: &mut Frame<'_>, model: &Model, view: &mut View, now: D
             problem,
         );
     }
-    draw_graphs(frame, model, view, graphs, now);
+    match view.page() {
+        Some(id) => page::draw(frame, snapshot, id, graphs),
+        None => draw_graphs(frame, model, view, graphs, now),
+    }
     let summary = list::draw(frame, snapshot, view, view.pane(), list);
     draw_tabs(frame, view, &summary, tabs);
     if is_large {
@@ -178,6 +186,9 @@ fn draw_graphs(frame: &mut Frame<'_>, model: &Model, view: &View, area: Rect, no
 fn draw_tabs(frame: &mut Frame<'_>, view: &View, summary: &ListSummary, area: Rect) {
     let mut parts = Vec::new();
     for (number, pane) in (1..).zip(Pane::ALL) {
+        if !view.panes().contains(&pane) {
+            continue;
+        }
         let is_chosen = pane == view.pane();
         if !is_chosen && area.width < MIN_GRAPHS {
             continue;
@@ -192,7 +203,7 @@ fn draw_tabs(frame: &mut Frame<'_>, view: &View, summary: &ListSummary, area: Re
     if let Some(order) = summary.order {
         parts.push(Span::raw(format!(" by {}", order.to_lowercase())));
     }
-    if view.pane().is_filtered() && !view.filter().text().is_empty() {
+    if view.page().is_none() && view.pane().is_filtered() && !view.filter().text().is_empty() {
         let only = format!(" only {}", view.filter().text());
         parts.push(Span::styled(only, style(Tone::Warning)));
     }
@@ -233,6 +244,7 @@ fn draw_bottom(frame: &mut Frame<'_>, view: &View, area: Rect) {
             Span::styled(" ", Style::new().add_modifier(Modifier::REVERSED)),
             Span::styled("  Enter, or Esc to leave it as it was", style(Tone::Dim)),
         ]),
+        None if view.page().is_some() => Line::styled(PAGE_KEYS, style(Tone::Dim)),
         None => Line::styled(KEYS, style(Tone::Dim)),
     };
     frame.render_widget(line, area);

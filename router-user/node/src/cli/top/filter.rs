@@ -41,6 +41,11 @@ impl Filter {
         &self.text
     }
 
+    /// Returns whether it lets through what is of one peer that was chosen.
+    pub(super) fn is_of_peer(&self) -> bool {
+        self.peer.is_some()
+    }
+
     pub(super) fn shows_peer(&self, peer: &PeerStatus) -> bool {
         if let Some(id) = &self.peer {
             return *id == peer.id;

@@ -3,11 +3,10 @@
 use super::columns::{Cell, Column, Order, Row, Tone, sort};
 use super::filter::Filter;
 use super::model::{FlowRates, NodeSnapshot, PeerRates, StreamRates, WithRates, WorkerRates};
+use super::peer_page::state_tone;
 use crate::cli::rates::{bit_rate, count_rate};
 use crate::cli::units::{bytes, endpoint, seconds, short_name};
-use crate::control::{
-    CounterStatus, Flow, PeerState, PeerStatus, StreamState, StreamStatus, WorkerState, WorkerStatus,
-};
+use crate::control::{CounterStatus, Flow, PeerStatus, StreamState, StreamStatus, WorkerState, WorkerStatus};
 
 /// A pane of the view, which shows a list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,6 +81,9 @@ const DROPS: [Column; 5] = [
 const BAR: usize = 10;
 
 impl Pane {
+    /// Those that the page of a peer has.
+    pub(super) const OF_PEER: [Self; 2] = [Self::Streams, Self::Flows];
+
     pub(super) const ALL: [Self; 5] = [
         Self::Peers,
         Self::Workers,
@@ -125,18 +127,6 @@ impl Pane {
         }
     }
 
-    pub(super) fn next(self) -> Self {
-        self.after(1)
-    }
-
-    pub(super) fn previous(self) -> Self {
-        self.after(Self::ALL.len() - 1)
-    }
-
-    fn after(self, n: usize) -> Self {
-        Self::ALL[(self as usize + n) % Self::ALL.len()]
-    }
-
     /// Returns whether the filter applies to the pane.
     pub(super) fn is_filtered(self) -> bool {
         matches!(self, Self::Peers | Self::Streams | Self::Flows)
@@ -174,6 +164,8 @@ impl Pane {
         let is_filtered = self.is_filtered() && !filter.text().is_empty();
         match self {
             Self::Flows if snapshot.flows.is_none() => "asking for the flows",
+            Self::Streams if filter.is_of_peer() => "no streams to this peer",
+            Self::Flows if filter.is_of_peer() => "no live flows with this peer",
             _ if is_filtered => "nothing here fits the filter",
             Self::Peers => "no peers are configured",
             Self::Workers => "no workers",
@@ -186,12 +178,6 @@ impl Pane {
 
 fn peer(peer: &WithRates<PeerStatus, PeerRates>) -> Row {
     let WithRates { now, rates } = peer;
-    let tone = match now.state {
-        PeerState::Connected => Tone::Good,
-        PeerState::Connecting => Tone::Warning,
-        PeerState::Disconnected => Tone::Bad,
-        PeerState::Idle => Tone::Plain,
-    };
     // While there is no connection, why there is none.
     let address = match (&now.address, &now.last_dial_error) {
         (Some(address), _) => Cell::text(without_id(address)),
@@ -200,7 +186,7 @@ fn peer(peer: &WithRates<PeerStatus, PeerRates>) -> Row {
     };
     let cells = vec![
         Cell::text(short_name(now.name.as_deref(), &now.id)),
-        Cell::text(now.state.to_string()).with_tone(tone),
+        Cell::text(now.state.to_string()).with_tone(state_tone(now.state)),
         Cell::maybe(now.rtt_ms, |rtt| format!("{rtt:.2} ms")),
         Cell::maybe(rates.tx_bits, bit_rate),
         Cell::maybe(rates.rx_bits, bit_rate),

@@ -41,9 +41,20 @@ pub(super) struct View {
     is_paused: bool,
     is_help: bool,
     filter: Filter,
+    page: Option<PeerPage>,
     /// Text of the filter while it is typed.
     typed: Option<String>,
     lists: [ListState; Pane::ALL.len()],
+}
+
+/// The page of a peer, which has taken the place of the panes.
+#[derive(Debug)]
+struct PeerPage {
+    id: String,
+    /// Lets through what is of the peer.
+    filter: Filter,
+    /// The pane that it was opened from.
+    from: Pane,
 }
 
 /// What the user has chosen for one pane.
@@ -76,6 +87,7 @@ impl View {
             is_paused: false,
             is_help: false,
             filter: Filter::default(),
+            page: None,
             typed: None,
             lists: Pane::ALL.map(list),
         }
@@ -101,9 +113,22 @@ impl View {
         self.is_help
     }
 
-    /// Returns the filter.
+    /// Returns the filter: that of the peer whose page is open, or else the one that was typed.
     pub(super) fn filter(&self) -> &Filter {
-        &self.filter
+        self.page.as_ref().map_or(&self.filter, |page| &page.filter)
+    }
+
+    /// Returns the id of the peer whose page is open.
+    pub(super) fn page(&self) -> Option<&str> {
+        self.page.as_ref().map(|page| page.id.as_str())
+    }
+
+    /// Returns the panes to choose from.
+    pub(super) fn panes(&self) -> &'static [Pane] {
+        match self.page {
+            Some(_) => &Pane::OF_PEER,
+            None => &Pane::ALL,
+        }
     }
 
     /// Returns the text of the filter while it is typed.
@@ -118,7 +143,7 @@ impl View {
 
     /// Returns whether flows are shown, for which the node reads its whole table.
     pub(super) fn wants_flows(&self) -> bool {
-        self.pane == Pane::Flows
+        self.pane == Pane::Flows || self.page.is_some()
     }
 
     /// Returns the first row to show of the `n_rows` of a pane that has room for `n_shown`: the chosen one is among them.
@@ -160,11 +185,12 @@ impl View {
         }
         match key.code {
             KeyCode::Char('q') | KeyCode::F(10) => return KeyOutcome::Quit,
-            KeyCode::Esc => self.filter = Filter::default(),
-            KeyCode::Enter => self.show_chosen_peer(),
+            KeyCode::Esc => self.go_back(),
+            KeyCode::Enter => self.open_page(),
             KeyCode::Char('?' | 'h') | KeyCode::F(1) => self.is_help = true,
             KeyCode::Char('p' | ' ') => self.is_paused = !self.is_paused,
-            KeyCode::Char('/') => self.typed = Some(self.filter.text().to_owned()),
+            // The page has the filter that it is made of.
+            KeyCode::Char('/') if self.page.is_none() => self.typed = Some(self.filter.text().to_owned()),
             KeyCode::Char('s') => self.next_order(),
             KeyCode::Char('r') => {
                 let order = &mut self.list_mut(self.pane).order;
@@ -172,12 +198,14 @@ impl View {
             }
             KeyCode::Char('+' | '=') => self.step(STEPS.iter().find(|step| **step > self.interval)),
             KeyCode::Char('-' | '_') => self.step(STEPS.iter().rfind(|step| **step < self.interval)),
-            KeyCode::Tab | KeyCode::Right | KeyCode::Char('l') => self.pane = self.pane.next(),
-            KeyCode::BackTab | KeyCode::Left => self.pane = self.pane.previous(),
+            KeyCode::Tab | KeyCode::Right | KeyCode::Char('l') => self.next_pane(1),
+            KeyCode::BackTab | KeyCode::Left => self.next_pane(self.panes().len() - 1),
             KeyCode::Char(digit @ '1'..='9') => {
                 let index = digit.to_digit(10).unwrap_or(0) as usize;
                 if let Some(pane) = Pane::ALL.get(index.wrapping_sub(1)) {
                     self.pane = *pane;
+                    // A pane that the page has none of is that of all peers.
+                    self.page.take_if(|_| !Pane::OF_PEER.contains(pane));
                 }
             }
             code => self.scroll(code),
@@ -185,14 +213,36 @@ impl View {
         KeyOutcome::Stay
     }
 
-    /// Shows what is of the peer of the chosen row, and of no other.
-    fn show_chosen_peer(&mut self) {
+    /// Opens the page of the chosen row's peer.
+    fn open_page(&mut self) {
         let Some(peer) = self.list(self.pane).chosen_peer.clone() else {
             return;
         };
-        self.filter = Filter::of_peer(peer);
-        if self.pane == Pane::Peers {
-            self.pane = Pane::Streams;
+        if self.page.is_some() {
+            return;
+        }
+        self.page = Some(PeerPage {
+            id: peer.id.clone(),
+            filter: Filter::of_peer(peer),
+            from: self.pane,
+        });
+        self.pane = Pane::Flows;
+    }
+
+    /// Leaves the page of a peer, or else takes the filter away.
+    fn go_back(&mut self) {
+        match self.page.take() {
+            Some(page) => self.pane = page.from,
+            None => self.filter = Filter::default(),
+        }
+    }
+
+    /// Chooses the pane `n` places further on.
+    fn next_pane(&mut self, n: usize) {
+        let panes = self.panes();
+        let at = panes.iter().position(|pane| *pane == self.pane).unwrap_or(0);
+        if let Some(pane) = panes.get((at + n) % panes.len()) {
+            self.pane = *pane;
         }
     }
 
@@ -419,10 +469,12 @@ mod tests {
     }
 
     #[test]
-    fn enter_shows_what_is_of_the_chosen_peer() {
+    fn enter_opens_the_page_of_the_chosen_peer_and_escape_leaves_it() {
         let mut view = view();
         press(&mut view, KeyCode::Enter);
-        assert_eq!((view.pane(), view.filter().text()), (Pane::Peers, ""));
+        assert_eq!((view.pane(), view.page()), (Pane::Peers, None));
+        type_text(&mut view, "/pa");
+        press(&mut view, KeyCode::Enter);
         let paris = RowPeer {
             id: "12D3KooWParis".to_owned(),
             name: "paris".to_owned(),
@@ -431,8 +483,27 @@ mod tests {
         view.set_chosen_peer(Pane::Peers, Some(paris.clone()));
         press(&mut view, KeyCode::Enter);
 
-        assert_eq!(view.filter(), &Filter::of_peer(paris));
-        assert_eq!((view.pane(), view.filter().text()), (Pane::Streams, "paris"));
+        assert_eq!(view.filter(), &Filter::of_peer(paris.clone()));
+        assert_eq!((view.pane(), view.page()), (Pane::Flows, Some("12D3KooWParis")));
+        assert!(view.wants_flows());
+        type_text(&mut view, "/");
+        assert_eq!(view.typed(), None);
+        for pane in [Pane::Streams, Pane::Flows] {
+            press(&mut view, KeyCode::Tab);
+            assert_eq!(view.pane(), pane);
+        }
+        press(&mut view, KeyCode::BackTab);
+        press(&mut view, KeyCode::Char('4'));
+        view.set_chosen_peer(Pane::Flows, Some(paris.clone()));
+        press(&mut view, KeyCode::Enter);
+        assert_eq!((view.pane(), view.page()), (Pane::Flows, Some("12D3KooWParis")));
+        press(&mut view, KeyCode::Esc);
+        assert_eq!((view.pane(), view.page()), (Pane::Peers, None));
+        assert_eq!(view.filter().text(), "pa");
+
+        press(&mut view, KeyCode::Enter);
+        press(&mut view, KeyCode::Char('2'));
+        assert_eq!((view.pane(), view.page()), (Pane::Workers, None));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 
 use super::*;
-use crate::cli::top::tests::{failure, model, sample};
+use crate::cli::top::tests::{PEER_A, failure, model, sample};
 
 struct TestView {
     model: Model,
@@ -26,10 +26,10 @@ impl TestView {
 
     fn press(&mut self, keys: &str) {
         for c in keys.chars() {
-            let code = if c == '\n' {
-                KeyCode::Enter
-            } else {
-                KeyCode::Char(c)
+            let code = match c {
+                '\n' => KeyCode::Enter,
+                '\u{1b}' => KeyCode::Esc,
+                c => KeyCode::Char(c),
             };
             self.view.handle_key(KeyEvent::new(code, KeyModifiers::NONE));
         }
@@ -212,18 +212,64 @@ fn a_filter_shows_while_it_is_typed_and_while_it_holds() {
 }
 
 #[test]
-fn enter_shows_all_of_a_peer_and_nothing_of_others() {
+fn enter_opens_a_page_of_all_that_is_of_a_peer() {
     let mut test = TestView::new();
     test.screen(80, 24);
 
     test.press("\n");
+    let flows = test.screen(80, 24);
+    test.press("3");
     let streams = test.screen(80, 24);
-    test.press("1");
+    test.press("\u{1b}");
     let peers = test.screen(80, 24);
 
-    assert_has(&streams, &[" only 4kx6nXTN", "QUEUED▼"]);
-    assert_has(&peers, &["4kx6nXTN connected", "1 peer"]);
-    assert!(!peers.join("").contains("paris"), "{}", peers.join("\n"));
+    for (line, expected) in (1..).zip([
+        "┌ 4kx6nXTN ─",
+        &format!("│ id        {PEER_A}"),
+        "│ vpn       10.42.1.0/24",
+        "│ state     connected, handshake 3.0s ago",
+        "│ path      tcp to 192.0.2.1:4001, round trip 0.25 ms",
+        "│ sent      8.00 Mbit/s, frames 1.00k/s, 9.5 MiB in all",
+        "│ received  16.0 kbit/s, frames 10.0/s, 19.5 KiB in all",
+        "│ streams   2 open, 8.0 KiB queued, 1 hold senders back",
+        "│ drops     50 dropped (5.0/s), ",
+        "└─",
+        " 3 Streams  4 Flows ",
+        "PROTO ",
+    ]) {
+        assert!(
+            flows[line].starts_with(expected),
+            "{expected}\n{}",
+            flows.join("\n")
+        );
+    }
+    assert_has(&flows, &["10.42.0.2:443", "3 flows", "Esc back"]);
+    assert_has(&streams, &["QUEUED▼", "2 streams"]);
+    assert_has(&peers, &["4kx6nXTN connected", "2 peers"]);
+}
+
+#[test]
+fn the_page_of_a_peer_that_is_not_there_says_why_and_one_that_is_gone_that_it_is() {
+    let mut test = TestView::new();
+    test.screen(80, 24);
+    test.press("j");
+    test.screen(80, 24);
+    test.press("\n");
+
+    assert_has(
+        &test.screen(80, 24),
+        &[
+            "┌ Paris ─",
+            "state     connecting, ",
+            "path      -",
+            "no live flows with this peer",
+        ],
+    );
+
+    let mut without = sample(11);
+    without.peers.peers.pop();
+    test.model.handle_sample(without);
+    assert_has(&test.screen(80, 24), &["this peer is configured no more"]);
 }
 
 #[test]
@@ -293,7 +339,7 @@ proptest! {
     fn no_size_and_no_key_is_a_panic(
         width in 0_u16..140,
         height in 0_u16..45,
-        keys in "[qhspr/+12345?jkgG\\-x\n]{0,8}",
+        keys in "[qhspr/+12345?jkgG\\-x\n\u{1b}]{0,8}",
         is_silent in any::<bool>(),
     ) {
         let mut test = TestView::new();
