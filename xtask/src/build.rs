@@ -35,8 +35,13 @@ impl Profile {
         Self(name)
     }
 
+    /// Returns the name of the profile.
+    pub(crate) fn name(&self) -> &str {
+        &self.0
+    }
+
     /// Returns the name of the directory below the target directory that cargo uses for the profile.
-    fn directory(&self) -> &str {
+    pub(crate) fn directory(&self) -> &str {
         if self.0 == "dev" || self.0 == "test" {
             "debug"
         } else {

@@ -27,6 +27,7 @@ const TEST_PROGRAMS: &[(&str, &str)] = &[
     ("chromium", "chromium"),
     ("zsh", "zsh"),
     ("fish", "fish"),
+    ("systemd-analyze", "systemd"),
 ];
 
 /// Programs that make packages, and the one that runs a node with the privileges of a unit.
@@ -34,6 +35,7 @@ const PACKAGE_PROGRAMS: &[(&str, &str)] = &[
     ("dpkg", "dpkg"),
     ("dpkg-deb", "dpkg"),
     ("dpkg-shlibdeps", "dpkg-dev"),
+    ("rpmbuild", "rpm"),
     ("strip", "binutils"),
     ("tar", "tar"),
     ("gzip", "gzip"),

@@ -11,6 +11,7 @@ mod bench;
 mod build;
 mod ci;
 mod command;
+mod cross;
 mod demo;
 mod dirs;
 mod install;
@@ -29,6 +30,7 @@ use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 
 use build::Profile;
+use release::Release;
 
 /// Build, run, test and measure Stream Router.
 #[derive(Parser)]
@@ -55,11 +57,17 @@ enum Task {
         #[arg(last = true)]
         args: Vec<String>,
     },
-    /// Make a .deb and a .tar.gz of the node in target/dist.
+    /// Make packages of the node in target/dist: .deb, .rpm, .tar.gz, an image for containers, and their checksums.
     Dist {
         /// Cargo profile of the node.
-        #[arg(long, default_value = "release")]
+        #[arg(long, default_value = "shipped")]
         profile: String,
+        /// Target of the node, such as aarch64-unknown-linux-musl, in place of that of the compiler.
+        #[arg(long, value_name = "TRIPLE")]
+        target: Option<String>,
+        /// Command that signs the file of checksums, whose path is added to it; if it fails, so does this.
+        #[arg(long, value_name = "COMMAND")]
+        sign: Option<String>,
     },
     /// Measure this build beside other VPNs (needs root).
     Bench(BenchArgs),
@@ -161,10 +169,19 @@ fn perform(task: Task) -> Result<ExitCode> {
             without_kernels,
             args,
         } => test::run_all(&args, !without_kernels)?,
-        Task::Dist { profile } => {
-            let packages = release::package(&Profile::named(profile))?;
-            println!("made {}", packages.deb.display());
-            println!("made {}", packages.tarball.display());
+        Task::Dist {
+            profile,
+            target,
+            sign,
+        } => {
+            let packages = release::package(&Release {
+                profile: Profile::named(profile),
+                target,
+                sign,
+            })?;
+            for file in packages.files() {
+                println!("made {}", file.display());
+            }
         }
         Task::Bench(args) => match args.task {
             Some(BenchTask::Dispatch) => bench::dispatch()?,

@@ -8,36 +8,34 @@ use std::process::Command;
 use anyhow::{Context, Result};
 
 use super::tree::{CONFIG, Tree};
-use super::{LIMIT, PackagePlan, Packing};
+use super::{DESCRIPTION, LIMIT, PackagePlan, Packing, Platform, SCRIPTS, SUMMARY};
 use crate::lab::process::text;
 
 /// Directory of a package's control files.
-pub(super) const CONTROL: &str = "DEBIAN";
+const CONTROL: &str = "DEBIAN";
 pub(super) const MAINTAINER: &str = "The Stream Router developers <stream-router@noreply.invalid>";
-const SCRIPTS: &[&str] = &["postinst", "prerm", "postrm"];
+const SCRIPT_NAMES: &[&str] = &["postinst", "prerm", "postrm"];
 
-/// Adds the control files to the tree and packs it.
-pub(super) fn build(plan: &PackagePlan<'_>, tree: &Tree) -> Result<PathBuf> {
-    tree.settle()?;
+/// Packs the tree, with control files that are no part of it afterwards.
+pub(super) fn build(plan: &PackagePlan<'_>, tree: &Tree, platform: &Platform) -> Result<PathBuf> {
     // Before there are control files, which are no part of what is installed.
     let installed = tree.walk()?;
-    let architecture = text(Command::new("dpkg").arg("--print-architecture"), LIMIT)?;
-    let architecture = architecture.trim();
-    let control = control(plan, tree, &installed, architecture)?;
+    let control = control(plan, tree, &installed, platform)?;
     tree.write(&format!("{CONTROL}/md5sums"), &sums(tree, &installed)?)?;
     tree.write(&format!("{CONTROL}/control"), &control)?;
     tree.write(&format!("{CONTROL}/conffiles"), &format!("/{CONFIG}\n"))?;
-    for script in SCRIPTS {
+    for script in SCRIPT_NAMES {
         let place = format!("{CONTROL}/{script}");
-        tree.copy(
-            &plan.workspace.join("router-user/node/dist/deb").join(script),
-            &place,
-        )?;
+        tree.copy(&plan.workspace.join(SCRIPTS).join(script), &place)?;
         let path = tree.root().join(place);
         fs::set_permissions(&path, Permissions::from_mode(0o755))
             .with_context(|| format!("cannot make {} executable", path.display()))?;
     }
-    let deb = format!("stream-router_{}_{architecture}.deb", plan.version.text());
+    let deb = format!(
+        "stream-router_{}_{}.deb",
+        plan.version.text(),
+        platform.debian_arch
+    );
     let deb = plan.out.join(deb);
     let mut dpkg = Command::new("dpkg-deb");
     dpkg.env("SOURCE_DATE_EPOCH", plan.version.epoch_secs().to_string())
@@ -47,32 +45,43 @@ pub(super) fn build(plan: &PackagePlan<'_>, tree: &Tree) -> Result<PathBuf> {
         })
         .args(["--root-owner-group", "--build"])
         .args([tree.root(), &deb]);
-    text(&mut dpkg, LIMIT)?;
+    let packed = text(&mut dpkg, LIMIT);
+    let control = tree.root().join(CONTROL);
+    fs::remove_dir_all(&control).with_context(|| format!("cannot remove {}", control.display()))?;
+    packed?;
     Ok(deb)
 }
 
-fn control(plan: &PackagePlan<'_>, tree: &Tree, installed: &[PathBuf], architecture: &str) -> Result<String> {
-    let libraries = libraries(plan, tree)?;
+fn control(
+    plan: &PackagePlan<'_>,
+    tree: &Tree,
+    installed: &[PathBuf],
+    platform: &Platform,
+) -> Result<String> {
+    let libraries = if platform.is_static {
+        String::new()
+    } else {
+        libraries(plan, tree)? + ", "
+    };
+    let description = DESCRIPTION.lines().map(|line| match line {
+        "" => " .\n".to_owned(),
+        line => format!(" {line}\n"),
+    });
     Ok(format!(
         "Package: stream-router\n\
          Version: {}\n\
-         Architecture: {architecture}\n\
+         Architecture: {}\n\
          Maintainer: {MAINTAINER}\n\
          Installed-Size: {}\n\
-         Depends: {libraries}, adduser\n\
+         Depends: {libraries}passwd\n\
          Suggests: bpftool\n\
          Section: net\n\
          Priority: optional\n\
-         Description: VPN dataplane with eBPF over libp2p streams\n \
-         Stream Router carries IP packets between the nodes of a VPN over libp2p\n \
-         streams. An eBPF program at the VPN's device decides, in the kernel, which\n \
-         worker each connection belongs to, so the packets of one connection are\n \
-         never reordered, and large TCP segments cross the tunnel whole.\n \
-         .\n \
-         The service does not start by itself: it needs an identity and peers in\n \
-         /etc/stream-router.toml first.\n",
+         Description: {SUMMARY}\n{}",
         plan.version.text(),
+        platform.debian_arch,
         installed_kib(installed)?,
+        description.collect::<String>(),
     ))
 }
 

@@ -4,13 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 
 use anyhow::{Context, Result};
-use serde_json::Value;
 
-use super::LIMIT;
-use crate::lab::process::text;
+use super::linked::Linked;
 
 const RULE: &str = "------------------------------------------------------------------------------";
 
@@ -18,54 +15,20 @@ const RULE: &str = "------------------------------------------------------------
 /// them.
 ///
 /// # Errors
-/// When cargo fails.
-pub(super) fn text_of(workspace: &Path) -> Result<String> {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut tree = Command::new(&cargo);
-    tree.current_dir(workspace).args([
-        "tree",
-        "--offline",
-        "--package=stream-router-node",
-        "--edges=normal",
-        "--prefix=none",
-        "--format={p}",
-    ]);
-    // Lines such as `nix v0.31.3` or, of the workspace, `router-common v0.1.0 (/path)`.
-    let linked = text(&mut tree, LIMIT)?;
-    let linked: BTreeSet<(&str, &str)> = linked
-        .lines()
-        .filter_map(|line| {
-            let mut words = line.split_whitespace();
-            Some((words.next()?, words.next()?.strip_prefix('v')?))
-        })
-        .collect();
-    let mut metadata = Command::new(&cargo);
-    metadata
-        .current_dir(workspace)
-        .args(["metadata", "--offline", "--format-version=1"])
-        .arg(format!("--filter-platform={}", host(&cargo)?));
-    let metadata: Value = serde_json::from_str(&text(&mut metadata, LIMIT)?).context("cargo metadata")?;
-    let packages = metadata["packages"]
-        .as_array()
-        .context("cargo metadata lists no packages")?;
-
+/// When a file cannot be read.
+pub(super) fn text_of(linked: &[Linked]) -> Result<String> {
     let mut list = String::from("Libraries inside stream-router, with their licences.\n\n");
     let mut texts: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    for package in packages {
-        let field = |name: &str| package[name].as_str().unwrap_or_default();
-        let (name, version) = (field("name"), field("version"));
-        // What has no source is this workspace.
-        if package["source"].is_null() || !linked.contains(&(name, version)) {
-            continue;
-        }
-        let _ = writeln!(
-            list,
-            "{name} {version}: {} <{}>",
-            field("license"),
-            field("repository")
-        );
-        let directory = Path::new(field("manifest_path")).parent();
-        for text in directory.map(licence_texts).transpose()?.unwrap_or_default() {
+    for package in linked.iter().filter(|package| package.is_foreign) {
+        let Linked {
+            name,
+            version,
+            license,
+            repository,
+            ..
+        } = package;
+        let _ = writeln!(list, "{name} {version}: {license} <{repository}>");
+        for text in licence_texts(&package.directory)? {
             texts.entry(text).or_default().push(format!("{name} {version}"));
         }
     }
@@ -101,10 +64,4 @@ fn licence_texts(directory: &Path) -> Result<Vec<String>> {
         }
     }
     Ok(texts.into_iter().collect())
-}
-
-fn host(cargo: &std::ffi::OsStr) -> Result<String> {
-    let printed = text(Command::new(cargo).args(["--version", "--verbose"]), LIMIT)?;
-    let host = printed.lines().find_map(|line| line.strip_prefix("host: "));
-    Ok(host.context("cargo does not say which host this is")?.to_owned())
 }

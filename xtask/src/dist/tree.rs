@@ -1,13 +1,15 @@
 //! The files of a package, as they will stand below `/`.
 
-use std::fs::{self, Permissions};
+use std::fs::{self, File, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, SystemTime};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 
-use super::{LIMIT, PackagePlan, Version, notices, reference};
+use super::linked::Linked;
+use super::{LIMIT, PackagePlan, Platform, Version, notices, reference, time};
 use crate::lab::process::text;
 
 /// Directory of the documentation.
@@ -19,7 +21,7 @@ const DOCUMENTS: &str = "router-user/docs";
 /// What a package has beside the program and its documentation.
 const DIST: &str = "router-user/node/dist";
 const MAN: &str = "usr/share/man";
-const PROGRAM: &str = "usr/bin/stream-router";
+pub(super) const PROGRAM: &str = "usr/bin/stream-router";
 
 /// Files with places of their own, by name in [`DIST`].
 const PLACES: &[(&str, &str)] = &[
@@ -32,8 +34,14 @@ const PLACES: &[(&str, &str)] = &[
     ("stream-router.toml", CONFIG),
 ];
 
+/// What is for those alone who unpack the archive.
+const NOT_INSTALLED: &[&str] = &["INSTALL"];
+
 /// The configuration, which upgrades do not overwrite.
 pub(super) const CONFIG: &str = "etc/stream-router.toml";
+
+/// Directories that are the package's own, and no other's.
+pub(super) const OWN_DIRECTORIES: &[&str] = &[DOC, SHARE, INSTANCES];
 
 /// The configurations of several nodes on a host, and the unit that runs one of them by its name.
 const INSTANCES: &str = "etc/stream-router";
@@ -85,14 +93,14 @@ impl Tree {
     }
 
     /// Lays everything out that is the same in every package.
-    pub(super) fn fill(&self, plan: &PackagePlan<'_>) -> Result<()> {
+    pub(super) fn fill(&self, plan: &PackagePlan<'_>, linked: &[Linked], platform: &Platform) -> Result<()> {
         let workspace = plan.workspace;
-        self.program(plan.binary)?;
+        self.program(plan.binary, platform)?;
         self.manual(plan)?;
         self.completions(plan)?;
         for entry in entries(&workspace.join(DIST))? {
             let name = entry.file_name().unwrap_or_default().to_string_lossy();
-            if entry.is_file() {
+            if entry.is_file() && !NOT_INSTALLED.contains(&&*name) {
                 let place = PLACES.iter().find(|(file, _)| *file == name);
                 let place = place.map_or_else(|| format!("{SHARE}/{name}"), |(_, place)| (*place).to_owned());
                 self.copy(&entry, &place)?;
@@ -101,8 +109,7 @@ impl Tree {
         let unit = workspace.join(DIST).join("stream-router.service");
         let unit = fs::read_to_string(&unit).with_context(|| format!("cannot read {}", unit.display()))?;
         self.write(INSTANCE_UNIT, &instance_unit(&unit)?)?;
-        let instances = self.0.join(INSTANCES);
-        fs::create_dir_all(&instances).with_context(|| format!("cannot create {}", instances.display()))?;
+        self.make_directory(INSTANCES)?;
         for (file, place) in [
             ("README.md", "README.md"),
             ("router-user/node/src/control/API.md", "API.md"),
@@ -116,18 +123,26 @@ impl Tree {
         }
         self.write(&format!("{DOC}/copyright"), &copyright(workspace)?)?;
         self.write(&format!("{DOC}/changelog"), &changelog(plan.version)?)?;
-        self.write(&format!("{DOC}/THIRD-PARTY"), &notices::text_of(workspace)?)?;
+        self.write(&format!("{DOC}/THIRD-PARTY"), &notices::text_of(linked)?)?;
         self.gzip(&[format!("{DOC}/changelog"), format!("{DOC}/THIRD-PARTY")])
     }
 
-    /// Gives every file and directory its mode, whatever the umask is.
-    pub(super) fn settle(&self) -> Result<()> {
-        for path in self.walk()? {
-            let executable = path.is_dir() || path == self.0.join(PROGRAM);
+    /// Gives every file and directory its mode, whatever the umask is, and the time of a version.
+    ///
+    /// Of libraries the loader is executable, as it is where it comes from.
+    pub(super) fn settle(&self, version: &Version) -> Result<()> {
+        let time = SystemTime::UNIX_EPOCH + Duration::from_secs(version.epoch_secs());
+        let mut paths = self.walk()?;
+        paths.push(self.0.clone());
+        for path in paths {
+            let failed = || format!("cannot set mode and time of {}", path.display());
+            let executable = path.is_dir() || path == self.0.join(PROGRAM) || is_loader(&path);
             let mode = if executable { 0o755 } else { 0o644 };
-            set_mode(&path, mode)?;
+            fs::set_permissions(&path, Permissions::from_mode(mode)).with_context(failed)?;
+            let file = File::open(&path).with_context(failed)?;
+            file.set_modified(time).with_context(failed)?;
         }
-        set_mode(&self.0, 0o755)
+        Ok(())
     }
 
     /// Returns every file and directory, in order.
@@ -159,6 +174,12 @@ impl Tree {
         fs::write(&path, content).with_context(|| format!("cannot write {}", path.display()))
     }
 
+    /// Makes a directory in the tree.
+    pub(super) fn make_directory(&self, place: &str) -> Result<()> {
+        let path = self.0.join(place);
+        fs::create_dir_all(&path).with_context(|| format!("cannot create {}", path.display()))
+    }
+
     fn place(&self, place: &str) -> Result<PathBuf> {
         let path = self.0.join(place);
         let parent = path.parent().context("a place is in a directory")?;
@@ -166,9 +187,10 @@ impl Tree {
         Ok(path)
     }
 
-    fn program(&self, binary: &Path) -> Result<()> {
-        if !binary.is_file() {
-            bail!("there is no {}; build it first", binary.display());
+    fn program(&self, binary: &Path, platform: &Platform) -> Result<()> {
+        if !platform.is_native() {
+            // The linker has done what strip does, which knows programs for this machine only.
+            return self.copy(binary, PROGRAM);
         }
         let to = self.place(PROGRAM)?;
         let mut strip = Command::new("strip");
@@ -184,13 +206,14 @@ impl Tree {
     fn manual(&self, plan: &PackagePlan<'_>) -> Result<()> {
         let first = self.place(&format!("{MAN}/man1/stream-router.1"))?;
         let directory = first.parent().context("a page is in a directory")?;
-        generate(plan.binary, "man", directory)?;
-        let fields = plan.workspace.join(DOCUMENTS).join("configuration.md");
-        let fields =
-            fs::read_to_string(&fields).with_context(|| format!("cannot read {}", fields.display()))?;
+        generate(plan.printer, "man", directory)?;
+        let document = |name| {
+            let path = plan.workspace.join(DOCUMENTS).join(name);
+            fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
+        };
         self.write(
             &format!("{MAN}/man5/stream-router.toml.5"),
-            &reference::page(&fields)?,
+            &reference::page(&document("configuration.md")?, &document("operations.md")?)?,
         )?;
         let names = entries(directory)?;
         let names = names.iter().filter_map(|page| page.file_name());
@@ -204,7 +227,7 @@ impl Tree {
     fn completions(&self, plan: &PackagePlan<'_>) -> Result<()> {
         let scratch = self.place("completions/scratch")?;
         let directory = scratch.parent().context("a file is in a directory")?;
-        generate(plan.binary, "completions", directory)?;
+        generate(plan.printer, "completions", directory)?;
         for (file, place) in COMPLETIONS {
             self.copy(&directory.join(file), place)?;
         }
@@ -248,9 +271,10 @@ fn entries(directory: &Path) -> Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
-fn set_mode(path: &Path, mode: u32) -> Result<()> {
-    fs::set_permissions(path, Permissions::from_mode(mode))
-        .with_context(|| format!("cannot set the mode of {}", path.display()))
+/// Returns whether a file loads the libraries of programs, and is one itself.
+fn is_loader(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    name.starts_with("ld-linux")
 }
 
 /// Returns the copyright file, in the format of <https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/>.
@@ -280,15 +304,9 @@ fn copyright(workspace: &Path) -> Result<String> {
 }
 
 fn changelog(version: &Version) -> Result<String> {
-    let epoch = format!("@{}", version.epoch_secs());
-    let date = text(
-        Command::new("date")
-            .args(["--utc", "--rfc-email", "--date", &epoch])
-            .env("LC_ALL", "C"),
-        LIMIT,
-    )?;
+    let date = time(version, "--rfc-email")?;
     Ok(format!(
-        "stream-router ({}) unstable; urgency=medium\n\n  * Built from source.\n\n -- {}  {date}",
+        "stream-router ({}) unstable; urgency=medium\n\n  * Built from source.\n\n -- {}  {date}\n",
         version.text(),
         super::deb::MAINTAINER,
     ))

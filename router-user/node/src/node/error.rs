@@ -91,9 +91,11 @@ impl NodeError {
     /// Returns whether it stays so until a person mends it, however often the node is started.
     pub(crate) fn is_for_good(&self) -> bool {
         match self {
-            Self::Identity(_) | Self::OwnPeer { .. } | Self::NoGateway { .. } | Self::NotEthernet { .. } => {
-                true
-            }
+            Self::Identity(_)
+            | Self::OwnPeer { .. }
+            | Self::Privileges { .. }
+            | Self::NoGateway { .. }
+            | Self::NotEthernet { .. } => true,
             Self::Network(error) => matches!(error, StartError::Address(_)),
             _ => false,
         }

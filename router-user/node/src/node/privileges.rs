@@ -57,7 +57,7 @@ const SYS_NICE: Capability = Capability {
 const NET_RAW: Capability = Capability {
     name: "CAP_NET_RAW",
     any_of: CAP_NET_RAW,
-    what_for: "AF_XDP sockets at a gateway",
+    what_for: "AF_XDP sockets at a gateway, which /usr/share/stream-router/af-xdp.conf gives the service",
     is_optional: false,
 };
 const NET_BIND_SERVICE: Capability = Capability {
@@ -129,6 +129,7 @@ fn missing_from(held: u64, needed: &[Capability]) -> Vec<Capability> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
     use std::path::Path;
 
     use super::*;
@@ -170,15 +171,16 @@ mod tests {
     #[test]
     fn the_service_is_given_what_a_node_may_need_and_no_more() {
         let unit = include_str!("../../dist/stream-router.service");
-        let lines = unit
-            .lines()
-            .filter_map(|line| line.strip_prefix("AmbientCapabilities="));
-        let mut given: Vec<&str> = lines.flat_map(str::split_whitespace).collect();
-        let mut names = [NET_ADMIN, BPF, PERFMON, NET_RAW, NET_BIND_SERVICE].map(|one| one.name);
-
-        given.sort_unstable();
-        names.sort_unstable();
-        assert_eq!(given, names);
+        let sockets = include_str!("../../dist/af-xdp.conf");
+        for setting in ["AmbientCapabilities=", "CapabilityBoundingSet="] {
+            let given = |text: &'static str| -> BTreeSet<&str> {
+                let lines = text.lines().filter_map(|line| line.strip_prefix(setting));
+                lines.flat_map(str::split_whitespace).collect()
+            };
+            let always = [NET_ADMIN, BPF, PERFMON, NET_BIND_SERVICE].map(|one| one.name);
+            assert_eq!(given(unit), always.into());
+            assert_eq!(given(sockets), [NET_RAW.name].into());
+        }
         // In place of CAP_SYS_NICE.
         assert!(unit.contains("\nLimitNICE=-10\n"));
     }
