@@ -13,7 +13,10 @@ use super::rates::bit_rate;
 use super::request::{ShowArguments, or_dash, wait};
 use super::table::TextTable;
 use super::units::{bytes, called, seconds, short_name};
-use crate::control::{Callable as _, Direction, NotFound, PeerList, PeerState, PeerStatus, fetch, find};
+use crate::control::{
+    AddressOrigin, Callable as _, Direction, NotFound, PeerAddress, PeerList, PeerState, PeerStatus,
+    Transport, fetch, find,
+};
 
 /// Which peers are shown, and how.
 #[derive(Debug, Args)]
@@ -208,6 +211,25 @@ pub(super) fn path(peer: &PeerStatus) -> Option<String> {
     Some(format!("{transport} {way} {}", plain_address(address)))
 }
 
+/// Returns where a peer may be dialled, and who says so unless it is the configuration.
+pub(super) fn known_address(known: &PeerAddress) -> String {
+    let text = &known.address;
+    let transport = if text.contains("/quic") {
+        Transport::Quic
+    } else {
+        Transport::Tcp
+    };
+    let address = match plain_address(text) {
+        plain if plain == *text => plain,
+        plain => format!("{transport} {plain}"),
+    };
+    match known.origin {
+        AddressOrigin::Configured => address,
+        AddressOrigin::Mdns => format!("{address} (mdns)"),
+        AddressOrigin::Dht => format!("{address} (dht)"),
+    }
+}
+
 /// Returns address and port of a multiaddress as other programs write them; a text that is none as it is.
 fn plain_address(text: &str) -> String {
     let plain = || {
@@ -295,7 +317,7 @@ mod tests {
             address: Some(
                 "/ip4/192.0.2.2/tcp/4001/p2p/12D3KooWDpJ7As7BWAwRMfu1VU2WCqNjvq387JEYKDBj4kx6nXTN".to_owned(),
             ),
-            transport: Some(crate::control::Transport::Tcp),
+            transport: Some(Transport::Tcp),
             direction: Some(Direction::Outbound),
             rtt_ms: Some(0.25),
             handshake_age_seconds: Some(7.0),

@@ -2,13 +2,13 @@
 
 use super::columns::Tone;
 use super::model::{NodeSnapshot, PeerRates, StreamRates, WithRates};
-use crate::cli::peers::{handshake, path, why};
+use crate::cli::peers::{handshake, known_address, path, why};
 use crate::cli::rates::{bit_rate, count_rate};
 use crate::cli::units::{bytes, short_name};
 use crate::control::{PeerState, PeerStatus, StreamStatus};
 
 /// Lines of a page.
-pub(super) const N_LINES: usize = 8;
+pub(super) const N_LINES: usize = 9;
 
 /// A line: its name, and its text.
 #[derive(Debug, PartialEq)]
@@ -34,6 +34,7 @@ pub(super) fn lines(snapshot: &NodeSnapshot, id: &str) -> Option<[PageLine; N_LI
         PageLine::new("vpn", now.allowed_ips.join(", ")),
         state(now),
         PageLine::new("path", path_text(now)),
+        PageLine::new("addresses", addresses(now)),
         PageLine::new("sent", sent(now, rates)),
         PageLine::new("received", traffic(rates.rx_bits, rates.rx_frames, now.rx_bytes)),
         PageLine::new("streams", stream_text(now, streams().map(|stream| &stream.now))),
@@ -80,6 +81,15 @@ fn path_text(peer: &PeerStatus) -> String {
         n => format!(", {n} connections"),
     };
     format!("{path}{}{connections}", rtt.unwrap_or_default())
+}
+
+/// Says where the peer may be dialled.
+fn addresses(peer: &PeerStatus) -> String {
+    let all: Vec<_> = peer.addresses.iter().map(known_address).collect();
+    match &all[..] {
+        [] => "none: the peer dials".to_owned(),
+        all => all.join(", "),
+    }
 }
 
 fn sent(peer: &PeerStatus, rates: &PeerRates) -> String {

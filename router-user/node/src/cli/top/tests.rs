@@ -7,9 +7,10 @@ use super::filter::Filter;
 use super::model::{Model, NodeSample};
 use super::panes::Pane;
 use crate::control::{
-    ControlError, CounterKind, CounterList, CounterOrigin, CounterStatus, DeviceStatus, Direction, Flow,
-    FlowList, FlowQuery, IpProtocol, KernelStatus, MemoryStatus, PeerList, PeerState, PeerStatus, Status,
-    StreamList, StreamState, StreamStatus, Transport, WorkerList, WorkerState, WorkerStatus,
+    AddressOrigin, ControlError, CounterKind, CounterList, CounterOrigin, CounterStatus, DeviceStatus,
+    Direction, Flow, FlowList, FlowQuery, IpProtocol, KernelStatus, MemoryStatus, PeerAddress, PeerList,
+    PeerState, PeerStatus, Status, StreamList, StreamState, StreamStatus, Transport, WorkerList, WorkerState,
+    WorkerStatus,
 };
 
 pub(super) const PEER_A: &str = "12D3KooWDpJ7As7BWAwRMfu1VU2WCqNjvq387JEYKDBj4kx6nXTN";
@@ -104,7 +105,23 @@ fn peer(id: &str, number: u32, n: u64) -> PeerStatus {
         rx_bytes: 2000 * n,
         tx_bytes_per_second: None,
         rx_bytes_per_second: None,
-        addresses: Vec::new(),
+        addresses: vec![
+            PeerAddress {
+                address: format!("/ip4/192.0.2.{number}/tcp/4001"),
+                origin: AddressOrigin::Configured,
+                last_dial_error: None,
+            },
+            PeerAddress {
+                address: "/ip6/2001:db8::1/udp/4001/quic-v1".to_owned(),
+                origin: AddressOrigin::Dht,
+                last_dial_error: None,
+            },
+            PeerAddress {
+                address: "/dns4/berlin.example/tcp/4001".to_owned(),
+                origin: AddressOrigin::Mdns,
+                last_dial_error: None,
+            },
+        ],
         last_dial_error: None,
         refuses: false,
     }

@@ -229,6 +229,7 @@ fn enter_opens_a_page_of_all_that_is_of_a_peer() {
         "│ vpn       10.42.1.0/24",
         "│ state     connected, handshake 3.0s ago",
         "│ path      tcp to 192.0.2.1:4001, round trip 0.25 ms",
+        "│ addresses tcp 192.0.2.1:4001, quic [2001:db8::1]:4001 (dht), /dns4/berlin",
         "│ sent      8.00 Mbit/s, frames 1.00k/s, 9.5 MiB in all",
         "│ received  16.0 kbit/s, frames 10.0/s, 19.5 KiB in all",
         "│ streams   2 open, 8.0 KiB queued, 1 hold senders back",
