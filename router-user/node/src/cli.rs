@@ -40,6 +40,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::config::{ConfigError, InviteError};
 use crate::control::ControlError;
+use crate::node::peer_files::{ChangeError, OwnPeer, ReplacementError};
 use crate::node::{NodeError, RouteConflicts};
 use capture::{CaptureArguments, UsageError};
 use check::CheckError;
@@ -47,7 +48,7 @@ use doctor::DoctorArguments;
 use flows::FlowArguments;
 use invite::InviteArguments;
 use join::{JoinArguments, JoinError};
-use peer::{PeerCommand, PeerError, PlaceError};
+use peer::PeerCommand;
 use peers::PeerArguments;
 use purge::PurgeArguments;
 use reload::ReloadArguments;
@@ -235,8 +236,9 @@ fn is_usage(error: &(dyn Error + 'static)) -> bool {
         || error.is::<UsageError>()
         || error.is::<RouteConflicts>()
         || error.is::<CheckError>()
-        || error.is::<PeerError>()
-        || error.is::<PlaceError>()
+        || error.downcast_ref().is_some_and(ChangeError::is_usage)
+        || matches!(error.downcast_ref(), Some(ReplacementError::Unreadable(_)))
+        || error.is::<OwnPeer>()
         || error.is::<NotSaid>()
         || error.downcast_ref().is_some_and(NodeError::is_for_good)
         || matches!(of_a_node, Some(ControlError::BadConfiguration { .. }))

@@ -4,7 +4,9 @@
 mod called;
 mod capture;
 mod client;
+mod kernel_reads;
 mod model;
+mod peer_change;
 mod reload;
 mod reload_request;
 mod reply;
@@ -25,6 +27,7 @@ pub use capture::{
 };
 pub(crate) use capture::{CaptureEncoder, parse_snaplen};
 pub use client::{fetch, fetch_text, reload, set_streams, set_workers};
+pub(crate) use kernel_reads::KernelReads;
 pub use model::{
     AddressOrigin, ConfigProblem, CounterKind, CounterList, CounterOrigin, CounterStatus, DEFAULT_FLOWS,
     DeviceStatus, Direction, Event, EventKind, EventList, Flow, FlowList, FlowQuery, FlowSort, GatewayStatus,
@@ -34,10 +37,13 @@ pub use model::{
     UnknownProtocol, WorkerList, WorkerState, WorkerStatus,
 };
 pub(crate) use model::{parse_limit, parse_prefix};
+pub use peer_change::{NewPeer, PeerChange};
+pub(crate) use reload::change_routes;
 pub use reload_request::{ReloadRefusal, ReloadRequest};
 pub(crate) use reply::{HttpRefusal, NoQuery, PrettyJson};
 pub(crate) use resource_routes::resource_routes;
 pub use server::ControlServer;
+pub(crate) use server::MAX_BODY_BYTES;
 pub use source::{ControlRequests, ScaleRequest, Source, SourceError};
 
 /// The body that a client sends with `PUT`.

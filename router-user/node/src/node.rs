@@ -3,6 +3,7 @@
 mod absence;
 mod assembly;
 mod capture;
+mod config_problems;
 mod connections;
 pub mod counters;
 mod data_path;
@@ -26,6 +27,8 @@ mod lifecycle;
 mod nap_timer;
 mod niceness;
 mod observability;
+mod peer_change;
+pub(crate) mod peer_files;
 mod peer_registry;
 mod peers;
 mod prefixes;

@@ -9,17 +9,12 @@ use super::outcome::{Outcome, print};
 use super::units::called;
 use super::which::WhichFile;
 use crate::config::Config;
-use stream_router::p2p::{PeerId, identity};
+use crate::node::peer_files::not_its_own_peer;
+use stream_router::p2p::PeerId;
 
 /// What is wrong beyond the file itself.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum CheckError {
-    /// The node is its own peer.
-    #[error("peer {id} is this node itself, by its key; remove its [[peer]] section")]
-    OwnPeer {
-        /// The id of both.
-        id: PeerId,
-    },
     /// This host cannot have it.
     #[error(
         "the file is valid, and a node does not start so: {n} of the checks of this host found a problem"
@@ -59,17 +54,6 @@ pub(super) fn check(which: &WhichFile, live: bool) -> Outcome {
         file.display(),
         config.peers().len()
     ))
-}
-
-/// Returns the node's own id, as far as its key can be read, unless it is a peer's too.
-pub(super) fn not_its_own_peer(config: &Config) -> Result<Option<PeerId>, CheckError> {
-    // The key may be another user's to read.
-    let own = identity::load(config.node().key()).ok();
-    let own = own.map(|keypair| keypair.public().to_peer_id());
-    match config.peers().iter().find(|peer| Some(peer.id()) == own) {
-        Some(peer) => Err(CheckError::OwnPeer { id: peer.id() }),
-        None => Ok(own),
-    }
 }
 
 /// Finds ids that differ in one character, of which one may be mistyped: an id has no checksum.

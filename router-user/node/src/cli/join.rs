@@ -1,7 +1,5 @@
 //! `stream-router join`
 
-pub(super) mod replacement;
-
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -11,7 +9,7 @@ use libp2p::PeerId;
 use super::outcome::{Outcome, print};
 use super::which::WhichFile;
 use crate::config::{Config, ConfigError, DEFAULT_CONTROL_SOCKET, DropIn, Invite, parse_name, parse_network};
-use replacement::Replacement;
+use crate::node::peer_files::Replacement;
 use stream_router::p2p::{identity, regular_file};
 
 /// Which node joins which.

@@ -57,6 +57,11 @@ impl Config {
             &new.transport.quic_first(),
         );
         live.compare("device.on_stop", &device.on_stop(), &new.device.on_stop());
+        live.compare(
+            "metrics.token_file",
+            &metrics.token_file(),
+            &new.metrics.token_file(),
+        );
         live.compare("exit.serve", &exit.serve(), &new.exit.serve());
         let mut restart = Fields(&mut changes.needs_restart);
         restart.compare("node.name", &node.name(), &new.node.name());
@@ -116,7 +121,7 @@ impl Config {
             transport: self.transport.with_preference_of(&new.transport),
             log: self.log.with_level_of(&new.log),
             discovery: self.discovery.clone(),
-            metrics: self.metrics.clone(),
+            metrics: self.metrics.with_token_file_of(&new.metrics),
             exit: new.exit.clone(),
             hooks: self.hooks.clone(),
             gateways: self.gateways.clone(),
@@ -285,7 +290,7 @@ mod tests {
 
     /// One value other than the default for every field of the file that can stand without another, and whether a
     /// running node takes it.
-    const FIELDS: [(&str, &str, &str, bool); 42] = [
+    const FIELDS: [(&str, &str, &str, bool); 43] = [
         ("node", "name", "'a'", false),
         ("node", "key", "'/k'", false),
         ("node", "listen", "[]", false),
@@ -323,6 +328,7 @@ mod tests {
         ("discovery", "dht", "true", false),
         ("metrics", "listen", "'127.0.0.1:9464'", false),
         ("metrics", "hosts", "['node']", false),
+        ("metrics", "token_file", "'/t'", true),
         ("exit", "serve", "true", true),
         ("gateway", "interface", "'lan0'", false),
         ("gateway", "hook", "'xdp'", false),

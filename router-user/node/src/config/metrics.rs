@@ -1,7 +1,9 @@
 //! The `[metrics]` section.
 
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 
+use super::node::optional_path;
 use super::problem::{Located, Problems};
 use super::reader::Table;
 
@@ -17,6 +19,7 @@ const MAX_HOST_LEN: usize = 253;
 pub struct MetricsSection {
     listen: Option<SocketAddr>,
     hosts: Vec<String>,
+    token_file: Option<PathBuf>,
 }
 
 impl MetricsSection {
@@ -30,12 +33,30 @@ impl MetricsSection {
         &self.hosts
     }
 
+    /// Returns the file with the token by which clients may change something; without one nobody may.
+    pub fn token_file(&self) -> Option<&Path> {
+        self.token_file.as_deref()
+    }
+
+    /// Returns the section with the token file of another one.
+    pub(super) fn with_token_file_of(&self, other: &Self) -> Self {
+        Self {
+            token_file: other.token_file.clone(),
+            ..self.clone()
+        }
+    }
+
     pub(super) fn read(mut table: Table<'_>, problems: &mut Problems) -> Self {
         let listen = table.string("listen", LISTEN_ALLOWED, problems);
         let listen = listen.and_then(|found| socket_address(&found, problems));
         let hosts = hosts(&mut table, problems);
+        let token_file = optional_path(&mut table, "token_file", problems);
         table.finish(problems);
-        Self { listen, hosts }
+        Self {
+            listen,
+            hosts,
+            token_file,
+        }
     }
 }
 
@@ -143,8 +164,12 @@ mod tests {
                 format!("metrics.hosts[1]: A is listed twice {HOSTS}"),
             ),
             (
+                "token_file = 'token'",
+                "metrics.token_file: \"token\" is not the absolute path of a file (allowed: an absolute path)".to_owned(),
+            ),
+            (
                 "port = 1",
-                "metrics.port: unknown field (allowed: listen, hosts)".to_owned(),
+                "metrics.port: unknown field (allowed: listen, hosts, token_file)".to_owned(),
             ),
         ] {
             assert_eq!(

@@ -84,13 +84,28 @@ fn path(
     default: &Path,
     problems: &mut Problems,
 ) -> Located<PathBuf> {
+    located_path(table, name, problems).unwrap_or_else(|| Located {
+        place: table.absent(name),
+        value: default.to_owned(),
+    })
+}
+
+/// Reads the absolute path of a file, if there is one.
+pub(super) fn optional_path(
+    table: &mut Table<'_>,
+    name: &'static str,
+    problems: &mut Problems,
+) -> Option<PathBuf> {
+    located_path(table, name, problems).map(|path| path.value)
+}
+
+fn located_path(
+    table: &mut Table<'_>,
+    name: &'static str,
+    problems: &mut Problems,
+) -> Option<Located<PathBuf>> {
     const ALLOWED: &str = "an absolute path";
-    let Some(Located { place, value }) = table.string(name, ALLOWED, problems) else {
-        return Located {
-            place: table.absent(name),
-            value: default.to_owned(),
-        };
-    };
+    let Located { place, value } = table.string(name, ALLOWED, problems)?;
     if !value.starts_with('/') || value.ends_with('/') || value.contains('\0') {
         problems.add(
             &place,
@@ -98,10 +113,10 @@ fn path(
             ALLOWED,
         );
     }
-    Located {
+    Some(Located {
         place,
         value: value.into(),
-    }
+    })
 }
 
 /// Returns the addresses of a host that has IPv6, or has not.

@@ -12,32 +12,32 @@ use axum::extract::rejection::JsonRejection;
 use axum::extract::{DefaultBodyLimit, RawQuery, State};
 use axum::http::{Method, StatusCode, Uri, header};
 use axum::response::IntoResponse;
-use axum::routing::{get, post, put};
+use axum::routing::{get, put};
 use axum::{Json, Router};
 use futures::StreamExt;
 use tokio::net::UnixListener;
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
 use tracing::warn;
 
-use super::reload::post_reload;
+use super::kernel_reads::KernelReads;
+use super::reload::{PEER_PATH, change_routes};
 use super::reply::{HttpRefusal, NoQuery, PrettyJson};
 use super::resource_routes::resource_routes;
 use super::{
     CAPTURE_CONTENT_TYPE, CAPTURE_PATH, CaptureQuery, ControlError, ControlRequests, CounterList, EventList,
-    FlowList, FlowQuery, InviteStatus, NumberBody, PeerList, Reload, Resource, RouteList, ScaleRequest,
-    Source, SourceError, Status, StreamList, WorkerList,
+    FlowList, InviteStatus, NumberBody, PeerList, Reload, Resource, RouteList, ScaleRequest, Source, Status,
+    StreamList, WorkerList,
 };
 
-/// Most bytes in the body of a request; the longest valid one has 30.
-const MAX_BODY_BYTES: usize = 4096;
+/// Most bytes in the body of a request; a new peer by an invite has up to 2400.
+pub(crate) const MAX_BODY_BYTES: usize = 4096;
 
 #[derive(Clone)]
 struct ServerState {
     source: Arc<dyn Source>,
     requests: ControlRequests,
-    /// Held while a table of the kernel is read.
-    reading: Arc<Semaphore>,
+    reads: KernelReads,
 }
 
 /// A served control socket; dropping it ends the service and removes the file.
@@ -78,9 +78,9 @@ impl ControlServer {
         remove_stale(path)?;
         let listener = bind_private(path).map_err(io("listen on"))?;
         let server = ServerState {
+            reads: KernelReads::new(source.clone()),
             source,
             requests,
-            reading: Arc::new(Semaphore::new(1)),
         };
         let app = app(server);
         let serving = tokio::spawn(async move {
@@ -109,12 +109,9 @@ fn app(server: ServerState) -> Router {
         .merge(resource_routes(server.source.clone()))
         .route(WorkerList::PATH, put(put_workers))
         .route(StreamList::PATH, put(put_streams))
-        .route(FlowList::PATH, get(get_flows))
+        .route(FlowList::PATH, server.reads.clone().flows())
         .route(RouteList::PATH, get(get_routes))
-        .route(
-            Reload::PATH,
-            post(post_reload).with_state(server.requests.reload.clone()),
-        )
+        .merge(change_routes(server.requests.reload.clone()))
         .route(CAPTURE_PATH, get(get_capture))
         .fallback(unknown_path)
         .method_not_allowed_fallback(unknown_method)
@@ -122,19 +119,11 @@ fn app(server: ServerState) -> Router {
         .with_state(server)
 }
 
-async fn get_flows(
-    State(server): State<ServerState>,
-    RawQuery(query): RawQuery,
-) -> Result<PrettyJson<FlowList>, HttpRefusal> {
-    let query = FlowQuery::parse(query.as_deref().unwrap_or_default()).map_err(HttpRefusal::query)?;
-    server.read(move |source| source.flows(&query)).await
-}
-
 async fn get_routes(
     State(server): State<ServerState>,
     _: NoQuery,
 ) -> Result<PrettyJson<RouteList>, HttpRefusal> {
-    server.read(|source| source.routes()).await
+    server.reads.read(|source| source.routes()).await
 }
 
 async fn get_capture(
@@ -175,6 +164,7 @@ async fn unknown_path(uri: Uri) -> HttpRefusal {
         InviteStatus::PATH,
         RouteList::PATH,
         Reload::PATH,
+        PEER_PATH,
         CAPTURE_PATH,
     ];
     let error = format!("there is no {}; there are {}", uri.path(), paths.join(", "));
@@ -187,27 +177,6 @@ async fn unknown_method(method: Method, uri: Uri) -> HttpRefusal {
         uri.path()
     );
     HttpRefusal::new(StatusCode::METHOD_NOT_ALLOWED, error)
-}
-
-impl ServerState {
-    /// Reads a table of the kernel. That takes long, so it runs on a thread of its own, and one read at a time.
-    async fn read<R: Send + 'static>(
-        self,
-        read: impl FnOnce(&dyn Source) -> Result<R, SourceError> + Send + 'static,
-    ) -> Result<PrettyJson<R>, HttpRefusal> {
-        let turn = self.reading.acquire_owned().await;
-        let turn = turn.map_err(|_closed| HttpRefusal::stopping())?;
-        let source = self.source;
-        let answer = tokio::task::spawn_blocking(move || {
-            let _turn = turn;
-            read(source.as_ref())
-        });
-        Ok(PrettyJson(
-            answer
-                .await
-                .map_err(|_stopping_or_panic| HttpRefusal::stopping())??,
-        ))
-    }
 }
 
 async fn forward(requests: &mpsc::Sender<ScaleRequest>, body: NumberBody) -> Result<StatusCode, HttpRefusal> {

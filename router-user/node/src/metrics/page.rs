@@ -17,6 +17,7 @@ static PAGE: LazyLock<String> = LazyLock::new(|| {
         include_str!("page/base.js"),
         include_str!("page/plots.js"),
         include_str!("page/peers.js"),
+        include_str!("page/manage.js"),
         include_str!("page/main.js"),
         "})();\n"
     );

@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use axum::extract::State;
+use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Router, middleware};
 use tracing::warn;
 
+use super::access::authorize;
 use super::collect::{CollectError, open_metrics};
 use super::guard::{Hosts, guard};
 use super::history::Recorder;
@@ -16,8 +17,8 @@ use super::page::get_page;
 use super::plain_text::from_open_metrics;
 use super::{CheckState, History, MetricsSources};
 use crate::control::{
-    CounterList, EventList, HttpRefusal, InviteStatus, NoQuery, PeerList, PrettyJson, Resource, Status,
-    StreamList, WorkerList, resource_routes,
+    CounterList, EventList, FlowList, HttpRefusal, InviteStatus, KernelReads, MAX_BODY_BYTES, NoQuery,
+    PeerList, PrettyJson, Resource, Status, StreamList, WorkerList, change_routes, resource_routes,
 };
 
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -38,8 +39,7 @@ pub(super) const PATHS: [&str; 11] = [
     History::PATH,
 ];
 
-/// Builds the router of all paths. There is no password, so flows and routes are not served, and nothing can be
-/// changed.
+/// Builds the router of all paths. Whoever has no token gets no flows and routes, and can change nothing.
 pub(super) fn app(sources: MetricsSources, history: Arc<Recorder>, hosts: Hosts) -> Router {
     let get_history = |_: NoQuery| async move { PrettyJson(history.history()) };
     Router::new()
@@ -48,10 +48,21 @@ pub(super) fn app(sources: MetricsSources, history: Arc<Recorder>, hosts: Hosts)
         .route("/health", get(get_health))
         .merge(resource_routes(sources.source.clone()))
         .route(History::PATH, get(get_history))
+        .merge(with_token(&sources))
         .fallback(unknown_path)
         .method_not_allowed_fallback(unknown_method)
         .layer(middleware::from_fn_with_state(hosts, guard))
         .with_state(sources)
+}
+
+/// Returns the routes for those who have the token.
+fn with_token(sources: &MetricsSources) -> Router<MetricsSources> {
+    let flows = KernelReads::new(sources.source.clone()).flows();
+    Router::new()
+        .route(FlowList::PATH, flows)
+        .merge(change_routes(sources.reloads.clone()))
+        .route_layer(middleware::from_fn_with_state(sources.access.clone(), authorize))
+        .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
 }
 
 async fn get_health(State(sources): State<MetricsSources>, _: NoQuery) -> Response {
@@ -107,7 +118,7 @@ async fn unknown_path(uri: Uri) -> HttpRefusal {
 }
 
 async fn unknown_method(method: Method, uri: Uri) -> HttpRefusal {
-    let wrong = format!("{} takes no {method}; everything here is only read", uri.path());
+    let wrong = format!("{} takes no {method}", uri.path());
     HttpRefusal::new(StatusCode::METHOD_NOT_ALLOWED, wrong)
 }
 

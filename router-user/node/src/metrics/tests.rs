@@ -1,3 +1,4 @@
+mod access;
 mod dist;
 mod documentation;
 mod lint;
@@ -24,6 +25,8 @@ fn sources(state: CheckState) -> MetricsSources {
     MetricsSources {
         source: Arc::new(Example),
         health: Arc::new(move || Health::new(vec![HealthCheck::new("node", state, "as the test says")])),
+        access: Access::default(),
+        reloads: None,
         max_flows: 4096,
         others: Arc::new(Registry::default()),
     }
@@ -168,7 +171,8 @@ fn json_is_as_on_the_control_socket_without_what_needs_its_permissions() {
     check::<WorkerList>(&server, Example.workers());
     check::<StreamList>(&server, Example.streams());
     check::<CounterList>(&server, Example.counters().unwrap());
-    for path in ["/v1/flows", "/v1/routes", "/v1/nothing", "/metrics/"] {
+    assert_eq!(code(&get(&server, "/v1/flows").0), "403");
+    for path in ["/v1/routes", "/v1/capture", "/v1/nothing", "/metrics/"] {
         let (head, body) = get(&server, path);
         assert_eq!(code(&head), "404");
         assert!(
@@ -179,7 +183,7 @@ fn json_is_as_on_the_control_socket_without_what_needs_its_permissions() {
 }
 
 #[test]
-fn nothing_can_be_changed() {
+fn what_is_only_read_takes_no_other_method() {
     let server = serve(CheckState::Ok);
     let headers = format!("host: {}\r\ncontent-length: 0\r\n", server.address());
     for line in [
@@ -193,7 +197,7 @@ fn nothing_can_be_changed() {
 
         assert_eq!(code(&head), "405", "{line}");
         assert!(head.to_lowercase().contains("\r\nallow: get"), "{head}");
-        assert!(body.contains("only read"), "{body}");
+        assert!(body.contains("takes no"), "{body}");
     }
     let (head, body) = get(&server, "/v1/peers?verbose=1");
     assert_eq!(code(&head), "400");

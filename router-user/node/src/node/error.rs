@@ -4,6 +4,7 @@ use std::io;
 
 use thiserror::Error;
 
+use crate::metrics::MetricsError;
 use stream_router::p2p::StartError;
 
 /// Why a node does not start. What was made before the error is removed again.
@@ -66,7 +67,7 @@ pub enum NodeError {
     Control(#[from] crate::control::ControlError),
     /// Metrics and the status page cannot be served.
     #[error("cannot serve metrics")]
-    Metrics(#[from] crate::metrics::MetricsError),
+    Metrics(#[from] MetricsError),
     /// The system gives no thread, signal handler or descriptor.
     #[error("cannot {action}")]
     System {
@@ -96,6 +97,7 @@ impl NodeError {
             | Self::Privileges { .. }
             | Self::NoGateway { .. }
             | Self::NotEthernet { .. } => true,
+            Self::Metrics(error) => matches!(error, MetricsError::Token(_)),
             Self::Network(error) => matches!(error, StartError::Address(_)),
             _ => false,
         }

@@ -18,7 +18,7 @@ use super::error::NodeError;
 use super::event_log::EventLog;
 use super::exit_host::{ExitHost, ExitNeeds};
 use super::hooks::{Hooks, PeerEvents};
-use super::observability::Observability;
+use super::observability::{self, Observability};
 use super::peers::LivePeers;
 use super::reloadable::{ReloadError, Reloadable, Reloaded};
 use super::traffic_looks;
@@ -159,9 +159,16 @@ impl Node {
         let (gateways, host_networks) = assembly.start_gateways(config).await?;
         let status = assembly.status(config, &handle, board, &gateways);
         let (requests, requested) = requests(reload);
+        let reloads = requests.reload.clone();
         let control = ControlServer::start(config.node().control(), status.clone(), requests)?;
         let metrics = network.driver.take_metrics();
-        let observability = Observability::start(config, status, &assembly.data_threads.runtimes(), metrics)?;
+        let observability = Observability::start(
+            config,
+            status,
+            &assembly.data_threads.runtimes(),
+            metrics,
+            reloads,
+        )?;
 
         let before = assembly.left_before(config).await?;
         let needs = ExitNeeds::of(config);
@@ -255,7 +262,13 @@ impl Node {
     /// # Errors
     /// The node cannot take it; nothing has changed then.
     pub async fn reload(&mut self, new: &Config) -> Result<Reloaded, ReloadError> {
-        self.reloadable.apply(new).await
+        // A token that cannot be had is found out before anything has changed; the file is read again each time.
+        let token = observability::token(new)?;
+        let reloaded = self.reloadable.apply(new).await?;
+        if let Some(observability) = &self.observability {
+            observability.set_token(token);
+        }
+        Ok(reloaded)
     }
 
     /// Waits until an indispensable part of the node fails; for ever, if none does.

@@ -8,12 +8,15 @@ use nix::ifaddrs::getifaddrs;
 use nix::net::if_::InterfaceFlags;
 use prometheus_client::registry::Registry;
 use tokio::runtime::Handle;
+use tokio::sync::mpsc;
 
 use super::data_thread::Runtimes;
 use super::heartbeat::Heartbeats;
 use crate::config::Config;
-use crate::control::Source;
-use crate::metrics::{CheckState, Health, HealthCheck, MetricsError, MetricsServer, MetricsSources};
+use crate::control::{ReloadRequest, Source};
+use crate::metrics::{
+    Access, CheckState, Health, HealthCheck, MetricsError, MetricsServer, MetricsSources, Token, TokenError,
+};
 
 const STARTING: u8 = 0;
 const RUNNING: u8 = 1;
@@ -22,6 +25,7 @@ const STOPPING: u8 = 2;
 /// The server of metrics and health, and the state of the node that it shows.
 pub(super) struct Observability {
     state: Arc<HealthState>,
+    access: Access,
     _server: MetricsServer,
 }
 
@@ -37,16 +41,19 @@ impl Observability {
     /// Starts the server; returns `None` if the configuration names no address for it.
     ///
     /// # Errors
-    /// The address cannot be listened on.
+    /// The address cannot be listened on, or the token cannot be had.
     pub(super) fn start(
         config: &Config,
         source: Arc<dyn Source>,
         runtimes: &Runtimes,
         network: Registry,
+        reloads: Option<mpsc::Sender<ReloadRequest>>,
     ) -> Result<Option<Self>, MetricsError> {
         let Some(address) = config.metrics().listen() else {
             return Ok(None);
         };
+        let access = Access::default();
+        access.set(token(config)?);
         let state = Arc::new(HealthState {
             phase: AtomicU8::new(STARTING),
             failure: OnceLock::new(),
@@ -58,14 +65,22 @@ impl Observability {
         let sources = MetricsSources {
             source,
             health: Arc::new(move || asked.health(Instant::now())),
+            access: access.clone(),
+            reloads,
             max_flows: config.connections().max_entries(),
             others: Arc::new(network),
         };
         let server = MetricsServer::start(address, config.metrics().hosts(), sources)?;
         Ok(Some(Self {
             state,
+            access,
             _server: server,
         }))
+    }
+
+    /// Lets another token count, or none.
+    pub(super) fn set_token(&self, token: Option<Token>) {
+        self.access.set(token);
     }
 
     /// Notes that the node is up.
@@ -82,6 +97,14 @@ impl Observability {
     pub(super) fn failed(&self, error: &dyn std::error::Error) {
         let _first = self.state.failure.set(error.to_string());
     }
+}
+
+/// Reads the token of a configuration, if it has one.
+///
+/// # Errors
+/// It cannot be had.
+pub(super) fn token(config: &Config) -> Result<Option<Token>, TokenError> {
+    config.metrics().token_file().map(Token::load).transpose()
 }
 
 impl HealthState {

@@ -2,12 +2,15 @@
 
 use std::path::{Path, PathBuf};
 
+use tokio::task::spawn_blocking;
 use tracing::{error, info, warn};
 
+use super::config_problems::reload_problems;
 use super::lifecycle::Node;
+use super::peer_change;
 use super::reloadable::Reloaded;
-use crate::config::{Changes, Config, ConfigError, Problem};
-use crate::control::{ConfigProblem, EventKind, PeerName, Reload, ReloadProblems, ReloadRefusal};
+use crate::config::{Changes, Config, ConfigError};
+use crate::control::{EventKind, PeerChange, PeerName, Reload, ReloadRefusal};
 use crate::logs::Logs;
 use stream_router::p2p::PeerId;
 use stream_router_engine::causes::with_sources;
@@ -28,6 +31,21 @@ impl ConfigFile<'_> {
             Err(refusal) => events.note(EventKind::ReloadRefused, refusal_summary(refusal)),
         }
         outcome
+    }
+
+    /// Makes the change that a request has, and reads the file again.
+    pub(super) async fn handle(
+        &self,
+        node: &mut Node,
+        change: Option<PeerChange>,
+    ) -> Result<Reload, ReloadRefusal> {
+        if let Some(change) = change {
+            let path = self.path.clone();
+            let made = spawn_blocking(move || peer_change::make(&path, change)).await;
+            // A panic has been printed already.
+            made.unwrap_or_else(|_panic| Err(ReloadRefusal::Unwritable("the change failed".to_owned())))?;
+        }
+        self.reload(node).await
     }
 
     async fn apply(&self, node: &mut Node) -> Result<Reload, ReloadRefusal> {
@@ -68,10 +86,7 @@ impl ConfigFile<'_> {
             error!(error = text, "the configuration cannot be read again");
         }
         error!(file = %self.path.display(), "nothing has changed: the node goes on with the configuration it has");
-        ReloadRefusal::File(ReloadProblems {
-            error: text,
-            problems: wrong.problems().iter().map(control_problem).collect(),
-        })
+        ReloadRefusal::File(reload_problems(wrong))
     }
 }
 
@@ -131,6 +146,11 @@ fn refusal_summary(refusal: &ReloadRefusal) -> String {
     let problems = match refusal {
         ReloadRefusal::Failed(why) => return format!("the node cannot take it: {why}"),
         ReloadRefusal::File(file) => &file.problems,
+        // Those are about a change of the file, which was not made.
+        ReloadRefusal::Senseless(why)
+        | ReloadRefusal::NoPeer(why)
+        | ReloadRefusal::Busy(why)
+        | ReloadRefusal::Unwritable(why) => return why.clone(),
     };
     let Some(first) = problems.first() else {
         return "the file cannot be read".to_owned();
@@ -167,17 +187,6 @@ fn answer(file: &Path, Reloaded { changes, notes }: Reloaded, configs: &[&Config
         applied: names(changes.applied),
         needs_restart: names(changes.needs_restart),
         notes,
-    }
-}
-
-/// Returns a problem of the file as the control socket answers it.
-fn control_problem(problem: &Problem) -> ConfigProblem {
-    ConfigProblem {
-        file: problem.file().display().to_string(),
-        line: problem.line(),
-        field: problem.field().to_owned(),
-        wrong: problem.wrong().to_owned(),
-        allowed: problem.allowed().to_owned(),
     }
 }
 
@@ -247,35 +256,10 @@ mod tests {
 
         let text = "[device]\naddresses = [\"10.42.0.1/24\"]\nmtu = \"hunter2\"\n";
         let wrong = Config::parse(text, Path::new("sr.toml")).unwrap_err();
-        let refusal = ReloadRefusal::File(ReloadProblems {
-            error: with_sources(&wrong),
-            problems: wrong.problems().iter().map(control_problem).collect(),
-        });
+        let refusal = ReloadRefusal::File(reload_problems(&wrong));
         assert_eq!(
             refusal_summary(&refusal),
             "the file is wrong: device.mtu at sr.toml:3"
-        );
-    }
-
-    #[test]
-    fn every_problem_of_a_wrong_file_is_answered_with_its_place() {
-        let text = "[device]\nname = \"a b\"\naddresses = [\"10.42.0.1/24\"]\nmtu = 1\n";
-        let wrong = Config::parse(text, Path::new("sr.toml")).unwrap_err();
-
-        let problems: Vec<_> = wrong.problems().iter().map(control_problem).collect();
-
-        let places: Vec<_> = problems
-            .iter()
-            .map(|problem| (problem.file.as_str(), problem.line, problem.field.as_str()))
-            .collect();
-        assert_eq!(
-            places,
-            [("sr.toml", 2, "device.name"), ("sr.toml", 4, "device.mtu")]
-        );
-        assert!(
-            problems
-                .iter()
-                .all(|problem| !problem.wrong.is_empty() && !problem.allowed.is_empty())
         );
     }
 }

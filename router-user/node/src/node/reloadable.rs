@@ -24,6 +24,7 @@ use super::tunnel_routes::TunnelRoutes;
 use crate::config::{Changes, Config, OnStop, StreamRouterConfig};
 use crate::device::{DeviceError, Netlink, NftError, Route};
 use crate::kernel::{Kernel, KernelError};
+use crate::metrics::TokenError;
 use stream_router::p2p::{NetworkHandle, PeerConfig, StartError};
 use stream_router_engine::causes::with_sources;
 use stream_router_engine::flow_cache::FlowCache;
@@ -55,6 +56,9 @@ pub enum ReloadError {
     /// The host cannot serve as an exit.
     #[error("cannot serve as an exit")]
     Exit(#[source] NftError),
+    /// The token of clients cannot be had.
+    #[error("nobody can be let in by metrics.token_file")]
+    Token(#[from] TokenError),
     /// The kernel's prefix table cannot be changed.
     #[error("cannot change the kernel's prefix table")]
     Kernel(#[from] KernelError),

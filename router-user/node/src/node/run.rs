@@ -90,7 +90,7 @@ pub(crate) fn run(config: &Config, keypair: Keypair, file: &Path, logs: &Logs) -
                 Some(()) = hangup.recv() => drop(file.reload(&mut node).await),
                 Some(request) = reloads.recv() => {
                     // The client may have gone.
-                    let _ = request.reply.send(file.reload(&mut node).await);
+                    let _ = request.reply.send(file.handle(&mut node, request.change).await);
                 }
                 () = &mut repeats => {}
             }

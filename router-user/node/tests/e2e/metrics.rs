@@ -3,8 +3,10 @@
 #[path = "../../src/metrics/tests/lint.rs"]
 mod lint;
 
+use std::fs::{self, Permissions};
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -25,6 +27,12 @@ const DATAGRAMS: u64 = 30;
 const INSIDE: &str = "127.0.0.1:9464";
 const OUTSIDE: &str = "192.0.2.2:9464";
 
+/// What lets the reader of a page change something.
+const TOKEN: &str = "0123456789abcdef";
+
+/// A peer that is in no configuration at first.
+const NEW: &str = "12D3KooWDpJ7As7BWAwRMfu1VU2WCqNjvq387JEYKDBj4kx6nXTN";
+
 /// Two nodes, each with metrics.
 fn pair() -> Result<Pair> {
     let mut pair = Pair::prepare(
@@ -35,7 +43,12 @@ fn pair() -> Result<Pair> {
     for (side, listen) in [(&mut pair.a, INSIDE), (&mut pair.b, OUTSIDE)] {
         // The number of workers stays while it is compared.
         let workers = "[workers]\nscale_interval = \"1h\"";
-        side.config.sections = format!("\n[metrics]\nlisten = \"{listen}\"\n{workers}\n");
+        let token = side.node.config().with_file_name("token");
+        fs::write(&token, TOKEN)?;
+        fs::set_permissions(&token, Permissions::from_mode(0o600))?;
+        let token = token.display();
+        side.config.sections =
+            format!("\n[metrics]\nlisten = \"{listen}\"\ntoken_file = \"{token}\"\n{workers}\n");
         side.node.configure(&side.config)?;
     }
     pair.start_nodes()?;
@@ -233,6 +246,7 @@ fn page(pair: &mut Pair) -> Result<()> {
     controls(&mut browser)?;
     detail(&mut browser, &peer)?;
     invite(&mut browser, pair)?;
+    manage(&mut browser, pair)?;
     many_peers(&mut browser)?;
     nothing_becomes_markup(&mut browser)?;
     assert_eq!(browser.problems(), [] as [Value; 0]);
@@ -270,6 +284,8 @@ fn page(pair: &mut Pair) -> Result<()> {
 
 /// The policy lets the page's own style work, and nothing is cut, in every window and both colour schemes.
 fn looks(browser: &mut Browser) -> Result<()> {
+    // What is not shown has no size that could be compared.
+    browser.evaluate("document.getElementById('more-events').open = true; 0")?;
     let ground = "getComputedStyle(document.body).backgroundColor";
     for (scheme, expected) in [("light", "rgb(244, 246, 248)"), ("dark", "rgb(13, 17, 23)")] {
         for width in [390, 1280] {
@@ -416,6 +432,79 @@ fn invite(browser: &mut Browser, pair: &Pair) -> Result<()> {
     }
     browser.press("Escape", "")?;
     browser.wait_for("!document.getElementById('invite').open")
+}
+
+/// With the token, and not without, the page adds and removes a peer in the files, reloads, and shows a peer's flows.
+fn manage(browser: &mut Browser, pair: &Pair) -> Result<()> {
+    let set = |id: &str, text: &str| format!("document.getElementById('{id}').value = '{text}'; 0");
+    let press = |selector: &str| format!("document.querySelector('{selector}').click(); 0");
+    let said =
+        |id: &str, text: &str| format!("document.getElementById('{id}').textContent.includes('{text}')");
+    let file = pair.a.node.config().with_extension("d").join("oslo.toml");
+
+    browser.evaluate(&press("#show-manage"))?;
+    browser.evaluate(&set("token", "0123456789abcdeF"))?;
+    browser.evaluate(&press("#let-in button"))?;
+    browser.wait_for(&said("managed", "the token is wrong"))?;
+    assert_eq!(
+        browser.evaluate("document.getElementById('managing').hidden")?,
+        true
+    );
+    browser.evaluate(&set("token", TOKEN))?;
+    browser.evaluate(&press("#let-in button"))?;
+    browser.wait_for("!document.getElementById('managing').hidden")?;
+    browser.wait_for(&said("managed", "takes the token"))?;
+    assert_eq!(browser.evaluate("document.cookie + localStorage.length")?, "0");
+
+    browser.evaluate(&set("new-peer", NEW))?;
+    browser.evaluate(&set("new-name", "oslo"))?;
+    browser.evaluate(&set("new-allowed", "10.42.0.999/32"))?;
+    browser.evaluate(&press("#add-peer button"))?;
+    browser.wait_for(&said("managed", "allowed_ips"))?;
+    assert!(!file.exists());
+    browser.evaluate(&set("new-allowed", "10.77.0.3/32, 10.78.0.0/16"))?;
+    for width in [390, 1280] {
+        browser.show_as(width, "light")?;
+        fits(browser, width)?;
+        browser.picture(&format!("manage-light-{width}"))?;
+    }
+    browser.evaluate(&press("#add-peer button"))?;
+    browser.wait_for(&said("managed", "Peer added: oslo."))?;
+    let written = fs::read_to_string(&file)?;
+    assert!(
+        written.contains("10.78.0.0/16") && written.contains(NEW),
+        "{written}"
+    );
+    browser.evaluate(&press("#reload"))?;
+    browser.wait_for(&said("managed", "Nothing has changed."))?;
+    browser.press("Escape", "")?;
+    browser.wait_for("document.querySelectorAll('#peers tbody tr').length === 2")?;
+
+    send_datagrams(&pair.a, pair.b.v4)?;
+    browser.evaluate(&press("#peers button.peer"))?;
+    browser.wait_for("document.querySelectorAll('#detail-flows tbody tr').length >= 1")?;
+    browser.wait_for(&said("detail-flows", &format!("{}:20001", pair.b.v4)))?;
+    browser.press("Escape", "")?;
+
+    let oslo =
+        "[...document.querySelectorAll('#peers button.peer')].find((name) => name.textContent === 'oslo')";
+    browser.evaluate(&format!("{oslo}.click(); 0"))?;
+    browser.evaluate(&press("#remove"))?;
+    assert!(file.exists());
+    browser.wait_for(&said("remove", "for good"))?;
+    browser.evaluate(&press("#remove"))?;
+    browser.wait_for(&said("removed", "Peer removed: oslo."))?;
+    assert!(!file.exists());
+    browser.press("Escape", "")?;
+    browser.wait_for("document.querySelectorAll('#peers tbody tr').length === 1")?;
+
+    browser.evaluate(&press("#show-manage"))?;
+    browser.evaluate(&press("#forget"))?;
+    browser.wait_for("!document.getElementById('let-in').hidden && sessionStorage.length === 0")?;
+    browser.press("Escape", "")?;
+    browser.wait_for("!document.getElementById('manage').open")?;
+    browser.forget_refusals();
+    Ok(())
 }
 
 /// Two hundred peers are shown a few at first, sorted by what the reader asks for, and found.

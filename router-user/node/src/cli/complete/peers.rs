@@ -7,10 +7,10 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::candidate::Candidate;
-use crate::cli::peer::written_peers;
 use crate::cli::units::short_id;
 use crate::cli::which::socket_or_running;
 use crate::control::{PeerList, fetch};
+use crate::node::peer_files::written_peers;
 
 /// How long a key press waits for a node.
 const LIMIT: Duration = Duration::from_secs(1);

@@ -111,6 +111,7 @@ async function poll() {
   if (!paused) {
     const limit = new AbortController(), timer = setTimeout(() => limit.abort(), TIMEOUT_MS);
     try {
+      await pollFlows();
       const kept = before ? null : await ask("v1/history", limit.signal);
       const [status, { peers }, { workers }, { streams }, { counters }, { events: noted }, healthNow] = await Promise.all(PATHS.map((path) => ask(path, limit.signal)));
       update(status, peers, workers, streams, counters, noted, healthNow);

@@ -59,6 +59,7 @@ function drawDetail() {
   fill("detail-dialled", peer.addresses.map((one) => ({ cells: [lines([[one.address, "mono"], [`from ${origins[one.origin] || one.origin}`, "small"]], "break", one.address),
     { text: one.last_dial_error || (sameAddress(one.address, peer.address) ? "connected" : "–"), kind: "text" }] })));
   show($("no-detail-dialled"), !peer.addresses.length);
+  drawFlows();
   fill("detail-streams", streams.map((one) => ({ dim: !one.open, cells: [streamName(one), one.transport || "–", ...loads(one)] }))); show($("no-detail-streams"), !streams.length);
 }
 // The address of a connection may end with the id of its peer.

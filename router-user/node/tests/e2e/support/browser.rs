@@ -174,6 +174,12 @@ impl Browser {
         &self.problems
     }
 
+    /// Forgets that the browser noted answers that were refusals, which a test has asked for.
+    pub(crate) fn forget_refusals(&mut self) {
+        let is_refusal = |problem: &Value| problem["params"]["entry"]["source"] == "network";
+        self.problems.retain(|problem| !is_refusal(problem));
+    }
+
     fn call(&mut self, method: &str, parameters: Value) -> Result<Value> {
         self.n_calls += 1;
         let mut message = json!({"id": self.n_calls, "method": method, "params": parameters});

@@ -1,22 +1,30 @@
 //! Replaces a file whole or not at all; mode and owner stay.
 
-use std::ffi::OsString;
-use std::fs::{self, Permissions};
+use std::fs::{self, File, Permissions};
 use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
 
 use crate::config::ConfigError;
 use stream_router::p2p::file_draft::{FileDraft, sync_directory};
 use stream_router::p2p::regular_file;
 
+/// What the names of drafts begin with.
+pub(super) const DRAFT: &str = ".stream-router-draft-";
+
 /// Why a file was not replaced; it is as it was.
 #[derive(Debug, thiserror::Error)]
-pub(in crate::cli) enum ReplacementError {
+pub(crate) enum ReplacementError {
+    /// It cannot be read.
+    #[error(transparent)]
+    Unreadable(#[from] ConfigError),
     /// Somebody else replaces it.
-    #[error("{} is there: another command changes the file, or was killed while it did; then remove it", path.display())]
+    #[error("another command changes {}; try again", path.display())]
     Busy {
-        /// The draft of the other.
+        /// The file.
         path: PathBuf,
     },
     /// It was changed in the meantime.
@@ -37,41 +45,56 @@ pub(in crate::cli) enum ReplacementError {
     },
 }
 
-/// A file that is to be replaced, and a draft beside it which keeps others from doing the same.
+/// A file that is to be replaced, and a lock on it which keeps others from doing the same.
 #[derive(Debug)]
-pub(in crate::cli) struct Replacement {
+pub(crate) struct Replacement {
     /// Where symbolic links lead to.
     path: PathBuf,
     text: String,
-    draft: FileDraft,
+    lock: Flock<File>,
 }
 
 impl Replacement {
     /// Claims the file and reads it.
-    pub(in crate::cli) fn begin(named: &Path) -> Result<Self, Box<dyn std::error::Error>> {
+    pub(crate) fn begin(named: &Path) -> Result<Self, ReplacementError> {
         let unreadable = |source| ConfigError::Read {
             path: named.to_owned(),
             source,
         };
         let path = fs::canonicalize(named).map_err(unreadable)?;
-        let beside = beside(&path);
-        let draft = FileDraft::at(&beside).map_err(|source| match source.kind() {
-            io::ErrorKind::AlreadyExists => ReplacementError::Busy { path: beside.clone() },
-            _ => failed("write", &beside)(source),
+        let file = regular_file::open(&path).map_err(unreadable)?;
+        let lock = Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, error)| match error {
+            Errno::EWOULDBLOCK => ReplacementError::Busy { path: path.clone() },
+            error => failed("lock", &path)(error.into()),
         })?;
+        let (locked, there) = (
+            lock.metadata().map_err(unreadable)?,
+            fs::metadata(&path).map_err(unreadable)?,
+        );
+        // Another command may have replaced what was opened before it was locked.
+        if (locked.dev(), locked.ino()) != (there.dev(), there.ino()) {
+            return Err(ReplacementError::Busy { path });
+        }
         let text = regular_file::read_to_string(&path).map_err(unreadable)?;
-        Ok(Self { path, text, draft })
+        Ok(Self { path, text, lock })
     }
 
     /// Returns what the file holds.
-    pub(in crate::cli) fn text(&self) -> &str {
+    pub(crate) fn text(&self) -> &str {
         &self.text
     }
 
     /// Puts `text` in its place.
-    pub(in crate::cli) fn finish(mut self, text: &str) -> Result<(), ReplacementError> {
-        let Self { path, draft, .. } = &mut self;
-        let meta = fs::metadata(&path).map_err(failed("look at", path))?;
+    pub(crate) fn finish(self, text: &str) -> Result<(), ReplacementError> {
+        // Held to the end.
+        let Self {
+            path,
+            text: before,
+            lock: _lock,
+        } = &self;
+        let directory = path.parent().unwrap_or(Path::new("/"));
+        let mut draft = FileDraft::in_directory(directory, DRAFT).map_err(failed("write beside", path))?;
+        let meta = fs::metadata(path).map_err(failed("look at", path))?;
         let file = draft.file();
         let own = file.metadata().map_err(failed("look at", path))?;
         if (meta.uid(), meta.gid()) != (own.uid(), own.gid()) {
@@ -82,25 +105,16 @@ impl Replacement {
             .map_err(failed("keep the mode of", path))?;
         draft.write(text).map_err(failed("write beside", path))?;
         let now = regular_file::read_to_string(path).map_err(failed("read", path))?;
-        if now != self.text {
-            return Err(ReplacementError::Changed { path: self.path });
+        if now != *before {
+            return Err(ReplacementError::Changed { path: path.clone() });
         }
-        let path = &self.path;
-        self.draft.replace(path).map_err(failed("replace", path))?;
-        let directory = path.parent().unwrap_or(Path::new("/"));
+        draft.replace(path).map_err(failed("replace", path))?;
         sync_directory(directory).map_err(failed("sync", directory))
     }
 }
 
-fn beside(path: &Path) -> PathBuf {
-    let mut name = OsString::from(".");
-    name.push(path.file_name().unwrap_or_default());
-    name.push(".stream-router-draft");
-    path.with_file_name(name)
-}
-
 /// Returns what makes an error of the system one of the file.
-pub(in crate::cli) fn failed(
+pub(crate) fn failed(
     action: &'static str,
     path: &Path,
 ) -> impl FnOnce(io::Error) -> ReplacementError + use<> {
@@ -110,6 +124,7 @@ pub(in crate::cli) fn failed(
 
 #[cfg(test)]
 mod tests {
+    use std::ffi::OsString;
     use std::os::unix::fs::symlink;
 
     use super::*;

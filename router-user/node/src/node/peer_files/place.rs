@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use ipnet::IpNet;
 use toml_edit::{DocumentMut, Table, TomlError};
 
-use crate::cli::units::called;
 use crate::config::DropIn;
 use crate::control::{Callable, NotFound, find as find_called};
 use stream_router::p2p::regular_file;
@@ -30,7 +29,7 @@ pub(super) struct Named {
 
 /// Why no section is meant.
 #[derive(Debug, thiserror::Error)]
-pub(in crate::cli) enum PlaceError {
+pub(crate) enum PlaceError {
     /// A file is no TOML.
     #[error("{}: {source}", file.display())]
     Syntax {
@@ -56,19 +55,19 @@ pub(in crate::cli) enum PlaceError {
 }
 
 /// A section as it is written, right or wrong.
-pub(in crate::cli) struct Written {
+pub(crate) struct Written {
     place: PeerPlace,
-    pub(in crate::cli) id: String,
-    pub(in crate::cli) name: Option<String>,
-    pub(in crate::cli) networks: Vec<IpNet>,
-    pub(in crate::cli) is_enabled: bool,
+    pub(crate) id: String,
+    pub(crate) name: Option<String>,
+    pub(crate) networks: Vec<IpNet>,
+    pub(crate) is_enabled: bool,
 }
 
 /// Returns the sections of a configuration and its drop-ins.
 ///
 /// # Errors
 /// A file cannot be read, or is no TOML.
-pub(in crate::cli) fn written_peers(main: &Path) -> Result<Vec<Written>, Box<dyn std::error::Error>> {
+pub(crate) fn written_peers(main: &Path) -> Result<Vec<Written>, Box<dyn std::error::Error>> {
     let text = regular_file::read_to_string(main)?;
     Ok(all_written(&text, &DropIn::all_of(main)?, main)?)
 }
@@ -87,7 +86,10 @@ pub(super) fn find(text: &str, drop_ins: &[DropIn], main: &Path, peer: &str) -> 
     })?;
     Ok(Named {
         place: found.place,
-        called: called(found.name.as_deref(), &found.id),
+        called: match &found.name {
+            Some(name) => format!("{name} ({})", found.id),
+            None => found.id.clone(),
+        },
     })
 }
 

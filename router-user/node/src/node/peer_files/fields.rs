@@ -5,31 +5,31 @@ use toml_edit::{Array, Item, Table, value};
 
 /// Fields of a peer.
 #[derive(Debug, Default, Args)]
-pub(in crate::cli) struct PeerFields {
+pub(crate) struct PeerFields {
     /// Name of the peer here
     #[arg(long = "as", value_name = "NAME")]
-    called: Option<String>,
+    pub(crate) called: Option<String>,
     /// Prefixes behind the peer
     #[arg(long, value_name = "PREFIX,...", value_delimiter = ',')]
-    allowed_ips: Option<Vec<String>>,
+    pub(crate) allowed_ips: Option<Vec<String>>,
     /// Addresses at which it is dialled; without any, it dials this node
     #[arg(long, value_name = "MULTIADDR,...", value_delimiter = ',')]
-    addresses: Option<Vec<String>>,
+    pub(crate) addresses: Option<Vec<String>>,
     /// Most bytes per second that are sent to it; 0 for no limit
     #[arg(long, value_name = "BYTES")]
-    rate: Option<u32>,
+    pub(crate) rate: Option<u32>,
     /// When it is connected: `always` or `on-demand`
     #[arg(long, value_name = "WHEN")]
-    connect: Option<String>,
+    pub(crate) connect: Option<String>,
     /// Whether its networks go before networks of the host's own
     #[arg(long = "override", value_name = "BOOL")]
-    overrides: Option<bool>,
+    pub(crate) overrides: Option<bool>,
     /// Whether the node has the peer; one that is not enabled is neither dialled nor accepted nor routed to
     #[arg(long, value_name = "BOOL")]
-    enabled: Option<bool>,
+    pub(crate) enabled: Option<bool>,
     /// A line for people
     #[arg(long, value_name = "TEXT")]
-    comment: Option<String>,
+    pub(crate) comment: Option<String>,
 }
 
 impl PeerFields {
