@@ -28,6 +28,7 @@ const TEST_PROGRAMS: &[(&str, &str)] = &[
     ("zsh", "zsh"),
     ("fish", "fish"),
     ("systemd-analyze", "systemd"),
+    ("systemd-nspawn", "systemd-container"),
 ];
 
 /// Programs that make packages, and the one that runs a node with the privileges of a unit.

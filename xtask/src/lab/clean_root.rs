@@ -55,12 +55,21 @@ impl CleanRoot {
     /// # Errors
     /// When this system is no Debian system, or when it lacks a package that `deb` depends on.
     pub fn for_package(deb: &Path) -> Result<Self> {
+        Self::with(deb, &[])
+    }
+
+    /// Makes one that has what `deb` depends on, and other packages.
+    ///
+    /// # Errors
+    /// When this system is no Debian system, or when it lacks one of the packages.
+    pub fn with(deb: &Path, others: &[&str]) -> Result<Self> {
         let installed = installed()?;
         let depends = text(
             Command::new("dpkg-deb").arg("--field").arg(deb).arg("Depends"),
             LIMIT,
         )?;
-        let packages = closure(&installed, depends.trim())?;
+        let wanted = [&[depends.trim()], others].concat().join(", ");
+        let packages = closure(&installed, &wanted)?;
         let root = Self(ScratchDir::unique("root")?);
         root.copy_files(&packages)?;
         root.write_database(&packages)?;

@@ -1,5 +1,6 @@
 //! What the modules of tests share.
 
+pub(crate) mod booted;
 pub(crate) mod browser;
 pub(crate) mod control_group;
 pub(crate) mod datagrams;
