@@ -2,6 +2,7 @@
 
 mod daemon;
 mod nebula;
+mod quincy;
 mod stream_router;
 mod tinc;
 mod wireguard;
@@ -44,6 +45,8 @@ pub(crate) enum Vpn {
     Nebula,
     /// The oldest mesh, in C.
     Tinc,
+    /// QUIC's datagrams, in Rust.
+    Quincy,
     /// No VPN: the ceiling.
     Veth,
 }
@@ -82,6 +85,7 @@ impl Vpn {
             Self::Boringtun => "boringtun",
             Self::Nebula => "nebula",
             Self::Tinc => "tinc",
+            Self::Quincy => "quincy",
             Self::Veth => "veth",
         }
     }
@@ -105,6 +109,7 @@ impl InstalledVpn {
                 &["tinc", "liblzo2-2"],
                 "usr/sbin/tincd",
             )?),
+            Vpn::Quincy => Some(cargo_package("quincy-server", quincy::VERSION, "quincy-server")?),
             Vpn::Veth => None,
         };
         Ok(Self { vpn, installed })
@@ -160,6 +165,7 @@ impl InstalledVpn {
             Vpn::Gotatun | Vpn::Boringtun => wireguard(&["--foreground", "--disable-drop-privileges"]),
             Vpn::Nebula => nebula::start(installed, underlay, files).map(TunnelEnds::Daemons),
             Vpn::Tinc => tinc::start(installed, underlay, files).map(TunnelEnds::Daemons),
+            Vpn::Quincy => quincy::start(installed, underlay, files).map(TunnelEnds::Daemons),
             Vpn::Veth => Ok(TunnelEnds::Bare),
         }
     }
