@@ -27,6 +27,7 @@ const TEST_PROGRAMS: &[(&str, &str)] = &[
     ("chromium", "chromium"),
     ("zsh", "zsh"),
     ("fish", "fish"),
+    ("dnsmasq", "dnsmasq-base"),
     ("systemd-analyze", "systemd"),
     ("systemd-nspawn", "systemd-container"),
 ];

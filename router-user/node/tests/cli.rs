@@ -383,8 +383,8 @@ fn a_wrong_word_of_an_invite_is_named() {
         (&["--allowed-ips", "10.42.0.1"], "has no prefix length"),
         (&["--addresses", "192.0.2.1:4001"], "invalid value"),
         (
-            &["--addresses", "/dns4/example.org/tcp/1"],
-            "not an address of a supported transport",
+            &["--addresses", "/dns4/example..org/tcp/1"],
+            "not a name that DNS can have",
         ),
         (
             &["--addresses", "/ip4/192.0.2.1/tcp/1", "--no-addresses"],

@@ -7,6 +7,7 @@ use libp2p::multiaddr::Protocol;
 use libp2p::{Multiaddr, PeerId};
 
 use router_common::host_address::{is_host_v4, is_host_v6};
+use stream_router::p2p::is_dns_name;
 
 /// What an address to listen on looks like.
 pub(super) const LISTEN_ALLOWED: &str =
@@ -14,7 +15,11 @@ pub(super) const LISTEN_ALLOWED: &str =
 
 /// What an address of a peer looks like.
 pub(super) const DIAL_ALLOWED: &str = "/ip4/ADDRESS/tcp/PORT or /ip4/ADDRESS/udp/PORT/quic-v1, or the same with /ip6, \
-     perhaps followed by /p2p/ and the id of this peer";
+     /dns, /dns4 or /dns6 and a name, or /dnsaddr/NAME, perhaps followed by /p2p/ and the id of this peer";
+
+/// What an address looks like that others are told.
+pub(super) const ANNOUNCED_ALLOWED: &str =
+    "/ip4/ADDRESS/tcp/PORT or /ip4/ADDRESS/udp/PORT/quic-v1, or the same with /ip6";
 
 /// What an address of the device looks like.
 pub(super) const DEVICE_ALLOWED: &str =
@@ -26,26 +31,38 @@ pub(super) const NETWORK_ALLOWED: &str =
 
 /// Parses an address to listen on; an unspecified address and port 0 are allowed.
 pub(super) fn listen_address(text: &str) -> Result<Multiaddr, String> {
-    let (address, ip, _) = transport_address(text, None)?;
-    if ip.is_multicast() {
-        return Err(format!("{ip} is a multicast address"));
+    let (address, host, _) = transport_address(text, None)?;
+    match host {
+        Host::Ip(ip) if ip.is_multicast() => Err(format!("{ip} is a multicast address")),
+        Host::Ip(_) => Ok(address),
+        Host::Name => Err(format!("{text} has a name, which is no address to listen on")),
     }
-    Ok(address)
 }
 
 /// Parses an address to dial `peer` at. The `/p2p` part, if any, is checked and taken off.
 pub(super) fn dial_address(text: &str, peer: Option<PeerId>) -> Result<Multiaddr, String> {
-    let (address, ip, port) = transport_address(text, Some(peer))?;
-    if ip.is_unspecified() || ip.is_multicast() {
+    let (address, host, port) = transport_address(text, Some(peer))?;
+    if let Host::Ip(ip) = host
+        && (ip.is_unspecified() || ip.is_multicast())
+    {
         return Err(format!("{ip} is not the address of a host"));
     }
-    if port == 0 {
+    if port == Some(0) {
         return Err("port 0 cannot be dialled".to_owned());
     }
     Ok(address)
 }
 
-/// Returns the IP address that an address begins with, as every one in a configuration does, perhaps after its zone.
+/// Parses an address at which this node is to say that it is reached. Others dial only IP addresses that they are told.
+pub(super) fn announced_address(text: &str) -> Result<Multiaddr, String> {
+    let address = dial_address(text, None)?;
+    match ip_of(&address) {
+        Some(_) => Ok(address),
+        None => Err(format!("{text} has a name, which is not announced")),
+    }
+}
+
+/// Returns the IP address that an address begins with, perhaps after its zone; `None` if it begins with a name.
 pub(super) fn ip_of(address: &Multiaddr) -> Option<IpAddr> {
     address.iter().find_map(|part| match part {
         Protocol::Ip4(ip) => Some(ip.into()),
@@ -59,25 +76,33 @@ pub(super) fn has_zone(address: &Multiaddr) -> bool {
     address.iter().any(|part| matches!(part, Protocol::Ip6zone(_)))
 }
 
+/// The host that an address leads to.
+enum Host {
+    Ip(IpAddr),
+    Name,
+}
+
 /// Parses an address. `dialled` is `None` for an address to listen on, which carries no peer id, and otherwise the
-/// peer's id if it is known.
+/// peer's id if it is known. There is no port if the name stands for whole addresses.
 fn transport_address(
     text: &str,
     dialled: Option<Option<PeerId>>,
-) -> Result<(Multiaddr, IpAddr, u16), String> {
+) -> Result<(Multiaddr, Host, Option<u16>), String> {
     let address: Multiaddr = text
         .parse()
         .map_err(|error| format!("{text:?} is not a multiaddr: {error}"))?;
     let unsupported = || format!("{text} is not an address of a supported transport");
     let mut parts = address.iter();
     let mut plain = Multiaddr::empty();
-    let ip = match parts.next() {
-        Some(Protocol::Ip4(ip)) => IpAddr::V4(ip),
-        Some(Protocol::Ip6(ip)) => IpAddr::V6(ip),
-        Some(Protocol::Ip6zone(zone)) => match parts.next() {
+    let first = parts.next().ok_or_else(unsupported)?;
+    let mut has_port = true;
+    let host = match &first {
+        Protocol::Ip4(ip) => Host::Ip(IpAddr::V4(*ip)),
+        Protocol::Ip6(ip) => Host::Ip(IpAddr::V6(*ip)),
+        Protocol::Ip6zone(zone) => match parts.next() {
             Some(Protocol::Ip6(ip)) if ip.is_unicast_link_local() => {
-                plain.push(Protocol::Ip6zone(zone));
-                IpAddr::V6(ip)
+                plain.push(first);
+                Host::Ip(IpAddr::V6(ip))
             }
             _ => {
                 return Err(format!(
@@ -85,20 +110,31 @@ fn transport_address(
                 ));
             }
         },
+        Protocol::Dns(name) | Protocol::Dns4(name) | Protocol::Dns6(name) | Protocol::Dnsaddr(name) => {
+            if !is_dns_name(name) {
+                return Err(format!("{name:?} is not a name that DNS can have"));
+            }
+            has_port = !matches!(first, Protocol::Dnsaddr(_));
+            plain.push(first);
+            Host::Name
+        }
         _ => return Err(unsupported()),
     };
-    plain.push(ip.into());
-    let port = match (parts.next(), dialled) {
-        (Some(Protocol::Tcp(port)), _) => {
+    if let Host::Ip(ip) = host {
+        plain.push(ip.into());
+    }
+    let port = match has_port.then(|| parts.next()) {
+        Some(Some(Protocol::Tcp(port))) => {
             plain.push(Protocol::Tcp(port));
-            port
+            Some(port)
         }
-        (Some(Protocol::Udp(port)), _) if parts.next() == Some(Protocol::QuicV1) => {
+        Some(Some(Protocol::Udp(port))) if parts.next() == Some(Protocol::QuicV1) => {
             plain.push(Protocol::Udp(port));
             plain.push(Protocol::QuicV1);
-            port
+            Some(port)
         }
-        _ => return Err(unsupported()),
+        Some(_) => return Err(unsupported()),
+        None => None,
     };
     match (parts.next(), dialled) {
         (None, _) => {}
@@ -110,7 +146,7 @@ fn transport_address(
         _ => return Err(unsupported()),
     }
     match parts.next() {
-        None => Ok((plain, ip, port)),
+        None => Ok((plain, host, port)),
         Some(_) => Err(unsupported()),
     }
 }

@@ -2,7 +2,7 @@
 
 use libp2p::Multiaddr;
 
-use super::address::{DIAL_ALLOWED, dial_address};
+use super::address::{ANNOUNCED_ALLOWED, announced_address};
 use super::problem::{Located, Problems};
 use super::reader::Table;
 use stream_router::p2p::MAX_ANNOUNCED_ADDRESSES;
@@ -62,10 +62,10 @@ impl DiscoverySection {
 fn announce(table: &mut Table<'_>, problems: &mut Problems) -> Vec<Located<Multiaddr>> {
     let mut addresses: Vec<Located<Multiaddr>> = Vec::new();
     for Located { place, value } in table
-        .strings("announce", DIAL_ALLOWED, problems)
+        .strings("announce", ANNOUNCED_ALLOWED, problems)
         .unwrap_or_default()
     {
-        match dial_address(&value, None) {
+        match announced_address(&value) {
             Ok(address) if addresses.iter().any(|known| known.value == address) => {
                 problems.add(&place, format!("{value} is listed twice"), "each address once");
             }
@@ -73,7 +73,7 @@ fn announce(table: &mut Table<'_>, problems: &mut Problems) -> Vec<Located<Multi
                 place,
                 value: address,
             }),
-            Err(wrong) => problems.add(&place, wrong, DIAL_ALLOWED),
+            Err(wrong) => problems.add(&place, wrong, ANNOUNCED_ALLOWED),
         }
     }
     addresses

@@ -22,12 +22,12 @@ use libp2p::multiaddr::Protocol;
 use libp2p::{Multiaddr, PeerId};
 use sha2::{Digest, Sha256};
 
-use super::address::{NETWORK_ALLOWED, dial_address, has_zone, peer_network};
+use super::address::{NETWORK_ALLOWED, dial_address, has_zone, ip_of, peer_network};
 use super::name::check_name;
 pub use error::InviteError;
 use format::{
-    CHECKSUM_LEN, FAMILY_V4, FAMILY_V6, KIND_QUIC, KIND_V6, MAGIC, MAX_ADDRESSES, MAX_CHARS, MAX_PREFIXES,
-    VERSION, VERSION_NAMED,
+    CHECKSUM_LEN, FAMILY_V4, FAMILY_V6, KIND_DNS, KIND_DNS4, KIND_DNSADDR, KIND_QUIC, KIND_V6, MAGIC,
+    MAX_ADDRESSES, MAX_CHARS, MAX_PREFIXES, VERSION, VERSION_DNS, VERSION_NAMED,
 };
 use reader::Reader;
 
@@ -147,6 +147,7 @@ impl Invite {
 
     fn version(&self) -> char {
         match self.name {
+            _ if self.addresses.iter().any(|address| ip_of(address).is_none()) => VERSION_DNS,
             None => VERSION,
             Some(_) => VERSION_NAMED,
         }
@@ -165,9 +166,10 @@ impl Invite {
         for net in &self.allowed_ips {
             put_prefix(net, &mut bytes);
         }
-        if let Some(name) = &self.name {
-            bytes.push(name.len() as u8);
-            bytes.extend(name.as_bytes());
+        match &self.name {
+            Some(name) => put_text(name, &mut bytes),
+            None if self.version() == VERSION_DNS => put_text("", &mut bytes),
+            None => {}
         }
         bytes
     }
@@ -188,7 +190,7 @@ impl FromStr for Invite {
     fn from_str(text: &str) -> Result<Self, InviteError> {
         let mut rest = text.strip_prefix(MAGIC).ok_or(InviteError::NoInvite)?.chars();
         let version = match rest.next() {
-            Some(version @ (VERSION | VERSION_NAMED)) => version,
+            Some(version @ (VERSION | VERSION_NAMED | VERSION_DNS)) => version,
             Some(version) if version.is_ascii_alphanumeric() => return Err(InviteError::Version { version }),
             _ => return Err(InviteError::NoInvite),
         };
@@ -237,24 +239,46 @@ fn checksum(version: char, content: &[u8]) -> [u8; CHECKSUM_LEN] {
     [a, b, c, d]
 }
 
-/// Writes an address that `dial_address` made: an IP address, then TCP, or UDP and QUIC.
+/// Writes an address that `dial_address` made: an IP address or a name, then TCP, or UDP and QUIC.
 fn put_address(address: &Multiaddr, bytes: &mut Vec<u8>) {
-    let (mut kind, mut ip, mut port_be) = (0, Vec::new(), [0; 2]);
+    let (mut kind, mut host, mut port) = (0, Vec::new(), None);
     for protocol in address {
         match protocol {
-            Protocol::Ip4(v4) => ip.extend(v4.octets()),
+            Protocol::Dns(name) => {
+                kind |= KIND_DNS;
+                put_text(&name, &mut host);
+            }
+            Protocol::Dns4(name) => {
+                kind |= KIND_DNS | KIND_DNS4;
+                put_text(&name, &mut host);
+            }
+            Protocol::Dns6(name) => {
+                kind |= KIND_DNS | KIND_V6;
+                put_text(&name, &mut host);
+            }
+            Protocol::Dnsaddr(name) => {
+                kind |= KIND_DNS | KIND_DNSADDR;
+                put_text(&name, &mut host);
+            }
+            Protocol::Ip4(v4) => host.extend(v4.octets()),
             Protocol::Ip6(v6) => {
                 kind |= KIND_V6;
-                ip.extend(v6.octets());
+                host.extend(v6.octets());
             }
-            Protocol::Tcp(port) | Protocol::Udp(port) => port_be = port.to_be_bytes(),
+            Protocol::Tcp(number) | Protocol::Udp(number) => port = Some(number.to_be_bytes()),
             Protocol::QuicV1 => kind |= KIND_QUIC,
             _ => {}
         }
     }
     bytes.push(kind);
-    bytes.extend(ip);
-    bytes.extend(port_be);
+    bytes.extend(host);
+    bytes.extend(port.into_iter().flatten());
+}
+
+/// Writes a text of up to 255 bytes.
+fn put_text(text: &str, bytes: &mut Vec<u8>) {
+    bytes.push(text.len() as u8);
+    bytes.extend(text.as_bytes());
 }
 
 fn put_prefix(net: &IpNet, bytes: &mut Vec<u8>) {
@@ -282,6 +306,7 @@ fn read(version: char, content: &[u8]) -> Result<Invite, InviteError> {
     let prefixes = prefixes.collect::<Result<_, _>>()?;
     let name = match version {
         VERSION_NAMED => Some(reader.name()?),
+        VERSION_DNS => Some(reader.name()?).filter(|name| !name.is_empty()),
         _ => None,
     };
     reader.finish()?;

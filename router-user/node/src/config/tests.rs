@@ -349,8 +349,12 @@ fn addresses_of_a_peer_are_ones_to_dial() {
             "\"192.0.2.2:4001\" is not a multiaddr: invalid multiaddr".to_owned(),
         ),
         (
-            "/dns4/a.example/tcp/1",
-            "/dns4/a.example/tcp/1 is not an address of a supported transport".to_owned(),
+            "/dns4/a..example/tcp/1",
+            "\"a..example\" is not a name that DNS can have".to_owned(),
+        ),
+        (
+            "/dnsaddr/a.example/tcp/1",
+            "/dnsaddr/a.example/tcp/1 is not an address of a supported transport".to_owned(),
         ),
         (
             "/ip4/192.0.2.2",

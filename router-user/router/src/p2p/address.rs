@@ -3,11 +3,13 @@
 use std::{
     borrow::Cow,
     fmt,
-    net::{IpAddr, SocketAddr, SocketAddrV6},
+    net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV6},
 };
 
 use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
 use nix::net::if_::{if_indextoname, if_nametoindex};
+
+use super::names::{NameKind, NamedAddress, is_dns_name};
 
 /// The transport that carries a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,7 +35,7 @@ impl fmt::Display for TransportKind {
 pub enum AddressError {
     /// The address is neither TCP nor QUIC over an IP address.
     #[error(
-        "{address} is not supported; use /ip4/ADDRESS/tcp/PORT, /ip4/ADDRESS/udp/PORT/quic-v1, or the same with /ip6, or with /ip6zone/INTERFACE/ip6 for a link-local address"
+        "{address} is not supported; use /ip4/ADDRESS/tcp/PORT, /ip4/ADDRESS/udp/PORT/quic-v1, or the same with /ip6, or with /ip6zone/INTERFACE/ip6 for a link-local address; for a peer also with /dns/NAME, /dns4/NAME or /dns6/NAME, or /dnsaddr/NAME alone"
     )]
     Unsupported {
         /// The address.
@@ -88,6 +90,44 @@ pub(super) fn check_address(
         return Err(unsupported());
     }
     Ok(kind)
+}
+
+/// Checks that the node can dial `address`, which may begin with a name, to reach `peer`.
+///
+/// # Errors
+///
+/// Returns an error if the address is neither TCP nor QUIC over an IP address or a name, or ends in the id of another peer.
+pub(super) fn check_peer_address(address: &Multiaddr, peer: PeerId) -> Result<(), AddressError> {
+    let Some(named) = NamedAddress::of(address) else {
+        return check_address(address, Some(peer)).map(drop);
+    };
+    let unsupported = || AddressError::Unsupported {
+        address: address.clone(),
+    };
+    if !is_dns_name(&named.name) {
+        return Err(unsupported());
+    }
+    // What stands behind a name stands behind an IP address too, or, of /dnsaddr, behind those that it stands for.
+    let rest = match named.kind {
+        NameKind::Addresses if named.rest.iter().all(|part| matches!(part, Protocol::P2p(_))) => {
+            Multiaddr::from(Protocol::Tcp(1))
+                .iter()
+                .chain(named.rest.iter())
+                .collect()
+        }
+        NameKind::Addresses => return Err(unsupported()),
+        NameKind::Ip | NameKind::Ip4 | NameKind::Ip6 => named.rest,
+    };
+    let ip = Multiaddr::from(Ipv4Addr::LOCALHOST);
+    match check_address(&ip.iter().chain(rest.iter()).collect(), Some(peer)) {
+        Err(AddressError::Unsupported { .. }) => Err(unsupported()),
+        Err(AddressError::OtherPeer { named, expected, .. }) => Err(AddressError::OtherPeer {
+            address: address.clone(),
+            named,
+            expected,
+        }),
+        Ok(_) => Ok(()),
+    }
 }
 
 /// Returns the address without the id of `peer`, in which it may end, and its IP address. Returns `None` if another host
@@ -232,9 +272,40 @@ mod tests {
     }
 
     #[test]
+    fn an_address_of_a_peer_may_begin_with_a_name() {
+        let peer = PeerId::random();
+        for text in [
+            "/dns/vpn.example.org/tcp/4001".to_owned(),
+            "/dns4/vpn.example.org/udp/4001/quic-v1".to_owned(),
+            format!("/dns6/vpn.example.org/tcp/4001/p2p/{peer}"),
+            "/dnsaddr/example.org".to_owned(),
+            format!("/dnsaddr/example.org/p2p/{peer}"),
+        ] {
+            assert_eq!(check_peer_address(&address(&text), peer), Ok(()), "{text}");
+        }
+        for text in [
+            "/dns/vpn.example.org",
+            "/dns/vpn.example.org/udp/4001",
+            "/dns/vpn.example.org/ip4/192.0.2.1/tcp/4001",
+            "/dns/a..b/tcp/4001",
+            "/dnsaddr/example.org/tcp/4001",
+        ] {
+            let refused = check_peer_address(&address(text), peer);
+            assert!(
+                matches!(refused, Err(AddressError::Unsupported { .. })),
+                "{text}: {refused:?}"
+            );
+        }
+        let other = address(&format!("/dnsaddr/example.org/p2p/{}", PeerId::random()));
+        let refused = check_peer_address(&other, peer);
+        assert!(matches!(refused, Err(AddressError::OtherPeer { address, .. }) if address == other));
+    }
+
+    #[test]
     fn other_addresses_are_refused() {
         for text in [
             "/dns4/example.org/tcp/4001",
+            "/dnsaddr/example.org",
             "/ip4/192.0.2.1",
             "/ip4/192.0.2.1/udp/4001",
             "/ip4/192.0.2.1/udp/4001/quic",

@@ -161,6 +161,7 @@ impl StreamBehaviour {
             life: Arc::clone(&life),
             is_proven: endpoint.is_listener(),
             is_leaving: false,
+            is_silent: false,
         };
         self.state.insert_connection(connection, entry);
         Ok(StreamHandler {

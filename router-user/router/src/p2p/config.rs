@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use libp2p::{Multiaddr, PeerId, identity::Keypair};
 
 use super::{
-    address::{TransportKind, check_address},
+    address::{TransportKind, check_peer_address},
     error::StartError,
     inbound::{InboundStreams, Placement},
 };
@@ -127,7 +127,8 @@ pub enum ConnectMode {
 pub struct PeerConfig {
     /// The peer's id.
     pub peer: PeerId,
-    /// The peer's addresses, the best first; none if the peer dials this node.
+    /// The peer's addresses, the best first; none if the peer dials this node. One that begins with a name stands for all
+    /// that the name has, which the system's resolvers are asked for in each round of dialling.
     pub addresses: Vec<Multiaddr>,
     /// When the peer is connected.
     pub connect: ConnectMode,
@@ -155,7 +156,7 @@ pub(super) fn check_peers(local_peer: PeerId, peers: &[PeerConfig]) -> Result<Ha
             return Err(StartError::DuplicatePeer { peer: *peer });
         }
         for address in addresses {
-            check_address(address, Some(*peer))?;
+            check_peer_address(address, *peer)?;
         }
     }
     Ok(known)

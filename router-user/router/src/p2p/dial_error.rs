@@ -7,6 +7,7 @@ use libp2p::swarm::DialError;
 use libp2p::{Multiaddr, TransportError};
 
 use super::address::plain;
+use super::names::NameError;
 use super::transport::is_refusal;
 use stream_router_engine::causes::with_sources;
 
@@ -33,6 +34,11 @@ impl DialFailure {
             address: dialled_address(error),
             ..failure
         }
+    }
+
+    /// Makes the failure of a lookup.
+    pub(super) fn of_lookup(error: &NameError) -> Self {
+        Self::new(error.to_string(), false)
     }
 
     /// Makes the failure of a connection that ended, for this reason, before the peer had shown that it took it in.

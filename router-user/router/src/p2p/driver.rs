@@ -5,7 +5,9 @@
 //! wait, and [`ListenerLog`] which warnings are due.
 
 mod choice;
+mod names;
 mod records;
+mod silence;
 
 use std::{
     sync::{Arc, atomic::Ordering::Relaxed},
@@ -36,10 +38,12 @@ use super::{
     event::NetworkEvent,
     event_backlog::EventBacklog,
     handle::DriverRequest,
+    host_changes::HostChanges,
     idle_watch::IdleWatch,
     keepalive::{KeepaliveEvent, Sign},
     listener_log::ListenerLog,
     local_network::LocalEvent,
+    names::Lookups,
     node_behaviour::{NodeBehaviour, NodeBehaviourEvent, dial_options, event_span},
     peer_connections::{PeerConnections, WentDown},
     redial_book::RedialBook,
@@ -59,6 +63,8 @@ pub(super) struct Driver {
     redials: RedialBook,
     connections: PeerConnections,
     discovery: AddressDiscovery,
+    lookups: Lookups,
+    host_changes: HostChanges,
     backlog: EventBacklog,
     listener_log: ListenerLog,
     idle_watch: IdleWatch,
@@ -82,6 +88,7 @@ impl Driver {
         swarm: Swarm<NodeBehaviour>,
         peers: Vec<PeerConfig>,
         discovery: AddressDiscovery,
+        lookups: Lookups,
         state: Arc<NetworkState>,
         channels: Channels,
         idle_time: Duration,
@@ -99,6 +106,8 @@ impl Driver {
             state,
             connections: PeerConnections::default(),
             discovery,
+            lookups,
+            host_changes: HostChanges::new(),
             backlog: EventBacklog::new(events),
             listener_log: ListenerLog::default(),
             idle_watch: IdleWatch::new(idle_time, Instant::now()),
@@ -122,6 +131,7 @@ impl Driver {
                 .poll_due()
                 .into_iter()
                 .chain(self.discovery.poll_due())
+                .chain(self.host_changes.poll_due())
                 .chain(self.idle_watch.poll_due(self.connections.len()))
                 .min();
             tokio::select! {
@@ -132,6 +142,10 @@ impl Driver {
                     None => break,
                 },
                 () = self.backlog.forward(), if !self.backlog.is_empty() => {}
+                () = self.host_changes.next() => self.host_changes.handle_change(Instant::now()),
+                Some(answer) = self.lookups.next(), if !self.lookups.is_empty() => {
+                    self.handle_name(answer, Instant::now());
+                }
                 event = self.swarm.select_next_some(), if self.backlog.has_room() => {
                     self.handle_event(event, Instant::now());
                 }
@@ -139,6 +153,9 @@ impl Driver {
                     self.dial(Instant::now());
                     self.run_dht(Instant::now());
                     self.look(Instant::now());
+                    if self.host_changes.take_due(Instant::now()) {
+                        self.state.doubt_all();
+                    }
                 }
             }
         }
@@ -185,6 +202,9 @@ impl Driver {
 
     /// Dials the absent peers that are due.
     fn dial(&mut self, now: Instant) {
+        for (peer, named) in self.redials.poll_names(now) {
+            self.lookups.ask(peer, named);
+        }
         for (peer, address) in self.redials.poll_attempts(now, rand::random) {
             let options = dial_options(peer, &address);
             let connection = options.connection_id();
@@ -292,6 +312,8 @@ impl Driver {
                     self.metrics.record(&ping);
                     self.handle_ping(ping, now);
                 }
+                Sign::Silent { since } => self.handle_silent(peer, connection, since, now),
+                Sign::Heard => self.handle_heard(peer, connection, now),
             },
             SwarmEvent::Behaviour(NodeBehaviourEvent::Departure(event)) => {
                 self.handle_departure(event, now);
@@ -441,6 +463,7 @@ impl Driver {
             transport,
             runtime,
         });
+        self.close_silent(peer, now);
     }
 
     /// Takes what has come of the peer for a sign that it has taken the connection in.
@@ -509,6 +532,7 @@ impl Driver {
         }
         match result {
             Ok(rtt) => {
+                self.handle_heard(peer, connection, now);
                 self.state.set_rtt(connection, rtt);
                 if self.connections.is_live(connection) {
                     self.backlog.push_if_idle(NetworkEvent::Rtt {

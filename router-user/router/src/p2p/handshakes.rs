@@ -104,7 +104,7 @@ impl Handshakes {
         state.know_networks();
     }
 
-    /// Records that a configured peer is connected from `address`.
+    /// Records that a configured peer is connected from `address`, or that its name stands for it.
     pub(super) fn handle_peer_at(&self, peer: PeerId, address: IpAddr) {
         let network = HostNetwork::of(address);
         let mut state = self.state();

@@ -2,7 +2,8 @@
 //!
 //! Each side pings once a second while packets cross the connection, and ever more rarely while none do: an idle connection
 //! costs little, and NAT still remembers it. The first packet after a pause makes the pings frequent again, so that a peer
-//! that is gone is found soon after somebody misses it. The side that has dialled pings a little earlier, and the other
+//! that is gone is found soon after somebody misses it. A peer that does not answer on a connection that
+//! there is reason to doubt is silent before it is taken for gone, so that another way to it is looked for meanwhile. The side that has dialled pings a little earlier, and the other
 //! side is content with its pings.
 
 mod handler;
@@ -26,6 +27,8 @@ use libp2p::{
     },
 };
 
+use tokio::time::Instant;
+
 use super::state::NetworkState;
 use handler::KeepaliveHandler;
 use schedule::Schedule;
@@ -45,6 +48,10 @@ pub(super) enum Sign {
     PeerPings,
     /// A ping was answered, or the peer is taken for gone.
     Ping(Result<Duration, ping::Failure>),
+    /// Nothing has come since a ping was sent at `since`, for longer than an answer takes.
+    Silent { since: Instant },
+    /// Something has come of a peer that was silent.
+    Heard,
 }
 
 /// Pings peers, and answers their pings.

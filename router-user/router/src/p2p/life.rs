@@ -21,7 +21,7 @@ pub(super) struct SignsOfLife {
     n_written: AtomicU64,
     /// Whether the next write has to wake who pings.
     rests: AtomicBool,
-    /// Whether the connection is to be pinged soon, packets or not.
+    /// Whether the connection is to be pinged at once, packets or not.
     is_doubted: AtomicBool,
     waker: AtomicWaker,
 }
@@ -41,7 +41,7 @@ impl SignsOfLife {
         }
     }
 
-    /// Has the connection pinged soon.
+    /// Has the connection pinged at once, and taken for silent if the answer is late.
     pub(super) fn doubt(&self) {
         self.is_doubted.store(true, SeqCst);
         self.waker.wake();

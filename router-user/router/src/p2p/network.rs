@@ -24,6 +24,7 @@ use super::{
     keepalive::KeepaliveBehaviour,
     limits::MAX_STREAMS_PER_SIDE,
     local_network::LocalNetwork,
+    names::Lookups,
     node_behaviour::NodeBehaviour,
     state::NetworkState,
     transport::{self, SocketMarks},
@@ -141,13 +142,22 @@ impl Network {
         let (request_sender, requests) = mpsc::channel(REQUEST_CAPACITY);
         let stop = CancellationToken::new();
         let ids = peers.iter().map(|peer| peer.peer);
+        let lookups = Lookups::new(SocketMarks { dscp, fwmark }, Arc::clone(&discovery.is_inner));
         let discovery = AddressDiscovery::new(keypair, discovery, ids);
         let channels = Channels {
             events: event_sender,
             requests,
             stop: stop.clone(),
         };
-        let driver = Driver::new(swarm, peers, discovery, Arc::clone(&state), channels, idle_time);
+        let driver = Driver::new(
+            swarm,
+            peers,
+            discovery,
+            lookups,
+            Arc::clone(&state),
+            channels,
+            idle_time,
+        );
         Ok(Self {
             handle: NetworkHandle {
                 state,

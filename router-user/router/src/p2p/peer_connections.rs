@@ -20,6 +20,10 @@ struct PeerConnection {
     peer: PeerId,
     stage: Stage,
     leaving: Option<Leaving>,
+    /// Whether the peer does not answer on it.
+    is_silent: bool,
+    /// When the peer was last heard on it.
+    heard: Option<Instant>,
 }
 
 /// How a connection is to be left.
@@ -87,6 +91,38 @@ impl PeerConnections {
             was_last: !self.is_present(peer),
             rests: leaving.is_some_and(|leaving| leaving.why == Leave::Rest),
         })
+    }
+
+    /// Records that the peer does not answer on a connection. Returns false if that is known, or the connection is not live.
+    pub(super) fn handle_silent(&mut self, connection: ConnectionId) -> bool {
+        let entry = self.0.get_mut(&connection);
+        let entry = entry.filter(|entry| entry.is_live() && !entry.is_silent);
+        entry.map(|entry| entry.is_silent = true).is_some()
+    }
+
+    /// Records that the peer was heard on a connection. Returns whether it was silent.
+    pub(super) fn handle_heard(&mut self, connection: ConnectionId, now: Instant) -> bool {
+        let Some(entry) = self.0.get_mut(&connection) else {
+            return false;
+        };
+        entry.heard = Some(now);
+        std::mem::take(&mut entry.is_silent)
+    }
+
+    /// Says whether the peer was heard on a live connection at `since` or later.
+    pub(super) fn is_heard(&self, peer: PeerId, since: Instant) -> bool {
+        let is_heard = |entry: &PeerConnection| {
+            let is_heard = entry.heard.is_some_and(|heard| heard >= since);
+            entry.peer == peer && entry.stays() && !entry.is_silent && is_heard
+        };
+        self.0.values().any(is_heard)
+    }
+
+    /// Returns the live connections of a peer on which it does not answer.
+    pub(super) fn silent(&self, peer: PeerId) -> Vec<ConnectionId> {
+        let is_silent = |entry: &PeerConnection| entry.peer == peer && entry.is_live() && entry.is_silent;
+        let silent = self.0.iter().filter(|(_, entry)| is_silent(entry));
+        silent.map(|(connection, _)| *connection).collect()
     }
 
     /// Records that a live connection is to be left. Returns false if that is known, or there is no such connection.
@@ -177,6 +213,8 @@ impl PeerConnection {
             peer,
             stage,
             leaving: None,
+            is_silent: false,
+            heard: None,
         }
     }
 
@@ -316,5 +354,29 @@ mod tests {
         assert_eq!(connections.left_since(Instant::now()), [], "the peer leaves it");
         let down = connections.handle_down(id(1)).expect("it was live");
         assert!(down.was_last && down.rests);
+    }
+
+    #[test]
+    fn a_silent_connection_is_one_until_it_is_heard_and_another_is_heard_since() {
+        let (start, peer) = (Instant::now(), PeerId::random());
+        let mut connections = PeerConnections::default();
+        connections.handle_established(id(1), peer);
+        connections.handle_established(id(2), peer);
+
+        connections.handle_heard(id(2), start);
+        let since = start + Duration::from_millis(1);
+        assert!(connections.handle_silent(id(1)));
+        assert!(!connections.handle_silent(id(1)), "known");
+        assert_eq!(connections.silent(peer), [id(1)]);
+        assert!(!connections.is_heard(peer, since), "that was before");
+
+        assert!(!connections.handle_heard(id(2), since), "it was not silent");
+        assert!(connections.is_heard(peer, since));
+        assert!(connections.handle_heard(id(1), since));
+        assert!(connections.silent(peer).is_empty());
+
+        connections.handle_silent(id(2));
+        connections.handle_down(id(2));
+        assert!(connections.silent(peer).is_empty(), "it is given up");
     }
 }

@@ -4,7 +4,10 @@
 //! after the loss of a peer a new attempt is made every second, whatever the older ones are doing: most peers are back
 //! then. Later the rounds become rare, and a packet for the peer, or news of it, makes them frequent again.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use libp2p::{Multiaddr, multiaddr::Protocol, swarm::ConnectionId};
 use tokio::time::Instant;
@@ -12,6 +15,7 @@ use tokio::time::Instant;
 use super::{
     address::{ip_of, transport_kind},
     config::ConnectMode,
+    names::NamedAddress,
 };
 
 /// Time between two rounds through the addresses of a peer that has not been absent for long, or is wanted.
@@ -47,9 +51,11 @@ const BETTER_PART: u32 = 30;
 /// The dialling of one peer.
 #[derive(Debug)]
 pub(super) struct Redial {
-    /// The given addresses, then the found ones.
+    /// The given addresses, with what names in them stand for, then the found ones.
     addresses: Vec<Multiaddr>,
     given: Vec<Multiaddr>,
+    /// What the given addresses stand for that begin with a name.
+    answers: BTreeMap<Multiaddr, Vec<Multiaddr>>,
     found: Vec<Multiaddr>,
     mode: ConnectMode,
     yields: bool,
@@ -58,6 +64,8 @@ pub(super) struct Redial {
     is_wanted: bool,
     attempts: BTreeSet<ConnectionId>,
     next: usize,
+    /// Whether a round has begun in which names have not been looked up.
+    asks: bool,
     /// Until when rounds follow each other quickly.
     quick_until: Instant,
     /// Time from the beginning of the last round to that of the next.
@@ -80,8 +88,10 @@ impl Redial {
     /// Creates the dialling of a peer that is absent at `now`. With `yields`, the peer is left to dial first.
     pub(super) fn new(addresses: Vec<Multiaddr>, mode: ConnectMode, yields: bool, now: Instant) -> Self {
         let mut redial = Self {
-            given: addresses.clone(),
-            addresses,
+            given: addresses,
+            addresses: Vec::new(),
+            answers: BTreeMap::new(),
+            asks: false,
             found: Vec::new(),
             mode,
             yields,
@@ -94,6 +104,7 @@ impl Redial {
             due: None,
             better: None,
         };
+        redial.merge();
         if mode == ConnectMode::Always {
             redial.handle_absent(now);
         }
@@ -111,6 +122,11 @@ impl Redial {
     pub(super) fn handle_absent(&mut self, now: Instant) {
         self.is_present = false;
         self.begin(if self.yields { HEAD_START } else { Duration::ZERO }, now);
+    }
+
+    /// Records that the peer does not answer on its connections, and dials it beside them.
+    pub(super) fn handle_silent(&mut self, now: Instant) {
+        self.begin(Duration::ZERO, now);
     }
 
     /// Records that the last connection to the peer is left as nothing was sent on it. One that is dialled on demand is left
@@ -214,6 +230,8 @@ impl Redial {
     pub(super) fn set_addresses(&mut self, addresses: Vec<Multiaddr>, present: bool, now: Instant) {
         if self.given != addresses {
             self.given = addresses;
+            self.answers
+                .retain(|named, _addresses| self.given.contains(named));
             self.merge();
             self.next = 0;
             if !present && !self.rests() {
@@ -222,17 +240,60 @@ impl Redial {
         }
     }
 
+    /// Returns the given addresses whose names are to be looked up at `now`, as a round begins.
+    pub(super) fn poll_names(&mut self, now: Instant) -> Vec<Multiaddr> {
+        if !self.asks || self.due.is_none_or(|due| due > now) {
+            return Vec::new();
+        }
+        self.asks = false;
+        self.names().cloned().collect()
+    }
+
+    /// Sets what a name stands for, `None` if that is not to be known. The current round goes on; what is new is dialled
+    /// soon.
+    pub(super) fn set_answer(
+        &mut self,
+        named: Multiaddr,
+        answer: Option<Vec<Multiaddr>>,
+        present: bool,
+        now: Instant,
+    ) {
+        // The configuration may have changed since the name was asked for.
+        if !self.given.contains(&named) {
+            return;
+        }
+        let before = self.addresses.clone();
+        match answer {
+            Some(addresses) => self.answers.insert(named, addresses),
+            None => self.answers.remove(&named),
+        };
+        self.take_in(&before, present, now);
+    }
+
+    fn names(&self) -> impl Iterator<Item = &Multiaddr> {
+        let is_name = |address: &&Multiaddr| NamedAddress::of(address).is_some();
+        self.given.iter().filter(is_name)
+    }
+
     /// Sets the found addresses of the peer, which are dialled after the configured ones. The current round goes on; a
     /// peer that had no address is dialled at once, and so is one of which another address becomes known.
     pub(super) fn set_found(&mut self, found: Vec<Multiaddr>, present: bool, now: Instant) {
-        let is_news = found.iter().any(|address| !self.addresses.contains(address));
+        let before = self.addresses.clone();
         self.found = found;
+        self.take_in(&before, present, now);
+    }
+
+    /// Merges addresses of which some have changed since they were `before`.
+    fn take_in(&mut self, before: &[Multiaddr], present: bool, now: Instant) {
         self.merge();
+        let is_news = self.addresses.iter().any(|address| !before.contains(address));
         if self.next >= self.addresses.len() {
             self.next = 0;
         }
-        if self.addresses.is_empty() {
+        if !self.has_addresses() {
             self.due = None;
+        } else if before.is_empty() && self.due.is_some() {
+            self.due = Some(now);
         } else if !present && !self.rests() {
             if self.due.is_none() {
                 self.handle_absent(now);
@@ -244,13 +305,35 @@ impl Redial {
 
     /// Takes the given addresses and the found ones for those of the peer.
     fn merge(&mut self) {
-        let found = self.found.iter().filter(|address| !self.given.contains(address));
-        let merged: Vec<_> = self.given.iter().chain(found).cloned().collect();
+        let mut merged: Vec<Multiaddr> = Vec::new();
+        for address in self
+            .given
+            .iter()
+            .flat_map(|given| self.stands_for(given))
+            .chain(&self.found)
+        {
+            if !merged.contains(address) {
+                merged.push(address.clone());
+            }
+        }
         if merged != self.addresses {
             self.addresses = merged;
             // What is better is another question now.
             self.better = None;
         }
+    }
+
+    /// Returns what a given address stands for: itself, or what its name is known to stand for.
+    fn stands_for<'a>(&'a self, given: &'a Multiaddr) -> &'a [Multiaddr] {
+        match NamedAddress::of(given) {
+            Some(_) => self.answers.get(given).map_or(&[], Vec::as_slice),
+            None => std::slice::from_ref(given),
+        }
+    }
+
+    /// Says whether there are addresses, or names that may have some.
+    fn has_addresses(&self) -> bool {
+        !self.addresses.is_empty() || self.names().next().is_some()
     }
 
     /// Says whether the peer is one to dial on demand that nothing is sent to.
@@ -261,9 +344,10 @@ impl Redial {
     /// Begins to dial the peer in a while.
     fn begin(&mut self, wait: Duration, now: Instant) {
         self.next = 0;
+        self.asks = true;
         self.quick_until = now + QUICK;
         self.round = ROUND;
-        self.due = (!self.addresses.is_empty()).then(|| now + wait);
+        self.due = self.has_addresses().then(|| now + wait);
     }
 
     /// Dials the peer at once if the next round is far, and quickly from now on.
@@ -301,22 +385,25 @@ impl Redial {
         if self.due.is_none_or(|due| due > now) {
             return None;
         }
-        let has_room = self.attempts.len() < MAX_ATTEMPTS_PER_ADDRESS * self.addresses.len();
-        let address = self.addresses.get(self.next)?.clone();
+        // While no name is known to stand for any, there is nothing but to ask again in the next round.
+        let n_addresses = self.addresses.len().max(1);
+        let has_room = self.attempts.len() < MAX_ATTEMPTS_PER_ADDRESS * n_addresses;
+        let address = self.addresses.get(self.next).cloned();
         self.next += 1;
         if self.next < self.addresses.len() {
             self.due = Some(now + self.stagger());
         } else {
             self.next = 0;
+            self.asks = true;
             self.due = self.next_round(has_room, random.clamp(0.0, 1.0)).map(|wait| {
-                let spent = self.stagger() * (self.addresses.len() as u32 - 1);
+                let spent = self.stagger() * (n_addresses as u32 - 1);
                 now + wait.saturating_sub(spent)
             });
             if now >= self.quick_until {
                 self.is_wanted = false;
             }
         }
-        has_room.then_some(address)
+        address.filter(|_address| has_room)
     }
 
     /// Returns the time from the beginning of this round to that of the next; `None` if there is none.

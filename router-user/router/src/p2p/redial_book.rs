@@ -90,6 +90,29 @@ impl RedialBook {
         }
     }
 
+    /// Sets what a name among the configured addresses of a peer stands for, `None` if that is not to be known.
+    pub(super) fn set_answer(
+        &mut self,
+        peer: PeerId,
+        named: Multiaddr,
+        answer: Option<Vec<Multiaddr>>,
+        is_present: bool,
+        now: Instant,
+    ) {
+        if let Some(entry) = self.peers.get_mut(&peer) {
+            entry.redial.set_answer(named, answer, is_present, now);
+        }
+    }
+
+    /// Returns the names to look up at `now`, as rounds of dialling their peers begin.
+    pub(super) fn poll_names(&mut self, now: Instant) -> Vec<(PeerId, Multiaddr)> {
+        let names = self.peers.iter_mut().flat_map(|(peer, entry)| {
+            let names = entry.redial.poll_names(now);
+            names.into_iter().map(|named| (*peer, named))
+        });
+        names.collect()
+    }
+
     /// Returns when [`RedialBook::poll_attempts`] has to be called next.
     pub(super) fn poll_due(&self) -> Option<Instant> {
         let n_attempts = self.n_attempts();
@@ -154,6 +177,13 @@ impl RedialBook {
     pub(super) fn handle_absent(&mut self, peer: PeerId, now: Instant) {
         if let Some(entry) = self.peers.get_mut(&peer) {
             entry.redial.handle_absent(now);
+        }
+    }
+
+    /// Records that a peer does not answer on its connections.
+    pub(super) fn handle_silent(&mut self, peer: PeerId, now: Instant) {
+        if let Some(entry) = self.peers.get_mut(&peer) {
+            entry.redial.handle_silent(now);
         }
     }
 

@@ -106,6 +106,8 @@ pub(super) struct ConnectionEntry {
     pub(super) is_proven: bool,
     /// Whether the connection is to be left.
     pub(super) is_leaving: bool,
+    /// Whether the peer does not answer on it.
+    pub(super) is_silent: bool,
 }
 
 /// The way to the task of a connection, which opens streams.
@@ -208,6 +210,12 @@ impl NetworkState {
         others.for_each(|(_, entry)| entry.life.doubt());
     }
 
+    /// Has all connections pinged at once: the host's addresses have changed, and some may lead nowhere.
+    pub(super) fn doubt_all(&self) {
+        let tables = self.tables();
+        tables.connections.values().for_each(|entry| entry.life.doubt());
+    }
+
     /// Returns every connection with a number that is another one whenever packets have come or gone on it.
     pub(super) fn uses(&self) -> Vec<(ConnectionId, u64)> {
         let tables = self.tables();
@@ -221,6 +229,13 @@ impl NetworkState {
     pub(super) fn set_leaving(&self, connection: ConnectionId, is_leaving: bool) {
         if let Some(entry) = self.tables().connections.get_mut(&connection) {
             entry.is_leaving = is_leaving;
+        }
+    }
+
+    /// Records whether the peer does not answer on a connection.
+    pub(super) fn set_silent(&self, connection: ConnectionId, is_silent: bool) {
+        if let Some(entry) = self.tables().connections.get_mut(&connection) {
+            entry.is_silent = is_silent;
         }
     }
 
@@ -383,8 +398,9 @@ impl NetworkState {
     /// Returns how many connections a peer has, and how many of them this node has dialled and does not leave.
     pub(super) fn n_connections(&self, peer: PeerId) -> (usize, usize) {
         let tables = self.tables();
-        let stays =
-            |entry: &ConnectionEntry| entry.direction == ConnectionDirection::Outbound && !entry.is_leaving;
+        let stays = |entry: &ConnectionEntry| {
+            entry.direction == ConnectionDirection::Outbound && !entry.is_leaving && !entry.is_silent
+        };
         (
             tables.of_peer(peer).count(),
             tables.of_peer(peer).filter(|(_, entry)| stays(entry)).count(),
@@ -486,6 +502,7 @@ mod tests {
             life: Arc::default(),
             is_proven: true,
             is_leaving: false,
+            is_silent: false,
         };
         state.insert_connection(connection, entry);
         connection

@@ -7,7 +7,7 @@ use libp2p::multiaddr::Protocol;
 use libp2p::{Multiaddr, PeerId};
 
 use super::error::InviteError;
-use super::format::{FAMILY_V4, FAMILY_V6, KIND_QUIC, KIND_V6};
+use super::format::{FAMILY_V4, FAMILY_V6, KIND_DNS, KIND_DNS4, KIND_DNSADDR, KIND_QUIC, KIND_V6};
 
 /// The bytes that are not read yet.
 pub(super) struct Reader<'a>(&'a [u8]);
@@ -29,6 +29,9 @@ impl<'a> Reader<'a> {
 
     pub(super) fn address(&mut self) -> Result<Multiaddr, InviteError> {
         let kind = self.byte()?;
+        if kind & KIND_DNS != 0 {
+            return self.dns_address(kind);
+        }
         if kind & !(KIND_V6 | KIND_QUIC) != 0 {
             return Err(wrong(format!(
                 "it has an address of kind {kind}, which is unknown"
@@ -39,12 +42,31 @@ impl<'a> Reader<'a> {
         } else {
             IpAddr::from(self.array::<4>()?)
         };
+        self.with_port(Multiaddr::from(ip), kind)
+    }
+
+    fn dns_address(&mut self, kind: u8) -> Result<Multiaddr, InviteError> {
+        let name = self.name()?.into();
+        let first = match kind & !(KIND_DNS | KIND_QUIC) {
+            0 => Protocol::Dns(name),
+            KIND_DNS4 => Protocol::Dns4(name),
+            KIND_V6 => Protocol::Dns6(name),
+            KIND_DNSADDR => return Ok(Protocol::Dnsaddr(name).into()),
+            _ => {
+                return Err(wrong(format!(
+                    "it has an address of kind {kind}, which is unknown"
+                )));
+            }
+        };
+        self.with_port(first.into(), kind)
+    }
+
+    fn with_port(&mut self, host: Multiaddr, kind: u8) -> Result<Multiaddr, InviteError> {
         let port = u16::from_be_bytes(self.array()?);
-        let address = Multiaddr::from(ip);
         Ok(if kind & KIND_QUIC != 0 {
-            address.with(Protocol::Udp(port)).with(Protocol::QuicV1)
+            host.with(Protocol::Udp(port)).with(Protocol::QuicV1)
         } else {
-            address.with(Protocol::Tcp(port))
+            host.with(Protocol::Tcp(port))
         })
     }
 

@@ -118,6 +118,43 @@ fn the_peer_id_behind_an_address_is_taken_off() {
 }
 
 #[test]
+fn an_address_may_begin_with_a_name() {
+    let addresses = [
+        "/dns/vpn.example.org/tcp/4001",
+        "/dns4/vpn.example.org/udp/4001/quic-v1",
+        "/dns6/vpn.example.org./tcp/4001",
+        "/dnsaddr/example.org",
+        "/ip4/192.0.2.1/tcp/4001",
+    ];
+    let nameless = invite(&addresses, &["10.42.0.1/32"]).expect("an invite");
+    let named = nameless.clone().with_name("office".to_owned()).expect("a name");
+    for invite in [nameless, named] {
+        let text = invite.to_string();
+
+        assert!(text.starts_with("sr3"), "{text}");
+        assert_eq!(text.parse(), Ok(invite));
+    }
+}
+
+#[test]
+fn the_longest_invite_is_read() {
+    let names = |n: usize| {
+        format!(
+            "/dns/{}{n:02}.{}/tcp/4001",
+            "a".repeat(61),
+            ["b".repeat(63), "c".repeat(63), "d".repeat(61)].join(".")
+        )
+    };
+    let addresses: Vec<String> = (0..16).map(names).collect();
+    let addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
+    let nets: Vec<String> = (0..64).map(|n| format!("fd42::{n:x}/128")).collect();
+    let nets: Vec<&str> = nets.iter().map(String::as_str).collect();
+    let invite = invite(&addresses, &nets).expect("an invite");
+
+    assert_eq!(invite.to_string().parse(), Ok(invite));
+}
+
+#[test]
 fn what_no_peer_can_have_is_refused() {
     let tcp = "/ip4/192.0.2.1/tcp/4001";
     let net = "10.42.0.1/32";
@@ -129,9 +166,9 @@ fn what_no_peer_can_have_is_refused() {
         ),
         (&["/ip4/192.0.2.1/tcp/0"], &[net], "port 0 cannot be dialled"),
         (
-            &["/dns4/example.org/tcp/1"],
+            &["/dns4/example..org/tcp/1"],
             &[net],
-            "not an address of a supported transport",
+            "not a name that DNS can have",
         ),
         (&[tcp, tcp], &[net], "is there twice"),
         (&[tcp; 17], &[net], "17 addresses"),

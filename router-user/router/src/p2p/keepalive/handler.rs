@@ -32,6 +32,11 @@ const PING_LEN: usize = 32;
 /// How long nothing may come of a peer that was pinged.
 const PING_TIMEOUT: Duration = Duration::from_secs(4);
 
+/// How long nothing may come of a peer on a doubted connection that was pinged until it is silent; never less than so many
+/// round trips.
+const SILENT_AFTER: Duration = Duration::from_millis(400);
+const SILENT_ROUND_TRIPS: u32 = 4;
+
 /// Streams for pings that may fail in a row.
 const MAX_FAILURES: u32 = 1;
 
@@ -50,6 +55,10 @@ pub(in crate::p2p) struct KeepaliveHandler {
     /// Whether the peer has pinged since this side did.
     pings_back: bool,
     n_failures: u32,
+    /// The longest round trip of late pings; `None` before the first, which may take any time.
+    rtt: Option<Duration>,
+    is_doubted: bool,
+    is_silent: bool,
     signs: VecDeque<Sign>,
     /// Made when it is first waited for, as it belongs to the runtime of the connection.
     timer: Option<Pin<Box<Sleep>>>,
@@ -69,6 +78,8 @@ enum Outbound {
         sent: Instant,
         /// When the peer is taken for gone if nothing has come until then.
         until: Instant,
+        /// When it is looked whether the peer is silent; `None` if there is no doubt.
+        look_at: Option<Instant>,
     },
     /// The peer answers no pings, or is gone.
     Ended,
@@ -94,6 +105,9 @@ impl KeepaliveHandler {
             ever_pinged: false,
             pings_back: false,
             n_failures: 0,
+            rtt: None,
+            is_doubted: false,
+            is_silent: false,
             signs: VecDeque::new(),
             timer: None,
         }
@@ -136,7 +150,35 @@ impl KeepaliveHandler {
             answer: exchange(stream).boxed(),
             sent: now,
             until: now + PING_TIMEOUT,
+            look_at: self.next_look(now),
         };
+    }
+
+    /// Returns until when something has to come of the peer if the connection is doubted.
+    fn next_look(&self, now: Instant) -> Option<Instant> {
+        let rtt = self.rtt.filter(|_rtt| self.is_doubted)?;
+        Some(now + SILENT_AFTER.max(rtt * SILENT_ROUND_TRIPS))
+    }
+
+    /// Has the connection pinged at once, or, if it is being pinged, looked at soon.
+    fn handle_doubt(&mut self, now: Instant) {
+        self.is_doubted = true;
+        // What came before says nothing of what comes after.
+        self.hears();
+        let next_look = self.next_look(now);
+        match &mut self.outbound {
+            Outbound::Pinging { look_at, .. } => *look_at = (*look_at).or(next_look),
+            _ => self.schedule.handle_doubt(now),
+        }
+    }
+
+    fn set_silent(&mut self, silent: Option<Instant>) {
+        match silent {
+            Some(since) if !self.is_silent => self.signs.push_back(Sign::Silent { since }),
+            None if self.is_silent => self.signs.push_back(Sign::Heard),
+            _ => {}
+        }
+        self.is_silent = silent.is_some();
     }
 
     fn handle_failure(&mut self, failure: ping::Failure) {
@@ -155,25 +197,48 @@ impl KeepaliveHandler {
 
     /// Lets a ping that was sent go on.
     fn poll_answer(&mut self, cx: &mut Context<'_>, now: Instant) {
-        let Outbound::Pinging { answer, sent, until } = &mut self.outbound else {
+        let Outbound::Pinging {
+            answer,
+            sent,
+            until,
+            look_at,
+        } = &mut self.outbound
+        else {
             return;
         };
         match answer.poll_unpin(cx) {
             Poll::Ready(Ok(stream)) => {
                 let rtt = now.saturating_duration_since(*sent);
                 self.n_failures = 0;
+                let before = self.rtt.unwrap_or_default();
+                self.rtt = Some(rtt.max(before * 7 / 8));
+                self.is_doubted = false;
                 self.outbound = Outbound::Open(stream);
+                self.set_silent(None);
                 self.signs.push_back(Sign::Ping(Ok(rtt)));
             }
             Poll::Ready(Err(error)) => self.handle_failure(ping::Failure::Other {
                 error: Box::new(error),
             }),
-            Poll::Pending if now < *until => {}
-            // A busy connection answers late.
-            Poll::Pending if self.life.take() || mem::take(&mut self.pings_back) => {
-                *until = now + PING_TIMEOUT
+            Poll::Pending if now < look_at.map_or(*until, |look_at| look_at.min(*until)) => {}
+            Poll::Pending => {
+                let (sent, is_over) = (*sent, now >= *until);
+                let is_heard = self.hears();
+                let next_look = self.next_look(now);
+                let Outbound::Pinging { until, look_at, .. } = &mut self.outbound else {
+                    return;
+                };
+                *look_at = next_look;
+                if is_heard {
+                    // A busy connection answers late.
+                    *until = now + PING_TIMEOUT;
+                    self.set_silent(None);
+                } else if is_over {
+                    self.give_up(ping::Failure::Timeout);
+                } else if next_look.is_some() {
+                    self.set_silent(Some(sent));
+                }
             }
-            Poll::Pending => self.give_up(ping::Failure::Timeout),
         }
     }
 
@@ -206,7 +271,10 @@ impl KeepaliveHandler {
     fn wait(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
         let planned = self.schedule.due();
         let next = match &self.outbound {
-            Outbound::Pinging { until, .. } => planned.map(|planned| planned.min(*until)),
+            Outbound::Pinging { until, look_at, .. } => {
+                let look_at = look_at.unwrap_or(*until);
+                planned.map(|planned| planned.min(*until).min(look_at))
+            }
             Outbound::Ended => return true,
             _ => planned,
         };
@@ -244,9 +312,9 @@ impl ConnectionHandler for KeepaliveHandler {
             if let Some(sign) = self.signs.pop_front() {
                 return Poll::Ready(ConnectionHandlerEvent::NotifyBehaviour(sign));
             }
-            if self.life.poll_wake(self.schedule.rests(), cx)
-                || self.schedule.rests() && self.schedule.is_used(self.life.n_uses())
-            {
+            if self.life.poll_wake(self.schedule.rests(), cx) {
+                self.handle_doubt(now);
+            } else if self.schedule.rests() && self.schedule.is_used(self.life.n_uses()) {
                 self.schedule.handle_wake(now);
             }
             match self.poll_schedule(now) {

@@ -20,6 +20,7 @@ pub(super) struct Schedule {
     interval: Duration,
     due: Option<Instant>,
     n_uses: u64,
+    is_doubted: bool,
 }
 
 impl Schedule {
@@ -31,6 +32,7 @@ impl Schedule {
             interval: SHORTEST,
             due: None,
             n_uses: 0,
+            is_doubted: false,
         }
     }
 
@@ -55,7 +57,8 @@ impl Schedule {
             self.interval * 5 / 4
         };
         self.due = Some(now + wait);
-        is_first || is_used || self.leads || !was_pinged
+        let is_doubted = std::mem::take(&mut self.is_doubted);
+        is_first || is_used || is_doubted || self.leads || !was_pinged
     }
 
     /// Says whether the next ping is so far that a packet before it has to be told of.
@@ -68,8 +71,16 @@ impl Schedule {
         self.n_uses != n_uses
     }
 
-    /// Has the connection pinged soon: a packet was sent after a pause, or there is another reason to know whether the peer
-    /// is there.
+    /// Has the connection pinged at once: there is a reason to doubt that it works.
+    pub(super) fn handle_doubt(&mut self, now: Instant) {
+        self.interval = SHORTEST;
+        self.is_doubted = true;
+        if let Some(due) = &mut self.due {
+            *due = now;
+        }
+    }
+
+    /// Has the connection pinged soon: a packet was sent after a pause.
     pub(super) fn handle_wake(&mut self, now: Instant) {
         self.interval = SHORTEST;
         if let Some(due) = &mut self.due {
@@ -152,5 +163,20 @@ mod tests {
         }
 
         assert!(schedule.handle_due(0, false, now));
+    }
+
+    #[test]
+    fn a_doubted_connection_is_pinged_at_once_by_either_side() {
+        for leads in [true, false] {
+            let start = Instant::now();
+            let mut schedule = Schedule::new(LONGEST, leads);
+            assert!(schedule.handle_due(0, false, start));
+            let later = start + SHORTEST / 2;
+
+            schedule.handle_doubt(later);
+
+            assert_eq!(schedule.due(), Some(later));
+            assert!(schedule.handle_due(0, true, later), "leads: {leads}");
+        }
     }
 }

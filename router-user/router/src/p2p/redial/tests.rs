@@ -350,3 +350,54 @@ fn run(
     }
     dialled
 }
+
+#[test]
+fn a_name_is_looked_up_in_each_round_and_what_it_stands_for_is_dialled() {
+    let start = Instant::now();
+    let named: Multiaddr = "/dns4/vpn.example.org/tcp/1".parse().expect("an address");
+    let mut redial = always(vec![named.clone()], false, start);
+
+    assert_eq!(redial.poll_names(start), std::slice::from_ref(&named));
+    assert_eq!(redial.poll_names(start), [], "once a round");
+    assert_eq!(
+        redial.poll_attempt(start, 0.0),
+        None,
+        "there is nothing to dial yet"
+    );
+
+    let soon = start + Duration::from_millis(20);
+    redial.set_answer(named.clone(), Some(addresses(2)), false, soon);
+    assert_eq!(redial.poll_attempt(soon, 0.0).as_ref(), addresses(2).first());
+    let later = soon + ROUND;
+    assert_eq!(redial.poll_attempt(later, 0.0).as_ref(), addresses(2).last());
+
+    let next = redial.poll_due().expect("another round");
+    assert_eq!(redial.poll_names(next), std::slice::from_ref(&named));
+    let moved: Multiaddr = "/ip4/192.0.2.9/tcp/1".parse().expect("an address");
+    redial.set_answer(named.clone(), Some(vec![moved.clone()]), false, next);
+    assert_eq!(redial.poll_attempt(next, 0.0), Some(moved.clone()));
+
+    // A name that is gone leads nowhere, and is asked for on and on.
+    redial.set_answer(named.clone(), None, false, next);
+    let next = redial.poll_due().expect("another round");
+    assert_eq!(redial.poll_names(next), std::slice::from_ref(&named));
+    assert_eq!(redial.poll_attempt(next, 0.0), None);
+    assert!(redial.poll_due() > Some(next));
+
+    // One that is configured no more is not taken in.
+    redial.set_addresses(addresses(1), false, next);
+    redial.set_answer(named, Some(vec![moved]), false, next);
+    assert_eq!(redial.poll_attempt(next, 0.0).as_ref(), addresses(1).first());
+}
+
+#[test]
+fn names_of_a_present_peer_are_left_alone() {
+    let start = Instant::now();
+    let named: Multiaddr = "/dns4/vpn.example.org/tcp/1".parse().expect("an address");
+    let mut redial = always(vec![named.clone()], false, start);
+    redial.handle_present();
+
+    assert_eq!(redial.poll_names(start), []);
+    redial.set_answer(named, Some(addresses(1)), true, start);
+    assert_eq!(redial.poll_due(), None);
+}

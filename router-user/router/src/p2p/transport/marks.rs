@@ -34,7 +34,7 @@ impl SocketMarks {
     }
 
     /// Sets the mark for routing alone, before a socket is connected or listens.
-    pub(super) fn apply_fwmark(self, socket: &impl AsFd) -> io::Result<()> {
+    pub(in crate::p2p) fn apply_fwmark(self, socket: &impl AsFd) -> io::Result<()> {
         match self.fwmark {
             Some(mark) => Ok(setsockopt(socket, sockopt::Mark, &mark.get())?),
             None => Ok(()),
