@@ -1,11 +1,15 @@
 //! Checks the addresses to listen on: each is free, or served by the running node.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr, SocketAddrV6, TcpListener, UdpSocket};
+use std::net::{IpAddr, SocketAddr, SocketAddrV6};
+use std::os::fd::AsRawFd;
 
 use libp2p::Multiaddr;
 use libp2p::multiaddr::Protocol;
 use nix::net::if_::if_nametoindex;
+use nix::sys::socket::{
+    AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, bind, listen, setsockopt, socket, sockopt,
+};
 
 use super::finding::Finding;
 use super::input::CheckInput;
@@ -54,11 +58,28 @@ impl ListenAddress {
 
     /// Binds the address for a moment.
     fn try_bind(self) -> io::Result<()> {
-        if self.is_tcp {
-            TcpListener::bind(self.at).map(drop)
-        } else {
-            UdpSocket::bind(self.at).map(drop)
+        let family = match self.at {
+            SocketAddr::V4(_) => AddressFamily::Inet,
+            SocketAddr::V6(_) => AddressFamily::Inet6,
+        };
+        let kind = match self.is_tcp {
+            true => SockType::Stream,
+            false => SockType::Datagram,
+        };
+        let socket = socket(family, kind, SockFlag::SOCK_CLOEXEC, None)?;
+        if self.at.is_ipv6() {
+            // As a node does: another program may have the port over IPv4.
+            setsockopt(&socket, sockopt::Ipv6V6Only, &true)?;
         }
+        if self.is_tcp {
+            // Connections of a node that has just ended may linger.
+            setsockopt(&socket, sockopt::ReuseAddr, &true)?;
+        }
+        bind(socket.as_raw_fd(), &SockaddrStorage::from(self.at))?;
+        if self.is_tcp {
+            listen(&socket, Backlog::new(1)?)?;
+        }
+        Ok(())
     }
 }
 
@@ -119,28 +140,30 @@ fn judge(listen: ListenAddress, bound: io::Result<()>, running: &RunningNode) ->
 
 #[cfg(test)]
 mod tests {
+    use std::net::{TcpListener, UdpSocket};
+
     use super::super::finding::Verdict;
     use super::*;
 
-    fn listen(address: &str) -> ListenAddress {
+    fn listen_at(address: &str) -> ListenAddress {
         ListenAddress::of(&address.parse().unwrap()).unwrap()
     }
 
     #[test]
     fn an_address_is_taken_apart() {
-        let quic = listen("/ip6/::/udp/4001/quic-v1");
+        let quic = listen_at("/ip6/::/udp/4001/quic-v1");
         assert_eq!(
             (quic.protocol(), quic.at.to_string()),
             ("udp", "[::]:4001".to_owned())
         );
-        assert_eq!(listen("/ip4/127.0.0.1/tcp/80").protocol(), "tcp");
+        assert_eq!(listen_at("/ip4/127.0.0.1/tcp/80").protocol(), "tcp");
     }
 
     #[test]
     fn a_port_that_is_taken_is_told_from_a_free_one() {
         let taken = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = taken.local_addr().unwrap().port();
-        let listen = listen(&format!("/ip4/127.0.0.1/tcp/{port}"));
+        let listen = listen_at(&format!("/ip4/127.0.0.1/tcp/{port}"));
 
         let finding = judge(listen, listen.try_bind(), &RunningNode::No);
 
@@ -156,8 +179,30 @@ mod tests {
     }
 
     #[test]
+    fn a_program_on_the_port_over_ipv4_alone_leaves_it_free_over_ipv6() {
+        let (tcp, udp) = (
+            TcpListener::bind("0.0.0.0:0").unwrap(),
+            UdpSocket::bind("0.0.0.0:0").unwrap(),
+        );
+        let tcp_port = tcp.local_addr().unwrap().port();
+        let udp_port = udp.local_addr().unwrap().port();
+        let verdict = |address: &str| {
+            let listen = listen_at(address);
+            judge(listen, listen.try_bind(), &RunningNode::No).verdict
+        };
+
+        assert_eq!(verdict(&format!("/ip4/0.0.0.0/tcp/{tcp_port}")), Verdict::Problem);
+        assert_eq!(
+            verdict(&format!("/ip4/0.0.0.0/udp/{udp_port}/quic-v1")),
+            Verdict::Problem
+        );
+        assert_eq!(verdict(&format!("/ip6/::/tcp/{tcp_port}")), Verdict::Ok);
+        assert_eq!(verdict(&format!("/ip6/::/udp/{udp_port}/quic-v1")), Verdict::Ok);
+    }
+
+    #[test]
     fn an_address_of_another_host_is_a_problem() {
-        let other = listen("/ip4/203.0.113.1/udp/4001/quic-v1");
+        let other = listen_at("/ip4/203.0.113.1/udp/4001/quic-v1");
         assert_eq!(
             judge(other, other.try_bind(), &RunningNode::No).detail,
             "203.0.113.1 is no address of this host"
