@@ -439,7 +439,7 @@ fn what_cannot_be_joined_changes_nothing() {
             "the invite is damaged or cut".to_owned(),
         ),
         ("12D3KooW", &[], "this is no invite".to_owned()),
-        ("sr3AAAA", &[], "of version 3".to_owned()),
+        ("sr4AAAA", &[], "of version 4".to_owned()),
         ("", &[], "this is no invite".to_owned()),
     ] {
         for dry in [&[][..], &["--dry-run"]] {

@@ -185,7 +185,7 @@ fn what_no_peer_can_have_is_refused() {
 #[test]
 fn a_text_that_is_no_invite_is_told_apart_from_a_damaged_one() {
     let text = example().to_string();
-    let newer = text.replacen("sr1", "sr3", 1);
+    let newer = text.replacen("sr1", "sr4", 1);
     let broken = text.replacen("A", "B", 1);
     let spaced = format!("{} {}", &text[..20], &text[20..]);
     for (text, said) in [
@@ -193,7 +193,7 @@ fn a_text_that_is_no_invite_is_told_apart_from_a_damaged_one() {
         ("12D3KooW", "this is no invite"),
         ("sr", "this is no invite"),
         ("sr?", "this is no invite"),
-        (newer.as_str(), "of version 3"),
+        (newer.as_str(), "of version 4"),
         ("sr1", "damaged or cut"),
         ("sr1AAAA", "damaged or cut"),
         (&text[..text.len() - 1], "damaged or cut"),
@@ -202,7 +202,7 @@ fn a_text_that_is_no_invite_is_told_apart_from_a_damaged_one() {
         (&broken, "damaged or cut"),
         (&spaced, "character 21 is none"),
         (&format!("{text}="), "is none of an invite"),
-        (&format!("sr1{}", "A".repeat(2302)), "2305 characters"),
+        (&format!("sr1{}", "A".repeat(7422)), "7425 characters"),
     ] {
         assert!(wrong(text).contains(said), "{text}: {}", wrong(text));
     }
@@ -217,7 +217,14 @@ fn a_content_that_makes_no_sense_is_refused_though_its_checksum_fits() {
         (sealed(&[]), "ends before its end"),
         (sealed(&[2, 0x55, 0]), "peer id"),
         (sealed(&[200, 0, 0]), "ends before its end"),
-        (with(&[1, 4, 192, 0, 2, 1, 0x0f, 0xa1, 1, 4, 8, 10]), "kind 4"),
+        (with(&[1, 32, 192, 0, 2, 1, 0x0f, 0xa1, 1, 4, 8, 10]), "kind 32"),
+        (with(&[1, 4 | 8 | 1, 1, b'a', 0x0f, 0xa1, 1, 4, 8, 10]), "kind 13"),
+        (with(&[1, 4, 0, 0x0f, 0xa1, 1, 4, 8, 10]), "not a name"),
+        (with(&[1, 4, 200, b'a']), "ends before its end"),
+        (
+            with(&[1, 4, 1, b'a', 0x0f, 0xa1, 1, 4, 8, 10]),
+            "not in its one form",
+        ),
         (with(&[1, 0, 192, 0]), "ends before its end"),
         (
             with(&[1, 0, 0, 0, 0, 0, 0x0f, 0xa1, 1, 4, 8, 10]),
@@ -247,12 +254,23 @@ fn any_address() -> impl Strategy<Value = Multiaddr> {
             IpAddr::from(octets)
         }),
     ];
-    (ip, 1..=u16::MAX, any::<bool>()).prop_map(|(ip, port, quic)| {
-        let address = Multiaddr::from(ip);
-        if quic {
-            address.with(Protocol::Udp(port)).with(Protocol::QuicV1)
+    let name = ("[a-z0-9_-]{1,63}(\\.[a-z0-9-]{1,40}){0,4}\\.?", 0..4).prop_map(|(name, kind)| {
+        let name = name.into();
+        Multiaddr::from(match kind {
+            0 => Protocol::Dns(name),
+            1 => Protocol::Dns4(name),
+            2 => Protocol::Dns6(name),
+            _ => Protocol::Dnsaddr(name),
+        })
+    });
+    let host = prop_oneof![ip.prop_map(Multiaddr::from), name];
+    (host, 1..=u16::MAX, any::<bool>()).prop_map(|(host, port, quic)| {
+        if matches!(host.iter().next(), Some(Protocol::Dnsaddr(_))) {
+            host
+        } else if quic {
+            host.with(Protocol::Udp(port)).with(Protocol::QuicV1)
         } else {
-            address.with(Protocol::Tcp(port))
+            host.with(Protocol::Tcp(port))
         }
     })
 }

@@ -89,7 +89,8 @@ fn addresses_of_a_peer_are_ones_to_dial() {
     ] {
         let expected = format!(
             "sr.toml:6: peer[0].addresses[0]: {wrong} (allowed: /ip4/ADDRESS/tcp/PORT or \
-             /ip4/ADDRESS/udp/PORT/quic-v1, or the same with /ip6, perhaps followed by /p2p/ and the id of this peer)"
+             /ip4/ADDRESS/udp/PORT/quic-v1, or the same with /ip6, /dns, /dns4 or /dns6 and a name, or /dnsaddr/NAME, perhaps \
+             followed by /p2p/ and the id of this peer)"
         );
         let found = peer_problems(&format!(
             "allowed_ips = ['10.42.0.2/32']\naddresses = ['{address}']"
