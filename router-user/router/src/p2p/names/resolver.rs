@@ -79,29 +79,23 @@ impl Query {
             let Some(named) = NamedAddress::of(&address) else {
                 return Ok(vec![address]);
             };
-            let system = self.system(&named.name)?;
+            let system = self.system(&named)?;
             match named.kind {
                 NameKind::Addresses => self.expand_records(&system, &named, depth).await,
-                NameKind::Ip => self.ips(&system, &named, LookupIpStrategy::Ipv6AndIpv4).await,
-                NameKind::Ip4 => self.ips(&system, &named, LookupIpStrategy::Ipv4Only).await,
-                NameKind::Ip6 => self.ips(&system, &named, LookupIpStrategy::Ipv6Only).await,
+                NameKind::Ip | NameKind::Ip4 | NameKind::Ip6 => self.ips(&system, &named).await,
             }
         }
         .boxed()
     }
 
-    async fn ips(
-        &self,
-        system: &System,
-        named: &NamedAddress<'_>,
-        strategy: LookupIpStrategy,
-    ) -> Result<Vec<Multiaddr>, NameError> {
+    async fn ips(&self, system: &System, named: &NamedAddress<'_>) -> Result<Vec<Multiaddr>, NameError> {
         let found = system.resolver.lookup_ip(&*named.name).await;
         let found = found.map_err(|error| system.error(&named.name, &error))?;
-        let wanted = |ip: &IpAddr| match strategy {
-            LookupIpStrategy::Ipv4Only => ip.is_ipv4(),
-            LookupIpStrategy::Ipv6Only => ip.is_ipv6(),
-            _ => true,
+        // The file of hosts has what it has.
+        let wanted = |ip: &IpAddr| match named.kind {
+            NameKind::Ip4 => ip.is_ipv4(),
+            NameKind::Ip6 => ip.is_ipv6(),
+            NameKind::Ip | NameKind::Addresses => true,
         };
         let (v6, v4): (Vec<IpAddr>, Vec<IpAddr>) = found.iter().filter(wanted).partition(IpAddr::is_ipv6);
         let first = *v6
@@ -194,7 +188,7 @@ impl Query {
         servers.collect::<Vec<_>>().join(", ")
     }
 
-    fn system(&self, name: &str) -> Result<System, NameError> {
+    fn system(&self, named: &NamedAddress<'_>) -> Result<System, NameError> {
         let (config, mut options) = system();
         let (domain, search) = (config.domain().cloned(), config.search().to_vec());
         let (inside, outside): (Vec<NameServerConfig>, Vec<_>) = config
@@ -204,7 +198,7 @@ impl Query {
             .partition(|server| self.leads_inside(server.ip));
         if let (Some(server), true) = (inside.first(), outside.is_empty()) {
             return Err(NameError::ResolverInside {
-                name: name.to_owned(),
+                name: named.name.to_string(),
                 resolver: server.ip,
             });
         }
@@ -214,7 +208,11 @@ impl Query {
         options.cache_size = 0;
         options.timeout = ANSWER_LIMIT;
         options.attempts = ATTEMPTS;
-        options.ip_strategy = LookupIpStrategy::Ipv6AndIpv4;
+        options.ip_strategy = match named.kind {
+            NameKind::Ip4 => LookupIpStrategy::Ipv4Only,
+            NameKind::Ip6 => LookupIpStrategy::Ipv6Only,
+            NameKind::Ip | NameKind::Addresses => LookupIpStrategy::Ipv6AndIpv4,
+        };
         let sockets = MarkedSockets {
             marks: self.marks,
             plain: TokioRuntimeProvider::default(),
@@ -224,7 +222,7 @@ impl Query {
         match builder.build() {
             Ok(resolver) => Ok(System { resolver, asked }),
             Err(error) => Err(NameError::NoAnswer {
-                name: name.to_owned(),
+                name: named.name.to_string(),
                 cause: error.to_string(),
                 asked,
             }),
