@@ -9,6 +9,10 @@ use super::thing::{Level, Thing};
 const MAX_CHANGES: usize = 3;
 const WINDOW: Duration = Duration::from_secs(60);
 
+/// How long after a change further ones of the same thing belong to it: whoever removes many pins or addresses takes a
+/// while, and may be looked at in the middle.
+const ONE_ACT: Duration = Duration::from_millis(250);
+
 /// What was changed. A thing that was never changed has no entry.
 #[derive(Debug, Default)]
 pub(in crate::node) struct Ledger {
@@ -52,6 +56,13 @@ impl Ledger {
             Standing::Right => entry.state = Standing::Wrong,
         }
         if thing.level() != Level::Alone && thing.level() > lowest {
+            return Verdict::Again;
+        }
+        let since_last = entry
+            .changes
+            .back()
+            .map(|last| now.saturating_duration_since(*last));
+        if since_last.is_some_and(|since| since < ONE_ACT) {
             return Verdict::Again;
         }
         while entry
@@ -166,12 +177,33 @@ mod tests {
             assert_eq!(ledger.judge(&Thing::Hook, Level::Alone, now), Verdict::Again);
         }
         // It was put back, and is wrong again.
-        ledger.put_back(&Thing::Hook);
-        assert_eq!(ledger.judge(&Thing::Hook, Level::Alone, now), Verdict::Changed);
-        ledger.put_back(&Thing::Hook);
-        assert_eq!(ledger.judge(&Thing::Hook, Level::Alone, now), Verdict::GivenUp);
+        let mut again = |seconds| {
+            ledger.put_back(&Thing::Hook);
+            ledger.judge(&Thing::Hook, Level::Alone, now + SECOND * seconds)
+        };
+        assert_eq!(again(1), Verdict::Changed);
+        assert_eq!(again(2), Verdict::GivenUp);
 
         ledger.forgive();
         assert_eq!(ledger.judge(&Thing::Hook, Level::Alone, now), Verdict::Changed);
+    }
+
+    #[test]
+    fn what_is_changed_bit_by_bit_counts_once_for_each_act() {
+        let (mut ledger, start) = (Ledger::default(), Instant::now());
+        let verdicts: Vec<_> = (0..=200)
+            .map(|step| {
+                let now = start + ONE_ACT * step / 100;
+                let verdict = ledger.judge(&Thing::Pins, Level::Alone, now);
+                ledger.put_back(&Thing::Pins);
+                verdict
+            })
+            .collect();
+
+        let mut expected = vec![Verdict::Again; 201];
+        expected[0] = Verdict::Changed;
+        expected[100] = Verdict::Changed;
+        expected[200] = Verdict::GivenUp;
+        assert_eq!(verdicts, expected);
     }
 }
