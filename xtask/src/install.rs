@@ -28,6 +28,9 @@ const TEST_PROGRAMS: &[(&str, &str)] = &[
     ("zsh", "zsh"),
     ("fish", "fish"),
     ("dnsmasq", "dnsmasq-base"),
+    ("tinyproxy", "tinyproxy-bin"),
+    ("microsocks", "microsocks"),
+    ("ss", "iproute2"),
     ("systemd-analyze", "systemd"),
     ("systemd-nspawn", "systemd-container"),
 ];

@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use stream_router::discovery::StaticDiscovery;
 use stream_router::p2p::{
     ConnectionId, DataStream, DiscoveryConfig, Dscp, InboundStreams, Keypair, Multiaddr, Network,
-    NetworkConfig, NetworkEvent, NetworkHandle, PeerConfig, PeerId,
+    NetworkConfig, NetworkEvent, NetworkHandle, PeerConfig, PeerId, TcpConfig,
 };
 use stream_router::receive::Decoder;
 use stream_router::{StreamRouter, StreamRouterConfig};
@@ -60,6 +60,7 @@ fn start(keypair: Keypair, listen: Vec<Multiaddr>, peer: PeerId, addresses: Vec<
         inbound: Arc::new(Receiver(counted)),
         dscp: Dscp::default(),
         fwmark: None,
+        tcp: TcpConfig::default(),
         keepalive: NetworkConfig::DEFAULT_KEEPALIVE,
         idle_time: NetworkConfig::DEFAULT_IDLE_TIME,
         discovery: DiscoveryConfig::default(),

@@ -55,6 +55,7 @@ mod state;
 mod stream;
 mod stream_order;
 mod stream_slots;
+mod tcp_config;
 mod transport;
 
 pub use libp2p::swarm::ConnectionId;
@@ -77,4 +78,5 @@ pub use names::is_dns_name;
 pub use network::{Network, NetworkDriver};
 pub use snapshot::{ConnectionDirection, ConnectionSnapshot, NetworkSnapshot, PeerSnapshot};
 pub use stream::{DataStream, IP_PROTOCOL, LANE_PROTOCOL};
+pub use tcp_config::{CongestionControl, ProxyConfig, ProxyConfigError, ProxyExemption, TcpConfig};
 pub use transport::TransportError;

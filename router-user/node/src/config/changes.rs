@@ -94,6 +94,10 @@ impl Config {
         );
         restart.compare("transport.dscp", &transport.dscp(), &new.transport.dscp());
         restart.compare("transport.fwmark", &transport.fwmark(), &new.transport.fwmark());
+        let (tcp, new_tcp) = (transport.tcp(), new.transport.tcp());
+        restart.compare("transport.congestion", &tcp.congestion, &new_tcp.congestion);
+        restart.compare("transport.mptcp", &tcp.multipath, &new_tcp.multipath);
+        restart.compare("transport.proxy", &tcp.proxy, &new_tcp.proxy);
         restart.compare("log.format", &log.format(), &new.log.format());
         restart.compare("discovery.mdns", &discovery.mdns(), &new.discovery.mdns());
         restart.compare("discovery.dht", &discovery.dht(), &new.discovery.dht());
@@ -290,7 +294,7 @@ mod tests {
 
     /// One value other than the default for every field of the file that can stand without another, and whether a
     /// running node takes it.
-    const FIELDS: [(&str, &str, &str, bool); 43] = [
+    const FIELDS: [(&str, &str, &str, bool); 46] = [
         ("node", "name", "'a'", false),
         ("node", "key", "'/k'", false),
         ("node", "listen", "[]", false),
@@ -322,6 +326,9 @@ mod tests {
         ("transport", "connections_per_peer", "3", false),
         ("transport", "dscp", "46", false),
         ("transport", "fwmark", "7", false),
+        ("transport", "congestion", "'cubic'", false),
+        ("transport", "mptcp", "true", false),
+        ("transport", "proxy", "'socks5://192.0.2.8'", false),
         ("log", "level", "'debug'", true),
         ("log", "format", "'json'", false),
         ("discovery", "mdns", "true", false),

@@ -9,7 +9,10 @@ use libp2p::multiaddr::Protocol;
 
 use super::problem::Problems;
 use super::reader::Table;
-use stream_router::p2p::{Dscp, MAX_CONNECTIONS_PER_PEER, NetworkConfig, TransportKind};
+use stream_router::p2p::{
+    CongestionControl, Dscp, MAX_CONNECTIONS_PER_PEER, NetworkConfig, ProxyConfig, ProxyExemption, TcpConfig,
+    TransportKind,
+};
 
 const ALLOWED: &str = "\"tcp\" and \"quic\", each once, the preferred one first";
 
@@ -28,6 +31,15 @@ const DEFAULT_FWMARK: u32 = 0x2053;
 /// The shortest and the longest time between two pings that the file may ask for.
 const LEAST_KEEPALIVE: Duration = Duration::from_secs(1);
 const MAX_KEEPALIVE: Duration = Duration::from_secs(5 * 60);
+
+const CONGESTION_ALLOWED: &str =
+    "one of those in /proc/sys/net/ipv4/tcp_available_congestion_control, such as \"cubic\" or \"bbr\"";
+
+const PROXY_ALLOWED: &str =
+    "\"http://HOST:PORT\" or \"socks5://HOST:PORT\", also with USER:PASSWORD@ before the host";
+
+const NO_PROXY_ALLOWED: &str =
+    "addresses, networks and names, such as \"192.0.2.7\", \"192.168.0.0/16\" and \"example.org\"";
 
 const KEEPALIVE_ALLOWED: &str = "a duration from \"1s\" to \"5m\", such as \"25s\"";
 
@@ -48,6 +60,7 @@ pub struct TransportSection {
     hold_time: Duration,
     dscp: Dscp,
     fwmark: Option<NonZeroU32>,
+    tcp: TcpConfig,
     keepalive: Duration,
     idle_time: Duration,
 }
@@ -75,6 +88,11 @@ impl TransportSection {
         self.fwmark
     }
 
+    /// Returns how TCP connections are made.
+    pub fn tcp(&self) -> &TcpConfig {
+        &self.tcp
+    }
+
     /// Returns the longest time between two pings on a connection that carries nothing.
     pub fn keepalive(&self) -> Duration {
         self.keepalive
@@ -99,7 +117,7 @@ impl TransportSection {
     pub(super) fn with_preference_of(&self, new: &Self) -> Self {
         Self {
             quic_first: new.quic_first,
-            ..*self
+            ..self.clone()
         }
     }
 
@@ -146,6 +164,7 @@ impl TransportSection {
         );
         let dscp = table.integer("dscp", 0..=Dscp::MAX.into(), problems);
         let fwmark = table.integer("fwmark", 0..=u32::MAX, problems);
+        let tcp = read_tcp(&mut table, problems);
         table.finish(problems);
         Self {
             quic_first: names.first().is_some_and(|name| name == "quic"),
@@ -155,6 +174,7 @@ impl TransportSection {
                 .and_then(|found| Dscp::new(u8::try_from(found.value).ok()?))
                 .unwrap_or_default(),
             fwmark: NonZeroU32::new(fwmark.map_or(DEFAULT_FWMARK, |found| found.value)),
+            tcp,
             keepalive: keepalive.unwrap_or(NetworkConfig::DEFAULT_KEEPALIVE),
             idle_time: idle_time.unwrap_or(NetworkConfig::DEFAULT_IDLE_TIME),
         }
@@ -171,6 +191,50 @@ impl TransportSection {
     /// Puts the preferred transport's addresses first; each transport's own stay in their order.
     pub(super) fn sort(&self, addresses: &mut [Multiaddr]) {
         addresses.sort_by_key(|address| is_quic(address) != self.quic_first);
+    }
+}
+
+fn read_tcp(table: &mut Table<'_>, problems: &mut Problems) -> TcpConfig {
+    let congestion = table
+        .string("congestion", CONGESTION_ALLOWED, problems)
+        .and_then(|text| {
+            let name = CongestionControl::new(&text.value);
+            if name.is_none() {
+                let problem = format!("{:?} is no congestion control", text.value);
+                problems.add(&text.place, problem, CONGESTION_ALLOWED);
+            }
+            name
+        });
+    let multipath = table.boolean("mptcp", problems).unwrap_or_default();
+    let mut direct: Vec<ProxyExemption> = Vec::new();
+    let no_proxy = table.strings("no_proxy", NO_PROXY_ALLOWED, problems);
+    for text in no_proxy.iter().flatten() {
+        match text.value.parse() {
+            Ok(exemption) => direct.push(exemption),
+            Err(error) => problems.add(
+                &text.place,
+                format!("{:?}: {error}", text.value),
+                NO_PROXY_ALLOWED,
+            ),
+        }
+    }
+    let url = table.string("proxy", PROXY_ALLOWED, problems);
+    if let (Some(first), None) = (no_proxy.iter().flatten().next(), &url) {
+        let problem = "there is no transport.proxy that it is an exception from";
+        problems.add(&first.place, problem, "no_proxy together with proxy");
+    }
+    let proxy = url.and_then(|text| match ProxyConfig::new(&text.value, direct) {
+        Ok(proxy) => Some(proxy),
+        Err(error) => {
+            // Not with the text, which may have a password.
+            problems.add(&text.place, error.to_string(), PROXY_ALLOWED);
+            None
+        }
+    });
+    TcpConfig {
+        congestion,
+        multipath,
+        proxy,
     }
 }
 

@@ -128,6 +128,7 @@ impl Assembly {
             }),
             dscp: config.transport().dscp(),
             fwmark: config.transport().fwmark(),
+            tcp: config.transport().tcp().clone(),
             keepalive: config.transport().keepalive(),
             idle_time: config.transport().idle_time(),
             discovery: discovery::settings(config, move |look| {

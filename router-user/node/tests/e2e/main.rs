@@ -39,4 +39,5 @@ mod streams;
 mod support;
 mod top;
 mod traffic;
+mod ways;
 mod workers;

@@ -9,6 +9,7 @@ use super::{
     address::{TransportKind, check_peer_address},
     error::StartError,
     inbound::{InboundStreams, Placement},
+    tcp_config::TcpConfig,
 };
 
 /// What a network needs to know.
@@ -29,6 +30,8 @@ pub struct NetworkConfig {
     /// The mark of every socket of the network for the host's routing rules (`SO_MARK`), listening ones too; by default
     /// none. It needs `CAP_NET_ADMIN`.
     pub fwmark: Option<NonZeroU32>,
+    /// How TCP connections are made.
+    pub tcp: TcpConfig,
     /// The longest time between two pings on a connection that carries nothing; at least 1 s.
     pub keepalive: Duration,
     /// The time without packets after which a connection that this node has dialled to a peer on demand is closed.

@@ -2,13 +2,23 @@
 
 mod resolver;
 
-use std::{borrow::Cow, collections::HashSet, net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    borrow::Cow,
+    collections::HashSet,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
 use tokio::{sync::Semaphore, time::timeout};
 
-use super::transport::SocketMarks;
+use super::{
+    address::tcp_destination,
+    tcp_config::{ProxyConfig, named_tcp_destination},
+    transport::SocketMarks,
+};
 use resolver::Query;
 
 /// How long a lookup may take, with all of its questions.
@@ -115,21 +125,55 @@ impl NameError {
     }
 }
 
-/// The lookups of names, of which each is one at a time.
-pub(super) struct Lookups {
+/// How hosts are looked up: over sockets with these marks, and not inside the tunnel.
+#[derive(Clone)]
+pub(super) struct HostLookup {
     marks: SocketMarks,
     is_inner: Arc<dyn Fn(IpAddr) -> bool + Send + Sync>,
+}
+
+/// The lookups of names of peers, of which each is one at a time.
+pub(super) struct Lookups {
+    hosts: HostLookup,
+    /// The proxy, which looks names up itself.
+    proxy: Option<ProxyConfig>,
     asked: HashSet<(PeerId, Multiaddr)>,
     running: FuturesUnordered<BoxFuture<'static, Answer>>,
     permits: Arc<Semaphore>,
 }
 
-impl Lookups {
+impl HostLookup {
     /// Creates lookups over sockets with these marks. An address that `is_inner` names is inside the tunnel.
     pub(super) fn new(marks: SocketMarks, is_inner: Arc<dyn Fn(IpAddr) -> bool + Send + Sync>) -> Self {
+        Self { marks, is_inner }
+    }
+
+    /// Returns where a host is that is no peer.
+    pub(super) async fn look_up(&self, name: &str, port: u16) -> Result<Vec<SocketAddr>, NameError> {
+        let named = Multiaddr::from(Protocol::Dns(name.into())).with(Protocol::Tcp(port));
+        let addresses = self.resolve(None, &named).await?;
+        Ok(addresses.iter().filter_map(tcp_destination).collect())
+    }
+
+    async fn resolve(&self, peer: Option<PeerId>, named: &Multiaddr) -> Result<Vec<Multiaddr>, NameError> {
+        let query = Query {
+            marks: self.marks,
+            is_inner: Arc::clone(&self.is_inner),
+            peer,
+        };
+        match timeout(LOOKUP_LIMIT, query.resolve(named)).await {
+            Ok(addresses) => addresses,
+            Err(_elapsed) => Err(query.too_slow(named)),
+        }
+    }
+}
+
+impl Lookups {
+    /// Creates lookups. A name that `proxy` takes stands for itself.
+    pub(super) fn new(hosts: HostLookup, proxy: Option<ProxyConfig>) -> Self {
         Self {
-            marks,
-            is_inner,
+            hosts,
+            proxy,
             asked: HashSet::new(),
             running: FuturesUnordered::new(),
             permits: Arc::new(Semaphore::new(MAX_LOOKUPS)),
@@ -146,18 +190,18 @@ impl Lookups {
         if !self.asked.insert((peer, named.clone())) {
             return;
         }
-        let query = Query {
-            marks: self.marks,
-            is_inner: Arc::clone(&self.is_inner),
-            peer,
-        };
-        let permits = Arc::clone(&self.permits);
+        let (hosts, permits) = (self.hosts.clone(), Arc::clone(&self.permits));
+        let stays = self.proxy.as_ref().is_some_and(|proxy| {
+            let name = named_tcp_destination(&named);
+            name.is_some_and(|(name, _)| proxy.takes_name(&name))
+        });
         let lookup = async move {
-            // The semaphore is never closed.
-            let _permit = permits.acquire().await;
-            let addresses = match timeout(LOOKUP_LIMIT, query.resolve(&named)).await {
-                Ok(addresses) => addresses,
-                Err(_elapsed) => Err(query.too_slow(&named)),
+            let addresses = if stays {
+                Ok(vec![named.clone()])
+            } else {
+                // The semaphore is never closed.
+                let _permit = permits.acquire().await;
+                hosts.resolve(Some(peer), &named).await
             };
             Answer {
                 peer,

@@ -24,7 +24,7 @@ use super::{
     keepalive::KeepaliveBehaviour,
     limits::MAX_STREAMS_PER_SIDE,
     local_network::LocalNetwork,
-    names::Lookups,
+    names::{HostLookup, Lookups},
     node_behaviour::NodeBehaviour,
     state::NetworkState,
     transport::{self, SocketMarks},
@@ -90,6 +90,7 @@ impl Network {
             inbound,
             dscp,
             fwmark,
+            tcp,
             keepalive,
             idle_time,
             discovery,
@@ -123,11 +124,15 @@ impl Network {
             swarm::Config::with_executor(executor).with_max_negotiating_inbound_streams(MAX_STREAMS_PER_SIDE);
         let admitting = Arc::clone(&state);
         let admits: transport::Admits = Arc::new(move |peer| admitting.admits(peer));
+        let (marks, proxy) = (SocketMarks { dscp, fwmark }, tcp.proxy.clone());
+        let hosts = HostLookup::new(marks, Arc::clone(&discovery.is_inner));
         let transport = transport::build(
             &keypair,
             Arc::clone(&state.segments),
             Arc::clone(&state.handshakes),
-            SocketMarks { dscp, fwmark },
+            marks,
+            tcp,
+            hosts.clone(),
             keepalive,
             &admits,
         )?;
@@ -142,7 +147,7 @@ impl Network {
         let (request_sender, requests) = mpsc::channel(REQUEST_CAPACITY);
         let stop = CancellationToken::new();
         let ids = peers.iter().map(|peer| peer.peer);
-        let lookups = Lookups::new(SocketMarks { dscp, fwmark }, Arc::clone(&discovery.is_inner));
+        let lookups = Lookups::new(hosts, proxy);
         let discovery = AddressDiscovery::new(keypair, discovery, ids);
         let channels = Channels {
             events: event_sender,

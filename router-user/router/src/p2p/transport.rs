@@ -9,6 +9,7 @@ mod certificate;
 mod error;
 mod listen_addresses;
 mod marks;
+mod proxy;
 mod quic;
 mod record_muxer;
 mod refusal;
@@ -18,6 +19,7 @@ mod socket;
 mod tcp;
 mod tcp_info;
 mod tcp_listener;
+mod tcp_sockets;
 #[cfg(test)]
 mod test_network;
 #[cfg(test)]
@@ -37,14 +39,18 @@ use libp2p::{
 
 use super::handshakes::Handshakes;
 use super::limits::{DEAD_AFTER, MAX_STREAMS_PER_SIDE};
+use super::names::HostLookup;
+use super::tcp_config::TcpConfig;
 use error::KEY_LOG;
 pub use error::TransportError;
 pub(super) use marks::SocketMarks;
+use proxy::Proxy;
 use quic::QuicTransport;
 pub(super) use refusal::is_refusal;
 use security::Security;
 pub(super) use segments::SegmentBook;
 use tcp::TcpTransport;
+use tcp_sockets::TcpSockets;
 pub(super) use tls::Admits;
 use tls::Tls;
 
@@ -55,7 +61,7 @@ const QUIC_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(4);
 const QUIC_STREAMS: u32 = 2 * MAX_STREAMS_PER_SIDE as u32;
 
 /// Builds the transports of a node with this identity, whose packets and sockets carry these marks, and that accept the
-/// peers that `admits` names. What is learnt of paths that lose large packets is kept in `segments`, and inbound
+/// peers that `admits` names. Connections over TCP are made as `tcp` says; `hosts` looks the name of a proxy up. What is learnt of paths that lose large packets is kept in `segments`, and inbound
 /// connections take their places in `handshakes`. Connections are pinged every `keepalive` at least.
 ///
 /// The function must be called, and the transport and its connections polled, within a tokio runtime that has I/O and
@@ -65,6 +71,8 @@ pub(super) fn build(
     segments: Arc<SegmentBook>,
     handshakes: Arc<Handshakes>,
     marks: SocketMarks,
+    tcp: TcpConfig,
+    hosts: HostLookup,
     keepalive: Duration,
     admits: &Admits,
 ) -> Result<Boxed<(PeerId, StreamMuxerBox)>, TransportError> {
@@ -77,7 +85,15 @@ pub(super) fn build(
         instances: Arc::clone(&handshakes.instances),
         counters: Arc::clone(&handshakes.counters),
     };
-    let tcp = TcpTransport::new(security, segments, Arc::clone(&handshakes), marks);
+    let sockets = TcpSockets::new(marks, tcp.congestion, tcp.multipath)?;
+    let proxy = tcp.proxy.map(|config| Arc::new(Proxy::new(config, hosts)));
+    let tcp = TcpTransport::new(
+        security,
+        segments,
+        Arc::clone(&handshakes),
+        sockets,
+        proxy.clone(),
+    );
 
     let quic = QuicTransport::new(
         keypair,
@@ -87,6 +103,7 @@ pub(super) fn build(
             keepalive: keepalive * 3 / 2,
             streams: QUIC_STREAMS,
             marks,
+            proxy,
         },
         Arc::clone(admits),
         handshakes,

@@ -15,7 +15,7 @@ use tokio::{
 use super::wait;
 use stream_router::p2p::{
     ConnectMode, ConnectionId, DataStream, DiscoveryConfig, Dscp, InboundStreams, Keypair, Multiaddr,
-    Network, NetworkConfig, NetworkEvent, NetworkHandle, PeerConfig, PeerId, StartError,
+    Network, NetworkConfig, NetworkEvent, NetworkHandle, PeerConfig, PeerId, StartError, TcpConfig,
 };
 
 /// Longer than anything takes that works.
@@ -172,6 +172,7 @@ impl Setup {
             inbound: Arc::new(Inbox(sender)),
             dscp: Dscp::default(),
             fwmark: None,
+            tcp: TcpConfig::default(),
             keepalive: NetworkConfig::DEFAULT_KEEPALIVE,
             idle_time: self.idle_time,
             discovery: self.discovery,

@@ -65,6 +65,13 @@ fn the_document_has_every_field_with_its_default() {
         ("`transport.hold_time`", seconds(config.transport().hold_time())),
         ("`transport.dscp`", "0".to_owned()),
         ("`transport.fwmark`", "8275 (0x2053)".to_owned()),
+        ("`transport.congestion`", "the host's".to_owned()),
+        (
+            "`transport.mptcp`",
+            config.transport().tcp().multipath.to_string(),
+        ),
+        ("`transport.proxy`", "none".to_owned()),
+        ("`transport.no_proxy`", "none".to_owned()),
         ("`device.clamp_mss`", config.device().clamp_mss().to_string()),
         (
             "`device.on_stop`",

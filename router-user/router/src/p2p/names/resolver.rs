@@ -46,7 +46,8 @@ const ADDRESS_NAME: &str = "_dnsaddr.";
 pub(super) struct Query {
     pub(super) marks: SocketMarks,
     pub(super) is_inner: Arc<dyn Fn(IpAddr) -> bool + Send + Sync>,
-    pub(super) peer: PeerId,
+    /// Whose name is looked up; a host that is no peer has no records of addresses.
+    pub(super) peer: Option<PeerId>,
 }
 
 /// The resolvers of the system as they are now.
@@ -156,7 +157,7 @@ impl Query {
     /// Returns the address in a text record if it is one of the peer, without the peer's id.
     fn of_record(&self, text: &str) -> Option<Multiaddr> {
         let address: Multiaddr = text.strip_prefix(ADDRESS_RECORD)?.parse().ok()?;
-        check_peer_address(&address, self.peer).ok()?;
+        check_peer_address(&address, self.peer?).ok()?;
         let is_id = |part: &Protocol<'_>| matches!(part, Protocol::P2p(_));
         Some(address.iter().filter(|part| !is_id(part)).collect())
     }

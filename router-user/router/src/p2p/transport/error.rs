@@ -1,5 +1,7 @@
 //! Why the transports cannot be set up.
 
+use std::io;
+
 use libp2p::noise;
 use quinn::crypto::rustls::NoInitialCipherSuite;
 
@@ -25,6 +27,30 @@ pub enum TransportError {
     /// The keys of QUIC's stateless resets cannot be derived from the node's key.
     #[error("the node's key is of a kind from which no other can be derived")]
     ResetKey,
+    /// A socket cannot be made.
+    #[error("cannot make a socket")]
+    Socket(#[source] io::Error),
+    /// The kernel makes no sockets of Multipath TCP.
+    #[error(
+        "cannot make a socket of Multipath TCP: the kernel needs CONFIG_MPTCP, and `sysctl net.mptcp.enabled=1`; without \
+         transport.mptcp the node goes on with TCP"
+    )]
+    Multipath(#[source] io::Error),
+    /// The kernel does not let this process use a congestion control.
+    #[error(
+        "cannot use the congestion control {name}: the kernel has {available}, of which programs without CAP_NET_ADMIN may \
+         use {allowed}; `modprobe tcp_{name}` may load it"
+    )]
+    Congestion {
+        /// The congestion control that was asked for.
+        name: String,
+        /// Those that the kernel has loaded.
+        available: String,
+        /// Those that any process may use.
+        allowed: String,
+        /// The error of the system.
+        source: io::Error,
+    },
     /// The Noise key for the identity cannot be made.
     #[error("cannot set up Noise for the node's key")]
     Noise(#[source] noise::Error),

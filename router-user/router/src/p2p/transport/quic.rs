@@ -38,7 +38,11 @@ use tokio::time::{Instant, sleep, timeout};
 use super::certificate::instance_of;
 use super::listen_addresses::ListenAddresses;
 use super::tls::{Admits, quic_client_config, quic_server_config};
-use super::{error::TransportError as BuildError, marks::SocketMarks};
+use super::{
+    error::TransportError as BuildError,
+    marks::SocketMarks,
+    proxy::{Destination, Proxy},
+};
 use crate::p2p::{
     address::{TransportKind, host_part, quic_address},
     config::Dscp,
@@ -70,7 +74,6 @@ const MAX_LOOKED_AT: usize = 64;
 const SERVER_NAME: &str = "l";
 
 /// What differs between the connections of nodes.
-#[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
     pub(super) handshake: Duration,
     /// Without any packet for so long a connection is dead.
@@ -81,6 +84,8 @@ pub(super) struct Limits {
     pub(super) streams: u32,
     /// The marks of every packet.
     pub(super) marks: SocketMarks,
+    /// The proxy through which others are dialled, which QUIC cannot pass.
+    pub(super) proxy: Option<Arc<Proxy>>,
 }
 
 /// The QUIC transport.
@@ -90,6 +95,7 @@ pub(super) struct QuicTransport {
     endpoint: EndpointConfig,
     handshake_limit: Duration,
     marks: SocketMarks,
+    proxy: Option<Arc<Proxy>>,
     handshakes: Arc<Handshakes>,
     listeners: Vec<Listener>,
     waker: Option<Waker>,
@@ -110,6 +116,10 @@ pub(super) enum QuicError {
     NoCertificate,
     #[error("the peer's certificate is not valid")]
     Certificate(#[source] certificate::ParseError),
+    #[error(
+        "{0} carries TCP alone; give the peer an address over TCP, or except this one in transport.no_proxy"
+    )]
+    Proxy(String),
     #[error(transparent)]
     GaveWay(#[from] GaveWay),
 }
@@ -161,6 +171,7 @@ impl QuicTransport {
             endpoint,
             handshake_limit: limits.handshake,
             marks: limits.marks,
+            proxy: limits.proxy,
             handshakes,
             listeners: Vec::new(),
             waker: None,
@@ -215,6 +226,12 @@ impl Transport for QuicTransport {
         let Some(at) = quic_address(&address).filter(|at| at.port() != 0 && !at.ip().is_unspecified()) else {
             return Err(TransportError::MultiaddrNotSupported(address));
         };
+        if let Some(proxy) = &self.proxy
+            && proxy.takes(&Destination::Ip(at))
+        {
+            let proxy = proxy.to_string();
+            return Err(TransportError::Other(QuicError::Proxy(proxy)));
+        }
         let any: IpAddr = match at {
             SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
             SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),

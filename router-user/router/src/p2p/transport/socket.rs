@@ -9,7 +9,7 @@ use std::{
 };
 
 use futures::{AsyncRead, AsyncWrite};
-use nix::sys::socket::{getsockopt, setsockopt, sockopt};
+use nix::sys::socket::getsockopt;
 use tokio::{
     io::{AsyncRead as _, AsyncWrite as _, ReadBuf},
     net::TcpStream,
@@ -20,7 +20,7 @@ use tokio::{
 use super::backlog::{Backlog, Room};
 use super::segments::SegmentBook;
 use super::tcp_info::TcpInfo;
-use crate::p2p::limits::DEAD_AFTER;
+use super::tcp_sockets::limit_silence;
 
 /// Largest read buffer. Noise reads a record or less at a time, which would be a system call for every 4 KiB. A larger
 /// buffer costs more in cache misses than it saves: 256 KiB here and in the cork took half as much CPU time again per byte.
@@ -90,8 +90,7 @@ pub(super) struct Socket {
 
 impl Socket {
     pub(super) fn new(stream: TcpStream, watch: PathWatch) -> io::Result<Self> {
-        // Data unacknowledged for so long means the path or the peer is gone. The kernel's own limit is 15 minutes.
-        setsockopt(&stream, sockopt::TcpUserTimeout, &(DEAD_AFTER.as_millis() as u32))?;
+        limit_silence(&stream)?;
         Backlog::limit_socket(&stream)?;
         Ok(Self {
             stream: Some(stream),

@@ -26,30 +26,35 @@ use libp2p::{
     },
 };
 use multistream_select::{dialer_select_proto, listener_select_proto};
-use nix::sys::socket::{MsgFlags, recv, setsockopt, sockopt};
+use nix::sys::socket::{MsgFlags, recv};
 use tokio::{
-    net::{TcpSocket, TcpStream},
+    net::TcpStream,
     time::{Instant, sleep, timeout},
 };
 
 use super::{
-    marks::SocketMarks,
+    proxy::{Destination, Proxy, ProxyError},
     record_muxer::RecordMuxer,
     security::{Channel, Secured, Security, SecurityError},
     segments::{SegmentBook, SegmentSize},
     socket::{PathWatch, Socket},
     tcp_listener::Listener,
+    tcp_sockets::TcpSockets,
     yamux::YamuxUpgrade,
 };
 use crate::p2p::{
     address::{TransportKind, tcp_destination, tcp_listen_address},
     handshakes::{GaveWay, Handshakes, Place},
+    tcp_config::named_tcp_destination,
 };
 use stream_router_engine::handshake_room::Progress;
 
 /// How long TCP may take to connect. A first packet that is lost is repeated after 1 s and 3 s, and a new attempt is
 /// made every second whatever this one does.
 const CONNECT_LIMIT: Duration = Duration::from_secs(4);
+
+/// How long a proxy may take for its own connection to the peer, with the lookup of a name and what it asks of the node.
+const PROXY_LIMIT: Duration = Duration::from_secs(8);
 
 /// How long each step of an inbound handshake may take: twice the round trip that a ping may have. The dialler's own
 /// limits end most of them earlier.
@@ -68,7 +73,8 @@ pub(super) struct TcpTransport {
     security: Security,
     segments: Arc<SegmentBook>,
     handshakes: Arc<Handshakes>,
-    marks: SocketMarks,
+    sockets: Arc<TcpSockets>,
+    proxy: Option<Arc<Proxy>>,
     waker: Option<Waker>,
 }
 
@@ -76,6 +82,7 @@ pub(super) struct TcpTransport {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Step {
     Connect,
+    Proxy,
     Negotiation,
     Security,
     Multiplexer,
@@ -94,12 +101,19 @@ pub(super) enum TcpError {
     Security(#[from] SecurityError),
     #[error(transparent)]
     GaveWay(#[from] GaveWay),
+    #[error("through {proxy}")]
+    Proxy {
+        proxy: String,
+        #[source]
+        source: ProxyError,
+    },
 }
 
 impl std::fmt::Display for Step {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Connect => "connecting",
+            Self::Proxy => "the proxy's connection to the peer",
             Self::Negotiation => "agreeing on a security protocol, over a connection that TCP has made,",
             Self::Security => "the security handshake",
             Self::Multiplexer => "agreeing on a multiplexer",
@@ -112,14 +126,16 @@ impl TcpTransport {
         security: Security,
         segments: Arc<SegmentBook>,
         handshakes: Arc<Handshakes>,
-        marks: SocketMarks,
+        sockets: TcpSockets,
+        proxy: Option<Arc<Proxy>>,
     ) -> Self {
         Self {
             listeners: Vec::new(),
             security,
             segments,
             handshakes,
-            marks,
+            sockets: Arc::new(sockets),
+            proxy,
             waker: None,
         }
     }
@@ -138,9 +154,10 @@ impl TcpTransport {
         let place = self
             .handshakes
             .enter(TransportKind::Tcp, from, progress, Instant::now());
-        let (security, segments, marks) = (self.security.clone(), Arc::clone(&self.segments), self.marks);
+        let (security, segments) = (self.security.clone(), Arc::clone(&self.segments));
+        let sockets = Arc::clone(&self.sockets);
         place
-            .hold(async move |place| accept(stream, security, segments, marks, place).await)
+            .hold(async move |place| accept(stream, security, segments, &sockets, place).await)
             .boxed()
     }
 }
@@ -153,7 +170,7 @@ impl Transport for TcpTransport {
 
     fn listen_on(&mut self, id: ListenerId, address: Multiaddr) -> Result<(), TransportError<TcpError>> {
         let at = tcp_listen_address(&address).ok_or(TransportError::MultiaddrNotSupported(address))?;
-        let listener = Listener::new(id, at, self.marks);
+        let listener = Listener::new(id, at, &self.sockets);
         self.listeners
             .push(listener.map_err(|error| TransportError::Other(error.into()))?);
         self.waker.take().inspect(Waker::wake_by_ref);
@@ -168,13 +185,21 @@ impl Transport for TcpTransport {
     }
 
     fn dial(&mut self, address: Multiaddr, _: DialOpts) -> Result<Self::Dial, TransportError<TcpError>> {
-        match tcp_destination(&address) {
-            Some(at) => {
-                let (security, segments) = (self.security.clone(), Arc::clone(&self.segments));
-                Ok(dial(at, security, segments, self.marks).boxed())
-            }
-            None => Err(TransportError::MultiaddrNotSupported(address)),
-        }
+        let to = match tcp_destination(&address) {
+            Some(at) => Destination::Ip(at),
+            // Without a proxy that looks names up nobody dials them.
+            None => match (named_tcp_destination(&address), &self.proxy) {
+                (Some((name, port)), Some(_)) => Destination::Name(name, port),
+                _ => return Err(TransportError::MultiaddrNotSupported(address)),
+            },
+        };
+        let dialler = Dialler {
+            security: self.security.clone(),
+            segments: Arc::clone(&self.segments),
+            sockets: Arc::clone(&self.sockets),
+            proxy: self.proxy.clone().filter(|proxy| proxy.takes(&to)),
+        };
+        Ok(async move { dialler.dial(&to).await }.boxed())
     }
 
     fn poll(
@@ -194,57 +219,91 @@ impl Transport for TcpTransport {
     }
 }
 
-async fn dial(
-    at: SocketAddr,
+/// What it takes to bring one connection up.
+struct Dialler {
     security: Security,
     segments: Arc<SegmentBook>,
-    marks: SocketMarks,
-) -> Result<Established, TcpError> {
-    let (host, started) = (at.ip(), Instant::now());
-    let plan = segments.plan(host, started);
-    let stream = within(CONNECT_LIMIT, Step::Connect, connect(at, plan.size, marks)).await??;
-    let round_trip = started.elapsed();
-    let socket = Socket::new(stream, PathWatch::new(host, Arc::clone(&segments)))?;
-
-    let mut handshake = pin!(secure_outbound(at, socket, security, plan.step_limit));
-    let secured = tokio::select! {
-        secured = &mut handshake => secured,
-        () = sleep(STALL + 4 * round_trip) => {
-            tracing::debug!(%at, ?round_trip, ?plan, "a handshake stalls");
-            segments.handle_stall(host, plan.size, Instant::now());
-            handshake.await
-        }
-    };
-    match &secured {
-        Ok(_) => {
-            if segments.handle_secured(host, plan.size, Instant::now()) {
-                tracing::warn!(
-                    %host,
-                    max_segment_bytes = plan.size.bytes(),
-                    "the path to a host seems to drop large packets; TCP gets smaller segments",
-                );
-            }
-        }
-        Err(TcpError::TimedOut { .. }) => segments.handle_timeout(host, Instant::now()),
-        Err(_) => {}
-    }
-    secured
+    sockets: Arc<TcpSockets>,
+    /// The proxy by which the peer is reached.
+    proxy: Option<Arc<Proxy>>,
 }
 
-async fn connect(at: SocketAddr, size: SegmentSize, marks: SocketMarks) -> io::Result<TcpStream> {
-    let socket = if at.is_ipv4() {
-        TcpSocket::new_v4()?
-    } else {
-        TcpSocket::new_v6()?
-    };
-    if let Some(bytes) = size.bytes() {
-        // Announced to the peer, so that its segments have the same bound. After connecting it would have no effect.
-        setsockopt(&socket, sockopt::TcpMaxSeg, &bytes)?;
+impl Dialler {
+    async fn dial(self, to: &Destination) -> Result<Established, TcpError> {
+        let (stream, size, step_limit, round_trip) = self.connect(to).await?;
+        let (at, segments) = (stream.peer_addr()?, self.segments);
+        let host = at.ip();
+        let socket = Socket::new(stream, PathWatch::new(host, Arc::clone(&segments)))?;
+
+        let mut handshake = pin!(secure_outbound(at, socket, self.security, step_limit));
+        let secured = tokio::select! {
+            secured = &mut handshake => secured,
+            () = sleep(STALL + 4 * round_trip) => {
+                tracing::debug!(%to, %at, ?round_trip, ?size, "a handshake stalls");
+                segments.handle_stall(host, size, Instant::now());
+                handshake.await
+            }
+        };
+        match &secured {
+            Ok(_) => {
+                if segments.handle_secured(host, size, Instant::now()) {
+                    tracing::warn!(
+                        %host,
+                        max_segment_bytes = size.bytes(),
+                        "the path to a host seems to drop large packets; TCP gets smaller segments",
+                    );
+                }
+            }
+            Err(TcpError::TimedOut { .. }) => segments.handle_timeout(host, Instant::now()),
+            Err(_) => {}
+        }
+        secured
     }
-    marks.apply(&socket, at.is_ipv4())?;
-    let stream = socket.connect(at).await?;
-    stream.set_nodelay(true)?;
-    Ok(stream)
+
+    /// Connects to the peer, or to its proxy and by that to the peer. Returns with the connection the size of its segments, how
+    /// long a step of its handshake may take, and how long connecting took.
+    async fn connect(
+        &self,
+        to: &Destination,
+    ) -> Result<(TcpStream, SegmentSize, Duration, Duration), TcpError> {
+        let Some(proxy) = &self.proxy else {
+            let Destination::Ip(at) = to else {
+                return Err(io::Error::from(io::ErrorKind::AddrNotAvailable).into());
+            };
+            return self.connect_to(*at).await;
+        };
+        let failed = |source| TcpError::Proxy {
+            proxy: proxy.to_string(),
+            source,
+        };
+        let started = Instant::now();
+        let mut refused = None;
+        for at in proxy.addresses().await.map_err(failed)? {
+            match self.connect_to(at).await {
+                Ok((stream, size, step_limit, _)) => {
+                    let tunnel = within(PROXY_LIMIT, Step::Proxy, proxy.tunnel(stream, to)).await?;
+                    return Ok((tunnel.map_err(failed)?, size, step_limit, started.elapsed()));
+                }
+                Err(error) => refused = Some(error),
+            }
+        }
+        Err(match refused {
+            Some(TcpError::Io(error)) => failed(error.into()),
+            Some(other) => other,
+            None => failed(io::Error::from(io::ErrorKind::AddrNotAvailable).into()),
+        })
+    }
+
+    async fn connect_to(
+        &self,
+        at: SocketAddr,
+    ) -> Result<(TcpStream, SegmentSize, Duration, Duration), TcpError> {
+        let started = Instant::now();
+        let plan = self.segments.plan(at.ip(), started);
+        let connect = self.sockets.connect(at, plan.size);
+        let stream = within(CONNECT_LIMIT, Step::Connect, connect).await??;
+        Ok((stream, plan.size, plan.step_limit, started.elapsed()))
+    }
 }
 
 async fn secure_outbound(
@@ -286,12 +345,12 @@ async fn accept(
     stream: TcpStream,
     security: Security,
     segments: Arc<SegmentBook>,
-    marks: SocketMarks,
+    sockets: &TcpSockets,
     place: &Place,
 ) -> Result<Established, TcpError> {
     let from = stream.peer_addr()?;
     let host = from.ip();
-    marks.apply(&stream, host.is_ipv4())?;
+    sockets.mark_accepted(&stream)?;
     let socket = Socket::new(stream, PathWatch::new(host, segments))?;
     let (backlog, instances) = (socket.backlog(), Arc::clone(&security.instances));
     let counters = Arc::clone(&security.counters);

@@ -16,20 +16,14 @@ use libp2p::{
     core::transport::{ListenerId, TransportEvent},
     multiaddr::Protocol,
 };
-use nix::sys::socket::{
-    AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, bind, listen, setsockopt, socket, sockopt,
-};
 use tokio::{
     net::{TcpListener, TcpStream},
     time::{Sleep, sleep},
 };
 
 use super::listen_addresses::ListenAddresses;
-use super::marks::SocketMarks;
+use super::tcp_sockets::TcpSockets;
 use crate::p2p::address::host_part;
-
-/// Connections that the kernel has made and that wait to be accepted.
-const BACKLOG: i32 = 1024;
 
 /// Pause after a connection could not be accepted, as without a descriptor the next cannot either.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -46,8 +40,8 @@ pub(super) struct Listener {
 
 impl Listener {
     /// Listens at `at`; port 0 stands for any that is free.
-    pub(super) fn new(id: ListenerId, at: SocketAddr, marks: SocketMarks) -> io::Result<Self> {
-        let socket = listening_socket(at, marks)?;
+    pub(super) fn new(id: ListenerId, at: SocketAddr, sockets: &TcpSockets) -> io::Result<Self> {
+        let socket = sockets.listen(at)?;
         let at = socket.local_addr()?;
         Ok(Self {
             id,
@@ -101,28 +95,6 @@ impl Listener {
     }
 }
 
-fn listening_socket(at: SocketAddr, marks: SocketMarks) -> io::Result<TcpListener> {
-    use std::os::fd::AsRawFd;
-
-    let family = match at {
-        SocketAddr::V4(_) => AddressFamily::Inet,
-        SocketAddr::V6(_) => AddressFamily::Inet6,
-    };
-    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-    let socket = socket(family, SockType::Stream, flags, None)?;
-    if at.is_ipv6() {
-        // The address of both families at one port are two listeners.
-        setsockopt(&socket, sockopt::Ipv6V6Only, &true)?;
-    }
-    // Connections of an earlier run that have not quite ended do not matter.
-    setsockopt(&socket, sockopt::ReuseAddr, &true)?;
-    setsockopt(&socket, sockopt::TcpNoDelay, &true)?;
-    marks.apply_fwmark(&socket)?;
-    bind(socket.as_raw_fd(), &SockaddrStorage::from(at))?;
-    listen(&socket, Backlog::new(BACKLOG)?)?;
-    TcpListener::from_std(socket.into())
-}
-
 fn address(at: SocketAddr) -> Multiaddr {
     host_part(at).with(Protocol::Tcp(at.port()))
 }
@@ -131,10 +103,10 @@ fn address(at: SocketAddr) -> Multiaddr {
 mod tests {
     use std::{future::poll_fn, num::NonZeroU32};
 
-    use nix::sys::socket::getsockopt;
+    use nix::sys::socket::{getsockopt, sockopt};
 
     use super::*;
-    use crate::p2p::transport::test_network::in_own_network;
+    use crate::p2p::transport::{marks::SocketMarks, test_network::in_own_network};
 
     #[test]
     fn what_is_accepted_has_the_mark_of_the_listening_socket_and_its_addresses_are_named() {
@@ -149,7 +121,7 @@ mod tests {
                     ..SocketMarks::default()
                 };
                 let any = SocketAddr::from(([127, 0, 0, 1], 0));
-                let mut listener = Listener::new(ListenerId::next(), any, marks).expect("listens");
+                let mut listener = Listener::new(ListenerId::next(), any, &TcpSockets::with_marks(marks)).expect("listens");
                 let named = poll_fn(|cx| listener.poll(cx)).await;
                 let at = listener.socket.local_addr().expect("it is bound");
                 assert!(
@@ -188,12 +160,12 @@ mod tests {
                 .expect("runtime");
             runtime.block_on(async {
                 let any = SocketAddr::from(([127, 0, 0, 1], 0));
-                let first = Listener::new(ListenerId::next(), any, SocketMarks::default()).expect("listens");
+                let first = Listener::new(ListenerId::next(), any, &TcpSockets::default()).expect("listens");
 
                 let second = Listener::new(
                     ListenerId::next(),
                     first.socket.local_addr().expect("it is bound"),
-                    SocketMarks::default(),
+                    &TcpSockets::default(),
                 );
 
                 let error = second.err().expect("the port is taken");
