@@ -29,4 +29,4 @@ pub mod verdict;
 pub mod wake;
 
 /// Version of every layout in this crate; the object carries it and user space refuses another.
-pub const ABI_VERSION: u32 = 5;
+pub const ABI_VERSION: u32 = 6;

@@ -4,10 +4,16 @@
 pub const NO_PEER: u32 = u32::MAX;
 
 /// Peers a node can have; indices are below it.
-pub const MAX_PEERS: u32 = 1024;
+pub const MAX_PEERS: u32 = 16_384;
+
+/// Pressure flags in a word of their table, the first peer's in the lowest bit.
+pub const PRESSURE_BITS: u32 = u32::BITS;
+
+/// Words of the table of pressure flags: one page of memory, however many peers there are.
+pub const PRESSURE_WORDS: u32 = MAX_PEERS / PRESSURE_BITS;
 
 /// Destination prefixes of all peers together.
-pub const MAX_PREFIXES: u32 = 16_384;
+pub const MAX_PREFIXES: u32 = 65_536;
 
 /// Prefixes of the host's own networks inside those of its peers; the table has room for both.
 pub const MAX_HOST_PREFIXES: u32 = 49_152;

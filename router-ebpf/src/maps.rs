@@ -7,7 +7,7 @@ use router_common::flow_entry::FlowEntry;
 use router_common::flow_key::FlowKey;
 use router_common::fragment::FragmentPorts;
 use router_common::gateway::{Gateway, MAX_GATEWAYS, MAX_SOCKETS};
-use router_common::peer::{MAX_HOST_PREFIXES, MAX_PEERS, MAX_PREFIXES};
+use router_common::peer::{MAX_HOST_PREFIXES, MAX_PREFIXES, PRESSURE_WORDS};
 use router_common::reason::Reason;
 use router_common::settings::Settings;
 use router_common::slots::{MAX_WORKERS, SLOT_COUNT};
@@ -33,7 +33,8 @@ pub(crate) static PEERS: LpmTrie<[u8; 16], u32, { (MAX_PREFIXES + MAX_HOST_PREFI
     LpmTrie::new();
 
 #[btf_map]
-pub(crate) static PRESSURE: Array<u32, { MAX_PEERS as usize }, { BPF_F_MMAPABLE as usize }> = Array::new();
+pub(crate) static PRESSURE: Array<u32, { PRESSURE_WORDS as usize }, { BPF_F_MMAPABLE as usize }> =
+    Array::new();
 
 #[btf_map]
 pub(crate) static RINGS: ArrayOfMaps<RingBuf<u8, TEMPLATE_RING_BYTES>, { MAX_WORKERS as usize }> =

@@ -3,7 +3,7 @@
 use router_common::frame::{FrameHeader, MAX_PACKET_LEN, VnetHeader};
 use router_common::offload::describe;
 use router_common::packet::{Parsed, parse_into, protocol};
-use router_common::peer::{NO_PEER, PRESSURE_MIN_LEN};
+use router_common::peer::{NO_PEER, PRESSURE_BITS, PRESSURE_MIN_LEN};
 use router_common::reason::Reason;
 use router_common::record::{RecordHeader, Unfinished};
 
@@ -57,6 +57,15 @@ pub(crate) fn lane(
     Ok((flow.worker, record(parsed, len, &flow, vnet, unfinished)?))
 }
 
+/// Says whether the packets of a peer are held back.
+#[inline(always)]
+fn is_pressed(peer: u32) -> bool {
+    let flag = 1 << (peer % PRESSURE_BITS);
+    PRESSURE
+        .get(peer / PRESSURE_BITS)
+        .is_some_and(|word| *word & flag != 0)
+}
+
 /// Makes what stands before a packet of `len` bytes in a record, unless its peer has too much waiting.
 #[inline(always)]
 fn record(
@@ -70,7 +79,7 @@ fn record(
     if parsed.key.protocol == protocol::TCP
         && flow.peer != NO_PEER
         && len > PRESSURE_MIN_LEN
-        && PRESSURE.get(flow.peer).is_some_and(|pressed| *pressed != 0)
+        && is_pressed(flow.peer)
     {
         return Err(Reason::PeerPressure);
     }

@@ -1,6 +1,6 @@
 //! In which routing table a peer's network is routed, and which routes of the host it collides with.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -24,7 +24,7 @@ pub enum RouteTable {
 /// and `underlay` the addresses at which peers are dialled.
 pub fn plan<'a>(
     peers: impl IntoIterator<Item = (&'a [IpNet], bool)>,
-    underlay: &[IpAddr],
+    underlay: &Underlay,
 ) -> BTreeMap<IpNet, RouteTable> {
     let mut planned = BTreeMap::new();
     for (networks, overrides) in peers {
@@ -32,7 +32,7 @@ pub fn plan<'a>(
             let table = match overrides {
                 // A default route of the host is no network that it could lose.
                 true if !is_widest(*net) => RouteTable::Override,
-                _ if takes_underlay(*net, underlay) => RouteTable::Exit,
+                _ if underlay.is_taken_by(*net) => RouteTable::Exit,
                 _ => RouteTable::Main,
             };
             planned.insert(*net, table);
@@ -41,9 +41,21 @@ pub fn plan<'a>(
     planned
 }
 
-/// Returns whether packets between nodes would go into the tunnel if `net` was routed to it like any network.
-pub fn takes_underlay(net: IpNet, underlay: &[IpAddr]) -> bool {
-    is_widest(net) || underlay.iter().any(|address| net.contains(address))
+/// The addresses at which peers are dialled. There may be tens of thousands, and as many networks to ask about.
+#[derive(Clone, Debug, Default)]
+pub struct Underlay(BTreeSet<IpAddr>);
+
+impl Underlay {
+    /// Returns whether packets between nodes would go into the tunnel if `net` was routed to it like any network.
+    pub fn is_taken_by(&self, net: IpNet) -> bool {
+        is_widest(net) || self.0.range(net.network()..=net.broadcast()).next().is_some()
+    }
+}
+
+impl FromIterator<IpAddr> for Underlay {
+    fn from_iter<T: IntoIterator<Item = IpAddr>>(addresses: T) -> Self {
+        Self(addresses.into_iter().collect())
+    }
 }
 
 /// Returns whether a network is half of all addresses, or all.
@@ -153,7 +165,8 @@ mod tests {
 
     #[test]
     fn what_would_take_the_nodes_own_packets_has_a_table_of_its_own() {
-        let underlay = ["192.0.2.2".parse().unwrap(), "2001:db8::2".parse().unwrap()];
+        let underlay = ["192.0.2.2", "2001:db8::2"].map(|text| text.parse().unwrap());
+        let underlay = Underlay::from_iter(underlay);
         let plain = ["10.42.0.2/32", "192.0.0.0/16", "0.0.0.0/0", "128.0.0.0/1"].map(net);
         let first = ["fd42::/64", "::/0", "2001:db8::/32", "8000::/1"].map(net);
         let planned = plan([(&plain[..], false), (&first[..], true)], &underlay);

@@ -338,7 +338,7 @@ impl Config {
     /// Returns the networks of all peers with the routing table of each.
     pub fn routes(&self) -> BTreeMap<IpNet, RouteTable> {
         let addresses = self.peers.iter().flat_map(|peer| peer.addresses());
-        let underlay: Vec<_> = addresses.filter_map(address::ip_of).collect();
+        let underlay = addresses.filter_map(address::ip_of).collect();
         let networks = self
             .peers
             .iter()

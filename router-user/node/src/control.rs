@@ -44,7 +44,7 @@ pub(crate) use reply::{HttpRefusal, NoQuery, PrettyJson};
 pub(crate) use resource_routes::resource_routes;
 pub use server::ControlServer;
 pub(crate) use server::MAX_BODY_BYTES;
-pub use source::{ControlRequests, ScaleRequest, Source, SourceError};
+pub use source::{ControlRequests, ScaleRequest, Source, SourceError, TrafficTotals};
 
 /// The body that a client sends with `PUT`.
 #[derive(Clone, Copy, Debug, serde::Serialize, serde::Deserialize)]

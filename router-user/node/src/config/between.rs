@@ -13,7 +13,7 @@ use super::peer::RawPeer;
 use super::problem::{Place, Problems};
 use super::transport::TransportSection;
 use router_common::peer::{MAX_PEERS, MAX_PREFIXES};
-use stream_router_engine::route_plan::takes_underlay;
+use stream_router_engine::route_plan::Underlay;
 
 /// Checks who the peers are, those too that are not enabled, as they can be at any time.
 pub(super) fn identities(node: &NodeSection, peers: &[RawPeer], problems: &mut Problems) {
@@ -41,13 +41,11 @@ pub(super) fn unmarked(transport: &TransportSection, peers: &[RawPeer], problems
         return;
     }
     let addresses = peers.iter().flat_map(|peer| &peer.addresses);
-    let underlay: Vec<_> = addresses.filter_map(ip_of).collect();
+    let underlay: Underlay = addresses.filter_map(ip_of).collect();
     for peer in peers {
         for net in &peer.allowed_ips {
             let wrong = match peer.overrides {
-                _ if takes_underlay(net.value, &underlay) => {
-                    "would take the node's own packets to peers as well"
-                }
+                _ if underlay.is_taken_by(net.value) => "would take the node's own packets to peers as well",
                 true => "cannot go before the host's own networks",
                 false => continue,
             };

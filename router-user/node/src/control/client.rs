@@ -17,7 +17,7 @@ use tokio::time::timeout;
 use super::{ControlError, ErrorBody, NumberBody, Reload, ReloadProblems, Resource, StreamList, WorkerList};
 
 /// Longest answer: more than 10,000 flows, or 1,000 peers with 16 prefixes each, need.
-const MAX_BODY_BYTES: usize = 16 * 1024 * 1024;
+const MAX_BODY_BYTES: usize = 64 * 1024 * 1024;
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Asks the node at `socket` for a resource; `query` is empty or the part of the URL behind the `?`.

@@ -9,6 +9,19 @@ use super::{
     ReloadRequest, RouteList, Status, StreamList, WorkerList,
 };
 
+/// What went to and came from all peers together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TrafficTotals {
+    /// Frames sent.
+    pub tx_frames: u64,
+    /// Bytes of these frames.
+    pub tx_bytes: u64,
+    /// Frames injected.
+    pub rx_frames: u64,
+    /// Bytes of these frames.
+    pub rx_bytes: u64,
+}
+
 /// The source of the answers.
 pub trait Source: Send + Sync + 'static {
     /// Returns the node as a whole.
@@ -16,6 +29,9 @@ pub trait Source: Send + Sync + 'static {
 
     /// Returns every peer.
     fn peers(&self) -> PeerList;
+
+    /// Returns what went to and came from all peers together, without a list of them.
+    fn traffic(&self) -> TrafficTotals;
 
     /// Returns the flows of a query. Reads the kernel's whole table: to be called where blocking is allowed.
     ///

@@ -1,9 +1,12 @@
 //! Routes by all that tells one from another: what the node wants of them, and what the kernel has.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use futures::TryStreamExt;
+use futures::future::join_all;
 use ipnet::IpNet;
 use nix::errno::Errno;
 use nix::libc;
@@ -23,6 +26,9 @@ pub const TABLE_LOCAL: u32 = libc::RT_TABLE_LOCAL as u32;
 
 /// Metric that the kernel gives a route that comes with an IPv6 address.
 const IPV6_ADDRESS_METRIC: u32 = 256;
+
+/// Requests that wait for the kernel's answer at a time: each is a turn of the socket's task, and its answer another.
+const PIPELINED: usize = 64;
 
 /// A route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -262,21 +268,78 @@ impl Netlink {
     /// # Errors
     /// The kernel refuses, or another route has its place.
     pub async fn put_route(&self, route: &Route) -> Result<(), NetlinkError> {
-        let added = self.handle.route().add(route.message()).execute().await;
-        let Err(error) = added else { return Ok(()) };
-        let error = refused(format!("add the route {route}"), error);
-        if error.errno() != Some(Errno::EEXIST) {
-            return Err(error);
+        let added = self.put_routes(std::slice::from_ref(route)).await;
+        added.map_err(|(_, refused)| refused)
+    }
+
+    /// Adds routes, in their order; those that are there already are as good.
+    ///
+    /// # Errors
+    /// The kernel refuses one, or another route has its place. Those that are there then come with the error.
+    pub async fn put_routes(&self, routes: &[Route]) -> Result<(), (Vec<Route>, NetlinkError)> {
+        let mut there = Vec::with_capacity(routes.len());
+        let mut existing = Vec::new();
+        for part in routes.chunks(PIPELINED) {
+            let answers = part
+                .iter()
+                .map(|route| self.handle.route().add(route.message()).execute());
+            let mut first_refused = None;
+            for (route, answer) in part.iter().zip(join_all(answers).await) {
+                match answer.map_err(|error| refused(format!("add the route {route}"), error)) {
+                    Ok(()) => there.push(*route),
+                    Err(error) if error.errno() == Some(Errno::EEXIST) => existing.push((*route, error)),
+                    Err(error) => first_refused = first_refused.or(Some(error)),
+                }
+            }
+            if let Some(refused) = first_refused {
+                return Err((there, refused));
+            }
         }
-        let there = match route.output() {
-            Some(index) => self.routes_of(index).await?,
-            None => self.unreachable_routes().await?,
-        };
-        match route.output() {
-            _ if there.iter().any(|found| route.is(found)) => Ok(()),
-            Some(index) => self.settle_existing_route(index, route.net).await,
-            None => Err(error),
+        match self.settle_existing(existing).await {
+            Ok(()) => Ok(()),
+            Err(refused) => Err((there, refused)),
         }
+    }
+
+    /// Looks whether routes whose places are taken are there.
+    async fn settle_existing(&self, existing: Vec<(Route, NetlinkError)>) -> Result<(), NetlinkError> {
+        // The routes of each interface, and those that lead nowhere; there may be tens of thousands.
+        let mut listed: HashMap<Option<u32>, HashMap<IpNet, Vec<Route>>> = HashMap::new();
+        for (route, error) in existing {
+            let by_net = match listed.entry(route.output()) {
+                Entry::Occupied(listed) => listed.into_mut(),
+                Entry::Vacant(place) => {
+                    let routes = match route.output() {
+                        Some(index) => self.routes_of(index).await?,
+                        None => self.unreachable_routes().await?,
+                    };
+                    let mut by_net: HashMap<IpNet, Vec<Route>> = HashMap::new();
+                    for route in routes {
+                        by_net.entry(route.net).or_default().push(route);
+                    }
+                    place.insert(by_net)
+                }
+            };
+            let same_net = by_net.get(&route.net);
+            if same_net.is_some_and(|found| found.iter().any(|found| route.is(found))) {
+                continue;
+            }
+            match route.output() {
+                Some(index) => self.settle_existing_route(index, route.net).await?,
+                None => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes routes; those that are gone already are no error. Returns why for each that the kernel keeps.
+    pub async fn take_routes(&self, routes: &[Route]) -> Vec<NetlinkError> {
+        let mut kept = Vec::new();
+        for part in routes.chunks(PIPELINED) {
+            let answers = join_all(part.iter().map(|route| self.take_route(route))).await;
+            kept.extend(answers.into_iter().filter_map(Result::err));
+        }
+        kept
     }
 
     /// Removes a route; one that is gone already is no error.

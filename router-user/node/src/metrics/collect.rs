@@ -12,8 +12,8 @@ use super::family::{self, PREFIX, PROCESS_PREFIX, Samples};
 use super::process::Process;
 use super::{Health, MetricsSources};
 use crate::control::{
-    CounterKind, CounterList, HostState, PeerList, PeerState, SourceError, Status, StreamList, WorkerList,
-    WorkerState,
+    CounterKind, CounterList, HostState, PeerList, PeerState, PeerStatus, SourceError, Status, StreamList,
+    StreamStatus, WorkerList, WorkerState,
 };
 
 /// Why there are no metrics.
@@ -150,27 +150,29 @@ impl NodeMetrics {
             })
         })?;
         macro_rules! each {
-            ($family:ident, $add:ident, |$peer:ident| $value:expr) => {
+            ($peers:ident, $family:ident, $add:ident, |$peer:ident| $value:expr) => {
                 family::$family.encode(to, |add| {
-                    peers.iter().try_for_each(|$peer| match $value {
+                    $peers.iter().try_for_each(|$peer| match $value {
                         Some(value) => add.$add(&of_peer(&$peer.id, $peer.name.as_deref()), value),
                         None => Ok(()),
                     })
                 })
             };
         }
-        each!(PEER_CONNECTED, gauge, |peer| Some(
+        each!(peers, PEER_CONNECTED, gauge, |peer| Some(
             peer.state == PeerState::Connected
         ))?;
-        each!(PEER_RTT, gauge, |peer| peer
+        // Of the thousands that a large mesh is configured for, most are never met.
+        let met: Vec<_> = peers.iter().filter(|peer| was_met(peer)).collect();
+        each!(met, PEER_RTT, gauge, |peer| peer
             .rtt_ms
             .map(|milliseconds| milliseconds / 1e3))?;
-        each!(PEER_HANDSHAKE_AGE, gauge, |peer| peer.handshake_age_seconds)?;
-        each!(PEER_CONNECTIONS, gauge, |peer| Some(peer.connections))?;
-        each!(PEER_STREAMS, gauge, |peer| Some(peer.streams))?;
-        let mut both = |family: family::Family, values: fn(&crate::control::PeerStatus) -> (u64, u64)| {
+        each!(met, PEER_HANDSHAKE_AGE, gauge, |peer| peer.handshake_age_seconds)?;
+        each!(met, PEER_CONNECTIONS, gauge, |peer| Some(peer.connections))?;
+        each!(met, PEER_STREAMS, gauge, |peer| Some(peer.streams))?;
+        let mut both = |family: family::Family, values: fn(&PeerStatus) -> (u64, u64)| {
             family.encode(to, |add: &mut Samples<'_>| {
-                peers.iter().try_for_each(|peer| {
+                met.iter().try_for_each(|peer| {
                     let (sent, received) = values(peer);
                     let labels = |direction| {
                         let mut labels = of_peer(&peer.id, peer.name.as_deref());
@@ -215,7 +217,12 @@ impl NodeMetrics {
         macro_rules! each {
             ($family:ident, $add:ident, $field:ident) => {
                 family::$family.encode(to, |add| {
-                    self.streams.streams.iter().try_for_each(|stream| {
+                    let mut used = self
+                        .streams
+                        .streams
+                        .iter()
+                        .filter(|stream| was_used(stream));
+                    used.try_for_each(|stream| {
                         let index = stream.index.to_string();
                         let mut labels = of_peer(&stream.peer, stream.peer_name.as_deref());
                         labels.push(("stream", index.as_str()));
@@ -232,6 +239,16 @@ impl NodeMetrics {
         each!(STREAM_DROPPED, counter, dropped)?;
         each!(STREAM_MARKED, counter, marked)
     }
+}
+
+/// Says whether a peer is connected, or anything went to it or came from it.
+fn was_met(peer: &PeerStatus) -> bool {
+    peer.connections > 0 || peer.tx_frames > 0 || peer.rx_frames > 0
+}
+
+/// Says whether a stream is open, or was given anything.
+fn was_used(stream: &StreamStatus) -> bool {
+    stream.open || stream.frames > 0
 }
 
 /// Returns the labels of a node: its id, and its name if it has one.

@@ -55,16 +55,16 @@ impl Recorder {
             // A request for the counters gets the same error.
             Err(error) => return debug!(%error, "no sample for the history"),
         };
-        let peers = source.peers().peers;
+        let traffic = source.traffic();
         let drops = counters
             .iter()
             .filter(|counter| counter.kind == CounterKind::Drop);
         self.push(Sample {
             uptime_seconds: source.status().uptime_seconds,
-            tx_frames: peers.iter().map(|peer| peer.tx_frames).sum(),
-            tx_bytes: peers.iter().map(|peer| peer.tx_bytes).sum(),
-            rx_frames: peers.iter().map(|peer| peer.rx_frames).sum(),
-            rx_bytes: peers.iter().map(|peer| peer.rx_bytes).sum(),
+            tx_frames: traffic.tx_frames,
+            tx_bytes: traffic.tx_bytes,
+            rx_frames: traffic.rx_frames,
+            rx_bytes: traffic.rx_bytes,
             drops: drops.map(|counter| counter.value).sum(),
         });
     }

@@ -275,6 +275,9 @@ fn a_source_that_fails_is_an_error_and_not_an_empty_answer() {
         fn peers(&self) -> PeerList {
             Example.peers()
         }
+        fn traffic(&self) -> crate::control::TrafficTotals {
+            Example.traffic()
+        }
         fn flows(
             &self,
             query: &crate::control::FlowQuery,

@@ -1,6 +1,6 @@
 //! Gives peers their indices, by which kernel and user space know them, and keeps those of peers that are gone.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use thiserror::Error;
@@ -28,6 +28,7 @@ pub struct NoRoom;
 /// peer's back.
 pub(super) struct PeerRegistry {
     peers: Vec<Arc<NodePeer>>,
+    by_id: HashMap<PeerId, PeerIndex>,
     max_peers: u32,
     new_lanes: Box<dyn Fn(PeerIndex, u32) -> PeerLanes + Send>,
 }
@@ -38,6 +39,7 @@ impl PeerRegistry {
     pub(super) fn new(new_lanes: impl Fn(PeerIndex, u32) -> PeerLanes + Send + 'static) -> Self {
         Self {
             peers: Vec::new(),
+            by_id: HashMap::new(),
             max_peers: MAX_PEERS,
             new_lanes: Box::new(new_lanes),
         }
@@ -63,7 +65,8 @@ impl PeerRegistry {
     }
 
     fn peer(&mut self, id: PeerId, wanted: &HashSet<PeerId>, n_active: u32) -> Result<Arc<NodePeer>, NoRoom> {
-        if let Some(known) = self.peers.iter().find(|peer| peer.id == id) {
+        let known = self.by_id.get(&id);
+        if let Some(known) = known.and_then(|index| self.peers.get(index.0 as usize)) {
             return Ok(known.clone());
         }
         let n_given = self.peers.len();
@@ -76,9 +79,13 @@ impl PeerRegistry {
         let index = PeerIndex(index as u32);
         let peer = Arc::new(NodePeer::new(index, id, (self.new_lanes)(index, n_active)));
         match self.peers.get_mut(index.0 as usize) {
-            Some(gone) => *gone = peer.clone(),
+            Some(gone) => {
+                self.by_id.remove(&gone.id);
+                *gone = peer.clone();
+            }
             None => self.peers.push(peer.clone()),
         }
+        self.by_id.insert(id, index);
         Ok(peer)
     }
 }

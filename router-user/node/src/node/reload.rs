@@ -1,5 +1,6 @@
 //! Reads the configuration file of a running node again, on request, and reports the outcome.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use tokio::task::spawn_blocking;
@@ -169,23 +170,24 @@ fn answer(file: &Path, Reloaded { changes, notes }: Reloaded, configs: &[&Config
         &changes.peers_removed,
         &changes.peers_changed,
     ];
+    let peers = configs.iter().flat_map(|config| config.peers());
+    let names: HashMap<_, _> = peers.map(|peer| (peer.id(), peer.name())).collect();
     let named = |id: &PeerId| {
-        let mut peers = configs.iter().rev().flat_map(|config| config.peers());
-        let name = peers.find(|peer| peer.id() == *id)?.name()?.to_owned();
+        let name = (*names.get(id)?)?.to_owned();
         let id = id.to_string();
         Some(PeerName { id, name })
     };
     let peer_names = changed.into_iter().flatten().filter_map(named).collect();
     let ids = |peers: Vec<PeerId>| peers.iter().map(ToString::to_string).collect();
-    let names = |fields: Vec<&str>| fields.into_iter().map(str::to_owned).collect();
+    let fields = |fields: Vec<&str>| fields.into_iter().map(str::to_owned).collect();
     Reload {
         file: file.display().to_string(),
         peers_added: ids(changes.peers_added),
         peers_removed: ids(changes.peers_removed),
         peers_changed: ids(changes.peers_changed),
         peer_names,
-        applied: names(changes.applied),
-        needs_restart: names(changes.needs_restart),
+        applied: fields(changes.applied),
+        needs_restart: fields(changes.needs_restart),
         notes,
     }
 }

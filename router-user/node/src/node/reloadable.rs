@@ -5,7 +5,7 @@
 //! nothing in between; then connections are closed and dialled; the routes that nobody needs any more go last. So a
 //! peer that is gone has no address before it has no connection, and a flow of another peer sees nothing of it all.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
@@ -150,19 +150,20 @@ impl Reloadable {
             self.limits.send_replace(adopted.router().clone());
         }
         self.running = adopted;
-        removed.routes.retain(|route| !held.contains(route));
-        let freed: Vec<Route> = self
+        let (stay, wanted) = (
+            HashSet::<_>::from_iter(&held),
+            HashSet::<_>::from_iter(&after.routes),
+        );
+        removed.routes.retain(|route| !stay.contains(route));
+        let freed = self
             .held
             .iter()
-            .filter(|route| !held.contains(route))
-            .copied()
-            .collect();
-        removed
-            .routes
-            .extend(freed.iter().filter(|route| !after.routes.contains(route)));
+            .filter(|route| !stay.contains(route) && !wanted.contains(route));
+        removed.routes.extend(freed);
         notes.extend(keeper.remove_rules(&removed.rules).await);
         notes.extend(keeper.remove_routes(&removed.routes).await);
-        notes.extend(held.iter().filter(|route| !self.held.contains(route)).map(|route| {
+        let known: HashSet<_> = self.held.iter().collect();
+        notes.extend(held.iter().filter(|route| !known.contains(route)).map(|route| {
             format!(
                 "packets to {} go nowhere until a peer has it again, or the node is started anew: its peer was removed, \
                  and they would leave in the clear",
@@ -194,11 +195,12 @@ impl Reloadable {
         if adopted.device().on_stop() == Some(OnStop::Remove) {
             return Ok(Vec::new());
         }
+        let gone: HashSet<_> = changes.peers_removed.iter().collect();
         let removed = self
             .running
             .peers()
             .iter()
-            .filter(|peer| changes.peers_removed.contains(&peer.id()));
+            .filter(|peer| gone.contains(&peer.id()));
         let nets: BTreeSet<IpNet> = removed.flat_map(|peer| peer.allowed_ips()).copied().collect();
         let mut held = before.held(after, &nets);
         let earlier = TunnelRoutes {

@@ -5,6 +5,7 @@ mod kernel_features;
 mod memory;
 mod parts;
 
+use std::collections::HashMap;
 use std::num::NonZeroU32;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Instant, SystemTime};
@@ -20,7 +21,7 @@ use crate::control::{
     self, AddressOrigin, CaptureEncoder, CaptureQuery, CaptureStream, CounterKind, CounterOrigin,
     CounterStatus, DeviceStatus, EventList, FlowList, FlowQuery, InviteStatus, MemoryStatus, PeerAddress,
     PeerList, PeerState, PeerStatus, QrCode, RouteList, RouteSource, RouteStatus, Source, SourceError,
-    Status, StreamList, StreamState, StreamStatus, WorkerList, WorkerState, WorkerStatus,
+    Status, StreamList, StreamState, StreamStatus, TrafficTotals, WorkerList, WorkerState, WorkerStatus,
 };
 pub(crate) use memory::memory_status;
 pub(super) use parts::StatusParts;
@@ -28,7 +29,7 @@ use parts::failed;
 use router_common::peer::NO_PEER;
 use router_common::reason::ReasonKind;
 use stream_router::p2p::{
-    ConnectionDirection, ConnectionSnapshot, FoundBy, NetworkSnapshot, PeerSnapshot, TransportKind,
+    ConnectionDirection, ConnectionSnapshot, FoundBy, NetworkSnapshot, PeerId, PeerSnapshot, TransportKind,
 };
 use stream_router_engine::capture_filter::CaptureFilter;
 
@@ -82,7 +83,7 @@ impl NodeStatus {
 
 impl Source for NodeStatus {
     fn status(&self) -> Status {
-        let snapshot = self.parts.network.snapshot();
+        let network = &self.parts.network;
         let views = self.parts.workers.views();
         let n_active = views.values().filter(|view| view.active).count();
         let peers = self.parts.data_path.peers.load();
@@ -91,10 +92,10 @@ impl Source for NodeStatus {
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             uptime_seconds: self.started.elapsed().as_secs_f64(),
-            peer_id: snapshot.local_peer.to_string(),
+            peer_id: network.local_peer().to_string(),
             name: self.name.clone(),
             device: self.device(&host),
-            listen: snapshot.listening.iter().map(ToString::to_string).collect(),
+            listen: network.listening().iter().map(ToString::to_string).collect(),
             hook: match host.matter_with("hook") {
                 None => HOOK.to_owned(),
                 Some(matter) => format!("none: {matter}"),
@@ -127,13 +128,26 @@ impl Source for NodeStatus {
     fn peers(&self) -> PeerList {
         let snapshot = self.parts.network.snapshot();
         let peers = self.parts.data_path.peers.load();
+        let known = KnownPeers::of(&snapshot);
         PeerList {
             peers: peers
                 .all()
                 .iter()
-                .map(|peer| peer_status(peer, &snapshot))
+                .map(|peer| peer_status(peer, known.get(peer)))
                 .collect(),
         }
+    }
+
+    fn traffic(&self) -> TrafficTotals {
+        let peers = self.parts.data_path.peers.load();
+        let mut totals = TrafficTotals::default();
+        for traffic in peers.all().iter().map(|configured| &configured.peer.traffic) {
+            totals.tx_frames += traffic.tx_packets.load(Relaxed);
+            totals.tx_bytes += traffic.tx_bytes.load(Relaxed);
+            totals.rx_frames += traffic.rx_packets.load(Relaxed);
+            totals.rx_bytes += traffic.rx_bytes.load(Relaxed);
+        }
+        totals
     }
 
     fn flows(&self, query: &FlowQuery) -> Result<FlowList, SourceError> {
@@ -179,10 +193,11 @@ impl Source for NodeStatus {
     fn streams(&self) -> StreamList {
         let snapshot = self.parts.network.snapshot();
         let peers = self.parts.data_path.peers.load();
+        let known = KnownPeers::of(&snapshot);
         let streams = peers
             .all()
             .iter()
-            .flat_map(|peer| stream_statuses(peer, &snapshot));
+            .flat_map(|peer| stream_statuses(peer, known.get(peer)));
         StreamList {
             streams: streams.collect(),
         }
@@ -190,7 +205,7 @@ impl Source for NodeStatus {
 
     fn counters(&self) -> Result<control::CounterList, SourceError> {
         let dropped = self.parts.gateways.drops();
-        let network = self.parts.network.snapshot().counters;
+        let network = self.parts.network.counters();
         let kernel = self.parts.kernel.counters.read().map_err(failed)?.into_iter();
         let kernel = kernel.map(|(reason, n)| {
             let (name, kind, meaning) = (reason.name(), reason.kind(), reason.meaning());
@@ -278,10 +293,23 @@ fn invite_status(
     }
 }
 
+/// What the network knows of each peer.
+struct KnownPeers<'a>(HashMap<PeerId, &'a PeerSnapshot>);
+
+impl<'a> KnownPeers<'a> {
+    fn of(snapshot: &'a NetworkSnapshot) -> Self {
+        let peers = snapshot.peers.iter();
+        Self(peers.map(|known| (known.peer, known)).collect())
+    }
+
+    fn get(&self, configured: &ConfiguredPeer) -> Option<&'a PeerSnapshot> {
+        self.0.get(&configured.peer.id).copied()
+    }
+}
+
 /// Returns the status of a peer, by what the network knows of it.
-fn peer_status(configured: &ConfiguredPeer, snapshot: &NetworkSnapshot) -> PeerStatus {
+fn peer_status(configured: &ConfiguredPeer, network: Option<&PeerSnapshot>) -> PeerStatus {
     let peer = &configured.peer;
-    let network = snapshot.peers.iter().find(|other| other.peer == peer.id);
     let connections = network.map_or(&[][..], |network| &network.connections);
     let oldest = connections.first();
     let newest = connections.iter().map(|connection| connection.since).max();
@@ -348,10 +376,9 @@ fn peer_addresses(configured: &ConfiguredPeer, network: Option<&PeerSnapshot>) -
 /// Returns the status of the streams to a peer that take new flows, are open, or have something to send.
 fn stream_statuses<'a>(
     configured: &'a ConfiguredPeer,
-    snapshot: &NetworkSnapshot,
+    network: Option<&PeerSnapshot>,
 ) -> impl Iterator<Item = StreamStatus> + use<'a> {
     let peer = &configured.peer;
-    let network = snapshot.peers.iter().find(|other| other.peer == peer.id);
     let transport = network
         .and_then(|network| network.connections.first())
         .map(transport);
@@ -421,7 +448,7 @@ pub(super) mod tests {
     use super::super::peers::{NodePeer, QUEUE_LIMITS};
     use super::*;
     use stream_router::egress::lanes::PeerLanes;
-    use stream_router::p2p::{ConnectionId, PeerId};
+    use stream_router::p2p::ConnectionId;
     use stream_router_engine::route_table::PeerIndex;
 
     /// Makes a peer of a configuration, without a connection, that is dialled.
@@ -468,15 +495,15 @@ pub(super) mod tests {
         let mut configured = configured(0);
         let snapshot = snapshot(&configured, Vec::new());
 
-        let connecting = peer_status(&configured, &snapshot);
+        let connecting = peer_status(&configured, snapshot.peers.first());
         let addresses = std::mem::take(&mut configured.addresses);
-        let disconnected = peer_status(&configured, &snapshot);
+        let disconnected = peer_status(&configured, snapshot.peers.first());
 
         configured.addresses = addresses;
         configured.on_demand = true;
-        let idle = peer_status(&configured, &snapshot);
+        let idle = peer_status(&configured, snapshot.peers.first());
         assert!(configured.peer.absence.want(Instant::now()));
-        let wanted = peer_status(&configured, &snapshot);
+        let wanted = peer_status(&configured, snapshot.peers.first());
 
         assert_eq!(idle.state, PeerState::Idle);
         assert_eq!(wanted.state, PeerState::Connecting);
@@ -500,9 +527,9 @@ pub(super) mod tests {
         let newer = connection_at(quic, ConnectionDirection::Inbound, 10);
         let snapshot = snapshot(&configured, vec![connection(), newer]);
 
-        let before = peer_status(&configured, &snapshot);
+        let before = peer_status(&configured, snapshot.peers.first());
         configured.peer.connected.store(true, Relaxed);
-        let status = peer_status(&configured, &snapshot);
+        let status = peer_status(&configured, snapshot.peers.first());
 
         assert_eq!(before.state, PeerState::Connecting);
         assert_eq!(status.state, PeerState::Connected);
@@ -552,7 +579,7 @@ pub(super) mod tests {
         let peer = &configured.peer;
         let shown = |connections| {
             let snapshot = snapshot(&configured, connections);
-            stream_statuses(&configured, &snapshot)
+            stream_statuses(&configured, snapshot.peers.first())
                 .map(|stream| (stream.index, stream.state, stream.open, stream.transport))
                 .collect::<Vec<_>>()
         };

@@ -254,9 +254,8 @@ impl TunnelRoutes {
     /// # Errors
     /// The kernel refuses.
     pub(crate) async fn put(&self, netlink: &Netlink) -> Result<(), NetlinkError> {
-        for route in &self.routes {
-            netlink.put_route(route).await?;
-        }
+        let put = netlink.put_routes(&self.routes).await;
+        put.map_err(|(_, refused)| refused)?;
         for rule in &self.rules {
             netlink.put_rule(rule).await?;
         }
@@ -275,15 +274,8 @@ impl TunnelRoutes {
                     .map(|error| with_sources(&error)),
             );
         }
-        for route in &self.routes {
-            left.extend(
-                netlink
-                    .take_route(route)
-                    .await
-                    .err()
-                    .map(|error| with_sources(&error)),
-            );
-        }
+        let kept = netlink.take_routes(&self.routes).await;
+        left.extend(kept.iter().map(|error| with_sources(error)));
         left
     }
 

@@ -22,6 +22,7 @@ mod join;
 mod kernel_features;
 mod lifecycle;
 mod links;
+mod many_peers;
 mod memory;
 mod metrics;
 mod names;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use libp2p::{PeerId, swarm::ConnectionId};
+use libp2p::{Multiaddr, PeerId, swarm::ConnectionId};
 use tokio::{
     sync::{mpsc, oneshot},
     time::timeout,
@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     announcement::Announcement,
     config::{PeerConfig, check_peers},
+    counters::NetworkCounters,
     error::{LookupError, OpenError, StartError},
     limits::OPEN_TIMEOUT,
     snapshot::NetworkSnapshot,
@@ -172,6 +173,16 @@ impl NetworkHandle {
             .await
             .map_err(|_ended| LookupError::Ended)?;
         answer.await.unwrap_or(Err(LookupError::Ended))
+    }
+
+    /// Returns the addresses that this node listens on, as [`NetworkHandle::snapshot`] does, without a look at the peers.
+    pub fn listening(&self) -> Vec<Multiaddr> {
+        self.state.listening()
+    }
+
+    /// Returns the counts of what was refused or failed, as [`NetworkHandle::snapshot`] does, without a look at the peers.
+    pub fn counters(&self) -> NetworkCounters {
+        self.state.counters.read()
     }
 
     /// Returns the peers, their connections, and the counts of what was refused or failed.

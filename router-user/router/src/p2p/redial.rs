@@ -152,6 +152,11 @@ impl Redial {
         self.is_wanted
     }
 
+    /// Says whether names are to be looked up when the peer is due.
+    pub(super) fn asks(&self) -> bool {
+        self.asks
+    }
+
     /// Returns the place of an address among those of the peer, the best being 0. One that is not among them comes last.
     pub(super) fn rank(&self, address: &Multiaddr) -> usize {
         // What was dialled ends in the id of the peer, and what is configured may.

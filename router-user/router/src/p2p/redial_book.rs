@@ -1,5 +1,7 @@
 //! The redial book: which configured peers are dialled, when, and which failures of it are news.
 
+mod agenda;
+
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use libp2p::{Multiaddr, PeerId, swarm::ConnectionId};
@@ -10,21 +12,17 @@ use super::{
     redial::Redial,
     snapshot::ConnectionDirection,
 };
+use agenda::{Agenda, Appointment};
 
 /// Most different failures of one peer that are news while the peer is away.
 const MAX_NEW_FAILURES: usize = 8;
-
-/// Most attempts to dial at a time, over all peers: each may take a descriptor, and sends some packets in vain.
-const MAX_ATTEMPTS: usize = 96;
-
-/// Attempts beyond [`MAX_ATTEMPTS`] for peers that packets wait for.
-const MAX_WANTED_ATTEMPTS: usize = 32;
 
 /// The dialling of every configured peer.
 #[derive(Debug)]
 pub(super) struct RedialBook {
     local_peer: PeerId,
     peers: BTreeMap<PeerId, RedialEntry>,
+    agenda: Agenda,
 }
 
 /// The dialling of one peer.
@@ -40,6 +38,7 @@ impl RedialBook {
         let mut book = Self {
             local_peer,
             peers: BTreeMap::new(),
+            agenda: Agenda::default(),
         };
         for peer in peers {
             book.set_peer(peer, false, now);
@@ -57,10 +56,24 @@ impl RedialBook {
         self.peers.keys().copied()
     }
 
+    /// Changes the dialling of a peer, if it is configured. There is no other way to, so that the agenda is always true.
+    fn change<T>(&mut self, peer: PeerId, change: impl FnOnce(&mut Redial) -> T) -> Option<T> {
+        let redial = &mut self.peers.get_mut(&peer)?.redial;
+        let before = Appointment::of(redial);
+        let changed = change(redial);
+        self.agenda.replace(peer, before, Appointment::of(redial));
+        Some(changed)
+    }
+
     /// Removes the peers that are not among `known`, and returns them.
     pub(super) fn retain(&mut self, known: &HashSet<PeerId>) -> Vec<PeerId> {
         let gone = self.peers.extract_if(.., |peer, _| !known.contains(peer));
-        gone.map(|(peer, _)| peer).collect()
+        let gone = gone.map(|(peer, entry)| {
+            let before = Appointment::of(&entry.redial);
+            self.agenda.replace(peer, before, Appointment::default());
+            peer
+        });
+        gone.collect()
     }
 
     /// Sets the configured addresses of a peer. Returns whether the peer is new to the book.
@@ -70,24 +83,24 @@ impl RedialBook {
             addresses,
             connect,
         } = config;
-        if let Some(known) = self.peers.get_mut(&peer) {
-            known.redial.set_mode(connect, now);
-            known.redial.set_addresses(addresses, is_present, now);
+        if self.contains(peer) {
+            self.change(peer, |redial| {
+                redial.set_mode(connect, now);
+                redial.set_addresses(addresses, is_present, now);
+            });
             return false;
         }
-        let entry = RedialEntry {
-            redial: Redial::new(addresses, connect, self.local_peer > peer, now),
-            failures: FailureNews::default(),
-        };
-        self.peers.insert(peer, entry);
+        let redial = Redial::new(addresses, connect, self.local_peer > peer, now);
+        let appointment = Appointment::of(&redial);
+        self.agenda.replace(peer, Appointment::default(), appointment);
+        let failures = FailureNews::default();
+        self.peers.insert(peer, RedialEntry { redial, failures });
         true
     }
 
     /// Sets the addresses of a peer that were found beyond the configured ones.
     pub(super) fn set_found(&mut self, peer: PeerId, found: Vec<Multiaddr>, is_present: bool, now: Instant) {
-        if let Some(entry) = self.peers.get_mut(&peer) {
-            entry.redial.set_found(found, is_present, now);
-        }
+        self.change(peer, |redial| redial.set_found(found, is_present, now));
     }
 
     /// Sets what a name among the configured addresses of a peer stands for, `None` if that is not to be known.
@@ -99,30 +112,25 @@ impl RedialBook {
         is_present: bool,
         now: Instant,
     ) {
-        if let Some(entry) = self.peers.get_mut(&peer) {
-            entry.redial.set_answer(named, answer, is_present, now);
-        }
+        self.change(peer, |redial| {
+            redial.set_answer(named, answer, is_present, now);
+        });
     }
 
     /// Returns the names to look up at `now`, as rounds of dialling their peers begin.
     pub(super) fn poll_names(&mut self, now: Instant) -> Vec<(PeerId, Multiaddr)> {
-        let names = self.peers.iter_mut().flat_map(|(peer, entry)| {
-            let names = entry.redial.poll_names(now);
-            names.into_iter().map(|named| (*peer, named))
-        });
-        names.collect()
+        let mut names = Vec::new();
+        for peer in self.agenda.asking(now) {
+            let of_peer = self.change(peer, |redial| redial.poll_names(now));
+            names.extend(of_peer.into_iter().flatten().map(|named| (peer, named)));
+        }
+        names
     }
 
     /// Returns when [`RedialBook::poll_attempts`] has to be called next.
     pub(super) fn poll_due(&self) -> Option<Instant> {
-        let n_attempts = self.n_attempts();
-        let with_room = self.peers.values().filter(|entry| entry.has_room(n_attempts));
-        with_room.filter_map(|entry| entry.redial.poll_due()).min()
-    }
-
-    /// Returns how many attempts have not ended.
-    fn n_attempts(&self) -> usize {
-        self.peers.values().map(|entry| entry.redial.n_attempts()).sum()
+        let due = self.agenda.first(self.agenda.n_attempts());
+        due.map(|(due, _)| due)
     }
 
     /// Returns the peers to dial at `now`, each with the address to dial it at; `random` returns values in 0..=1. Peers
@@ -132,73 +140,55 @@ impl RedialBook {
         now: Instant,
         mut random: impl FnMut() -> f64,
     ) -> Vec<(PeerId, Multiaddr)> {
-        let mut n_attempts = self.n_attempts();
-        let mut due: Vec<_> = self
-            .peers
-            .iter_mut()
-            .filter(|(_, entry)| entry.redial.poll_due().is_some_and(|due| due <= now))
-            .collect();
-        due.sort_by_key(|(_, entry)| (!entry.redial.is_wanted(), entry.redial.poll_due()));
         let mut attempts = Vec::new();
-        for (peer, entry) in due {
-            if entry.has_room(n_attempts)
-                && let Some(address) = entry.redial.poll_attempt(now, random())
-            {
-                attempts.push((*peer, address));
-                n_attempts += 1;
-            }
+        // A peer that is polled is due later or not at all.
+        while let Some((due, peer)) = self
+            .agenda
+            .first_wanted(self.agenda.n_attempts() + attempts.len(), now)
+            && due <= now
+        {
+            let address = self.change(peer, |redial| redial.poll_attempt(now, random()));
+            attempts.extend(address.flatten().map(|address| (peer, address)));
         }
         attempts
     }
 
     /// Records that the attempt to dial a peer has begun.
     pub(super) fn handle_attempt(&mut self, peer: PeerId, attempt: ConnectionId) {
-        if let Some(entry) = self.peers.get_mut(&peer) {
-            entry.redial.handle_attempt(attempt);
-        }
+        self.change(peer, |redial| redial.handle_attempt(attempt));
     }
 
     /// Records that an attempt to dial a peer has ended, in success or failure.
     pub(super) fn handle_attempt_ended(&mut self, peer: PeerId, attempt: ConnectionId) {
-        if let Some(entry) = self.peers.get_mut(&peer) {
-            entry.redial.handle_attempt_ended(attempt);
-        }
+        self.change(peer, |redial| redial.handle_attempt_ended(attempt));
     }
 
     /// Records that a connection to a peer is up: the peer is present and every failure is news again.
     pub(super) fn handle_present(&mut self, peer: PeerId) {
+        self.change(peer, Redial::handle_present);
         if let Some(entry) = self.peers.get_mut(&peer) {
-            entry.redial.handle_present();
             entry.failures.clear();
         }
     }
 
     /// Records that the last connection to a peer is down.
     pub(super) fn handle_absent(&mut self, peer: PeerId, now: Instant) {
-        if let Some(entry) = self.peers.get_mut(&peer) {
-            entry.redial.handle_absent(now);
-        }
+        self.change(peer, |redial| redial.handle_absent(now));
     }
 
     /// Records that a peer does not answer on its connections.
     pub(super) fn handle_silent(&mut self, peer: PeerId, now: Instant) {
-        if let Some(entry) = self.peers.get_mut(&peer) {
-            entry.redial.handle_silent(now);
-        }
+        self.change(peer, |redial| redial.handle_silent(now));
     }
 
     /// Records that the last connection to a peer is left as nothing was sent on it, whichever side leaves it.
     pub(super) fn handle_rest(&mut self, peer: PeerId, now: Instant) {
-        if let Some(entry) = self.peers.get_mut(&peer) {
-            entry.redial.handle_rest(now);
-        }
+        self.change(peer, |redial| redial.handle_rest(now));
     }
 
     /// Records that packets wait for a peer.
     pub(super) fn handle_wanted(&mut self, peer: PeerId, now: Instant) {
-        if let Some(entry) = self.peers.get_mut(&peer) {
-            entry.redial.handle_wanted(now);
-        }
+        self.change(peer, |redial| redial.handle_wanted(now));
     }
 
     /// Returns the place of the address of a connection among those of a peer, the best being 0.
@@ -219,9 +209,8 @@ impl RedialBook {
         now: Instant,
         random: f64,
     ) -> Option<Multiaddr> {
-        let has_room = self.n_attempts() < MAX_ATTEMPTS;
-        let redial = &mut self.peers.get_mut(&peer)?.redial;
-        redial.poll_better(rank, has_room, now, random)
+        let has_room = self.agenda.has_room();
+        self.change(peer, |redial| redial.poll_better(rank, has_room, now, random))?
     }
 
     /// Returns whether a peer is dialled on demand.
@@ -243,18 +232,6 @@ impl RedialBook {
     }
 }
 
-impl RedialEntry {
-    /// Says whether another attempt may be made beside `n_attempts` of all peers.
-    fn has_room(&self, n_attempts: usize) -> bool {
-        let more = if self.redial.is_wanted() {
-            MAX_WANTED_ATTEMPTS
-        } else {
-            0
-        };
-        n_attempts < MAX_ATTEMPTS + more
-    }
-}
-
 /// The failures to dial a peer since it was last present.
 #[derive(Debug, Default)]
 struct FailureNews(BTreeSet<String>);
@@ -273,7 +250,9 @@ impl FailureNews {
 mod tests {
     use std::time::Duration;
 
-    use super::*;
+    use proptest::prelude::*;
+
+    use super::{agenda::MAX_ATTEMPTS, *};
 
     fn address(port: u16) -> Multiaddr {
         format!("/ip4/192.0.2.1/tcp/{port}").parse().expect("an address")
@@ -381,6 +360,63 @@ mod tests {
             !before.contains(&attempts[MAX_ATTEMPTS + 1].0),
             "one that has waited"
         );
+    }
+
+    /// Returns the agenda that a look at every peer makes.
+    fn looked_at(book: &RedialBook) -> Agenda {
+        let mut agenda = Agenda::default();
+        for (peer, entry) in &book.peers {
+            agenda.replace(*peer, Appointment::default(), Appointment::of(&entry.redial));
+        }
+        agenda
+    }
+
+    proptest! {
+        #[test]
+        fn the_agenda_says_what_a_look_at_every_peer_says(
+            steps in prop::collection::vec((0..14_u8, 0..6_usize, 0..3000_u64), 0..120),
+        ) {
+            let ids: Vec<_> = (0..6).map(|_| PeerId::random()).collect();
+            let named: Multiaddr = "/dns4/vpn.example.org/tcp/1".parse().expect("an address");
+            let addresses = |n: usize| [named.clone(), address(1), address(2)][..n % 4].to_vec();
+            let mut now = Instant::now();
+            let mut book = RedialBook::new(PeerId::random(), Vec::new(), now);
+            let mut attempts: Vec<(PeerId, ConnectionId)> = Vec::new();
+            for (n, (step, at, ms)) in steps.into_iter().enumerate() {
+                let peer = ids[at];
+                match step {
+                    0 => now += Duration::from_millis(ms),
+                    1 | 2 => {
+                        let mut config = PeerConfig::new(peer, addresses(ms as usize));
+                        config.connect = match ms % 2 {
+                            0 => ConnectMode::Always,
+                            _ => ConnectMode::OnDemand,
+                        };
+                        book.set_peer(config, false, now);
+                    }
+                    3 => book.set_found(peer, addresses(ms as usize + 1), false, now),
+                    4 => book.set_answer(peer, named.clone(), Some(vec![address(3)]), false, now),
+                    5 => book.handle_present(peer),
+                    6 => book.handle_absent(peer, now),
+                    7 => book.handle_silent(peer, now),
+                    8 => book.handle_rest(peer, now),
+                    9 => book.handle_wanted(peer, now),
+                    10 => drop(book.retain(&ids.iter().copied().filter(|other| *other != peer).collect())),
+                    11 => drop(book.poll_names(now)),
+                    12 => for (peer, _) in book.poll_attempts(now, || 0.5) {
+                        let attempt = ConnectionId::new_unchecked(1000 * n + attempts.len());
+                        book.handle_attempt(peer, attempt);
+                        attempts.push((peer, attempt));
+                    },
+                    _ => if let Some((peer, attempt)) = attempts.pop() {
+                        book.handle_attempt_ended(peer, attempt);
+                    },
+                }
+                prop_assert_eq!(&book.agenda, &looked_at(&book), "after step {}", step);
+            }
+            let dues = book.peers.values().filter_map(|entry| entry.redial.poll_due());
+            prop_assert_eq!(book.poll_due(), dues.min());
+        }
     }
 
     #[test]

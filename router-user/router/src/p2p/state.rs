@@ -2,7 +2,7 @@
 //! what it learns, and the handle reads it.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, hash_map::Entry},
     net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering::Relaxed},
     time::{Duration, SystemTime},
@@ -55,8 +55,12 @@ struct Tables {
     /// The slots of their streams, likewise.
     slots: HashMap<ConnectionId, ConnectionSlots>,
     listening: Vec<Multiaddr>,
+    /// The connections of each peer that has any. There may be as many as there are peers.
+    by_peer: HashMap<PeerId, BTreeSet<ConnectionId>>,
     /// The configured peers in order of configuration.
     peers: Vec<PeerEntry>,
+    /// Where they are in it.
+    places: HashMap<PeerId, usize>,
 }
 
 /// What is known of a configured peer.
@@ -136,9 +140,10 @@ impl NetworkState {
             handshakes: Arc::new(Handshakes::new(Arc::clone(&counters))),
             counters,
             segments: Arc::default(),
-            tables: Mutex::new(Tables {
-                peers: peers.into_iter().map(PeerEntry::new).collect(),
-                ..Tables::default()
+            tables: Mutex::new({
+                let mut tables = Tables::default();
+                tables.set_peers(peers);
+                tables
             }),
             last_refused: Mutex::default(),
         }
@@ -151,12 +156,20 @@ impl NetworkState {
         {
             peer.reached_over_tcp = Some(entry.address.clone());
         }
+        tables.by_peer.entry(entry.peer).or_default().insert(connection);
         tables.connections.insert(connection, entry);
     }
 
     pub(super) fn remove_connection(&self, connection: ConnectionId) {
         let mut tables = self.tables();
-        tables.connections.remove(&connection);
+        if let Some(entry) = tables.connections.remove(&connection)
+            && let Entry::Occupied(mut of_peer) = tables.by_peer.entry(entry.peer)
+        {
+            of_peer.get_mut().remove(&connection);
+            if of_peer.get().is_empty() {
+                of_peer.remove();
+            }
+        }
         tables.lives.remove(&connection);
         tables.slots.remove(&connection);
     }
@@ -170,7 +183,7 @@ impl NetworkState {
 
     /// Says whether a peer is configured, and counts one that is not and knocks.
     pub(super) fn admits(&self, peer: PeerId) -> bool {
-        let is_known = self.tables().peers.iter().any(|entry| entry.peer == peer);
+        let is_known = self.tables().places.contains_key(&peer);
         if !is_known {
             self.counters.unknown_peers_refused.fetch_add(1, Relaxed);
             *self.last_refused() = Some(peer);
@@ -259,14 +272,10 @@ impl NetworkState {
             });
             (peer.peer, peer.n_wanted, standing.collect::<Vec<_>>())
         };
-        // Most peers of a large mesh have no connection, and `of_peer` looks at all connections.
-        let mut peers: Vec<_> = tables.connections.values().map(|entry| entry.peer).collect();
-        peers.sort_unstable();
-        peers.dedup();
-        let known = tables
-            .peers
-            .iter()
-            .filter(|entry| peers.binary_search(&entry.peer).is_ok());
+        // Most peers of a large mesh have no connection.
+        let places = tables.by_peer.keys().filter_map(|peer| tables.places.get(peer));
+        let places: BTreeSet<_> = places.collect();
+        let known = places.into_iter().filter_map(|place| tables.peers.get(*place));
         known.map(of_peer).collect()
     }
 
@@ -302,13 +311,7 @@ impl NetworkState {
 
     /// Sets the configured peers. What is known of those that stay is kept.
     pub(super) fn set_peers(&self, peers: impl IntoIterator<Item = PeerId>) {
-        let mut tables = self.tables();
-        let before = std::mem::take(&mut tables.peers);
-        let mut before: HashMap<_, _> = before.into_iter().map(|entry| (entry.peer, entry)).collect();
-        tables.peers = peers
-            .into_iter()
-            .map(|peer| before.remove(&peer).unwrap_or_else(|| PeerEntry::new(peer)))
-            .collect();
+        self.tables().set_peers(peers);
     }
 
     pub(super) fn set_found(&self, peer: PeerId, found: Vec<FoundAddress>) {
@@ -391,7 +394,7 @@ impl NetworkState {
             return Some(oldest.address.clone());
         }
         let over_tcp = connections().any(|entry| entry.transport == TransportKind::Tcp);
-        let known = tables.peers.iter().find(|entry| entry.peer == peer)?;
+        let known = tables.peers.get(*tables.places.get(&peer)?)?;
         known.reached_over_tcp.clone().filter(|_| over_tcp)
     }
 
@@ -405,6 +408,10 @@ impl NetworkState {
             tables.of_peer(peer).count(),
             tables.of_peer(peer).filter(|(_, entry)| stays(entry)).count(),
         )
+    }
+
+    pub(super) fn listening(&self) -> Vec<Multiaddr> {
+        self.tables().listening.clone()
     }
 
     pub(super) fn snapshot(&self) -> NetworkSnapshot {
@@ -437,12 +444,23 @@ impl NetworkState {
 
 impl Tables {
     fn of_peer(&self, peer: PeerId) -> impl Iterator<Item = (ConnectionId, &ConnectionEntry)> {
-        let connections = self.connections.iter().map(|(id, entry)| (*id, entry));
-        connections.filter(move |(_, entry)| entry.peer == peer)
+        let connections = self.by_peer.get(&peer).into_iter().flatten();
+        connections.filter_map(|id| Some((*id, self.connections.get(id)?)))
     }
 
     fn peer_mut(&mut self, peer: PeerId) -> Option<&mut PeerEntry> {
-        self.peers.iter_mut().find(|entry| entry.peer == peer)
+        self.peers.get_mut(*self.places.get(&peer)?)
+    }
+
+    /// Sets the configured peers; what is known of those that stay is kept.
+    fn set_peers(&mut self, peers: impl IntoIterator<Item = PeerId>) {
+        let before = std::mem::take(&mut self.peers);
+        let mut before: HashMap<_, _> = before.into_iter().map(|entry| (entry.peer, entry)).collect();
+        self.peers = peers
+            .into_iter()
+            .map(|peer| before.remove(&peer).unwrap_or_else(|| PeerEntry::new(peer)))
+            .collect();
+        self.places = self.peers.iter().map(|entry| entry.peer).zip(0..).collect();
     }
 }
 

@@ -267,7 +267,7 @@ fn more_peers_or_prefixes_than_the_tables_hold_are_reported() {
     assert_eq!(
         problems_of(&text),
         [format!(
-            "sr.toml:{}: peer[{MAX_PEERS}]: there are 1025 peers (allowed: at most 1024 peers)",
+            "sr.toml:{}: peer[{MAX_PEERS}]: there are 16385 peers (allowed: at most 16384 peers)",
             3 + 3 * MAX_PEERS
         )]
     );
@@ -278,7 +278,7 @@ fn more_peers_or_prefixes_than_the_tables_hold_are_reported() {
     assert_eq!(
         peer_problems(&format!("allowed_ips = [{}]", nets.join(","))),
         [
-            "sr.toml:5: peer[0].allowed_ips[16384]: there are 16385 allowed_ips (allowed: at most 16384 of all peers together)"
+            "sr.toml:5: peer[0].allowed_ips[65536]: there are 65537 allowed_ips (allowed: at most 65536 of all peers together)"
         ]
     );
 }

@@ -68,6 +68,15 @@ impl Source for Example {
         }
     }
 
+    fn traffic(&self) -> TrafficTotals {
+        TrafficTotals {
+            tx_frames: 1,
+            tx_bytes: 2,
+            rx_frames: 3,
+            rx_bytes: 4,
+        }
+    }
+
     fn peers(&self) -> PeerList {
         let peer = PeerStatus {
             id: "12D3KooWPeer".to_owned(),

@@ -125,42 +125,33 @@ impl Keeper {
     /// The kernel refuses one.
     pub(in crate::node) async fn add_routes(&mut self, routes: &[Route]) -> Result<(), NetlinkError> {
         let mut wanted: HashSet<Route> = self.wanted.routes.iter().copied().collect();
-        let mut added = Vec::new();
-        for route in routes {
-            // What is wanted already is there, or is put back.
-            if !wanted.insert(*route) {
-                continue;
-            }
-            if let Err(refused) = self.netlink.put_route(route).await {
-                self.remove_routes(&added).await;
-                return Err(refused);
-            }
-            self.wanted.routes.push(*route);
-            added.push(*route);
+        // What is wanted already is there, or is put back.
+        let new = routes.iter().copied().filter(|route| wanted.insert(*route));
+        let new: Vec<Route> = new.collect();
+        if let Err((added, refused)) = self.netlink.put_routes(&new).await {
+            self.remove_routes(&added).await;
+            return Err(refused);
         }
+        self.wanted.routes.extend(new);
         Ok(())
     }
 
     /// Removes routes, and wants them no more; returns why for each that the kernel keeps.
     pub(in crate::node) async fn remove_routes(&mut self, routes: &[Route]) -> Vec<String> {
-        let mut left = Vec::new();
         let removed: HashSet<&Route> = routes.iter().collect();
         self.wanted.routes.retain(|route| !removed.contains(route));
         let mut kept: HashMap<IpNet, Vec<Route>> = HashMap::new();
         for route in self.wanted.all_routes() {
             kept.entry(route.net).or_default().push(route);
         }
-        for route in routes {
-            // The route of an address, or of another peer, may be the same one.
+        // The route of an address, or of another peer, may be the same one.
+        let is_kept = |route: &Route| {
             let same_net = kept.get(&route.net);
-            if same_net.is_some_and(|others| others.iter().any(|other| route.is(other))) {
-                continue;
-            }
-            if let Err(error) = self.netlink.take_route(route).await {
-                left.push(with_sources(&error));
-            }
-        }
-        left
+            same_net.is_some_and(|others| others.iter().any(|other| route.is(other)))
+        };
+        let gone: Vec<Route> = routes.iter().copied().filter(|route| !is_kept(route)).collect();
+        let left = self.netlink.take_routes(&gone).await;
+        left.iter().map(|error| with_sources(error)).collect()
     }
 
     /// Adds policy rules, and wants them from now on; all or none.
