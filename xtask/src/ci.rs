@@ -13,7 +13,9 @@ pub(crate) fn run_all(kernels: bool) -> Result<()> {
     require_root("ci")?;
     run(cargo().args(["fmt", "--all", "--check"]))?;
     build::object()?;
-    run(cargo().args(["clippy", "--all-targets", "--", "-Dwarnings"]))?;
+    run(cargo().args(["clippy", test::FEATURES, "--all-targets", "--", "-Dwarnings"]))?;
+    // The node as it is packaged.
+    run(cargo().args(["clippy", "--package=stream-router-node", "--", "-Dwarnings"]))?;
     // The library without its network, as those build it who bring their own.
     run(cargo().args([
         "clippy",
@@ -28,7 +30,7 @@ pub(crate) fn run_all(kernels: bool) -> Result<()> {
         .args(["clippy", "--release", "--package=router-ebpf", "--", "-Dwarnings"])
         .env("RUSTC_BOOTSTRAP", "1"))?;
     run(cargo()
-        .args(["doc", "--no-deps", "--document-private-items"])
+        .args(["doc", test::FEATURES, "--no-deps", "--document-private-items"])
         .env("RUSTDOCFLAGS", "-Dwarnings"))?;
     test::run_all(&[], kernels)
 }

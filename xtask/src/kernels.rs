@@ -20,6 +20,7 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 
 use crate::command::{cargo, read};
+use crate::test::FEATURES;
 use crate::{build, dirs, install};
 use checks::{Counted, Depth, Outcome};
 use guest::Machine;
@@ -185,6 +186,7 @@ fn build_programs() -> Result<Programs> {
     let messages = read(cargo().args([
         "test",
         "--no-run",
+        FEATURES,
         "--test=e2e",
         "--test=program_run",
         "--message-format=json",

@@ -7,6 +7,9 @@ use crate::kernels::{self, KernelsPlan};
 use crate::{build, install};
 use xtask::lab;
 
+/// What is tested beyond what packages have. Without it nothing of it would be built.
+pub(crate) const FEATURES: &str = "--features=stream-router-node/otlp";
+
 /// Longest time without a step of a test program, many times what one takes.
 const IDLE_LIMIT_SECS: &str = "600";
 
@@ -21,7 +24,7 @@ pub(crate) fn run_all(args: &[String], kernels: bool) -> Result<()> {
     lab::clear_leftovers()?;
     build::object()?;
     let mut tests = cargo();
-    tests.args(["test", "--no-fail-fast"]).args(args);
+    tests.args(["test", "--no-fail-fast", FEATURES]).args(args);
     if std::env::var_os(lab::TIME_LIMIT_SECS).is_none() {
         tests.env(lab::TIME_LIMIT_SECS, IDLE_LIMIT_SECS);
     }

@@ -44,6 +44,8 @@
 //! announce = []
 //! [metrics]                                                               # nothing is served without
 //! listen = "127.0.0.1:9464"
+//! [otlp]                                                                  # nothing is sent without
+//! endpoint = "http://127.0.0.1:4318"
 //! [exit]                                                                  # likewise
 //! serve = false
 //! [hooks]                                                                 # none by default
@@ -82,6 +84,7 @@ mod memory;
 mod metrics;
 mod name;
 mod node;
+mod otlp;
 mod own_invite;
 mod owners;
 mod peer;
@@ -117,6 +120,7 @@ pub use memory::{MemoryLimit, free_memory, kibibytes, table_bytes};
 pub use metrics::MetricsSection;
 pub(crate) use name::parse_name;
 pub use node::{INSTALLED_CONFIG, NodeSection};
+pub use otlp::{OtlpEndpoint, OtlpSection};
 pub(crate) use own_invite::{for_others, is_open, own_prefixes};
 pub use peer::PeerSection;
 use peer::RawPeer;
@@ -139,6 +143,7 @@ pub struct Config {
     log: LogSection,
     discovery: DiscoverySection,
     metrics: MetricsSection,
+    otlp: OtlpSection,
     exit: ExitSection,
     hooks: HooksSection,
     gateways: Vec<GatewaySection>,
@@ -214,6 +219,7 @@ impl Config {
         let log = LogSection::read(root.table("log", &mut problems), &mut problems);
         let discovery = DiscoverySection::read(root.table("discovery", &mut problems), &mut problems);
         let metrics = MetricsSection::read(root.table("metrics", &mut problems), &mut problems);
+        let otlp = OtlpSection::read(root.table("otlp", &mut problems), &mut problems);
         let exit = ExitSection::read(root.table("exit", &mut problems), &mut problems);
         let hooks = HooksSection::read(root.table("hooks", &mut problems), &mut problems);
         let gateways: Vec<RawGateway> = root
@@ -252,6 +258,7 @@ impl Config {
             log,
             discovery,
             metrics,
+            otlp,
             exit,
             hooks,
             gateways,
@@ -308,6 +315,11 @@ impl Config {
     /// Returns the section of metrics, health and the status page.
     pub fn metrics(&self) -> &MetricsSection {
         &self.metrics
+    }
+
+    /// Returns the section of what is sent to a collector of OpenTelemetry.
+    pub fn otlp(&self) -> &OtlpSection {
+        &self.otlp
     }
 
     /// Returns the section of what the node does for peers whose way to everywhere leads through it.

@@ -23,3 +23,6 @@ pub mod kernel;
 mod logs;
 pub mod metrics;
 pub mod node;
+#[cfg(feature = "otlp")]
+mod otlp;
+mod spans;

@@ -15,6 +15,7 @@ mod discovery;
 mod error;
 mod event_log;
 mod exit_host;
+mod export;
 mod forwarder;
 mod gateway_sink;
 mod gateways;

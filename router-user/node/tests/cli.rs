@@ -557,6 +557,21 @@ fn the_example_configuration_is_valid_as_it_is_and_with_everything_in_it() {
 }
 
 #[test]
+fn a_collector_is_taken_only_by_a_program_that_can_send_to_it() {
+    let scratch = Scratch::new();
+    let section = "[device]\naddresses = ['10.42.0.1/24']\n[otlp]\nendpoint = 'http://127.0.0.1'\n";
+    let file = scratch.file("otlp.toml", section);
+
+    let output = stream_router(&["check", "--config", text(&file)]);
+
+    let refusal =
+        ":4: otlp.endpoint: this program was built without OTLP (allowed: no [otlp] section, or a program";
+    let is_refused = stderr(&output).contains(refusal);
+    assert_eq!(is_refused, !cfg!(feature = "otlp"), "{}", stderr(&output));
+    assert_eq!(code(&output) == 0, cfg!(feature = "otlp"));
+}
+
+#[test]
 fn generate_describes_every_command_and_not_itself() {
     let scratch = Scratch::new();
     for what in ["man", "completions"] {

@@ -7,16 +7,20 @@ use std::path::Path;
 use anyhow::{Context, Result};
 
 /// The modules, inner to outer, and what each may import: a module knows none that stands below it.
-const LAYERS: [(&str, &[&str]); 8] = [
+const LAYERS: [(&str, &[&str]); 10] = [
     ("config", &[]),
     ("logs", &["config"]),
+    ("spans", &[]),
+    ("otlp", &["config", "spans"]),
     ("kernel", &[]),
     ("device", &[]),
     ("control", &[]),
     ("metrics", &["control"]),
     (
         "node",
-        &["config", "logs", "kernel", "device", "control", "metrics"],
+        &[
+            "config", "logs", "spans", "otlp", "kernel", "device", "control", "metrics",
+        ],
     ),
     ("cli", &["config", "logs", "kernel", "device", "control", "node"]),
 ];

@@ -42,6 +42,7 @@ impl Config {
             log,
             discovery,
             metrics,
+            otlp,
             exit,
             hooks,
             gateways,
@@ -108,6 +109,7 @@ impl Config {
         );
         restart.compare("metrics.listen", &metrics.listen(), &new.metrics.listen());
         restart.compare("metrics.hosts", metrics.hosts(), new.metrics.hosts());
+        restart.compare("otlp", otlp, &new.otlp);
         restart.compare("hooks", hooks, &new.hooks);
         restart.compare("gateway", gateways, &new.gateways);
         compare_routers(router, &new.router, &mut changes);
@@ -126,6 +128,7 @@ impl Config {
             log: self.log.with_level_of(&new.log),
             discovery: self.discovery.clone(),
             metrics: self.metrics.with_token_file_of(&new.metrics),
+            otlp: self.otlp.clone(),
             exit: new.exit.clone(),
             hooks: self.hooks.clone(),
             gateways: self.gateways.clone(),
@@ -294,7 +297,7 @@ mod tests {
 
     /// One value other than the default for every field of the file that can stand without another, and whether a
     /// running node takes it.
-    const FIELDS: [(&str, &str, &str, bool); 46] = [
+    const FIELDS: [(&str, &str, &str, bool); 50] = [
         ("node", "name", "'a'", false),
         ("node", "key", "'/k'", false),
         ("node", "listen", "[]", false),
@@ -336,6 +339,10 @@ mod tests {
         ("metrics", "listen", "'127.0.0.1:9464'", false),
         ("metrics", "hosts", "['node']", false),
         ("metrics", "token_file", "'/t'", true),
+        ("otlp", "endpoint", "'http://127.0.0.1'", false),
+        ("otlp", "interval", "'7s'", false),
+        ("otlp", "headers_file", "'/h'", false),
+        ("otlp", "attributes", "['a=b']", false),
         ("exit", "serve", "true", true),
         ("gateway", "interface", "'lan0'", false),
         ("gateway", "hook", "'xdp'", false),
@@ -362,6 +369,7 @@ mod tests {
             "log",
             "discovery",
             "metrics",
+            "otlp",
             "exit",
         ] {
             text += &format!("[{section}]\n");
@@ -396,7 +404,7 @@ mod tests {
             let changes = plain.changes(&config(&text(&chosen)));
 
             let name = match *section {
-                "gateway" => "gateway".to_owned(),
+                "gateway" | "otlp" => (*section).to_owned(),
                 section => format!("{section}.{field}"),
             };
             if *section == "peer" {

@@ -238,7 +238,7 @@ fn read_tcp(table: &mut Table<'_>, problems: &mut Problems) -> TcpConfig {
     }
 }
 
-fn duration(
+pub(super) fn duration(
     table: &mut Table<'_>,
     name: &'static str,
     range: RangeInclusive<Duration>,

@@ -45,6 +45,16 @@ pub(super) fn open_metrics(sources: &MetricsSources) -> Result<String, CollectEr
     Ok(text)
 }
 
+impl MetricsSources {
+    /// Returns all metrics as OpenMetrics text.
+    ///
+    /// # Errors
+    /// The node's counters or `/proc` cannot be read.
+    pub fn open_metrics(&self) -> Result<String, Box<dyn std::error::Error>> {
+        Ok(open_metrics(self)?)
+    }
+}
+
 /// The state of the node at one moment.
 #[derive(Debug)]
 struct NodeMetrics {

@@ -27,6 +27,7 @@ use super::{discovery, privileges};
 use crate::config::{Config, MAX_STREAMS_PER_PEER};
 use crate::device::{Device, DeviceError, DeviceSettings, Netlink};
 use crate::kernel::{BPFFS, Kernel, KernelConfig};
+use crate::spans::Spans;
 use router_common::flow_hash::HashKey;
 use stream_router::egress::lanes::PeerLanes;
 use stream_router::p2p::{Keypair, Network, NetworkConfig, NetworkHandle};
@@ -165,12 +166,18 @@ impl Assembly {
     }
 
     /// Returns what scales the streams to each peer.
-    pub(super) fn stream_scaler(&self, config: &Config, network: &NetworkHandle) -> StreamScaler {
+    pub(super) fn stream_scaler(
+        &self,
+        config: &Config,
+        network: &NetworkHandle,
+        spans: Spans,
+    ) -> StreamScaler {
         StreamScaler::new(
             self.data_path.clone(),
             network.clone(),
             self.n_connections(config),
             config.streams(),
+            spans,
         )
     }
 

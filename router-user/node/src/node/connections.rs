@@ -21,6 +21,7 @@ use super::hooks::{HookPeer, PeerEvents};
 use super::peers::{LivePeers, NodePeer};
 use super::sender;
 use crate::control::EventKind;
+use crate::spans::Spans;
 use stream_router::egress::cancellation::CancellationToken;
 use stream_router::egress::sender::SenderControl;
 use stream_router::p2p::{ConnectionDirection, ConnectionId, NetworkEvent, NetworkHandle, PeerId};
@@ -96,6 +97,7 @@ pub(super) struct Connections {
     demand: Arc<Notify>,
     hooks: PeerEvents,
     events: Arc<EventLog>,
+    spans: Spans,
     n_most: usize,
     finish: CancellationToken,
     links: HashMap<PeerId, PeerConnections>,
@@ -111,7 +113,7 @@ impl Connections {
         data_path: DataPath,
         network: NetworkHandle,
         hooks: PeerEvents,
-        events: Arc<EventLog>,
+        (events, spans): (Arc<EventLog>, Spans),
         n_most: u32,
         finish: CancellationToken,
     ) -> Self {
@@ -123,6 +125,7 @@ impl Connections {
             network,
             hooks,
             events,
+            spans,
             n_most: n_most as usize,
             finish,
             links: HashMap::new(),
@@ -167,8 +170,14 @@ impl Connections {
                 runtime,
                 address,
                 direction,
-                ..
+                transport,
+                took,
             } => {
+                let mut span = self.spans.begin("peer.connect");
+                span.began_before(took);
+                span.set("stream_router.peer.id", peer);
+                span.set("network.transport", transport);
+                drop(span);
                 let address: Multiaddr = address
                     .iter()
                     .filter(|part| !matches!(part, Protocol::P2p(_)))

@@ -68,6 +68,9 @@ pub enum NodeError {
     /// Metrics and the status page cannot be served.
     #[error("cannot serve metrics")]
     Metrics(#[from] MetricsError),
+    /// Nothing can be sent to a collector.
+    #[error("cannot send metrics and spans to a collector (otlp.endpoint)")]
+    Export(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The system gives no thread, signal handler or descriptor.
     #[error("cannot {action}")]
     System {

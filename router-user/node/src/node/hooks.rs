@@ -13,6 +13,7 @@ use tracing::{info, warn};
 
 use super::peers::ConfiguredPeer;
 use crate::config::{Config, HooksSection};
+use crate::spans::Spans;
 use process::Ended;
 use router_common::peer::MAX_PEERS;
 use stream_router::p2p::PeerId;
@@ -86,11 +87,12 @@ pub(super) struct Hooks {
     device: Vec<(&'static str, String)>,
     events: mpsc::Receiver<HookEvent>,
     limit: Duration,
+    spans: Spans,
 }
 
 impl Hooks {
     /// Makes the commands of a configuration, and the way to tell of peers.
-    pub(super) fn new(config: &Config) -> (Self, PeerEvents) {
+    pub(super) fn new(config: &Config, spans: Spans) -> (Self, PeerEvents) {
         let (sender, events) = mpsc::channel(MAX_WAITING);
         let addresses = config.device().addresses();
         let hooks = Self {
@@ -101,6 +103,7 @@ impl Hooks {
             ],
             events,
             limit: LIMIT,
+            spans,
         };
         (hooks, PeerEvents(sender))
     }
@@ -139,21 +142,33 @@ impl Hooks {
         let name = event.name();
         let mut environment = self.device.clone();
         environment.extend(event.environment());
+        let mut span = self.spans.begin("hook.run");
+        span.set("stream_router.hook", name);
+        if let Some(peer) = event.peer() {
+            span.set("stream_router.peer.id", peer.id);
+        }
         let (output, ended) = process::run(command, &environment, self.limit).await;
         for line in output.lines() {
             info!(hook = name, output = ?line, "a hook says");
         }
         match ended {
             Ended::Done(status) if status.success() => {}
-            Ended::Done(status) => warn!(hook = name, %status, "a hook has failed"),
-            Ended::Killed => {
-                warn!(hook = name, limit = ?self.limit, "a hook was not done in time, and was killed")
+            Ended::Done(status) => {
+                span.fail(status);
+                warn!(hook = name, %status, "a hook has failed");
             }
-            Ended::Failed(error) => warn!(
-                hook = name,
-                error = &error as &dyn std::error::Error,
-                "a hook cannot be run"
-            ),
+            Ended::Killed => {
+                span.fail("it was not done in time");
+                warn!(hook = name, limit = ?self.limit, "a hook was not done in time, and was killed");
+            }
+            Ended::Failed(error) => {
+                span.fail(&error);
+                warn!(
+                    hook = name,
+                    error = &error as &dyn std::error::Error,
+                    "a hook cannot be run"
+                );
+            }
         }
     }
 }
@@ -168,9 +183,16 @@ impl HookEvent {
         }
     }
 
+    fn peer(&self) -> Option<&HookPeer> {
+        match self {
+            Self::Up | Self::Down => None,
+            Self::PeerUp(peer) | Self::PeerDown(peer) => Some(peer),
+        }
+    }
+
     fn environment(&self) -> Vec<(&'static str, String)> {
         let mut environment = vec![("STREAM_ROUTER_EVENT", self.name().to_owned())];
-        if let Self::PeerUp(peer) | Self::PeerDown(peer) = self {
+        if let Some(peer) = self.peer() {
             environment.push(("STREAM_ROUTER_PEER_ID", peer.id.to_string()));
             environment.push(("STREAM_ROUTER_PEER_NAME", peer.name.clone().unwrap_or_default()));
             environment.push(("STREAM_ROUTER_PEER_ALLOWED_IPS", words(&peer.allowed_ips)));
@@ -200,7 +222,10 @@ mod tests {
             let script = format!("exec >>{}; {script}", told.display());
             text += &format!("{hook} = ['/bin/sh', '-c', {script:?}]\n");
         }
-        Hooks::new(&Config::parse(&text, Path::new("sr.toml")).unwrap())
+        Hooks::new(
+            &Config::parse(&text, Path::new("sr.toml")).unwrap(),
+            Spans::default(),
+        )
     }
 
     fn peer(name: &str) -> Arc<HookPeer> {

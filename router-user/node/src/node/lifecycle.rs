@@ -17,6 +17,7 @@ use super::data_thread::{DataThreads, Runtimes};
 use super::error::NodeError;
 use super::event_log::EventLog;
 use super::exit_host::{ExitHost, ExitNeeds};
+use super::export::Export;
 use super::hooks::{Hooks, PeerEvents};
 use super::observability::{self, Observability};
 use super::peers::LivePeers;
@@ -29,6 +30,7 @@ use crate::config::Config;
 use crate::control::{ControlRequests, ControlServer, EventKind, ReloadRequest, ScaleRequest};
 use crate::device::{Device, Netlink};
 use crate::kernel::Kernel;
+use crate::spans::Spans;
 use stream_router::p2p::{Keypair, Network, NetworkHandle};
 
 /// Requests for another number of workers or streams that may wait.
@@ -90,6 +92,7 @@ impl Tasks {
         assembly: &Assembly,
         network: Network,
         hooks: PeerEvents,
+        spans: &Spans,
         ends: &Ends,
     ) -> Self {
         let (mut tasks, data_path) = (Self::default(), &assembly.data_path);
@@ -98,7 +101,7 @@ impl Tasks {
             data_path.clone(),
             network.handle,
             hooks,
-            assembly.events.clone(),
+            (assembly.events.clone(), spans.clone()),
             assembly.n_connections(config),
             ends.senders.clone(),
         );
@@ -137,7 +140,7 @@ fn requests(reload: mpsc::Sender<ReloadRequest>) -> (ControlRequests, Requested)
 }
 
 impl Node {
-    /// Starts every part of the node, or none. Requests to reload go to `reload`.
+    /// Starts every part of the node, or none. Requests to reload go to `reload`, and spans to `export`.
     ///
     /// # Errors
     /// [`NodeError`] says which part could not be had and what to do; what had been made is gone again.
@@ -148,7 +151,9 @@ impl Node {
         config: &Config,
         keypair: Keypair,
         reload: mpsc::Sender<ReloadRequest>,
+        export: Export,
     ) -> Result<Self, NodeError> {
+        let spans = export.spans();
         let exit = ExitHost::new(config.device().name());
         exit.check(config)?;
         let assembly = Assembly::make(config).await?;
@@ -168,6 +173,7 @@ impl Node {
             &assembly.data_threads.runtimes(),
             metrics,
             reloads,
+            export,
         )?;
 
         let before = assembly.left_before(config).await?;
@@ -186,9 +192,9 @@ impl Node {
         assembly.host.keeper().await.wanted_mut().exit = needs;
         let (limits, _) = watch::channel(config.router().clone());
         let ends = Ends::default();
-        let (hooks, peer_events) = Hooks::new(config);
-        let mut tasks = Tasks::on_data_thread(config, &assembly, network, peer_events, &ends);
-        let scaler = assembly.stream_scaler(config, &handle);
+        let (hooks, peer_events) = Hooks::new(config, spans.clone());
+        let mut tasks = Tasks::on_data_thread(config, &assembly, network, peer_events, &spans, &ends);
+        let scaler = assembly.stream_scaler(config, &handle, spans);
         let pool = pool.run(requested.workers, limits.subscribe(), ends.workers.clone());
         let scaler = scaler.run(requested.streams, limits.subscribe());
         tasks.workers.spawn(pool);
@@ -337,6 +343,10 @@ impl Node {
         let removed = self.device.remove().await;
         drop(self.reloadable.exit);
         clear_routes(&self.reloadable.running, reason).await;
+        if let Some(observability) = &mut self.observability {
+            // That this waits keeps nobody: nothing else is left.
+            observability.flush();
+        }
         info!("node is down");
         detached?;
         Ok(removed?)

@@ -1,4 +1,4 @@
-//! The node's metrics and health, which are served if the configuration says where.
+//! The node's metrics and health, which are served, and sent to a collector, if the configuration says where.
 
 use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
@@ -11,6 +11,8 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
 use super::data_thread::Runtimes;
+use super::error::NodeError;
+use super::export::{self, Export, Exporter};
 use super::heartbeat::Heartbeats;
 use crate::config::Config;
 use crate::control::{ReloadRequest, Source};
@@ -26,7 +28,8 @@ const STOPPING: u8 = 2;
 pub(super) struct Observability {
     state: Arc<HealthState>,
     access: Access,
-    _server: MetricsServer,
+    _server: Option<MetricsServer>,
+    exporter: Option<Exporter>,
 }
 
 struct HealthState {
@@ -38,22 +41,23 @@ struct HealthState {
 }
 
 impl Observability {
-    /// Starts the server; returns `None` if the configuration names no address for it.
+    /// Starts the server and the exporter; returns `None` if the configuration has neither.
     ///
     /// # Errors
-    /// The address cannot be listened on, or the token cannot be had.
+    /// The address cannot be listened on, or the token or the headers cannot be had.
     pub(super) fn start(
         config: &Config,
         source: Arc<dyn Source>,
         runtimes: &Runtimes,
         network: Registry,
         reloads: Option<mpsc::Sender<ReloadRequest>>,
-    ) -> Result<Option<Self>, MetricsError> {
-        let Some(address) = config.metrics().listen() else {
+        export: Export,
+    ) -> Result<Option<Self>, NodeError> {
+        if config.metrics().listen().is_none() && config.otlp().endpoint().is_none() {
             return Ok(None);
-        };
+        }
         let access = Access::default();
-        access.set(token(config)?);
+        access.set(token(config).map_err(MetricsError::from)?);
         let state = Arc::new(HealthState {
             phase: AtomicU8::new(STARTING),
             failure: OnceLock::new(),
@@ -70,11 +74,15 @@ impl Observability {
             max_flows: config.connections().max_entries(),
             others: Arc::new(network),
         };
-        let server = MetricsServer::start(address, config.metrics().hosts(), sources)?;
+        let exporter = export::start(config, sources.clone(), export).map_err(NodeError::Export)?;
+        let address = config.metrics().listen();
+        let server = address.map(|address| MetricsServer::start(address, config.metrics().hosts(), sources));
+        let server = server.transpose()?;
         Ok(Some(Self {
             state,
             access,
             _server: server,
+            exporter,
         }))
     }
 
@@ -91,6 +99,11 @@ impl Observability {
     /// Notes that the node is stopping.
     pub(super) fn stopping(&self) {
         self.state.phase.store(STOPPING, Relaxed);
+    }
+
+    /// Sends what there is for the last time, if anything is sent. It takes a few seconds at most.
+    pub(super) fn flush(&mut self) {
+        self.exporter = None;
     }
 
     /// Notes that an indispensable part of the node has failed. The first failure counts.

@@ -13,6 +13,7 @@ use super::reloadable::Reloaded;
 use crate::config::{Changes, Config, ConfigError};
 use crate::control::{EventKind, PeerChange, PeerName, Reload, ReloadRefusal};
 use crate::logs::Logs;
+use crate::spans::Spans;
 use stream_router::p2p::PeerId;
 use stream_router_engine::causes::with_sources;
 
@@ -20,16 +21,22 @@ use stream_router_engine::causes::with_sources;
 pub(super) struct ConfigFile<'a> {
     pub(super) path: PathBuf,
     pub(super) logs: &'a Logs,
+    pub(super) spans: Spans,
 }
 
 impl ConfigFile<'_> {
     /// Reads the file again and gives it to `node`; the outcome is logged, and noted as an event.
     pub(super) async fn reload(&self, node: &mut Node) -> Result<Reload, ReloadRefusal> {
+        let mut span = self.spans.begin("config.reload");
         let outcome = self.apply(node).await;
         let events = node.events();
         match &outcome {
             Ok(reload) => events.note(EventKind::Reload, summary(reload)),
-            Err(refusal) => events.note(EventKind::ReloadRefused, refusal_summary(refusal)),
+            Err(refusal) => {
+                let summary = refusal_summary(refusal);
+                span.fail(&summary);
+                events.note(EventKind::ReloadRefused, summary);
+            }
         }
         outcome
     }

@@ -8,6 +8,7 @@ use tracing::{error_span, info};
 
 use super::descriptors;
 use super::error::NodeError;
+use super::export::Export;
 use super::lifecycle::{Node, clear_routes};
 use super::reload::ConfigFile;
 use super::service::Service;
@@ -64,20 +65,25 @@ pub(crate) fn run(config: &Config, keypair: Keypair, file: &Path, logs: &Logs) -
                 _ = terminate.recv() => StopReason::Unknown,
             }
         });
+        let export = Export::of(config);
+        let spans = export.spans();
         let file = ConfigFile {
             path: file.to_owned(),
             logs,
+            spans: spans.clone(),
         };
         let (reload, mut reloads) = mpsc::channel::<ReloadRequest>(MAX_RELOADS);
         let mut repeats = std::pin::pin!(logs.report_repeats());
+        let began = spans.begin("node.start");
         let mut node = tokio::select! {
-            node = Node::start(config, keypair, reload) => node?,
+            node = Node::start(config, keypair, reload, export) => node?,
             // What else has been made so far is taken down as it is dropped.
             reason = &mut stopped => {
                 clear_routes(config, reason).await;
                 return Ok(());
             }
         };
+        drop(began);
         let service = Service::ready(&node.runtimes(), node.peers());
         let (failure, reason) = loop {
             tokio::select! {

@@ -13,6 +13,7 @@ use super::data_path::DataPath;
 use super::peers::{LivePeers, NodePeer, PeerTable};
 use crate::config::{StreamRouterConfig, StreamsConfig};
 use crate::control::ScaleRequest;
+use crate::spans::Spans;
 use stream_router::egress::lanes::PeerLanes;
 use stream_router::egress::stream_scaler::{self, ScaledPeer};
 use stream_router::p2p::NetworkHandle;
@@ -39,6 +40,7 @@ pub(super) struct StreamScaler {
     interval: Duration,
     scaler: stream_scaler::StreamScaler,
     lost: LostConnections,
+    spans: Spans,
 }
 
 impl StreamScaler {
@@ -48,6 +50,7 @@ impl StreamScaler {
         network: NetworkHandle,
         n_connections: u32,
         config: &StreamsConfig,
+        spans: Spans,
     ) -> Self {
         Self {
             peers: data_path.peers,
@@ -57,6 +60,7 @@ impl StreamScaler {
             interval: config.scaling().interval,
             scaler: stream_scaler::StreamScaler::new(config.scaling().scaler, config.throughput_threshold()),
             lost: LostConnections::default(),
+            spans,
         }
     }
 
@@ -78,7 +82,7 @@ impl StreamScaler {
                 }
                 () = sleep_until(decided + self.interval) => {
                     let (now, table) = (Instant::now(), self.peers.load_full());
-                    let peers = connectable(&table, &self.network, self.n_connections);
+                    let peers = connectable(&table, &self.network, self.n_connections, &self.spans);
                     self.scaler.decide(&peers, now - decided).await;
                     decided = now;
                 }
@@ -88,7 +92,7 @@ impl StreamScaler {
                 }
                 () = sleep_until(next_look) => {
                     let table = self.peers.load_full();
-                    self.scaler.close_idle(&connectable(&table, &self.network, self.n_connections));
+                    self.scaler.close_idle(&connectable(&table, &self.network, self.n_connections, &self.spans));
                     next_look = Instant::now() + self.flows.forgets_within();
                 }
             }
@@ -98,7 +102,7 @@ impl StreamScaler {
     async fn set_limits(&mut self, config: &StreamsConfig) {
         self.interval = config.scaling().interval;
         let table = self.peers.load_full();
-        let peers = connectable(&table, &self.network, self.n_connections);
+        let peers = connectable(&table, &self.network, self.n_connections, &self.spans);
         let threshold_fps = config.throughput_threshold();
         self.scaler
             .set_config(config.scaling().scaler, threshold_fps, &peers)
@@ -108,7 +112,7 @@ impl StreamScaler {
     /// Dials for every peer that has fewer connections than its streams are to have.
     async fn replace_lost(&mut self) {
         let table = self.peers.load_full();
-        let peers = connectable(&table, &self.network, self.n_connections);
+        let peers = connectable(&table, &self.network, self.n_connections, &self.spans);
         for connectable in &peers {
             connectable.want(connectable.peer.lanes.n_active());
         }
@@ -133,7 +137,7 @@ impl StreamScaler {
         );
         if outcome.is_ok() {
             let table = self.peers.load_full();
-            let peers = connectable(&table, &self.network, self.n_connections);
+            let peers = connectable(&table, &self.network, self.n_connections, &self.spans);
             self.scaler.scale_to(request.n_active, &peers).await;
         }
         // The client may have gone.
@@ -158,6 +162,7 @@ struct ConnectablePeer<'a> {
     peer: &'a NodePeer,
     network: &'a NetworkHandle,
     n_most: u32,
+    spans: &'a Spans,
 }
 
 impl ConnectablePeer<'_> {
@@ -216,11 +221,13 @@ fn connectable<'a>(
     table: &'a PeerTable,
     network: &'a NetworkHandle,
     n_most: u32,
+    spans: &'a Spans,
 ) -> Vec<ConnectablePeer<'a>> {
     let peers = table.all().iter().map(|configured| ConnectablePeer {
         peer: &configured.peer,
         network,
         n_most,
+        spans,
     });
     peers.collect()
 }
@@ -239,6 +246,9 @@ impl ScaledPeer for ConnectablePeer<'_> {
     }
 
     async fn prepare(&self, n: u32) {
+        let mut span = self.spans.begin("streams.scale");
+        span.set("stream_router.peer.id", self.peer.id);
+        span.set("stream_router.streams", n);
         if !connect(self.peer.n_connections.subscribe(), n.min(self.n_most), || {
             self.dial()
         })

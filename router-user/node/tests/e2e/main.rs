@@ -27,6 +27,8 @@ mod memory;
 mod metrics;
 mod names;
 mod order;
+#[cfg(feature = "otlp")]
+mod otlp;
 mod overlays;
 mod package;
 mod paths;

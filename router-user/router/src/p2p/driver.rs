@@ -461,6 +461,7 @@ impl Driver {
             address,
             direction,
             transport,
+            took,
             runtime,
         });
         self.close_silent(peer, now);

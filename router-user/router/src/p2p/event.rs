@@ -23,6 +23,8 @@ pub enum NetworkEvent {
         direction: ConnectionDirection,
         /// The transport that carries the connection.
         transport: TransportKind,
+        /// How long dialling and handshakes took, as seen from this side.
+        took: Duration,
         /// The runtime of the connection's task, on which writers and readers of its streams should run, too.
         runtime: Handle,
     },
