@@ -157,10 +157,8 @@ fn the_third_change_within_a_minute_is_a_conflict_until_it_is_right_or_asked_for
         until("a conflict", LIMIT, || {
             let _ = side.host.ip(&remove);
             // A packet for the peer may have found no way a moment earlier.
-            let conflicts = Status::of(side)?.conflicts().into_iter();
-            Ok(conflicts
-                .filter(|conflict| conflict.contains("is missing"))
-                .next_back())
+            let mut conflicts = Status::of(side)?.conflicts().into_iter();
+            Ok(conflicts.rfind(|conflict| conflict.contains("is missing")))
         })
     };
 

@@ -133,31 +133,31 @@ fn wait_for_packets(pair: &Pair) -> Result<()> {
     Ok(())
 }
 
-fn goes_through(kind: Kind, refusals: &[(&str, &str)]) {
+fn goes_through(kind: Kind, refusals: &[(&str, &str)]) -> Result<()> {
     let by_ip = format!("/ip4/{NODE_AT}/tcp/4001");
-    let mut pair = prepare(&[&by_ip]).unwrap();
-    let proxy = Proxy::start(kind, &pair.b.host, pair.directory()).unwrap();
+    let mut pair = prepare(&[&by_ip])?;
+    let proxy = Proxy::start(kind, &pair.b.host, pair.directory())?;
     for (password, error) in refusals {
-        start(&mut pair, &format!("proxy = \"{}\"", kind.url(password))).unwrap();
-        wait_for_error(&pair, error).unwrap();
-        let log = pair.a.node.log().unwrap();
+        start(&mut pair, &format!("proxy = \"{}\"", kind.url(password)))?;
+        wait_for_error(&pair, error)?;
+        let log = pair.a.node.log()?;
         assert!(!log.contains(password), "{log}");
-        pair.a.node.stop(Signal::SIGTERM).unwrap();
+        pair.a.node.stop(Signal::SIGTERM)?;
     }
 
     let by_name = format!("/dns4/{NAME}/tcp/4001");
     for address in [by_ip, by_name] {
         pair.a.config.peers[0].addresses = vec![address.clone()];
-        start(&mut pair, &format!("proxy = \"{}\"", kind.url("secret"))).unwrap();
-        wait_for_packets(&pair).unwrap();
-        let pings = PingPlan::new(pair.b.v6).run(&pair.a.host).unwrap();
+        start(&mut pair, &format!("proxy = \"{}\"", kind.url("secret")))?;
+        wait_for_packets(&pair)?;
+        let pings = PingPlan::new(pair.b.v6).run(&pair.a.host)?;
         assert_eq!(pings.n_lost(), 0, "{address}");
-        pair.a.node.stop(Signal::SIGTERM).unwrap();
+        pair.a.node.stop(Signal::SIGTERM)?;
     }
     drop(proxy);
 
-    start(&mut pair, &format!("proxy = \"{}\"", kind.url("secret"))).unwrap();
-    wait_for_error(&pair, "onnection refused").unwrap();
+    start(&mut pair, &format!("proxy = \"{}\"", kind.url("secret")))?;
+    wait_for_error(&pair, "onnection refused")
 }
 
 #[test]
@@ -166,13 +166,14 @@ fn a_peer_behind_an_http_proxy_is_reached_through_it_alone() {
     goes_through(
         Kind::Http,
         &[("wrong-password", "wants a user name and a password")],
-    );
+    )
+    .unwrap();
 }
 
 #[test]
 fn a_peer_behind_a_socks_proxy_is_reached_through_it_alone() {
     let _machine = machine::shared();
-    goes_through(Kind::Socks5, &[("wrong-password", "assword")]);
+    goes_through(Kind::Socks5, &[("wrong-password", "assword")]).unwrap();
 }
 
 #[test]

@@ -148,6 +148,11 @@ impl HostLookup {
         Self { marks, is_inner }
     }
 
+    /// Returns the marks of the sockets of the node.
+    pub(super) fn marks(&self) -> SocketMarks {
+        self.marks
+    }
+
     /// Returns where a host is that is no peer.
     pub(super) async fn look_up(&self, name: &str, port: u16) -> Result<Vec<SocketAddr>, NameError> {
         let named = Multiaddr::from(Protocol::Dns(name.into())).with(Protocol::Tcp(port));

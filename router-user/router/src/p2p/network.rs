@@ -124,13 +124,12 @@ impl Network {
             swarm::Config::with_executor(executor).with_max_negotiating_inbound_streams(MAX_STREAMS_PER_SIDE);
         let admitting = Arc::clone(&state);
         let admits: transport::Admits = Arc::new(move |peer| admitting.admits(peer));
-        let (marks, proxy) = (SocketMarks { dscp, fwmark }, tcp.proxy.clone());
-        let hosts = HostLookup::new(marks, Arc::clone(&discovery.is_inner));
+        let proxy = tcp.proxy.clone();
+        let hosts = HostLookup::new(SocketMarks { dscp, fwmark }, Arc::clone(&discovery.is_inner));
         let transport = transport::build(
             &keypair,
             Arc::clone(&state.segments),
             Arc::clone(&state.handshakes),
-            marks,
             tcp,
             hosts.clone(),
             keepalive,

@@ -60,9 +60,10 @@ const QUIC_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(4);
 /// Most streams that a QUIC peer may open: those that carry packets, its pings, and some being negotiated.
 const QUIC_STREAMS: u32 = 2 * MAX_STREAMS_PER_SIDE as u32;
 
-/// Builds the transports of a node with this identity, whose packets and sockets carry these marks, and that accept the
-/// peers that `admits` names. Connections over TCP are made as `tcp` says; `hosts` looks the name of a proxy up. What is learnt of paths that lose large packets is kept in `segments`, and inbound
-/// connections take their places in `handshakes`. Connections are pinged every `keepalive` at least.
+/// Builds the transports of a node with this identity, that accept the peers that `admits` names. Connections over TCP are
+/// made as `tcp` says. Packets and sockets carry the marks of `hosts`, which looks the name of a proxy up. What is learnt of
+/// paths that lose large packets is kept in `segments`, and inbound connections take their places in `handshakes`.
+/// Connections are pinged every `keepalive` at least.
 ///
 /// The function must be called, and the transport and its connections polled, within a tokio runtime that has I/O and
 /// time enabled.
@@ -70,7 +71,6 @@ pub(super) fn build(
     keypair: &Keypair,
     segments: Arc<SegmentBook>,
     handshakes: Arc<Handshakes>,
-    marks: SocketMarks,
     tcp: TcpConfig,
     hosts: HostLookup,
     keepalive: Duration,
@@ -85,6 +85,7 @@ pub(super) fn build(
         instances: Arc::clone(&handshakes.instances),
         counters: Arc::clone(&handshakes.counters),
     };
+    let marks = hosts.marks();
     let sockets = TcpSockets::new(marks, tcp.congestion, tcp.multipath)?;
     let proxy = tcp.proxy.map(|config| Arc::new(Proxy::new(config, hosts)));
     let tcp = TcpTransport::new(
