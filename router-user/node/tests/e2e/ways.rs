@@ -99,7 +99,7 @@ fn prepare(addresses: &[&str]) -> Result<Pair> {
         host.ip(&["address", "add", &format!("{address}/24"), "dev", "u0"])?;
     }
     let wall = "table inet wall { chain input { type filter hook input priority 0; \
-                iifname u0 tcp dport 4001 drop; iifname u0 udp dport 4001 drop; } }";
+                iifname u0 tcp dport 4001 drop; iifname u0 udp dport 4001 drop; }; }";
     text(host.command("nft").arg(wall), LIMIT)?;
     let peer = pair.a.config.peers.first_mut().context("the second is a peer")?;
     peer.addresses = addresses.iter().map(|&address| address.to_owned()).collect();
@@ -195,7 +195,8 @@ fn what_a_proxy_refuses_or_cannot_carry_is_said_and_an_exception_is_dialled_dire
     wait_for_error(&pair, "carries TCP alone").unwrap();
     pair.a.node.stop(Signal::SIGTERM).unwrap();
 
-    text(pair.b.host.command("nft").arg("flush ruleset"), LIMIT).unwrap();
+    text(pair.b.host.command("nft").arg("delete table inet wall"), LIMIT).unwrap();
+    pair.a.config.peers[0].addresses = vec![format!("/ip4/{NODE_AT}/tcp/4001")];
     start(
         &mut pair,
         &format!("proxy = \"{url}\"\nno_proxy = [\"{NODE_AT}\"]"),

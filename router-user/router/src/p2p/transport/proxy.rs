@@ -42,9 +42,9 @@ pub(super) enum ProxyError {
     #[error("the proxy answers {0}")]
     Refused(StatusCode),
     #[error(
-        "the proxy answers 407: it wants a user name and a password, or others than those in transport.proxy"
+        "the proxy answers {0}: it wants a user name and a password, or others than those in transport.proxy"
     )]
-    Unauthorized,
+    Unauthorized(StatusCode),
     #[error("the proxy does not speak HTTP CONNECT")]
     Http(#[source] hyper::Error),
     #[error("the proxy sends {0} bytes before the peer was asked for any")]
@@ -143,7 +143,10 @@ async fn connect(
         let answer = sender.send_request(request).await.map_err(ProxyError::Http)?;
         match answer.status() {
             status if status.is_success() => hyper::upgrade::on(answer).await.map_err(ProxyError::Http),
-            StatusCode::PROXY_AUTHENTICATION_REQUIRED => Err(ProxyError::Unauthorized),
+            // Some give the answer of a server to credentials that are wrong.
+            status @ (StatusCode::PROXY_AUTHENTICATION_REQUIRED | StatusCode::UNAUTHORIZED) => {
+                Err(ProxyError::Unauthorized(status))
+            }
             status => Err(ProxyError::Refused(status)),
         }
     };
@@ -234,7 +237,8 @@ mod tests {
             ),
             (
                 "HTTP/1.1 407 Proxy Authentication Required\r\n\r\n".to_owned(),
-                "the proxy answers 407: it wants a user name and a password, or others than those in transport.proxy",
+                "the proxy answers 407 Proxy Authentication Required: it wants a user name and a password, or others \
+                 than those in transport.proxy",
             ),
             (
                 "HTTP/1.1 200 OK\r\n\r\nhello".to_owned(),
