@@ -48,6 +48,11 @@
 //! endpoint = "http://127.0.0.1:4318"
 //! [exit]                                                                  # likewise
 //! serve = false
+//! [relay]                                                                 # likewise
+//! via = ["paris"]
+//! serve = false
+//! max_circuits = 128
+//! max_circuits_per_peer = 16
 //! [hooks]                                                                 # none by default
 //! peer_up = ["/usr/local/bin/notify", "up"]
 //! [[gateway]]                                                             # any number, none by default
@@ -90,6 +95,7 @@ mod owners;
 mod peer;
 mod problem;
 mod reader;
+mod relay;
 mod router;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -127,6 +133,8 @@ use peer::RawPeer;
 use problem::Problems;
 pub use problem::{ConfigError, Problem};
 use reader::{Lines, Table, document};
+use relay::RawRelay;
+pub use relay::RelaySection;
 pub use stream_router::config::{ConnectionsConfig, StreamRouterConfig, StreamsConfig, WorkersConfig};
 pub(crate) use stream_router::config::{MAX_STREAMS_PER_PEER, ScalingConfig};
 use stream_router::p2p::regular_file;
@@ -145,6 +153,7 @@ pub struct Config {
     metrics: MetricsSection,
     otlp: OtlpSection,
     exit: ExitSection,
+    relay: RelaySection,
     hooks: HooksSection,
     gateways: Vec<GatewaySection>,
     peers: Vec<PeerSection>,
@@ -221,6 +230,7 @@ impl Config {
         let metrics = MetricsSection::read(root.table("metrics", &mut problems), &mut problems);
         let otlp = OtlpSection::read(root.table("otlp", &mut problems), &mut problems);
         let exit = ExitSection::read(root.table("exit", &mut problems), &mut problems);
+        let relay = RawRelay::read(root.table("relay", &mut problems), &mut problems);
         let hooks = HooksSection::read(root.table("hooks", &mut problems), &mut problems);
         let gateways: Vec<RawGateway> = root
             .tables("gateway", &mut problems)
@@ -240,6 +250,7 @@ impl Config {
         let (peers, disabled): (Vec<_>, Vec<_>) = peers.into_iter().partition(|peer| peer.enabled);
         between::check(&node, &discovery, &device, &peers, &mut problems);
         between::unmarked(&transport, &peers, &mut problems);
+        let relay = relay.validated(&peers, &mut problems);
         gateway::check(&gateways, &device, &mut problems);
         if !problems.is_empty() {
             return Err(problems.into_error());
@@ -260,6 +271,7 @@ impl Config {
             metrics,
             otlp,
             exit,
+            relay,
             hooks,
             gateways,
             peers,
@@ -295,6 +307,11 @@ impl Config {
     /// Returns the section of the connections to a peer.
     pub fn transport(&self) -> &TransportSection {
         &self.transport
+    }
+
+    /// Returns the section that says which relays this node uses, and whether it is one.
+    pub fn relay(&self) -> &RelaySection {
+        &self.relay
     }
 
     /// Returns the section that says how peers are found.

@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use stream_router::discovery::StaticDiscovery;
 use stream_router::p2p::{
     ConnectionId, DataStream, DiscoveryConfig, Dscp, InboundStreams, Keypair, Multiaddr, Network,
-    NetworkConfig, NetworkEvent, NetworkHandle, PeerConfig, PeerId, TcpConfig,
+    NetworkConfig, NetworkEvent, NetworkHandle, PeerConfig, PeerId, RelayConfig, TcpConfig,
 };
 use stream_router::receive::Decoder;
 use stream_router::{StreamRouter, StreamRouterConfig};
@@ -64,6 +64,7 @@ fn start(keypair: Keypair, listen: Vec<Multiaddr>, peer: PeerId, addresses: Vec<
         keepalive: NetworkConfig::DEFAULT_KEEPALIVE,
         idle_time: NetworkConfig::DEFAULT_IDLE_TIME,
         discovery: DiscoveryConfig::default(),
+        relay: RelayConfig::default(),
     })?;
     tokio::spawn(network.driver.run());
     // Everything is the other one's.

@@ -15,6 +15,7 @@ mod address;
 mod address_discovery;
 mod announcement;
 mod behaviour;
+mod circuit;
 mod config;
 mod counters;
 mod departure;
@@ -49,6 +50,8 @@ mod preamble;
 mod redial;
 mod redial_book;
 pub mod regular_file;
+mod relay_server;
+mod reservations;
 mod snapshot;
 mod spare_connections;
 mod state;
@@ -63,7 +66,9 @@ pub use libp2p::{Multiaddr, PeerId, identity::Keypair};
 
 pub use address::{AddressError, TransportKind};
 pub use announcement::{Announcement, AnnouncementError, MAX_ANNOUNCED_ADDRESSES, MAX_ANNOUNCEMENT_BYTES};
-pub use config::{ConnectMode, DhtConfig, DiscoveryConfig, Dscp, NetworkConfig, PeerConfig};
+pub use config::{
+    ConnectMode, DhtConfig, DiscoveryConfig, Dscp, NetworkConfig, PeerConfig, RelayConfig, ServeConfig,
+};
 pub use counters::NetworkCounters;
 pub use departure::LEAVE_PROTOCOL;
 pub use dht::DHT_PROTOCOL;

@@ -1,4 +1,4 @@
-//! The network between nodes: interoperation, admission, strangers, discovery, streams, outages, departures. Each test has network namespaces of its own,
+//! The network between nodes: interoperation, admission, strangers, discovery, streams, outages, departures, relays. Each test has network namespaces of its own,
 //! so it needs root.
 
 #[path = "p2p_network/admission.rs"]
@@ -13,6 +13,8 @@ mod interop;
 mod lanes;
 #[path = "p2p_network/outage.rs"]
 mod outage;
+#[path = "p2p_network/relays.rs"]
+mod relays;
 #[path = "p2p_network/stock.rs"]
 mod stock;
 #[path = "p2p_network/strangers.rs"]

@@ -15,7 +15,8 @@ pub(super) const LISTEN_ALLOWED: &str =
 
 /// What an address of a peer looks like.
 pub(super) const DIAL_ALLOWED: &str = "/ip4/ADDRESS/tcp/PORT or /ip4/ADDRESS/udp/PORT/quic-v1, or the same with /ip6, \
-     /dns, /dns4 or /dns6 and a name, or /dnsaddr/NAME, perhaps followed by /p2p/ and the id of this peer";
+     /dns, /dns4 or /dns6 and a name, or /dnsaddr/NAME, perhaps followed by /p2p/ and the id of this peer; or /p2p/, the id of another \
+     peer and /p2p-circuit";
 
 /// What an address looks like that others are told.
 pub(super) const ANNOUNCED_ALLOWED: &str =
@@ -51,6 +52,42 @@ pub(super) fn dial_address(text: &str, peer: Option<PeerId>) -> Result<Multiaddr
         return Err("port 0 cannot be dialled".to_owned());
     }
     Ok(address)
+}
+
+/// Parses an address to dial `peer` at, which may lead through a relay: `[ADDRESS]/p2p/RELAY/p2p-circuit`.
+pub(super) fn peer_address(text: &str, peer: Option<PeerId>) -> Result<Multiaddr, String> {
+    let Some((to_relay, behind)) = text.split_once("/p2p-circuit") else {
+        return dial_address(text, peer);
+    };
+    let wrong = |_| format!("{text} is no address through a relay");
+    let address: Multiaddr = text.parse().map_err(wrong)?;
+    let relay = address.iter().find_map(|part| match part {
+        Protocol::P2p(id) => Some(id),
+        _ => None,
+    });
+    let relay = relay.filter(|id| to_relay.ends_with(&id.to_string()));
+    let relay = relay.ok_or_else(|| format!("{text} names no relay before /p2p-circuit"))?;
+    if Some(relay) == peer {
+        return Err(format!("{text} leads to the peer through itself"));
+    }
+    if *to_relay != format!("/p2p/{relay}") {
+        dial_address(to_relay, Some(relay))?;
+    }
+    match behind.strip_prefix("/p2p/").map(str::parse::<PeerId>) {
+        None if behind.is_empty() => Ok(address),
+        Some(Ok(named)) if peer.is_none_or(|peer| peer == named) => Ok(address),
+        _ => Err(format!("{text} leads to another than this peer")),
+    }
+}
+
+/// Returns the relay that an address leads through, if it does.
+pub(super) fn relay_of(address: &Multiaddr) -> Option<PeerId> {
+    let is_circuit = address.iter().any(|part| part == Protocol::P2pCircuit);
+    let mut ids = address.iter().filter_map(|part| match part {
+        Protocol::P2p(id) => Some(id),
+        _ => None,
+    });
+    ids.next().filter(|_| is_circuit)
 }
 
 /// Parses an address at which this node is to say that it is reached. Others dial only IP addresses that they are told.

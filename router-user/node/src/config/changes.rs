@@ -44,6 +44,7 @@ impl Config {
             metrics,
             otlp,
             exit,
+            relay,
             hooks,
             gateways,
             peers: _,
@@ -110,6 +111,18 @@ impl Config {
         restart.compare("metrics.listen", &metrics.listen(), &new.metrics.listen());
         restart.compare("metrics.hosts", metrics.hosts(), new.metrics.hosts());
         restart.compare("otlp", otlp, &new.otlp);
+        restart.compare("relay.via", relay.via(), new.relay.via());
+        restart.compare("relay.serve", &relay.serve(), &new.relay.serve());
+        restart.compare(
+            "relay.max_circuits",
+            &relay.limits().max_circuits,
+            &new.relay.limits().max_circuits,
+        );
+        restart.compare(
+            "relay.max_circuits_per_peer",
+            &relay.limits().max_circuits_per_peer,
+            &new.relay.limits().max_circuits_per_peer,
+        );
         restart.compare("hooks", hooks, &new.hooks);
         restart.compare("gateway", gateways, &new.gateways);
         compare_routers(router, &new.router, &mut changes);
@@ -130,6 +143,7 @@ impl Config {
             metrics: self.metrics.with_token_file_of(&new.metrics),
             otlp: self.otlp.clone(),
             exit: new.exit.clone(),
+            relay: self.relay.clone(),
             hooks: self.hooks.clone(),
             gateways: self.gateways.clone(),
             peers: new.peers.clone(),
@@ -297,7 +311,7 @@ mod tests {
 
     /// One value other than the default for every field of the file that can stand without another, and whether a
     /// running node takes it.
-    const FIELDS: [(&str, &str, &str, bool); 50] = [
+    const FIELDS: [(&str, &str, &str, bool); 53] = [
         ("node", "name", "'a'", false),
         ("node", "key", "'/k'", false),
         ("node", "listen", "[]", false),
@@ -344,6 +358,9 @@ mod tests {
         ("otlp", "headers_file", "'/h'", false),
         ("otlp", "attributes", "['a=b']", false),
         ("exit", "serve", "true", true),
+        ("relay", "serve", "true", false),
+        ("relay", "max_circuits", "7", false),
+        ("relay", "max_circuits_per_peer", "7", false),
         ("gateway", "interface", "'lan0'", false),
         ("gateway", "hook", "'xdp'", false),
         ("gateway", "sink", "'auto'", false),
@@ -371,6 +388,7 @@ mod tests {
             "metrics",
             "otlp",
             "exit",
+            "relay",
         ] {
             text += &format!("[{section}]\n");
             for (_, field, value, _) in FIELDS.iter().filter(|(other, ..)| *other == section) {

@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use libp2p::identity::PublicKey;
 use libp2p::{Multiaddr, PeerId};
 
-use super::address::{DIAL_ALLOWED, NETWORK_ALLOWED, dial_address, peer_network};
+use super::address::{DIAL_ALLOWED, NETWORK_ALLOWED, peer_address, peer_network};
 use super::name::read_name;
 use super::problem::{Located, Place, Problems};
 use super::reader::Table;
@@ -204,7 +204,7 @@ fn is_keyless(id: &PeerId) -> bool {
 fn addresses(listed: Vec<Located<String>>, id: Option<PeerId>, problems: &mut Problems) -> Vec<Multiaddr> {
     let mut addresses: Vec<Multiaddr> = Vec::with_capacity(listed.len());
     for Located { place, value } in listed {
-        match dial_address(&value, id) {
+        match peer_address(&value, id) {
             Ok(address) if addresses.contains(&address) => {
                 problems.add(&place, format!("{value} is listed twice"), "each address once");
             }

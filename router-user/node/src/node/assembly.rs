@@ -140,6 +140,7 @@ impl Assembly {
                     .flat_map(|peer| &peer.allowed_ips)
                     .for_each(look);
             }),
+            relay: config.relay().network_config(),
         };
         // Listening sockets belong to the runtime they are made in.
         let _on_data_thread = self.data_threads.first().enter();

@@ -55,6 +55,11 @@ counters! {
         LaneStreamsRefused => ("lane_streams_refused", Event, "streams whose place in their lane cannot be: a lane or number that there is not, or a number that is taken or passed");
         LaneStreamsCut => ("lane_streams_cut", Event, "streams given up before their end, because the next one of their lane had waited for long enough");
         RecordViolations => ("record_violations", Event, "TCP connections ended because the peer broke a rule of TLS records, or of the streams in them");
+        ReservationsGiven => ("reservations_given", Event, "places that this node, as a relay, has given to peers that are reached through it");
+        ReservationsRefused => ("reservations_refused", Event, "such places that it has refused");
+        CircuitsRelayed => ("circuits_relayed", Event, "connections between peers that this node has relayed");
+        CircuitsRefused => ("circuits_refused", Event, "connections between peers that it has not relayed, as it relays as many as `relay.max_circuits` allow");
+        CircuitsWithoutEnd => ("circuits_without_end", Event, "connections between peers that it has not relayed, as the other peer has no place here or did not answer");
         RecordsRefused => ("records_refused", Event, "records of the DHT that were neither believed nor kept: forged, expired, too large, or of a peer that is not configured");
     }
 }
@@ -85,6 +90,11 @@ impl NetworkCounter {
             Self::LaneStreamsRefused => counters.lane_streams_refused,
             Self::LaneStreamsCut => counters.lane_streams_cut,
             Self::RecordViolations => counters.record_violations,
+            Self::ReservationsGiven => counters.reservations_given,
+            Self::ReservationsRefused => counters.reservations_refused,
+            Self::CircuitsRelayed => counters.circuits_relayed,
+            Self::CircuitsRefused => counters.circuits_refused,
+            Self::CircuitsWithoutEnd => counters.circuits_without_end,
             Self::RecordsRefused => counters.records_refused,
         }
     }

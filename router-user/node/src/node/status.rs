@@ -411,6 +411,7 @@ fn transport(connection: &ConnectionSnapshot) -> control::Transport {
     match connection.transport {
         TransportKind::Tcp => control::Transport::Tcp,
         TransportKind::Quic => control::Transport::Quic,
+        TransportKind::Relay => control::Transport::Relay,
     }
 }
 

@@ -9,6 +9,7 @@ use std::{
 use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
 use nix::net::if_::{if_indextoname, if_nametoindex};
 
+use super::circuit::Circuit;
 use super::names::{NameKind, NamedAddress, is_dns_name};
 
 /// The transport that carries a connection.
@@ -18,6 +19,8 @@ pub enum TransportKind {
     Tcp,
     /// QUIC version 1.
     Quic,
+    /// A circuit through a relay, with TLS or Noise inside.
+    Relay,
 }
 
 impl fmt::Display for TransportKind {
@@ -25,6 +28,7 @@ impl fmt::Display for TransportKind {
         f.write_str(match self {
             Self::Tcp => "tcp",
             Self::Quic => "quic",
+            Self::Relay => "relay",
         })
     }
 }
@@ -35,11 +39,21 @@ impl fmt::Display for TransportKind {
 pub enum AddressError {
     /// The address is neither TCP nor QUIC over an IP address.
     #[error(
-        "{address} is not supported; use /ip4/ADDRESS/tcp/PORT, /ip4/ADDRESS/udp/PORT/quic-v1, or the same with /ip6, or with /ip6zone/INTERFACE/ip6 for a link-local address; for a peer also with /dns/NAME, /dns4/NAME or /dns6/NAME, or /dnsaddr/NAME alone"
+        "{address} is not supported; use /ip4/ADDRESS/tcp/PORT, /ip4/ADDRESS/udp/PORT/quic-v1, or the same with /ip6, or with /ip6zone/INTERFACE/ip6 for a link-local address; for a peer also with /dns/NAME, /dns4/NAME or /dns6/NAME, or /dnsaddr/NAME alone, or /p2p/RELAY/p2p-circuit"
     )]
     Unsupported {
         /// The address.
         address: Multiaddr,
+    },
+    /// The address leads through a relay that is no configured peer.
+    #[error(
+        "{address} leads through relay {relay}, which is no configured peer; add a [[peer]] section for it"
+    )]
+    UnknownRelay {
+        /// The address.
+        address: Multiaddr,
+        /// The relay.
+        relay: Box<PeerId>,
     },
     /// The address ends in the id of another peer.
     #[error("{address} names peer {named}, but stands with peer {expected}")]
@@ -98,6 +112,9 @@ pub(super) fn check_address(
 ///
 /// Returns an error if the address is neither TCP nor QUIC over an IP address or a name, or ends in the id of another peer.
 pub(super) fn check_peer_address(address: &Multiaddr, peer: PeerId) -> Result<(), AddressError> {
+    if let Some(circuit) = Circuit::of(address) {
+        return circuit.check(address, peer);
+    }
     let Some(named) = NamedAddress::of(address) else {
         return check_address(address, Some(peer)).map(drop);
     };
@@ -126,6 +143,7 @@ pub(super) fn check_peer_address(address: &Multiaddr, peer: PeerId) -> Result<()
             named,
             expected,
         }),
+        Err(error @ AddressError::UnknownRelay { .. }) => Err(error),
         Ok(_) => Ok(()),
     }
 }
@@ -166,6 +184,9 @@ pub(super) fn ip_of(address: &Multiaddr) -> Option<IpAddr> {
 
 /// Returns the transport of a connection with this remote address.
 pub(super) fn transport_kind(address: &Multiaddr) -> TransportKind {
+    if Circuit::of(address).is_some() {
+        return TransportKind::Relay;
+    }
     let quic = address.iter().any(|protocol| protocol == Protocol::QuicV1);
     if quic {
         TransportKind::Quic
@@ -191,6 +212,9 @@ pub(super) fn quic_address(address: &Multiaddr) -> Option<SocketAddr> {
 
 /// Says where an address leads and over what, as people write it; an address of another kind as it is.
 pub(super) fn plain(address: &Multiaddr) -> String {
+    if let Some(circuit) = Circuit::of(address) {
+        return format!("through relay {}", circuit.relay);
+    }
     match socket_address(address) {
         Some((at, kind)) => format!("{at} over {kind}"),
         None => address.to_string(),

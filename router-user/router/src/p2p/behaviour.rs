@@ -104,6 +104,7 @@ impl StreamBehaviour {
         &mut self,
         connection: ConnectionId,
         peer: PeerId,
+        address: &Multiaddr,
         endpoint: Endpoint,
     ) -> Result<(), ConnectionRefusal> {
         let counters = &self.state.counters;
@@ -112,7 +113,7 @@ impl StreamBehaviour {
             counters.unknown_peers_refused.fetch_add(1, Relaxed);
             return Err(ConnectionRefusal::UnknownPeer(peer));
         }
-        let (n_connections, n_dialled) = self.state.n_connections(peer);
+        let (n_connections, n_dialled) = self.state.n_connections(peer, transport_kind(address));
         // Only what this node dialled counts here. If inbound connections did too, two peers that dial each other at once
         // could each drop the connection the other keeps.
         if endpoint.is_dialer() && is_redial && n_dialled > 0 {
@@ -132,7 +133,7 @@ impl StreamBehaviour {
         address: &Multiaddr,
         endpoint: Endpoint,
     ) -> Result<StreamHandler, ConnectionDenied> {
-        self.admit(connection, peer, endpoint)
+        self.admit(connection, peer, address, endpoint)
             .map_err(ConnectionDenied::new)?;
         if let Some(ip) = ip_of(address) {
             self.state.handshakes.handle_peer_at(peer, ip);

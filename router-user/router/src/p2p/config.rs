@@ -6,7 +6,8 @@ use ipnet::IpNet;
 use libp2p::{Multiaddr, PeerId, identity::Keypair};
 
 use super::{
-    address::{TransportKind, check_peer_address},
+    address::{AddressError, TransportKind, check_peer_address},
+    circuit::Circuit,
     error::StartError,
     inbound::{InboundStreams, Placement},
     tcp_config::TcpConfig,
@@ -38,6 +39,8 @@ pub struct NetworkConfig {
     pub idle_time: Duration,
     /// How addresses of peers are found beyond those configured.
     pub discovery: DiscoveryConfig,
+    /// Which relays this node uses, and whether it is one.
+    pub relay: RelayConfig,
 }
 
 impl NetworkConfig {
@@ -113,6 +116,39 @@ pub struct DhtConfig {
     pub announce: Vec<Multiaddr>,
 }
 
+/// Which relays a node uses, and whether it is one.
+#[derive(Clone, Debug, Default)]
+pub struct RelayConfig {
+    /// The peers through which this node is reached, and reaches others when no address of theirs answers; at most
+    /// [`RelayConfig::MAX_VIA`].
+    pub via: Vec<PeerId>,
+    /// The bounds of what this node relays for its peers; `None` if it relays nothing.
+    pub serve: Option<ServeConfig>,
+}
+
+impl RelayConfig {
+    /// Most relays that a node uses at a time.
+    pub const MAX_VIA: usize = 2;
+}
+
+/// The bounds of what a node relays for its peers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ServeConfig {
+    /// Most circuits at a time.
+    pub max_circuits: usize,
+    /// Most circuits at a time that begin or end at one peer; at least 1.
+    pub max_circuits_per_peer: usize,
+}
+
+impl Default for ServeConfig {
+    fn default() -> Self {
+        Self {
+            max_circuits: 128,
+            max_circuits_per_peer: 16,
+        }
+    }
+}
+
 /// When a peer is connected.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ConnectMode {
@@ -151,16 +187,71 @@ impl PeerConfig {
 /// Checks that `peers` can be the peers of `local_peer`, and returns their ids.
 pub(super) fn check_peers(local_peer: PeerId, peers: &[PeerConfig]) -> Result<HashSet<PeerId>, StartError> {
     let mut known = HashSet::new();
-    for PeerConfig { peer, addresses, .. } in peers {
+    for PeerConfig { peer, .. } in peers {
         if *peer == local_peer {
             return Err(StartError::OwnPeer { peer: *peer });
         }
         if !known.insert(*peer) {
             return Err(StartError::DuplicatePeer { peer: *peer });
         }
+    }
+    for PeerConfig { peer, addresses, .. } in peers {
         for address in addresses {
             check_peer_address(address, *peer)?;
+            if let Some(Circuit { relay, .. }) = Circuit::of(address)
+                && !known.contains(&relay)
+            {
+                let (address, relay) = (address.clone(), Box::new(relay));
+                return Err(AddressError::UnknownRelay { address, relay }.into());
+            }
         }
     }
     Ok(known)
+}
+
+/// Checks that a node can use the relays.
+pub(super) fn check_relays(relay: &RelayConfig, peers: &HashSet<PeerId>) -> Result<(), StartError> {
+    if let Some(peer) = relay.via.iter().find(|relay| !peers.contains(relay)) {
+        return Err(StartError::UnknownRelay { peer: *peer });
+    }
+    match relay.via.len() {
+        0..=RelayConfig::MAX_VIA => Ok(()),
+        n_relays => Err(StartError::TooManyRelays { n_relays }),
+    }
+}
+
+/// Returns the peers as they are dialled. An address through a relay says only which relay that is: where it is, such an
+/// address adds to those of the relay itself, as the driver dials every peer by itself. Relays of this node are dialled
+/// always, and lead to every other peer after all else.
+pub(super) fn with_relays(mut peers: Vec<PeerConfig>, via: &[PeerId]) -> Vec<PeerConfig> {
+    let mut relays_at = Vec::new();
+    for PeerConfig {
+        peer,
+        addresses,
+        connect,
+    } in &mut peers
+    {
+        if via.contains(peer) {
+            *connect = ConnectMode::Always;
+        }
+        for address in addresses.iter_mut() {
+            if let Some(Circuit { relay, relay_at, .. }) = Circuit::of(address) {
+                relays_at.extend(relay_at.map(|at| (relay, at)));
+                *address = Circuit::address(relay, *peer);
+            }
+        }
+        let through_relays = via.iter().filter(|relay| *relay != peer);
+        for address in through_relays.map(|relay| Circuit::address(*relay, *peer)) {
+            if !addresses.contains(&address) {
+                addresses.push(address);
+            }
+        }
+    }
+    for (relay, at) in relays_at {
+        let named = peers.iter_mut().find(|config| config.peer == relay);
+        if let Some(config) = named.filter(|config| !config.addresses.contains(&at)) {
+            config.addresses.push(at);
+        }
+    }
+    peers
 }

@@ -28,6 +28,16 @@ pub struct NetworkCounters {
     pub lane_streams_cut: u64,
     /// TCP connections that were ended because the peer broke a rule of TLS records, or of the streams in them.
     pub record_violations: u64,
+    /// Places that this node, as a relay, has given to peers that are reached through it.
+    pub reservations_given: u64,
+    /// Such places that this node has refused.
+    pub reservations_refused: u64,
+    /// Connections between peers that this node has relayed.
+    pub circuits_relayed: u64,
+    /// Connections between peers that this node has not relayed, as it relays as many as it may.
+    pub circuits_refused: u64,
+    /// Connections between peers that this node has not relayed, as the other peer has no place here or did not answer.
+    pub circuits_without_end: u64,
     /// Records of the DHT that were neither believed nor kept.
     pub records_refused: u64,
 }
@@ -46,6 +56,11 @@ pub(super) struct LiveNetworkCounters {
     pub(super) lane_streams_refused: AtomicU64,
     pub(super) lane_streams_cut: AtomicU64,
     pub(super) record_violations: AtomicU64,
+    pub(super) reservations_given: AtomicU64,
+    pub(super) reservations_refused: AtomicU64,
+    pub(super) circuits_relayed: AtomicU64,
+    pub(super) circuits_refused: AtomicU64,
+    pub(super) circuits_without_end: AtomicU64,
     pub(super) records_refused: AtomicU64,
 }
 
@@ -64,6 +79,11 @@ impl LiveNetworkCounters {
             lane_streams_refused: self.lane_streams_refused.load(Relaxed),
             lane_streams_cut: self.lane_streams_cut.load(Relaxed),
             record_violations: self.record_violations.load(Relaxed),
+            reservations_given: self.reservations_given.load(Relaxed),
+            reservations_refused: self.reservations_refused.load(Relaxed),
+            circuits_relayed: self.circuits_relayed.load(Relaxed),
+            circuits_refused: self.circuits_refused.load(Relaxed),
+            circuits_without_end: self.circuits_without_end.load(Relaxed),
             records_refused: self.records_refused.load(Relaxed),
         }
     }

@@ -4,9 +4,10 @@ use std::fmt;
 
 use libp2p::multiaddr::Protocol;
 use libp2p::swarm::DialError;
-use libp2p::{Multiaddr, TransportError};
+use libp2p::{Multiaddr, PeerId, TransportError};
 
 use super::address::plain;
+use super::circuit::Circuit;
 use super::names::NameError;
 use super::transport::is_refusal;
 use stream_router_engine::causes::with_sources;
@@ -48,6 +49,17 @@ impl DialFailure {
              `stream-router peers` there names it"
         );
         Self::new(text, refuses)
+    }
+
+    /// Makes the failure of a dial through a relay that is not connected.
+    pub(super) fn relay_absent(relay: PeerId) -> Self {
+        Self {
+            address: Some(Circuit::listen_address(relay)),
+            ..Self::new(
+                format!("relay {relay}, which leads to it, is not connected"),
+                false,
+            )
+        }
     }
 
     fn new(text: String, refuses: bool) -> Self {
@@ -98,8 +110,6 @@ pub(super) fn dial_error_text(error: &DialError) -> String {
 #[cfg(test)]
 mod tests {
     use std::io;
-
-    use libp2p::PeerId;
 
     use super::*;
 

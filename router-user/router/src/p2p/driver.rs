@@ -7,6 +7,7 @@
 mod choice;
 mod names;
 mod records;
+mod relays;
 mod silence;
 
 use std::{
@@ -32,7 +33,7 @@ use super::{
     address::{tcp_destination, transport_kind},
     address_discovery::{AddressDiscovery, FoundChange},
     behaviour::ConnectionRefusal,
-    config::PeerConfig,
+    config::{PeerConfig, with_relays},
     departure::Leave,
     dial_error::DialFailure,
     event::NetworkEvent,
@@ -47,6 +48,7 @@ use super::{
     node_behaviour::{NodeBehaviour, NodeBehaviourEvent, dial_options, event_span},
     peer_connections::{PeerConnections, WentDown},
     redial_book::RedialBook,
+    reservations::Reservations,
     snapshot::ConnectionDirection,
     state::NetworkState,
     transport::is_refusal,
@@ -64,6 +66,7 @@ pub(super) struct Driver {
     connections: PeerConnections,
     discovery: AddressDiscovery,
     lookups: Lookups,
+    reservations: Reservations,
     host_changes: HostChanges,
     backlog: EventBacklog,
     listener_log: ListenerLog,
@@ -83,16 +86,26 @@ pub(super) struct Channels {
     pub(super) stop: CancellationToken,
 }
 
+/// What leads to peers beside their addresses.
+pub(super) struct Ways {
+    pub(super) lookups: Lookups,
+    pub(super) reservations: Reservations,
+}
+
 impl Driver {
     pub(super) fn new(
         swarm: Swarm<NodeBehaviour>,
         peers: Vec<PeerConfig>,
         discovery: AddressDiscovery,
-        lookups: Lookups,
+        ways: Ways,
         state: Arc<NetworkState>,
         channels: Channels,
         idle_time: Duration,
     ) -> Self {
+        let Ways {
+            lookups,
+            reservations,
+        } = ways;
         let Channels {
             events,
             requests,
@@ -107,6 +120,7 @@ impl Driver {
             connections: PeerConnections::default(),
             discovery,
             lookups,
+            reservations,
             host_changes: HostChanges::new(),
             backlog: EventBacklog::new(events),
             listener_log: ListenerLog::default(),
@@ -132,6 +146,10 @@ impl Driver {
                 .into_iter()
                 .chain(self.discovery.poll_due())
                 .chain(self.host_changes.poll_due())
+                .chain(
+                    self.reservations
+                        .poll_due(|relay| self.state.is_directly_connected(relay)),
+                )
                 .chain(self.idle_watch.poll_due(self.connections.len()))
                 .min();
             tokio::select! {
@@ -151,6 +169,7 @@ impl Driver {
                 }
                 () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
                     self.dial(Instant::now());
+                    self.reserve(Instant::now());
                     self.run_dht(Instant::now());
                     self.look(Instant::now());
                     if self.host_changes.take_due(Instant::now()) {
@@ -206,6 +225,16 @@ impl Driver {
             self.lookups.ask(peer, named);
         }
         for (peer, address) in self.redials.poll_attempts(now, rand::random) {
+            if let Some(failure) = self.relay_trouble(&address) {
+                // It is reported for the relay, which is a peer itself.
+                let DialFailure {
+                    text,
+                    refuses,
+                    address,
+                } = failure;
+                self.state.set_dial_error(peer, address, text, refuses);
+                continue;
+            }
             let options = dial_options(peer, &address);
             let connection = options.connection_id();
             let _span = tracing::debug_span!("dial", %peer, %connection).entered();
@@ -239,6 +268,7 @@ impl Driver {
     }
 
     fn set_peers(&mut self, peers: Vec<PeerConfig>, now: Instant) {
+        let peers = with_relays(peers, &self.reservations.relays());
         let known = peers.iter().map(|peer| peer.peer).collect();
         self.state.set_peers(peers.iter().map(|peer| peer.peer));
         self.state.handshakes.set_peers(&peers);
@@ -322,6 +352,11 @@ impl Driver {
                 let changes = self.discovery.handle_local(event);
                 self.use_found(changes, now);
             }
+            SwarmEvent::Behaviour(NodeBehaviourEvent::Circuits(event)) => self.handle_circuits(event, now),
+            SwarmEvent::Behaviour(NodeBehaviourEvent::Relay(event)) => {
+                self.metrics.record(&event);
+                self.handle_relay(&event);
+            }
             SwarmEvent::Behaviour(NodeBehaviourEvent::Kad(event)) => {
                 self.metrics.record(&event);
                 self.handle_kad(event, now);
@@ -377,10 +412,17 @@ impl Driver {
                 }
             }
             SwarmEvent::ListenerClosed {
+                listener_id,
                 addresses,
-                reason: Err(error),
-                ..
+                reason,
             } => {
+                let error = reason.err();
+                if self.handle_place_lost(listener_id, error.as_ref().map(|error| with_sources(error)), now) {
+                    return;
+                }
+                let Some(error) = error else {
+                    return;
+                };
                 tracing::error!(
                     ?addresses,
                     error = with_sources(&error),
@@ -394,6 +436,7 @@ impl Driver {
 
     fn handle_listening_change(&mut self, now: Instant) {
         self.show_listening();
+        self.show_relay_addresses();
         if self.connections.is_anybody_present() {
             self.discovery.handle_listening_change(now);
         }

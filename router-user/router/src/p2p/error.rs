@@ -27,6 +27,18 @@ pub enum StartError {
         /// The peer.
         peer: PeerId,
     },
+    /// A relay of this node is no configured peer.
+    #[error("relay {peer} is no configured peer; add a [[peer]] section for it")]
+    UnknownRelay {
+        /// The relay.
+        peer: PeerId,
+    },
+    /// There are more relays than a node uses.
+    #[error("{n_relays} relays are too many; name at most {max}", max = super::config::RelayConfig::MAX_VIA)]
+    TooManyRelays {
+        /// How many there are.
+        n_relays: usize,
+    },
     /// This node is configured as its own peer.
     #[error("peer {peer} is this node itself")]
     OwnPeer {

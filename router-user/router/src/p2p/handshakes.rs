@@ -186,7 +186,8 @@ impl Handshakes {
 impl State {
     fn room(&mut self, transport: TransportKind) -> &mut Room {
         match transport {
-            TransportKind::Tcp => &mut self.tcp,
+            // Circuits have places of their own, and none here.
+            TransportKind::Tcp | TransportKind::Relay => &mut self.tcp,
             TransportKind::Quic => &mut self.quic,
         }
     }

@@ -4,7 +4,7 @@ use std::{fmt, io, sync::Arc};
 
 use futures::future::BoxFuture;
 use libp2p::{Multiaddr, Swarm, metrics::Registry, swarm};
-use tokio::{runtime::Handle, sync::mpsc};
+use tokio::{runtime::Handle, sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
@@ -12,10 +12,10 @@ use super::{
     address::{AddressError, check_address},
     address_discovery::AddressDiscovery,
     behaviour::StreamBehaviour,
-    config::{NetworkConfig, check_peers},
+    config::{NetworkConfig, check_peers, check_relays, with_relays},
     departure::DepartureBehaviour,
     dht,
-    driver::{Channels, Driver},
+    driver::{Channels, Driver, Ways},
     duplicates::DuplicatesBehaviour,
     error::StartError,
     event::NetworkEvent,
@@ -26,6 +26,8 @@ use super::{
     local_network::LocalNetwork,
     names::{HostLookup, Lookups},
     node_behaviour::NodeBehaviour,
+    relay_server,
+    reservations::Reservations,
     state::NetworkState,
     transport::{self, SocketMarks},
 };
@@ -94,12 +96,16 @@ impl Network {
             keepalive,
             idle_time,
             discovery,
+            relay,
         } = config;
         let local_peer = keypair.public().to_peer_id();
         for address in &listen {
             check_address(address, None)?;
         }
         let known = check_peers(local_peer, &peers)?;
+        check_relays(&relay, &known)?;
+        let peers = with_relays(peers, &relay.via);
+        let (circuit_transport, circuits) = libp2p::relay::client::new(local_peer);
 
         let state = Arc::new(NetworkState::new(local_peer, peers.iter().map(|peer| peer.peer)));
         state.handshakes.set_peers(&peers);
@@ -110,6 +116,11 @@ impl Network {
             kad: discovery.dht.as_ref().map(|_| dht::behaviour(local_peer)).into(),
             keepalive: KeepaliveBehaviour::new(Arc::clone(&state), keepalive),
             departure: DepartureBehaviour::new(Arc::clone(&state)),
+            relay: relay
+                .serve
+                .map(|limits| relay_server::behaviour(local_peer, &limits))
+                .into(),
+            circuits,
             duplicates: DuplicatesBehaviour::new(Arc::clone(&state.handshakes.instances)),
             streams: StreamBehaviour::new(known, Arc::clone(&state), inbound, placement, next_task.clone()),
         };
@@ -130,8 +141,11 @@ impl Network {
             &keypair,
             Arc::clone(&state.segments),
             Arc::clone(&state.handshakes),
-            tcp,
-            hosts.clone(),
+            transport::Ways {
+                tcp,
+                hosts: hosts.clone(),
+                circuits: circuit_transport,
+            },
             keepalive,
             &admits,
         )?;
@@ -147,6 +161,10 @@ impl Network {
         let stop = CancellationToken::new();
         let ids = peers.iter().map(|peer| peer.peer);
         let lookups = Lookups::new(hosts, proxy);
+        let ways = Ways {
+            lookups,
+            reservations: Reservations::new(relay.via, Instant::now()),
+        };
         let discovery = AddressDiscovery::new(keypair, discovery, ids);
         let channels = Channels {
             events: event_sender,
@@ -157,7 +175,7 @@ impl Network {
             swarm,
             peers,
             discovery,
-            lookups,
+            ways,
             Arc::clone(&state),
             channels,
             idle_time,

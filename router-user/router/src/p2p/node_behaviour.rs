@@ -6,6 +6,7 @@ use libp2p::{
         self, QueryId, Record,
         store::{MemoryStore, RecordStore},
     },
+    relay,
     swarm::{
         NetworkBehaviour, SwarmEvent,
         behaviour::toggle::Toggle,
@@ -33,6 +34,8 @@ pub(super) struct NodeBehaviour {
     pub(super) duplicates: DuplicatesBehaviour,
     pub(super) local_network: Toggle<LocalNetwork>,
     pub(super) kad: Toggle<kad::Behaviour<MemoryStore>>,
+    pub(super) relay: Toggle<relay::Behaviour>,
+    pub(super) circuits: relay::client::Behaviour,
     pub(super) streams: StreamBehaviour,
 }
 

@@ -13,7 +13,7 @@ use libp2p::{Multiaddr, multiaddr::Protocol, swarm::ConnectionId};
 use tokio::time::Instant;
 
 use super::{
-    address::{ip_of, transport_kind},
+    address::{TransportKind, ip_of, transport_kind},
     config::ConnectMode,
     names::NamedAddress,
 };
@@ -47,6 +47,9 @@ const BETTER_INTERVAL: Duration = Duration::from_secs(20);
 /// The longest that time becomes, and of how long the attempts have been in vain it is one part.
 const LONGEST_BETTER_INTERVAL: Duration = Duration::from_secs(5 * 60);
 const BETTER_PART: u32 = 30;
+
+/// The place of the first address through a relay: no direct way is worse.
+const RELAYED: usize = usize::MAX / 2;
 
 /// The dialling of one peer.
 #[derive(Debug)]
@@ -147,6 +150,13 @@ impl Redial {
         }
     }
 
+    /// Records that a relay has become usable: a peer that may be there too is dialled soon.
+    pub(super) fn handle_relay(&mut self, now: Instant) {
+        if !self.is_present && !self.rests() && self.addresses.iter().any(is_relayed) {
+            self.hasten(now);
+        }
+    }
+
     /// Says whether packets wait for the peer, which so comes before others.
     pub(super) fn is_wanted(&self) -> bool {
         self.is_wanted
@@ -164,9 +174,11 @@ impl Redial {
             let parts = address.iter();
             parts.filter(|part| !matches!(part, Protocol::P2p(_))).collect()
         };
+        let is_last = is_relayed(address);
         let address = plain(address);
         let known = self.addresses.iter().position(|known| plain(known) == address);
-        known.unwrap_or(self.addresses.len())
+        let place = known.unwrap_or(self.addresses.len());
+        if is_last { RELAYED + place } else { place }
     }
 
     /// Returns the place of the address from which the peer has dialled: that of the first address that is at the same host
@@ -174,6 +186,9 @@ impl Redial {
     /// temporary one, that of a NAT): it then counts as the first of its transport, and of its
     /// family if there is one.
     pub(super) fn rank_of_inbound(&self, address: &Multiaddr) -> usize {
+        if is_relayed(address) {
+            return self.rank(address);
+        }
         let host = |of: &Multiaddr| Some((ip_of(of)?, transport_kind(of)));
         let family = |of: &Multiaddr| Some((ip_of(of)?.is_ipv4(), transport_kind(of)));
         let first = |is_like: &dyn Fn(&Multiaddr) -> bool| self.addresses.iter().position(is_like);
@@ -193,7 +208,16 @@ impl Redial {
         now: Instant,
         random: f64,
     ) -> Option<Multiaddr> {
-        let n_better = rank.min(self.addresses.len());
+        let n_direct = self
+            .addresses
+            .iter()
+            .filter(|address| !is_relayed(address))
+            .count();
+        let n_better = rank.min(if rank >= RELAYED {
+            n_direct
+        } else {
+            self.addresses.len()
+        });
         let wait = |since: Instant| {
             let waited = now.saturating_duration_since(since);
             (waited / BETTER_PART)
@@ -321,6 +345,8 @@ impl Redial {
                 merged.push(address.clone());
             }
         }
+        // Through a relay is the last choice, whoever knows a better one.
+        merged.sort_by_key(is_relayed);
         if merged != self.addresses {
             self.addresses = merged;
             // What is better is another question now.
@@ -428,6 +454,10 @@ impl Redial {
     fn stagger(&self) -> Duration {
         STAGGER.min(ROUND / self.addresses.len().max(1) as u32)
     }
+}
+
+fn is_relayed(address: &Multiaddr) -> bool {
+    transport_kind(address) == TransportKind::Relay
 }
 
 #[cfg(test)]

@@ -191,6 +191,12 @@ impl RedialBook {
         self.change(peer, |redial| redial.handle_wanted(now));
     }
 
+    /// Records that a relay has become usable.
+    pub(super) fn handle_relay(&mut self, now: Instant) {
+        let peers = self.peers.values_mut();
+        peers.for_each(|entry| entry.redial.handle_relay(now));
+    }
+
     /// Returns the place of the address of a connection among those of a peer, the best being 0.
     pub(super) fn rank(&self, peer: PeerId, address: &Multiaddr, direction: ConnectionDirection) -> usize {
         let redial = self.peers.get(&peer).map(|entry| &entry.redial);

@@ -398,11 +398,21 @@ impl NetworkState {
         known.reached_over_tcp.clone().filter(|_| over_tcp)
     }
 
-    /// Returns how many connections a peer has, and how many of them this node has dialled and does not leave.
-    pub(super) fn n_connections(&self, peer: PeerId) -> (usize, usize) {
+    /// Says whether a peer has a proven connection that does not lead through a relay.
+    pub(super) fn is_directly_connected(&self, peer: PeerId) -> bool {
+        let tables = self.tables();
+        let mut of_peer = tables.of_peer(peer);
+        of_peer.any(|(_, entry)| entry.is_proven && entry.transport != TransportKind::Relay)
+    }
+
+    /// Returns how many connections a peer has, and how many of them this node has dialled, does not leave, and are as good
+    /// as one over `transport`: through a relay is worse than any other way.
+    pub(super) fn n_connections(&self, peer: PeerId, transport: TransportKind) -> (usize, usize) {
         let tables = self.tables();
         let stays = |entry: &ConnectionEntry| {
-            entry.direction == ConnectionDirection::Outbound && !entry.is_leaving && !entry.is_silent
+            let is_as_good = entry.transport != TransportKind::Relay || transport == TransportKind::Relay;
+            let is_own = entry.direction == ConnectionDirection::Outbound;
+            is_own && is_as_good && !entry.is_leaving && !entry.is_silent
         };
         (
             tables.of_peer(peer).count(),
@@ -535,13 +545,13 @@ mod tests {
         let oldest = connected(&state, 3, peer, ConnectionDirection::Outbound, 2);
         connected(&state, 4, other, ConnectionDirection::Inbound, 0);
 
-        assert_eq!(state.n_connections(peer), (3, 2));
+        assert_eq!(state.n_connections(peer, TransportKind::Tcp), (3, 2));
         assert_eq!(state.dialled_over_tcp(peer), Some(address(3)));
         assert_eq!(state.dialled_over_tcp(other), None);
 
         state.remove_connection(oldest);
 
-        assert_eq!(state.n_connections(peer), (2, 1));
+        assert_eq!(state.n_connections(peer, TransportKind::Tcp), (2, 1));
         assert_eq!(state.dialled_over_tcp(peer), Some(address(2)));
     }
 

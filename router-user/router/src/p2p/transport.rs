@@ -6,6 +6,7 @@
 
 mod backlog;
 mod certificate;
+mod circuit;
 mod error;
 mod listen_addresses;
 mod marks;
@@ -34,8 +35,10 @@ use libp2p::{
     PeerId, Transport,
     core::{muxing::StreamMuxerBox, transport::Boxed},
     identity::Keypair,
-    noise,
+    noise, relay,
 };
+
+use circuit::CircuitTransport;
 
 use super::handshakes::Handshakes;
 use super::limits::{DEAD_AFTER, MAX_STREAMS_PER_SIDE};
@@ -60,10 +63,19 @@ const QUIC_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(4);
 /// Most streams that a QUIC peer may open: those that carry packets, its pings, and some being negotiated.
 const QUIC_STREAMS: u32 = 2 * MAX_STREAMS_PER_SIDE as u32;
 
-/// Builds the transports of a node with this identity, that accept the peers that `admits` names. Connections over TCP are
-/// made as `tcp` says. Packets and sockets carry the marks of `hosts`, which looks the name of a proxy up. What is learnt of
-/// paths that lose large packets is kept in `segments`, and inbound connections take their places in `handshakes`.
-/// Connections are pinged every `keepalive` at least.
+/// How connections are made.
+pub(super) struct Ways {
+    /// Over TCP.
+    pub(super) tcp: TcpConfig,
+    /// What looks the name of a proxy up, with the marks of all packets and sockets.
+    pub(super) hosts: HostLookup,
+    /// Through relays.
+    pub(super) circuits: relay::client::Transport,
+}
+
+/// Builds the transports of a node with this identity, that accept the peers that `admits` names, and make connections in
+/// these `ways`. What is learnt of paths that lose large packets is kept in `segments`, and inbound connections take their
+/// places in `handshakes`. Connections are pinged every `keepalive` at least.
 ///
 /// The function must be called, and the transport and its connections polled, within a tokio runtime that has I/O and
 /// time enabled.
@@ -71,8 +83,7 @@ pub(super) fn build(
     keypair: &Keypair,
     segments: Arc<SegmentBook>,
     handshakes: Arc<Handshakes>,
-    tcp: TcpConfig,
-    hosts: HostLookup,
+    ways: Ways,
     keepalive: Duration,
     admits: &Admits,
 ) -> Result<Boxed<(PeerId, StreamMuxerBox)>, TransportError> {
@@ -85,6 +96,8 @@ pub(super) fn build(
         instances: Arc::clone(&handshakes.instances),
         counters: Arc::clone(&handshakes.counters),
     };
+    let Ways { tcp, hosts, circuits } = ways;
+    let circuits = CircuitTransport::new(circuits, security.clone());
     let marks = hosts.marks();
     let sockets = TcpSockets::new(marks, tcp.congestion, tcp.multipath)?;
     let proxy = tcp.proxy.map(|config| Arc::new(Proxy::new(config, hosts)));
@@ -110,10 +123,11 @@ pub(super) fn build(
         handshakes,
     )?;
 
-    Ok(tcp
+    Ok(circuits
+        .or_transport(tcp)
         .or_transport(quic)
         .map(|either, _| match either {
-            Either::Left(connection) => connection,
+            Either::Left(Either::Left(connection) | Either::Right(connection)) => connection,
             Either::Right((peer, connection)) => (peer, StreamMuxerBox::new(connection)),
         })
         .boxed())

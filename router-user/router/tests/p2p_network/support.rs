@@ -15,7 +15,8 @@ use tokio::{
 use super::wait;
 use stream_router::p2p::{
     ConnectMode, ConnectionId, DataStream, DiscoveryConfig, Dscp, InboundStreams, Keypair, Multiaddr,
-    Network, NetworkConfig, NetworkEvent, NetworkHandle, PeerConfig, PeerId, StartError, TcpConfig,
+    Network, NetworkConfig, NetworkEvent, NetworkHandle, PeerConfig, PeerId, RelayConfig, StartError,
+    TcpConfig,
 };
 
 /// Longer than anything takes that works.
@@ -106,6 +107,7 @@ pub(crate) struct Setup {
     pub(crate) data_runtime: Option<Handle>,
     pub(crate) discovery: DiscoveryConfig,
     pub(crate) idle_time: Duration,
+    pub(crate) relay: RelayConfig,
 }
 
 impl Setup {
@@ -117,6 +119,7 @@ impl Setup {
             data_runtime: None,
             discovery: DiscoveryConfig::default(),
             idle_time: NetworkConfig::DEFAULT_IDLE_TIME,
+            relay: RelayConfig::default(),
         }
     }
 
@@ -144,6 +147,11 @@ impl Setup {
 
     pub(crate) fn discovery(mut self, discovery: DiscoveryConfig) -> Self {
         self.discovery = discovery;
+        self
+    }
+
+    pub(crate) fn relay(mut self, relay: RelayConfig) -> Self {
+        self.relay = relay;
         self
     }
 
@@ -176,6 +184,7 @@ impl Setup {
             keepalive: NetworkConfig::DEFAULT_KEEPALIVE,
             idle_time: self.idle_time,
             discovery: self.discovery,
+            relay: self.relay,
         })?;
         Ok(Node {
             id,

@@ -111,6 +111,8 @@ pub enum Transport {
     Tcp,
     /// QUIC.
     Quic,
+    /// A circuit through a relay, with TLS or Noise inside.
+    Relay,
 }
 
 /// Side that opened a connection.
@@ -139,6 +141,7 @@ impl fmt::Display for Transport {
         f.pad(match self {
             Self::Tcp => "tcp",
             Self::Quic => "quic",
+            Self::Relay => "relay",
         })
     }
 }

@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use futures::{FutureExt, future::BoxFuture};
+use futures::{AsyncRead, AsyncWrite, FutureExt, future::BoxFuture};
 use libp2p::{
     Multiaddr, PeerId, Transport,
     core::{
@@ -33,6 +33,7 @@ use tokio::{
 };
 
 use super::{
+    backlog::Backlog,
     proxy::{Destination, Proxy, ProxyError},
     record_muxer::RecordMuxer,
     security::{Channel, Secured, Security, SecurityError},
@@ -58,7 +59,7 @@ const PROXY_LIMIT: Duration = Duration::from_secs(8);
 
 /// How long each step of an inbound handshake may take: twice the round trip that a ping may have. The dialler's own
 /// limits end most of them earlier.
-const INBOUND_STEP_LIMIT: Duration = Duration::from_secs(8);
+pub(super) const INBOUND_STEP_LIMIT: Duration = Duration::from_secs(8);
 
 /// How long a handshake goes on beyond four round trips until the next attempt tries smaller segments. This one goes
 /// on; the first to succeed is used.
@@ -235,7 +236,14 @@ impl Dialler {
         let host = at.ip();
         let socket = Socket::new(stream, PathWatch::new(host, Arc::clone(&segments)))?;
 
-        let mut handshake = pin!(secure_outbound(at, socket, self.security, step_limit));
+        let backlog = socket.backlog();
+        let mut handshake = pin!(secure_outbound(
+            socket,
+            backlog,
+            Some(at),
+            self.security,
+            step_limit
+        ));
         let secured = tokio::select! {
             secured = &mut handshake => secured,
             () = sleep(STALL + 4 * round_trip) => {
@@ -306,13 +314,18 @@ impl Dialler {
     }
 }
 
-async fn secure_outbound(
-    at: SocketAddr,
-    socket: Socket,
+/// Secures and multiplexes what this node has dialled; `at` is where the peer is, if that is known.
+pub(super) async fn secure_outbound<C>(
+    socket: C,
+    backlog: Arc<Backlog>,
+    at: Option<SocketAddr>,
     security: Security,
     limit: Duration,
-) -> Result<Established, TcpError> {
-    let (backlog, instances) = (socket.backlog(), Arc::clone(&security.instances));
+) -> Result<Established, TcpError>
+where
+    C: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let instances = Arc::clone(&security.instances);
     let counters = Arc::clone(&security.counters);
     let negotiate = dialer_select_proto(socket, security.protocol_info(), Version::V1Lazy);
     let (protocol, socket) = within(limit, Step::Negotiation, negotiate).await??;
@@ -323,7 +336,8 @@ async fn secure_outbound(
         instance,
         channel,
     } = secured;
-    let standing = instance.map(|number| instances.handle_secured(peer, number, at));
+    let standing = instance.zip(at);
+    let standing = standing.map(|(number, at)| instances.handle_secured(peer, number, at));
     let bytes = match channel {
         Channel::Records(tls) => {
             let muxer = RecordMuxer::new(*tls, true, backlog, counters, standing);
@@ -352,11 +366,28 @@ async fn accept(
     let host = from.ip();
     sockets.mark_accepted(&stream)?;
     let socket = Socket::new(stream, PathWatch::new(host, segments))?;
-    let (backlog, instances) = (socket.backlog(), Arc::clone(&security.instances));
+    let backlog = socket.backlog();
+    secure_inbound(socket, backlog, Some(from), security, Some(place)).await
+}
+
+/// Secures and multiplexes what a peer has dialled; `from` is where the peer is, if that is known.
+pub(super) async fn secure_inbound<C>(
+    socket: C,
+    backlog: Arc<Backlog>,
+    from: Option<SocketAddr>,
+    security: Security,
+    place: Option<&Place>,
+) -> Result<Established, TcpError>
+where
+    C: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let instances = Arc::clone(&security.instances);
     let counters = Arc::clone(&security.counters);
     let negotiate = listener_select_proto(socket, security.protocol_info());
     let (protocol, socket) = within(INBOUND_STEP_LIMIT, Step::Negotiation, negotiate).await??;
-    place.handle_speech();
+    if let Some(place) = place {
+        place.handle_speech();
+    }
     let secure = security.upgrade_inbound(socket, protocol);
     let secured = within(INBOUND_STEP_LIMIT, Step::Security, secure).await??;
     let Secured {
@@ -364,8 +395,11 @@ async fn accept(
         instance,
         channel,
     } = secured;
-    place.handle_peer(peer);
-    let standing = instance.map(|number| instances.handle_secured(peer, number, from));
+    if let Some(place) = place {
+        place.handle_peer(peer);
+    }
+    let standing = instance.zip(from);
+    let standing = standing.map(|(number, from)| instances.handle_secured(peer, number, from));
     let bytes = match channel {
         Channel::Records(tls) => {
             let muxer = RecordMuxer::new(*tls, false, backlog, counters, standing);

@@ -1,0 +1,127 @@
+//! Relays: the places that this node holds at them, and what it relays itself.
+
+use std::sync::atomic::Ordering::Relaxed;
+
+use libp2p::{
+    Multiaddr, PeerId,
+    core::transport::ListenerId,
+    relay::{self, StatusCode},
+};
+use tokio::time::Instant;
+
+use super::Driver;
+use crate::p2p::{circuit::Circuit, dial_error::DialFailure, relay_server};
+
+impl Driver {
+    /// Asks connected relays for places that are due.
+    pub(super) fn reserve(&mut self, now: Instant) {
+        let is_connected = |relay| self.state.is_directly_connected(relay);
+        for relay in self.reservations.poll_requests(is_connected, now) {
+            match self.swarm.listen_on(Circuit::listen_address(relay)) {
+                Ok(listener) => self.reservations.handle_request(relay, listener),
+                Err(error) => tracing::error!(%relay, %error, "cannot ask a relay"),
+            }
+        }
+    }
+
+    /// Says why a peer cannot be dialled at an address through a relay now; `None` if it can, or the address is another one.
+    pub(super) fn relay_trouble(&self, address: &Multiaddr) -> Option<DialFailure> {
+        let Circuit { relay, .. } = Circuit::of(address)?;
+        let is_there = self.state.is_directly_connected(relay);
+        (!is_there).then(|| DialFailure::relay_absent(relay))
+    }
+
+    pub(super) fn handle_circuits(&mut self, event: relay::client::Event, now: Instant) {
+        match event {
+            relay::client::Event::ReservationReqAccepted {
+                relay_peer_id: relay, ..
+            } => {
+                if self.reservations.handle_accepted(relay) {
+                    tracing::info!(%relay, "peers reach this node through a relay");
+                    self.redials.handle_relay(now);
+                }
+            }
+            event => tracing::debug!(?event, "a circuit"),
+        }
+    }
+
+    /// Takes in that a listener has closed. Returns whether it was a place at a relay.
+    pub(super) fn handle_place_lost(
+        &mut self,
+        listener: ListenerId,
+        error: Option<String>,
+        now: Instant,
+    ) -> bool {
+        let Some((relay, was_held)) = self.reservations.handle_closed(listener, now) else {
+            return false;
+        };
+        let error = error.unwrap_or_else(|| "the connection to it has ended".to_owned());
+        match was_held {
+            true => {
+                tracing::info!(%relay, error, "peers do not reach this node through a relay any more; trying again")
+            }
+            false => tracing::warn!(%relay, error, "a relay gives this node no place; trying again"),
+        }
+        self.show_listening();
+        true
+    }
+
+    /// Has the reservations at this node say where it listens.
+    pub(super) fn show_relay_addresses(&mut self) {
+        let listening: Vec<_> = self.swarm.listeners().cloned().collect();
+        if let Some(relay) = self.swarm.behaviour_mut().relay.as_mut() {
+            let own = listening.iter().filter(|address| Circuit::of(address).is_none());
+            own.for_each(|address| relay_server::add_address(relay, address));
+        }
+    }
+
+    pub(super) fn handle_relay(&mut self, event: &relay::Event) {
+        let counters = &self.state.counters;
+        match event {
+            relay::Event::ReservationReqAccepted {
+                src_peer_id: peer,
+                renewed: false,
+            } => {
+                counters.reservations_given.fetch_add(1, Relaxed);
+                tracing::info!(%peer, "a peer is reached through this node");
+            }
+            relay::Event::ReservationReqDenied {
+                src_peer_id: peer,
+                status,
+            } => {
+                counters.reservations_refused.fetch_add(1, Relaxed);
+                tracing::warn!(%peer, ?status, "refused a peer to be reached through this node");
+            }
+            relay::Event::CircuitReqAccepted {
+                src_peer_id,
+                dst_peer_id,
+            } => {
+                counters.circuits_relayed.fetch_add(1, Relaxed);
+                tracing::info!(peer = %src_peer_id, to = %dst_peer_id, "relaying a circuit");
+            }
+            relay::Event::CircuitReqDenied {
+                src_peer_id,
+                dst_peer_id,
+                status,
+            } => {
+                self.handle_circuit_refused(*src_peer_id, *dst_peer_id, status);
+            }
+            event => tracing::debug!(?event, "relaying"),
+        }
+    }
+
+    /// Counts a circuit that was refused. That its other end is not there is no trouble of the relay.
+    fn handle_circuit_refused(&self, peer: PeerId, to: PeerId, status: &StatusCode) {
+        let counters = &self.state.counters;
+        match status {
+            StatusCode::ResourceLimitExceeded => {
+                counters.circuits_refused.fetch_add(1, Relaxed);
+                tracing::warn!(%peer, %to, "refused a circuit: there are as many as `relay` allows");
+            }
+            status => {
+                counters.circuits_without_end.fetch_add(1, Relaxed);
+                tracing::debug!(%peer, %to, ?status, "refused a circuit");
+            }
+        }
+    }
+}

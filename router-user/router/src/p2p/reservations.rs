@@ -1,0 +1,132 @@
+//! The places that this node holds at its relays, at which peers reach it.
+//!
+//! The stock behaviour renews a reservation while its connection stands, and closes its listener once it is lost: then another
+//! one is made as soon as the relay is connected, after a while that grows with every one that fails.
+
+use std::time::Duration;
+
+use libp2p::{PeerId, core::transport::ListenerId};
+use tokio::time::Instant;
+
+/// Time from a lost reservation to the next try, which doubles with every one that fails.
+const FIRST_WAIT: Duration = Duration::from_millis(250);
+
+/// The longest that time becomes.
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
+
+/// The reservations of this node.
+#[derive(Debug)]
+pub(super) struct Reservations(Vec<Reservation>);
+
+#[derive(Debug)]
+struct Reservation {
+    relay: PeerId,
+    /// The listener, from the request on.
+    listener: Option<ListenerId>,
+    is_held: bool,
+    wait: Duration,
+    due: Instant,
+}
+
+impl Reservations {
+    pub(super) fn new(relays: Vec<PeerId>, now: Instant) -> Self {
+        let reservation = |relay| Reservation {
+            relay,
+            listener: None,
+            is_held: false,
+            wait: FIRST_WAIT,
+            due: now,
+        };
+        Self(relays.into_iter().map(reservation).collect())
+    }
+
+    /// Returns the relays at which places are taken.
+    pub(super) fn relays(&self) -> Vec<PeerId> {
+        self.0.iter().map(|reservation| reservation.relay).collect()
+    }
+
+    /// Returns when [`Reservations::poll_requests`] has to be called next, given which relays are connected.
+    pub(super) fn poll_due(&self, is_connected: impl Fn(PeerId) -> bool) -> Option<Instant> {
+        let wanted = self
+            .0
+            .iter()
+            .filter(|one| one.listener.is_none() && is_connected(one.relay));
+        wanted.map(|one| one.due).min()
+    }
+
+    /// Returns the connected relays that are to be asked at `now`.
+    pub(super) fn poll_requests(&self, is_connected: impl Fn(PeerId) -> bool, now: Instant) -> Vec<PeerId> {
+        let wanted = self
+            .0
+            .iter()
+            .filter(|one| one.listener.is_none() && one.due <= now);
+        wanted
+            .map(|one| one.relay)
+            .filter(|relay| is_connected(*relay))
+            .collect()
+    }
+
+    /// Records that a relay is asked by this listener.
+    pub(super) fn handle_request(&mut self, relay: PeerId, listener: ListenerId) {
+        if let Some(one) = self.0.iter_mut().find(|one| one.relay == relay) {
+            one.listener = Some(listener);
+        }
+    }
+
+    /// Records that a relay has given a place. Returns whether it is news.
+    pub(super) fn handle_accepted(&mut self, relay: PeerId) -> bool {
+        let one = self.0.iter_mut().find(|one| one.relay == relay);
+        one.is_some_and(|one| {
+            one.wait = FIRST_WAIT;
+            !std::mem::replace(&mut one.is_held, true)
+        })
+    }
+
+    /// Records that a listener has closed. Returns its relay, and whether there was a place, if it was one of these.
+    pub(super) fn handle_closed(&mut self, listener: ListenerId, now: Instant) -> Option<(PeerId, bool)> {
+        let one = self.0.iter_mut().find(|one| one.listener == Some(listener))?;
+        one.listener = None;
+        one.due = now + one.wait;
+        one.wait = (one.wait * 2).min(LONGEST_WAIT);
+        Some((one.relay, std::mem::take(&mut one.is_held)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lost_place_is_taken_again_once_the_relay_is_connected_and_ever_more_rarely_while_it_refuses() {
+        let (start, relay) = (Instant::now(), PeerId::random());
+        let mut reservations = Reservations::new(vec![relay], start);
+        let everybody = |_| true;
+        assert_eq!(reservations.poll_due(|_| false), None);
+        assert_eq!(reservations.poll_requests(everybody, start), [relay]);
+
+        let mut now = start;
+        let mut waits = Vec::new();
+        for _ in 0..9 {
+            let listener = ListenerId::next();
+            reservations.handle_request(relay, listener);
+            assert_eq!(reservations.poll_due(everybody), None, "it is asked");
+            assert_eq!(reservations.handle_closed(listener, now), Some((relay, false)));
+            let due = reservations.poll_due(everybody).expect("it is asked again");
+            assert_eq!(reservations.poll_requests(everybody, now), []);
+            waits.push((due - now).as_millis());
+            now = due;
+        }
+        assert_eq!(waits, [250, 500, 1000, 2000, 4000, 8000, 16000, 30000, 30000]);
+
+        let listener = ListenerId::next();
+        reservations.handle_request(relay, listener);
+        assert!(reservations.handle_accepted(relay) && !reservations.handle_accepted(relay));
+        assert_eq!(
+            reservations.handle_closed(ListenerId::next(), now),
+            None,
+            "another's"
+        );
+        assert_eq!(reservations.handle_closed(listener, now), Some((relay, true)));
+        assert_eq!(reservations.poll_due(everybody), Some(now + FIRST_WAIT));
+    }
+}
