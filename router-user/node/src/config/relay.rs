@@ -5,8 +5,8 @@ use std::ops::RangeInclusive;
 use super::{
     address::relay_of,
     peer::RawPeer,
-    problem::Problems,
-    reader::{Located, Table},
+    problem::{Located, Problems},
+    reader::Table,
 };
 use stream_router::p2p::{PeerId, RelayConfig, ServeConfig};
 
