@@ -41,7 +41,8 @@ const HEAD_START: Duration = Duration::from_millis(300);
 const MAX_ATTEMPTS_PER_ADDRESS: usize = 5;
 
 /// Time from the look at the connections that found a better address of a connected peer to the attempt at it, and between
-/// two attempts; a random part of it is left out, up to a fifth. The looks are 10 s apart, so that it is tried within 30 s.
+/// two attempts; a random part of it is left out, up to a fifth. The looks are 10 s apart, so that it is tried within 30 s, and
+/// within 20 s where the peer is connected through a relay.
 const BETTER_INTERVAL: Duration = Duration::from_secs(20);
 
 /// The longest that time becomes, and of how long the attempts have been in vain it is one part.
@@ -225,10 +226,16 @@ impl Redial {
                 .mul_f64(1.0 - random.clamp(0.0, 1.0) / 5.0)
         };
         let Some(better) = self.better.as_mut().filter(|better| better.rank == rank) else {
+            // Through a relay is slower than any other way, so that the next look does not wait.
+            let first_wait = if rank >= RELAYED {
+                Duration::ZERO
+            } else {
+                wait(now)
+            };
             self.better = (n_better > 0).then(|| Better {
                 rank,
                 since: now,
-                due: now + wait(now),
+                due: now + first_wait,
                 turn: 0,
             });
             return None;

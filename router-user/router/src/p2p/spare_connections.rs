@@ -16,17 +16,22 @@ pub(super) struct Standing {
     pub(super) is_own: bool,
     /// The place of its address among those of the peer, the best being 0.
     pub(super) rank: usize,
+    pub(super) is_relayed: bool,
     pub(super) age: Duration,
 }
 
 /// Returns the connections that this node has dialled and does not need. Each side lets go of those only that it has
 /// dialled, so that the two never let go of all. With `leads` those of this node stay, and else those of the peer, if there
-/// are any that are as good and have stood for a while; `n_wanted` says how many are to stay in all.
+/// are any that are as good and have stood for a while; `n_wanted` says how many are to stay in all. One through a relay is
+/// let go of as soon as the peer has dialled a direct one.
 pub(super) fn spare(standing: &[Standing], n_wanted: usize, leads: bool) -> Vec<ConnectionId> {
-    let (mut own, theirs): (Vec<_>, Vec<_>) = standing.iter().copied().partition(|one| one.is_own);
+    let (own, theirs): (Vec<_>, Vec<_>) = standing.iter().copied().partition(|one| one.is_own);
+    let dialled_us = theirs.iter().any(|one| !one.is_relayed);
+    let (relayed, mut own): (Vec<_>, Vec<_>) = own.into_iter().partition(|one| dialled_us && one.is_relayed);
+    let relayed = relayed.into_iter();
     own.sort_by_key(|one| (one.rank, Reverse(one.age)));
     let Some(best) = own.first().map(|one| one.rank) else {
-        return Vec::new();
+        return relayed.map(|one| one.connection).collect();
     };
     let is_settled = |one: &Standing| one.age >= SETTLED;
     let as_good = theirs.iter().filter(|one| is_settled(one) && one.rank <= best);
@@ -38,8 +43,8 @@ pub(super) fn spare(standing: &[Standing], n_wanted: usize, leads: bool) -> Vec<
     };
     let (good, worse): (Vec<_>, Vec<_>) = own.into_iter().partition(|one| one.rank == best);
     let too_many = good.into_iter().skip(n_kept).filter(is_settled);
-    worse
-        .into_iter()
+    relayed
+        .chain(worse)
         .chain(too_many)
         .map(|one| one.connection)
         .collect()
@@ -54,6 +59,7 @@ mod tests {
             connection: ConnectionId::new_unchecked(id),
             is_own: true,
             rank,
+            is_relayed: false,
             age: Duration::from_secs(age_s),
         }
     }
@@ -94,6 +100,21 @@ mod tests {
         assert_eq!(beside(theirs(2, 2, 900)), [""; 0], "it is worse");
         assert_eq!(beside(theirs(2, 1, 900)), ["1"]);
         assert_eq!(beside(theirs(2, 0, 900)), ["1"]);
+    }
+
+    #[test]
+    fn one_through_a_relay_gives_way_to_a_direct_one_whoever_dialled_it() {
+        let relayed = |one| Standing {
+            is_relayed: true,
+            ..one
+        };
+        for leads in [true, false] {
+            let beside = |theirs| ids(spare(&[relayed(own(1, 5, 5)), theirs], 1, leads));
+            assert_eq!(beside(theirs(2, 7, 0)), ["1"]);
+            assert_eq!(beside(relayed(theirs(2, 7, 0))), [""; 0]);
+            let direct = [own(1, 5, 5), relayed(theirs(2, 7, 900))];
+            assert_eq!(ids(spare(&direct, 1, leads)), [""; 0]);
+        }
     }
 
     #[test]

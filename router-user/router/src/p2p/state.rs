@@ -267,6 +267,7 @@ impl NetworkState {
                 connection,
                 rank: rank(peer.peer, &entry.address, entry.direction),
                 is_own: entry.direction == ConnectionDirection::Outbound,
+                is_relayed: entry.transport == TransportKind::Relay,
                 // A clock that was set back makes it younger.
                 age: entry.since.elapsed().unwrap_or_default(),
             });

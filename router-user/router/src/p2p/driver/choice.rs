@@ -158,11 +158,14 @@ impl Driver {
         self.swarm.close_connection(connection);
     }
 
-    /// Dials a better address of each peer that is connected at another, one of them at a time.
+    /// Dials a better address of each peer that is connected at another, one of them at a time. The side that has dialled
+    /// does, and both do where a connection leads through a relay: the peer may know no direct way to this node.
     fn dial_better(&mut self, now: Instant) {
         for (peer, _, standing) in self.standing() {
-            let own = standing.iter().filter(|standing| standing.is_own);
-            let Some(rank) = own.map(|standing| standing.rank).min() else {
+            let to_better = standing
+                .iter()
+                .filter(|standing| standing.is_own || standing.is_relayed);
+            let Some(rank) = to_better.map(|standing| standing.rank).min() else {
                 continue;
             };
             if let Some(address) = self.redials.poll_better(peer, rank, now, rand::random()) {

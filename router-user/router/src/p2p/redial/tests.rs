@@ -1,3 +1,5 @@
+use libp2p::PeerId;
+
 use super::*;
 
 #[test]
@@ -186,6 +188,26 @@ fn a_better_address_is_dialled_if_there_is_room_and_nothing_else_is_under_way() 
     assert_eq!(
         redial.poll_better(1, true, late, 0.5),
         Some(addresses(1)[0].clone())
+    );
+}
+
+#[test]
+fn a_peer_that_is_reached_through_a_relay_is_dialled_directly_at_the_next_look() {
+    let (relay, peer) = (PeerId::random(), PeerId::random());
+    let relayed: Multiaddr = format!("/p2p/{relay}/p2p-circuit").parse().expect("an address");
+    let direct = addresses(1)[0].clone();
+    let (mut redial, start) = (
+        always(vec![relayed.clone(), direct.clone()], false, Instant::now()),
+        Instant::now(),
+    );
+    let rank = redial.rank(&relayed.with(Protocol::P2p(peer)));
+
+    assert_eq!(redial.poll_better(rank, true, start, 0.0), None);
+    assert_eq!(redial.poll_better(rank, true, start, 0.0), Some(direct));
+    assert_eq!(
+        redial.poll_better(rank, true, start, 0.0),
+        None,
+        "it was just tried"
     );
 }
 

@@ -53,7 +53,13 @@ pub(super) enum CircuitError {
 type Established = (PeerId, StreamMuxerBox);
 
 impl CircuitTransport {
+    /// Makes the transport of one identity. Streams in records are for a TCP socket, which any task may poll; a circuit is a
+    /// stream of the connection to the relay, and wakes the last reader and the last writer only.
     pub(super) fn new(circuits: client::Transport, security: Security) -> Self {
+        let security = Security {
+            tls: security.tls.without_record_streams(),
+            ..security
+        };
         Self {
             circuits,
             security,

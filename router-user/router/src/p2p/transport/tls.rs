@@ -111,6 +111,14 @@ impl Tls {
         })
     }
 
+    /// Returns the configuration with which both sides agree on bytes, never on streams in records.
+    pub(super) fn without_record_streams(&self) -> Self {
+        let mut plain = self.clone();
+        Arc::make_mut(&mut plain.client).alpn_protocols = vec![ALPN.to_vec()];
+        Arc::make_mut(&mut plain.server).alpn_protocols = vec![ALPN.to_vec()];
+        plain
+    }
+
     /// Does the handshake of the dialler. Returns the authenticated peer and the connection.
     pub(super) async fn connect<C>(self, mut socket: C) -> Result<(TlsPeer, TlsConnection<C>), TlsError>
     where

@@ -159,6 +159,13 @@ impl<C: AsyncRead + AsyncWrite + Unpin> TlsConnection<C> {
         Poll::Ready(Ok(()))
     }
 
+    /// Sends what is sealed, and has the socket send what it holds back. A TCP socket holds nothing back.
+    pub(in crate::p2p::transport) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_send(cx))?;
+        let socket = self.socket.as_mut().ok_or(io::ErrorKind::NotConnected)?;
+        Pin::new(socket).poll_flush(cx)
+    }
+
     /// Waits until more has come, or the peer has ended.
     ///
     /// # Errors

@@ -35,10 +35,9 @@ fn a_peer_that_offers_plain_libp2p_gets_it() {
             tls(&Keypair::generate_ed25519()),
             tls(&Keypair::generate_ed25519()),
         );
-        let plain = || vec![ALPN.to_vec()];
         match is_client {
-            true => Arc::make_mut(&mut client.client).alpn_protocols = plain(),
-            false => Arc::make_mut(&mut server.server).alpn_protocols = plain(),
+            true => client = client.without_record_streams(),
+            false => server = server.without_record_streams(),
         }
 
         let (connected, accepted) = handshake(|near| client.connect(near), |far| server.accept(far));

@@ -1,6 +1,9 @@
 //! Records and messages that no peer of good will sends.
 
-use std::task::{Context, Poll, Waker};
+use std::{
+    pin::Pin,
+    task::{Context, Poll, Waker},
+};
 
 use rustls::ConnectionTrafficSecrets;
 
@@ -247,6 +250,19 @@ fn alerts_end_the_connection_and_a_goodbye_ends_it_in_order() {
         let error = refused(|near, _| near.seal_as(ContentType::Alert, alert));
         assert_eq!(error, RecordError::Message);
     }
+}
+
+#[test]
+fn a_flush_reaches_what_carries_the_connection() {
+    let wire = Wire::default();
+    let [near, _far] = pair(&wire);
+    let (mut stream, mut cx) = (TlsStream::new(near), Context::from_waker(Waker::noop()));
+    let n_before = wire.flushes(0);
+
+    assert!(Pin::new(&mut stream).poll_write(&mut cx, b"held back").is_ready());
+    assert!(Pin::new(&mut stream).poll_flush(&mut cx).is_ready());
+
+    assert_eq!(wire.flushes(0), n_before + 1);
 }
 
 #[test]
