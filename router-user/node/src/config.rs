@@ -248,7 +248,7 @@ impl Config {
         }
         between::identities(&node, &peers, &mut problems);
         let (peers, disabled): (Vec<_>, Vec<_>) = peers.into_iter().partition(|peer| peer.enabled);
-        between::check(&node, &discovery, &device, &peers, &mut problems);
+        between::check(&node, &discovery, &relay, &device, &peers, &mut problems);
         between::unmarked(&transport, &peers, &mut problems);
         let relay = relay.validated(&peers, &mut problems);
         gateway::check(&gateways, &device, &mut problems);

@@ -11,6 +11,7 @@ use super::discovery::DiscoverySection;
 use super::node::NodeSection;
 use super::peer::RawPeer;
 use super::problem::{Place, Problems};
+use super::relay::RawRelay;
 use super::transport::TransportSection;
 use router_common::peer::{MAX_PEERS, MAX_PREFIXES};
 use stream_router_engine::route_plan::Underlay;
@@ -25,13 +26,14 @@ pub(super) fn identities(node: &NodeSection, peers: &[RawPeer], problems: &mut P
 pub(super) fn check(
     node: &NodeSection,
     discovery: &DiscoverySection,
+    relay: &RawRelay,
     device: &RawDevice,
     peers: &[RawPeer],
     problems: &mut Problems,
 ) {
     limits(peers, problems);
     networks(device, peers, problems);
-    reachability(node, discovery, peers, problems);
+    reachability(node, discovery, relay, peers, problems);
     mtu(device, peers, problems);
 }
 
@@ -159,10 +161,11 @@ fn networks(device: &RawDevice, peers: &[RawPeer], problems: &mut Problems) {
 fn reachability(
     node: &NodeSection,
     discovery: &DiscoverySection,
+    relay: &RawRelay,
     peers: &[RawPeer],
     problems: &mut Problems,
 ) {
-    if !node.listen().is_empty() || discovery.mdns() || discovery.dht() {
+    if !node.listen().is_empty() || discovery.mdns() || discovery.dht() || relay.has_via() {
         return;
     }
     for peer in peers.iter().filter(|peer| peer.n_addresses_listed == 0) {

@@ -72,6 +72,11 @@ impl RawRelay {
         Self { via, serve, limits }
     }
 
+    /// Says whether peers reach this node through another.
+    pub(super) fn has_via(&self) -> bool {
+        !self.via.is_empty()
+    }
+
     /// Returns the section, with the ids of the peers that it names.
     pub(super) fn validated(self, peers: &[RawPeer], problems: &mut Problems) -> RelaySection {
         let mut via = Vec::new();
