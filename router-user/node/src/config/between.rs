@@ -165,10 +165,11 @@ fn reachability(
     peers: &[RawPeer],
     problems: &mut Problems,
 ) {
-    if !node.listen().is_empty() || discovery.mdns() || discovery.dht() || relay.has_via() {
+    if !node.listen().is_empty() || discovery.mdns() || discovery.dht() {
         return;
     }
-    for peer in peers.iter().filter(|peer| peer.n_addresses_listed == 0) {
+    let is_out_of_reach = |peer: &&RawPeer| peer.n_addresses_listed == 0 && !relay.leads_here(peer);
+    for peer in peers.iter().filter(is_out_of_reach) {
         problems.add(
             &peer.place.field("addresses", peer.place.line),
             "no side can dial: the peer has no address and node.listen is empty",

@@ -72,21 +72,17 @@ impl RawRelay {
         Self { via, serve, limits }
     }
 
-    /// Says whether peers reach this node through another.
-    pub(super) fn has_via(&self) -> bool {
-        !self.via.is_empty()
+    /// Says whether a peer that has no address may reach this node through another; the others themselves do not.
+    pub(super) fn leads_here(&self, peer: &RawPeer) -> bool {
+        !self.via.is_empty() && !self.via.iter().any(|via| is_called(peer, &via.value))
     }
 
     /// Returns the section, with the ids of the peers that it names.
     pub(super) fn validated(self, peers: &[RawPeer], problems: &mut Problems) -> RelaySection {
         let mut via = Vec::new();
         for Located { place, value } in self.via {
-            let is_meant = |peer: &&RawPeer| {
-                let name = peer.name.as_ref().map(|name| name.value.as_str());
-                let id = peer.id.as_ref().map(|id| id.value.to_string());
-                name == Some(&*value) || id.as_deref() == Some(&*value)
-            };
-            let id = peers.iter().find(is_meant).and_then(|peer| peer.id.as_ref());
+            let meant = peers.iter().find(|peer| is_called(peer, &value));
+            let id = meant.and_then(|peer| peer.id.as_ref());
             let wrong = match id.map(|id| id.value) {
                 None => "is no enabled peer",
                 Some(id) if via.contains(&id) => "is listed twice",
@@ -116,4 +112,10 @@ impl RawRelay {
             limits: self.limits,
         }
     }
+}
+
+/// Says whether `text` is the name or the id of a peer.
+fn is_called(peer: &RawPeer, text: &str) -> bool {
+    let name = peer.name.as_ref().map(|name| name.value.as_str());
+    name == Some(text) || peer.id.as_ref().is_some_and(|id| id.value.to_string() == text)
 }

@@ -142,7 +142,7 @@ fn every_problem_is_reported_in_the_order_of_the_file() {
         problems_of(text),
         [
             "sr.toml:1: x: unknown field (allowed: node, device, workers, connections, streams, transport, log, discovery, \
-             metrics, otlp, exit, hooks, gateway, peer)",
+             metrics, otlp, exit, relay, hooks, gateway, peer)",
             "sr.toml:3: node.key: \"a\" is not the absolute path of a file (allowed: an absolute path)",
             "sr.toml:4: node.listen: expected an array of strings, found a string (allowed: an array, each element \
              /ip4/ADDRESS/tcp/PORT or /ip4/ADDRESS/udp/PORT/quic-v1, or the same with /ip6)",

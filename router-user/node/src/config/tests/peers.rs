@@ -90,7 +90,7 @@ fn addresses_of_a_peer_are_ones_to_dial() {
         let expected = format!(
             "sr.toml:6: peer[0].addresses[0]: {wrong} (allowed: /ip4/ADDRESS/tcp/PORT or \
              /ip4/ADDRESS/udp/PORT/quic-v1, or the same with /ip6, /dns, /dns4 or /dns6 and a name, or /dnsaddr/NAME, perhaps \
-             followed by /p2p/ and the id of this peer)"
+             followed by /p2p/ and the id of this peer; or /p2p/, the id of another peer and /p2p-circuit)"
         );
         let found = peer_problems(&format!(
             "allowed_ips = ['10.42.0.2/32']\naddresses = ['{address}']"
@@ -142,6 +142,21 @@ fn a_peer_that_nobody_can_dial_is_reported() {
         problems_of(&text),
         [
             "sr.toml:5: peer[0].addresses: no side can dial: the peer has no address and node.listen is empty (allowed: \
+          an address of the peer, or one in node.listen)"
+        ]
+    );
+
+    // A relay leads to this node, and has to be reached itself.
+    let relay = format!("[[peer]]\nname = 'relay'\nid = '{B}'\nallowed_ips = ['10.42.0.3/32']\n");
+    let via = |address: &str| format!("{text}{relay}{address}[relay]\nvia = ['relay']\n");
+    assert_eq!(
+        problems_of(&via("addresses = ['/ip4/192.0.2.2/tcp/1']\n")),
+        [""; 0]
+    );
+    assert_eq!(
+        problems_of(&via("")),
+        [
+            "sr.toml:8: peer[1].addresses: no side can dial: the peer has no address and node.listen is empty (allowed: \
           an address of the peer, or one in node.listen)"
         ]
     );
