@@ -132,7 +132,7 @@ fn better_addresses_than_the_present_one_take_turns() {
     let known = addresses(4);
     assert_eq!(redial.rank(&known[2]), 2);
     assert_eq!(redial.rank(&known[3]), 3);
-    let dialled = known[1].clone().with(Protocol::P2p(libp2p::PeerId::random()));
+    let dialled = known[1].clone().with(Protocol::P2p(PeerId::random()));
     assert_eq!(redial.rank(&dialled), 1);
 
     let dialled = better(&mut redial, 2, Duration::from_secs(70));
