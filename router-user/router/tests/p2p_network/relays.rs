@@ -127,7 +127,7 @@ fn a_direct_way_takes_the_place_of_a_relayed_one() {
         let id = keypair.public().to_peer_id();
         let mut third = Setup::new(&keypair)
             .listen(TCP)
-            .peer(relay.id, &[relay_at.clone()])
+            .peer(relay.id, std::slice::from_ref(&relay_at))
             .peer(near.id, &[])
             .relay(via(relay.id))
             .start();
