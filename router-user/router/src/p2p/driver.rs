@@ -491,7 +491,7 @@ impl Driver {
         self.redials.handle_present(peer);
         self.state.clear_dial_error(peer);
         self.state.set_proven(connection);
-        self.state.doubt_others(peer, connection);
+        self.state.doubt_others(peer, connection, took);
         if self.connections.handle_established(connection, peer) {
             self.discovery.handle_neighbour(now);
             self.swarm

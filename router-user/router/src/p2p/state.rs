@@ -93,6 +93,9 @@ impl PeerEntry {
     }
 }
 
+/// How far apart the two connections come up that both sides have dialled at once, over a slow link too.
+const DIALLED_AT_ONCE: Duration = Duration::from_secs(3);
+
 /// A connection as it was established.
 #[derive(Debug)]
 pub(super) struct ConnectionEntry {
@@ -216,11 +219,18 @@ impl NetworkState {
         self.tables().slots.entry(connection).or_default().clone()
     }
 
-    /// Has the other connections of a peer pinged soon: a peer that connects anew may have lost them.
-    pub(super) fn doubt_others(&self, peer: PeerId, new: ConnectionId) {
+    /// Has the other connections of a peer pinged soon: a peer that connects anew may have lost them. Those that came up while
+    /// the new one did, which took so long, or just before it are not in doubt.
+    pub(super) fn doubt_others(&self, peer: PeerId, new: ConnectionId, took: Duration) {
+        let is_older = |entry: &ConnectionEntry| {
+            // If the clock was set back, nothing is known of its age.
+            let age = entry.since.elapsed().ok();
+            age.is_none_or(|age| age >= took + DIALLED_AT_ONCE)
+        };
         let tables = self.tables();
         let others = tables.of_peer(peer).filter(|(id, _)| *id != new);
-        others.for_each(|(_, entry)| entry.life.doubt());
+        let older = others.filter(|(_, entry)| is_older(entry));
+        older.for_each(|(_, entry)| entry.life.doubt());
     }
 
     /// Has all connections pinged at once: the host's addresses have changed, and some may lead nowhere.
