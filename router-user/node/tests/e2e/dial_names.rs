@@ -11,13 +11,12 @@ use anyhow::{Context, Result};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
+use crate::support::packets::wait_for_packets;
 use crate::support::{NODE, machine};
-use xtask::lab::probe::answers;
 use xtask::lab::process::{signal, until, wait};
 use xtask::lab::{Namespace, Pair, PairPlan, ScratchDir, Transport};
 
 const LIMIT: Duration = Duration::from_secs(40);
-const PATIENCE: Duration = Duration::from_secs(1);
 const NAME: &str = "vpn.example.test";
 /// Where the DNS server is, on the second host.
 const SERVER: &str = "192.0.2.53";
@@ -114,13 +113,6 @@ fn wait_for(pair: &Pair, what: &str, field: &str, is_it: impl Fn(&str) -> bool) 
         let said: Value = pair.a.node.ask(&["peers"])?;
         let said = said["peers"][0][field].as_str();
         Ok(said.is_some_and(&is_it).then_some(()))
-    })?;
-    Ok(())
-}
-
-fn wait_for_packets(pair: &Pair) -> Result<()> {
-    until("packets arrive", LIMIT, || {
-        Ok(answers(&pair.a.host, pair.b.v4, PATIENCE)?.then_some(()))
     })?;
     Ok(())
 }

@@ -6,13 +6,12 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use serde_json::Value;
 
+use crate::support::packets::wait_for_packets;
 use crate::support::{NODE, machine};
-use xtask::lab::probe::answers;
 use xtask::lab::process::until;
 use xtask::lab::{Node, Pair, PairPlan, ScratchDir, Transport};
 
 const LIMIT: Duration = Duration::from_secs(40);
-const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Makes two connected nodes of which only the first dials.
 fn connected(transport: Transport) -> Result<Pair> {
@@ -27,13 +26,6 @@ fn connected(transport: Transport) -> Result<Pair> {
     pair.start_nodes()?;
     wait_for_packets(&pair)?;
     Ok(pair)
-}
-
-fn wait_for_packets(pair: &Pair) -> Result<()> {
-    until("packets arrive", LIMIT, || {
-        Ok(answers(&pair.a.host, pair.b.v4, PATIENCE)?.then_some(()))
-    })?;
-    Ok(())
 }
 
 /// Returns where the second node says that the first is.

@@ -11,6 +11,7 @@ pub(crate) mod hand;
 pub(crate) mod host_view;
 pub(crate) mod lan;
 pub(crate) mod machine;
+pub(crate) mod packets;
 pub(crate) mod sequence;
 pub(crate) mod service_manager;
 pub(crate) mod slow_link;

@@ -10,13 +10,13 @@ use anyhow::{Context, Result};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
+use crate::support::packets::wait_for_packets;
 use crate::support::{NODE, machine};
-use xtask::lab::probe::{PingPlan, answers};
+use xtask::lab::probe::PingPlan;
 use xtask::lab::process::{signal, text, until, wait};
 use xtask::lab::{Namespace, Pair, PairPlan, ScratchDir};
 
 const LIMIT: Duration = Duration::from_secs(40);
-const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Where the proxy is, on the second host, and the second node itself.
 const PROXY: &str = "192.0.2.8";
@@ -122,13 +122,6 @@ fn wait_for_error(pair: &Pair, expected: &str) -> Result<()> {
         let said: Value = pair.a.node.ask(&["peers"])?;
         let said = said["peers"][0]["last_dial_error"].as_str();
         Ok(said.is_some_and(|error| error.contains(expected)).then_some(()))
-    })?;
-    Ok(())
-}
-
-fn wait_for_packets(pair: &Pair) -> Result<()> {
-    until("packets arrive", LIMIT, || {
-        Ok(answers(&pair.a.host, pair.b.v4, PATIENCE)?.then_some(()))
     })?;
     Ok(())
 }
