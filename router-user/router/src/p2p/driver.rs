@@ -160,6 +160,7 @@ impl Driver {
                     None => break,
                 },
                 () = self.backlog.forward(), if !self.backlog.is_empty() => {}
+                stalled = self.state.segments.stalled() => self.handle_stalled(&stalled, Instant::now()),
                 () = self.host_changes.next() => self.host_changes.handle_change(Instant::now()),
                 Some(answer) = self.lookups.next(), if !self.lookups.is_empty() => {
                     self.handle_name(answer, Instant::now());
@@ -508,6 +509,9 @@ impl Driver {
             runtime,
         });
         self.close_silent(peer, now);
+        if direction == ConnectionDirection::Outbound {
+            self.close_larger(connection, now);
+        }
     }
 
     /// Takes what has come of the peer for a sign that it has taken the connection in.

@@ -3,7 +3,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, hash_map::Entry},
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering::Relaxed},
     time::{Duration, SystemTime},
 };
@@ -231,6 +231,33 @@ impl NetworkState {
         let others = tables.of_peer(peer).filter(|(id, _)| *id != new);
         let older = others.filter(|(_, entry)| is_older(entry));
         older.for_each(|(_, entry)| entry.life.doubt());
+    }
+
+    /// Has the connections at a host pinged at once, and returns their peers.
+    pub(super) fn doubt_host(&self, host: IpAddr) -> BTreeSet<PeerId> {
+        let tables = self.tables();
+        let at_host = |entry: &&ConnectionEntry| ip_of(&entry.address) == Some(host);
+        let doubted = tables.connections.values().filter(at_host);
+        doubted
+            .inspect(|entry| entry.life.doubt())
+            .map(|entry| entry.peer)
+            .collect()
+    }
+
+    /// Returns the connections of a peer that are over TCP at the host of another, and older than that.
+    pub(super) fn older_over_tcp(&self, connection: ConnectionId, age: Duration) -> Vec<ConnectionId> {
+        let tables = self.tables();
+        let Some(new) = tables.connections.get(&connection) else {
+            return Vec::new();
+        };
+        let is_older = |entry: &ConnectionEntry| {
+            // If the clock was set back, nothing is known of its age.
+            let is_older = entry.since.elapsed().ok().is_none_or(|since| since > age);
+            is_older && entry.transport == TransportKind::Tcp && ip_of(&entry.address) == ip_of(&new.address)
+        };
+        let others = tables.of_peer(new.peer).filter(|(id, _)| *id != connection);
+        let older = others.filter(|(_, entry)| is_older(entry));
+        older.map(|(id, _)| id).collect()
     }
 
     /// Has all connections pinged at once: the host's addresses have changed, and some may lead nowhere.
@@ -508,7 +535,10 @@ impl ConnectionEntry {
 
 #[cfg(test)]
 mod tests {
-    use std::time::UNIX_EPOCH;
+    use std::{
+        task::{Context, Waker},
+        time::UNIX_EPOCH,
+    };
 
     use super::{super::found::FoundBy, *};
 
@@ -524,13 +554,19 @@ mod tests {
         since_s: u64,
     ) -> ConnectionId {
         let connection = ConnectionId::new_unchecked(id);
+        let since = UNIX_EPOCH + Duration::from_secs(since_s);
+        state.insert_connection(connection, entry(peer, id, direction, since));
+        connection
+    }
+
+    fn entry(peer: PeerId, id: usize, direction: ConnectionDirection, since: SystemTime) -> ConnectionEntry {
         let (requests, _no_task) = mpsc::channel(1);
-        let entry = ConnectionEntry {
+        ConnectionEntry {
             peer,
             address: address(id as u16),
             direction,
             transport: TransportKind::Tcp,
-            since: UNIX_EPOCH + Duration::from_secs(since_s),
+            since,
             rtt: None,
             runtime: Handle::current(),
             opener: StreamOpener {
@@ -542,9 +578,7 @@ mod tests {
             is_proven: true,
             is_leaving: false,
             is_silent: false,
-        };
-        state.insert_connection(connection, entry);
-        connection
+        }
     }
 
     #[tokio::test]
@@ -578,6 +612,72 @@ mod tests {
 
         state.remove_connection(accepted);
         assert_eq!(state.dialled_over_tcp(peer), None);
+    }
+
+    /// Returns how many of these connections are doubted, and doubts them no more.
+    fn n_doubted(state: &NetworkState, connections: &[ConnectionId]) -> usize {
+        let cx = Context::from_waker(Waker::noop());
+        let doubted = connections
+            .iter()
+            .filter(|id| state.life(**id).poll_wake(false, &cx));
+        doubted.count()
+    }
+
+    /// Connects a peer by a connection of each of these ages.
+    fn connected_since(state: &NetworkState, peer: PeerId, ages: &[Duration]) -> Vec<ConnectionId> {
+        let now = SystemTime::now();
+        let connections = ages.iter().enumerate().map(|(id, age)| {
+            let connection = ConnectionId::new_unchecked(id);
+            // A life is made as the handshake begins.
+            let life = state.life(connection);
+            let mut entry = entry(peer, id, ConnectionDirection::Outbound, now - *age);
+            entry.life = life;
+            state.insert_connection(connection, entry);
+            connection
+        });
+        connections.collect()
+    }
+
+    #[tokio::test]
+    async fn a_new_connection_casts_doubt_on_older_ones_and_none_that_came_up_with_it() {
+        let peer = PeerId::random();
+        let state = NetworkState::new(PeerId::random(), [peer]);
+        let second = Duration::from_secs(1);
+        let connections = connected_since(&state, peer, &[60 * second, 6 * second, 2 * second, second / 2]);
+        let new = connections[3];
+
+        state.doubt_others(peer, new, second);
+        assert_eq!(n_doubted(&state, &connections[..2]), 2);
+        assert_eq!(n_doubted(&state, &connections), 0);
+
+        state.doubt_others(peer, new, 10 * second);
+        assert_eq!(
+            n_doubted(&state, &connections[1..]),
+            0,
+            "it took longer than they are old"
+        );
+        assert_eq!(n_doubted(&state, &connections), 1);
+    }
+
+    #[tokio::test]
+    async fn a_stall_casts_doubt_on_all_at_the_host_and_what_is_older_than_its_cause_is_found() {
+        let (peer, other) = (PeerId::random(), PeerId::random());
+        let state = NetworkState::new(PeerId::random(), [peer, other]);
+        let second = Duration::from_secs(1);
+        let connections = connected_since(&state, peer, &[60 * second, 6 * second, 2 * second]);
+        let elsewhere = ConnectionId::new_unchecked(9);
+        let mut entry = entry(other, 9, ConnectionDirection::Inbound, UNIX_EPOCH);
+        entry.address = "/ip4/192.0.2.9/tcp/1".parse().expect("an address");
+        entry.life = state.life(elsewhere);
+        state.insert_connection(elsewhere, entry);
+
+        assert_eq!(state.doubt_host([192, 0, 2, 1].into()), [peer].into());
+        assert_eq!(n_doubted(&state, &connections), 3);
+        assert_eq!(n_doubted(&state, &[elsewhere]), 0);
+
+        assert_eq!(state.older_over_tcp(connections[2], 4 * second), connections[..2]);
+        assert_eq!(state.older_over_tcp(connections[2], 600 * second), []);
+        assert_eq!(state.older_over_tcp(elsewhere, Duration::ZERO), []);
     }
 
     #[test]

@@ -51,7 +51,7 @@ use proxy::Proxy;
 use quic::QuicTransport;
 pub(super) use refusal::is_refusal;
 use security::Security;
-pub(super) use segments::SegmentBook;
+pub(super) use segments::{SegmentBook, Stall};
 use tcp::TcpTransport;
 use tcp_sockets::TcpSockets;
 pub(super) use tls::Admits;

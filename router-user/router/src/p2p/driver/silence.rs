@@ -1,9 +1,12 @@
-//! Peers that do not answer on a connection: another one is made before it is given up.
+//! Peers that do not answer on a connection, or get nothing through it: another one is made before it is given up.
+
+use std::{collections::BTreeMap, net::IpAddr};
 
 use libp2p::{PeerId, swarm::ConnectionId};
 use tokio::time::Instant;
 
 use super::Driver;
+use crate::p2p::{address::tcp_destination, transport::Stall};
 
 impl Driver {
     /// Leaves a connection on which the peer has not answered since `since` if it was heard on another since, and dials the
@@ -47,6 +50,35 @@ impl Driver {
                 now,
             );
             self.swarm.close_connection(connection);
+        }
+    }
+
+    /// Takes in that connections to hosts stall. Their peers are pinged on all that they have there, which finds a path that
+    /// is gone, and dialled beside those, which finds one that drops large packets.
+    pub(super) fn handle_stalled(&mut self, hosts: &BTreeMap<IpAddr, Stall>, now: Instant) {
+        for (host, stall) in hosts {
+            let peers = self.state.doubt_host(*host);
+            tracing::debug!(%host, ?stall, n_peers = peers.len(), "connections to a host stall");
+            if *stall == Stall::Suspected {
+                for peer in peers {
+                    self.redials.handle_silent(peer, now);
+                }
+            }
+        }
+    }
+
+    /// Closes what is older than the discovery that the path of a connection drops large packets: it would stall in turn.
+    pub(super) fn close_larger(&mut self, connection: ConnectionId, now: Instant) {
+        let Some((_, address)) = self.state.runtime_and_address(connection) else {
+            return;
+        };
+        let host = tcp_destination(&address).map(|at| at.ip());
+        let Some(age) = host.and_then(|host| self.state.segments.smaller_for(host, now)) else {
+            return;
+        };
+        for older in self.state.older_over_tcp(connection, age) {
+            self.handle_down(older, "its path drops large packets".to_owned(), now);
+            self.swarm.close_connection(older);
         }
     }
 }

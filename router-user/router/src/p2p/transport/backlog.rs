@@ -133,6 +133,11 @@ impl Backlog {
         self.state().n_written += n as u64;
     }
 
+    /// Returns how many bytes the socket has got.
+    pub(super) fn n_written(&self) -> u64 {
+        self.state().n_written
+    }
+
     /// Returns how many of the `n` bytes that a stream has may go on their way.
     pub(super) fn poll_stream_room(&self, n: usize, cx: &mut Context<'_>) -> Poll<usize> {
         let mut state = self.state();

@@ -5,13 +5,13 @@
 //! segments that it takes, which bounds both directions, so that the remedy is to dial again with a smaller one.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     net::IpAddr,
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use tokio::time::Instant;
+use tokio::{sync::Notify, time::Instant};
 
 /// How long it is remembered that a host gets smaller segments. A path that has been mended is found out at the first
 /// dial after it.
@@ -69,15 +69,29 @@ pub(super) struct DialPlan {
     pub(super) step_limit: Duration,
 }
 
+/// How a connection that goes on gets nothing through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(in crate::p2p) enum Stall {
+    /// What was sent is not acknowledged. The connection is to be looked at.
+    Doubted,
+    /// That for so long that another connection is to be tried, with smaller segments.
+    Suspected,
+}
+
 /// What is remembered of hosts that did not take whole segments.
 #[derive(Debug, Default)]
-pub(in crate::p2p) struct SegmentBook(Mutex<HashMap<IpAddr, HostEntry>>);
+pub(in crate::p2p) struct SegmentBook {
+    hosts: Mutex<HashMap<IpAddr, HostEntry>>,
+    /// The hosts to which connections stall, until they are taken.
+    stalled: Mutex<BTreeMap<IpAddr, Stall>>,
+    has_stalled: Notify,
+}
 
 #[derive(Debug)]
 struct HostEntry {
     size: SegmentSize,
-    /// The size in which a handshake last succeeded.
-    confirmed: Option<SegmentSize>,
+    /// The size below the whole in which a handshake last succeeded, and since when that is the size.
+    confirmed: Option<(SegmentSize, Instant)>,
     suspected_until: Option<Instant>,
     n_timeouts: u32,
     forget_at: Instant,
@@ -130,7 +144,10 @@ impl SegmentBook {
         }
         let mut is_news = false;
         self.with(host, now, |entry| {
-            is_news = entry.confirmed.replace(used) != Some(used);
+            is_news = entry.confirmed.is_none_or(|(size, _)| size != used);
+            if is_news {
+                entry.confirmed = Some((used, now));
+            }
             entry.size = used;
             entry.suspected_until = None;
             entry.n_timeouts = 0;
@@ -141,6 +158,47 @@ impl SegmentBook {
     /// Records that a connection with a host was given up because nothing came through any more.
     pub(in crate::p2p) fn handle_given_up(&self, host: IpAddr, now: Instant) {
         self.with(host, now, |entry| entry.suspected_until = Some(now + SUSPICION));
+    }
+
+    /// Records that a connection with a host stalls.
+    pub(super) fn handle_stalled(&self, host: IpAddr, stall: Stall, now: Instant) {
+        if stall == Stall::Suspected {
+            self.with(host, now, |entry| {
+                // That the least gets through where the small does not is seldom, and loss looks like it.
+                if entry.size == SegmentSize::Whole {
+                    entry.suspected_until = Some(now + SUSPICION);
+                }
+            });
+        }
+        let mut stalled = self.stalled.lock().unwrap_or_else(PoisonError::into_inner);
+        if stalled.len() < MAX_HOSTS || stalled.contains_key(&host) {
+            let worst = stalled.entry(host).or_insert(stall);
+            *worst = stall.max(*worst);
+            self.has_stalled.notify_one();
+        }
+    }
+
+    /// Waits until connections stall, and takes the hosts to which they do.
+    pub(in crate::p2p) async fn stalled(&self) -> BTreeMap<IpAddr, Stall> {
+        self.has_stalled.notified().await;
+        std::mem::take(&mut *self.stalled.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Records that a host was not reached at once: the path is gone, and of its size nothing is known.
+    pub(super) fn handle_unreached(&self, host: IpAddr) {
+        if let Some(entry) = self.hosts().get_mut(&host) {
+            entry.suspected_until = None;
+        }
+    }
+
+    /// Returns for how long a host has been known not to get whole segments, if it is.
+    pub(in crate::p2p) fn smaller_for(&self, host: IpAddr, now: Instant) -> Option<Duration> {
+        let hosts = self.hosts();
+        let (_, since) = hosts
+            .get(&host)
+            .filter(|entry| entry.forget_at > now)?
+            .confirmed?;
+        Some(now.saturating_duration_since(since))
     }
 
     fn with(&self, host: IpAddr, now: Instant, change: impl FnOnce(&mut HostEntry)) {
@@ -163,12 +221,14 @@ impl SegmentBook {
     }
 
     fn hosts(&self) -> MutexGuard<'_, HashMap<IpAddr, HostEntry>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.hosts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use futures::FutureExt;
+
     use super::*;
 
     const HOST: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
@@ -223,6 +283,39 @@ mod tests {
         assert_eq!(book.plan(HOST, now + SUSPICION).size, SegmentSize::Small);
         book.handle_given_up(HOST, now + SUSPICION);
         assert_eq!(book.plan(HOST, now + SUSPICION).size, SegmentSize::Least);
+    }
+
+    #[test]
+    fn a_connection_that_stalls_is_told_of_and_makes_the_next_dial_small_but_never_the_least() {
+        let (book, now) = (SegmentBook::default(), Instant::now());
+        let stalled = || book.stalled().now_or_never().unwrap_or_default();
+        assert!(stalled().is_empty());
+
+        book.handle_stalled(HOST, Stall::Doubted, now);
+        assert_eq!(book.plan(HOST, now).size, SegmentSize::Whole);
+        book.handle_stalled(HOST, Stall::Suspected, now);
+        book.handle_stalled(HOST, Stall::Doubted, now);
+        assert_eq!(stalled(), BTreeMap::from([(HOST, Stall::Suspected)]));
+        assert!(stalled().is_empty(), "taken");
+        assert_eq!(book.plan(HOST, now).size, SegmentSize::Small);
+        assert_eq!(book.plan(HOST, now + SUSPICION).size, SegmentSize::Whole);
+
+        assert_eq!(book.smaller_for(HOST, now), None);
+        book.handle_secured(HOST, SegmentSize::Small, now);
+        book.handle_secured(HOST, SegmentSize::Small, now + STEP_LIMIT);
+        assert_eq!(book.smaller_for(HOST, now + STEP_LIMIT), Some(STEP_LIMIT));
+        book.handle_stalled(HOST, Stall::Suspected, now);
+        assert_eq!(book.plan(HOST, now).size, SegmentSize::Small);
+    }
+
+    #[test]
+    fn a_path_that_is_gone_is_not_suspected_to_be_narrow() {
+        let (book, now) = (SegmentBook::default(), Instant::now());
+        book.handle_stalled(HOST, Stall::Suspected, now);
+
+        book.handle_unreached(HOST);
+
+        assert_eq!(book.plan(HOST, now).size, SegmentSize::Whole);
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use futures::{AsyncRead, AsyncWrite};
@@ -18,7 +19,7 @@ use tokio::{
 };
 
 use super::backlog::{Backlog, Room};
-use super::segments::SegmentBook;
+use super::segments::{SegmentBook, Stall};
 use super::tcp_info::TcpInfo;
 use super::tcp_sockets::limit_silence;
 
@@ -33,6 +34,13 @@ const FIRST_READ_BYTES: usize = 8 * 1024;
 /// Retransmissions in a row after which a connection that ends counts as one that got stuck.
 const STUCK_RETRANSMITS: u8 = 2;
 
+/// Retransmissions in a row after which a connection that goes on is doubted, and after which another is tried in its place.
+const DOUBTED_RETRANSMITS: u8 = 2;
+const SUSPECTED_RETRANSMITS: u8 = 3;
+
+/// How often it is looked, while something is sent, whether it is acknowledged.
+const LOOK_INTERVAL: Duration = Duration::from_millis(300);
+
 /// Silence after which a connection that ends counts as one that got stuck, if something was sent in it: what is sent is
 /// answered, if only by the pings that go with it.
 const STUCK_SILENCE_MS: u32 = 3000;
@@ -40,16 +48,70 @@ const STUCK_SILENCE_MS: u32 = 3000;
 /// How long after the last data that came something is sent that is no answer to it.
 const ANSWER_MS: u32 = 500;
 
-/// Looks at how a connection ends, and tells if it got stuck before.
+/// Looks whether a connection gets through what is sent, and whether it got stuck before it ends, and tells if so.
 #[derive(Debug)]
 pub(super) struct PathWatch {
     host: IpAddr,
     segments: Arc<SegmentBook>,
+    /// Ends at the next look; `None` while nothing is sent, and on a runtime that has not looked.
+    next_look: Option<Pin<Box<Sleep>>>,
+    /// Bytes that were written when the next look was planned.
+    n_written: u64,
+    /// Whether anything that was sent was not acknowledged at the last look.
+    waits: bool,
+    /// What was told since something was last acknowledged.
+    told: Option<Stall>,
 }
 
 impl PathWatch {
     pub(super) fn new(host: IpAddr, segments: Arc<SegmentBook>) -> Self {
-        Self { host, segments }
+        Self {
+            host,
+            segments,
+            next_look: None,
+            n_written: 0,
+            waits: false,
+            told: None,
+        }
+    }
+
+    /// Looks at a connection to which `n_written` bytes were written in all, if it is time to; `cx` is woken when it next is.
+    fn poll_look(&mut self, stream: &TcpStream, n_written: u64, cx: &mut Context<'_>) {
+        loop {
+            let Some(next_look) = &mut self.next_look else {
+                if !self.waits && self.n_written == n_written {
+                    return;
+                }
+                self.n_written = n_written;
+                self.next_look = Some(Box::pin(sleep(LOOK_INTERVAL)));
+                continue;
+            };
+            if next_look.as_mut().poll(cx).is_pending() {
+                return;
+            }
+            self.next_look = None;
+            self.waits = self.look(stream);
+        }
+    }
+
+    /// Looks at a connection, and tells if it stalls. Returns whether anything that was sent is not acknowledged.
+    fn look(&mut self, stream: &TcpStream) -> bool {
+        // What the kernel does not tell is found out by pings.
+        let Ok(info) = getsockopt(stream, TcpInfo) else {
+            return false;
+        };
+        let stall = match info.n_retransmits {
+            SUSPECTED_RETRANSMITS.. => Some(Stall::Suspected),
+            DOUBTED_RETRANSMITS.. => Some(Stall::Doubted),
+            _ => None,
+        };
+        if let Some(stall) = stall
+            && Some(stall) > self.told
+        {
+            self.segments.handle_stalled(self.host, stall, Instant::now());
+        }
+        self.told = stall;
+        info.n_unacked > 0
     }
 
     /// Records that a connection has ended with `error`, or was closed by the peer.
@@ -119,6 +181,9 @@ impl Socket {
             self.runtime = runtime;
             // A timer of the other runtime may never end.
             self.pause = None;
+            if let Some(watch) = &mut self.watch {
+                watch.next_look = None;
+            }
         }
         self.stream
             .as_mut()
@@ -197,7 +262,12 @@ impl Socket {
 
     fn poll_receive_into(&mut self, cx: &mut Context<'_>, target: &mut [u8]) -> Poll<io::Result<usize>> {
         let mut unfilled = ReadBuf::new(target);
-        let received = ready!(self.stream()?.poll_read(cx, &mut unfilled));
+        let Poll::Ready(received) = self.stream()?.poll_read(cx, &mut unfilled) else {
+            if let (Some(watch), Some(stream)) = (&mut self.watch, &self.stream) {
+                watch.poll_look(stream, self.backlog.n_written(), cx);
+            }
+            return Poll::Pending;
+        };
         let n = unfilled.filled().len();
         match &received {
             Ok(()) if n > 0 => {}

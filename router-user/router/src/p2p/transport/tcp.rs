@@ -26,7 +26,7 @@ use libp2p::{
     },
 };
 use multistream_select::{dialer_select_proto, listener_select_proto};
-use nix::sys::socket::{MsgFlags, recv};
+use nix::sys::socket::{MsgFlags, getsockopt, recv};
 use tokio::{
     net::TcpStream,
     time::{Instant, sleep, timeout},
@@ -39,6 +39,7 @@ use super::{
     security::{Channel, Secured, Security, SecurityError},
     segments::{SegmentBook, SegmentSize},
     socket::{PathWatch, Socket},
+    tcp_info::TcpInfo,
     tcp_listener::Listener,
     tcp_sockets::TcpSockets,
     yamux::YamuxUpgrade,
@@ -306,12 +307,29 @@ impl Dialler {
         &self,
         at: SocketAddr,
     ) -> Result<(TcpStream, SegmentSize, Duration, Duration), TcpError> {
-        let started = Instant::now();
-        let plan = self.segments.plan(at.ip(), started);
-        let connect = self.sockets.connect(at, plan.size);
-        let stream = within(CONNECT_LIMIT, Step::Connect, connect).await??;
-        Ok((stream, plan.size, plan.step_limit, started.elapsed()))
+        let mut started = Instant::now();
+        let mut plan = self.segments.plan(at.ip(), started);
+        loop {
+            let connect = self.sockets.connect(at, plan.size);
+            let connected = within(CONNECT_LIMIT, Step::Connect, connect).await;
+            let was_there = matches!(&connected, Ok(Ok(stream)) if is_at_once(stream));
+            if !was_there {
+                self.segments.handle_unreached(at.ip());
+            }
+            let stream = connected??;
+            let unsuspected = self.segments.plan(at.ip(), Instant::now());
+            if was_there || unsuspected.size == plan.size {
+                return Ok((stream, plan.size, plan.step_limit, started.elapsed()));
+            }
+            // The size was only suspected, and the path was gone: a connection of that size would say that it is narrow.
+            (plan, started) = (unsuspected, Instant::now());
+        }
     }
+}
+
+/// Says whether the peer has answered the first time that it was asked to connect.
+fn is_at_once(stream: &TcpStream) -> bool {
+    getsockopt(stream, TcpInfo).map_or(true, |info| info.n_total_retransmits == 0)
 }
 
 /// Secures and multiplexes what this node has dialled; `at` is where the peer is, if that is known.

@@ -20,13 +20,17 @@ sockopt_impl!(
 pub struct TcpInfoStart {
     before_retransmits: [u8; 2],
     pub(super) n_retransmits: u8,
-    before_last_sent: [u8; 41],
+    before_unacked: [u8; 21],
+    pub(super) n_unacked: u32,
+    before_last_sent: [u32; 4],
     pub(super) last_sent_ms: u32,
     before_last_received: [u8; 4],
     pub(super) last_received_ms: u32,
     before_rtt: [u32; 3],
     pub(super) rtt_us: u32,
-    before_acked: [u32; 12],
+    before_total_retransmits: [u32; 7],
+    pub(super) n_total_retransmits: u32,
+    before_acked: [u32; 4],
     pub(super) n_acked: u64,
     pub(super) n_received: u64,
     pub(super) n_segments: [u32; 2],
@@ -35,9 +39,11 @@ pub struct TcpInfoStart {
 
 const _: () = {
     assert!(offset_of!(TcpInfoStart, n_retransmits) == offset_of!(libc::tcp_info, tcpi_retransmits));
+    assert!(offset_of!(TcpInfoStart, n_unacked) == offset_of!(libc::tcp_info, tcpi_unacked));
     assert!(offset_of!(TcpInfoStart, last_sent_ms) == offset_of!(libc::tcp_info, tcpi_last_data_sent));
     assert!(offset_of!(TcpInfoStart, last_received_ms) == offset_of!(libc::tcp_info, tcpi_last_data_recv));
     assert!(offset_of!(TcpInfoStart, rtt_us) == offset_of!(libc::tcp_info, tcpi_rtt));
+    assert!(offset_of!(TcpInfoStart, n_total_retransmits) == offset_of!(libc::tcp_info, tcpi_total_retrans));
     assert!(offset_of!(TcpInfoStart, n_acked) == offset_of!(libc::tcp_info, tcpi_bytes_acked));
     assert!(offset_of!(TcpInfoStart, n_unsent) == offset_of!(libc::tcp_info, tcpi_notsent_bytes));
 };
