@@ -230,6 +230,11 @@ impl NetworkBehaviour for StreamBehaviour {
             FromSwarm::ConnectionClosed(closed) => {
                 self.state.remove_connection(closed.connection_id);
             }
+            FromSwarm::AddressChange(change) => {
+                let address = change.new.get_remote_address();
+                tracing::info!(peer = %change.peer_id, connection = %change.connection_id, %address, "a connection moved");
+                self.state.set_address(change.connection_id, address);
+            }
             _ => {}
         }
     }

@@ -163,6 +163,13 @@ impl NetworkState {
         tables.connections.insert(connection, entry);
     }
 
+    /// Records that the peer has moved to another address, and the connection with it.
+    pub(super) fn set_address(&self, connection: ConnectionId, address: &Multiaddr) {
+        if let Some(entry) = self.tables().connections.get_mut(&connection) {
+            entry.address.clone_from(address);
+        }
+    }
+
     pub(super) fn remove_connection(&self, connection: ConnectionId) {
         let mut tables = self.tables();
         if let Some(entry) = tables.connections.remove(&connection)

@@ -103,7 +103,7 @@ pub(super) fn build(
     let proxy = tcp.proxy.map(|config| Arc::new(Proxy::new(config, hosts)));
     let tcp = TcpTransport::new(
         security,
-        segments,
+        Arc::clone(&segments),
         Arc::clone(&handshakes),
         sockets,
         proxy.clone(),
@@ -126,9 +126,12 @@ pub(super) fn build(
     Ok(circuits
         .or_transport(tcp)
         .or_transport(quic)
-        .map(|either, _| match either {
+        .map(move |either, _| match either {
             Either::Left(Either::Left(connection) | Either::Right(connection)) => connection,
-            Either::Right((peer, connection)) => (peer, StreamMuxerBox::new(connection)),
+            Either::Right((peer, connection)) => {
+                let watched = connection.watched(Arc::clone(&segments));
+                (peer, StreamMuxerBox::new(watched))
+            }
         })
         .boxed())
 }

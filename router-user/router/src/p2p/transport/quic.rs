@@ -8,6 +8,7 @@ mod connection;
 mod drivers;
 mod marked_socket;
 mod reset_key;
+mod silence;
 
 use std::{
     future::Future,
@@ -158,7 +159,7 @@ impl QuicTransport {
         let mut server = ServerConfig::with_crypto(Arc::new(tls));
         server
             .transport_config(transport)
-            .migration(false)
+            .migration(true)
             .max_incoming(MAX_WAITING)
             .incoming_buffer_size(WAITING_BYTES)
             .incoming_buffer_size_total(ALL_WAITING_BYTES);

@@ -2,6 +2,7 @@
 
 use std::{
     io,
+    net::SocketAddr,
     pin::Pin,
     sync::{
         Arc,
@@ -14,8 +15,8 @@ use futures::{AsyncRead, AsyncWrite, FutureExt, future::BoxFuture};
 use libp2p::core::muxing::{StreamMuxer, StreamMuxerEvent};
 use quinn::{ConnectionError, RecvStream, SendStream};
 
-use super::{congestion::ShortQueue, drivers::Driver};
-use crate::p2p::instances::Standing;
+use super::{address, congestion::ShortQueue, drivers::Driver, silence::SilenceWatch};
+use crate::p2p::{instances::Standing, transport::segments::SegmentBook};
 
 type Opening = BoxFuture<'static, Result<(SendStream, RecvStream), ConnectionError>>;
 
@@ -28,6 +29,9 @@ pub(in crate::p2p::transport) struct Connection {
     closing: Option<BoxFuture<'static, ConnectionError>>,
     /// The task of one that was accepted.
     driver: Option<Driver>,
+    watch: Option<SilenceWatch>,
+    /// Where the peer was last.
+    remote: SocketAddr,
     _standing: Option<Standing>,
 }
 
@@ -60,14 +64,22 @@ impl Connection {
         };
         window.follow();
         Self {
+            remote: connection.remote_address(),
             connection,
             window: Arc::new(window),
             incoming: None,
             outgoing: None,
             closing: None,
             driver,
+            watch: None,
             _standing: standing,
         }
+    }
+
+    /// Has it told to `segments` when nothing comes of the peer any more.
+    pub(in crate::p2p::transport) fn watched(mut self, segments: Arc<SegmentBook>) -> Self {
+        self.watch = Some(SilenceWatch::new(segments));
+        self
     }
 
     fn stream(&self, (send, receive): (SendStream, RecvStream)) -> Stream {
@@ -149,7 +161,18 @@ impl StreamMuxer for Connection {
         }
     }
 
-    fn poll(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<Result<StreamMuxerEvent, ConnectionError>> {
+    fn poll(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<StreamMuxerEvent, ConnectionError>> {
+        let this = &mut *self;
+        if let Some(watch) = &mut this.watch {
+            watch.poll_look(&this.connection, cx);
+        }
+        let remote = this.connection.remote_address();
+        if remote != std::mem::replace(&mut this.remote, remote) {
+            return Poll::Ready(Ok(StreamMuxerEvent::AddressChange(address(remote))));
+        }
         // The connection has a task of its own.
         Poll::Pending
     }
