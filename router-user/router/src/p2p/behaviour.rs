@@ -233,7 +233,7 @@ impl NetworkBehaviour for StreamBehaviour {
             FromSwarm::AddressChange(change) => {
                 let address = change.new.get_remote_address();
                 tracing::info!(peer = %change.peer_id, connection = %change.connection_id, %address, "a connection moved");
-                self.state.set_address(change.connection_id, address);
+                self.state.handle_moved(change.connection_id, address);
             }
             _ => {}
         }

@@ -163,11 +163,17 @@ impl NetworkState {
         tables.connections.insert(connection, entry);
     }
 
-    /// Records that the peer has moved to another address, and the connection with it.
-    pub(super) fn set_address(&self, connection: ConnectionId, address: &Multiaddr) {
-        if let Some(entry) = self.tables().connections.get_mut(&connection) {
-            entry.address.clone_from(address);
-        }
+    /// Records that the peer has moved to another address, and the connection with it. The others of the peer are pinged soon:
+    /// they may be left where it was.
+    pub(super) fn handle_moved(&self, connection: ConnectionId, address: &Multiaddr) {
+        let mut tables = self.tables();
+        let Some(entry) = tables.connections.get_mut(&connection) else {
+            return;
+        };
+        entry.address.clone_from(address);
+        let peer = entry.peer;
+        let others = tables.of_peer(peer).filter(|(id, _)| *id != connection);
+        others.for_each(|(_, entry)| entry.life.doubt());
     }
 
     pub(super) fn remove_connection(&self, connection: ConnectionId) {
@@ -681,6 +687,11 @@ mod tests {
         assert_eq!(state.doubt_host([192, 0, 2, 1].into()), [peer].into());
         assert_eq!(n_doubted(&state, &connections), 3);
         assert_eq!(n_doubted(&state, &[elsewhere]), 0);
+
+        let moved = "/ip4/192.0.2.8/tcp/1".parse().expect("an address");
+        state.handle_moved(connections[0], &moved);
+        assert_eq!(n_doubted(&state, &connections), 2);
+        state.handle_moved(connections[0], &address(0));
 
         assert_eq!(state.older_over_tcp(connections[2], 4 * second), connections[..2]);
         assert_eq!(state.older_over_tcp(connections[2], 600 * second), []);
