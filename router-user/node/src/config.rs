@@ -157,7 +157,7 @@ pub struct Config {
     hooks: HooksSection,
     gateways: Vec<GatewaySection>,
     peers: Vec<PeerSection>,
-    n_disabled: usize,
+    disabled: Vec<PeerSection>,
 }
 
 impl Config {
@@ -248,6 +248,7 @@ impl Config {
         }
         between::identities(&node, &peers, &mut problems);
         let (peers, disabled): (Vec<_>, Vec<_>) = peers.into_iter().partition(|peer| peer.enabled);
+        between::limits(&disabled, &mut problems);
         between::check(&node, &discovery, &relay, &device, &peers, &mut problems);
         between::unmarked(&transport, &peers, &mut problems);
         let relay = relay.validated(&peers, &mut problems);
@@ -257,10 +258,13 @@ impl Config {
         }
         let gateways = gateways.into_iter().filter_map(RawGateway::validated).collect();
         let n_peers = peers.len();
-        let peers = peers
-            .into_iter()
-            .filter_map(|peer| peer.validated(&transport, n_peers))
-            .collect();
+        let validated = |peers: Vec<RawPeer>| {
+            let peers = peers.into_iter();
+            peers
+                .filter_map(|peer| peer.validated(&transport, n_peers))
+                .collect()
+        };
+        let (peers, disabled) = (validated(peers), validated(disabled));
         Ok(Self {
             node,
             device: device.validated(),
@@ -275,7 +279,7 @@ impl Config {
             hooks,
             gateways,
             peers,
-            n_disabled: disabled.len(),
+            disabled,
         })
     }
 
@@ -359,9 +363,9 @@ impl Config {
         &self.peers
     }
 
-    /// Returns how many peers are configured and not enabled.
-    pub fn n_disabled(&self) -> usize {
-        self.n_disabled
+    /// Returns the peers that are configured and not enabled, in the same order.
+    pub fn disabled(&self) -> &[PeerSection] {
+        &self.disabled
     }
 
     /// Returns the networks of all peers with the routing table of each.

@@ -30,11 +30,11 @@ pub use client::{fetch, fetch_text, reload, set_streams, set_workers};
 pub(crate) use kernel_reads::KernelReads;
 pub use model::{
     AddressOrigin, ConfigProblem, CounterKind, CounterList, CounterOrigin, CounterStatus, DEFAULT_FLOWS,
-    DeviceStatus, Direction, Event, EventKind, EventList, Flow, FlowList, FlowQuery, FlowSort, GatewayStatus,
-    HostState, HostStatus, HostThing, InviteStatus, IpProtocol, KernelFeature, KernelStatus, MAX_FLOWS,
-    MemoryStatus, PeerAddress, PeerList, PeerName, PeerState, PeerStatus, QrCode, Reload, ReloadProblems,
-    Resource, RouteList, RouteSource, RouteStatus, Status, StreamList, StreamState, StreamStatus, Transport,
-    UnknownProtocol, WorkerList, WorkerState, WorkerStatus,
+    DeviceStatus, Direction, DisabledPeer, Event, EventKind, EventList, Flow, FlowList, FlowQuery, FlowSort,
+    GatewayStatus, HostState, HostStatus, HostThing, InviteStatus, IpProtocol, KernelFeature, KernelStatus,
+    MAX_FLOWS, MemoryStatus, PeerAddress, PeerList, PeerName, PeerState, PeerStatus, QrCode, Reload,
+    ReloadProblems, Resource, RouteList, RouteSource, RouteStatus, Status, StreamList, StreamState,
+    StreamStatus, Transport, UnknownProtocol, WorkerList, WorkerState, WorkerStatus,
 };
 pub(crate) use model::{parse_limit, parse_prefix};
 pub use peer_change::{NewPeer, PeerChange};

@@ -45,7 +45,7 @@ pub(super) fn check(which: &WhichFile, live: bool) -> Outcome {
     for note in similar_ids(&config, own) {
         print(format_args!("note: {note}"))?;
     }
-    let disabled = match config.n_disabled() {
+    let disabled = match config.disabled().len() {
         0 => String::new(),
         n => format!(", {n} more not enabled"),
     };

@@ -14,8 +14,8 @@ use super::request::{ShowArguments, or_dash, wait};
 use super::table::TextTable;
 use super::units::{bytes, called, seconds, short_name};
 use crate::control::{
-    AddressOrigin, Callable as _, Direction, NotFound, PeerAddress, PeerList, PeerState, PeerStatus,
-    Transport, fetch, find,
+    AddressOrigin, Callable as _, Direction, DisabledPeer, NotFound, PeerAddress, PeerList, PeerState,
+    PeerStatus, Transport, fetch, find,
 };
 
 /// Which peers are shown, and how.
@@ -32,7 +32,7 @@ pub(super) struct PeerArguments {
     /// Order, largest first for numbers; that of the configuration unless it is said
     #[arg(long, value_enum, value_name = "BY")]
     sort: Option<PeerSort>,
-    /// Show more columns: ids, handshakes, connections, streams, traffic in all, every network
+    /// Show more columns: ids, handshakes, connections, streams, traffic in all, every network, comments
     #[arg(short, long)]
     verbose: bool,
 }
@@ -43,6 +43,7 @@ enum StateChoice {
     Connecting,
     Disconnected,
     Idle,
+    Disabled,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -86,26 +87,22 @@ impl PeerArguments {
     }
 
     fn chosen(&self, list: PeerList) -> Result<PeerList, UnknownPeer> {
-        let mut peers = if self.peers.is_empty() {
-            list.peers
-        } else {
-            let chosen = self
-                .peers
-                .iter()
-                .map(|called| named(&list.peers, called).cloned());
-            chosen.collect::<Result<_, _>>()?
+        let mut chosen = match &self.peers[..] {
+            [] => list,
+            some => these(&list, some)?,
         };
         if let Some(state) = self.state {
-            peers.retain(|peer| state.is(peer.state));
+            chosen.peers.retain(|peer| state.is(peer.state));
+            chosen.disabled.retain(|_| state.is(PeerState::Disabled));
         }
         if let Some(sort) = self.sort {
-            peers.sort_by(|a, b| sort.order(a, b));
+            chosen.peers.sort_by(|a, b| sort.order(a, b));
         }
-        Ok(PeerList { peers })
+        Ok(chosen)
     }
 
     fn text(&self, list: &PeerList) -> String {
-        match &list.peers[..] {
+        match &rows(list)[..] {
             [] if self.state.is_some() => "no peer is in this state".to_owned(),
             [] => "no peers are configured".to_owned(),
             [peer] if self.peers.len() == 1 => paragraph(peer),
@@ -121,6 +118,7 @@ impl StateChoice {
             Self::Connecting => PeerState::Connecting,
             Self::Disconnected => PeerState::Disconnected,
             Self::Idle => PeerState::Idle,
+            Self::Disabled => PeerState::Disabled,
         };
         state == wanted
     }
@@ -157,6 +155,63 @@ fn named<'a>(peers: &'a [PeerStatus], called: &str) -> Result<&'a PeerStatus, Un
         NotFound::Address | NotFound::Nobody => UnknownPeer::Nobody(called.to_owned()),
         NotFound::Several => UnknownPeer::Several(called.to_owned()),
     })
+}
+
+/// Returns the peers that are called so.
+fn these(list: &PeerList, called: &[String]) -> Result<PeerList, UnknownPeer> {
+    let disabled: Vec<_> = list.disabled.iter().map(disabled_row).collect();
+    let mut chosen = PeerList::default();
+    for called in called {
+        match named(&list.peers, called) {
+            Ok(peer) => chosen.peers.push(peer.clone()),
+            // The networks of one that is disabled may be another's meanwhile, who goes before it.
+            Err(UnknownPeer::Nobody(_)) => {
+                let meant = &named(&disabled, called)?.id;
+                let one = list.disabled.iter().filter(|peer| peer.id == *meant);
+                chosen.disabled.extend(one.cloned());
+            }
+            Err(several) => return Err(several),
+        }
+    }
+    Ok(chosen)
+}
+
+/// Returns what is shown: the peers, then those that are disabled.
+pub(super) fn rows(list: &PeerList) -> Vec<PeerStatus> {
+    let disabled = list.disabled.iter().map(disabled_row);
+    list.peers.iter().cloned().chain(disabled).collect()
+}
+
+fn disabled_row(peer: &DisabledPeer) -> PeerStatus {
+    let address = |address: &String| PeerAddress {
+        address: address.clone(),
+        origin: AddressOrigin::Configured,
+        last_dial_error: None,
+    };
+    PeerStatus {
+        id: peer.id.clone(),
+        name: peer.name.clone(),
+        comment: peer.comment.clone(),
+        state: PeerState::Disabled,
+        address: None,
+        transport: None,
+        direction: None,
+        rtt_ms: None,
+        handshake_age_seconds: None,
+        connections: 0,
+        streams: 0,
+        allowed_ips: peer.allowed_ips.clone(),
+        rate_bytes_per_second: None,
+        tx_frames: 0,
+        tx_bytes: 0,
+        rx_frames: 0,
+        rx_bytes: 0,
+        tx_bytes_per_second: None,
+        rx_bytes_per_second: None,
+        addresses: peer.addresses.iter().map(address).collect(),
+        last_dial_error: None,
+        refuses: false,
+    }
 }
 
 /// Returns the address of the peer inside the VPN: its first network of one address, or else its first network.
@@ -196,7 +251,8 @@ pub(super) fn table(peers: &[PeerStatus], wide: bool) -> String {
             .right("sent in all", |peer| bytes(peer.tx_bytes))
             .right("received in all", |peer| bytes(peer.rx_bytes))
             .left("id", |peer| &peer.id)
-            .left("allowed", |peer| peer.allowed_ips.join(", "));
+            .left("allowed", |peer| peer.allowed_ips.join(", "))
+            .left("comment", |peer| peer.comment.as_deref().unwrap_or("-"));
     }
     table.left("why", |peer| why(peer).unwrap_or_default()).text()
 }
@@ -258,6 +314,7 @@ pub(super) fn handshake(peer: &PeerStatus) -> Option<String> {
 pub(super) fn why(peer: &PeerStatus) -> Option<String> {
     match (peer.state, &peer.last_dial_error) {
         (PeerState::Connected, _) => None,
+        (PeerState::Disabled, _) => Some("peer.enabled is false".to_owned()),
         (_, Some(error)) => Some(error.clone()),
         (PeerState::Connecting, None) => Some("the first attempt is under way".to_owned()),
         (PeerState::Disconnected, None) => Some("waits for the peer to dial".to_owned()),
@@ -276,6 +333,7 @@ fn paragraph(peer: &PeerStatus) -> String {
     if let Some(why) = why(peer) {
         lines.push(("why", why));
     }
+    lines.extend(peer.comment.iter().map(|comment| ("comment", comment.clone())));
     lines.push(("allowed", peer.allowed_ips.join(", ")));
     if let Some(rate) = peer.rate_bytes_per_second {
         lines.push(("rate", format!("at most {}/s to the peer", bytes(rate.into()))));
@@ -284,20 +342,24 @@ fn paragraph(peer: &PeerStatus) -> String {
         let mean = mean.map(|mean| format!(", {} in the last minute", bit_rate(8.0 * mean)));
         format!("{frames} frames, {}{}", bytes(n_bytes), mean.unwrap_or_default())
     };
-    lines.extend([
-        (
-            "streams",
-            format!("{}, on {} connections", peer.streams, peer.connections),
-        ),
-        (
-            "sent",
-            traffic(peer.tx_frames, peer.tx_bytes, peer.tx_bytes_per_second),
-        ),
-        (
-            "received",
-            traffic(peer.rx_frames, peer.rx_bytes, peer.rx_bytes_per_second),
-        ),
-    ]);
+    let has_traffic = peer.state != PeerState::Disabled;
+    let traffic = has_traffic.then(|| {
+        [
+            (
+                "streams",
+                format!("{}, on {} connections", peer.streams, peer.connections),
+            ),
+            (
+                "sent",
+                traffic(peer.tx_frames, peer.tx_bytes, peer.tx_bytes_per_second),
+            ),
+            (
+                "received",
+                traffic(peer.rx_frames, peer.rx_bytes, peer.rx_bytes_per_second),
+            ),
+        ]
+    });
+    lines.extend(traffic.into_iter().flatten());
     let lines = lines
         .into_iter()
         .map(|(name, value)| format!("\n  {name:<10}{value}"));
@@ -313,6 +375,7 @@ mod tests {
         PeerStatus {
             id: id.to_owned(),
             name: name.map(str::to_owned),
+            comment: None,
             state: PeerState::Connected,
             address: Some(
                 "/ip4/192.0.2.2/tcp/4001/p2p/12D3KooWDpJ7As7BWAwRMfu1VU2WCqNjvq387JEYKDBj4kx6nXTN".to_owned(),
@@ -395,6 +458,41 @@ mod tests {
         assert!(matches!(found("aa"), Err(UnknownPeer::Several(_))));
         assert!(matches!(found("10.43.0.1"), Err(UnknownPeer::Nobody(_))));
         assert!(matches!(found("rome"), Err(UnknownPeer::Nobody(_))));
+    }
+
+    #[test]
+    fn a_disabled_peer_is_a_row_at_the_end_and_found_behind_the_others() {
+        let asleep = DisabledPeer {
+            id: "12D3KooWrome".to_owned(),
+            name: Some("rome".to_owned()),
+            comment: Some("at the workshop".to_owned()),
+            allowed_ips: vec!["10.42.0.2/32".to_owned(), "10.42.0.3/32".to_owned()],
+            addresses: vec!["/ip4/192.0.2.3/tcp/4001".to_owned()],
+        };
+        let list = PeerList {
+            peers: vec![peer("12D3KooWparis", Some("paris"), &["10.42.0.2/32"])],
+            disabled: vec![asleep],
+        };
+        let ids = |list: &PeerList| {
+            let rows = rows(list).into_iter();
+            rows.map(|peer| peer.id.split_at(8).1.to_owned())
+                .collect::<Vec<_>>()
+        };
+        let called = |called: &str| these(&list, &[called.to_owned()]).map(|list| ids(&list));
+
+        assert_eq!(ids(&list), ["paris", "rome"]);
+        assert_eq!(called("Rome").unwrap(), ["rome"]);
+        assert_eq!(called("10.42.0.2").unwrap(), ["paris"]);
+        assert_eq!(called("10.42.0.3").unwrap(), ["rome"]);
+        assert!(matches!(called("berlin"), Err(UnknownPeer::Nobody(_))));
+        let wide = table(&rows(&list), true);
+        let last = wide.lines().last().unwrap();
+        for told in ["disabled", "at the workshop", "peer.enabled is false"] {
+            assert!(last.contains(told), "{told}: {wide}");
+        }
+        let alone = paragraph(&rows(&list)[1]);
+        assert!(alone.contains("\n  comment   at the workshop\n"), "{alone}");
+        assert!(!alone.contains("sent"), "{alone}");
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::path::Path;
 use clap::Args;
 
 use super::outcome::Outcome;
-use super::peers::table;
+use super::peers::{rows, table};
 use super::request::{ShowArguments, wait};
 use super::units::{bytes, seconds};
 use crate::control::{
@@ -46,7 +46,7 @@ pub(super) fn status(arguments: &StatusArguments) -> Outcome {
 
 fn page(socket: &Path, verbose: bool) -> Result<String, Box<dyn std::error::Error>> {
     let status = wait(fetch::<Status>(socket, ""))?;
-    let peers = wait(fetch::<PeerList>(socket, ""))?.peers;
+    let peers = rows(&wait(fetch::<PeerList>(socket, ""))?);
     let page = lines(&status, verbose);
     if peers.is_empty() {
         return Ok(page);
@@ -82,10 +82,14 @@ fn lines(status: &Status, verbose: bool) -> String {
     if verbose {
         lines.extend(kernel_lines(&status.kernel));
     }
+    let disabled = match status.disabled_peers {
+        0 => String::new(),
+        n => format!(", {n} more disabled"),
+    };
     lines.push((
         "peers",
         format!(
-            "{} of {} connected",
+            "{} of {} connected{disabled}",
             status.connected_peers, status.configured_peers
         ),
     ));

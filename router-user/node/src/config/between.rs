@@ -60,7 +60,8 @@ pub(super) fn unmarked(transport: &TransportSection, peers: &[RawPeer], problems
     }
 }
 
-fn limits(peers: &[RawPeer], problems: &mut Problems) {
+/// Checks how many peers there are, and how many networks they have.
+pub(super) fn limits(peers: &[RawPeer], problems: &mut Problems) {
     if let Some(first_too_many) = peers.get(MAX_PEERS as usize) {
         let wrong = format!("there are {} peers", peers.len());
         problems.add(&first_too_many.place, wrong, format!("at most {MAX_PEERS} peers"));

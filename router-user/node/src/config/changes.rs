@@ -48,7 +48,7 @@ impl Config {
             hooks,
             gateways,
             peers: _,
-            n_disabled: _,
+            disabled: _,
         } = self;
         compare_peers(self, new, &mut changes);
         let mut live = Fields(&mut changes.applied);
@@ -147,7 +147,7 @@ impl Config {
             hooks: self.hooks.clone(),
             gateways: self.gateways.clone(),
             peers: new.peers.clone(),
-            n_disabled: new.n_disabled,
+            disabled: new.disabled.clone(),
         }
     }
 }

@@ -204,7 +204,14 @@ mod tests {
         let off = "enabled = false\ncomment = 'at the workshop'\nname = 'rome'\n";
         let (_directory, main) = scratch(&[("a.toml", section(1, off))]);
         let config = Config::load(&main).unwrap();
-        assert_eq!((config.peers().len(), config.n_disabled()), (1, 1));
+        let [asleep] = config.disabled() else {
+            panic!("one peer is not enabled");
+        };
+        assert_eq!(config.peers().len(), 1);
+        assert_eq!(
+            (asleep.name(), asleep.comment()),
+            (Some("rome"), Some("at the workshop"))
+        );
 
         // Its network may be another's meanwhile; its name may not.
         let (_directory, main) = scratch(&[

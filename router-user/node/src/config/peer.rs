@@ -39,6 +39,7 @@ pub struct PeerSection {
     rate: Option<NonZeroU32>,
     overrides: bool,
     connect: ConnectMode,
+    comment: Option<String>,
 }
 
 impl PeerSection {
@@ -77,6 +78,11 @@ impl PeerSection {
     pub fn connect(&self) -> ConnectMode {
         self.connect
     }
+
+    /// Returns what the file says of the peer to people, if it does.
+    pub fn comment(&self) -> Option<&str> {
+        self.comment.as_deref()
+    }
 }
 
 /// The section as read, with the places that later checks name.
@@ -88,6 +94,7 @@ pub(super) struct RawPeer {
     rate: Option<NonZeroU32>,
     pub(super) overrides: bool,
     connect: Option<ConnectMode>,
+    comment: Option<String>,
     /// Whether the node has the peer at all.
     pub(super) enabled: bool,
     /// Addresses listed, the wrong ones too.
@@ -117,7 +124,7 @@ impl RawPeer {
         let connect = connect(&mut table, problems);
         let name = read_name(&mut table, problems);
         let enabled = table.boolean("enabled", problems).unwrap_or(true);
-        comment(&mut table, problems);
+        let comment = comment(&mut table, problems);
         table.finish(problems);
         Self {
             id,
@@ -127,6 +134,7 @@ impl RawPeer {
             rate: rate.and_then(|rate| NonZeroU32::new(rate.value)),
             overrides,
             connect,
+            comment,
             enabled,
             n_addresses_listed,
             place,
@@ -149,18 +157,18 @@ impl RawPeer {
             rate: self.rate,
             overrides: self.overrides,
             connect: self.connect.unwrap_or(by_number),
+            comment: self.comment,
         })
     }
 }
 
-/// Looks at what is there for people alone.
-fn comment(table: &mut Table<'_>, problems: &mut Problems) {
-    let Some(Located { place, value }) = table.string("comment", COMMENT_ALLOWED, problems) else {
-        return;
-    };
+/// Reads what is there for people alone.
+fn comment(table: &mut Table<'_>, problems: &mut Problems) -> Option<String> {
+    let Located { place, value } = table.string("comment", COMMENT_ALLOWED, problems)?;
     if value.chars().any(char::is_control) || value.chars().count() > MAX_COMMENT_CHARS {
         problems.add(&place, "is no line, or too long", COMMENT_ALLOWED);
     }
+    Some(value)
 }
 
 fn connect(table: &mut Table<'_>, problems: &mut Problems) -> Option<ConnectMode> {

@@ -24,7 +24,9 @@ pub(crate) use flow_query::{parse_limit, parse_prefix};
 pub use flows::{Flow, FlowList};
 pub use host::{HostState, HostStatus, HostThing};
 pub use invite::{InviteStatus, QrCode};
-pub use peers::{AddressOrigin, Direction, PeerAddress, PeerList, PeerState, PeerStatus, Transport};
+pub use peers::{
+    AddressOrigin, Direction, DisabledPeer, PeerAddress, PeerList, PeerState, PeerStatus, Transport,
+};
 pub use protocol::{IpProtocol, UnknownProtocol};
 pub use reload::{ConfigProblem, PeerName, Reload, ReloadProblems};
 pub use routes::{RouteList, RouteSource, RouteStatus};

@@ -81,6 +81,7 @@ impl Assembly {
         let host = Host::watch(keeper, device.index()).map_err(DeviceError::from)?;
         let mut registry = peer_registry(&kernel);
         let table = registry.table(config.peers(), config.streams().scaling().scaler.min)?;
+        let table = table.with_disabled(config.disabled());
         table.apply_rates();
         let prefixes = Arc::new(PrefixTable::new(kernel.clone()));
         prefixes.set_peers(&table)?;

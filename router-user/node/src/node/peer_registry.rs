@@ -55,6 +55,7 @@ impl PeerRegistry {
             Ok(ConfiguredPeer {
                 peer: self.peer(config.id(), &wanted, n_active)?,
                 name: config.name().map(str::to_owned),
+                comment: config.comment().map(str::to_owned),
                 allowed_ips: config.allowed_ips().to_vec(),
                 addresses: config.addresses().to_vec(),
                 on_demand: config.connect() == ConnectMode::OnDemand,

@@ -13,6 +13,7 @@ use tokio::sync::watch;
 
 use super::absence::Absence;
 use super::recent_traffic::RecentTraffic;
+use crate::config::PeerSection;
 use stream_router::egress::lanes::PeerLanes;
 use stream_router_engine::queue::QueueLimits;
 use stream_router_engine::route_table::{PeerIndex, RouteTable};
@@ -118,6 +119,8 @@ pub(super) struct ConfiguredPeer {
     pub(super) peer: Arc<NodePeer>,
     /// What people call it.
     pub(super) name: Option<String>,
+    /// What the configuration says of it to people.
+    pub(super) comment: Option<String>,
     /// The inner addresses that are its own.
     pub(super) allowed_ips: Vec<IpNet>,
     /// Where the configuration says to dial it; nowhere, and it has to dial.
@@ -133,6 +136,8 @@ pub(super) struct PeerTable {
     routes: RouteTable,
     /// In the order of the configuration.
     peers: Vec<ConfiguredPeer>,
+    /// Those that are not enabled, for people alone.
+    disabled: Vec<PeerSection>,
     /// Asked for each packet.
     by_index: Vec<Option<Arc<NodePeer>>>,
     by_id: HashMap<PeerId, usize>,
@@ -161,7 +166,14 @@ impl PeerTable {
             by_id: ids.zip(0..).collect(),
             by_index,
             peers,
+            disabled: Vec::new(),
         }
+    }
+
+    /// Returns the table with the peers of the configuration that are not enabled.
+    pub(super) fn with_disabled(mut self, disabled: &[PeerSection]) -> Self {
+        self.disabled = disabled.to_vec();
+        self
     }
 
     /// Gives every peer the rate that the configuration says, and the time to connect.
@@ -175,6 +187,11 @@ impl PeerTable {
     /// Returns every peer, in the order of the configuration.
     pub(super) fn all(&self) -> &[ConfiguredPeer] {
         &self.peers
+    }
+
+    /// Returns the peers that are configured and not enabled.
+    pub(super) fn disabled(&self) -> &[PeerSection] {
+        &self.disabled
     }
 
     /// Returns how many peers have a connection over which packets go.

@@ -100,6 +100,7 @@ impl Reloadable {
         self.network.check_peers(&network_peers)?;
         let n_streams = adopted.streams().scaling().scaler.min;
         let table = self.registry.table(adopted.peers(), n_streams)?;
+        let table = table.with_disabled(adopted.disabled());
         let netlink = Netlink::open_filtering().map_err(DeviceError::from)?;
         let found = Overlaps::look(&adopted, &self.running.routes(), &netlink).await;
         let mut notes: Vec<String> = found

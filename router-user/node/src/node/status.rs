@@ -16,12 +16,13 @@ use super::capture::TooMany;
 use super::counters::{NetworkCounter, SocketCounter};
 use super::host::HostReport;
 use super::peers::ConfiguredPeer;
-use crate::config::{Config, Invite, for_others, own_prefixes};
+use crate::config::{Config, Invite, PeerSection, for_others, own_prefixes};
 use crate::control::{
     self, AddressOrigin, CaptureEncoder, CaptureQuery, CaptureStream, CounterKind, CounterOrigin,
-    CounterStatus, DeviceStatus, EventList, FlowList, FlowQuery, InviteStatus, MemoryStatus, PeerAddress,
-    PeerList, PeerState, PeerStatus, QrCode, RouteList, RouteSource, RouteStatus, Source, SourceError,
-    Status, StreamList, StreamState, StreamStatus, TrafficTotals, WorkerList, WorkerState, WorkerStatus,
+    CounterStatus, DeviceStatus, DisabledPeer, EventList, FlowList, FlowQuery, InviteStatus, MemoryStatus,
+    PeerAddress, PeerList, PeerState, PeerStatus, QrCode, RouteList, RouteSource, RouteStatus, Source,
+    SourceError, Status, StreamList, StreamState, StreamStatus, TrafficTotals, WorkerList, WorkerState,
+    WorkerStatus,
 };
 pub(crate) use memory::memory_status;
 pub(super) use parts::StatusParts;
@@ -114,6 +115,7 @@ impl Source for NodeStatus {
             data_threads: self.parts.runtimes.names().collect(),
             configured_peers: peers.all().len() as u32,
             connected_peers: peers.n_connected() as u32,
+            disabled_peers: peers.disabled().len() as u32,
             gateways: gateways.clone(),
             host: host.status(Instant::now()),
             memory: self.memory.clone(),
@@ -135,6 +137,7 @@ impl Source for NodeStatus {
                 .iter()
                 .map(|peer| peer_status(peer, known.get(peer)))
                 .collect(),
+            disabled: peers.disabled().iter().map(disabled_peer).collect(),
         }
     }
 
@@ -328,6 +331,7 @@ fn peer_status(configured: &ConfiguredPeer, network: Option<&PeerSnapshot>) -> P
     PeerStatus {
         id: peer.id.to_string(),
         name: configured.name.clone(),
+        comment: configured.comment.clone(),
         state,
         address: oldest.map(|connection| connection.address.to_string()),
         transport: oldest.map(transport),
@@ -349,6 +353,17 @@ fn peer_status(configured: &ConfiguredPeer, network: Option<&PeerSnapshot>) -> P
         addresses: peer_addresses(configured, network),
         last_dial_error: network.and_then(|network| network.last_dial_error.clone()),
         refuses: network.is_some_and(|network| network.refuses),
+    }
+}
+
+/// Returns what is known of a peer that is not enabled: what the configuration says.
+fn disabled_peer(peer: &PeerSection) -> DisabledPeer {
+    DisabledPeer {
+        id: peer.id().to_string(),
+        name: peer.name().map(str::to_owned),
+        comment: peer.comment().map(str::to_owned),
+        allowed_ips: peer.allowed_ips().iter().map(ToString::to_string).collect(),
+        addresses: peer.addresses().iter().map(ToString::to_string).collect(),
     }
 }
 
@@ -458,6 +473,7 @@ pub(super) mod tests {
         ConfiguredPeer {
             peer: Arc::new(NodePeer::new(PeerIndex(index), PeerId::random(), lanes)),
             name: None,
+            comment: None,
             allowed_ips: vec!["10.42.0.2/32".parse().unwrap()],
             addresses: vec!["/ip4/192.0.2.2/tcp/4001".parse().unwrap()],
             on_demand: false,

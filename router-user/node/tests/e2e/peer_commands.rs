@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use nix::sys::signal::Signal;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::support::{NODE, machine};
 use xtask::lab::process::output;
@@ -44,6 +44,28 @@ fn routes(side: &Side) -> String {
         .ip(&["route", "show", "10.42.0.2/32"])
         .expect("ip answers");
     routes.trim().to_owned()
+}
+
+/// A peer that is not enabled is shown with its comment, apart from those that count.
+fn is_shown_as_disabled(node: &Node, id: &str) {
+    let list: Value = node.ask(&["peers"]).expect("it answers");
+    let expected = json!([{
+        "id": id, "name": "rome", "comment": "moved", "allowed_ips": ["10.42.0.2/32", "fd42::2/128"],
+        "addresses": ["/ip4/192.0.2.2/tcp/4001"],
+    }]);
+    assert_eq!((&list["peers"], &list["disabled"]), (&json!([]), &expected));
+    for (arguments, expected) in [
+        (&["peers"][..], "rome  10.42.0.2    disabled  -"),
+        (&["peers", "-v", "--state", "disabled"], "moved"),
+        (&["peers", "rome"], "comment   moved"),
+        (&["status"], "0 of 0 connected, 1 more disabled"),
+    ] {
+        let mut command = Command::new(NODE);
+        command.arg(arguments[0]).arg("--socket").arg(node.socket());
+        let shown = output(command.args(&arguments[1..]), LIMIT).expect("it ends");
+        let shown = String::from_utf8(shown.stdout).expect("text");
+        assert!(shown.contains(expected), "{arguments:?}: {shown}");
+    }
 }
 
 #[test]
@@ -99,6 +121,7 @@ fn a_running_node_takes_peers_that_commands_add_change_and_remove() {
     assert!(said.contains(&format!("peer removed: rome ({id})")), "{said}");
     assert_eq!(n_peers(&pair.a.node), 0);
     assert_eq!(routes(&pair.a), "");
+    is_shown_as_disabled(&pair.a.node, &id);
     told(&pair.a.node, &["set", "10.42.0.2", "--enabled", "true"]);
     pair.a.node.wait_connected(&pair.b.node, LIMIT).unwrap();
     let text = fs::read_to_string(&file).unwrap();

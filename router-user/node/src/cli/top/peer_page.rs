@@ -48,7 +48,7 @@ pub(super) fn state_tone(state: PeerState) -> Tone {
         PeerState::Connected => Tone::Good,
         PeerState::Connecting => Tone::Warning,
         PeerState::Disconnected => Tone::Bad,
-        PeerState::Idle => Tone::Plain,
+        PeerState::Idle | PeerState::Disabled => Tone::Plain,
     }
 }
 

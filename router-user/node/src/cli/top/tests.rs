@@ -23,6 +23,7 @@ pub(super) fn sample(n: u64) -> NodeSample {
         status: status(n),
         peers: PeerList {
             peers: vec![peer(PEER_A, 1, n), silent_peer(PEER_B)],
+            disabled: Vec::new(),
         },
         workers: WorkerList {
             workers: (0..4).map(|id| worker(id, n)).collect(),
@@ -75,6 +76,7 @@ fn status(n: u64) -> Status {
         data_threads: Vec::new(),
         configured_peers: 2,
         connected_peers: 1,
+        disabled_peers: 0,
         gateways: Vec::new(),
         host: crate::control::HostStatus::default(),
         memory: MemoryStatus::default(),
@@ -89,6 +91,7 @@ fn peer(id: &str, number: u32, n: u64) -> PeerStatus {
     PeerStatus {
         id: id.to_owned(),
         name: None,
+        comment: None,
         state: PeerState::Connected,
         address: Some(format!("/ip4/192.0.2.{number}/tcp/4001/p2p/{id}")),
         transport: Some(Transport::Tcp),

@@ -11,6 +11,24 @@ use super::Resource;
 pub struct PeerList {
     /// The peers.
     pub peers: Vec<PeerStatus>,
+    /// Those that are configured and not enabled. They are apart, so that whoever counts the others goes on to count right.
+    #[serde(default)]
+    pub disabled: Vec<DisabledPeer>,
+}
+
+/// A peer that is configured and not enabled: the node neither dials nor accepts it, and routes nothing to it.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
+pub struct DisabledPeer {
+    /// Id of the peer.
+    pub id: String,
+    /// Name of the peer, if it has one.
+    pub name: Option<String>,
+    /// What the configuration says of it to people.
+    pub comment: Option<String>,
+    /// Prefixes behind the peer.
+    pub allowed_ips: Vec<String>,
+    /// Multiaddresses at which it would be dialled.
+    pub addresses: Vec<String>,
 }
 
 /// One peer. Address, transport, direction and round trip are those of its oldest connection, which carries what this
@@ -22,6 +40,9 @@ pub struct PeerStatus {
     /// Name of the peer, if it has one.
     #[serde(default)]
     pub name: Option<String>,
+    /// What the configuration says of the peer to people.
+    #[serde(default)]
+    pub comment: Option<String>,
     /// Whether the peer can be reached.
     pub state: PeerState,
     /// Multiaddress of the peer.
@@ -101,6 +122,8 @@ pub enum PeerState {
     Disconnected,
     /// No connection is established, and this node dials when there is something to send.
     Idle,
+    /// It is not enabled: the state of a [`DisabledPeer`], and of no peer beside those.
+    Disabled,
 }
 
 /// Transport of a connection.
@@ -132,6 +155,7 @@ impl fmt::Display for PeerState {
             Self::Connecting => "connecting",
             Self::Disconnected => "disconnected",
             Self::Idle => "idle",
+            Self::Disabled => "disabled",
         })
     }
 }

@@ -40,6 +40,9 @@ pub struct Status {
     pub configured_peers: u32,
     /// Configured peers with a connection.
     pub connected_peers: u32,
+    /// Peers that are configured and not enabled, which are not among the configured ones.
+    #[serde(default)]
+    pub disabled_peers: u32,
     /// Interfaces at which packets are captured before the host forwards them.
     pub gateways: Vec<GatewayStatus>,
     /// What the node wants of the host, as last compared with the kernel's state.

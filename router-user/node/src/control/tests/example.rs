@@ -30,6 +30,7 @@ impl Source for Example {
             data_threads: vec!["sr-data-0".to_owned()],
             configured_peers: 2,
             connected_peers: 1,
+            disabled_peers: 1,
             gateways: vec![GatewayStatus {
                 interface: "lan0".to_owned(),
                 mode: "generic".to_owned(),
@@ -81,6 +82,7 @@ impl Source for Example {
         let peer = PeerStatus {
             id: "12D3KooWPeer".to_owned(),
             name: Some("paris".to_owned()),
+            comment: Some("in the cellar".to_owned()),
             state: PeerState::Connected,
             address: Some("/ip4/192.0.2.2/tcp/4001".to_owned()),
             transport: Some(Transport::Quic),
@@ -105,7 +107,17 @@ impl Source for Example {
             last_dial_error: Some("refused".to_owned()),
             refuses: false,
         };
-        PeerList { peers: vec![peer] }
+        let disabled = DisabledPeer {
+            id: "12D3KooWRome".to_owned(),
+            name: Some("rome".to_owned()),
+            comment: Some("at the workshop".to_owned()),
+            allowed_ips: vec!["10.42.0.3/32".to_owned()],
+            addresses: vec!["/ip4/192.0.2.3/tcp/4001".to_owned()],
+        };
+        PeerList {
+            peers: vec![peer],
+            disabled: vec![disabled],
+        }
     }
 
     fn flows(&self, query: &FlowQuery) -> Result<FlowList, SourceError> {

@@ -45,9 +45,15 @@ function endpoint(multiaddress) {
   if (!["ip4", "ip6", "dns", "dns4", "dns6"].includes(kind) || !port) return multiaddress.split("/p2p/")[0];
   return `${kind === "ip6" ? `[${host}]` : host}:${port}`;
 }
+// One that is disabled looks like the others, without anything that needs a connection.
+const asleep = (peer) => ({
+  ...peer, state: "disabled", address: null, transport: null, direction: null, rtt_ms: null, handshake_age_seconds: null, connections: 0, streams: 0,
+  tx_frames: 0, tx_bytes: 0, rx_frames: 0, rx_bytes: 0, tx_bytes_per_second: null, rx_bytes_per_second: null, last_dial_error: null, refuses: false,
+  addresses: peer.addresses.map((address) => ({ address, origin: "configured", last_dial_error: null })),
+});
 const how = (peer) => `${peer.transport || "–"}, ${peer.direction === "inbound" ? "it dialled" : "dialled"}`;
 const fault = (peer) => peer.refuses ? "it does not know this node" : peer.last_dial_error || "";
-const health = (peer) => ({ connected: "good", idle: "", connecting: "warn" }[peer.state] ?? "bad");
+const health = (peer) => ({ connected: "good", idle: "", disabled: "", connecting: "warn" }[peer.state] ?? "bad");
 
 // Rows and cells stay and only their content changes, so that what is selected, hovered or focused stays, too.
 function fill(id, rows) {

@@ -44,7 +44,7 @@ function tell(word, kind, title) {
   if ($("icon").getAttribute("href") !== address) $("icon").setAttribute("href", address);
 }
 
-function update(status, peers, workers, streams, counters, noted, healthNow) {
+function update(status, peers, disabled, workers, streams, counters, noted, healthNow) {
   const time = status.uptime_seconds;
   if (before && (time <= before.time || status.peer_id !== before.peerId)) { history = []; before = null; sparks.clear(); }
   const seconds = before ? time - before.time : 1, old = before ? before.values : new Map(), values = new Map();
@@ -52,7 +52,7 @@ function update(status, peers, workers, streams, counters, noted, healthNow) {
   const drops = counters.filter((one) => one.kind === "drop"), events = counters.filter((one) => one.kind !== "drop");
   const rates = new Map(counters.map((one) => [one.name, gained(`counter ${one.name}`, one.value)]));
   const point = { time, tx: 0, rx: 0, txFrames: 0, rxFrames: 0, drops: drops.reduce((total, one) => total + rates.get(one.name), 0) };
-  seen = { peers, rates: new Map(), streams: streams.map((one) => ({ ...one, rate: gained(`stream ${one.peer} ${one.index}`, one.frames) })) };
+  seen = { peers: [...peers, ...disabled.map(asleep)], rates: new Map(disabled.map((peer) => [peer.id, { tx: 0, rx: 0, past: { tx: [], rx: [] } }])), streams: streams.map((one) => ({ ...one, rate: gained(`stream ${one.peer} ${one.index}`, one.frames) })) };
   for (const peer of peers) {
     const tx = gained(`tx ${peer.id}`, peer.tx_bytes) * 8, rx = gained(`rx ${peer.id}`, peer.rx_bytes) * 8, kept = sparks.get(peer.id) || { tx: [], rx: [] };
     point.tx += tx; point.rx += rx;
@@ -86,7 +86,7 @@ function update(status, peers, workers, streams, counters, noted, healthNow) {
   put($("tile-rx"), bits(point.rx)); put($("more-rx"), `${bytes(sum(peers, "rx_bytes"))} in all`);
   put($("tile-peers"), `${status.connected_peers} of ${status.configured_peers}`);
   const rtts = peers.map((peer) => peer.rtt_ms).filter((rtt) => rtt !== null);
-  put($("more-peers"), rtts.length ? `slowest ${milliseconds(Math.max(...rtts))}` : "");
+  put($("more-peers"), [rtts.length && `slowest ${milliseconds(Math.max(...rtts))}`, disabled.length && `${disabled.length} disabled`].filter(Boolean).join(", "));
   put($("tile-flows"), sum(workers, "flows").toLocaleString("en")); put($("more-flows"), `on ${status.workers} workers`);
   const fullest = workers.reduce((best, one) => one.fill > best.fill ? one : best, { fill: 0, id: null });
   put($("tile-fill"), percent(fullest.fill)); put($("more-fill"), fullest.id === null ? "all are empty" : `worker ${fullest.id}`);
@@ -113,8 +113,8 @@ async function poll() {
     try {
       await pollFlows();
       const kept = before ? null : await ask("v1/history", limit.signal);
-      const [status, { peers }, { workers }, { streams }, { counters }, { events: noted }, healthNow] = await Promise.all(PATHS.map((path) => ask(path, limit.signal)));
-      update(status, peers, workers, streams, counters, noted, healthNow);
+      const [status, { peers, disabled }, { workers }, { streams }, { counters }, { events: noted }, healthNow] = await Promise.all(PATHS.map((path) => ask(path, limit.signal)));
+      update(status, peers, disabled, workers, streams, counters, noted, healthNow);
       if (kept) { remember(kept.samples); PLOTS.forEach(plot); }
       answered = new Date(); document.body.classList.remove("stale");
     } catch (error) {

@@ -52,13 +52,17 @@ function calm() { delete $("remove").dataset.peer; put($("remove"), "Remove this
 $("remove").addEventListener("click", () => {
   const button = $("remove"), peer = opened;
   if (button.dataset.peer !== peer) { button.dataset.peer = peer; put(button, "Remove it for good"); put($("removed"), "Its section goes from the configuration, and its connections end."); return; }
-  calm(); say($("removed"), () => askWithToken("DELETE", `v1/peers/${encodeURIComponent(peer)}`), changes);
+  // The node has not had one that is disabled, so nothing changes for it.
+  const told = isAsleep(peer) ? () => "Its section is removed." : changes;
+  calm(); say($("removed"), () => askWithToken("DELETE", `v1/peers/${encodeURIComponent(peer)}`), told);
 });
 $("detail").addEventListener("close", calm);
 
+const isAsleep = (id) => seen.peers.some((peer) => peer.id === id && peer.state === "disabled");
 async function pollFlows() {
   if (token() === null || !$("detail").open) return;
   const peer = opened;
+  if (isAsleep(peer)) { flows = { peer, list: [], error: "" }; return; }
   try { flows = { peer, list: (await askWithToken("GET", `v1/flows?limit=20&peer=${encodeURIComponent(peer)}`)).flows, error: "" }; } catch (error) { flows = { peer, list: [], error: error.message }; }
 }
 function drawFlows() {

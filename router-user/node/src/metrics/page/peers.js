@@ -12,7 +12,7 @@ function compare(a, b) {
 // Rows do not move under the pointer, the keyboard's focus or an open dialog, unless the reader asked for another order.
 function drawPeers(anew = false) {
   const body = $("peers").tBodies[0], wanted = $("search").value.trim().toLowerCase();
-  const tells = (peer) => [peer.name, peer.id, peer.state, peer.transport, peer.address, fault(peer), ...peer.allowed_ips].join("\n").toLowerCase();
+  const tells = (peer) => [peer.name, peer.comment, peer.id, peer.state, peer.transport, peer.address, fault(peer), ...peer.allowed_ips].join("\n").toLowerCase();
   const found = seen.peers.filter((peer) => !wanted || tells(peer).includes(wanted));
   if (!anew && (body.matches(":hover, :focus-within") || $("detail").open)) {
     const places = new Map(order.map((id, i) => [id, i]));
@@ -22,7 +22,7 @@ function drawPeers(anew = false) {
   fill("peers", found.slice(0, all ? found.length : FEW).map((peer) => {
     const own = inner(peer), path = peer.address && peer.state === "connected" ? [[endpoint(peer.address), "mono"], [how(peer), "small"]] : [[peer.state, ""], [fault(peer), "small clamp"]];
     const rates = seen.rates.get(peer.id);
-    return { cells: [{ kind: "break who", title: peer.id, draw: (cell) => {
+    return { dim: peer.state === "disabled", cells: [{ kind: "break who", title: peer.id, draw: (cell) => {
       if (!cell.firstElementChild) {
         const button = made("button", ""), outer = made("span", "called");
         button.type = "button"; button.setAttribute("aria-haspopup", "dialog");
@@ -50,6 +50,7 @@ function drawDetail() {
   copies($("detail-allowed"), peer.allowed_ips.length ? [["allowed IPs", peer.allowed_ips.join(", ")]] : []);
   put($("detail-path"), peer.address ? `${endpoint(peer.address)}, ${how(peer)}; connections: ${peer.connections}, open streams: ${peer.streams}` : "–");
   copies($("detail-multiaddress"), peer.address ? [["multiaddress", peer.address]] : []);
+  put($("detail-comment"), peer.comment || "–");
   copies($("detail-id"), [["peer id", peer.id]]);
   put($("detail-rtt"), milliseconds(peer.rtt_ms)); put($("detail-handshake"), ago(peer.handshake_age_seconds));
   put($("detail-tx"), traffic(rates.tx, peer.tx_bytes_per_second, peer.tx_bytes, peer.tx_frames) + (peer.rate_bytes_per_second ? `; limit ${bits(peer.rate_bytes_per_second * 8)}` : ""));

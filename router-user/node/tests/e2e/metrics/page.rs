@@ -321,12 +321,12 @@ fn manage(browser: &mut Browser, pair: &Pair) -> Result<()> {
 
     let oslo =
         "[...document.querySelectorAll('#peers button.peer')].find((name) => name.textContent === 'oslo')";
-    browser.evaluate(&format!("{oslo}.click(); 0"))?;
+    disabled(browser, pair, oslo)?;
     browser.evaluate(&press("#remove"))?;
     assert!(file.exists());
     browser.wait_for(&said("remove", "for good"))?;
     browser.evaluate(&press("#remove"))?;
-    browser.wait_for(&said("removed", "Peer removed: oslo."))?;
+    browser.wait_for(&said("removed", "Its section is removed."))?;
     assert!(!file.exists());
     browser.press("Escape", "")?;
     browser.wait_for("document.querySelectorAll('#peers tbody tr').length === 1")?;
@@ -337,6 +337,29 @@ fn manage(browser: &mut Browser, pair: &Pair) -> Result<()> {
     browser.press("Escape", "")?;
     browser.wait_for("!document.getElementById('manage').open")?;
     browser.forget_refusals();
+    Ok(())
+}
+
+/// A peer that is disabled is a pale row, which counts nowhere; it is open afterwards, with its comment.
+fn disabled(browser: &mut Browser, pair: &Pair, row: &str) -> Result<()> {
+    let mut set = pair.a.host.command(NODE);
+    set.args(["peer", "set", "oslo", "--enabled", "false", "--comment"]);
+    set.args(["back in spring", "--config"]);
+    let set = set.arg(pair.a.node.config()).output()?;
+    assert!(set.status.success(), "{set:?}");
+    browser.wait_for(&format!(
+        "{row}.closest('tr').matches('.dim') && {row}.closest('tr').innerText.includes('disabled')"
+    ))?;
+    browser.wait_for("document.getElementById('tile-peers').textContent === '1 of 1'")?;
+    browser.wait_for("document.getElementById('more-peers').textContent.endsWith('1 disabled')")?;
+    browser.evaluate(&format!("{row}.click(); 0"))?;
+    browser.wait_for("document.getElementById('detail-comment').textContent === 'back in spring'")?;
+    browser.wait_for("document.getElementById('detail-state').textContent === 'disabled'")?;
+    for width in [390, 1280] {
+        browser.show_as(width, "light")?;
+        fits(browser, width)?;
+        browser.picture(&format!("disabled-light-{width}"))?;
+    }
     Ok(())
 }
 
@@ -423,7 +446,7 @@ fn nothing_becomes_markup(browser: &mut Browser) -> Result<()> {
     answer_with(
         browser,
         "told.peers.forEach((peer) => { \
-           peer.id = peer.name = peer.address = peer.last_dial_error = window.hostile; peer.allowed_ips = [window.hostile]; \
+           peer.id = peer.name = peer.comment = peer.address = peer.last_dial_error = window.hostile; peer.allowed_ips = [window.hostile]; \
            peer.addresses = [{ address: window.hostile, origin: window.hostile, last_dial_error: window.hostile }]; \
          });",
     )?;
@@ -433,7 +456,7 @@ fn nothing_becomes_markup(browser: &mut Browser) -> Result<()> {
     )?;
     browser.evaluate("document.querySelector('#peers button.peer').click(); 0")?;
     browser.wait_for(
-        "['name', 'allowed', 'multiaddress', 'id', 'error', 'dialled'].every((part) => \
+        "['name', 'comment', 'allowed', 'multiaddress', 'id', 'error', 'dialled'].every((part) => \
            document.getElementById(`detail-${part}`).innerText.includes('<b>bold</b>'))",
     )?;
     assert_eq!(
