@@ -16,6 +16,7 @@ mod keeper;
 mod ledger;
 mod pass;
 mod report;
+mod rest;
 mod thing;
 mod wanted;
 mod watch;

@@ -112,7 +112,9 @@ impl StreamScaler {
     /// Dials for every peer that has fewer connections than its streams are to have.
     async fn replace_lost(&mut self) {
         let table = self.peers.load_full();
-        let peers = connectable(&table, &self.network, self.n_connections, &self.spans);
+        let mut peers = connectable(&table, &self.network, self.n_connections, &self.spans);
+        // Of those without any, which most of a large mesh are, none is lost.
+        peers.retain(|connectable| *connectable.peer.n_connections.borrow() > 0);
         for connectable in &peers {
             connectable.want(connectable.peer.lanes.n_active());
         }

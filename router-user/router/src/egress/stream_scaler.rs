@@ -35,9 +35,9 @@ pub struct StreamScaler {
     config: ScalerConfig,
     /// Frames per second that one stream is good for.
     threshold_fps: f64,
-    /// What each peer's lanes had been offered at the last decision.
+    /// What each peer's lanes had been offered at the last decision, if anything.
     at_decision: HashMap<u32, u64>,
-    /// What each lane had been offered at the last look for idle ones.
+    /// What each lane had been offered at the last look for idle ones, of the peers that had some to look at.
     at_look: HashMap<u32, Vec<u64>>,
 }
 
@@ -63,7 +63,10 @@ impl StreamScaler {
         let mut changes = Vec::new();
         for peer in peers {
             let (offered, lanes) = (peer.lanes().n_offered(), peer.lanes());
-            self.at_decision.insert(peer.index(), offered);
+            // Most peers of a large mesh have sent nothing ever.
+            if offered > 0 {
+                self.at_decision.insert(peer.index(), offered);
+            }
             // A new peer had nothing before; one that has the index of another may have had more.
             let before = before.get(&peer.index()).copied().unwrap_or(0);
             let rate_fps = offered.saturating_sub(before) as f64 / elapsed.as_secs_f64();
@@ -100,8 +103,12 @@ impl StreamScaler {
     pub fn close_idle(&mut self, peers: &[impl ScaledPeer]) {
         let before = std::mem::take(&mut self.at_look);
         for peer in peers {
-            let before = before.get(&peer.index()).map_or(&[][..], Vec::as_slice);
             let lanes = peer.lanes();
+            let mut retired = lanes.all().iter().skip(lanes.n_active() as usize);
+            if !retired.any(|lane| lane.open.load(Relaxed)) {
+                continue;
+            }
+            let before = before.get(&peer.index()).map_or(&[][..], Vec::as_slice);
             let offered: Vec<_> = lanes
                 .all()
                 .iter()

@@ -167,12 +167,13 @@ fn addresses(wanted: &Wanted, found: &Found, all: &mut Vec<Difference>) {
             all.push(difference(Thing::Address(net), seen, remedy));
         }
     }
+    let Some(routes) = &found.routes else { return };
     for address in wanted.device.addresses.iter() {
         let there = found.addresses.iter().any(|state| state.net == *address);
         let ip = address.addr();
         let is_local =
             |route: &Route| matches!(route.target, RouteTarget::Local(_)) && route.net == IpNet::from(ip);
-        if there && found.link.up && !found.routes.iter().any(is_local) {
+        if there && found.link.up && !routes.iter().any(is_local) {
             let remedy = Remedy::Addresses {
                 remove: vec![*address],
                 add: vec![*address],
@@ -203,9 +204,10 @@ fn misfits<'a>(group: &'a [IpNet], found: &'a Found) -> impl Iterator<Item = IpN
 }
 
 fn routes(wanted: &Wanted, found: &Found, all: &mut Vec<Difference>) {
+    let Some(routes) = &found.routes else { return };
     // There may be tens of thousands of them.
-    let mut by_net: HashMap<(IpNet, u32), Vec<&Route>> = HashMap::with_capacity(found.routes.len());
-    for route in &found.routes {
+    let mut by_net: HashMap<(IpNet, u32), Vec<&Route>> = HashMap::with_capacity(routes.len());
+    for route in routes {
         by_net.entry((route.net, route.table)).or_default().push(route);
     }
     let there = |route: &Route| {

@@ -20,8 +20,9 @@ pub(in crate::node) struct Found {
     pub(in crate::node) ipv6_disabled: Option<bool>,
     /// Its addresses, in the kernel's order.
     pub(in crate::node) addresses: Vec<AddressState>,
-    /// The routes that lead to the device, those to its own addresses, and those that lead nowhere if any is wanted.
-    pub(in crate::node) routes: Vec<Route>,
+    /// The routes that lead to the device, those to its own addresses, and those that lead nowhere if any is wanted; `None`
+    /// if they were not looked at.
+    pub(in crate::node) routes: Option<Vec<Route>>,
     /// All policy rules.
     pub(in crate::node) rules: Vec<SeenRule>,
     /// The filters at the egress of the device, in the order in which packets come by.
@@ -55,7 +56,7 @@ pub(in crate::node) struct FoundGateway {
 }
 
 impl Found {
-    /// Reads what the kernel has of `wanted`; `None` if the device is not where it was made.
+    /// Reads what the kernel has of `wanted`, its routes only `with_routes`; `None` if the device is not where it was made.
     ///
     /// # Errors
     /// The kernel refuses to say.
@@ -64,19 +65,16 @@ impl Found {
         kernel: &Kernel,
         gateways: &Gateways,
         wanted: &Wanted,
+        with_routes: bool,
     ) -> Result<Option<Self>, NetlinkError> {
         let index = wanted.device.index;
         let Some(link) = netlink.link_state(index).await?.filter(|link| link.is_tun) else {
             return Ok(None);
         };
-        let mut routes = netlink.routes_of(index).await?;
-        if wanted
-            .routes
-            .iter()
-            .any(|route| route.target == RouteTarget::Unreachable)
-        {
-            routes.extend(netlink.unreachable_routes().await?);
-        }
+        let routes = match with_routes {
+            true => Some(routes(netlink, wanted).await?),
+            false => None,
+        };
         let nft = wanted.exit.nft();
         let n_rules = match nft.is_empty() {
             true => 0,
@@ -112,6 +110,15 @@ impl Found {
             link,
         }))
     }
+}
+
+async fn routes(netlink: &Netlink, wanted: &Wanted) -> Result<Vec<Route>, NetlinkError> {
+    let mut routes = netlink.routes_of(wanted.device.index).await?;
+    let leads_nowhere = |route: &Route| route.target == RouteTarget::Unreachable;
+    if wanted.routes.iter().any(leads_nowhere) {
+        routes.extend(netlink.unreachable_routes().await?);
+    }
+    Ok(routes)
 }
 
 /// Returns the setting by which an administrator turns IPv6 of an interface off.

@@ -16,6 +16,7 @@ use super::found::{Found, ipv6_setting};
 use super::ledger::{Ledger, Verdict};
 use super::pass::{Pass, list, right_rows, text};
 use super::report::{HostReport, SeenDevice, row};
+use super::rest::Rest;
 use super::thing::{Level, Thing};
 use super::wanted::Wanted;
 use super::ways::Ways;
@@ -46,6 +47,8 @@ pub(in crate::node) struct Keeper {
     /// Conflicts that were reported when they began, and are not the ledger's.
     foreign: BTreeSet<Thing>,
     ways: Ways,
+    /// Of the routes while all is right: they stay as they were seen unless the kernel tells of a change.
+    rest: Rest,
     /// When something was put back that addresses depend on, or an address.
     last_ground: Option<Instant>,
     n_put_back: u64,
@@ -87,6 +90,7 @@ impl Keeper {
             refused: BTreeMap::new(),
             foreign: BTreeSet::new(),
             ways: Ways::new(),
+            rest: Rest::default(),
             last_ground: None,
             n_put_back: 0,
             events,
@@ -191,13 +195,34 @@ impl Keeper {
         self.ways.accept();
     }
 
+    /// Compares what the kernel tells nobody of, and the routes only if they have rested for long: there may be tens of
+    /// thousands of them.
+    ///
+    /// # Errors
+    /// Those of [`Keeper::compare`].
+    pub(in crate::node) async fn compare_untold(&mut self) -> Result<Outcome, DeviceLost> {
+        let mut pass = Pass::new(false);
+        pass.looks_at_routes = self.rest.is_over(Instant::now());
+        self.compare_in(pass).await
+    }
+
     /// Compares, puts back, and reports. `went_down` says that the device was down in between.
     ///
     /// # Errors
     /// The device is not where it was made: nothing of it can be put back.
     pub(in crate::node) async fn compare(&mut self, went_down: bool) -> Result<Outcome, DeviceLost> {
-        let mut pass = Pass::new(went_down);
+        self.compare_in(Pass::new(went_down)).await
+    }
+
+    async fn compare_in(&mut self, mut pass: Pass) -> Result<Outcome, DeviceLost> {
+        let begun = Instant::now();
         let mut outcome = self.rounds(&mut pass).await?;
+        let is_right = outcome.as_ref().is_ok_and(Vec::is_empty) && pass.again.is_none();
+        match is_right {
+            true if pass.looks_at_routes => self.rest.begin(begun, Instant::now()),
+            true => {}
+            false => self.rest.end(),
+        }
         if let Ok(left) = &mut outcome
             && let Err(error) = self.look_at_ways(left, &mut pass).await
         {
@@ -270,7 +295,15 @@ impl Keeper {
         for _ in 0..MAX_ROUNDS {
             self.check_whereabouts()?;
             self.wanted.exit.look_at_sources(&self.wanted.device.name);
-            let found = match Found::read(&self.netlink, &self.kernel, &self.gateways, &self.wanted).await {
+            let with_routes = pass.looks_at_routes;
+            let found = Found::read(
+                &self.netlink,
+                &self.kernel,
+                &self.gateways,
+                &self.wanted,
+                with_routes,
+            );
+            let found = match found.await {
                 Ok(Some(found)) => found,
                 Ok(None) => {
                     self.check_whereabouts()?;
@@ -291,6 +324,8 @@ impl Keeper {
             if due.is_empty() {
                 break;
             }
+            // What was put back may have taken routes with it.
+            pass.looks_at_routes = true;
             for difference in due {
                 self.apply(&difference, pass).await;
             }

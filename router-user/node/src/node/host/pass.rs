@@ -17,6 +17,8 @@ const MAX_NAMED: usize = 8;
 
 /// What one comparison has seen and done so far.
 pub(super) struct Pass {
+    /// Whether the routes are read.
+    pub(super) looks_at_routes: bool,
     /// The lowest level at which something was changed.
     pub(super) lowest: Level,
     pub(super) changed: Vec<(Thing, String)>,
@@ -43,6 +45,7 @@ impl Pass {
     /// Makes one that has seen nothing yet; `went_down` says that the device was down in between.
     pub(super) fn new(went_down: bool) -> Self {
         Self {
+            looks_at_routes: true,
             lowest: if went_down { Level::Device } else { Level::Alone },
             changed: Vec::new(),
             given_up: Vec::new(),

@@ -81,20 +81,28 @@ impl Host {
     pub(in crate::node) async fn run(self: Arc<Self>) -> io::Result<()> {
         let (mut pause, mut period) = (SETTLE, PERIOD);
         loop {
-            if timeout(period, self.signals.changed.notified()).await.is_ok() {
+            let is_told = timeout(period, self.signals.changed.notified()).await.is_ok();
+            if is_told {
                 sleep(pause).await;
             }
             let begun = Instant::now();
-            let again = self.compare().await.map_err(io::Error::other)?;
+            let again = self.compare(is_told).await.map_err(io::Error::other)?;
             period = again.unwrap_or(PERIOD).min(PERIOD);
             pause = (begun.elapsed() * PAUSE_FACTOR).clamp(SETTLE, MAX_SETTLE);
         }
     }
 
-    async fn compare(&self) -> Result<Option<Duration>, DeviceLost> {
+    async fn compare(&self, is_told: bool) -> Result<Option<Duration>, DeviceLost> {
         let mut keeper = self.keeper.lock().await;
-        let went_down = self.signals.went_down.swap(false, Relaxed);
-        Ok(keeper.compare(went_down).await?.again)
+        let outcome = match is_told {
+            true => {
+                keeper
+                    .compare(self.signals.went_down.swap(false, Relaxed))
+                    .await?
+            }
+            false => keeper.compare_untold().await?,
+        };
+        Ok(outcome.again)
     }
 }
 

@@ -13,6 +13,7 @@ use ipnet::IpNet;
 use tracing::info;
 
 use super::compare::{Difference, Remedy, difference};
+use super::rest::Rest;
 use super::thing::Thing;
 use super::wanted::Wanted;
 use crate::device::{Netlink, NetlinkError, SeenRoute, SeenRule, TABLE_LOCAL, Way};
@@ -28,9 +29,6 @@ const MANY_LOOKUPS: usize = 1024;
 /// Pause before the next look while there are networks to ask about.
 const NEXT_LOOKUPS: Duration = Duration::from_secs(1);
 
-/// How many times as long as it takes to read the tables they are left alone. A host may have a million routes.
-const REST_FACTOR: u32 = 300;
-
 /// Ways that are named; of the others there is a number.
 const MAX_NAMED: usize = 16;
 
@@ -43,8 +41,8 @@ pub(super) struct Ways {
     linked: BTreeSet<IpNet>,
     /// The next look at the tables accepts what it finds.
     accepts: bool,
-    /// When the tables may be read again.
-    tables_due: Option<Instant>,
+    /// Of the tables.
+    rest: Rest,
     taken: Vec<Taken>,
     /// Networks whose packets go elsewhere by what the kernel says.
     diverted: BTreeMap<IpNet, Diverted>,
@@ -102,7 +100,7 @@ impl Ways {
             accepted: BTreeSet::new(),
             linked: BTreeSet::new(),
             accepts: true,
-            tables_due: None,
+            rest: Rest::default(),
             taken: Vec::new(),
             diverted: BTreeMap::new(),
             rules: Vec::new(),
@@ -129,7 +127,7 @@ impl Ways {
         let networks = &wanted.networks;
         let mut accepted = Vec::new();
         let begun = Instant::now();
-        if self.accepts || self.tables_due.is_none_or(|due| begun >= due) {
+        if self.accepts || self.rest.is_over(begun) {
             let numbers = OwnNumbers::of(&wanted.device.name);
             let mut taken = Vec::new();
             for table in tables(networks) {
@@ -137,7 +135,7 @@ impl Ways {
                 taken.extend(takes(networks, table, &routes, wanted.device.index));
             }
             accepted = self.handle_taken(taken);
-            self.tables_due = Some(Instant::now() + begun.elapsed() * REST_FACTOR);
+            self.rest.begin(begun, Instant::now());
         }
         if self.rules != rules {
             self.rules = rules.to_vec();
