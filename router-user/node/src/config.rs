@@ -122,7 +122,7 @@ pub(crate) use invite::parse_network;
 pub use invite::{Invite, InviteError};
 pub use log::{LogFormat, LogSection};
 use memory::Sizes;
-pub use memory::{MemoryLimit, free_memory, kibibytes, table_bytes};
+pub use memory::{MemoryLimit, free_memory, kibibytes, peers_bytes, table_bytes};
 pub use metrics::MetricsSection;
 pub(crate) use name::parse_name;
 pub use node::{INSTALLED_CONFIG, NodeSection};

@@ -134,11 +134,13 @@ pub(super) fn memory_line(memory: &MemoryStatus) -> String {
         (None, _) => "an unknown limit".to_owned(),
     };
     format!(
-        "{limit}: {} flows take {} and up to {} for what peers send of them, each worker's ring {}",
+        "{limit}: {} flows take {} and up to {} for what peers send of them, each worker's ring {}, \
+         the peers {}",
         memory.max_flows,
         bytes(memory.table_bytes),
         bytes(memory.received_table_bytes),
-        bytes(memory.ring_bytes.into())
+        bytes(memory.ring_bytes.into()),
+        bytes(memory.peers_bytes)
     )
 }
 

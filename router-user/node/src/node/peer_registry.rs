@@ -30,6 +30,8 @@ pub(super) struct PeerRegistry {
     peers: Vec<Arc<NodePeer>>,
     by_id: HashMap<PeerId, PeerIndex>,
     max_peers: u32,
+    /// Where the search for an index that is free again begins: those before it were looked at last.
+    next: usize,
     new_lanes: Box<dyn Fn(PeerIndex, u32) -> PeerLanes + Send>,
 }
 
@@ -41,6 +43,7 @@ impl PeerRegistry {
             peers: Vec::new(),
             by_id: HashMap::new(),
             max_peers: MAX_PEERS,
+            next: 0,
             new_lanes: Box::new(new_lanes),
         }
     }
@@ -75,7 +78,14 @@ impl PeerRegistry {
             n_given
         } else {
             let free = |peer: &Arc<NodePeer>| !wanted.contains(&peer.id) && Arc::strong_count(peer) == 1;
-            self.peers.iter().position(free).ok_or(NoRoom)?
+            let (before, after) = self.peers.split_at(self.next.min(n_given));
+            let found = match after.iter().position(free) {
+                Some(at) => Some(before.len() + at),
+                None => before.iter().position(free),
+            };
+            let index = found.ok_or(NoRoom)?;
+            self.next = index + 1;
+            index
         };
         let index = PeerIndex(index as u32);
         let peer = Arc::new(NodePeer::new(index, id, (self.new_lanes)(index, n_active)));
@@ -168,5 +178,10 @@ mod tests {
         let after = registry.table(&peers(&[1, 2]), 1).unwrap();
         assert_eq!(indices(&after), [1, 0]);
         assert_eq!(registry.table(&peers(&[0, 1, 2]), 1).err(), Some(NoRoom));
+        drop(after);
+
+        // Those that went before the last that was given are found too.
+        let again = registry.table(&peers(&[0, 2]), 1).unwrap();
+        assert_eq!(indices(&again), [1, 0]);
     }
 }

@@ -194,6 +194,11 @@ impl PeerTable {
         &self.disabled
     }
 
+    /// Returns how many networks all peers have.
+    pub(super) fn n_prefixes(&self) -> usize {
+        self.peers.iter().map(|peer| peer.allowed_ips.len()).sum()
+    }
+
     /// Returns how many peers have a connection over which packets go.
     pub(super) fn n_connected(&self) -> usize {
         let connected = self.peers.iter().filter(|peer| peer.peer.connected.load(Relaxed));

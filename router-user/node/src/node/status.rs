@@ -16,7 +16,7 @@ use super::capture::TooMany;
 use super::counters::{NetworkCounter, SocketCounter};
 use super::host::HostReport;
 use super::peers::ConfiguredPeer;
-use crate::config::{Config, Invite, PeerSection, for_others, own_prefixes};
+use crate::config::{Config, Invite, PeerSection, for_others, own_prefixes, peers_bytes};
 use crate::control::{
     self, AddressOrigin, CaptureEncoder, CaptureQuery, CaptureStream, CounterKind, CounterOrigin,
     CounterStatus, DeviceStatus, DisabledPeer, EventList, FlowList, FlowQuery, InviteStatus, MemoryStatus,
@@ -118,7 +118,10 @@ impl Source for NodeStatus {
             disabled_peers: peers.disabled().len() as u32,
             gateways: gateways.clone(),
             host: host.status(Instant::now()),
-            memory: self.memory.clone(),
+            memory: MemoryStatus {
+                peers_bytes: peers_bytes(peers.all().len(), peers.n_prefixes()),
+                ..self.memory.clone()
+            },
             kernel: kernel_features::look(
                 &self.parts.kernel.offloads,
                 self.parts.kernel.programs.pin_directory(),

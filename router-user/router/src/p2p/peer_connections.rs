@@ -13,7 +13,11 @@ use super::departure::Leave;
 /// a handshake ends before the peer decides. A connection ends in two steps: it is down when it is taken for dead or
 /// begins to close, and closed when the swarm has let go of it.
 #[derive(Debug, Default)]
-pub(super) struct PeerConnections(HashMap<ConnectionId, PeerConnection>);
+pub(super) struct PeerConnections {
+    all: HashMap<ConnectionId, PeerConnection>,
+    /// Those of each peer that has any: a node of a large mesh has thousands.
+    by_peer: HashMap<PeerId, Vec<ConnectionId>>,
+}
 
 #[derive(Debug)]
 struct PeerConnection {
@@ -60,20 +64,32 @@ impl PeerConnections {
     /// Adds a live connection. Returns whether it is the only one of its peer.
     pub(super) fn handle_established(&mut self, connection: ConnectionId, peer: PeerId) -> bool {
         let is_first = !self.is_present(peer);
-        self.0.insert(connection, PeerConnection::new(peer, Stage::Live));
+        self.insert(connection, PeerConnection::new(peer, Stage::Live));
         is_first
     }
 
     /// Adds a connection that this node has dialled, which took so long to bring up.
     pub(super) fn handle_dialled(&mut self, connection: ConnectionId, peer: PeerId, took: Duration) {
-        self.0
-            .insert(connection, PeerConnection::new(peer, Stage::Unproven(took)));
+        self.insert(connection, PeerConnection::new(peer, Stage::Unproven(took)));
+    }
+
+    fn insert(&mut self, connection: ConnectionId, entry: PeerConnection) {
+        let peer = entry.peer;
+        if self.all.insert(connection, entry).is_none() {
+            self.by_peer.entry(peer).or_default().push(connection);
+        }
+    }
+
+    /// Returns the connections of a peer that have not closed.
+    fn entries(&self, peer: PeerId) -> impl Iterator<Item = (ConnectionId, &PeerConnection)> {
+        let connections = self.by_peer.get(&peer).into_iter().flatten();
+        connections.filter_map(|connection| Some((*connection, self.all.get(connection)?)))
     }
 
     /// Takes an unproven connection out, as it is proven or has failed. Returns its peer and how long it took to bring it
     /// up, or `None` if there is no such connection.
     pub(super) fn take_unproven(&mut self, connection: ConnectionId) -> Option<(PeerId, Duration)> {
-        let entry = self.0.get_mut(&connection)?;
+        let entry = self.all.get_mut(&connection)?;
         let Stage::Unproven(took) = entry.stage else {
             return None;
         };
@@ -83,7 +99,7 @@ impl PeerConnections {
 
     /// Takes a connection for down. Returns `None` if it was down already, or is unknown.
     pub(super) fn handle_down(&mut self, connection: ConnectionId) -> Option<WentDown> {
-        let entry = self.0.get_mut(&connection).filter(|entry| entry.is_live())?;
+        let entry = self.all.get_mut(&connection).filter(|entry| entry.is_live())?;
         entry.stage = Stage::Down;
         let (peer, leaving) = (entry.peer, entry.leaving.take());
         Some(WentDown {
@@ -95,14 +111,14 @@ impl PeerConnections {
 
     /// Records that the peer does not answer on a connection. Returns false if that is known, or the connection is not live.
     pub(super) fn handle_silent(&mut self, connection: ConnectionId) -> bool {
-        let entry = self.0.get_mut(&connection);
+        let entry = self.all.get_mut(&connection);
         let entry = entry.filter(|entry| entry.is_live() && !entry.is_silent);
         entry.map(|entry| entry.is_silent = true).is_some()
     }
 
     /// Records that the peer was heard on a connection. Returns whether it was silent.
     pub(super) fn handle_heard(&mut self, connection: ConnectionId, now: Instant) -> bool {
-        let Some(entry) = self.0.get_mut(&connection) else {
+        let Some(entry) = self.all.get_mut(&connection) else {
             return false;
         };
         entry.heard = Some(now);
@@ -113,44 +129,44 @@ impl PeerConnections {
     pub(super) fn is_heard(&self, peer: PeerId, since: Instant) -> bool {
         let is_heard = |entry: &PeerConnection| {
             let is_heard = entry.heard.is_some_and(|heard| heard >= since);
-            entry.peer == peer && entry.stays() && !entry.is_silent && is_heard
+            entry.stays() && !entry.is_silent && is_heard
         };
-        self.0.values().any(is_heard)
+        self.entries(peer).any(|(_, entry)| is_heard(entry))
     }
 
     /// Returns the live connections of a peer on which it does not answer.
     pub(super) fn silent(&self, peer: PeerId) -> Vec<ConnectionId> {
-        let is_silent = |entry: &PeerConnection| entry.peer == peer && entry.is_live() && entry.is_silent;
-        let silent = self.0.iter().filter(|(_, entry)| is_silent(entry));
-        silent.map(|(connection, _)| *connection).collect()
+        let entries = self.entries(peer);
+        let silent = entries.filter(|(_, entry)| entry.is_live() && entry.is_silent);
+        silent.map(|(connection, _)| connection).collect()
     }
 
     /// Records that a live connection is to be left. Returns false if that is known, or there is no such connection.
     pub(super) fn set_leaving(&mut self, connection: ConnectionId, leaving: Leaving) -> bool {
-        let entry = self.0.get_mut(&connection).filter(|entry| entry.stays());
+        let entry = self.all.get_mut(&connection).filter(|entry| entry.stays());
         entry.map(|entry| entry.leaving = Some(leaving)).is_some()
     }
 
     /// Records that a connection is not to be left any more. Returns false if it was not to be.
     pub(super) fn clear_leaving(&mut self, connection: ConnectionId) -> bool {
-        let entry = self.0.get_mut(&connection);
+        let entry = self.all.get_mut(&connection);
         entry.is_some_and(|entry| entry.leaving.take().is_some())
     }
 
     /// Returns how a connection is to be left, if it is.
     pub(super) fn leaving(&self, connection: ConnectionId) -> Option<Leaving> {
-        self.0.get(&connection)?.leaving
+        self.all.get(&connection)?.leaving
     }
 
     /// Says whether a peer has a live connection that is not to be left.
     pub(super) fn stays(&self, peer: PeerId) -> bool {
-        self.0.values().any(|entry| entry.peer == peer && entry.stays())
+        self.entries(peer).any(|(_, entry)| entry.stays())
     }
 
     /// Says whether the peer has a live connection beside this one that is not to be left.
     pub(super) fn has_other(&self, peer: PeerId, connection: ConnectionId) -> bool {
-        let mut others = self.0.iter().filter(|(id, _)| **id != connection);
-        others.any(|(_, entry)| entry.peer == peer && entry.stays())
+        let mut others = self.entries(peer).filter(|(id, _)| *id != connection);
+        others.any(|(_, entry)| entry.stays())
     }
 
     /// Returns the spare connections of a peer that has no others any more.
@@ -160,15 +176,15 @@ impl PeerConnections {
         }
         let is_spare = |entry: &PeerConnection| {
             let why = entry.leaving.map(|leaving| leaving.why);
-            entry.peer == peer && entry.is_live() && why == Some(Leave::Spare)
+            entry.is_live() && why == Some(Leave::Spare)
         };
-        let spare = self.0.iter().filter(|(_, entry)| is_spare(entry));
-        spare.map(|(connection, _)| *connection).collect()
+        let spare = self.entries(peer).filter(|(_, entry)| is_spare(entry));
+        spare.map(|(connection, _)| connection).collect()
     }
 
     /// Returns the connections that this node has wanted to leave since `since` or before.
     pub(super) fn left_since(&self, since: Instant) -> Vec<ConnectionId> {
-        let left = self.0.iter().filter(|(_, entry)| {
+        let left = self.all.iter().filter(|(_, entry)| {
             let leaving = entry.leaving.filter(|leaving| !leaving.by_peer);
             leaving.is_some_and(|leaving| leaving.since <= since)
         });
@@ -177,33 +193,40 @@ impl PeerConnections {
 
     /// Forgets a connection that has closed.
     pub(super) fn handle_closed(&mut self, connection: ConnectionId) {
-        self.0.remove(&connection);
+        let Some(entry) = self.all.remove(&connection) else {
+            return;
+        };
+        if let Some(connections) = self.by_peer.get_mut(&entry.peer) {
+            connections.retain(|other| *other != connection);
+            if connections.is_empty() {
+                self.by_peer.remove(&entry.peer);
+            }
+        }
     }
 
     /// Says whether a connection is live.
     pub(super) fn is_live(&self, connection: ConnectionId) -> bool {
-        self.0.get(&connection).is_some_and(PeerConnection::is_live)
+        self.all.get(&connection).is_some_and(PeerConnection::is_live)
     }
 
     /// Says whether a peer has a live connection.
     pub(super) fn is_present(&self, peer: PeerId) -> bool {
-        self.0.values().any(|entry| entry.peer == peer && entry.is_live())
+        self.entries(peer).any(|(_, entry)| entry.is_live())
     }
 
     /// Says whether any peer has a live connection.
     pub(super) fn is_anybody_present(&self) -> bool {
-        self.0.values().any(PeerConnection::is_live)
+        self.all.values().any(PeerConnection::is_live)
     }
 
     /// Returns the connections of a peer that have not closed.
     pub(super) fn of_peer(&self, peer: PeerId) -> Vec<ConnectionId> {
-        let of_peer = self.0.iter().filter(|(_, entry)| entry.peer == peer);
-        of_peer.map(|(connection, _)| *connection).collect()
+        self.by_peer.get(&peer).cloned().unwrap_or_default()
     }
 
     /// Returns how many connections have not closed.
     pub(super) fn len(&self) -> usize {
-        self.0.len()
+        self.all.len()
     }
 }
 
@@ -234,6 +257,26 @@ mod tests {
 
     fn id(n: usize) -> ConnectionId {
         ConnectionId::new_unchecked(n)
+    }
+
+    #[test]
+    fn nothing_is_kept_of_a_peer_whose_connections_have_closed() {
+        let (peer, other) = (PeerId::random(), PeerId::random());
+        let mut connections = PeerConnections::default();
+        connections.handle_dialled(id(1), peer, Duration::ZERO);
+        connections.take_unproven(id(1));
+        connections.handle_established(id(1), peer);
+        connections.handle_established(id(2), peer);
+        connections.handle_established(id(3), other);
+        assert_eq!(connections.of_peer(peer), [id(1), id(2)]);
+
+        for n in [1, 2, 2] {
+            connections.handle_closed(id(n));
+        }
+
+        assert_eq!(connections.of_peer(peer), []);
+        assert_eq!(connections.of_peer(other), [id(3)]);
+        assert_eq!((connections.len(), connections.by_peer.len()), (1, 1));
     }
 
     #[test]

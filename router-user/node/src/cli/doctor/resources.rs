@@ -65,7 +65,7 @@ fn needed_memory(config: &Config) -> u64 {
     let memory = memory_status(config);
     let rings = u64::from(memory.ring_bytes) * u64::from(config.workers().initial());
     let cache = CACHED_BYTES_PER_FLOW * u64::from(memory.max_flows);
-    OWN_MEMORY + rings + memory.table_bytes + memory.received_table_bytes + cache
+    OWN_MEMORY + rings + memory.table_bytes + memory.received_table_bytes + cache + memory.peers_bytes
 }
 
 fn judge_descriptors(limit: nix::Result<u64>, needed: u64) -> Finding {
@@ -180,6 +180,19 @@ mod tests {
         assert_eq!(memory(Some(64 << 20), 128 << 20), Verdict::Warning);
         assert_eq!(memory(Some(256 << 20), 128 << 20), Verdict::Ok);
         assert_eq!(memory(None, 1), Verdict::Unknown);
+    }
+
+    #[test]
+    fn a_node_of_many_peers_needs_more() {
+        let text = "[device]\naddresses = ['10.42.0.1/24']\n".to_owned();
+        let peer = |n: usize| {
+            let id = crate::config::tests::IDS[n];
+            format!("[[peer]]\nid = '{id}'\nallowed_ips = ['10.{n}.0.0/16']\n")
+        };
+        let needed = |text: &str| needed_memory(&Config::parse(text, Path::new("sr.toml")).unwrap());
+        let with_two = text.clone() + &peer(0) + &peer(1);
+
+        assert_eq!(needed(&with_two) - needed(&text), 2 * 15_044);
     }
 
     #[test]

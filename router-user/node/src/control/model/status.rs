@@ -100,6 +100,9 @@ pub struct MemoryStatus {
     pub received_table_bytes: u64,
     /// Bytes of each worker's ring.
     pub ring_bytes: u32,
+    /// Bytes that the peers take about, of the process and of the kernel's prefix table.
+    #[serde(default)]
+    pub peers_bytes: u64,
 }
 
 /// The running kernel.

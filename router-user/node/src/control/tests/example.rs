@@ -57,6 +57,7 @@ impl Source for Example {
                 table_bytes: 5 << 20,
                 received_table_bytes: 2 << 20,
                 ring_bytes: 512 << 10,
+                peers_bytes: 45_000,
             },
             kernel: KernelStatus {
                 release: "6.18.0".to_owned(),

@@ -1,6 +1,6 @@
 //! What the node may have of memory, and what its tables and rings take.
 
-use crate::config::{Config, MemoryLimit, table_bytes};
+use crate::config::{Config, MemoryLimit, peers_bytes, table_bytes};
 use crate::control::MemoryStatus;
 use stream_router_engine::received_flows::ReceivedFlows;
 
@@ -15,5 +15,9 @@ pub(crate) fn memory_status(config: &Config) -> MemoryStatus {
         table_bytes: table_bytes(max_flows),
         received_table_bytes: ReceivedFlows::table_bytes(max_flows),
         ring_bytes: config.workers().ring_bytes(),
+        peers_bytes: peers_bytes(
+            config.peers().len(),
+            config.peers().iter().map(|peer| peer.allowed_ips().len()).sum(),
+        ),
     }
 }
