@@ -25,4 +25,5 @@ pub mod metrics;
 pub mod node;
 #[cfg(feature = "otlp")]
 mod otlp;
+pub mod private_file;
 mod spans;

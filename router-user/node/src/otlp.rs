@@ -22,6 +22,7 @@ use crate::config::OtlpSection;
 use crate::spans::{Span, Spans};
 use families::{NoOpenMetrics, Times};
 pub(crate) use headers::HeadersError;
+pub(crate) use headers::load as load_headers;
 use message::{
     INTERNAL, KeyValue, Metric, MetricsRequest, Resource, ResourceMetrics, ResourceSpans, Response,
     STATUS_ERROR, Scope, ScopeMetrics, ScopeSpans, SpansRequest, Status,
@@ -88,7 +89,7 @@ impl Exporter {
             return Ok(None);
         };
         if let Some(file) = section.headers_file() {
-            headers::load(file)?;
+            load_headers(file)?;
         }
         info!(
             endpoint = endpoint.authority(),
@@ -255,7 +256,7 @@ impl Outlet {
             return Ok(());
         };
         // Read each time, as a token may be replaced by another.
-        let headers = self.section.headers_file().map(headers::load).transpose()?;
+        let headers = self.section.headers_file().map(load_headers).transpose()?;
         let Response { partial_success } = send(endpoint, kind, headers.unwrap_or_default(), request).await?;
         if let Some(partial) = partial_success.filter(|partial| partial.n_rejected > 0) {
             warn!(kind, n_rejected = partial.n_rejected, why = ?partial.error, "the collector rejects some of what it is sent");

@@ -7,19 +7,28 @@ use std::path::Path;
 use anyhow::{Context, Result};
 
 /// The modules, inner to outer, and what each may import: a module knows none that stands below it.
-const LAYERS: [(&str, &[&str]); 10] = [
+const LAYERS: [(&str, &[&str]); 11] = [
+    ("private_file", &[]),
     ("config", &[]),
     ("logs", &["config"]),
     ("spans", &[]),
-    ("otlp", &["config", "spans"]),
+    ("otlp", &["private_file", "config", "spans"]),
     ("kernel", &[]),
     ("device", &[]),
     ("control", &[]),
-    ("metrics", &["control"]),
+    ("metrics", &["private_file", "control"]),
     (
         "node",
         &[
-            "config", "logs", "spans", "otlp", "kernel", "device", "control", "metrics",
+            "private_file",
+            "config",
+            "logs",
+            "spans",
+            "otlp",
+            "kernel",
+            "device",
+            "control",
+            "metrics",
         ],
     ),
     ("cli", &["config", "logs", "kernel", "device", "control", "node"]),

@@ -83,5 +83,7 @@ pub use names::is_dns_name;
 pub use network::{Network, NetworkDriver};
 pub use snapshot::{ConnectionDirection, ConnectionSnapshot, NetworkSnapshot, PeerSnapshot};
 pub use stream::{DataStream, IP_PROTOCOL, LANE_PROTOCOL};
-pub use tcp_config::{CongestionControl, ProxyConfig, ProxyConfigError, ProxyExemption, TcpConfig};
+pub use tcp_config::{
+    CongestionControl, MAX_PROXY_PASSWORD, ProxyConfig, ProxyConfigError, ProxyExemption, TcpConfig,
+};
 pub use transport::TransportError;

@@ -17,7 +17,7 @@ use stream_router::p2p::PeerId;
 pub(super) enum CheckError {
     /// This host cannot have it.
     #[error(
-        "the file is valid, and a node does not start so: {n} of the checks of this host found a problem"
+        "the file is valid, and this host is not ready for it: {n} of the checks of this host found a problem"
     )]
     Host {
         /// Findings that are problems; they have been printed.

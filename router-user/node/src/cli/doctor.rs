@@ -21,6 +21,7 @@ mod interfaces;
 mod kernel;
 mod leftovers;
 mod metrics_port;
+mod named;
 mod node;
 mod overlaps;
 mod path;
@@ -106,6 +107,7 @@ fn examine(named: Option<&Path>) -> Result<Vec<Finding>, Box<dyn std::error::Err
     findings.extend(host::check(&input));
     findings.extend(peers::check(&input));
     findings.extend(files::key(&input));
+    findings.extend(named::check(&input));
     findings.extend(service::check(&input));
     findings.extend(capabilities::check(&input));
     findings.extend(resources::check(&input));
@@ -136,7 +138,8 @@ pub(super) struct Obstacles {
     pub(super) n_problems: usize,
 }
 
-/// Looks at what a start needs of the host beside the privileges: key, device, gateways, ports.
+/// Looks at what a start needs of the host beside the privileges: key and whatever else the configuration names, device,
+/// gateways, ports, nftables.
 ///
 /// # Errors
 /// The system gives no runtime.
@@ -148,6 +151,8 @@ pub(super) fn before_a_start(config: &Config, file: &Path) -> Result<Obstacles, 
         running,
     };
     let mut findings: Vec<_> = files::key(&input).into_iter().collect();
+    findings.extend(named::check(&input));
+    findings.extend(exit::check(&input));
     findings.extend(interfaces::check(&input, &BTreeSet::new())?);
     findings.extend(ports::check(&input));
     findings.extend(metrics_port::check(&input));

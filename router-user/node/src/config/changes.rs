@@ -100,6 +100,11 @@ impl Config {
         restart.compare("transport.congestion", &tcp.congestion, &new_tcp.congestion);
         restart.compare("transport.mptcp", &tcp.multipath, &new_tcp.multipath);
         restart.compare("transport.proxy", &tcp.proxy, &new_tcp.proxy);
+        restart.compare(
+            "transport.proxy_password_file",
+            &transport.proxy_password_file(),
+            &new.transport.proxy_password_file(),
+        );
         restart.compare("log.format", &log.format(), &new.log.format());
         restart.compare("discovery.mdns", &discovery.mdns(), &new.discovery.mdns());
         restart.compare("discovery.dht", &discovery.dht(), &new.discovery.dht());

@@ -2,11 +2,13 @@
 
 use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use libp2p::Multiaddr;
 use libp2p::multiaddr::Protocol;
 
+use super::node::optional_path;
 use super::problem::Problems;
 use super::reader::Table;
 use stream_router::p2p::{
@@ -38,6 +40,9 @@ const CONGESTION_ALLOWED: &str =
 const PROXY_ALLOWED: &str =
     "\"http://HOST:PORT\" or \"socks5://HOST:PORT\", also with USER:PASSWORD@ before the host";
 
+const PROXY_OF_USER_ALLOWED: &str =
+    "\"http://USER@HOST:PORT\" or \"socks5://USER@HOST:PORT\" beside proxy_password_file";
+
 const NO_PROXY_ALLOWED: &str =
     "addresses, networks and names, such as \"192.0.2.7\", \"192.168.0.0/16\" and \"example.org\"";
 
@@ -61,6 +66,7 @@ pub struct TransportSection {
     dscp: Dscp,
     fwmark: Option<NonZeroU32>,
     tcp: TcpConfig,
+    proxy_password_file: Option<PathBuf>,
     keepalive: Duration,
     idle_time: Duration,
 }
@@ -88,7 +94,12 @@ impl TransportSection {
         self.fwmark
     }
 
-    /// Returns how TCP connections are made.
+    /// Returns the file with the password of the proxy's user, if it has one.
+    pub fn proxy_password_file(&self) -> Option<&Path> {
+        self.proxy_password_file.as_deref()
+    }
+
+    /// Returns how TCP connections are made, but for the password of [`Self::proxy_password_file`].
     pub fn tcp(&self) -> &TcpConfig {
         &self.tcp
     }
@@ -164,7 +175,17 @@ impl TransportSection {
         );
         let dscp = table.integer("dscp", 0..=Dscp::MAX.into(), problems);
         let fwmark = table.integer("fwmark", 0..=u32::MAX, problems);
-        let tcp = read_tcp(&mut table, problems);
+        let password_place = table.absent("proxy_password_file");
+        let proxy_password_file = optional_path(&mut table, "proxy_password_file", problems);
+        let tcp = read_tcp(&mut table, proxy_password_file.is_some(), problems);
+        if proxy_password_file.is_some() && tcp.proxy.is_none() {
+            let problem = "there is no transport.proxy whose password it has";
+            problems.add(
+                &password_place,
+                problem,
+                "proxy_password_file together with proxy",
+            );
+        }
         table.finish(problems);
         Self {
             quic_first: names.first().is_some_and(|name| name == "quic"),
@@ -175,6 +196,7 @@ impl TransportSection {
                 .unwrap_or_default(),
             fwmark: NonZeroU32::new(fwmark.map_or(DEFAULT_FWMARK, |found| found.value)),
             tcp,
+            proxy_password_file,
             keepalive: keepalive.unwrap_or(NetworkConfig::DEFAULT_KEEPALIVE),
             idle_time: idle_time.unwrap_or(NetworkConfig::DEFAULT_IDLE_TIME),
         }
@@ -194,7 +216,7 @@ impl TransportSection {
     }
 }
 
-fn read_tcp(table: &mut Table<'_>, problems: &mut Problems) -> TcpConfig {
+fn read_tcp(table: &mut Table<'_>, has_password_file: bool, problems: &mut Problems) -> TcpConfig {
     let congestion = table
         .string("congestion", CONGESTION_ALLOWED, problems)
         .and_then(|text| {
@@ -223,11 +245,15 @@ fn read_tcp(table: &mut Table<'_>, problems: &mut Problems) -> TcpConfig {
         let problem = "there is no transport.proxy that it is an exception from";
         problems.add(&first.place, problem, "no_proxy together with proxy");
     }
-    let proxy = url.and_then(|text| match ProxyConfig::new(&text.value, direct) {
+    let (read, allowed): (fn(&str, _) -> _, _) = match has_password_file {
+        true => (ProxyConfig::of_user, PROXY_OF_USER_ALLOWED),
+        false => (ProxyConfig::new, PROXY_ALLOWED),
+    };
+    let proxy = url.and_then(|text| match read(&text.value, direct) {
         Ok(proxy) => Some(proxy),
         Err(error) => {
             // Not with the text, which may have a password.
-            problems.add(&text.place, error.to_string(), PROXY_ALLOWED);
+            problems.add(&text.place, error.to_string(), allowed);
             None
         }
     });

@@ -1,13 +1,11 @@
 //! The token by which clients may change something, and its file.
 
-use std::io::{self, Read};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-use stream_router::p2p::regular_file;
+use crate::private_file::{self, PrivateFileError};
 
 /// Fewest characters of a token: what can be guessed is none.
 const MIN_LEN: usize = 16;
@@ -18,22 +16,9 @@ const MAX_LEN: usize = 512;
 /// Why a token cannot be had.
 #[derive(Debug, thiserror::Error)]
 pub enum TokenError {
-    /// The file cannot be read.
-    #[error("cannot read the token file {}", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// Other users than the owner may read or write the file.
-    #[error("{} has mode {mode:04o}, so others than its owner can use it; run `chmod 600 {}`", path.display(), path.display())]
-    Exposed {
-        /// The file.
-        path: PathBuf,
-        /// The permission bits of the file.
-        mode: u32,
-    },
+    /// The file cannot be read, or others can use it.
+    #[error(transparent)]
+    File(#[from] PrivateFileError),
     /// The file holds something else.
     #[error(
         "{} holds no token: one line of {MIN_LEN} to {MAX_LEN} letters, digits and -._~+/=; make one with \
@@ -55,27 +40,13 @@ impl Token {
     /// # Errors
     /// The file cannot be read, others can use it, or it holds something else.
     pub fn load(path: &Path) -> Result<Self, TokenError> {
-        let path_buf = || path.to_owned();
-        let read = |source| TokenError::Read {
-            path: path_buf(),
-            source,
-        };
-        let file = regular_file::open(path).map_err(read)?;
-        let mode = file.metadata().map_err(read)?.mode() & 0o7777;
-        if mode & 0o077 != 0 {
-            return Err(TokenError::Exposed {
-                path: path_buf(),
-                mode,
-            });
-        }
-        let mut text = Vec::new();
-        // One byte more than fits shows that it is too long.
-        let limit = MAX_LEN as u64 + 2;
-        file.take(limit).read_to_end(&mut text).map_err(read)?;
+        // With the end of the line.
+        let text = private_file::read(path, MAX_LEN + 1)?;
         let token = text.strip_suffix(b"\n").unwrap_or(&text);
         let is_known = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~+/=".contains(byte);
         if !(MIN_LEN..=MAX_LEN).contains(&token.len()) || !token.iter().all(is_known) {
-            return Err(TokenError::Malformed { path: path_buf() });
+            let path = path.to_owned();
+            return Err(TokenError::Malformed { path });
         }
         Ok(Self(Sha256::digest(token).into()))
     }
@@ -123,13 +94,8 @@ mod tests {
 
     #[test]
     fn what_others_can_read_or_is_no_token_is_refused() {
-        for mode in [0o640, 0o604, 0o620] {
-            let refused = load("0123456789abcdef\n", mode).unwrap_err();
-            assert!(
-                matches!(refused, TokenError::Exposed { .. }),
-                "{mode:o} {refused}"
-            );
-        }
+        let exposed = load("0123456789abcdef\n", 0o640).unwrap_err();
+        assert!(matches!(exposed, TokenError::File(_)), "{exposed}");
         let long = "x".repeat(MAX_LEN + 1);
         for text in [
             "",
@@ -145,7 +111,5 @@ mod tests {
                 "{text:?} {refused}"
             );
         }
-        let missing = Token::load(Path::new("/nonexistent/token")).unwrap_err();
-        assert!(matches!(missing, TokenError::Read { .. }), "{missing}");
     }
 }

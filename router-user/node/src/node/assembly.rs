@@ -23,7 +23,7 @@ use super::status::{NodeStatus, StatusParts};
 use super::stream_scaler::StreamScaler;
 use super::tunnel_routes::{OwnNumbers, TunnelRoutes};
 use super::worker_pool::{WorkerBoard, WorkerPool};
-use super::{discovery, privileges};
+use super::{discovery, privileges, proxy_password};
 use crate::config::{Config, MAX_STREAMS_PER_PEER};
 use crate::device::{Device, DeviceError, DeviceSettings, Netlink};
 use crate::kernel::{BPFFS, Kernel, KernelConfig};
@@ -130,7 +130,7 @@ impl Assembly {
             }),
             dscp: config.transport().dscp(),
             fwmark: config.transport().fwmark(),
-            tcp: config.transport().tcp().clone(),
+            tcp: proxy_password::tcp_config(config.transport())?,
             keepalive: config.transport().keepalive(),
             idle_time: config.transport().idle_time(),
             discovery: discovery::settings(config, move |look| {

@@ -71,6 +71,9 @@ pub enum NodeError {
     /// Nothing can be sent to a collector.
     #[error("cannot send metrics and spans to a collector (otlp.endpoint)")]
     Export(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The password of the proxy cannot be had.
+    #[error("no peer can be dialled with transport.proxy_password_file")]
+    ProxyPassword(#[from] super::proxy_password::ProxyPasswordError),
     /// The system gives no thread, signal handler or descriptor.
     #[error("cannot {action}")]
     System {
@@ -98,6 +101,7 @@ impl NodeError {
             Self::Identity(_)
             | Self::OwnPeer { .. }
             | Self::Privileges { .. }
+            | Self::ProxyPassword(_)
             | Self::NoGateway { .. }
             | Self::NotEthernet { .. } => true,
             Self::Metrics(error) => matches!(error, MetricsError::Token(_)),

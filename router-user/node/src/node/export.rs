@@ -6,6 +6,6 @@ mod absent;
 mod built;
 
 #[cfg(not(feature = "otlp"))]
-pub(super) use absent::{Export, Exporter, start};
+pub(super) use absent::{Export, Exporter, headers, start};
 #[cfg(feature = "otlp")]
-pub(super) use built::{Export, Exporter, start};
+pub(super) use built::{Export, Exporter, headers, start};

@@ -1,14 +1,13 @@
 //! The headers that the operator has every request carry, and their file.
 
-use std::io::{self, Read};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
-use stream_router::p2p::regular_file;
+
+use crate::private_file::{self, PrivateFileError};
 
 /// Most bytes of the file: what a collector takes of headers is less.
-const MAX_BYTES: u64 = 8192;
+const MAX_BYTES: usize = 8192;
 
 /// Names that say how the request itself is sent.
 const OWN: [&str; 6] = [
@@ -23,10 +22,10 @@ const OWN: [&str; 6] = [
 /// Why headers cannot be had.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum HeadersError {
-    #[error("cannot read the headers file {}", path.display())]
-    Read { path: PathBuf, source: io::Error },
-    #[error("{} has mode {mode:04o}, so others than its owner can use it; run `chmod 600 {}`", path.display(), path.display())]
-    Exposed { path: PathBuf, mode: u32 },
+    #[error(transparent)]
+    File(#[from] PrivateFileError),
+    #[error("{} is no text", path.display())]
+    NoText { path: PathBuf },
     #[error(
         "{}:{line}: is no header: NAME: VALUE on each line, {MAX_BYTES} bytes at most in all, and not {}",
         path.display(),
@@ -39,21 +38,11 @@ pub(crate) enum HeadersError {
 ///
 /// # Errors
 /// The file cannot be read, others can use it, or it holds something else.
-pub(super) fn load(path: &Path) -> Result<HeaderMap, HeadersError> {
-    let read = |source| HeadersError::Read {
+pub(crate) fn load(path: &Path) -> Result<HeaderMap, HeadersError> {
+    let bytes = private_file::read(path, MAX_BYTES)?;
+    let text = String::from_utf8(bytes).map_err(|_no_text| HeadersError::NoText {
         path: path.to_owned(),
-        source,
-    };
-    let file = regular_file::open(path).map_err(read)?;
-    let mode = file.metadata().map_err(read)?.mode() & 0o7777;
-    if mode & 0o077 != 0 {
-        return Err(HeadersError::Exposed {
-            path: path.to_owned(),
-            mode,
-        });
-    }
-    let mut text = String::new();
-    file.take(MAX_BYTES + 1).read_to_string(&mut text).map_err(read)?;
+    })?;
     let malformed = |line| HeadersError::Malformed {
         path: path.to_owned(),
         line,
@@ -67,7 +56,7 @@ pub(super) fn load(path: &Path) -> Result<HeaderMap, HeadersError> {
         let (name, value) = header(line).ok_or_else(|| malformed(at + 1))?;
         headers.append(name, value);
     }
-    match text.len() as u64 > MAX_BYTES {
+    match text.len() > MAX_BYTES {
         true => Err(malformed(text.lines().count())),
         false => Ok(headers),
     }

@@ -15,8 +15,8 @@ const MAX_CONGESTION_NAME: usize = 15;
 const HTTP_PORT: u16 = 80;
 const SOCKS_PORT: u16 = 1080;
 
-/// Longest user name and longest password of a proxy: RFC 1929 has a byte for their lengths.
-const MAX_CREDENTIAL: usize = 255;
+/// Longest password of a proxy, and longest user name: RFC 1929 has a byte for their lengths.
+pub const MAX_PROXY_PASSWORD: usize = 255;
 
 /// How TCP connections between nodes are made; by default as the host makes them all.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -117,8 +117,11 @@ pub enum ProxyConfigError {
     #[error("it has more than a protocol, a user with a password, a host and a port")]
     Excess,
     /// The user name or password is too long or no text.
-    #[error("its user name and its password have to be texts of 1 to {MAX_CREDENTIAL} bytes")]
+    #[error("its user name and its password have to be texts of 1 to {MAX_PROXY_PASSWORD} bytes")]
     Credentials,
+    /// The URL has no user, or has a password that is said elsewhere.
+    #[error("it has no user, or a password beside that of the file")]
+    NoUser,
     /// The text is neither a network nor a name.
     #[error("it is neither an address, a network nor a name")]
     Exemption,
@@ -163,6 +166,43 @@ impl ProxyConfig {
             credentials: Credentials::of(&url)?,
             direct,
         })
+    }
+
+    /// Reads the URL of a proxy as [`ProxyConfig::new`] does, with a user and no password:
+    /// [`ProxyConfig::set_password`] sets it.
+    ///
+    /// # Errors
+    /// The text is no URL of a proxy with a user and no password.
+    pub fn of_user(url: &str, direct: Vec<ProxyExemption>) -> Result<Self, ProxyConfigError> {
+        let mut parsed = Url::parse(url)?;
+        if parsed.username().is_empty() || parsed.password().is_some() {
+            return Err(ProxyConfigError::NoUser);
+        }
+        // A stand-in until it is set; a URL without a host takes none, and is refused below.
+        let _refused = parsed.set_password(Some("-"));
+        Self::new(parsed.as_str(), direct)
+    }
+
+    /// Sets the password of the user.
+    ///
+    /// # Errors
+    /// There is no user, or the password is empty or too long.
+    pub fn set_password(&mut self, password: &str) -> Result<(), ProxyConfigError> {
+        if !(1..=MAX_PROXY_PASSWORD).contains(&password.len()) {
+            return Err(ProxyConfigError::Credentials);
+        }
+        let credentials = self.credentials.as_mut().ok_or(ProxyConfigError::NoUser)?;
+        credentials.password = password.to_owned();
+        Ok(())
+    }
+
+    /// Returns the host to connect to, by address or name, and its port.
+    pub fn destination(&self) -> (String, u16) {
+        let host = match &self.host {
+            ProxyHost::Ip(ip) => ip.to_string(),
+            ProxyHost::Name(name) => name.clone(),
+        };
+        (host, self.port)
     }
 
     /// Says whether a host at this address is dialled through the proxy.
@@ -215,7 +255,7 @@ impl Credentials {
         let text = |encoded: &str| -> Result<String, ProxyConfigError> {
             let decoded = percent_encoding::percent_decode_str(encoded).decode_utf8();
             let decoded = decoded.map_err(|_not_utf8| ProxyConfigError::Credentials)?;
-            match (1..=MAX_CREDENTIAL).contains(&decoded.len()) {
+            match (1..=MAX_PROXY_PASSWORD).contains(&decoded.len()) {
                 true => Ok(decoded.into_owned()),
                 false => Err(ProxyConfigError::Credentials),
             }
@@ -309,6 +349,32 @@ mod tests {
             proxy("socks5://192.0.2.8", &[]).unwrap().host,
             ProxyHost::Ip(_)
         ));
+    }
+
+    #[test]
+    fn a_password_may_be_told_apart_from_the_url() {
+        let of_user = |url: &str| ProxyConfig::of_user(url, Vec::new());
+        for scheme in ["http", "socks5"] {
+            let mut told = of_user(&format!("{scheme}://node@192.0.2.8:3128")).unwrap();
+            told.set_password("p@ss:").unwrap();
+            let whole = proxy(&format!("{scheme}://node:p%40ss%3A@192.0.2.8:3128"), &[]);
+            assert_eq!(told, whole.unwrap());
+            assert_eq!(told.destination(), ("192.0.2.8".to_owned(), 3128));
+            let long = "a".repeat(256);
+            assert!(told.set_password(&long).is_err() && told.set_password("").is_err());
+        }
+        for url in [
+            "http://192.0.2.8",
+            "http://node:x@192.0.2.8",
+            "socks5://",
+            "http://:x@192.0.2.8",
+        ] {
+            assert_eq!(of_user(url), Err(ProxyConfigError::NoUser), "{url}");
+        }
+        assert_eq!(
+            of_user("https://node@192.0.2.8").unwrap_err().to_string(),
+            "a proxy that speaks \"https\" is not supported"
+        );
     }
 
     #[test]

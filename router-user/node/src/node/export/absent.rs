@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::error::Error;
+use std::path::Path;
 
 use crate::config::Config;
 use crate::metrics::MetricsSources;
@@ -35,4 +36,9 @@ pub(in crate::node) fn start(
     _: Export,
 ) -> Result<Option<Exporter>, Box<dyn Error + Send + Sync>> {
     Ok(None)
+}
+
+/// Returns no file of headers: nothing is sent.
+pub(in crate::node) fn headers(_: &Config) -> Option<(&Path, Result<(), Box<dyn Error + Send + Sync>>)> {
+    None
 }

@@ -1,6 +1,7 @@
 //! For a program that sends.
 
 use std::error::Error;
+use std::path::Path;
 use std::time::SystemTime;
 
 use tokio::sync::mpsc;
@@ -8,7 +9,7 @@ use tokio::sync::mpsc;
 use crate::config::Config;
 use crate::metrics::MetricsSources;
 pub(in crate::node) use crate::otlp::Exporter;
-use crate::otlp::{Identity, MAX_SPANS};
+use crate::otlp::{Identity, MAX_SPANS, load_headers};
 use crate::spans::{Span, Spans};
 
 /// The spans of a node from its start on.
@@ -35,6 +36,12 @@ impl Export {
     pub(in crate::node) fn spans(&self) -> Spans {
         self.spans.clone()
     }
+}
+
+/// Returns the file of the headers, and what reading it as a start does would say.
+pub(in crate::node) fn headers(config: &Config) -> Option<(&Path, Result<(), Box<dyn Error + Send + Sync>>)> {
+    let path = config.otlp().endpoint().and(config.otlp().headers_file())?;
+    Some((path, load_headers(path).map(drop).map_err(Into::into)))
 }
 
 /// Begins to send, if the configuration says where to.
