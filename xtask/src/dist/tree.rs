@@ -54,6 +54,7 @@ const INSTANCE_LINES: &[(&str, &str)] = &[
         "Description=Stream Router VPN node %i\n",
     ),
     ("/etc/stream-router.toml", "/etc/stream-router/%i.toml"),
+    ("/etc/stream-router.d", "/etc/stream-router/%i.d"),
     (
         "RuntimeDirectory=stream-router\n",
         "RuntimeDirectory=stream-router-%i\n",

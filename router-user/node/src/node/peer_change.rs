@@ -1,10 +1,13 @@
 //! Makes a change of the peers that a client asks for in the configuration of the running node.
 
+use std::io;
 use std::path::Path;
+
+use nix::unistd::geteuid;
 
 use super::config_problems::reload_problems;
 use super::peer_files::{self, ChangeError, PeerError, PeerFields, PlaceError, ReplacementError};
-use crate::config::Invite;
+use crate::config::{DropIn, Invite};
 use crate::control::{NewPeer, PeerChange, ReloadProblems, ReloadRefusal};
 use stream_router::p2p::PeerId;
 use stream_router_engine::causes::with_sources;
@@ -21,10 +24,10 @@ pub(super) fn make(main: &Path, change: PeerChange) -> Result<(), ReloadRefusal>
         }
         PeerChange::Remove(peer) => peer_files::remove(main, &peer),
     };
-    made.map(drop).map_err(|error| refusal(&error))
+    made.map(drop).map_err(|error| refusal(&error, main))
 }
 
-fn refusal(error: &ChangeError) -> ReloadRefusal {
+fn refusal(error: &ChangeError, main: &Path) -> ReloadRefusal {
     let why = with_sources(error);
     match error {
         ChangeError::Peer(PeerError::Wrong { problems }) => ReloadRefusal::File(ReloadProblems {
@@ -36,15 +39,37 @@ fn refusal(error: &ChangeError) -> ReloadRefusal {
             ReloadRefusal::Busy(why)
         }
         ChangeError::Place(PlaceError::Nobody { .. }) => ReloadRefusal::NoPeer(why),
-        ChangeError::Replacement(ReplacementError::Io { .. } | ReplacementError::Unreadable(_)) => {
-            ReloadRefusal::Unwritable(why)
+        ChangeError::Replacement(ReplacementError::Io { path, source, .. }) => {
+            ReloadRefusal::Unwritable(why + &advice(path, source, main))
         }
+        ChangeError::Replacement(ReplacementError::Unreadable(_)) => ReloadRefusal::Unwritable(why),
         ChangeError::Peer(PeerError::NothingToSet)
         | ChangeError::Place(_)
         | ChangeError::Config(_)
         | ChangeError::Own(_)
         | ChangeError::Syntax(_) => ReloadRefusal::Senseless(why),
     }
+}
+
+/// Returns what can be done about a file that the node may not write: it is a user of its own, and its unit shows it a
+/// system that cannot be written.
+fn advice(path: &Path, why: &io::Error, main: &Path) -> String {
+    use io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem};
+    if !matches!(why.kind(), PermissionDenied | ReadOnlyFilesystem) {
+        return String::new();
+    }
+    if path == main {
+        return format!(
+            ": the node may not change the main file; `stream-router peer remove --config {}` as root does",
+            main.display()
+        );
+    }
+    let (directory, user) = (DropIn::directory(main), geteuid());
+    let directory = directory.display();
+    format!(
+        ": the node writes as the user {user}, and as a service only where its unit lets it; run `install -d -o {user} \
+         {directory}` as root, and start the node anew; ReadWritePaths={directory} in a unit of your own"
+    )
 }
 
 /// Returns what a new peer is to have: what is said, then what the invite says.
@@ -125,6 +150,21 @@ mod tests {
         assert_eq!(Config::load(&main).unwrap().peers(), []);
         let gone = make(&main, PeerChange::Remove("roma".to_owned())).unwrap_err();
         assert!(matches!(gone, ReloadRefusal::NoPeer(_)), "{gone:?}");
+    }
+
+    #[test]
+    fn what_may_not_be_written_is_named_with_what_lets_it() {
+        let (main, file) = (Path::new("/etc/sr.toml"), Path::new("/etc/sr.d/rome.toml"));
+        for kind in [io::ErrorKind::PermissionDenied, io::ErrorKind::ReadOnlyFilesystem] {
+            let said = advice(file, &kind.into(), main);
+            assert!(
+                said.contains("install -d -o ") && said.contains(" /etc/sr.d`"),
+                "{said}"
+            );
+            let said = advice(main, &kind.into(), main);
+            assert!(said.contains("peer remove --config /etc/sr.toml"), "{said}");
+        }
+        assert_eq!(advice(file, &io::ErrorKind::StorageFull.into(), main), "");
     }
 
     #[test]

@@ -42,8 +42,15 @@ impl Scene {
         for end in [GATEWAY, "lan1"] {
             pair.a.host.ip(&["link", "set", end, "up"])?;
         }
-        pair.a.config.sections =
-            format!("\n[metrics]\nlisten = \"{METRICS}\"\n[[gateway]]\ninterface = \"{GATEWAY}\"\n");
+        let [token, hook] = ["token", "hook"].map(|name| pair.directory().join(name));
+        fs::write(&token, "0123456789abcdef\n")?;
+        fs::write(&hook, "#!/bin/sh\n")?;
+        fs::set_permissions(&token, fs::Permissions::from_mode(0o600))?;
+        fs::set_permissions(&hook, fs::Permissions::from_mode(0o755))?;
+        pair.a.config.sections = format!(
+            "\n[metrics]\nlisten = \"{METRICS}\"\ntoken_file = {token:?}\n[hooks]\nup = [{hook:?}]\n\
+             [[gateway]]\ninterface = \"{GATEWAY}\"\n"
+        );
         pair.a.config.listen.push(QUIC.to_owned());
         pair.a.node.configure(&pair.a.config)?;
         let scene = Self { pair };
@@ -211,6 +218,7 @@ fn files(scene: &Scene) -> Result<()> {
     fs::rename(&key, &kept)?;
     scene.fixed("key", "", "problem")?;
     fs::rename(&kept, &key)?;
+    named(scene)?;
     fs::write(scene.pair.a.node.socket(), "no socket")?;
     scene.fixed("node", "", "problem")?;
     let taken = scene.pair.a.host.bind(|| TcpListener::bind("0.0.0.0:4001"))?;
@@ -221,6 +229,37 @@ fn files(scene: &Scene) -> Result<()> {
     let taken = scene.pair.a.host.bind(|| TcpListener::bind(METRICS))?;
     scene.found("metrics", METRICS)?;
     drop(taken);
+    Ok(())
+}
+
+/// What the configuration names is missed by `check --live` too, which says what to do.
+fn named(scene: &Scene) -> Result<()> {
+    let check = || {
+        let mut command = scene.pair.a.host.command(NODE);
+        command.args(["check", "--live", "--config"]);
+        output(command.arg(scene.pair.a.node.config()), LIMIT)
+    };
+    let right = check()?;
+    ensure!(right.status.success(), "{right:?}");
+    for (name, field, (broken, fix)) in [
+        ("token", "metrics.token_file", (0o644, "chmod 600 ")),
+        ("hook", "hooks.up", (0o644, "chmod +x ")),
+    ] {
+        let path = scene.pair.directory().join(name);
+        fs::set_permissions(&path, fs::Permissions::from_mode(broken))?;
+        let wrong = check()?;
+        let said = String::from_utf8_lossy(&wrong.stdout);
+        let expected = format!("{fix}{}", path.display());
+        ensure!(
+            wrong.status.code() == Some(1) && said.contains(field) && said.contains(&expected),
+            "{wrong:?}"
+        );
+        scene.fixed(field, name, "problem")?;
+        let kept = path.with_extension("kept");
+        fs::rename(&path, &kept)?;
+        scene.found(field, name)?;
+        fs::rename(&kept, &path)?;
+    }
     Ok(())
 }
 

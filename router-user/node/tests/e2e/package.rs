@@ -1,6 +1,7 @@
 //! The package on a system that has nothing else: it installs, its service carries packets without root, and it goes.
 
 mod files;
+mod managed;
 mod readme;
 mod tunnels;
 

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -126,6 +127,15 @@ fn wait_for_error(pair: &Pair, expected: &str) -> Result<()> {
     Ok(())
 }
 
+/// Names the proxy, with the password in a file of its own.
+fn with_password_file(kind: Kind, directory: &Path, password: &str) -> Result<String> {
+    let path = directory.join("password");
+    fs::write(&path, format!("{password}\n"))?;
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
+    let url = kind.url("x").replace(":x@", "@");
+    Ok(format!("proxy = {url:?}\nproxy_password_file = {path:?}"))
+}
+
 fn goes_through(kind: Kind, refusals: &[(&str, &str)]) -> Result<()> {
     let by_ip = format!("/ip4/{NODE_AT}/tcp/4001");
     let mut pair = prepare(&[&by_ip])?;
@@ -141,7 +151,7 @@ fn goes_through(kind: Kind, refusals: &[(&str, &str)]) -> Result<()> {
     let by_name = format!("/dns4/{NAME}/tcp/4001");
     for address in [by_ip, by_name] {
         pair.a.config.peers[0].addresses = vec![address.clone()];
-        start(&mut pair, &format!("proxy = \"{}\"", kind.url("secret")))?;
+        start(&mut pair, &with_password_file(kind, pair.directory(), "secret")?)?;
         wait_for_packets(&pair)?;
         let pings = PingPlan::new(pair.b.v6).run(&pair.a.host)?;
         assert_eq!(pings.n_lost(), 0, "{address}");
