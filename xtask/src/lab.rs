@@ -22,6 +22,7 @@ pub mod process;
 mod scratch;
 mod status;
 mod terminal;
+mod traces;
 
 pub use clean_root::CleanRoot;
 pub use cleanup::{TIME_LIMIT_SECS, clear_leftovers, remove_network};
@@ -32,6 +33,7 @@ pub use pair::{Pair, PairPlan, Side, Transport, Underlay};
 pub use scratch::ScratchDir;
 pub use status::{DeviceStatus, GatewayStatus, PeerStatus, Status};
 pub use terminal::Terminal;
+pub use traces::Traces;
 
 /// Where nodes pin their programs and maps, one directory per device.
 pub const PIN_ROOT: &str = "/sys/fs/bpf/stream-router";

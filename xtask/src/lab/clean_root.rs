@@ -1,9 +1,9 @@
-//! A Debian system of the fewest packages, made of files of this one.
+//! A Debian system of the fewest packages, made of files of this one or of Debian's archive.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
+use std::fs::{self, Permissions};
 use std::io::Write;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -14,6 +14,8 @@ use super::ScratchDir;
 use super::process::{text, wait};
 
 const LIMIT: Duration = Duration::from_secs(60);
+/// How long a system may take to be downloaded, and its programs to be emulated that configure it.
+const ARCHIVE_LIMIT: Duration = Duration::from_secs(1200);
 
 /// What packages bring that no program needs.
 const LEFT_OUT: &[&str] = &[
@@ -64,10 +66,7 @@ impl CleanRoot {
     /// When this system is no Debian system, or when it lacks one of the packages.
     pub fn with(deb: &Path, others: &[&str]) -> Result<Self> {
         let installed = installed()?;
-        let depends = text(
-            Command::new("dpkg-deb").arg("--field").arg(deb).arg("Depends"),
-            LIMIT,
-        )?;
+        let depends = field(deb, "Depends")?;
         let wanted = [&[depends.trim()], others].concat().join(", ");
         let packages = closure(&installed, &wanted)?;
         let root = Self(ScratchDir::unique("root")?);
@@ -95,6 +94,28 @@ impl CleanRoot {
         Ok(root)
     }
 
+    /// Makes one of a release of Debian, of its archive, for the machine that `deb` is for, with what `deb` depends on
+    /// and other packages.
+    ///
+    /// # Errors
+    /// When the archive cannot be reached, or `mmdebstrap` fails.
+    pub fn of_release(release: &str, deb: &Path, others: &[&str]) -> Result<Self> {
+        let architecture = field(deb, "Architecture")?;
+        let depends = field(deb, "Depends")?;
+        let needed = clauses(&depends).filter_map(|alternatives| alternatives.first().copied());
+        let packages: Vec<&str> = needed.chain(others.iter().copied()).collect();
+        let root = Self(ScratchDir::unique("root")?);
+        let mut bootstrap = Command::new("mmdebstrap");
+        bootstrap
+            .args(["--quiet", "--mode=root", "--variant=essential"])
+            .arg(format!("--architectures={}", architecture.trim()))
+            .arg(format!("--include={}", packages.join(",")));
+        text(bootstrap.arg(release).arg(root.path()), ARCHIVE_LIMIT)?;
+        // Only its owner may enter what mmdebstrap was given, and a node with a user of its own runs in it.
+        fs::set_permissions(root.path(), Permissions::from_mode(0o755)).context("cannot open the root")?;
+        Ok(root)
+    }
+
     /// Makes another one with the same files.
     ///
     /// Files share their content: to change one, remove it first.
@@ -114,17 +135,29 @@ impl CleanRoot {
         self.0.path()
     }
 
-    /// Runs a program in it, and returns what it printed.
+    /// Runs a program in it, without a network, and returns what it printed.
     ///
     /// # Errors
     /// When it fails.
     pub fn run(&self, program: &[&str]) -> Result<String> {
-        let mut chroot = Command::new("chroot");
+        let mut chroot = Command::new("unshare");
         chroot
+            .args(["--net", "chroot"])
             .env("DEBIAN_FRONTEND", "noninteractive")
             .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
             .env("LC_ALL", "C");
         text(chroot.arg(self.path()).args(program), LIMIT)
+    }
+
+    /// Installs a package in it.
+    ///
+    /// # Errors
+    /// When dpkg fails, as it does without what the package depends on.
+    pub fn install(&self, deb: &Path) -> Result<()> {
+        let inside = self.path().join("tmp/package.deb");
+        fs::copy(deb, &inside).with_context(|| format!("cannot copy {}", deb.display()))?;
+        self.run(&["dpkg", "--install", "/tmp/package.deb"])?;
+        fs::remove_file(&inside).with_context(|| format!("cannot remove {}", inside.display()))
     }
 
     /// Returns every file and directory in it, without the first `/`.
@@ -227,6 +260,11 @@ impl CleanRoot {
         }
         Ok(())
     }
+}
+
+/// Returns a field of a package.
+fn field(deb: &Path, name: &str) -> Result<String> {
+    text(Command::new("dpkg-deb").arg("--field").arg(deb).arg(name), LIMIT)
 }
 
 /// Returns the packages that are installed here, by name.

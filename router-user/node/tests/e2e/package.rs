@@ -5,13 +5,13 @@ mod managed;
 mod readme;
 mod tunnels;
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
+use std::sync::OnceLock;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
@@ -21,33 +21,20 @@ use crate::support::{NODE, machine};
 use xtask::dist::{self, PackagePlan, Packages, Packing, Version};
 use xtask::lab::probe::PingPlan;
 use xtask::lab::process::{output, signal, wait};
-use xtask::lab::{CleanRoot, Namespace, ScratchDir, link};
+use xtask::lab::{CleanRoot, Namespace, ScratchDir, Traces, link};
 
 const LIMIT: Duration = Duration::from_secs(30);
 const CONFIG: &str = "etc/stream-router.toml";
-/// What dpkg and the programs that make users keep of what was, and what ends with the system.
-const KEPT: &[&str] = &[
-    "etc/.pwd.lock",
-    "etc/group-",
-    "etc/gshadow",
-    "etc/passwd-",
-    "etc/shadow",
-    "etc/subgid",
-    "etc/subuid",
-    "run/",
-    "var/lib/dpkg/",
-    "var/log/",
-];
 
 #[test]
 fn an_installed_package_runs_as_its_unit_says_and_leaves_nothing() {
     let _machine = machine::shared();
     let scratch = ScratchDir::unique("package").unwrap();
-    let packages = package(&scratch.path().join("dist")).unwrap();
+    let packages = packages().unwrap();
     let root = CleanRoot::for_package(&packages.deb).unwrap();
     let before = Traces::of(&root).unwrap();
 
-    install(&root, &packages.deb).unwrap();
+    root.install(&packages.deb).unwrap();
     let unit = Unit::installed(&root).unwrap();
     assert_eq!(
         unit.value("RestartPreventExitStatus").unwrap(),
@@ -107,6 +94,16 @@ fn an_installed_package_runs_as_its_unit_says_and_leaves_nothing() {
     assert_eq!(after.users, before.users);
 }
 
+/// Returns packages that all tests share: they take longer to make than to try.
+fn packages() -> Result<&'static Packages> {
+    static PACKAGES: OnceLock<Result<Packages, String>> = OnceLock::new();
+    let packages = PACKAGES.get_or_init(|| {
+        let made = ScratchDir::until_the_end("packages").and_then(package);
+        made.map_err(|error| format!("{error:#}"))
+    });
+    packages.as_ref().map_err(|error| anyhow!(error.clone()))
+}
+
 fn package(out: &Path) -> Result<Packages> {
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2);
     dist::package(&PackagePlan {
@@ -118,13 +115,6 @@ fn package(out: &Path) -> Result<Packages> {
         packing: Packing::Fast,
         sign: None,
     })
-}
-
-fn install(root: &CleanRoot, deb: &Path) -> Result<()> {
-    let inside = root.path().join("tmp/stream-router.deb");
-    fs::copy(deb, &inside)?;
-    root.run(&["dpkg", "--install", "/tmp/stream-router.deb"])?;
-    Ok(fs::remove_file(inside)?)
 }
 
 /// The configuration that was installed, with another address and one peer.
@@ -210,23 +200,5 @@ impl Drop for Running {
         // It has ended, unless the test failed.
         let _ = self.process.kill();
         let _ = self.process.wait();
-    }
-}
-
-/// What a package may leave.
-struct Traces {
-    files: BTreeSet<String>,
-    users: [String; 2],
-}
-
-impl Traces {
-    fn of(root: &CleanRoot) -> Result<Self> {
-        let kept = |path: &String| KEPT.iter().any(|prefix| path.starts_with(prefix));
-        let files = root.files()?.into_iter().filter(|path| !kept(path));
-        let read = |file: &str| fs::read_to_string(root.path().join(file));
-        Ok(Self {
-            files: files.collect(),
-            users: [read("etc/passwd")?, read("etc/group")?],
-        })
     }
 }

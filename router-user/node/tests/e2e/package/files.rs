@@ -8,10 +8,10 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use super::{LIMIT, Traces, package};
+use super::{LIMIT, package, packages};
 use crate::support::machine;
 use xtask::lab::process::{output, text};
-use xtask::lab::{CleanRoot, ScratchDir};
+use xtask::lab::{CleanRoot, ScratchDir, Traces};
 
 const LICENCES: [&str; 2] = ["LICENSE-APACHE", "LICENSE-MIT"];
 /// The units, and names by which they can be looked at.
@@ -26,7 +26,8 @@ const EXPOSURE: &str = "--threshold=20";
 fn packages_are_the_same_each_time_and_have_the_same_files() {
     let _machine = machine::shared();
     let scratch = ScratchDir::unique("packages").unwrap();
-    let [first, second] = ["first", "second"].map(|name| package(&scratch.path().join(name)).unwrap());
+    let first = packages().unwrap();
+    let second = package(&scratch.path().join("second")).unwrap();
 
     for (one, other) in first.files().iter().zip(second.files()) {
         assert_eq!(one.file_name(), other.file_name());
@@ -36,14 +37,14 @@ fn packages_are_the_same_each_time_and_have_the_same_files() {
             one.display()
         );
     }
-    let out = scratch.path().join("first");
+    let out = first.sums.parent().unwrap();
     assert_eq!(
-        fs::read_dir(&out).unwrap().count(),
+        fs::read_dir(out).unwrap().count(),
         first.files().len(),
         "nothing else is left there"
     );
     let mut check = Command::new("sha256sum");
-    check.current_dir(&out).arg("--check").arg(&first.sums);
+    check.current_dir(out).arg("--check").arg(&first.sums);
     assert_eq!(text(&mut check, LIMIT).unwrap().lines().count(), 5);
 
     let of_deb = text(Command::new("dpkg-deb").arg("--contents").arg(&first.deb), LIMIT).unwrap();
@@ -130,7 +131,7 @@ fn packages_are_the_same_each_time_and_have_the_same_files() {
 fn the_image_runs_and_has_what_its_list_says() {
     let _machine = machine::shared();
     let scratch = ScratchDir::unique("image").unwrap();
-    let packages = package(&scratch.path().join("dist")).unwrap();
+    let packages = packages().unwrap();
     let image = scratch.path().join("image");
     unpack(&packages.image, &image).unwrap();
     let json =
@@ -178,8 +179,7 @@ fn the_image_runs_and_has_what_its_list_says() {
 #[test]
 fn an_rpm_package_comes_and_goes_as_that_of_debian_does() {
     let _machine = machine::shared();
-    let scratch = ScratchDir::unique("rpm").unwrap();
-    let packages = package(&scratch.path().join("dist")).unwrap();
+    let packages = packages().unwrap();
     let root = CleanRoot::for_package(&packages.deb).unwrap();
     let rpm = |arguments: &[&str]| {
         let mut rpm = Command::new("rpm");
@@ -225,7 +225,7 @@ fn an_rpm_package_comes_and_goes_as_that_of_debian_does() {
 fn systemd_understands_the_units_and_finds_them_closed() {
     let _machine = machine::shared();
     let scratch = ScratchDir::unique("units").unwrap();
-    let packages = package(&scratch.path().join("dist")).unwrap();
+    let packages = packages().unwrap();
     let root = scratch.path().join("root");
     let mut unpack = Command::new("dpkg-deb");
     text(unpack.arg("--extract").arg(&packages.deb).args([&root]), LIMIT).unwrap();

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use super::{LIMIT, install, package};
+use super::{LIMIT, packages};
 use crate::support::booted::Booted;
 use crate::support::machine;
 use xtask::lab::process::{output, until};
@@ -17,9 +17,9 @@ const NAMES: [&str; 3] = ["a", "b", "c"];
 fn systemd_runs_three_nodes_and_each_comes_and_goes_alone() {
     let _machine = machine::shared();
     let scratch = ScratchDir::unique("tunnels").unwrap();
-    let packages = package(&scratch.path().join("dist")).unwrap();
+    let packages = packages().unwrap();
     let root = CleanRoot::with(&packages.deb, &["systemd"]).unwrap();
-    install(&root, &packages.deb).unwrap();
+    root.install(&packages.deb).unwrap();
     let ids = NAMES.map(|name| root.run(&["stream-router", "keygen", "--name", name]).unwrap());
     for number in 0..NAMES.len() {
         configure(&root, number, &ids).unwrap();
