@@ -151,7 +151,8 @@ fn goes_through(kind: Kind, refusals: &[(&str, &str)]) -> Result<()> {
     let by_name = format!("/dns4/{NAME}/tcp/4001");
     for address in [by_ip, by_name] {
         pair.a.config.peers[0].addresses = vec![address.clone()];
-        start(&mut pair, &with_password_file(kind, pair.directory(), "secret")?)?;
+        let section = with_password_file(kind, pair.directory(), "secret")?;
+        start(&mut pair, &section)?;
         wait_for_packets(&pair)?;
         let pings = PingPlan::new(pair.b.v6).run(&pair.a.host)?;
         assert_eq!(pings.n_lost(), 0, "{address}");

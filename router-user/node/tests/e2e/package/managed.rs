@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
-use super::{LIMIT, install, package};
+use super::{LIMIT, packages};
 use crate::support::booted::Booted;
 use crate::support::machine;
 use xtask::lab::process::until;
@@ -29,9 +29,9 @@ const ASK: &str = r#"exec 3<>/dev/tcp/127.0.0.1/9464; printf '%s' "$1" >&3; cat 
 fn a_service_writes_peers_once_the_directory_is_its_own() {
     let _machine = machine::shared();
     let scratch = ScratchDir::unique("managed").unwrap();
-    let packages = package(&scratch.path().join("dist")).unwrap();
+    let packages = packages().unwrap();
     let root = CleanRoot::with(&packages.deb, &["systemd"]).unwrap();
-    install(&root, &packages.deb).unwrap();
+    root.install(&packages.deb).unwrap();
     let main = root.path().join("etc/stream-router.toml");
     fs::remove_file(&main).unwrap();
     fs::write(&main, CONFIG).unwrap();

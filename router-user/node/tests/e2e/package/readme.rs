@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
 
-use super::{LIMIT, Running, install, package};
+use super::{LIMIT, Running, packages};
 use crate::support::machine;
 use crate::support::unit::Unit;
 use xtask::lab::probe::PingPlan;
@@ -22,9 +22,9 @@ const OUTSIDE: [[&str; 2]; 2] = [["192.0.2.1", "2001:db8::1"], ["192.0.2.2", "20
 fn two_nodes_that_are_made_as_the_readme_says_carry_packets() {
     let _machine = machine::shared();
     let scratch = ScratchDir::unique("readme").unwrap();
-    let packages = package(&scratch.path().join("dist")).unwrap();
+    let packages = packages().unwrap();
     let root = CleanRoot::for_package(&packages.deb).unwrap();
-    install(&root, &packages.deb).unwrap();
+    root.install(&packages.deb).unwrap();
     let unit = Unit::installed(&root).unwrap();
     let roots = [root.twin().unwrap(), root];
     let ids = roots
