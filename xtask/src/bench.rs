@@ -12,6 +12,7 @@ mod measure;
 mod overlay;
 mod peers;
 mod report;
+mod roaming;
 mod silence;
 mod stats;
 mod underlay;
@@ -53,6 +54,16 @@ pub(crate) fn isolation(repeats: u32) -> Result<()> {
     require_root("bench")?;
     install::bench_programs()?;
     isolation::run(repeats)
+}
+
+/// Measures how long a flow is silent when the network under the nodes changes.
+///
+/// # Errors
+/// When not root, when a build fails, or when a measurement cannot be made.
+pub(crate) fn roaming(tries: u32) -> Result<()> {
+    require_root("bench")?;
+    install::bench_programs()?;
+    roaming::run(tries)
 }
 
 /// Measures a network behind a node: forwarded by the host, and captured by a gateway of each kind.

@@ -106,6 +106,12 @@ enum BenchTask {
         #[arg(long, default_value = "5", value_parser = clap::value_parser!(u32).range(1..))]
         repeats: u32,
     },
+    /// Measure how long a flow is silent when addresses, interfaces, gateways, NATs and paths change.
+    Roaming {
+        /// Changes of each kind and in each direction.
+        #[arg(long, default_value = "20", value_parser = clap::value_parser!(u32).range(1..))]
+        tries: u32,
+    },
     /// Measure a network behind a node: forwarded by the host, and captured by a gateway of each kind.
     Gateway {
         /// Seconds of each measurement.
@@ -187,6 +193,7 @@ fn perform(task: Task) -> Result<ExitCode> {
             Some(BenchTask::Dispatch) => bench::dispatch()?,
             Some(BenchTask::Steering { secs }) => bench::steering(Duration::from_secs(secs))?,
             Some(BenchTask::Isolation { repeats }) => bench::isolation(repeats)?,
+            Some(BenchTask::Roaming { tries }) => bench::roaming(tries)?,
             Some(BenchTask::Gateway { secs, repeats }) => {
                 bench::gateway(Duration::from_secs(secs), repeats)?;
             }

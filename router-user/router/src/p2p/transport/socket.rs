@@ -20,7 +20,7 @@ use tokio::{
 
 use super::backlog::{Backlog, Room};
 use super::segments::{SegmentBook, Stall};
-use super::tcp_info::TcpInfo;
+use super::tcp_info::{STATE_CLOSED, TcpInfo};
 use super::tcp_sockets::limit_silence;
 
 /// Largest read buffer. Noise reads a record or less at a time, which would be a system call for every 4 KiB. A larger
@@ -103,6 +103,8 @@ impl PathWatch {
         let stall = match info.n_retransmits {
             SUSPECTED_RETRANSMITS.. => Some(Stall::Suspected),
             DOUBTED_RETRANSMITS.. => Some(Stall::Doubted),
+            // Multipath TCP waits for another path when it has none left.
+            _ if info.state == STATE_CLOSED => Some(Stall::Doubted),
             _ => None,
         };
         if let Some(stall) = stall

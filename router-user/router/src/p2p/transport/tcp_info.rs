@@ -18,7 +18,8 @@ sockopt_impl!(
 #[repr(C)]
 #[expect(unreachable_pub, reason = "the macro's type is public, and this is its value")]
 pub struct TcpInfoStart {
-    before_retransmits: [u8; 2],
+    pub(super) state: u8,
+    congestion_state: u8,
     pub(super) n_retransmits: u8,
     before_unacked: [u8; 21],
     pub(super) n_unacked: u32,
@@ -36,6 +37,9 @@ pub struct TcpInfoStart {
     pub(super) n_segments: [u32; 2],
     pub(super) n_unsent: u32,
 }
+
+/// The state of a connection that is no more (`TCP_CLOSE`). One over several paths may go on without the first of them.
+pub(super) const STATE_CLOSED: u8 = 7;
 
 const _: () = {
     assert!(offset_of!(TcpInfoStart, n_retransmits) == offset_of!(libc::tcp_info, tcpi_retransmits));
