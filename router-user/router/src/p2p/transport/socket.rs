@@ -39,7 +39,7 @@ const DOUBTED_RETRANSMITS: u8 = 2;
 const SUSPECTED_RETRANSMITS: u8 = 3;
 
 /// How often it is looked, while something is sent, whether it is acknowledged.
-const LOOK_INTERVAL: Duration = Duration::from_millis(300);
+const LOOK_INTERVAL: Duration = Duration::from_millis(200);
 
 /// Silence after which a connection that ends counts as one that got stuck, if something was sent in it: what is sent is
 /// answered, if only by the pings that go with it.
@@ -57,7 +57,7 @@ pub(super) struct PathWatch {
     next_look: Option<Pin<Box<Sleep>>>,
     /// Bytes that were written when the next look was planned.
     n_written: u64,
-    /// Whether anything that was sent was not acknowledged at the last look.
+    /// Whether anything was written before the last look, or was not acknowledged then.
     waits: bool,
     /// What was told since something was last acknowledged.
     told: Option<Stall>,
@@ -90,7 +90,7 @@ impl PathWatch {
                 return;
             }
             self.next_look = None;
-            self.waits = self.look(stream);
+            self.waits = self.look(stream) || self.n_written != n_written;
         }
     }
 

@@ -12,7 +12,7 @@ use tokio::time::{Instant, Sleep, sleep};
 use crate::p2p::transport::segments::{SegmentBook, Stall};
 
 /// How often it is looked while something is sent.
-const LOOK_INTERVAL: Duration = Duration::from_millis(300);
+const LOOK_INTERVAL: Duration = Duration::from_millis(200);
 
 /// How long nothing may come until the connection is doubted; never less than so many round trips.
 const DOUBTED_AFTER: Duration = Duration::from_millis(400);
@@ -54,6 +54,8 @@ struct Silence {
     seen: Traffic,
     since: Option<Instant>,
     is_told: bool,
+    /// Whether something was sent before the last look, or has not been answered.
+    is_active: bool,
 }
 
 impl SilenceWatch {
@@ -90,7 +92,7 @@ impl SilenceWatch {
 impl Silence {
     /// Says whether there is anything to look for.
     fn may_begin(&self, traffic: Traffic) -> bool {
-        self.since.is_some() || traffic.n_sent != self.seen.n_sent
+        self.is_active || traffic.n_sent != self.seen.n_sent
     }
 
     /// Takes in what the connection has sent and received until `now`. Returns whether nothing has come for so long that it is
@@ -99,6 +101,7 @@ impl Silence {
         let is_answered = traffic.n_received != self.seen.n_received;
         let has_sent = traffic.n_sent != self.seen.n_sent;
         self.seen = traffic;
+        self.is_active = has_sent || !is_answered && self.since.is_some();
         if is_answered {
             (self.since, self.is_told) = (None, false);
             return false;
@@ -154,6 +157,28 @@ mod tests {
 
         let heard = [(1500, 8, 2), (1800, 9, 2), (2100, 9, 2), (2400, 9, 2)];
         assert_eq!(doubted(&[&silent[..], &heard].concat(), 10 * MS), [900, 2400]);
+    }
+
+    #[test]
+    fn it_is_looked_on_while_something_is_sent_or_waits_for_an_answer_and_no_longer() {
+        let (mut silence, now) = (Silence::default(), Instant::now());
+        let traffic = |n_sent, n_received| Traffic {
+            n_sent,
+            n_received,
+            rtt: MS,
+        };
+        assert!(silence.may_begin(traffic(1, 0)));
+        for (n_sent, n_received, goes_on) in [
+            (1, 1, true),
+            (1, 1, false),
+            (2, 1, true),
+            (2, 1, true),
+            (2, 2, false),
+        ] {
+            silence.look(traffic(n_sent, n_received), now);
+            let may_begin = silence.may_begin(traffic(n_sent, n_received));
+            assert_eq!(may_begin, goes_on, "{n_sent} {n_received}");
+        }
     }
 
     #[test]
