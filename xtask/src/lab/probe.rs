@@ -1,6 +1,11 @@
 //! Traffic over a network, and what came of it.
 
+mod datagrams;
+mod gate;
 mod iperf;
+mod sequence;
+mod tally;
+pub mod udp;
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -9,7 +14,12 @@ use anyhow::{Context, Result};
 
 use super::Namespace;
 use super::process::{output, patient, text};
+pub use datagrams::datagrams;
+pub use gate::{Gate, OpenOnDrop};
 pub use iperf::{IperfReport, IperfServer, iperf};
+pub use sequence::SequenceCheck;
+pub use tally::Tally;
+pub use udp::UdpPlan;
 
 /// A run of `ping`.
 #[derive(Clone, Debug)]

@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use crate::support::datagrams::datagrams;
-use crate::support::gate::Gate;
-use crate::support::udp::UdpPlan;
 use crate::support::{NODE, machine};
+use xtask::lab::probe::Gate;
 use xtask::lab::probe::PingPlan;
+use xtask::lab::probe::UdpPlan;
+use xtask::lab::probe::datagrams;
 use xtask::lab::process::text;
 use xtask::lab::{Pair, PairPlan, ScratchDir, Side, Status, Transport};
 

@@ -14,8 +14,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
 
-use crate::support::gate::Gate;
 use crate::support::{NODE, machine};
+use xtask::lab::probe::Gate;
 use xtask::lab::process::{output, text, until};
 use xtask::lab::{Namespace, NodeConfig, Pair, PairPlan, ScratchDir, Transport, Underlay, link};
 

@@ -9,7 +9,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
 
-use crate::support::{NODE, machine, udp};
+use crate::support::{NODE, machine};
+use xtask::lab::probe::udp;
 use xtask::lab::process::{text, until};
 use xtask::lab::{NodeConfig, Pair, PairPlan, ScratchDir, Side};
 

@@ -12,9 +12,9 @@ use libp2p::identity::Keypair;
 use libp2p::swarm::SwarmEvent;
 use libp2p::{Multiaddr, SwarmBuilder, noise, ping, yamux};
 
-use crate::support::gate::Gate;
 use crate::support::stock_peer::{LANE_PROTOCOL, PROTOCOL, StockPeer};
 use crate::support::{NODE, machine, runtime};
+use xtask::lab::probe::Gate;
 use xtask::lab::probe::PingPlan;
 use xtask::lab::{Namespace, Pair, PairPlan, PeerConfig, ScratchDir, Status, link};
 

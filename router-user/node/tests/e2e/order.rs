@@ -16,15 +16,15 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use aya::maps::{HashMap, Map, MapData};
 
-use crate::support::datagrams::datagrams;
-use crate::support::gate::Gate;
 use crate::support::lan::{Lan, LanPlan};
-use crate::support::tally::Tally;
-use crate::support::udp::UdpPlan;
 use crate::support::{NODE, machine, runtime};
 use router_common::flow_entry::FlowEntry;
 use router_common::flow_key::FlowKey;
 use stream_router_node::control::{ControlError, set_streams, set_workers};
+use xtask::lab::probe::Gate;
+use xtask::lab::probe::Tally;
+use xtask::lab::probe::UdpPlan;
+use xtask::lab::probe::datagrams;
 use xtask::lab::process::until;
 use xtask::lab::{Namespace, PIN_ROOT, Pair, PairPlan, ScratchDir, Side, Status, Transport};
 
@@ -47,21 +47,19 @@ const HARD: UdpPlan = UdpPlan {
 /// How long losing a connection and making one may take.
 const OUTAGE: Duration = Duration::from_secs(20);
 
-impl Tally {
-    /// A machine that stalls saturates its queues for a moment; what they refuse then is counted, and nothing else is
-    /// lost. To TCP's receiver what follows a loss is out of order, so that of TCP only a whole run can be judged.
-    fn assert_in_order(&self, what: &str, n_refused: u64) {
-        eprintln!("{what}: {self}; {n_refused} refused");
-        assert!(self.n_flows > 0 && self.n_sent > 1000, "{what}: {self}");
-        assert!(self.n_lost <= n_refused, "{what}: {self}; {n_refused} refused");
-        let n_reordered = if what.starts_with("TCP") && self.n_lost > 0 {
-            0
-        } else {
-            self.n_reordered
-        };
-        let faults = (n_reordered, self.n_duplicated, self.n_corrupt);
-        assert_eq!(faults, (0, 0, 0), "{what}: {self}");
-    }
+/// A machine that stalls saturates its queues for a moment; what they refuse then is counted, and nothing else is lost. To
+/// TCP's receiver what follows a loss is out of order, so that of TCP only a whole run can be judged.
+fn assert_in_order(tally: Tally, what: &str, n_refused: u64) {
+    eprintln!("{what}: {tally}; {n_refused} refused");
+    assert!(tally.n_flows > 0 && tally.n_sent > 1000, "{what}: {tally}");
+    assert!(tally.n_lost <= n_refused, "{what}: {tally}; {n_refused} refused");
+    let n_reordered = if what.starts_with("TCP") && tally.n_lost > 0 {
+        0
+    } else {
+        tally.n_reordered
+    };
+    let faults = (n_reordered, tally.n_duplicated, tally.n_corrupt);
+    assert_eq!(faults, (0, 0, 0), "{what}: {tally}");
 }
 
 /// Makes a host's TCP wait for what is only late, as on a busy machine it may be, before it counts as lost.
@@ -149,7 +147,7 @@ fn assert_everything_arrives_in_order(
         }
         let n_refused = n_refused(&pair.a) + n_refused(&pair.b);
         for (what, tally) in tallies {
-            tally.assert_in_order(&what, n_refused);
+            assert_in_order(tally, &what, n_refused);
         }
     });
 }

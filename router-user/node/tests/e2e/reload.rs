@@ -14,16 +14,16 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
-use crate::support::datagrams::datagrams;
-use crate::support::gate::Gate;
 use crate::support::lan::{Lan, LanPlan};
-use crate::support::tally::Tally;
-use crate::support::udp::UdpPlan;
 use crate::support::{NODE, machine};
 use alone::{Alone, state};
 use ask::{hang_up, prefix_table, reload, reload_with, wait_logged};
 use third::Third;
+use xtask::lab::probe::Gate;
+use xtask::lab::probe::Tally;
+use xtask::lab::probe::UdpPlan;
 use xtask::lab::probe::answers;
+use xtask::lab::probe::datagrams;
 use xtask::lab::process::until;
 use xtask::lab::{Namespace, NodeConfig, Pair, Side, Status};
 

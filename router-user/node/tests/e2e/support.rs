@@ -3,21 +3,16 @@
 pub(crate) mod booted;
 pub(crate) mod browser;
 pub(crate) mod control_group;
-pub(crate) mod datagrams;
 pub(crate) mod delay_line;
 pub(crate) mod detour;
-pub(crate) mod gate;
 pub(crate) mod hand;
 pub(crate) mod host_view;
 pub(crate) mod lan;
 pub(crate) mod machine;
 pub(crate) mod packets;
-pub(crate) mod sequence;
 pub(crate) mod service_manager;
 pub(crate) mod slow_link;
 pub(crate) mod stock_peer;
-pub(crate) mod tally;
-pub(crate) mod udp;
 pub(crate) mod unit;
 
 /// The program.

@@ -10,9 +10,9 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use serde_json::Value;
 
-use crate::support::gate::Gate;
 use crate::support::{NODE, machine, runtime};
 use stream_router_node::control::{ControlError, set_workers};
+use xtask::lab::probe::Gate;
 use xtask::lab::probe::PingPlan;
 use xtask::lab::process::{text, until};
 use xtask::lab::{PIN_ROOT, Pair, PairPlan, ScratchDir, Side};

@@ -8,9 +8,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use nix::sys::socket::{setsockopt, sockopt};
 
-use crate::support::gate::Gate;
-use crate::support::sequence::SequenceCheck;
 use xtask::lab::Namespace;
+use xtask::lab::probe::Gate;
+use xtask::lab::probe::SequenceCheck;
 
 const PORT: u16 = 7500;
 const LENGTHS: [usize; 2] = [5000, 60];

@@ -12,11 +12,11 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::{OUTAGE, Scaled, duration, scale};
-use crate::support::datagrams::datagrams;
-use crate::support::gate::Gate;
-use crate::support::tally::Tally;
-use crate::support::udp::UdpPlan;
 use crate::support::{NODE, machine};
+use xtask::lab::probe::Gate;
+use xtask::lab::probe::Tally;
+use xtask::lab::probe::UdpPlan;
+use xtask::lab::probe::datagrams;
 use xtask::lab::process::{text, until};
 use xtask::lab::{Pair, PairPlan, ScratchDir, Side, Transport};
 

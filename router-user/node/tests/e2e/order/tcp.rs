@@ -14,8 +14,8 @@ use anyhow::{Context, Result, ensure};
 use nix::libc;
 use nix::sys::socket::{Shutdown, shutdown};
 
-use crate::support::gate::Gate;
-use crate::support::tally::Tally;
+use xtask::lab::probe::Gate;
+use xtask::lab::probe::Tally;
 
 const CHUNK: usize = 8 * 1024;
 const PAUSE: Duration = Duration::from_millis(25);

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 
 use super::NODE;
-use super::gate::Gate;
+use xtask::lab::probe::Gate;
 use xtask::lab::process::output;
 use xtask::lab::{Namespace, Pair, PairPlan, ScratchDir, Side, Transport, link};
 

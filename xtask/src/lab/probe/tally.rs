@@ -5,19 +5,19 @@ use std::ops::AddAssign;
 
 /// What became of the packets of some flows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Tally {
+pub struct Tally {
     /// Flows.
-    pub(crate) n_flows: u64,
+    pub n_flows: u64,
     /// Packets that the senders' host took.
-    pub(crate) n_sent: u64,
+    pub n_sent: u64,
     /// Packets that never arrived; of TCP, segments sent again.
-    pub(crate) n_lost: u64,
+    pub n_lost: u64,
     /// Packets that arrived after a later one of their flow.
-    pub(crate) n_reordered: u64,
+    pub n_reordered: u64,
     /// Packets that arrived again.
-    pub(crate) n_duplicated: u64,
+    pub n_duplicated: u64,
     /// Datagrams, or bytes of TCP, that are not what was sent.
-    pub(crate) n_corrupt: u64,
+    pub n_corrupt: u64,
 }
 
 impl AddAssign for Tally {

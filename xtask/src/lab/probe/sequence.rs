@@ -2,21 +2,21 @@
 
 /// What a receiver saw of one flow, whose packets are numbered from 0.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct SequenceCheck {
+pub struct SequenceCheck {
     /// One bit per number.
     seen: Vec<u64>,
     highest: Option<u32>,
     /// Numbers that arrived.
-    pub(crate) n_distinct: u64,
+    pub n_distinct: u64,
     /// Packets whose number had arrived before.
-    pub(crate) n_duplicated: u64,
+    pub n_duplicated: u64,
     /// First arrivals after a higher number.
-    pub(crate) n_reordered: u64,
+    pub n_reordered: u64,
 }
 
 impl SequenceCheck {
     /// Takes note of an arrival.
-    pub(crate) fn handle_arrival(&mut self, number: u32) {
+    pub fn handle_arrival(&mut self, number: u32) {
         let (word, bit) = (number as usize / 64, 1 << (number % 64));
         if word >= self.seen.len() {
             self.seen.resize(word + 1, 0);

@@ -8,12 +8,18 @@ use anyhow::Result;
 use super::gate::Gate;
 use super::tally::Tally;
 use super::udp::{self, UdpPlan};
-use xtask::lab::Namespace;
+use crate::lab::Namespace;
 
 const UDP_PORT: u16 = 7300;
 
 /// Datagrams from one side to the other for as long as `during` takes.
-pub(crate) fn datagrams(
+///
+/// # Errors
+/// When a namespace cannot be entered, or a socket fails.
+///
+/// # Panics
+/// When `during` does.
+pub fn datagrams(
     plan: UdpPlan,
     (from, to): (&Namespace, &Namespace),
     at: IpAddr,

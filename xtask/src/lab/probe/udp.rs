@@ -23,13 +23,13 @@ const BURST_INTERVAL: Duration = Duration::from_millis(1);
 
 /// What a sender sends.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct UdpPlan {
+pub struct UdpPlan {
     /// Flows at any time; half of them last to the end.
-    pub(crate) n_flows: usize,
+    pub n_flows: usize,
     /// Datagrams after which a flow of the other half ends and a new one takes its place.
-    pub(crate) short_len: u32,
+    pub short_len: u32,
     /// Datagrams per second of all flows together.
-    pub(crate) rate: u32,
+    pub rate: u32,
 }
 
 struct Flow {
@@ -39,7 +39,10 @@ struct Flow {
 }
 
 /// Sends until `stop`; returns how many datagrams of each flow were taken by the host.
-pub(crate) fn send(plan: UdpPlan, to: SocketAddr, stop: &Gate) -> Result<Vec<u32>> {
+///
+/// # Errors
+/// When a socket cannot be made, or the host refuses a datagram.
+pub fn send(plan: UdpPlan, to: SocketAddr, stop: &Gate) -> Result<Vec<u32>> {
     let mut sent = Vec::new();
     let mut flows: Vec<Flow> = Vec::new();
     for _ in 0..plan.n_flows {
@@ -93,7 +96,10 @@ fn datagram(flow: u32, number: u32) -> Vec<u8> {
 }
 
 /// Opens the receiving end, so that it is there before the first datagram.
-pub(crate) fn receiver(at: SocketAddr) -> Result<UdpSocket> {
+///
+/// # Errors
+/// When the address is not free.
+pub fn receiver(at: SocketAddr) -> Result<UdpSocket> {
     let socket = UdpSocket::bind(at).context("cannot open the receiver")?;
     setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_BUFFER)
         .context("cannot enlarge the receive buffer")?;
@@ -101,8 +107,11 @@ pub(crate) fn receiver(at: SocketAddr) -> Result<UdpSocket> {
     Ok(socket)
 }
 
-/// Receives until `stop`, and then until nothing has come for [`QUIET`].
-pub(crate) fn receive(socket: &UdpSocket, stop: &Gate) -> Result<(Vec<SequenceCheck>, u64)> {
+/// Receives until `stop`, and then until nothing has come for a while.
+///
+/// # Errors
+/// When the socket fails.
+pub fn receive(socket: &UdpSocket, stop: &Gate) -> Result<(Vec<SequenceCheck>, u64)> {
     let mut flows: Vec<SequenceCheck> = Vec::new();
     let mut n_corrupt = 0;
     let mut buffer = [0; 2048];
@@ -131,7 +140,7 @@ pub(crate) fn receive(socket: &UdpSocket, stop: &Gate) -> Result<(Vec<SequenceCh
 }
 
 /// Compares what was sent with what arrived.
-pub(crate) fn tally(sent: &[u32], (flows, n_corrupt): (Vec<SequenceCheck>, u64)) -> Tally {
+pub fn tally(sent: &[u32], (flows, n_corrupt): (Vec<SequenceCheck>, u64)) -> Tally {
     let sum = |of: fn(&SequenceCheck) -> u64| flows.iter().map(of).sum::<u64>();
     let n_sent = sent.iter().map(|n| u64::from(*n)).sum::<u64>();
     Tally {

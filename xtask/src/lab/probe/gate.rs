@@ -5,26 +5,26 @@ use std::time::Duration;
 
 /// Closed until it is opened for good.
 #[derive(Default)]
-pub(crate) struct Gate {
+pub struct Gate {
     is_open: Mutex<bool>,
     opened: Condvar,
 }
 
 impl Gate {
     /// Says whether it is open.
-    pub(crate) fn is_open(&self) -> bool {
+    pub fn is_open(&self) -> bool {
         *self.is_open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits until it is open.
-    pub(crate) fn wait(&self) {
+    pub fn wait(&self) {
         let is_open = self.is_open.lock().unwrap_or_else(PoisonError::into_inner);
         let waited = self.opened.wait_while(is_open, |is_open| !*is_open);
         drop(waited.unwrap_or_else(PoisonError::into_inner));
     }
 
     /// Pauses for so long, but not once it is open; says whether it is.
-    pub(crate) fn pause(&self, pause: Duration) -> bool {
+    pub fn pause(&self, pause: Duration) -> bool {
         let is_open = self.is_open.lock().unwrap_or_else(PoisonError::into_inner);
         let waited = self
             .opened
@@ -33,7 +33,7 @@ impl Gate {
     }
 
     /// Opens it when what is returned goes out of scope, also by a panic, so that nobody waits for ever.
-    pub(crate) fn open_on_drop(&self) -> OpenOnDrop<'_> {
+    pub fn open_on_drop(&self) -> OpenOnDrop<'_> {
         OpenOnDrop(self)
     }
 
@@ -44,7 +44,7 @@ impl Gate {
 }
 
 /// Opens a gate on drop.
-pub(crate) struct OpenOnDrop<'a>(&'a Gate);
+pub struct OpenOnDrop<'a>(&'a Gate);
 
 impl Drop for OpenOnDrop<'_> {
     fn drop(&mut self) {
