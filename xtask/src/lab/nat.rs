@@ -1,0 +1,286 @@
+//! Two nodes that are each behind a NAT, and a relay that both reach.
+
+use std::net::IpAddr;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+
+use super::process::{text, until};
+use super::{
+    Namespace, Node, NodeConfig, PeerConfig, ScratchDir, Transport, link, mount_bpffs, unique_device,
+};
+
+const LIMIT: Duration = Duration::from_secs(10);
+
+/// Where the relay is.
+const RELAY: &str = "198.51.100.9";
+
+/// What is between a node and the others. Every kind lets in what answers, and drops the rest without a word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NatKind {
+    /// One outside port for each inside one, at which everybody is let in.
+    FullCone,
+    /// The same, but only hosts are let in that something was sent to.
+    AddressRestricted,
+    /// The same, but only from ports that something was sent to.
+    PortRestricted,
+    /// `masquerade` of Linux, as most homes have it.
+    Masquerade,
+    /// Another outside port for each destination.
+    Symmetric,
+    /// Two of `masquerade`, one behind the other.
+    Double,
+}
+
+impl NatKind {
+    /// Every kind.
+    pub const ALL: [Self; 6] = [
+        Self::FullCone,
+        Self::AddressRestricted,
+        Self::PortRestricted,
+        Self::Masquerade,
+        Self::Symmetric,
+        Self::Double,
+    ];
+
+    /// Its name in tables.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::FullCone => "full cone",
+            Self::AddressRestricted => "address-restricted",
+            Self::PortRestricted => "port-restricted",
+            Self::Masquerade => "masquerade",
+            Self::Symmetric => "symmetric",
+            Self::Double => "double",
+        }
+    }
+
+    /// The rules of the router before a host.
+    fn rules(self, host: &str) -> String {
+        let to_host = format!("iifname wan meta l4proto {{ tcp, udp }} dnat to {host};");
+        let (inward, remembers, lets_in, masquerade) = match self {
+            Self::FullCone => (&*to_host, "", "iifname wan ct state new accept;", "masquerade"),
+            Self::AddressRestricted => (
+                &*to_host,
+                "iifname lan update @hosts { ip daddr }",
+                "iifname wan ct state new ip saddr @hosts accept;",
+                "masquerade",
+            ),
+            Self::PortRestricted => (
+                &*to_host,
+                "iifname lan update @ports { ip daddr . th dport }",
+                "iifname wan ct state new ip saddr . th sport @ports accept;",
+                "masquerade",
+            ),
+            Self::Masquerade | Self::Double => ("", "", "", "masquerade"),
+            Self::Symmetric => ("", "", "", "masquerade fully-random"),
+        };
+        format!(
+            "table ip nat {{
+                set hosts {{ type ipv4_addr; size 1024; flags dynamic, timeout; timeout 1m; }}
+                set ports {{ type ipv4_addr . inet_service; size 1024; flags dynamic, timeout; timeout 1m; }}
+                chain inward {{ type nat hook prerouting priority dstnat; {inward} }}
+                chain outward {{ type nat hook postrouting priority srcnat; oifname wan {masquerade}; }}
+                chain to_itself {{ type filter hook input priority filter; iifname wan ct state new drop; }}
+                chain through {{
+                    type filter hook forward priority filter;
+                    {remembers}
+                    {lets_in}
+                    iifname wan ct state new drop;
+                }}
+            }}"
+        )
+    }
+}
+
+/// What a [`NatLab`] is like.
+#[derive(Clone, Debug)]
+pub struct NatPlan {
+    /// What each of the two nodes is behind.
+    pub kinds: [NatKind; 2],
+    /// How the relay is reached, and the only way on which the two listen.
+    pub transport: Transport,
+    /// Whether the two listen. A node that does not is reached through the relay alone.
+    pub listens: bool,
+}
+
+/// Two nodes behind NATs, and a relay.
+#[derive(Debug)]
+pub struct NatLab {
+    /// The two nodes.
+    pub nodes: [Node; 2],
+    /// The relay.
+    pub relay: Node,
+    /// The hosts of the two.
+    pub hosts: [Namespace; 2],
+    /// When the relay was there, and the two began to start.
+    pub started: Instant,
+    /// The middle is a network of its own, to which the outermost routers and the relay belong.
+    _routers: Vec<Namespace>,
+    _middle: Namespace,
+    _directory: ScratchDir,
+}
+
+impl NatLab {
+    /// Starts the three nodes.
+    ///
+    /// # Errors
+    /// When something cannot be made or does not start.
+    pub fn start(binary: &Path, plan: &NatPlan) -> Result<Self> {
+        mount_bpffs()?;
+        let directory = ScratchDir::unique("nat")?;
+        let middle = Namespace::unique("m")?;
+        let hosts = [Namespace::unique("h1")?, Namespace::unique("h2")?];
+        middle.ip(&["link", "add", "br0", "type", "bridge"])?;
+        middle.ip(&["address", "add", &format!("{RELAY}/24"), "dev", "br0"])?;
+        middle.ip(&["link", "set", "br0", "up"])?;
+        let mut routers = Vec::new();
+        for (number, (kind, host)) in (1..).zip(plan.kinds.into_iter().zip(&hosts)) {
+            lay(&middle, kind, host, number, &mut routers)?;
+        }
+        let node = |host, label| Node::new(binary, host, directory.path(), label);
+        let mut relay = node(&middle, "relay")?;
+        let mut nodes = [node(&hosts[0], "near")?, node(&hosts[1], "far")?];
+        let way = match plan.transport {
+            Transport::Tcp => "tcp/4001",
+            Transport::Quic => "udp/4001/quic-v1",
+        };
+        let relay_at = format!("/ip4/{RELAY}/{way}");
+        let peer = |node: &Node, number: u8, addresses: &[&str]| PeerConfig {
+            id: node.peer_id().to_owned(),
+            addresses: addresses.iter().map(|&address| address.to_owned()).collect(),
+            allowed_ips: vec![format!("10.42.0.{number}/32")],
+        };
+        let serve = "\n[relay]\nserve = true\n".to_owned();
+        let peers = vec![peer(&nodes[0], 1, &[]), peer(&nodes[1], 2, &[])];
+        relay.configure(&config(9, vec![relay_at.clone()], serve, peers))?;
+        let via = format!("\n[relay]\nvia = [\"{}\"]\n", relay.peer_id());
+        let listen = match plan.listens {
+            true => vec![format!("/ip4/0.0.0.0/{way}")],
+            false => Vec::new(),
+        };
+        for (own, other) in [(1, 2), (2, 1)] {
+            let peers = vec![
+                peer(&relay, 9, &[&relay_at]),
+                peer(&nodes[usize::from(other) - 1], other, &[]),
+            ];
+            let own_config = config(own, listen.clone(), via.clone(), peers);
+            nodes[usize::from(own) - 1].configure(&own_config)?;
+        }
+        relay.start()?;
+        let started = Instant::now();
+        for node in &mut nodes {
+            node.start()?;
+        }
+        Ok(Self {
+            nodes,
+            relay,
+            hosts,
+            started,
+            _routers: routers,
+            _middle: middle,
+            _directory: directory,
+        })
+    }
+
+    /// Returns the address of a node inside the tunnel.
+    pub fn inner(node: usize) -> IpAddr {
+        [10, 42, 0, node as u8 + 1].into()
+    }
+
+    /// Returns the address at which a node is connected to the other; `None` if it is not.
+    ///
+    /// # Errors
+    /// When the node does not answer.
+    pub fn path(&self, node: usize) -> Result<Option<String>> {
+        let status = self.nodes[node].status()?;
+        let other = status.peer(self.nodes[1 - node].peer_id())?;
+        Ok(other.address.clone())
+    }
+
+    /// Waits until both nodes send on a direct connection; returns when they did.
+    ///
+    /// # Errors
+    /// When they do not in time, or a node does not answer.
+    pub fn wait_direct(&self, limit: Duration) -> Result<Instant> {
+        until("both nodes send on a direct connection", limit, || {
+            for node in 0..self.nodes.len() {
+                if self.path(node)?.is_none_or(|path| self.is_relayed(&path)) {
+                    return Ok(None);
+                }
+            }
+            Ok(Some(()))
+        })?;
+        Ok(Instant::now())
+    }
+
+    /// Says whether a path leads through the relay.
+    pub fn is_relayed(&self, path: &str) -> bool {
+        path.starts_with(&format!("/p2p/{}/p2p-circuit", self.relay.peer_id()))
+    }
+}
+
+/// Lays cables from the middle to a host, with a router or two between them.
+fn lay(
+    middle: &Namespace,
+    kind: NatKind,
+    host: &Namespace,
+    number: u8,
+    routers: &mut Vec<Namespace>,
+) -> Result<()> {
+    let port = format!("p{number}");
+    let outermost = Namespace::unique(&format!("r{number}"))?;
+    let outside = format!("198.51.100.{number}/24");
+    link((middle, &port, &[]), (&outermost, "wan", &[&outside]))?;
+    middle.ip(&["link", "set", &port, "master", "br0"])?;
+    let before_host = match kind {
+        NatKind::Double => {
+            let inner = Namespace::unique(&format!("i{number}"))?;
+            route(&outermost, "100.64.7.1/24", &inner, "wan", "100.64.7.2/24")?;
+            masquerade(&outermost, kind, "100.64.7.2")?;
+            routers.push(outermost);
+            inner
+        }
+        _ => outermost,
+    };
+    let own = format!("10.7.{number}.2");
+    route(
+        &before_host,
+        &format!("10.7.{number}.1/24"),
+        host,
+        "u0",
+        &format!("{own}/24"),
+    )?;
+    masquerade(&before_host, kind, &own)?;
+    routers.push(before_host);
+    Ok(())
+}
+
+/// Lays a cable from a router to what is behind it, for which it is the way to everywhere.
+fn route(router: &Namespace, at: &str, behind: &Namespace, device: &str, own: &str) -> Result<()> {
+    link((router, "lan", &[at]), (behind, device, &[own]))?;
+    let gateway = at.split('/').next().unwrap_or(at);
+    behind.ip(&["route", "add", "default", "via", gateway])?;
+    Ok(())
+}
+
+fn masquerade(router: &Namespace, kind: NatKind, host: &str) -> Result<()> {
+    text(
+        router.command("sysctl").args(["-qw", "net.ipv4.ip_forward=1"]),
+        LIMIT,
+    )?;
+    text(router.command("nft").arg(kind.rules(host)), LIMIT)?;
+    Ok(())
+}
+
+fn config(number: u8, listen: Vec<String>, sections: String, peers: Vec<PeerConfig>) -> NodeConfig {
+    NodeConfig {
+        device: unique_device(),
+        addresses: vec![format!("10.42.0.{number}/24")],
+        mtu: 1420,
+        listen,
+        sections,
+        peers,
+    }
+}
