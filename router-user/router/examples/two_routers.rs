@@ -53,6 +53,7 @@ fn start(keypair: Keypair, listen: Vec<Multiaddr>, peer: PeerId, addresses: Vec<
     let (counted, counts) = mpsc::channel(64);
     let runtime = Handle::current();
     let network = Network::start(NetworkConfig {
+        punch: true,
         keypair,
         listen,
         peers: vec![PeerConfig::new(peer, addresses)],

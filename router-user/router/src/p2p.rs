@@ -47,6 +47,7 @@ mod network;
 mod node_behaviour;
 mod peer_connections;
 mod preamble;
+mod punch;
 mod redial;
 mod redial_book;
 pub mod regular_file;
@@ -81,6 +82,7 @@ pub use inbound::{InboundStreams, Placement};
 pub use limits::{MAX_CONNECTIONS_PER_PEER, MAX_STREAMS_PER_SIDE};
 pub use names::is_dns_name;
 pub use network::{Network, NetworkDriver};
+pub use punch::PUNCH_PROTOCOL;
 pub use snapshot::{ConnectionDirection, ConnectionSnapshot, NetworkSnapshot, PeerSnapshot};
 pub use stream::{DataStream, IP_PROTOCOL, LANE_PROTOCOL};
 pub use tcp_config::{

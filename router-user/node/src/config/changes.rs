@@ -99,6 +99,7 @@ impl Config {
         let (tcp, new_tcp) = (transport.tcp(), new.transport.tcp());
         restart.compare("transport.congestion", &tcp.congestion, &new_tcp.congestion);
         restart.compare("transport.mptcp", &tcp.multipath, &new_tcp.multipath);
+        restart.compare("transport.punch", &transport.punch(), &new.transport.punch());
         restart.compare("transport.proxy", &tcp.proxy, &new_tcp.proxy);
         restart.compare(
             "transport.proxy_password_file",
@@ -316,7 +317,7 @@ mod tests {
 
     /// One value other than the default for every field of the file that can stand without another, and whether a
     /// running node takes it.
-    const FIELDS: [(&str, &str, &str, bool); 53] = [
+    const FIELDS: [(&str, &str, &str, bool); 54] = [
         ("node", "name", "'a'", false),
         ("node", "key", "'/k'", false),
         ("node", "listen", "[]", false),
@@ -350,6 +351,7 @@ mod tests {
         ("transport", "fwmark", "7", false),
         ("transport", "congestion", "'cubic'", false),
         ("transport", "mptcp", "true", false),
+        ("transport", "punch", "false", false),
         ("transport", "proxy", "'socks5://192.0.2.8'", false),
         ("log", "level", "'debug'", true),
         ("log", "format", "'json'", false),

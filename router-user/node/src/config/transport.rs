@@ -69,6 +69,7 @@ pub struct TransportSection {
     proxy_password_file: Option<PathBuf>,
     keepalive: Duration,
     idle_time: Duration,
+    punch: bool,
 }
 
 impl TransportSection {
@@ -112,6 +113,11 @@ impl TransportSection {
     /// Returns the time without packets after which a connection to a peer on demand is closed.
     pub fn idle_time(&self) -> Duration {
         self.idle_time
+    }
+
+    /// Returns whether direct connections are agreed on with peers that are connected through a relay.
+    pub fn punch(&self) -> bool {
+        self.punch
     }
 
     /// Returns whether QUIC addresses are dialled first.
@@ -186,6 +192,7 @@ impl TransportSection {
                 "proxy_password_file together with proxy",
             );
         }
+        let punch = table.boolean("punch", problems);
         table.finish(problems);
         Self {
             quic_first: names.first().is_some_and(|name| name == "quic"),
@@ -199,6 +206,7 @@ impl TransportSection {
             proxy_password_file,
             keepalive: keepalive.unwrap_or(NetworkConfig::DEFAULT_KEEPALIVE),
             idle_time: idle_time.unwrap_or(NetworkConfig::DEFAULT_IDLE_TIME),
+            punch: punch.unwrap_or(true),
         }
     }
 

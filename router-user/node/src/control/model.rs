@@ -25,7 +25,7 @@ pub use flows::{Flow, FlowList};
 pub use host::{HostState, HostStatus, HostThing};
 pub use invite::{InviteStatus, QrCode};
 pub use peers::{
-    AddressOrigin, Direction, DisabledPeer, PeerAddress, PeerList, PeerState, PeerStatus, Transport,
+    AddressOrigin, Direction, DisabledPeer, PeerAddress, PeerList, PeerPath, PeerState, PeerStatus, Transport,
 };
 pub use protocol::{IpProtocol, UnknownProtocol};
 pub use reload::{ConfigProblem, PeerName, Reload, ReloadProblems};

@@ -142,6 +142,7 @@ impl Assembly {
                     .for_each(look);
             }),
             relay: config.relay().network_config(),
+            punch: config.transport().punch(),
         };
         // Listening sockets belong to the runtime they are made in.
         let _on_data_thread = self.data_threads.first().enter();

@@ -60,6 +60,13 @@ counters! {
         CircuitsRelayed => ("circuits_relayed", Event, "connections between peers that this node has relayed");
         CircuitsRefused => ("circuits_refused", Event, "connections between peers that it has not relayed, as it relays as many as `relay.max_circuits` allow");
         CircuitsWithoutEnd => ("circuits_without_end", Event, "connections between peers that it has not relayed, as the other peer has no place here or did not answer");
+        PunchesBegun => ("punches_begun", Event, "direct connections that were tried with a peer that is connected through a relay");
+        PunchesSucceeded => ("punches_succeeded", Event, "such tries that led to a direct connection");
+        PunchesInVain => ("punches_in_vain", Event, "such tries in which this node has dialled the peer in vain: a NAT lets neither in");
+        PunchesRefused => ("punches_refused", Event, "such tries that the peer has not agreed on: it does not know of them, `transport.punch` forbids them there, or it did not answer in time");
+        PunchesWithoutAddress => ("punches_without_address", Event, "such tries without an address to dial: no relay says where this node is seen, or the peer says none of the same transport");
+        PunchesDeclined => ("punches_declined", Event, "tries of peers that this node has not followed, as they came too often");
+        PunchAddressesRefused => ("punch_addresses_refused", Event, "addresses that peers have said for such a try and that were not dialled: unusable, private, inside the tunnel, or too many");
         RecordsRefused => ("records_refused", Event, "records of the DHT that were neither believed nor kept: forged, expired, too large, or of a peer that is not configured");
     }
 }
@@ -95,6 +102,13 @@ impl NetworkCounter {
             Self::CircuitsRelayed => counters.circuits_relayed,
             Self::CircuitsRefused => counters.circuits_refused,
             Self::CircuitsWithoutEnd => counters.circuits_without_end,
+            Self::PunchesBegun => counters.punches_begun,
+            Self::PunchesSucceeded => counters.punches_succeeded,
+            Self::PunchesInVain => counters.punches_in_vain,
+            Self::PunchesRefused => counters.punches_refused,
+            Self::PunchesWithoutAddress => counters.punches_without_address,
+            Self::PunchesDeclined => counters.punches_declined,
+            Self::PunchAddressesRefused => counters.punch_addresses_refused,
             Self::RecordsRefused => counters.records_refused,
         }
     }

@@ -338,6 +338,7 @@ fn peer_status(configured: &ConfiguredPeer, network: Option<&PeerSnapshot>) -> P
         state,
         address: oldest.map(|connection| connection.address.to_string()),
         transport: oldest.map(transport),
+        path: oldest.map(path),
         direction: oldest.map(direction),
         rtt_ms: oldest
             .and_then(|connection| connection.rtt)
@@ -430,6 +431,14 @@ fn transport(connection: &ConnectionSnapshot) -> control::Transport {
         TransportKind::Tcp => control::Transport::Tcp,
         TransportKind::Quic => control::Transport::Quic,
         TransportKind::Relay => control::Transport::Relay,
+    }
+}
+
+fn path(connection: &ConnectionSnapshot) -> control::PeerPath {
+    match connection.transport {
+        TransportKind::Relay => control::PeerPath::Relayed,
+        _ if connection.is_punched => control::PeerPath::Punched,
+        TransportKind::Tcp | TransportKind::Quic => control::PeerPath::Direct,
     }
 }
 
@@ -555,6 +564,7 @@ pub(super) mod tests {
         assert_eq!(status.state, PeerState::Connected);
         assert_eq!(status.address.as_deref(), Some("/ip4/192.0.2.2/tcp/4001"));
         assert_eq!(status.transport, Some(control::Transport::Tcp));
+        assert_eq!(status.path, Some(control::PeerPath::Direct));
         assert_eq!(status.direction, Some(control::Direction::Outbound));
         assert_eq!(status.rtt_ms, Some(2.0));
         assert_eq!(status.connections, 2);

@@ -59,6 +59,7 @@ pub(super) struct StreamBehaviour {
     orders: HashMap<PeerId, Arc<StreamOrder>>,
     dials: HashSet<ConnectionId>,
     redials: HashSet<ConnectionId>,
+    punches: HashSet<ConnectionId>,
 }
 
 impl StreamBehaviour {
@@ -79,6 +80,7 @@ impl StreamBehaviour {
             orders: HashMap::new(),
             dials: HashSet::new(),
             redials: HashSet::new(),
+            punches: HashSet::new(),
         }
     }
 
@@ -98,6 +100,12 @@ impl StreamBehaviour {
     /// Marks a dial that is wanted only as long as this node has not reached the peer otherwise.
     pub(super) fn handle_redial(&mut self, connection: ConnectionId) {
         self.redials.insert(connection);
+    }
+
+    /// Lets this dial begin, which was agreed on with the peer: another one to the same address leads nowhere.
+    pub(super) fn handle_punch(&mut self, connection: ConnectionId) {
+        self.dials.insert(connection);
+        self.punches.insert(connection);
     }
 
     fn admit(
@@ -132,7 +140,9 @@ impl StreamBehaviour {
         peer: PeerId,
         address: &Multiaddr,
         endpoint: Endpoint,
+        port: PortUse,
     ) -> Result<StreamHandler, ConnectionDenied> {
+        let is_punched = self.punches.remove(&connection);
         self.admit(connection, peer, address, endpoint)
             .map_err(ConnectionDenied::new)?;
         if let Some(ip) = ip_of(address) {
@@ -163,6 +173,8 @@ impl StreamBehaviour {
             is_proven: endpoint.is_listener(),
             is_leaving: false,
             is_silent: false,
+            is_punched,
+            is_from_listening_port: port == PortUse::Reuse,
         };
         self.state.insert_connection(connection, entry);
         Ok(StreamHandler {
@@ -203,7 +215,7 @@ impl NetworkBehaviour for StreamBehaviour {
         _local: &Multiaddr,
         remote: &Multiaddr,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        self.establish(connection, peer, remote, Endpoint::Listener)
+        self.establish(connection, peer, remote, Endpoint::Listener, PortUse::New)
     }
 
     fn handle_established_outbound_connection(
@@ -211,10 +223,10 @@ impl NetworkBehaviour for StreamBehaviour {
         connection: ConnectionId,
         peer: PeerId,
         address: &Multiaddr,
-        _role: Endpoint,
-        _port: PortUse,
+        role: Endpoint,
+        port: PortUse,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        self.establish(connection, peer, address, Endpoint::Dialer)
+        self.establish(connection, peer, address, role, port)
     }
 
     fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
@@ -226,6 +238,7 @@ impl NetworkBehaviour for StreamBehaviour {
                 self.state.remove_connection(failure.connection_id);
                 self.dials.remove(&failure.connection_id);
                 self.redials.remove(&failure.connection_id);
+                self.punches.remove(&failure.connection_id);
             }
             FromSwarm::ConnectionClosed(closed) => {
                 self.state.remove_connection(closed.connection_id);

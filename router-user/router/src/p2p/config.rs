@@ -41,6 +41,9 @@ pub struct NetworkConfig {
     pub discovery: DiscoveryConfig,
     /// Which relays this node uses, and whether it is one.
     pub relay: RelayConfig,
+    /// Whether direct connections are agreed on with peers that are connected through a relay, and peers are told where this
+    /// node sees them.
+    pub punch: bool,
 }
 
 impl NetworkConfig {

@@ -38,6 +38,20 @@ pub struct NetworkCounters {
     pub circuits_refused: u64,
     /// Connections between peers that this node has not relayed, as the other peer has no place here or did not answer.
     pub circuits_without_end: u64,
+    /// Direct connections that were tried, as agreed on with a peer through a relay.
+    pub punches_begun: u64,
+    /// Such tries that led to a direct connection.
+    pub punches_succeeded: u64,
+    /// Such tries that both sides have dialled for in vain.
+    pub punches_in_vain: u64,
+    /// Such tries that the peer has not agreed on.
+    pub punches_refused: u64,
+    /// Such tries for want of an address: no relay says where this node is seen, or the peer says no address that fits.
+    pub punches_without_address: u64,
+    /// Tries of peers that this node has not followed, as they came too often.
+    pub punches_declined: u64,
+    /// Addresses that peers have said for such a try and that this node has not dialled.
+    pub punch_addresses_refused: u64,
     /// Records of the DHT that were neither believed nor kept.
     pub records_refused: u64,
 }
@@ -61,6 +75,13 @@ pub(super) struct LiveNetworkCounters {
     pub(super) circuits_relayed: AtomicU64,
     pub(super) circuits_refused: AtomicU64,
     pub(super) circuits_without_end: AtomicU64,
+    pub(super) punches_begun: AtomicU64,
+    pub(super) punches_succeeded: AtomicU64,
+    pub(super) punches_in_vain: AtomicU64,
+    pub(super) punches_refused: AtomicU64,
+    pub(super) punches_without_address: AtomicU64,
+    pub(super) punches_declined: AtomicU64,
+    pub(super) punch_addresses_refused: AtomicU64,
     pub(super) records_refused: AtomicU64,
 }
 
@@ -84,6 +105,13 @@ impl LiveNetworkCounters {
             circuits_relayed: self.circuits_relayed.load(Relaxed),
             circuits_refused: self.circuits_refused.load(Relaxed),
             circuits_without_end: self.circuits_without_end.load(Relaxed),
+            punches_begun: self.punches_begun.load(Relaxed),
+            punches_succeeded: self.punches_succeeded.load(Relaxed),
+            punches_in_vain: self.punches_in_vain.load(Relaxed),
+            punches_refused: self.punches_refused.load(Relaxed),
+            punches_without_address: self.punches_without_address.load(Relaxed),
+            punches_declined: self.punches_declined.load(Relaxed),
+            punch_addresses_refused: self.punch_addresses_refused.load(Relaxed),
             records_refused: self.records_refused.load(Relaxed),
         }
     }

@@ -6,6 +6,7 @@
 
 mod choice;
 mod names;
+mod punches;
 mod records;
 mod relays;
 mod silence;
@@ -18,7 +19,7 @@ use std::{
 use futures::StreamExt;
 use libp2p::{
     Multiaddr, PeerId, Swarm,
-    core::ConnectedPoint,
+    core::{ConnectedPoint, transport::PortUse},
     metrics::{Metrics, Recorder, Registry},
     ping,
     swarm::{ConnectionError, ConnectionId, DialError, ListenError, SwarmEvent},
@@ -35,7 +36,7 @@ use super::{
     behaviour::ConnectionRefusal,
     config::{PeerConfig, with_relays},
     departure::Leave,
-    dial_error::DialFailure,
+    dial_error::{DialFailure, dial_error_text},
     event::NetworkEvent,
     event_backlog::EventBacklog,
     handle::DriverRequest,
@@ -51,9 +52,11 @@ use super::{
     reservations::Reservations,
     snapshot::ConnectionDirection,
     state::NetworkState,
-    transport::is_refusal,
+    transport::{is_refusal, no_port_for},
 };
 use stream_router_engine::causes::with_sources;
+
+pub(super) use punches::Punches;
 
 /// How long closing all connections may take at the end; each has 1 s.
 const STOP_TIMEOUT: Duration = Duration::from_secs(2);
@@ -67,6 +70,7 @@ pub(super) struct Driver {
     discovery: AddressDiscovery,
     lookups: Lookups,
     reservations: Reservations,
+    punches: Punches,
     host_changes: HostChanges,
     backlog: EventBacklog,
     listener_log: ListenerLog,
@@ -90,6 +94,7 @@ pub(super) struct Channels {
 pub(super) struct Ways {
     pub(super) lookups: Lookups,
     pub(super) reservations: Reservations,
+    pub(super) punches: Punches,
 }
 
 impl Driver {
@@ -105,6 +110,7 @@ impl Driver {
         let Ways {
             lookups,
             reservations,
+            punches,
         } = ways;
         let Channels {
             events,
@@ -121,6 +127,7 @@ impl Driver {
             discovery,
             lookups,
             reservations,
+            punches,
             host_changes: HostChanges::new(),
             backlog: EventBacklog::new(events),
             listener_log: ListenerLog::default(),
@@ -150,6 +157,7 @@ impl Driver {
                     self.reservations
                         .poll_due(|relay| self.state.is_directly_connected(relay)),
                 )
+                .chain(self.punches.book.poll_due())
                 .chain(self.idle_watch.poll_due(self.connections.len()))
                 .min();
             tokio::select! {
@@ -171,6 +179,7 @@ impl Driver {
                 () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
                     self.dial(Instant::now());
                     self.reserve(Instant::now());
+                    self.punch(Instant::now());
                     self.run_dht(Instant::now());
                     self.look(Instant::now());
                     if self.host_changes.take_due(Instant::now()) {
@@ -236,20 +245,40 @@ impl Driver {
                 self.state.set_dial_error(peer, address, text, refuses);
                 continue;
             }
-            let options = dial_options(peer, &address);
-            let connection = options.connection_id();
-            let _span = tracing::debug_span!("dial", %peer, %connection).entered();
-            let streams = &mut self.swarm.behaviour_mut().streams;
-            streams.handle_dial(connection);
-            streams.handle_redial(connection);
-            tracing::debug!(%peer, %connection, %address, "dialling");
-            match self.swarm.dial(options) {
-                Ok(()) => self.redials.handle_attempt(peer, connection),
-                Err(error) => {
-                    self.state.counters.dial_failures.fetch_add(1, Relaxed);
-                    self.report_dial_failure(peer, DialFailure::of_dial(&error));
-                }
-            }
+            let port = match self.punches.shows_port && self.reservations.is_relay(peer) {
+                true => PortUse::Reuse,
+                false => PortUse::New,
+            };
+            self.redial(peer, &address, port);
+        }
+    }
+
+    /// Dials an absent peer.
+    fn redial(&mut self, peer: PeerId, address: &Multiaddr, port: PortUse) {
+        let options = dial_options(peer, address, port);
+        let connection = options.connection_id();
+        let _span = tracing::debug_span!("dial", %peer, %connection).entered();
+        let streams = &mut self.swarm.behaviour_mut().streams;
+        streams.handle_dial(connection);
+        streams.handle_redial(connection);
+        tracing::debug!(%peer, %connection, %address, ?port, "dialling");
+        match self.swarm.dial(options) {
+            Ok(()) => self.redials.handle_attempt(peer, connection),
+            Err(error) => self.handle_redial_failure(peer, &error),
+        }
+    }
+
+    /// Takes in that an absent peer could not be dialled: without a listening port to spare from another one, and else the
+    /// operator is told.
+    fn handle_redial_failure(&mut self, peer: PeerId, error: &DialError) {
+        if let Some(address) = no_port_for(error) {
+            tracing::debug!(%peer, %address, "the listening port does not lead to a relay; dialling from another");
+            return self.redial(peer, &address, PortUse::New);
+        }
+        self.state.counters.dial_failures.fetch_add(1, Relaxed);
+        // An old attempt may fail long after a newer one succeeded.
+        if self.redials.is_dialled(peer) {
+            self.report_dial_failure(peer, DialFailure::of_dial(error));
         }
     }
 
@@ -353,6 +382,11 @@ impl Driver {
                 let changes = self.discovery.handle_local(event);
                 self.use_found(changes, now);
             }
+            SwarmEvent::Behaviour(NodeBehaviourEvent::Identify(event)) => {
+                self.metrics.record(&event);
+                self.handle_identify(&event, now);
+            }
+            SwarmEvent::Behaviour(NodeBehaviourEvent::Punch(event)) => self.handle_punch(event, now),
             SwarmEvent::Behaviour(NodeBehaviourEvent::Circuits(event)) => self.handle_circuits(event, now),
             SwarmEvent::Behaviour(NodeBehaviourEvent::Relay(event)) => {
                 self.metrics.record(&event);
@@ -380,16 +414,17 @@ impl Driver {
                     Some(ConnectionError::IO(error)) => with_sources(error),
                     Some(error) => with_sources(error),
                 };
-                self.handle_unproven_end(connection_id, &cause, refuses);
+                self.handle_unproven_end(connection_id, &cause, refuses, now);
                 self.handle_down(connection_id, cause, now);
                 self.connections.handle_closed(connection_id);
+                self.handle_unseen(connection_id, now);
             }
             SwarmEvent::OutgoingConnectionError {
                 connection_id,
                 peer_id,
                 error,
             } => {
-                self.handle_dial_failure(connection_id, peer_id, &error);
+                self.handle_dial_failure(connection_id, peer_id, &error, now);
             }
             SwarmEvent::IncomingConnectionError {
                 send_back_addr,
@@ -438,6 +473,7 @@ impl Driver {
     fn handle_listening_change(&mut self, now: Instant) {
         self.show_listening();
         self.show_relay_addresses();
+        self.show_candidates(now);
         if self.connections.is_anybody_present() {
             self.discovery.handle_listening_change(now);
         }
@@ -466,11 +502,9 @@ impl Driver {
             self.swarm.close_connection(connection);
             return;
         }
-        match endpoint {
-            ConnectedPoint::Dialer { .. } => self.connections.handle_dialled(connection, peer, took),
-            ConnectedPoint::Listener { .. } => {
-                self.handle_proven(peer, connection, ConnectionDirection::Inbound, took, now);
-            }
+        match punches::accepts(endpoint) {
+            false => self.connections.handle_dialled(connection, peer, took),
+            true => self.handle_proven(peer, connection, ConnectionDirection::Inbound, took, now),
         }
     }
 
@@ -493,6 +527,7 @@ impl Driver {
         self.state.clear_dial_error(peer);
         self.state.set_proven(connection);
         self.state.doubt_others(peer, connection, took);
+        self.handle_way(peer, connection, now);
         if self.connections.handle_established(connection, peer) {
             self.discovery.handle_neighbour(now);
             self.swarm
@@ -524,11 +559,14 @@ impl Driver {
     }
 
     /// Takes an unproven connection for a dial that failed.
-    fn handle_unproven_end(&mut self, connection: ConnectionId, cause: &str, refuses: bool) {
+    fn handle_unproven_end(&mut self, connection: ConnectionId, cause: &str, refuses: bool, now: Instant) {
         let Some((peer, _)) = self.connections.take_unproven(connection) else {
             return;
         };
         self.state.remove_connection(connection);
+        if self.handle_punch_failure(peer, connection, || cause.to_owned(), now) {
+            return;
+        }
         self.redials.handle_attempt_ended(peer, connection);
         self.state.counters.dial_failures.fetch_add(1, Relaxed);
         if self.redials.is_dialled(peer) {
@@ -548,6 +586,7 @@ impl Driver {
             was_last,
             rests,
         } = down;
+        self.handle_way_lost(peer, now);
         self.keep_needed(peer);
         let cause = left.map_or(cause, |why| why.cause().to_owned());
         match left {
@@ -598,28 +637,33 @@ impl Driver {
                 if let Some(to) = address.and_then(|(_, address)| tcp_destination(&address)) {
                     self.state.segments.handle_given_up(to.ip(), now);
                 }
-                self.handle_unproven_end(connection, &with_sources(&failure), false);
+                self.handle_unproven_end(connection, &with_sources(&failure), false, now);
                 self.handle_down(connection, with_sources(&failure), now);
                 self.swarm.close_connection(connection);
             }
         }
     }
 
-    fn handle_dial_failure(&mut self, connection: ConnectionId, peer: Option<PeerId>, error: &DialError) {
+    fn handle_dial_failure(
+        &mut self,
+        connection: ConnectionId,
+        peer: Option<PeerId>,
+        error: &DialError,
+        now: Instant,
+    ) {
         let Some(peer) = peer.filter(|peer| self.redials.contains(*peer)) else {
             return;
         };
+        if self.handle_punch_failure(peer, connection, || dial_error_text(error), now) {
+            return;
+        }
         self.redials.handle_attempt_ended(peer, connection);
         if let DialError::Denied { cause } = error
             && let Some(ConnectionRefusal::Superseded) = cause.downcast_ref()
         {
             return;
         }
-        self.state.counters.dial_failures.fetch_add(1, Relaxed);
-        // An old attempt may fail long after a newer one succeeded.
-        if self.redials.is_dialled(peer) {
-            self.report_dial_failure(peer, DialFailure::of_dial(error));
-        }
+        self.handle_redial_failure(peer, error);
     }
 
     fn handle_inbound_failure(&mut self, address: &Multiaddr, error: &ListenError, now: Instant) {

@@ -98,10 +98,10 @@ impl NetworkBehaviour for KeepaliveBehaviour {
         connection: ConnectionId,
         _peer: PeerId,
         _address: &Multiaddr,
-        _role: Endpoint,
+        role: Endpoint,
         _port: PortUse,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        Ok(self.handler(connection, Endpoint::Dialer))
+        Ok(self.handler(connection, role))
     }
 
     fn on_swarm_event(&mut self, _event: FromSwarm<'_>) {}

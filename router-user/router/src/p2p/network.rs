@@ -3,7 +3,7 @@
 use std::{fmt, io, sync::Arc};
 
 use futures::future::BoxFuture;
-use libp2p::{Multiaddr, Swarm, metrics::Registry, swarm};
+use libp2p::{Multiaddr, Swarm, identify, identity::Keypair, metrics::Registry, swarm};
 use tokio::{runtime::Handle, sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
@@ -15,7 +15,7 @@ use super::{
     config::{NetworkConfig, check_peers, check_relays, with_relays},
     departure::DepartureBehaviour,
     dht,
-    driver::{Channels, Driver, Ways},
+    driver::{Channels, Driver, Punches, Ways},
     duplicates::DuplicatesBehaviour,
     error::StartError,
     event::NetworkEvent,
@@ -26,6 +26,7 @@ use super::{
     local_network::LocalNetwork,
     names::{HostLookup, Lookups},
     node_behaviour::NodeBehaviour,
+    punch::{Candidates, PunchBehaviour, PunchBook},
     relay_server,
     reservations::Reservations,
     state::NetworkState,
@@ -34,6 +35,9 @@ use super::{
 
 /// Events that may wait for the receiver.
 const EVENT_CAPACITY: usize = 256;
+
+/// What identify calls this network.
+const IDENTIFY_VERSION: &str = "stream-router/1";
 
 /// Requests that may wait for the driver.
 const REQUEST_CAPACITY: usize = 64;
@@ -97,6 +101,7 @@ impl Network {
             idle_time,
             discovery,
             relay,
+            punch,
         } = config;
         let local_peer = keypair.public().to_peer_id();
         for address in &listen {
@@ -111,14 +116,20 @@ impl Network {
         state.handshakes.set_peers(&peers);
         let next_task = NextConnectionTask::default();
         let local_network = discovery.mdns.then(|| LocalNetwork::new(local_peer));
+        let candidates = Arc::<Candidates>::default();
+        let identify = punch.then(|| identify::Behaviour::new(identify_config(&keypair)));
+        let punch_behaviour = punch.then(|| PunchBehaviour::new(local_peer, Arc::clone(&candidates)));
         let behaviour = NodeBehaviour {
+            identify: identify.into(),
+            punch: punch_behaviour.into(),
             local_network: local_network.transpose().map_err(StartError::Mdns)?.into(),
             kad: discovery.dht.as_ref().map(|_| dht::behaviour(local_peer)).into(),
             keepalive: KeepaliveBehaviour::new(Arc::clone(&state), keepalive),
             departure: DepartureBehaviour::new(Arc::clone(&state)),
             relay: relay
                 .serve
-                .map(|limits| relay_server::behaviour(local_peer, &limits))
+                .as_ref()
+                .map(|limits| relay_server::behaviour(local_peer, limits))
                 .into(),
             circuits,
             duplicates: DuplicatesBehaviour::new(Arc::clone(&state.handshakes.instances)),
@@ -163,6 +174,12 @@ impl Network {
         let lookups = Lookups::new(hosts, proxy);
         let ways = Ways {
             lookups,
+            punches: Punches {
+                book: PunchBook::new(local_peer),
+                candidates,
+                is_inner: Arc::clone(&discovery.is_inner),
+                shows_port: punch && relay.serve.is_none(),
+            },
             reservations: Reservations::new(relay.via, Instant::now()),
         };
         let discovery = AddressDiscovery::new(keypair, discovery, ids);
@@ -190,6 +207,14 @@ impl Network {
             driver: NetworkDriver(Box::new(driver)),
         })
     }
+}
+
+/// Returns what this node tells its peers of itself: little but where it sees them.
+fn identify_config(keypair: &Keypair) -> identify::Config {
+    identify::Config::new(IDENTIFY_VERSION.to_owned(), keypair.public())
+        .with_agent_version("stream-router".to_owned())
+        .with_hide_listen_addrs(true)
+        .with_cache_size(0)
 }
 
 fn listen_error(address: Multiaddr, error: libp2p::TransportError<io::Error>) -> StartError {

@@ -2,6 +2,8 @@
 
 use libp2p::{
     Multiaddr, PeerId,
+    core::transport::PortUse,
+    identify,
     kad::{
         self, QueryId, Record,
         store::{MemoryStore, RecordStore},
@@ -22,6 +24,7 @@ use super::{
     duplicates::DuplicatesBehaviour,
     keepalive::{KeepaliveBehaviour, KeepaliveEvent},
     local_network::LocalNetwork,
+    punch::{PunchBehaviour, Round},
 };
 
 /// The behaviours of the swarm.
@@ -36,6 +39,8 @@ pub(super) struct NodeBehaviour {
     pub(super) kad: Toggle<kad::Behaviour<MemoryStore>>,
     pub(super) relay: Toggle<relay::Behaviour>,
     pub(super) circuits: relay::client::Behaviour,
+    pub(super) identify: Toggle<identify::Behaviour>,
+    pub(super) punch: Toggle<PunchBehaviour>,
     pub(super) streams: StreamBehaviour,
 }
 
@@ -89,15 +94,27 @@ impl NodeBehaviour {
     }
 }
 
-/// Returns how a peer is dialled at an address.
-pub(super) fn dial_options(peer: PeerId, address: &Multiaddr) -> DialOpts {
-    DialOpts::peer_id(peer)
+/// Returns how a peer is dialled at an address. From the listening port two peers that dial each other at once would share one
+/// TCP connection, in which both think they are the dialler.
+pub(super) fn dial_options(peer: PeerId, address: &Multiaddr, port: PortUse) -> DialOpts {
+    let options = DialOpts::peer_id(peer)
         .condition(PeerCondition::Always)
-        .addresses(vec![address.clone()])
-        // From the listening port two peers that dial each other at once would share one TCP connection, in which both
-        // think they are the dialler.
-        .allocate_new_port()
-        .build()
+        .addresses(vec![address.clone()]);
+    match port {
+        PortUse::New => options.allocate_new_port().build(),
+        PortUse::Reuse => options.build(),
+    }
+}
+
+/// Returns how a peer is dialled that dials this node at once.
+pub(super) fn punch_options(peer: PeerId, round: &Round) -> DialOpts {
+    let options = DialOpts::peer_id(peer)
+        .condition(PeerCondition::Always)
+        .addresses(round.addresses.clone());
+    match round.accepts {
+        true => options.override_role().build(),
+        false => options.build(),
+    }
 }
 
 /// Returns a span that says which peer and connection an event is about.

@@ -45,6 +45,11 @@ impl Reservations {
         self.0.iter().map(|reservation| reservation.relay).collect()
     }
 
+    /// Says whether a peer is one of the relays.
+    pub(super) fn is_relay(&self, peer: PeerId) -> bool {
+        self.0.iter().any(|reservation| reservation.relay == peer)
+    }
+
     /// Returns when [`Reservations::poll_requests`] has to be called next, given which relays are connected.
     pub(super) fn poll_due(&self, is_connected: impl Fn(PeerId) -> bool) -> Option<Instant> {
         let wanted = self

@@ -65,6 +65,8 @@ pub struct ConnectionSnapshot {
     pub transport: TransportKind,
     /// When the connection was established.
     pub since: SystemTime,
+    /// Whether both sides have dialled at once, as they had agreed through a relay.
+    pub is_punched: bool,
     /// Whether the connection is to be left, as there is a better one or one is enough.
     pub is_leaving: bool,
     /// The last measured round trip.
@@ -110,6 +112,7 @@ impl ConnectionSnapshot {
             transport: transport_kind(&address),
             address,
             since: SystemTime::now(),
+            is_punched: false,
             is_leaving: false,
             rtt: None,
             n_inbound_streams: 0,

@@ -21,6 +21,7 @@ use super::{
     found::FoundAddress,
     handshakes::Handshakes,
     life::SignsOfLife,
+    punch::Relayed,
     snapshot::{ConnectionDirection, ConnectionSnapshot, NetworkSnapshot, PeerSnapshot},
     spare_connections::Standing,
     stream::DataStream,
@@ -115,6 +116,10 @@ pub(super) struct ConnectionEntry {
     pub(super) is_leaving: bool,
     /// Whether the peer does not answer on it.
     pub(super) is_silent: bool,
+    /// Whether both sides have dialled at once, as they had agreed through a relay. A NAT lets no other connection pass.
+    pub(super) is_punched: bool,
+    /// Whether this node has dialled it from its listening port, which the peer so sees.
+    pub(super) is_from_listening_port: bool,
 }
 
 /// The way to the task of a connection, which opens streams.
@@ -449,6 +454,45 @@ impl NetworkState {
         known.reached_over_tcp.clone().filter(|_| over_tcp)
     }
 
+    /// Says whether this node has dialled a connection from its listening port.
+    pub(super) fn is_from_listening_port(&self, connection: ConnectionId) -> bool {
+        let tables = self.tables();
+        let entry = tables.connections.get(&connection);
+        entry.is_some_and(|entry| entry.is_from_listening_port)
+    }
+
+    /// Records that a connection was agreed on through a relay.
+    pub(super) fn set_punched(&self, connection: ConnectionId) {
+        if let Some(entry) = self.tables().connections.get_mut(&connection) {
+            entry.is_punched = true;
+        }
+    }
+
+    /// Returns how a peer is connected through relays; `None` if it is connected directly, or not at all.
+    pub(super) fn relayed_alone(&self, peer: PeerId) -> Option<Relayed> {
+        let tables = self.tables();
+        let proven: Vec<_> = tables
+            .of_peer(peer)
+            .filter(|(_, entry)| entry.is_proven)
+            .collect();
+        if proven
+            .iter()
+            .any(|(_, entry)| entry.transport != TransportKind::Relay)
+        {
+            return None;
+        }
+        let of = |direction| proven.iter().find(|(_, entry)| entry.direction == direction);
+        let (theirs, own) = (
+            of(ConnectionDirection::Inbound),
+            of(ConnectionDirection::Outbound),
+        );
+        Some(Relayed {
+            connection: theirs.or(own)?.0,
+            is_dialled: theirs.is_some(),
+            has_dialled: own.is_some(),
+        })
+    }
+
     /// Says whether a peer has a proven connection that does not lead through a relay.
     pub(super) fn is_directly_connected(&self, peer: PeerId) -> bool {
         let tables = self.tables();
@@ -528,7 +572,7 @@ impl Tables {
 impl ConnectionEntry {
     fn was_dialled_over_tcp(&self) -> bool {
         let is_tcp = (self.direction, self.transport) == (ConnectionDirection::Outbound, TransportKind::Tcp);
-        is_tcp && !self.is_leaving
+        is_tcp && !self.is_leaving && !self.is_punched
     }
 
     fn snapshot(&self, connection: ConnectionId) -> ConnectionSnapshot {
@@ -538,6 +582,7 @@ impl ConnectionEntry {
             direction: self.direction,
             transport: self.transport,
             since: self.since,
+            is_punched: self.is_punched,
             is_leaving: self.is_leaving,
             rtt: self.rtt,
             n_inbound_streams: self.inbound_slots.n_taken(),
@@ -591,6 +636,8 @@ mod tests {
             is_proven: true,
             is_leaving: false,
             is_silent: false,
+            is_punched: false,
+            is_from_listening_port: false,
         }
     }
 

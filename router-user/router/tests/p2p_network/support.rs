@@ -173,6 +173,7 @@ impl Setup {
             events,
             driver,
         } = Network::start(NetworkConfig {
+            punch: true,
             keypair: self.keypair,
             listen: self.listen,
             peers: self.peers,

@@ -95,6 +95,7 @@ fn peer(id: &str, number: u32, n: u64) -> PeerStatus {
         state: PeerState::Connected,
         address: Some(format!("/ip4/192.0.2.{number}/tcp/4001/p2p/{id}")),
         transport: Some(Transport::Tcp),
+        path: None,
         direction: Some(Direction::Outbound),
         rtt_ms: Some(0.25),
         handshake_age_seconds: Some(3.0),

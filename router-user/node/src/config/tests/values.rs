@@ -70,6 +70,7 @@ fn the_document_has_every_field_with_its_default() {
             "`transport.mptcp`",
             config.transport().tcp().multipath.to_string(),
         ),
+        ("`transport.punch`", config.transport().punch().to_string()),
         ("`transport.proxy`", "none".to_owned()),
         ("`transport.no_proxy`", "none".to_owned()),
         ("`transport.proxy_password_file`", "none".to_owned()),

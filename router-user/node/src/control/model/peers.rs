@@ -49,6 +49,9 @@ pub struct PeerStatus {
     pub address: Option<String>,
     /// Transport of the connection.
     pub transport: Option<Transport>,
+    /// How the connection came up.
+    #[serde(default)]
+    pub path: Option<PeerPath>,
     /// Side that dialled.
     pub direction: Option<Direction>,
     /// Last measured round trip in milliseconds.
@@ -136,6 +139,18 @@ pub enum Transport {
     Quic,
     /// A circuit through a relay, with TLS or Noise inside.
     Relay,
+}
+
+/// How a connection came up.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum PeerPath {
+    /// One side has dialled the other.
+    Direct,
+    /// Both have dialled at once, as they had agreed through a relay.
+    Punched,
+    /// It leads through a relay.
+    Relayed,
 }
 
 /// Side that opened a connection.

@@ -87,6 +87,7 @@ impl Source for Example {
             state: PeerState::Connected,
             address: Some("/ip4/192.0.2.2/tcp/4001".to_owned()),
             transport: Some(Transport::Quic),
+            path: Some(PeerPath::Punched),
             direction: Some(Direction::Inbound),
             rtt_ms: Some(0.25),
             handshake_age_seconds: Some(3.5),

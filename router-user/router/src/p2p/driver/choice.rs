@@ -3,7 +3,7 @@
 
 use std::{collections::HashMap, sync::atomic::Ordering::Relaxed, time::Duration};
 
-use libp2p::{Multiaddr, PeerId, swarm::ConnectionId};
+use libp2p::{Multiaddr, PeerId, core::transport::PortUse, swarm::ConnectionId};
 use tokio::time::Instant;
 
 use super::Driver;
@@ -176,7 +176,7 @@ impl Driver {
 
     /// Dials a connected peer once more.
     fn dial_beside(&mut self, peer: PeerId, address: &Multiaddr) {
-        let options = dial_options(peer, address);
+        let options = dial_options(peer, address, PortUse::New);
         let connection = options.connection_id();
         let _span = tracing::debug_span!("dial", %peer, %connection).entered();
         self.swarm.behaviour_mut().streams.handle_dial(connection);

@@ -23,14 +23,15 @@ use std::{
 use futures::{FutureExt, future::BoxFuture};
 use libp2p::{
     Multiaddr, PeerId,
-    core::transport::{DialOpts, ListenerId, Transport, TransportError, TransportEvent},
+    core::Endpoint,
+    core::transport::{DialOpts, ListenerId, PortUse, Transport, TransportError, TransportEvent},
     identity::Keypair,
     multiaddr::Protocol,
     tls::certificate,
 };
 use nix::sys::socket::{setsockopt, sockopt};
 use quinn::{
-    ClientConfig, Endpoint, EndpointConfig, Incoming, Runtime, ServerConfig, TokioRuntime, TransportConfig,
+    ClientConfig, EndpointConfig, Incoming, Runtime, ServerConfig, TokioRuntime, TransportConfig,
     crypto::rustls::{QuicClientConfig, QuicServerConfig},
 };
 use rustls::pki_types::CertificateDer;
@@ -42,6 +43,7 @@ use super::tls::{Admits, quic_client_config, quic_server_config};
 use super::{
     error::TransportError as BuildError,
     marks::SocketMarks,
+    own_port::{NoPort, leads_to},
     proxy::{Destination, Proxy},
 };
 use crate::p2p::{
@@ -70,6 +72,14 @@ const ALL_WAITING_BYTES: u64 = 2 * 1024 * 1024;
 
 /// Connections that are looked at in a row, before others have their turn.
 const MAX_LOOKED_AT: usize = 64;
+
+/// Pauses between the datagrams that have a NAT let a peer in, each twice the one before: the last one ends after the time that
+/// the peer's handshake may take.
+const FIRST_PAUSE: Duration = Duration::from_millis(20);
+const LAST_PAUSE: Duration = Duration::from_secs(5);
+
+/// Bytes of such a datagram, too few for a QUIC endpoint to answer.
+const NOISE_BYTES: usize = 16;
 
 /// The name that a dialler sends, as rustls wants one. It is that of every libp2p node.
 const SERVER_NAME: &str = "l";
@@ -123,6 +133,10 @@ pub(super) enum QuicError {
     Proxy(String),
     #[error(transparent)]
     GaveWay(#[from] GaveWay),
+    #[error("cannot dial from the listening port")]
+    Port(#[from] NoPort),
+    #[error("the peer, which was to dial, is let in no longer")]
+    NotDialled,
 }
 
 type Upgrade = BoxFuture<'static, Result<(PeerId, Connection), QuicError>>;
@@ -179,19 +193,34 @@ impl QuicTransport {
         })
     }
 
+    /// Dials from the port of a listener.
+    fn dial_from(&self, listener: &Listener, to: SocketAddr) -> Result<Upgrade, TransportError<QuicError>> {
+        // Begun where connections are accepted too, as the endpoint tells its tasks apart by which was begun last.
+        let connecting = listener
+            .endpoint
+            .connect_with(self.client.clone(), to, SERVER_NAME);
+        let connecting = connecting.map_err(|error| TransportError::Other(error.into()))?;
+        let (limit, instances) = (self.handshake_limit, Arc::clone(&self.handshakes.instances));
+        Ok(async move {
+            let established = establish(connecting, limit, &instances).await?;
+            Ok(established.into_connection(None))
+        }
+        .boxed())
+    }
+
     fn endpoint(
         &self,
         socket: UdpSocket,
         server: Option<ServerConfig>,
         runtime: Arc<dyn Runtime>,
-    ) -> io::Result<Endpoint> {
+    ) -> io::Result<quinn::Endpoint> {
         let config = self.endpoint.clone();
         self.marks.apply_fwmark(&socket)?;
         if self.marks.dscp == Dscp::default() {
-            return Endpoint::new(config, server, socket, runtime);
+            return quinn::Endpoint::new(config, server, socket, runtime);
         }
         let socket = Arc::new(MarkedSocket::new(socket, self.marks.dscp)?);
-        Endpoint::new_with_abstract_socket(config, server, socket, runtime)
+        quinn::Endpoint::new_with_abstract_socket(config, server, socket, runtime)
     }
 }
 
@@ -208,8 +237,9 @@ impl Transport for QuicTransport {
             let at = socket.local_addr()?;
             let drivers = Arc::new(Drivers::new());
             let runtime = Arc::<Drivers>::clone(&drivers);
+            let way = socket.try_clone()?;
             let endpoint = self.endpoint(socket, Some(self.server.clone()), runtime)?;
-            Listener::new(id, at, endpoint, drivers)
+            Listener::new(id, at, endpoint, drivers, way)
         };
         self.listeners.push(listen().map_err(other)?);
         self.waker.take().inspect(Waker::wake_by_ref);
@@ -223,7 +253,7 @@ impl Transport for QuicTransport {
         found
     }
 
-    fn dial(&mut self, address: Multiaddr, _: DialOpts) -> Result<Upgrade, TransportError<QuicError>> {
+    fn dial(&mut self, address: Multiaddr, options: DialOpts) -> Result<Upgrade, TransportError<QuicError>> {
         let Some(at) = quic_address(&address).filter(|at| at.port() != 0 && !at.ip().is_unspecified()) else {
             return Err(TransportError::MultiaddrNotSupported(address));
         };
@@ -232,6 +262,16 @@ impl Transport for QuicTransport {
         {
             let proxy = proxy.to_string();
             return Err(TransportError::Other(QuicError::Proxy(proxy)));
+        }
+        if options.port_use == PortUse::Reuse {
+            let listening = self.listeners.iter().find(|listener| leads_to(listener.at, at));
+            let Some(listener) = listening else {
+                return Err(TransportError::Other(NoPort::NotListening.into()));
+            };
+            return match options.role {
+                Endpoint::Dialer => self.dial_from(listener, at),
+                Endpoint::Listener => Ok(listener.let_in(at)),
+            };
         }
         let any: IpAddr = match at {
             SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
@@ -312,15 +352,23 @@ async fn establish(
 struct Listener {
     id: ListenerId,
     at: SocketAddr,
-    endpoint: Endpoint,
+    endpoint: quinn::Endpoint,
     accept: BoxFuture<'static, Option<Incoming>>,
     /// Where it listens.
     addresses: ListenAddresses,
     drivers: Arc<Drivers>,
+    /// The socket of the endpoint, for what only a NAT looks at.
+    way: Arc<UdpSocket>,
 }
 
 impl Listener {
-    fn new(id: ListenerId, at: SocketAddr, endpoint: Endpoint, drivers: Arc<Drivers>) -> io::Result<Self> {
+    fn new(
+        id: ListenerId,
+        at: SocketAddr,
+        endpoint: quinn::Endpoint,
+        drivers: Arc<Drivers>,
+        way: UdpSocket,
+    ) -> io::Result<Self> {
         Ok(Self {
             id,
             at,
@@ -328,7 +376,27 @@ impl Listener {
             endpoint,
             addresses: ListenAddresses::new(id, at, address)?,
             drivers,
+            way: Arc::new(way),
         })
+    }
+
+    /// Has the NATs on the way let in a peer that dials at the same time: each datagram to it passes for a question, to which
+    /// the peer's are answers. What comes of it is an inbound connection like any other, so this only ends in an error.
+    fn let_in(&self, peer: SocketAddr) -> Upgrade {
+        let way = Arc::clone(&self.way);
+        async move {
+            let mut pause = FIRST_PAUSE;
+            while pause < LAST_PAUSE {
+                let noise: [u8; NOISE_BYTES] = rand::random();
+                match way.send_to(&noise, peer) {
+                    Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error.into()),
+                    _ => sleep(pause).await,
+                }
+                pause *= 2;
+            }
+            Err(QuicError::NotDialled)
+        }
+        .boxed()
     }
 
     fn close(&mut self) {
@@ -413,7 +481,7 @@ impl Listener {
     }
 }
 
-fn accept(endpoint: &Endpoint) -> BoxFuture<'static, Option<Incoming>> {
+fn accept(endpoint: &quinn::Endpoint) -> BoxFuture<'static, Option<Incoming>> {
     let endpoint = endpoint.clone();
     async move { endpoint.accept().await }.boxed()
 }

@@ -8,7 +8,7 @@ use std::{
     io,
     net::SocketAddr,
     os::fd::AsRawFd,
-    pin::{Pin, pin},
+    pin::Pin,
     sync::Arc,
     task::{Context, Poll, Waker},
     time::Duration,
@@ -18,8 +18,9 @@ use futures::{AsyncRead, AsyncWrite, FutureExt, future::BoxFuture};
 use libp2p::{
     Multiaddr, PeerId, Transport,
     core::{
+        Endpoint,
         muxing::StreamMuxerBox,
-        transport::{DialOpts, ListenerId, TransportError, TransportEvent},
+        transport::{DialOpts, ListenerId, PortUse, TransportError, TransportEvent},
         upgrade::{
             InboundConnectionUpgrade, NegotiationError, OutboundConnectionUpgrade, UpgradeInfo, Version,
         },
@@ -34,6 +35,7 @@ use tokio::{
 
 use super::{
     backlog::Backlog,
+    own_port::{NoPort, leads_to},
     proxy::{Destination, Proxy, ProxyError},
     record_muxer::RecordMuxer,
     security::{Channel, Secured, Security, SecurityError},
@@ -103,6 +105,8 @@ pub(super) enum TcpError {
     Security(#[from] SecurityError),
     #[error(transparent)]
     GaveWay(#[from] GaveWay),
+    #[error("cannot dial from the listening port")]
+    Port(#[from] NoPort),
     #[error("through {proxy}")]
     Proxy {
         proxy: String,
@@ -140,6 +144,14 @@ impl TcpTransport {
             proxy,
             waker: None,
         }
+    }
+
+    /// Returns the listening socket from whose port an address is dialled.
+    fn port_to(&self, to: SocketAddr) -> Result<SocketAddr, TransportError<TcpError>> {
+        let listening = self.listeners.iter().filter_map(|listener| listener.at().ok());
+        let mut fit = listening.filter(|at| leads_to(*at, to));
+        fit.next()
+            .ok_or_else(|| TransportError::Other(NoPort::NotListening.into()))
     }
 
     /// Brings up a connection in a place among those that are in their handshake.
@@ -186,7 +198,11 @@ impl Transport for TcpTransport {
         found
     }
 
-    fn dial(&mut self, address: Multiaddr, _: DialOpts) -> Result<Self::Dial, TransportError<TcpError>> {
+    fn dial(
+        &mut self,
+        address: Multiaddr,
+        options: DialOpts,
+    ) -> Result<Self::Dial, TransportError<TcpError>> {
         let to = match tcp_destination(&address) {
             Some(at) => Destination::Ip(at),
             // Without a proxy that looks names up nobody dials them.
@@ -195,11 +211,19 @@ impl Transport for TcpTransport {
                 _ => return Err(TransportError::MultiaddrNotSupported(address)),
             },
         };
+        let proxy = self.proxy.clone().filter(|proxy| proxy.takes(&to));
+        let from = match (options.port_use, &to) {
+            (PortUse::New, _) => None,
+            (PortUse::Reuse, Destination::Ip(to)) if proxy.is_none() => Some(self.port_to(*to)?),
+            (PortUse::Reuse, _) => return Err(TransportError::Other(NoPort::NotListening.into())),
+        };
         let dialler = Dialler {
             security: self.security.clone(),
             segments: Arc::clone(&self.segments),
             sockets: Arc::clone(&self.sockets),
-            proxy: self.proxy.clone().filter(|proxy| proxy.takes(&to)),
+            proxy,
+            from,
+            role: options.role,
         };
         Ok(async move { dialler.dial(&to).await }.boxed())
     }
@@ -228,6 +252,11 @@ struct Dialler {
     sockets: Arc<TcpSockets>,
     /// The proxy by which the peer is reached.
     proxy: Option<Arc<Proxy>>,
+    /// The listening socket from whose port the peer is reached.
+    from: Option<SocketAddr>,
+    /// Which side of the handshake this node is: with a peer that connects at once, one of the two takes itself for the one that
+    /// was dialled.
+    role: Endpoint,
 }
 
 impl Dialler {
@@ -238,13 +267,10 @@ impl Dialler {
         let socket = Socket::new(stream, PathWatch::new(host, Arc::clone(&segments)))?;
 
         let backlog = socket.backlog();
-        let mut handshake = pin!(secure_outbound(
-            socket,
-            backlog,
-            Some(at),
-            self.security,
-            step_limit
-        ));
+        let mut handshake = match self.role {
+            Endpoint::Dialer => secure_outbound(socket, backlog, Some(at), self.security, step_limit).boxed(),
+            Endpoint::Listener => secure_inbound(socket, backlog, Some(at), self.security, None).boxed(),
+        };
         let secured = tokio::select! {
             secured = &mut handshake => secured,
             () = sleep(STALL + 4 * round_trip) => {
@@ -310,8 +336,14 @@ impl Dialler {
         let mut started = Instant::now();
         let mut plan = self.segments.plan(at.ip(), started);
         loop {
-            let connect = self.sockets.connect(at, plan.size);
-            let connected = within(CONNECT_LIMIT, Step::Connect, connect).await;
+            let connect = self.sockets.connect(at, plan.size, self.from);
+            let connected = match within(CONNECT_LIMIT, Step::Connect, connect).await {
+                Ok(Err(error)) if self.from.is_some() => match NoPort::of(error) {
+                    Ok(no_port) => return Err(no_port.into()),
+                    Err(error) => Ok(Err(error)),
+                },
+                connected => connected,
+            };
             let was_there = matches!(&connected, Ok(Ok(stream)) if is_at_once(stream));
             if !was_there {
                 self.segments.handle_unreached(at.ip());

@@ -52,6 +52,11 @@ impl Listener {
         })
     }
 
+    /// Returns where it listens; the address may stand for all of the host.
+    pub(super) fn at(&self) -> io::Result<SocketAddr> {
+        self.socket.local_addr()
+    }
+
     /// Lets the next poll say that it is closed.
     pub(super) fn close(&mut self) {
         self.closed = true;

@@ -66,8 +66,13 @@ impl TcpSockets {
         }
     }
 
-    /// Connects to `at`, with segments of `size`.
-    pub(super) async fn connect(&self, at: SocketAddr, size: SegmentSize) -> io::Result<TcpStream> {
+    /// Connects to `at`, with segments of `size`, from the port of a listening socket or from any.
+    pub(super) async fn connect(
+        &self,
+        at: SocketAddr,
+        size: SegmentSize,
+        from: Option<SocketAddr>,
+    ) -> io::Result<TcpStream> {
         let mut socket = self.socket(at, self.multipath)?;
         if let Some(bytes) = size.bytes() {
             // Announced to the peer, so that its segments have the same bound. After connecting it would have no effect.
@@ -81,6 +86,11 @@ impl TcpSockets {
             }
         }
         self.marks.apply(&socket, at.is_ipv4())?;
+        if let Some(from) = from {
+            socket.set_reuse_address(true)?;
+            socket.set_reuse_port(true)?;
+            socket.bind(&from.into())?;
+        }
         let stream = TcpSocket::from_std_stream(socket.into()).connect(at).await?;
         stream.set_nodelay(true)?;
         Ok(stream)
@@ -104,6 +114,8 @@ impl TcpSockets {
         self.marks.apply_fwmark(&socket)?;
         socket.bind(&at.into())?;
         socket.listen(BACKLOG)?;
+        // From now on connections can be made from the port. Set before, it would let another node listen there too.
+        socket.set_reuse_port(true)?;
         TcpListener::from_std(socket.into())
     }
 
