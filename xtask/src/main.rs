@@ -16,6 +16,7 @@ mod demo;
 mod dirs;
 mod install;
 mod kernels;
+mod nat;
 mod ready;
 mod release;
 mod smoke;
@@ -73,6 +74,8 @@ enum Task {
     Bench(BenchArgs),
     /// Boot other kernels in emulated machines, and run the node there.
     Kernels(kernels::KernelsPlan),
+    /// Try every pair of NATs between two nodes and their relay (needs root).
+    Nat(nat::NatsPlan),
     /// Check format, lints and documentation, then run the whole test suite (needs root).
     Ci {
         /// Leave out what boots other kernels.
@@ -199,6 +202,7 @@ fn perform(task: Task) -> Result<ExitCode> {
             }
             None => bench::compare(&args.plan)?,
         },
+        Task::Nat(plan) => return nat::run(&plan),
         Task::Kernels(plan) => kernels::run(&plan)?,
         Task::Ci { without_kernels } => ci::run_all(!without_kernels)?,
     }
