@@ -7,6 +7,7 @@ mod families;
 mod headers;
 mod message;
 mod send;
+mod tls;
 
 use std::io;
 use std::thread::JoinHandle;
@@ -28,6 +29,8 @@ use message::{
     STATUS_ERROR, Scope, ScopeMetrics, ScopeSpans, SpansRequest, Status,
 };
 use send::{SendError, send};
+use tls::Tls;
+pub(crate) use tls::TlsError;
 
 /// Spans that wait to be sent; what comes beyond is counted.
 pub(crate) const MAX_SPANS: usize = 1024;
@@ -55,9 +58,20 @@ pub(crate) enum OtlpError {
     /// The headers cannot be had.
     #[error("nothing can be sent with otlp.headers_file")]
     Headers(#[from] HeadersError),
+    /// The collector cannot be spoken to in secret.
+    #[error("nothing can be sent to otlp.endpoint over https")]
+    Tls(#[from] TlsError),
     /// The system gives no thread.
     #[error("cannot start the thread that sends metrics")]
     Thread(#[source] io::Error),
+}
+
+/// Tries whether there are authorities for a collector over https, as a start does.
+///
+/// # Errors
+/// There are none.
+pub(crate) fn try_authorities(section: &OtlpSection) -> Result<(), TlsError> {
+    Tls::of(section).map(drop)
 }
 
 /// Who sends, and as which node.
@@ -91,13 +105,16 @@ impl Exporter {
         if let Some(file) = section.headers_file() {
             load_headers(file)?;
         }
+        let tls = Tls::of(section)?;
         info!(
             endpoint = endpoint.authority(),
+            encrypted = tls.is_some(),
             "metrics and spans are sent to a collector"
         );
         let outlet = Outlet {
             resource: resource(section, identity),
             section: section.clone(),
+            tls,
             start_ns: nanoseconds(began),
             read,
             spans,
@@ -146,6 +163,7 @@ enum ExportError {
 
 struct Outlet {
     section: OtlpSection,
+    tls: Option<Tls>,
     resource: Resource,
     start_ns: u64,
     read: ReadMetrics,
@@ -257,7 +275,8 @@ impl Outlet {
         };
         // Read each time, as a token may be replaced by another.
         let headers = self.section.headers_file().map(load_headers).transpose()?;
-        let Response { partial_success } = send(endpoint, kind, headers.unwrap_or_default(), request).await?;
+        let way = (endpoint, self.tls.as_ref());
+        let Response { partial_success } = send(way, kind, headers.unwrap_or_default(), request).await?;
         if let Some(partial) = partial_success.filter(|partial| partial.n_rejected > 0) {
             warn!(kind, n_rejected = partial.n_rejected, why = ?partial.error, "the collector rejects some of what it is sent");
         }

@@ -22,7 +22,7 @@ const MAX_INTERVAL: Duration = Duration::from_secs(3600);
 const INTERVAL_ALLOWED: &str = "a duration from \"1s\" to \"1h\", such as \"60s\"";
 
 const ENDPOINT_ALLOWED: &str =
-    "http://, a host, and perhaps a port and a path, such as \"http://127.0.0.1:4318\"";
+    "http:// or https://, a host, and perhaps a port and a path, such as \"http://127.0.0.1:4318\"";
 
 const ATTRIBUTES_ALLOWED: &str = "KEY=VALUE, each key once, such as \"deployment.environment.name=production\", at most 32 of at most 256 bytes";
 const MAX_ATTRIBUTES: usize = 32;
@@ -42,18 +42,25 @@ pub struct OtlpSection {
     endpoint: Option<OtlpEndpoint>,
     interval: Duration,
     headers_file: Option<PathBuf>,
+    ca_file: Option<PathBuf>,
     attributes: Vec<(String, String)>,
 }
 
 /// The address of a collector.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OtlpEndpoint {
+    is_encrypted: bool,
     host: String,
     port: u16,
     path: String,
 }
 
 impl OtlpEndpoint {
+    /// Returns whether it is spoken to by TLS.
+    pub fn is_encrypted(&self) -> bool {
+        self.is_encrypted
+    }
+
     /// Returns the name or address to connect to, one of IPv6 without brackets.
     pub fn host(&self) -> &str {
         self.host.trim_start_matches('[').trim_end_matches(']')
@@ -91,6 +98,11 @@ impl OtlpSection {
         self.headers_file.as_deref()
     }
 
+    /// Returns the file with the authorities whose certificates count, in place of the system's.
+    pub fn ca_file(&self) -> Option<&Path> {
+        self.ca_file.as_deref()
+    }
+
     /// Returns what the operator says of the node, by key.
     pub fn attributes(&self) -> &[(String, String)] {
         &self.attributes
@@ -114,12 +126,20 @@ impl OtlpSection {
             problems,
         );
         let headers_file = optional_path(&mut table, "headers_file", problems);
+        let ca_place = table.absent("ca_file");
+        let ca_file = optional_path(&mut table, "ca_file", problems);
+        let is_encrypted = endpoint.as_ref().is_some_and(OtlpEndpoint::is_encrypted);
+        if ca_file.is_some() && !is_encrypted {
+            let problem = "there is no otlp.endpoint over https that it is for";
+            problems.add(&ca_place, problem, "ca_file together with an endpoint over https");
+        }
         let attributes = attributes(&mut table, problems);
         table.finish(problems);
         Self {
             endpoint,
             interval: interval.unwrap_or(DEFAULT_INTERVAL),
             headers_file,
+            ca_file,
             attributes,
         }
     }
@@ -141,15 +161,11 @@ fn endpoint_of(found: &Located<String>, problems: &mut Problems) -> Option<OtlpE
 
 fn parse_endpoint(text: &str) -> Result<OtlpEndpoint, &'static str> {
     let uri: Uri = text.parse().map_err(|_no_uri| "is no URL")?;
-    match uri.scheme_str() {
-        Some("http") => {}
-        Some("https") => {
-            return Err(
-                "is encrypted, which the node does not speak: a collector on this host or in the VPN does",
-            );
-        }
+    let is_encrypted = match uri.scheme_str() {
+        Some("http") => false,
+        Some("https") => true,
         _ => return Err("is no URL of HTTP"),
-    }
+    };
     let authority = uri.authority().ok_or("has no host")?;
     if authority.as_str().contains('@') {
         return Err("has a password, which belongs to otlp.headers_file");
@@ -170,6 +186,7 @@ fn parse_endpoint(text: &str) -> Result<OtlpEndpoint, &'static str> {
             .ok_or("has no port that can be asked at")?,
     };
     Ok(OtlpEndpoint {
+        is_encrypted,
         host: host.to_owned(),
         port,
         path: uri.path().trim_end_matches('/').to_owned(),
@@ -246,7 +263,13 @@ mod tests {
                 (endpoint.host(), endpoint.authority().as_str(), endpoint.path()),
                 (host, authority, path)
             );
+            assert!(!endpoint.is_encrypted());
         }
+        let encrypted = parse("endpoint = 'https://c.example'\nca_file = '/c'").unwrap();
+        let endpoint = encrypted.endpoint().unwrap();
+        assert!(endpoint.is_encrypted());
+        assert_eq!(endpoint.authority(), "c.example:4318");
+        assert_eq!(encrypted.ca_file(), Some(Path::new("/c")));
     }
 
     #[test]
@@ -258,9 +281,10 @@ mod tests {
             ),
             ("endpoint = 'a b'", "otlp.endpoint: \"a b\" is no URL"),
             (
-                "endpoint = 'https://c'",
-                "otlp.endpoint: \"https://c\" is encrypted",
+                "endpoint = 'http://c'\nca_file = '/c'",
+                "otlp.ca_file: there is no otlp.endpoint over https",
             ),
+            ("ca_file = '/c'", "there is no otlp.endpoint over https"),
             (
                 "endpoint = 'http://u:p@c'",
                 "has a password, which belongs to otlp.headers_file",

@@ -6,6 +6,6 @@ mod absent;
 mod built;
 
 #[cfg(not(feature = "otlp"))]
-pub(super) use absent::{Export, Exporter, headers, start};
+pub(super) use absent::{Export, Exporter, authorities, headers, start};
 #[cfg(feature = "otlp")]
-pub(super) use built::{Export, Exporter, headers, start};
+pub(super) use built::{Export, Exporter, authorities, headers, start};

@@ -7,10 +7,12 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Bytes;
 use hyper_util::rt::TokioIo;
 use prost::Message;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
 use super::headers::HeadersError;
 use super::message::Response;
+use super::tls::Tls;
 use crate::config::OtlpEndpoint;
 
 /// Most bytes of an answer's head, and most headers in it; hyper allows no smaller head.
@@ -29,6 +31,8 @@ pub(super) enum SendError {
     Headers(#[from] HeadersError),
     #[error("cannot connect")]
     Connect(#[source] io::Error),
+    #[error("it does not show that it is the one that is meant, or speaks no TLS")]
+    Tls(#[source] io::Error),
     #[error("it speaks no HTTP/1.1 as collectors do")]
     Http(#[from] hyper::Error),
     #[error("the request cannot be written")]
@@ -60,7 +64,7 @@ impl SendError {
 /// # Errors
 /// It cannot be reached, refuses, or answers what is no answer.
 pub(super) async fn send(
-    endpoint: &OtlpEndpoint,
+    (endpoint, tls): (&OtlpEndpoint, Option<&Tls>),
     kind: &str,
     headers: HeaderMap,
     message: &impl Message,
@@ -81,6 +85,19 @@ pub(super) async fn send(
     ] {
         request.headers_mut().insert(name, value);
     }
+    match tls {
+        None => exchange(stream, request).await,
+        Some(tls) => {
+            let stream = tls.connect(stream).await.map_err(SendError::Tls)?;
+            exchange(stream, request).await
+        }
+    }
+}
+
+async fn exchange(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    request: Request<Full<Bytes>>,
+) -> Result<Response, SendError> {
     let (mut sender, connection) = hyper::client::conn::http1::Builder::new()
         .max_buf_size(MAX_HEAD_BYTES)
         .max_headers(MAX_HEADERS)

@@ -1,15 +1,21 @@
 //! Exports to a collector that a test plays.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpListener;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use prost::Message;
+use rustls::pki_types::PrivateKeyDer;
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
 use super::message::{AnyValue, Data, PartialSuccess, Value};
 use super::*;
 use crate::config::Config;
+use xtask::lab::ScratchDir;
 
 /// More than a test makes.
 const MAX_REQUESTS: usize = 16;
@@ -38,7 +44,7 @@ fn collector(answers: Vec<Vec<u8>>) -> (String, Receiver<Request>) {
     (url, requests)
 }
 
-fn read_request(stream: &TcpStream) -> Request {
+fn read_request(stream: impl Read) -> Request {
     let mut reader = BufReader::new(stream);
     let mut head = String::new();
     while !head.ends_with("\r\n\r\n") {
@@ -60,8 +66,13 @@ fn answer(status: &str, message: &Response) -> Vec<u8> {
 }
 
 fn outlet(url: &str) -> Outlet {
-    let text =
-        format!("[device]\naddresses = ['10.42.0.1/24']\n[otlp]\nendpoint = '{url}'\nattributes = ['a=b']\n");
+    outlet_with(url, "")
+}
+
+fn outlet_with(url: &str, more: &str) -> Outlet {
+    let text = format!(
+        "[device]\naddresses = ['10.42.0.1/24']\n[otlp]\nendpoint = '{url}'\nattributes = ['a=b']\n{more}\n"
+    );
     let section = Config::parse(&text, Path::new("sr.toml")).unwrap().otlp().clone();
     let identity = Identity {
         peer_id: "12D3",
@@ -70,6 +81,7 @@ fn outlet(url: &str) -> Outlet {
     let (spans, ended) = Spans::channel(MAX_SPANS);
     Outlet {
         resource: resource(&section, &identity),
+        tls: Tls::of(&section).unwrap(),
         section,
         start_ns: 5,
         read: Box::new(|| Ok(TEXT.to_owned())),
@@ -269,4 +281,90 @@ fn messages_are_those_that_open_telemetry_defines() {
         .unwrap()
         .encode_to_vec();
     assert_eq!(again, bytes(PARTIAL_SUCCESS));
+}
+
+/// A collector over TLS with a certificate of its own for 127.0.0.1, which is written to `file`.
+fn secret_collector(file: &Path) -> (String, Receiver<Request>) {
+    let own = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+    let pem = STANDARD.encode(own.cert.der());
+    let pem = format!("-----BEGIN CERTIFICATE-----\n{pem}\n-----END CERTIFICATE-----\n");
+    std::fs::write(file, pem).unwrap();
+    let key = PrivateKeyDer::try_from(own.key_pair.serialize_der()).unwrap();
+    let config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()));
+    let config = config
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![own.cert.der().clone()], key)
+        .unwrap();
+    let config = Arc::new(config);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("https://{}", listener.local_addr().unwrap());
+    let (sender, requests) = sync_channel(MAX_REQUESTS);
+    std::thread::spawn(move || {
+        while let Ok((stream, _)) = listener.accept() {
+            let connection = ServerConnection::new(config.clone()).unwrap();
+            let mut stream = StreamOwned::new(connection, stream);
+            // Whoever does not trust the certificate sends nothing.
+            if stream.conn.complete_io(&mut stream.sock).is_err() {
+                continue;
+            }
+            let request = read_request(&mut stream);
+            let _ = stream.write_all(&answer("200 OK", &Response::default()));
+            let _ = sender.send(request);
+        }
+    });
+    (url, requests)
+}
+
+#[tokio::test]
+async fn a_collector_over_tls_has_to_show_a_certificate_of_a_known_authority() {
+    let directory = ScratchDir::unique("otlp-tls").unwrap();
+    let [right, other] = ["right.pem", "other.pem"].map(|name| directory.path().join(name));
+    let (url, requests) = secret_collector(&right);
+    let _other = secret_collector(&other);
+    let with = |file: &Path| outlet_with(&url, &format!("ca_file = {file:?}"));
+
+    let mut trusting = with(&right);
+    trusting.export(SEND_LIMIT).await;
+    assert!(!trusting.is_failing);
+    let request = requests.recv().unwrap();
+    assert!(
+        request.head.starts_with("POST /v1/metrics HTTP/1.1\r\n"),
+        "{}",
+        request.head
+    );
+
+    let mut wary = with(&other);
+    wary.export(SEND_LIMIT).await;
+    assert!(wary.is_failing);
+    let refused = wary.send_metrics().await.unwrap_err();
+    let why = stream_router_engine::causes::with_sources(&refused);
+    assert!(
+        why.contains("the one that is meant") && why.contains("certificate"),
+        "{why}"
+    );
+    assert!(requests.try_recv().is_err());
+}
+
+#[test]
+fn what_holds_no_certificates_is_refused() {
+    let directory = ScratchDir::unique("otlp-ca").unwrap();
+    let file = directory.path().join("ca.pem");
+    let tried = |path: &Path| {
+        let text = format!(
+            "[device]\naddresses = ['10.42.0.1/24']\n[otlp]\nendpoint = 'https://c'\nca_file = {path:?}\n"
+        );
+        let refused = try_authorities(Config::parse(&text, Path::new("sr.toml")).unwrap().otlp());
+        refused.unwrap_err()
+    };
+    assert!(matches!(tried(&file), TlsError::Read { .. }));
+    for text in [
+        "",
+        "no PEM",
+        "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
+    ] {
+        std::fs::write(&file, text).unwrap();
+        assert!(matches!(tried(&file), TlsError::Malformed { .. }), "{text}");
+    }
 }

@@ -7,15 +7,20 @@ mod message;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, Permissions};
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use nix::sys::signal::Signal;
 use prost::Message;
+use rustls::pki_types::PrivateKeyDer;
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
 use crate::metrics::get;
 use crate::support::{NODE, machine};
@@ -37,8 +42,9 @@ type Received = (String, Vec<u8>);
 #[test]
 fn a_collector_gets_what_the_metrics_page_has_and_what_took_time() {
     let _machine = machine::shared();
-    let mut pair = pair().unwrap();
-    let requests = collector(&pair.a.host).unwrap();
+    let mut pair = pair("https").unwrap();
+    let certificate = pair.a.node.config().with_file_name("ca.pem");
+    let requests = collector(&pair.a.host, &certificate).unwrap();
     pair.start_nodes().unwrap();
     pair.a.node.wait_connected(&pair.b.node, LIMIT).unwrap();
     // The page and an export of a moment later differ in what goes on, and in nothing else.
@@ -101,7 +107,7 @@ fn a_collector_gets_what_the_metrics_page_has_and_what_took_time() {
 #[test]
 fn a_node_works_and_stops_while_its_collector_hangs_and_says_so_once() {
     let _machine = machine::shared();
-    let mut pair = pair().unwrap();
+    let mut pair = pair("http").unwrap();
     // It takes connections, and never answers.
     let hanging = pair.a.host.bind(|| TcpListener::bind(COLLECTOR)).unwrap();
     pair.start_nodes().unwrap();
@@ -126,37 +132,58 @@ fn a_node_works_and_stops_while_its_collector_hangs_and_says_so_once() {
     drop(hanging);
 }
 
-fn pair() -> Result<Pair> {
+fn pair(scheme: &str) -> Result<Pair> {
     let directory = ScratchDir::unique("otlp")?;
     let mut pair = Pair::prepare(Path::new(NODE), &PairPlan::unique(), directory)?;
     let headers = pair.a.node.config().with_file_name("headers");
     fs::write(&headers, format!("{HEADER}\n"))?;
     fs::set_permissions(&headers, Permissions::from_mode(0o600))?;
+    let ca_file = match scheme {
+        "https" => format!("ca_file = {:?}\n", pair.a.node.config().with_file_name("ca.pem")),
+        _ => String::new(),
+    };
     pair.a.config.sections += &format!(
         "\n[metrics]\nlisten = \"{METRICS}\"\n[hooks]\nup = [\"/bin/false\"]\n\
-         [otlp]\nendpoint = \"http://{COLLECTOR}\"\ninterval = \"1s\"\nheaders_file = \"{}\"\n\
-         attributes = [\"deployment.environment.name=test\"]\n",
+         [otlp]\nendpoint = \"{scheme}://{COLLECTOR}\"\ninterval = \"1s\"\nheaders_file = \"{}\"\n\
+         attributes = [\"deployment.environment.name=test\"]\n{ca_file}",
         headers.display()
     );
     pair.a.node.configure(&pair.a.config)?;
     Ok(pair)
 }
 
-/// Takes every request until the test ends.
-fn collector(host: &Namespace) -> Result<Receiver<Received>> {
+/// Takes every request until the test ends, by TLS with a certificate of its own, which is written to a file.
+fn collector(host: &Namespace, certificate: &Path) -> Result<Receiver<Received>> {
+    let config = Arc::new(own_certificate(certificate)?);
     let listener = host.bind(|| TcpListener::bind(COLLECTOR))?;
     let (sender, requests) = sync_channel(MAX_REQUESTS);
     std::thread::spawn(move || {
         // It ends with the test program; nobody listens to it after its test.
         while let Ok((stream, _)) = listener.accept()
-            && let Ok(received) = receive(&stream)
+            && let Ok(connection) = ServerConnection::new(config.clone())
+            && let Ok(received) = receive(StreamOwned::new(connection, stream))
             && sender.send(received).is_ok()
         {}
     });
     Ok(requests)
 }
 
-fn receive(mut stream: &TcpStream) -> Result<Received> {
+fn own_certificate(file: &Path) -> Result<ServerConfig> {
+    let own = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()])?;
+    let pem = STANDARD.encode(own.cert.der());
+    fs::write(
+        file,
+        format!("-----BEGIN CERTIFICATE-----\n{pem}\n-----END CERTIFICATE-----\n"),
+    )?;
+    let key = PrivateKeyDer::try_from(own.key_pair.serialize_der());
+    let key = key.map_err(anyhow::Error::msg)?;
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
+    let config = config.with_no_client_auth();
+    Ok(config.with_single_cert(vec![own.cert.der().clone()], key)?)
+}
+
+fn receive(stream: impl Read + Write) -> Result<Received> {
     let mut reader = BufReader::new(stream);
     let mut head = String::new();
     while !head.ends_with("\r\n\r\n") {
@@ -167,7 +194,9 @@ fn receive(mut stream: &TcpStream) -> Result<Received> {
         .find_map(|line| line.strip_prefix("content-length: "));
     let mut body = vec![0; length.context("no length")?.parse()?];
     reader.read_exact(&mut body)?;
+    let stream = reader.get_mut();
     stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")?;
+    stream.flush()?;
     ensure!(head.contains(HEADER), "{head}");
     let path = head.split(' ').nth(1).context("no path")?;
     Ok((path.to_owned(), body))

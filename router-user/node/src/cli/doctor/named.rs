@@ -16,7 +16,7 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, setsockopt, socket, so
 use super::finding::Finding;
 use super::input::CheckInput;
 use crate::config::{Config, HooksSection};
-use crate::node::SecretFile;
+use crate::node::NamedFile;
 use stream_router_engine::causes::with_sources;
 
 /// How long the system's resolver may take; it need not end by itself.
@@ -26,8 +26,8 @@ const LOOKUP_LIMIT: Duration = Duration::from_secs(5);
 pub(super) fn check(input: &CheckInput) -> Vec<Finding> {
     let config = &input.config;
     let owner = fs::metadata(config.node().key()).ok().map(|meta| meta.uid());
-    let secrets = SecretFile::all_of(config).into_iter();
-    let mut findings: Vec<_> = secrets.map(|file| secret(&file, owner, config)).collect();
+    let files = NamedFile::all_of(config).into_iter();
+    let mut findings: Vec<_> = files.map(|file| judge_file(&file, owner, config)).collect();
     findings.extend(hooks(config.hooks()));
     findings.extend(hosts(config).map(|(field, host, port)| {
         let outcome = look_up(&host, port);
@@ -37,14 +37,19 @@ pub(super) fn check(input: &CheckInput) -> Vec<Finding> {
     findings
 }
 
-/// Judges a file with a secret that a start reads. `owner` is the user whose key it is.
-fn secret(file: &SecretFile, owner: Option<u32>, config: &Config) -> Finding {
-    let SecretFile { field, path, outcome } = file;
+/// Judges a file that a start reads. `owner` is the user whose key it is.
+fn judge_file(file: &NamedFile, owner: Option<u32>, config: &Config) -> Finding {
+    let NamedFile {
+        field,
+        path,
+        is_secret,
+        outcome,
+    } = file;
     let shown = path.display();
     let uid = fs::metadata(path).ok().map(|meta| meta.uid());
     let finding = match outcome {
         Ok(()) => match (uid, owner) {
-            (Some(uid), Some(owner)) if uid != owner => Finding::problem(
+            (Some(uid), Some(owner)) if *is_secret && uid != owner => Finding::problem(
                 field,
                 format!(
                     "{shown} belongs to the user {uid}, and the node's key to the user {owner}: a node that runs as that user \
@@ -55,7 +60,8 @@ fn secret(file: &SecretFile, owner: Option<u32>, config: &Config) -> Finding {
                 "chown --reference={} {shown}",
                 config.node().key().display()
             )),
-            _ => Finding::ok(field, format!("{shown} is there and private")),
+            _ if *is_secret => Finding::ok(field, format!("{shown} is there and private")),
+            _ => Finding::ok(field, format!("{shown} has certificates")),
         },
         Err(error) if is(error.as_ref(), io::ErrorKind::PermissionDenied) => Finding::unknown(
             field,
@@ -64,7 +70,7 @@ fn secret(file: &SecretFile, owner: Option<u32>, config: &Config) -> Finding {
         Err(error) => {
             let finding = Finding::problem(field, format!("{}; a node does not start so", with_sources(error.as_ref())));
             match fs::metadata(path) {
-                Ok(meta) if meta.is_file() && meta.mode() & 0o077 != 0 => {
+                Ok(meta) if *is_secret && meta.is_file() && meta.mode() & 0o077 != 0 => {
                     finding.fix(format!("chmod 600 {shown}"))
                 }
                 _ => finding,
@@ -215,10 +221,10 @@ mod tests {
                 path(name)
             );
             let config = Config::parse(&text, Path::new("sr.toml")).unwrap();
-            let [file] = &SecretFile::all_of(&config)[..] else {
+            let [file] = &NamedFile::all_of(&config)[..] else {
                 panic!("one file");
             };
-            secret(file, Some(owner), &config)
+            judge_file(file, Some(owner), &config)
         };
 
         assert_eq!(judged("right", own).verdict, Verdict::Ok);

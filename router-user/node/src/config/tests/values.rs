@@ -74,6 +74,7 @@ fn the_document_has_every_field_with_its_default() {
         ("`transport.proxy`", "none".to_owned()),
         ("`transport.no_proxy`", "none".to_owned()),
         ("`transport.proxy_password_file`", "none".to_owned()),
+        ("`otlp.ca_file`", "the system's".to_owned()),
         ("`device.clamp_mss`", config.device().clamp_mss().to_string()),
         (
             "`device.on_stop`",

@@ -42,3 +42,8 @@ pub(in crate::node) fn start(
 pub(in crate::node) fn headers(_: &Config) -> Option<(&Path, Result<(), Box<dyn Error + Send + Sync>>)> {
     None
 }
+
+/// Returns no authorities either.
+pub(in crate::node) fn authorities(_: &Config) -> Option<(&Path, Result<(), Box<dyn Error + Send + Sync>>)> {
+    None
+}

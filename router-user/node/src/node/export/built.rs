@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use crate::config::Config;
 use crate::metrics::MetricsSources;
 pub(in crate::node) use crate::otlp::Exporter;
-use crate::otlp::{Identity, MAX_SPANS, load_headers};
+use crate::otlp::{Identity, MAX_SPANS, load_headers, try_authorities};
 use crate::spans::{Span, Spans};
 
 /// The spans of a node from its start on.
@@ -42,6 +42,16 @@ impl Export {
 pub(in crate::node) fn headers(config: &Config) -> Option<(&Path, Result<(), Box<dyn Error + Send + Sync>>)> {
     let path = config.otlp().endpoint().and(config.otlp().headers_file())?;
     Some((path, load_headers(path).map(drop).map_err(Into::into)))
+}
+
+/// Returns where the authorities are whose certificates count, and what a start would say to them.
+pub(in crate::node) fn authorities(
+    config: &Config,
+) -> Option<(&Path, Result<(), Box<dyn Error + Send + Sync>>)> {
+    let path = config.otlp().ca_file().unwrap_or(Path::new("/etc/ssl/certs"));
+    let endpoint = config.otlp().endpoint()?;
+    let tried = || try_authorities(config.otlp()).map_err(Into::into);
+    endpoint.is_encrypted().then(|| (path, tried()))
 }
 
 /// Begins to send, if the configuration says where to.
