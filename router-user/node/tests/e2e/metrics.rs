@@ -3,6 +3,7 @@
 #[path = "../../src/metrics/tests/lint.rs"]
 mod lint;
 mod page;
+mod three_peers;
 
 use std::fs::{self, Permissions};
 use std::io::{Read, Write};
