@@ -251,7 +251,7 @@ fn named(scene: &Scene) -> Result<()> {
         let said = String::from_utf8_lossy(&wrong.stdout);
         let expected = format!("{fix}{}", path.display());
         ensure!(
-            wrong.status.code() == Some(1) && said.contains(field) && said.contains(&expected),
+            wrong.status.code() == Some(2) && said.contains(field) && said.contains(&expected),
             "{wrong:?}"
         );
         scene.fixed(field, name, "problem")?;
