@@ -138,7 +138,7 @@ fn hosts(config: &Config) -> impl Iterator<Item = (&'static str, String, u16)> {
 
 /// Asks the system's resolver; `None` if it does not answer in time.
 fn look_up(host: &str, port: u16) -> Option<Result<usize, io::Error>> {
-    let (sender, answer) = mpsc::channel();
+    let (sender, answer) = mpsc::sync_channel(1);
     let asked = (host.to_owned(), port);
     // It goes on alone if it is late; whoever waits for it may be gone then.
     thread::spawn(move || {

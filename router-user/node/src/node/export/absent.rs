@@ -8,6 +8,9 @@ use crate::config::Config;
 use crate::metrics::MetricsSources;
 use crate::spans::Spans;
 
+/// What reading a file as a start does has said.
+type Tried = Result<(), Box<dyn Error + Send + Sync>>;
+
 /// There is none.
 #[derive(Debug)]
 pub(in crate::node) struct Exporter(Infallible);
@@ -39,11 +42,11 @@ pub(in crate::node) fn start(
 }
 
 /// Returns no file of headers: nothing is sent.
-pub(in crate::node) fn headers(_: &Config) -> Option<(&Path, Result<(), Box<dyn Error + Send + Sync>>)> {
+pub(in crate::node) fn headers(_: &Config) -> Option<(&Path, Tried)> {
     None
 }
 
 /// Returns no authorities either.
-pub(in crate::node) fn authorities(_: &Config) -> Option<(&Path, Result<(), Box<dyn Error + Send + Sync>>)> {
+pub(in crate::node) fn authorities(_: &Config) -> Option<(&Path, Tried)> {
     None
 }

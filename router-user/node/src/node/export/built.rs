@@ -12,6 +12,9 @@ pub(in crate::node) use crate::otlp::Exporter;
 use crate::otlp::{Identity, MAX_SPANS, load_headers, try_authorities};
 use crate::spans::{Span, Spans};
 
+/// What reading a file as a start does has said.
+type Tried = Result<(), Box<dyn Error + Send + Sync>>;
+
 /// The spans of a node from its start on.
 #[derive(Debug)]
 pub(in crate::node) struct Export {
@@ -39,15 +42,13 @@ impl Export {
 }
 
 /// Returns the file of the headers, and what reading it as a start does would say.
-pub(in crate::node) fn headers(config: &Config) -> Option<(&Path, Result<(), Box<dyn Error + Send + Sync>>)> {
+pub(in crate::node) fn headers(config: &Config) -> Option<(&Path, Tried)> {
     let path = config.otlp().endpoint().and(config.otlp().headers_file())?;
     Some((path, load_headers(path).map(drop).map_err(Into::into)))
 }
 
 /// Returns where the authorities are whose certificates count, and what a start would say to them.
-pub(in crate::node) fn authorities(
-    config: &Config,
-) -> Option<(&Path, Result<(), Box<dyn Error + Send + Sync>>)> {
+pub(in crate::node) fn authorities(config: &Config) -> Option<(&Path, Tried)> {
     let path = config.otlp().ca_file().unwrap_or(Path::new("/etc/ssl/certs"));
     let endpoint = config.otlp().endpoint()?;
     let tried = || try_authorities(config.otlp()).map_err(Into::into);

@@ -93,7 +93,10 @@ fn example() -> Result<String> {
     let readme = fs::read_to_string(workspace.context("no workspace")?.join("README.md"))?;
     let (_, rest) = readme.split_once("```toml\n").context("no TOML is shown")?;
     let (shown, _) = rest.split_once("```").context("the TOML has no end")?;
-    ensure!(!shown.contains("listen ="), "the default is what is tried: {shown}");
+    ensure!(
+        !shown.contains("listen ="),
+        "the default is what is tried: {shown}"
+    );
     Ok(shown.to_owned())
 }
 
