@@ -1,5 +1,7 @@
 //! Builds the eBPF object, then the workspace that embeds it.
 
+mod debug_info;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -112,6 +114,7 @@ pub(crate) fn node(profile: &Profile) -> Result<PathBuf> {
 /// Replaces the object only when it differs, so that nothing that embeds it is built again.
 fn place(built: &Path, object: &Path) -> Result<()> {
     let bytes = fs::read(built).with_context(|| format!("cannot read {}", built.display()))?;
+    let bytes = debug_info::without(&bytes)?;
     if fs::read(object).is_ok_and(|present| present == bytes) {
         return Ok(());
     }
