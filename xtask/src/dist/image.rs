@@ -83,7 +83,13 @@ fn assemble(plan: &PackagePlan<'_>, tree: &Tree, platform: &Platform, scratch: &
     // A tag has no "+".
     let tag = version.replace('+', "-");
     manifest["platform"] = json!({"architecture": platform.debian_arch, "os": "linux"});
-    manifest["annotations"] = json!({"org.opencontainers.image.ref.name": tag});
+    let name = format!("stream-router:{tag}");
+    manifest["annotations"] = json!({
+        // Podman takes a tag alone for the name of the image.
+        "org.opencontainers.image.ref.name": name,
+        // What Docker looks for when it keeps images as containerd does.
+        "io.containerd.image.name": format!("docker.io/library/{name}"),
+    });
     let index = json!({
         "schemaVersion": 2,
         "mediaType": "application/vnd.oci.image.index.v1+json",
@@ -91,7 +97,7 @@ fn assemble(plan: &PackagePlan<'_>, tree: &Tree, platform: &Platform, scratch: &
     });
     let list = json!([{
         "Config": config.place(),
-        "RepoTags": [format!("stream-router:{tag}")],
+        "RepoTags": [name],
         "Layers": [layer.place()],
     }]);
     for (place, content) in [
