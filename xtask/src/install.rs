@@ -47,6 +47,17 @@ const PACKAGE_PROGRAMS: &[(&str, &str)] = &[
     ("setpriv", "util-linux"),
 ];
 
+/// Programs that make bare roots and enter them.
+const ROOT_PROGRAMS: &[(&str, &str)] = &[("mmdebstrap", "mmdebstrap"), ("unshare", "util-linux")];
+
+/// Programs that try packages beside those.
+const VERIFY_PROGRAMS: &[(&str, &str)] = &[
+    ("rpm", "rpm"),
+    ("skopeo", "skopeo"),
+    ("podman", "podman"),
+    ("runc", "runc"),
+];
+
 /// Programs that make machines with other kernels, and that run in them beside those.
 const MACHINE_PROGRAMS: &[(&str, &str)] = &[
     ("qemu-system-x86_64", "qemu-system-x86"),
@@ -79,7 +90,16 @@ pub(crate) fn bench_programs() -> Result<()> {
 /// # Errors
 /// When one is missing and cannot be installed.
 pub(crate) fn test_programs() -> Result<()> {
-    ensure(&[PROGRAMS, BENCH_PROGRAMS, TEST_PROGRAMS, PACKAGE_PROGRAMS].concat())
+    ensure(
+        &[
+            PROGRAMS,
+            BENCH_PROGRAMS,
+            TEST_PROGRAMS,
+            PACKAGE_PROGRAMS,
+            ROOT_PROGRAMS,
+        ]
+        .concat(),
+    )
 }
 
 /// Makes sure that every program that makes machines with other kernels, or runs in them, is there.
@@ -88,6 +108,14 @@ pub(crate) fn test_programs() -> Result<()> {
 /// When one is missing and cannot be installed.
 pub(crate) fn machine_programs() -> Result<()> {
     ensure(&[PROGRAMS, BENCH_PROGRAMS, MACHINE_PROGRAMS].concat())
+}
+
+/// Makes sure that every program that tries packages is there.
+///
+/// # Errors
+/// When one is missing and cannot be installed.
+pub(crate) fn verify_programs() -> Result<()> {
+    ensure(&[PROGRAMS, PACKAGE_PROGRAMS, ROOT_PROGRAMS, VERIFY_PROGRAMS].concat())
 }
 
 /// Makes sure that every program that makes packages, or that their test runs, is there.

@@ -22,6 +22,7 @@ mod release;
 mod smoke;
 mod test;
 mod toolchain;
+mod verify;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -32,6 +33,7 @@ use clap::{Args, Parser, Subcommand};
 
 use build::Profile;
 use release::Release;
+use xtask::dist::Packages;
 
 /// Build, run, test and measure Stream Router.
 #[derive(Parser)]
@@ -63,12 +65,15 @@ enum Task {
         /// Cargo profile of the node.
         #[arg(long, default_value = "shipped")]
         profile: String,
-        /// Target of the node, such as aarch64-unknown-linux-musl, in place of that of the compiler.
-        #[arg(long, value_name = "TRIPLE")]
-        target: Option<String>,
+        /// Target of the node, such as aarch64-unknown-linux-musl, in place of that of the compiler; may be repeated.
+        #[arg(long = "target", value_name = "TRIPLE")]
+        targets: Vec<String>,
         /// Command that signs the file of checksums, whose path is added to it; if it fails, so does this.
         #[arg(long, value_name = "COMMAND")]
         sign: Option<String>,
+        /// Try the packages in bare roots of Debian 12 and 13, in one with RPM and in a container (needs root).
+        #[arg(long)]
+        verify: bool,
     },
     /// Measure this build beside other VPNs (needs root).
     Bench(BenchArgs),
@@ -180,15 +185,17 @@ fn perform(task: Task) -> Result<ExitCode> {
         } => test::run_all(&args, !without_kernels)?,
         Task::Dist {
             profile,
-            target,
+            targets,
             sign,
+            verify,
         } => {
-            let packages = release::package(&Release {
+            let made = release::package(&Release {
                 profile: Profile::named(profile),
-                target,
+                targets,
                 sign,
+                verify,
             })?;
-            for file in packages.files() {
+            for file in made.iter().flat_map(Packages::files) {
                 println!("made {}", file.display());
             }
         }

@@ -4,7 +4,7 @@ use anyhow::Result;
 
 use crate::command::{cargo, require_root, run};
 use crate::kernels::{self, KernelsPlan};
-use crate::{build, install};
+use crate::{build, install, verify};
 use xtask::lab;
 
 /// What is tested beyond what packages have. Without it nothing of it would be built.
@@ -13,8 +13,8 @@ pub(crate) const FEATURES: &str = "--features=stream-router-node/otlp";
 /// Longest time without a step of a test program, many times what one takes.
 const IDLE_LIMIT_SECS: &str = "600";
 
-/// Builds the object and runs every test: units, documentation, and real nodes in network namespaces. If `kernels`, and
-/// without arguments, other kernels are booted too.
+/// Builds the object and runs every test: units, documentation, and real nodes in network namespaces. Without arguments
+/// the package is tried in bare roots too, and if `kernels`, other kernels are booted.
 ///
 /// # Errors
 /// When not root (a test that was left out has not passed), or when a test fails.
@@ -31,6 +31,9 @@ pub(crate) fn run_all(args: &[String], kernels: bool) -> Result<()> {
     let tested = run(&mut tests);
     lab::clear_leftovers()?;
     tested?;
+    if args.is_empty() {
+        verify::briefly()?;
+    }
     // Machines of another architecture are not made.
     if kernels && args.is_empty() && cfg!(target_arch = "x86_64") {
         kernels::run(&KernelsPlan::of_the_suite())?;
