@@ -52,7 +52,7 @@ use super::{
     reservations::Reservations,
     snapshot::ConnectionDirection,
     state::NetworkState,
-    transport::{is_refusal, no_port_for},
+    transport::{is_port_taken, is_refusal, no_port_for},
 };
 use stream_router_engine::causes::with_sources;
 
@@ -564,7 +564,7 @@ impl Driver {
             return;
         };
         self.state.remove_connection(connection);
-        if self.handle_punch_failure(peer, connection, || cause.to_owned(), now) {
+        if self.handle_punch_failure(peer, connection, false, || cause.to_owned(), now) {
             return;
         }
         self.redials.handle_attempt_ended(peer, connection);
@@ -654,7 +654,8 @@ impl Driver {
         let Some(peer) = peer.filter(|peer| self.redials.contains(*peer)) else {
             return;
         };
-        if self.handle_punch_failure(peer, connection, || dial_error_text(error), now) {
+        let is_port_taken = is_port_taken(error);
+        if self.handle_punch_failure(peer, connection, is_port_taken, || dial_error_text(error), now) {
             return;
         }
         self.redials.handle_attempt_ended(peer, connection);

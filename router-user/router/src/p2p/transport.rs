@@ -48,7 +48,7 @@ use super::tcp_config::TcpConfig;
 use error::KEY_LOG;
 pub use error::TransportError;
 pub(super) use marks::SocketMarks;
-pub(super) use own_port::no_port_for;
+pub(super) use own_port::{is_port_taken, no_port_for};
 use proxy::Proxy;
 use quic::QuicTransport;
 pub(super) use refusal::is_refusal;

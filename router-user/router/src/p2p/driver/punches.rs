@@ -69,7 +69,7 @@ impl Driver {
         let is_dialled = self.punches.book.handle_dialled(connection);
         if let Some(relayed) = self.state.relayed_alone(peer) {
             self.punches.book.handle_relayed(peer, relayed, now);
-        } else if self.punches.book.remove(peer) || is_dialled {
+        } else if self.punches.book.remove(peer, now) || is_dialled {
             self.state.counters.punches_succeeded.fetch_add(1, Relaxed);
             self.state.set_punched(connection);
             tracing::info!(%peer, %connection, "connected directly, agreed on through a relay");
@@ -79,7 +79,7 @@ impl Driver {
     /// Takes in that a connection is down.
     pub(super) fn handle_way_lost(&mut self, peer: PeerId, now: Instant) {
         // An exchange on it has ended with it, and another begins in its time.
-        self.punches.book.remove(peer);
+        self.punches.book.remove(peer, now);
         if let Some(relayed) = self.state.relayed_alone(peer) {
             self.punches.book.handle_relayed(peer, relayed, now);
         }
@@ -89,7 +89,7 @@ impl Driver {
     pub(super) fn punch(&mut self, now: Instant) {
         for peer in self.punches.book.poll(now) {
             let Some(Relayed { connection, .. }) = self.state.relayed_alone(peer) else {
-                self.punches.book.remove(peer);
+                self.punches.book.remove(peer, now);
                 continue;
             };
             if self.punches.candidates.own().is_empty() {
@@ -170,12 +170,15 @@ impl Driver {
         &mut self,
         peer: PeerId,
         connection: ConnectionId,
+        is_port_taken: bool,
         error: impl FnOnce() -> String,
         now: Instant,
     ) -> bool {
         match self.punches.book.handle_dial_failure(peer, connection, now) {
             None => return false,
             Some(DialEnd::Over) => {}
+            // The peer was quicker, and its connection is in its handshake.
+            Some(_) if is_port_taken => self.punches.book.handle_failure(peer, now, rand::random()),
             Some(DialEnd::Again(round)) => self.dial_round(peer, round, now),
             Some(DialEnd::Failed) => self.handle_punch_in_vain(peer, &error(), now),
         }

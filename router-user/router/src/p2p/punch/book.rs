@@ -153,11 +153,12 @@ impl PunchBook {
         last.map_or(now, |last| now.max(*last + LEAST_INTERVAL))
     }
 
-    /// Records that a peer has a direct connection, or none at all. Returns whether a try goes on.
-    pub(in crate::p2p) fn remove(&mut self, peer: PeerId) -> bool {
+    /// Records that a peer has a direct connection, or none at all. Returns whether a try goes on, or did just now: where no NAT
+    /// is in its way the peer's connection is accepted before this node dials, whose own dial then fails.
+    pub(in crate::p2p) fn remove(&mut self, peer: PeerId, now: Instant) -> bool {
+        let is_recent = self.earliest(peer, now) > now;
         let entry = self.peers.remove(&peer);
-        // The peer dials before this node does if this node has begun, and no NAT may be in its way.
-        entry.is_some_and(|entry| entry.stage != Stage::Idle)
+        entry.is_some_and(|entry| is_recent || entry.stage != Stage::Idle)
     }
 
     /// Records that the addresses of this node have changed.
@@ -370,10 +371,10 @@ mod tests {
         assert_eq!(book.poll(now), [peer]);
         book.handle_failure(peer, now, 1.0);
         assert_eq!(book.poll_due(), Some(now + FIRST_WAIT * 4 / 5));
-        assert!(!book.remove(peer), "none goes on");
+        assert!(!book.remove(peer, now), "none goes on");
         book.handle_relayed(peer, dialled(1), now);
         assert_eq!(book.poll(now), [peer]);
-        assert!(book.remove(peer), "the peer may be quicker");
+        assert!(book.remove(peer, now), "the peer may be quicker");
         assert_eq!(book.poll_due(), None);
     }
 
@@ -399,7 +400,7 @@ mod tests {
             Err(Refusal::NotWanted),
             "one goes on"
         );
-        book.remove(peer);
+        book.remove(peer, start);
         book.handle_relayed(peer, dialled(2), start + S);
         assert_eq!(
             book.handle_agreed(peer, false, start + 3 * S),
@@ -460,7 +461,10 @@ mod tests {
         let slow = book.handle_dial_failure(peer, id(20), later + AGAIN_WITHIN);
         assert_eq!(slow, Some(DialEnd::Failed));
         book.handle_dial(peer, id(21), round(), later);
-        assert!(book.remove(peer), "one goes on");
+        book.handle_failure(peer, later, 0.0);
+        assert!(book.remove(peer, later + S), "one went on just now");
+        book.handle_relayed(peer, dialled(1), later);
+        assert!(!book.remove(peer, later + LEAST_INTERVAL));
         assert_eq!(book.handle_dial_failure(peer, id(21), later), Some(DialEnd::Over));
     }
 

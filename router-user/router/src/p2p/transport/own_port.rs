@@ -38,6 +38,15 @@ pub(in crate::p2p) fn no_port_for(error: &DialError) -> Option<Multiaddr> {
     }
 }
 
+/// Says whether a dial failed, at one address at least, as there is a connection from the listening port to it.
+pub(in crate::p2p) fn is_port_taken(error: &DialError) -> bool {
+    let DialError::Transport(attempts) = error else {
+        return false;
+    };
+    let mut errors = attempts.iter().map(|(_, error)| error);
+    errors.any(|error| matches!(error, TransportError::Other(error) if is_no_port(error)))
+}
+
 fn is_no_port(error: &(dyn Error + 'static)) -> bool {
     causes(error).any(|cause| cause.is::<NoPort>())
 }
