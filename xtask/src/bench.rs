@@ -17,6 +17,7 @@ mod silence;
 mod stats;
 mod underlay;
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -60,10 +61,10 @@ pub(crate) fn isolation(repeats: u32) -> Result<()> {
 ///
 /// # Errors
 /// When not root, when a build fails, or when a measurement cannot be made.
-pub(crate) fn roaming(tries: u32) -> Result<()> {
+pub(crate) fn roaming(tries: u32, program: Option<PathBuf>) -> Result<()> {
     require_root("bench")?;
     install::bench_programs()?;
-    roaming::run(tries)
+    roaming::run(tries, program)
 }
 
 /// Measures a network behind a node: forwarded by the host, and captured by a gateway of each kind.

@@ -119,6 +119,9 @@ enum BenchTask {
         /// Changes of each kind and in each direction.
         #[arg(long, default_value = "20", value_parser = clap::value_parser!(u32).range(1..))]
         tries: u32,
+        /// Run this program in place of one that is built.
+        #[arg(long, value_name = "PROGRAM")]
+        program: Option<PathBuf>,
     },
     /// Measure a network behind a node: forwarded by the host, and captured by a gateway of each kind.
     Gateway {
@@ -203,7 +206,7 @@ fn perform(task: Task) -> Result<ExitCode> {
             Some(BenchTask::Dispatch) => bench::dispatch()?,
             Some(BenchTask::Steering { secs }) => bench::steering(Duration::from_secs(secs))?,
             Some(BenchTask::Isolation { repeats }) => bench::isolation(repeats)?,
-            Some(BenchTask::Roaming { tries }) => bench::roaming(tries)?,
+            Some(BenchTask::Roaming { tries, program }) => bench::roaming(tries, program)?,
             Some(BenchTask::Gateway { secs, repeats }) => {
                 bench::gateway(Duration::from_secs(secs), repeats)?;
             }

@@ -1,7 +1,7 @@
 //! How long a flow is silent when the network under the nodes changes.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
@@ -96,9 +96,13 @@ struct Crossing {
     state: usize,
 }
 
-/// Prints the longest silences of a flow from the first node to the second, and of one back.
-pub(super) fn run(tries: u32) -> Result<()> {
-    let binary = build::node(&build::Profile::release())?;
+/// Prints the longest silences of a flow from the first node to the second, and of one back; the nodes run `program`, or this
+/// build.
+pub(super) fn run(tries: u32, program: Option<PathBuf>) -> Result<()> {
+    let binary = match program {
+        Some(program) => program,
+        None => build::node(&build::Profile::release())?,
+    };
     println!("\nlongest silence of 64-byte packets every 5 ms, ms: median / largest of {tries}");
     println!("{:<40} | transport | first host to second | and back", "change");
     for change in Change::ALL {
@@ -170,9 +174,11 @@ impl Crossing {
             side.node.configure(&side.config)?;
         }
         if way == Way::Mptcp && change == Change::BlackHole {
-            for (side, last, kind) in [(&pair.a, 11, "subflow"), (&pair.b, 12, "signal")] {
-                let endpoint = ["mptcp", "endpoint", "add", &outer(last), "dev", "u1", kind];
-                side.host.ip(&endpoint)?;
+            // Whichever side has dialled, the other path is known to both.
+            for (side, last) in [(&pair.a, 11), (&pair.b, 12)] {
+                let at = outer(last);
+                side.host
+                    .ip(&["mptcp", "endpoint", "add", &at, "dev", "u1", "signal", "subflow"])?;
             }
         }
         pair.start_nodes()?;
