@@ -383,7 +383,6 @@ impl Driver {
                 self.use_found(changes, now);
             }
             SwarmEvent::Behaviour(NodeBehaviourEvent::Identify(event)) => {
-                self.metrics.record(&event);
                 self.handle_identify(&event, now);
             }
             SwarmEvent::Behaviour(NodeBehaviourEvent::Punch(event)) => self.handle_punch(event, now),

@@ -3,7 +3,7 @@
 use std::{fmt, io, sync::Arc};
 
 use futures::future::BoxFuture;
-use libp2p::{Multiaddr, Swarm, identify, identity::Keypair, metrics::Registry, swarm};
+use libp2p::{Multiaddr, Swarm, identity::Keypair, metrics::Registry, swarm};
 use tokio::{runtime::Handle, sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
@@ -117,7 +117,7 @@ impl Network {
         let next_task = NextConnectionTask::default();
         let local_network = discovery.mdns.then(|| LocalNetwork::new(local_peer));
         let candidates = Arc::<Candidates>::default();
-        let identify = punch.then(|| identify::Behaviour::new(identify_config(&keypair)));
+        let identify = punch.then(|| libp2p_identify::Behaviour::new(identify_config(&keypair)));
         let punch_behaviour = punch.then(|| PunchBehaviour::new(local_peer, Arc::clone(&candidates)));
         let behaviour = NodeBehaviour {
             identify: identify.into(),
@@ -210,8 +210,8 @@ impl Network {
 }
 
 /// Returns what this node tells its peers of itself: little but where it sees them.
-fn identify_config(keypair: &Keypair) -> identify::Config {
-    identify::Config::new(IDENTIFY_VERSION.to_owned(), keypair.public())
+fn identify_config(keypair: &Keypair) -> libp2p_identify::Config {
+    libp2p_identify::Config::new(IDENTIFY_VERSION.to_owned(), keypair.public())
         .with_agent_version("stream-router".to_owned())
         .with_hide_listen_addrs(true)
         .with_cache_size(0)

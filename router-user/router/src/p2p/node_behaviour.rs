@@ -3,7 +3,6 @@
 use libp2p::{
     Multiaddr, PeerId,
     core::transport::PortUse,
-    identify,
     kad::{
         self, QueryId, Record,
         store::{MemoryStore, RecordStore},
@@ -39,7 +38,7 @@ pub(super) struct NodeBehaviour {
     pub(super) kad: Toggle<kad::Behaviour<MemoryStore>>,
     pub(super) relay: Toggle<relay::Behaviour>,
     pub(super) circuits: relay::client::Behaviour,
-    pub(super) identify: Toggle<identify::Behaviour>,
+    pub(super) identify: Toggle<libp2p_identify::Behaviour>,
     pub(super) punch: Toggle<PunchBehaviour>,
     pub(super) streams: StreamBehaviour,
 }

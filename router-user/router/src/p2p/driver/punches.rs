@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, atomic::Ordering::Relaxed},
 };
 
-use libp2p::{Multiaddr, PeerId, core::ConnectedPoint, identify, swarm::ConnectionId};
+use libp2p::{Multiaddr, PeerId, core::ConnectedPoint, swarm::ConnectionId};
 use tokio::time::Instant;
 
 use super::Driver;
@@ -27,9 +27,9 @@ pub(in crate::p2p) struct Punches {
 
 impl Driver {
     /// Takes in where a peer sees this node.
-    pub(super) fn handle_identify(&mut self, event: &identify::Event, now: Instant) {
+    pub(super) fn handle_identify(&mut self, event: &libp2p_identify::Event, now: Instant) {
         match event {
-            identify::Event::Received {
+            libp2p_identify::Event::Received {
                 peer_id: peer,
                 connection_id: connection,
                 info,
