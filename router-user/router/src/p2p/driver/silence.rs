@@ -67,13 +67,14 @@ impl Driver {
         }
     }
 
-    /// Closes what is older than the discovery that the path of a connection drops large packets: it would stall in turn.
+    /// Closes what is older than the stall that the small segments of a connection have ended: its path drops large packets, and it
+    /// would stall in turn.
     pub(super) fn close_larger(&mut self, connection: ConnectionId, now: Instant) {
         let Some((_, address)) = self.state.runtime_and_address(connection) else {
             return;
         };
         let host = tcp_destination(&address).map(|at| at.ip());
-        let Some(age) = host.and_then(|host| self.state.segments.smaller_for(host, now)) else {
+        let Some(age) = host.and_then(|host| self.state.segments.take_stalled(host, now)) else {
             return;
         };
         for older in self.state.older_over_tcp(connection, age) {

@@ -59,6 +59,8 @@ struct State {
     n_given: usize,
     /// Streams that wait for room.
     waiting: Vec<Waker>,
+    /// Whether the handshake is over.
+    is_secured: bool,
 }
 
 impl Default for State {
@@ -72,6 +74,7 @@ impl Default for State {
             looked: None,
             n_given: 0,
             waiting: Vec::new(),
+            is_secured: false,
         }
     }
 }
@@ -133,9 +136,15 @@ impl Backlog {
         self.state().n_written += n as u64;
     }
 
-    /// Returns how many bytes the socket has got.
-    pub(super) fn n_written(&self) -> u64 {
-        self.state().n_written
+    /// Takes note that the handshake is over.
+    pub(super) fn handle_secured(&self) {
+        self.state().is_secured = true;
+    }
+
+    /// Returns how many bytes the socket has got; `None` during the handshake.
+    pub(super) fn n_written(&self) -> Option<u64> {
+        let state = self.state();
+        state.is_secured.then_some(state.n_written)
     }
 
     /// Returns how many of the `n` bytes that a stream has may go on their way.

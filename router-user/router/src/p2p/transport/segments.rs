@@ -90,9 +90,11 @@ pub(in crate::p2p) struct SegmentBook {
 #[derive(Debug)]
 struct HostEntry {
     size: SegmentSize,
-    /// The size below the whole in which a handshake last succeeded, and since when that is the size.
-    confirmed: Option<(SegmentSize, Instant)>,
+    /// The size below the whole in which a handshake last succeeded.
+    confirmed: Option<SegmentSize>,
     suspected_until: Option<Instant>,
+    /// When a connection stalled, until it is known what is older.
+    stalled: Option<Instant>,
     n_timeouts: u32,
     forget_at: Instant,
 }
@@ -144,10 +146,7 @@ impl SegmentBook {
         }
         let mut is_news = false;
         self.with(host, now, |entry| {
-            is_news = entry.confirmed.is_none_or(|(size, _)| size != used);
-            if is_news {
-                entry.confirmed = Some((used, now));
-            }
+            is_news = entry.confirmed.replace(used) != Some(used);
             entry.size = used;
             entry.suspected_until = None;
             entry.n_timeouts = 0;
@@ -164,6 +163,7 @@ impl SegmentBook {
     pub(super) fn handle_stalled(&self, host: IpAddr, stall: Stall, now: Instant) {
         if stall == Stall::Suspected {
             self.with(host, now, |entry| {
+                entry.stalled = Some(now);
                 // That the least gets through where the small does not is seldom, and loss looks like it.
                 if entry.size == SegmentSize::Whole {
                     entry.suspected_until = Some(now + SUSPICION);
@@ -191,14 +191,13 @@ impl SegmentBook {
         }
     }
 
-    /// Returns for how long a host has been known not to get whole segments, if it is.
-    pub(in crate::p2p) fn smaller_for(&self, host: IpAddr, now: Instant) -> Option<Duration> {
-        let hosts = self.hosts();
-        let (_, since) = hosts
-            .get(&host)
-            .filter(|entry| entry.forget_at > now)?
-            .confirmed?;
-        Some(now.saturating_duration_since(since))
+    /// Returns for how long a connection with a host has stalled that is known by now not to get whole segments, once.
+    pub(in crate::p2p) fn take_stalled(&self, host: IpAddr, now: Instant) -> Option<Duration> {
+        let mut hosts = self.hosts();
+        let entry = hosts.get_mut(&host).filter(|entry| entry.forget_at > now)?;
+        entry.confirmed?;
+        let stalled = entry.stalled.take()?;
+        Some(now.saturating_duration_since(stalled))
     }
 
     fn with(&self, host: IpAddr, now: Instant, change: impl FnOnce(&mut HostEntry)) {
@@ -213,6 +212,7 @@ impl SegmentBook {
             size: SegmentSize::Whole,
             confirmed: None,
             suspected_until: None,
+            stalled: None,
             n_timeouts: 0,
             forget_at: now,
         });
@@ -300,10 +300,10 @@ mod tests {
         assert_eq!(book.plan(HOST, now).size, SegmentSize::Small);
         assert_eq!(book.plan(HOST, now + SUSPICION).size, SegmentSize::Whole);
 
-        assert_eq!(book.smaller_for(HOST, now), None);
-        book.handle_secured(HOST, SegmentSize::Small, now);
+        assert_eq!(book.take_stalled(HOST, now), None, "nothing is known yet");
         book.handle_secured(HOST, SegmentSize::Small, now + STEP_LIMIT);
-        assert_eq!(book.smaller_for(HOST, now + STEP_LIMIT), Some(STEP_LIMIT));
+        assert_eq!(book.take_stalled(HOST, now + STEP_LIMIT), Some(STEP_LIMIT));
+        assert_eq!(book.take_stalled(HOST, now + STEP_LIMIT), None, "taken");
         book.handle_stalled(HOST, Stall::Suspected, now);
         assert_eq!(book.plan(HOST, now).size, SegmentSize::Small);
     }

@@ -265,8 +265,11 @@ impl Socket {
     fn poll_receive_into(&mut self, cx: &mut Context<'_>, target: &mut [u8]) -> Poll<io::Result<usize>> {
         let mut unfilled = ReadBuf::new(target);
         let Poll::Ready(received) = self.stream()?.poll_read(cx, &mut unfilled) else {
-            if let (Some(watch), Some(stream)) = (&mut self.watch, &self.stream) {
-                watch.poll_look(stream, self.backlog.n_written(), cx);
+            // A handshake that stalls is dealt with by who dials.
+            if let (Some(watch), Some(stream)) = (&mut self.watch, &self.stream)
+                && let Some(n_written) = self.backlog.n_written()
+            {
+                watch.poll_look(stream, n_written, cx);
             }
             return Poll::Pending;
         };

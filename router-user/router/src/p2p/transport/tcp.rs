@@ -268,8 +268,12 @@ impl Dialler {
 
         let backlog = socket.backlog();
         let mut handshake = match self.role {
-            Endpoint::Dialer => secure_outbound(socket, backlog, Some(at), self.security, step_limit).boxed(),
-            Endpoint::Listener => secure_inbound(socket, backlog, Some(at), self.security, None).boxed(),
+            Endpoint::Dialer => {
+                secure_outbound(socket, Arc::clone(&backlog), Some(at), self.security, step_limit).boxed()
+            }
+            Endpoint::Listener => {
+                secure_inbound(socket, Arc::clone(&backlog), Some(at), self.security, None).boxed()
+            }
         };
         let secured = tokio::select! {
             secured = &mut handshake => secured,
@@ -281,6 +285,7 @@ impl Dialler {
         };
         match &secured {
             Ok(_) => {
+                backlog.handle_secured();
                 if segments.handle_secured(host, size, Instant::now()) {
                     tracing::warn!(
                         %host,
@@ -417,7 +422,10 @@ async fn accept(
     sockets.mark_accepted(&stream)?;
     let socket = Socket::new(stream, PathWatch::new(host, segments))?;
     let backlog = socket.backlog();
-    secure_inbound(socket, backlog, Some(from), security, Some(place)).await
+    let secured = secure_inbound(socket, Arc::clone(&backlog), Some(from), security, Some(place));
+    let secured = secured.await?;
+    backlog.handle_secured();
+    Ok(secured)
 }
 
 /// Secures and multiplexes what a peer has dialled; `from` is where the peer is, if that is known.
