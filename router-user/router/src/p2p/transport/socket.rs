@@ -38,6 +38,10 @@ const STUCK_RETRANSMITS: u8 = 2;
 const DOUBTED_RETRANSMITS: u8 = 2;
 const SUSPECTED_RETRANSMITS: u8 = 3;
 
+/// How long nothing was acknowledged then; never less than so many round trips.
+const QUIET_MS: u32 = 400;
+const QUIET_ROUND_TRIPS: u32 = 4;
+
 /// How often it is looked, while something is sent, whether it is acknowledged.
 const LOOK_INTERVAL: Duration = Duration::from_millis(200);
 
@@ -100,7 +104,10 @@ impl PathWatch {
         let Ok(info) = getsockopt(stream, TcpInfo) else {
             return false;
         };
+        // A slow link with a long queue has bytes sent again that are on their way, and acknowledges others all the time.
+        let is_quiet = info.last_acked_ms >= QUIET_MS.max(info.rtt_us / 1000 * QUIET_ROUND_TRIPS);
         let stall = match info.n_retransmits {
+            _ if !is_quiet => None,
             SUSPECTED_RETRANSMITS.. => Some(Stall::Suspected),
             DOUBTED_RETRANSMITS.. => Some(Stall::Doubted),
             // Multipath TCP waits for another path when it has none left.

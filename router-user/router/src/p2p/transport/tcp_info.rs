@@ -27,7 +27,8 @@ pub struct TcpInfoStart {
     pub(super) last_sent_ms: u32,
     before_last_received: [u8; 4],
     pub(super) last_received_ms: u32,
-    before_rtt: [u32; 3],
+    pub(super) last_acked_ms: u32,
+    before_rtt: [u32; 2],
     pub(super) rtt_us: u32,
     before_total_retransmits: [u32; 7],
     pub(super) n_total_retransmits: u32,
@@ -46,6 +47,7 @@ const _: () = {
     assert!(offset_of!(TcpInfoStart, n_unacked) == offset_of!(libc::tcp_info, tcpi_unacked));
     assert!(offset_of!(TcpInfoStart, last_sent_ms) == offset_of!(libc::tcp_info, tcpi_last_data_sent));
     assert!(offset_of!(TcpInfoStart, last_received_ms) == offset_of!(libc::tcp_info, tcpi_last_data_recv));
+    assert!(offset_of!(TcpInfoStart, last_acked_ms) == offset_of!(libc::tcp_info, tcpi_last_ack_recv));
     assert!(offset_of!(TcpInfoStart, rtt_us) == offset_of!(libc::tcp_info, tcpi_rtt));
     assert!(offset_of!(TcpInfoStart, n_total_retransmits) == offset_of!(libc::tcp_info, tcpi_total_retrans));
     assert!(offset_of!(TcpInfoStart, n_acked) == offset_of!(libc::tcp_info, tcpi_bytes_acked));
