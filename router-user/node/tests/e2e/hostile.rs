@@ -12,6 +12,7 @@ use libp2p::identity::Keypair;
 use libp2p::swarm::SwarmEvent;
 use libp2p::{Multiaddr, SwarmBuilder, noise, ping, yamux};
 
+use crate::support::record_peer::RecordPeer;
 use crate::support::stock_peer::{LANE_PROTOCOL, PROTOCOL, StockPeer};
 use crate::support::{NODE, machine, runtime};
 use xtask::lab::probe::Gate;
@@ -66,6 +67,61 @@ fn a_stream_that_breaks_the_protocol_is_reset_and_everything_else_goes_on() {
         }
         scene.assert_honest_frames_arrive(peer).await
     });
+}
+
+#[test]
+fn a_connection_whose_records_break_the_rules_ends_is_counted_and_everything_else_goes_on() {
+    let _machine = machine::shared();
+    let scene = Scene::start();
+    let at: SocketAddr = "[2001:db8:1::1]:4001".parse().unwrap();
+    let [open, data, credit] = [0, 1, 4];
+    let record = |content: &[u8], stream: u32, kind: u8| {
+        let number = stream.to_le_bytes();
+        [content, &number, &[kind]].concat()
+    };
+    // Streams of a dialler have even numbers.
+    let with_open = |last: Vec<u8>| vec![record(&[], 0, open), last];
+    let broken: [(&str, Vec<Vec<u8>>); 8] = [
+        ("too short to say what it is", vec![vec![0; 4]]),
+        ("of no kind", vec![record(&[], 0, 9)]),
+        ("an opening with content", vec![record(b"more", 0, open)]),
+        (
+            "a credit of three bytes",
+            with_open(record(&[1, 0, 0], 0, credit)),
+        ),
+        (
+            "more credit than can be",
+            with_open(record(&u32::MAX.to_le_bytes(), 0, credit)),
+        ),
+        ("a stream of the other side", vec![record(&[], 1, open)]),
+        ("a number that is taken", with_open(record(&[], 0, open))),
+        ("data of no stream", vec![record(b"lost", 100, data)]),
+    ];
+
+    for (name, records) in broken {
+        scene.assert_ends_connection(name, |peer| {
+            for record in &records {
+                // The node may end the connection before it has read everything.
+                if peer.send(record).is_err() {
+                    break;
+                }
+            }
+            Ok(())
+        });
+    }
+    scene.assert_ends_connection("sealed by nobody", |peer| peer.send_unsealed(100));
+    let keeps_the_rules = || {
+        let mut peer = RecordPeer::connect(&scene.identity, at)?;
+        peer.send(&record(&[], 0, open))?;
+        peer.send(&record(b"anything", 0, data))?;
+        Ok(peer)
+    };
+    let before = scene.counter("record_violations");
+    let honest = scene.host.enter(keeps_the_rules).unwrap();
+    scene.assert_others_go_on();
+    assert_eq!(scene.counter("record_violations"), before);
+    drop(honest);
+    scene.run(async |peer| scene.assert_honest_frames_arrive(peer).await);
 }
 
 #[test]
@@ -436,6 +492,21 @@ impl Scene {
             })
         };
         self.host.enter(run).expect("the stock peer does its work");
+    }
+
+    /// Has a peer that speaks in records do something for which the node ends its connection, and counts it.
+    fn assert_ends_connection(&self, name: &str, work: impl FnOnce(&mut RecordPeer) -> Result<()> + Send) {
+        let at = "[2001:db8:1::1]:4001".parse().expect("an address");
+        let before = self.counter("record_violations");
+        let run = || {
+            let mut peer = RecordPeer::connect(&self.identity, at)?;
+            work(&mut peer)?;
+            peer.wait_ended()
+        };
+        self.host.enter(run).expect(name);
+        let after = self.wait_for(name, |status| status.counters["record_violations"] > before);
+        assert_eq!(after.counters["record_violations"], before + 1, "{name}");
+        self.assert_others_go_on();
     }
 
     fn counter(&self, name: &str) -> u64 {

@@ -10,6 +10,7 @@ pub(crate) mod host_view;
 pub(crate) mod lan;
 pub(crate) mod machine;
 pub(crate) mod packets;
+pub(crate) mod record_peer;
 pub(crate) mod service_manager;
 pub(crate) mod slow_link;
 pub(crate) mod stock_peer;
