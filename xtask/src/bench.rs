@@ -3,6 +3,7 @@
 mod compare;
 mod cpu;
 mod datagrams;
+mod far;
 mod figure;
 mod flood;
 mod gateway;
@@ -25,6 +26,7 @@ use anyhow::Result;
 use crate::command::{cargo, require_root, run};
 use crate::{build, install};
 pub(crate) use compare::{ComparisonPlan, compare};
+pub(crate) use far::FarPlan;
 
 /// Measures packets per second through the router that programs embed, beside a naive one.
 ///
@@ -65,6 +67,16 @@ pub(crate) fn roaming(tries: u32, program: Option<PathBuf>) -> Result<()> {
     require_root("bench")?;
     install::bench_programs()?;
     roaming::run(tries, program)
+}
+
+/// Measures one flow over a path that is long and loses packets, by every transport.
+///
+/// # Errors
+/// When not root, when a build fails, or when a measurement cannot be made.
+pub(crate) fn far(plan: &FarPlan) -> Result<()> {
+    require_root("bench")?;
+    install::bench_programs()?;
+    far::run(plan)
 }
 
 /// Measures a network behind a node: forwarded by the host, and captured by a gateway of each kind.

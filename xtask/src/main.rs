@@ -123,6 +123,8 @@ enum BenchTask {
         #[arg(long, value_name = "PROGRAM")]
         program: Option<PathBuf>,
     },
+    /// Measure one flow over a path that is long and loses packets, by every transport.
+    Far(bench::FarPlan),
     /// Measure a network behind a node: forwarded by the host, and captured by a gateway of each kind.
     Gateway {
         /// Seconds of each measurement.
@@ -207,6 +209,7 @@ fn perform(task: Task) -> Result<ExitCode> {
             Some(BenchTask::Steering { secs }) => bench::steering(Duration::from_secs(secs))?,
             Some(BenchTask::Isolation { repeats }) => bench::isolation(repeats)?,
             Some(BenchTask::Roaming { tries, program }) => bench::roaming(tries, program)?,
+            Some(BenchTask::Far(plan)) => bench::far(&plan)?,
             Some(BenchTask::Gateway { secs, repeats }) => {
                 bench::gateway(Duration::from_secs(secs), repeats)?;
             }

@@ -19,6 +19,7 @@ use super::installs::{InstalledProgram, Suite, cargo_package, debian_packages};
 use super::underlay::{HostPair, OUTER};
 use crate::build;
 use daemon::Daemon;
+pub(super) use stream_router::NodeWay;
 use xtask::lab::probe::answers;
 use xtask::lab::process::{text, until};
 use xtask::lab::{Node, ScratchDir};
@@ -135,21 +136,8 @@ impl InstalledVpn {
             Some(installed) => self.start(installed, underlay, files.path())?,
             None => TunnelEnds::Bare,
         };
-        let to = match ends {
-            TunnelEnds::Bare => OUTER[1],
-            _ => INNER[1],
-        };
-        let tunnel = Tunnel {
-            to,
-            ends,
-            _files: files,
-        };
-        let [a, _] = &underlay.hosts;
-        until("the tunnel carries packets", CONNECT_LIMIT, || {
-            Ok(answers(a, tunnel.to, Duration::from_secs(1))?.then_some(()))
-        })
-        .with_context(|| format!("{} does not connect", self.vpn.name()))?;
-        Ok(tunnel)
+        Tunnel::once_it_carries(ends, underlay, files)
+            .with_context(|| format!("{} does not connect", self.vpn.name()))
     }
 
     fn start(&self, installed: &InstalledProgram, underlay: &HostPair, files: &Path) -> Result<TunnelEnds> {
@@ -158,7 +146,7 @@ impl InstalledVpn {
         };
         match self.vpn {
             Vpn::StreamRouter => {
-                let nodes = stream_router::start(&installed.program, underlay, files)?;
+                let nodes = stream_router::start(&installed.program, underlay, files, &NodeWay::default())?;
                 Ok(TunnelEnds::Nodes(Box::new(nodes)))
             }
             Vpn::WireguardGo => wireguard(&["--foreground"]),
@@ -172,6 +160,30 @@ impl InstalledVpn {
 }
 
 impl Tunnel {
+    /// Makes one between two nodes that run `program`, and waits until it carries packets.
+    pub(super) fn between_nodes(program: &Path, underlay: &HostPair, way: &NodeWay) -> Result<Self> {
+        let files = ScratchDir::unique("nodes")?;
+        let nodes = stream_router::start(program, underlay, files.path(), way)?;
+        Self::once_it_carries(TunnelEnds::Nodes(Box::new(nodes)), underlay, files)
+    }
+
+    fn once_it_carries(ends: TunnelEnds, underlay: &HostPair, files: ScratchDir) -> Result<Self> {
+        let to = match ends {
+            TunnelEnds::Bare => OUTER[1],
+            _ => INNER[1],
+        };
+        let tunnel = Self {
+            to,
+            ends,
+            _files: files,
+        };
+        let [a, _] = &underlay.hosts;
+        until("the tunnel carries packets", CONNECT_LIMIT, || {
+            Ok(answers(a, tunnel.to, Duration::from_secs(1))?.then_some(()))
+        })?;
+        Ok(tunnel)
+    }
+
     /// Returns the addresses of the two hosts in the tunnel.
     pub(super) fn addresses(&self) -> [IpAddr; 2] {
         match self.ends {

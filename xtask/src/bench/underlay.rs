@@ -38,24 +38,29 @@ pub(super) struct HostPair {
 impl HostPair {
     /// Lays a cable of this kind.
     pub(super) fn new(kind: LinkKind) -> Result<Self> {
+        if kind == LinkKind::Far {
+            return Self::far(DELAY);
+        }
         let hosts = [Namespace::unique("a")?, Namespace::unique("b")?];
         let [a, b] = &hosts;
-        let middle = if kind == LinkKind::Far {
-            Some(lay_delayed(a, b)?)
-        } else {
-            link((a, DEVICE, &[&prefix(0)]), (b, DEVICE, &[&prefix(1)]))?;
-            None
-        };
+        link((a, DEVICE, &[&prefix(0)]), (b, DEVICE, &[&prefix(1)]))?;
         if kind != LinkKind::Offloads {
-            for host in &hosts {
-                switch_off(host, &["tso", "gso", "gro", "tx-udp-segmentation"])?;
-            }
+            frames_only(&hosts)?;
         }
         if let Some(bytes_per_second) = kind.bytes_per_second() {
             for host in &hosts {
                 slow_down(host, bytes_per_second)?;
             }
         }
+        Ok(Self { hosts, _middle: None })
+    }
+
+    /// Lays two cables without offloads, and between them what delays each frame by so much.
+    pub(super) fn far(delay: Duration) -> Result<Self> {
+        let hosts = [Namespace::unique("a")?, Namespace::unique("b")?];
+        let [a, b] = &hosts;
+        let middle = Some(lay_delayed(a, b, delay)?);
+        frames_only(&hosts)?;
         Ok(Self {
             hosts,
             _middle: middle,
@@ -88,7 +93,7 @@ fn prefix(side: usize) -> String {
 }
 
 /// Lays two cables with a delay line between them.
-fn lay_delayed(a: &Namespace, b: &Namespace) -> Result<(DelayLine, Namespace)> {
+fn lay_delayed(a: &Namespace, b: &Namespace, delay: Duration) -> Result<(DelayLine, Namespace)> {
     let middle = Namespace::unique("middle")?;
     let devices = ["left", "right"];
     for (side, (host, device)) in [a, b].into_iter().zip(devices).enumerate() {
@@ -96,7 +101,15 @@ fn lay_delayed(a: &Namespace, b: &Namespace) -> Result<(DelayLine, Namespace)> {
         // Between two veths a checksum is left to the device, and the delay line would carry a wrong one.
         switch_off(host, &["tx"])?;
     }
-    Ok((DelayLine::start(&middle, devices, DELAY)?, middle))
+    Ok((DelayLine::start(&middle, devices, delay)?, middle))
+}
+
+/// Has segments cross the cable as frames of its MTU.
+fn frames_only(hosts: &[Namespace; 2]) -> Result<()> {
+    for host in hosts {
+        switch_off(host, &["tso", "gso", "gro", "tx-udp-segmentation"])?;
+    }
+    Ok(())
 }
 
 fn slow_down(host: &Namespace, bytes_per_second: u32) -> Result<()> {

@@ -35,6 +35,8 @@ pub struct IperfServer {
 pub struct IperfReport {
     /// Bits per second that the server received.
     pub received_bits_per_second: f64,
+    /// Bits per second that the client sent in each second.
+    pub of_each_second: Vec<f64>,
     /// Bits per second that the client received, with `--bidir`.
     pub reverse_bits_per_second: Option<f64>,
     /// TCP segments sent again, both directions together; none with UDP.
@@ -124,6 +126,9 @@ impl IperfReport {
     fn of(report: &Value) -> Result<Self> {
         let end = &report["end"];
         let rate = |sum: &Value| sum["bits_per_second"].as_f64();
+        let intervals = report["intervals"].as_array().context("no intervals")?;
+        let of_each_second = intervals.iter().filter_map(|interval| rate(&interval["sum"]));
+        let of_each_second = of_each_second.collect();
         if report["start"]["test_start"]["protocol"] == "UDP" {
             let sum = &end["sum"];
             let lost = sum["lost_packets"].as_u64().zip(sum["packets"].as_u64());
@@ -132,6 +137,7 @@ impl IperfReport {
             let sent = rate(sum).context("no rate")?;
             return Ok(Self {
                 received_bits_per_second: sent * share,
+                of_each_second,
                 reverse_bits_per_second: None,
                 n_retransmits: None,
                 lost,
@@ -141,6 +147,7 @@ impl IperfReport {
         let reverse = &end["sum_sent_bidir_reverse"];
         Ok(Self {
             received_bits_per_second: rate(&end["sum_received"]).context("no rate")?,
+            of_each_second,
             reverse_bits_per_second: rate(&end["sum_received_bidir_reverse"]),
             n_retransmits: retransmits(&end["sum_sent"]).map(|n| n + retransmits(reverse).unwrap_or(0)),
             lost: None,
