@@ -1,6 +1,7 @@
 //! A path that is long and loses packets: how much one flow carries, and how long it stands still.
 
 use std::path::{Path, PathBuf};
+use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -11,10 +12,11 @@ use super::stats::Summary;
 use super::underlay::HostPair;
 use crate::build;
 use xtask::lab::Transport;
-use xtask::lab::probe::{IperfServer, iperf};
+use xtask::lab::probe::{IperfServer, PingPlan, iperf};
 
-/// Round trips of the path.
-const ROUND_TRIPS: [Duration; 2] = [Duration::from_millis(20), Duration::from_millis(80)];
+/// Time by which the flow begins before the pings beside it, until TCP has found its rate, and ends after them.
+const MARGIN: Duration = Duration::from_secs(1);
+const PING_INTERVAL: Duration = Duration::from_millis(20);
 /// Packets of a thousand that are lost, there alone: acknowledgements are not hit.
 const LOSSES: [u32; 4] = [0, 1, 5, 20];
 
@@ -22,8 +24,11 @@ const LOSSES: [u32; 4] = [0, 1, 5, 20];
 #[derive(Args, Debug)]
 pub(crate) struct FarPlan {
     /// Seconds of each measurement.
-    #[arg(long, default_value = "10")]
+    #[arg(long, default_value = "10", value_parser = clap::value_parser!(u64).range(4..))]
     secs: u64,
+    /// Round trips of the path in milliseconds.
+    #[arg(long, value_name = "MS", default_value = "20,80", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..=1000))]
+    round_trips: Vec<u32>,
     /// Measurements of each kind.
     #[arg(long, default_value = "3", value_parser = clap::value_parser!(u32).range(1..))]
     repeats: u32,
@@ -118,6 +123,8 @@ struct Cell {
     rates: Vec<f64>,
     /// Share of the mean that the slowest second had, the first left out, in per cent.
     slowest: Vec<f64>,
+    /// The longest but one of a hundred pings beside it, in milliseconds.
+    pings: Vec<f64>,
 }
 
 /// Prints a table: a row for each path, a column for each way.
@@ -130,62 +137,67 @@ pub(super) fn run(plan: &FarPlan) -> Result<()> {
         None => build::node(&build::Profile::release())?,
     };
     let ways = Way::all(plan)?;
-    for round_trip in ROUND_TRIPS {
+    for ms in &plan.round_trips {
+        let round_trip = Duration::from_millis((*ms).into());
         let mut rows: Vec<Vec<Cell>> = LOSSES
             .iter()
             .map(|_| ways.iter().map(|_| Cell::default()).collect())
             .collect();
         for repeat in 1..=plan.repeats {
             for (column, way) in ways.iter().enumerate() {
-                eprintln!(
-                    "{} ms, {} ({repeat} of {})",
-                    round_trip.as_millis(),
-                    way.name(),
-                    plan.repeats
-                );
-                measure(plan, &program, round_trip, way, |row, rate, slowest| {
-                    if let Some(cell) = rows.get_mut(row).and_then(|row| row.get_mut(column)) {
-                        cell.rates.push(rate);
-                        cell.slowest.push(slowest);
-                    }
-                })
-                .with_context(|| way.name())?;
+                eprintln!("{ms} ms, {} ({repeat} of {})", way.name(), plan.repeats);
+                let cells = rows.iter_mut().filter_map(|row| row.get_mut(column));
+                measure(plan, &program, round_trip, way, cells).with_context(|| way.name())?;
             }
         }
-        print(plan, round_trip, &ways, &rows);
+        print(plan, *ms, &ways, &rows);
     }
     Ok(())
 }
 
-fn measure(
+fn measure<'c>(
     plan: &FarPlan,
     program: &Path,
     round_trip: Duration,
     way: &Way,
-    mut note: impl FnMut(usize, f64, f64),
+    cells: impl Iterator<Item = &'c mut Cell>,
 ) -> Result<()> {
     let underlay = HostPair::far(round_trip / 2)?;
     let tunnel = way.connect(program, &underlay)?;
     let [a, b] = &underlay.hosts;
     let congestion = plan.inner.as_ref().map(|name| format!("--congestion={name}"));
     let args: Vec<&str> = congestion.as_deref().into_iter().collect();
-    for (row, per_mille) in LOSSES.iter().enumerate() {
+    let duration = Duration::from_secs(plan.secs);
+    let pings = PingPlan {
+        count: ((duration - 2 * MARGIN).as_millis() / PING_INTERVAL.as_millis()) as u32,
+        interval: PING_INTERVAL,
+        ..PingPlan::new(tunnel.to)
+    };
+    for (per_mille, cell) in LOSSES.iter().zip(cells) {
         underlay.lose(*per_mille)?;
         // A new server for each run: one that still ends a run refuses the next.
         let _server = IperfServer::start(b)?;
-        let report = iperf(a, tunnel.to, Duration::from_secs(plan.secs), &args)?;
+        let (report, pings) = thread::scope(|scope| {
+            let flow = scope.spawn(|| iperf(a, tunnel.to, duration, &args));
+            thread::sleep(MARGIN);
+            let pings = pings.run(a);
+            (flow.join().expect("the flow does not panic"), pings)
+        });
+        let report = report?;
         let mean = report.received_bits_per_second;
         let seconds = report.of_each_second.iter().skip(1).copied();
         let slowest = seconds.reduce(f64::min).context("a second is too short")?;
-        note(row, mean * 1e-9, 100.0 * slowest / mean);
+        cell.rates.push(mean * 1e-9);
+        cell.slowest.push(100.0 * slowest / mean);
+        cell.pings.extend(pings?.percentile_ms(99));
     }
     Ok(())
 }
 
-fn print(plan: &FarPlan, round_trip: Duration, ways: &[Way], rows: &[Vec<Cell>]) {
+fn print(plan: &FarPlan, round_trip_ms: u32, ways: &[Way], rows: &[Vec<Cell>]) {
     println!(
-        "\nround trip {} ms, one flow of {}: Gbit/s, medians of {} (smallest-largest; slowest second of all, % of its mean)",
-        round_trip.as_millis(),
+        "\nround trip {round_trip_ms} ms, one flow of {}: Gbit/s, medians of {} (smallest-largest; slowest second of all, \
+         % of its mean; ping beside it, p99, ms)",
         plan.inner.as_deref().unwrap_or("the host's congestion control"),
         plan.repeats
     );
@@ -203,10 +215,15 @@ fn print(plan: &FarPlan, round_trip: Duration, ways: &[Way], rows: &[Vec<Cell>])
 
 impl Cell {
     fn text(&self) -> String {
-        match (Summary::of(&self.rates), Summary::of(&self.slowest)) {
-            (Some(rate), Some(slowest)) => format!(
-                "{:.3} ({:.3}-{:.3}; {:.0})",
-                rate.median, rate.min, rate.max, slowest.min
+        let of = [&self.rates, &self.slowest, &self.pings].map(|values| Summary::of(values));
+        match of {
+            [Some(rate), Some(slowest), ping] => format!(
+                "{:.3} ({:.3}-{:.3}; {:.0}; {})",
+                rate.median,
+                rate.min,
+                rate.max,
+                slowest.min,
+                ping.map_or_else(|| "all lost".to_owned(), |ping| format!("{:.0}", ping.median))
             ),
             _ => "none".to_owned(),
         }
