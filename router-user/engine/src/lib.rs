@@ -38,6 +38,7 @@ pub mod framing;
 pub mod handshake_room;
 pub mod host_networks;
 pub mod log_rate_limit;
+pub mod loss_tolerance;
 mod portion;
 pub mod prefix_steps;
 pub mod queue;

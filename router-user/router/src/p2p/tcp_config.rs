@@ -22,6 +22,8 @@ pub const MAX_PROXY_PASSWORD: usize = 255;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TcpConfig {
     /// The congestion control of connections that this node dials and accepts (`TCP_CONGESTION`); `None` for the host's.
+    /// Connections over QUIC have CUBIC for `cubic`, New Reno for `reno`, BBR for `bbr`, and for all others and for `None`
+    /// CUBIC that bears losses which no queue explains.
     pub congestion: Option<CongestionControl>,
     /// Whether connections are Multipath TCP (RFC 8684) with peers that take part, and TCP with all others.
     pub multipath: bool,

@@ -101,7 +101,8 @@ pub(super) fn build(
     let Ways { tcp, hosts, circuits } = ways;
     let circuits = CircuitTransport::new(circuits, security.clone());
     let marks = hosts.marks();
-    let sockets = TcpSockets::new(marks, tcp.congestion, tcp.multipath)?;
+    let sockets = TcpSockets::new(marks, tcp.congestion.clone(), tcp.multipath)?;
+    let tcp_congestion = tcp.congestion;
     let proxy = tcp.proxy.map(|config| Arc::new(Proxy::new(config, hosts)));
     let tcp = TcpTransport::new(
         security,
@@ -119,6 +120,7 @@ pub(super) fn build(
             keepalive: keepalive * 3 / 2,
             streams: QUIC_STREAMS,
             marks,
+            congestion: tcp_congestion,
             proxy,
         },
         Arc::clone(admits),

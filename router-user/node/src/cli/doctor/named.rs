@@ -19,6 +19,9 @@ use crate::config::{Config, HooksSection};
 use crate::node::NamedFile;
 use stream_router_engine::causes::with_sources;
 
+/// The congestion control of connections that name none.
+const HOSTS_CONGESTION: &str = "/proc/sys/net/ipv4/tcp_congestion_control";
+
 /// How long the system's resolver may take; it need not end by itself.
 const LOOKUP_LIMIT: Duration = Duration::from_secs(5);
 
@@ -167,10 +170,14 @@ fn judge_host(field: &'static str, host: &str, outcome: Option<Result<usize, io:
     finding.about(host)
 }
 
-/// Has the kernel take the congestion control that is named, as a start does.
+/// Has the kernel take the congestion control that is named, as a start does; says which one it is if none is.
 fn congestion(config: &Config) -> Option<Finding> {
     const FIELD: &str = "transport.congestion";
-    let name = config.transport().tcp().congestion.as_ref()?.name();
+    let Some(named) = config.transport().tcp().congestion.as_ref() else {
+        let hosts = fs::read_to_string(HOSTS_CONGESTION).ok()?;
+        return Some(Finding::ok(FIELD, of_host(hosts.trim())).about(hosts.trim()));
+    };
+    let name = named.name();
     let tried = socket(
         AddressFamily::Inet,
         SockType::Stream,
@@ -192,6 +199,14 @@ fn congestion(config: &Config) -> Option<Finding> {
         Err(errno) => Finding::unknown(FIELD, format!("the kernel does not say: {errno}")),
     };
     Some(finding.about(name))
+}
+
+/// What is to be said of the host's congestion control.
+fn of_host(name: &str) -> &'static str {
+    match name {
+        "bbr" => "the host's",
+        _ => "the host's; on paths that lose packets \"bbr\" carries many times as much",
+    }
 }
 
 #[cfg(test)]
@@ -282,5 +297,19 @@ mod tests {
         };
         assert_eq!(judged("reno"), Verdict::Ok);
         assert_ne!(judged("nobody_has_it"), Verdict::Ok);
+    }
+
+    #[test]
+    fn without_a_name_it_is_the_hosts_and_what_it_lacks_is_said() {
+        let text = "[device]\naddresses = ['10.42.0.1/24']\n";
+        let config = Config::parse(text, Path::new("sr.toml")).unwrap();
+        let hosts = fs::read_to_string(HOSTS_CONGESTION).unwrap();
+
+        let found = congestion(&config).unwrap();
+
+        assert_eq!(found.verdict, Verdict::Ok);
+        assert!(found.detail.starts_with("the host's"), "{}", found.detail);
+        assert_eq!(found.detail == "the host's", hosts.trim() == "bbr");
+        assert!(of_host("cubic").contains("\"bbr\""));
     }
 }

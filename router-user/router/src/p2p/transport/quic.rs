@@ -51,6 +51,7 @@ use crate::p2p::{
     config::Dscp,
     handshakes::{GaveWay, Handshakes},
     instances::{Instances, Standing},
+    tcp_config::CongestionControl,
 };
 use congestion::ShortQueueConfig;
 pub(super) use connection::Connection;
@@ -95,6 +96,8 @@ pub(super) struct Limits {
     pub(super) streams: u32,
     /// The marks of every packet.
     pub(super) marks: SocketMarks,
+    /// The congestion control that was named for TCP.
+    pub(super) congestion: Option<CongestionControl>,
     /// The proxy through which others are dialled, which QUIC cannot pass.
     pub(super) proxy: Option<Arc<Proxy>>,
 }
@@ -159,7 +162,7 @@ impl QuicTransport {
             .allow_spin(false)
             .stream_receive_window(STREAM_UNREAD_BYTES.into())
             .receive_window(CONNECTION_UNREAD_BYTES.into())
-            .congestion_controller_factory(Arc::new(ShortQueueConfig::default()));
+            .congestion_controller_factory(Arc::new(ShortQueueConfig::new(limits.congestion.as_ref())));
         let transport = Arc::new(transport);
 
         let instance = handshakes.instances.own();
