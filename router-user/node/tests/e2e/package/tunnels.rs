@@ -24,6 +24,23 @@ fn systemd_runs_three_nodes_and_each_comes_and_goes_alone() {
     for number in 0..NAMES.len() {
         configure(&root, number, &ids).unwrap();
     }
+    // What a unit reads beside its file: a peer of the first node is there alone.
+    let added = root.run(&[
+        "stream-router",
+        "peer",
+        "add",
+        "--name=a",
+        ids[2].trim(),
+        "--as=c",
+        "--addresses=/ip4/127.0.0.1/tcp/4003",
+        "--allowed-ips=10.40.2.0/24",
+    ]);
+    let added = added.unwrap();
+    assert!(
+        added.contains("added in /etc/stream-router/a.d/c.toml"),
+        "{added}"
+    );
+    assert!(added.contains("takes effect with the next start"), "{added}");
     let log = scratch.path().join("boot.log");
     let host = Booted::start(&root, &log).unwrap_or_else(|error| panic!("{error:#}\n{}", read(&log)));
     let journal = || {
@@ -74,6 +91,27 @@ fn systemd_runs_three_nodes_and_each_comes_and_goes_alone() {
     host.run(&["systemctl", "start", "stream-router@a"]).unwrap();
     assert!(listed(&host.run(&["stream-router", "status"]).unwrap(), "a"));
 
+    // A drop-in is of its node alone, and the node that runs takes each change.
+    let peer = |what: &str| host.run(&["sh", "-ec", &format!("stream-router peer {what}")]);
+    let removed = peer("remove --name a c").unwrap();
+    assert!(
+        removed.contains("/etc/stream-router/a.d/c.toml") && removed.contains("peer removed: c"),
+        "{removed}"
+    );
+    let added = peer(&format!(
+        "add --name a {} --as c --addresses /ip4/127.0.0.1/tcp/4003 --allowed-ips 10.40.2.0/24",
+        ids[2].trim()
+    ));
+    assert!(added.unwrap().contains("peer added: c"));
+    let set = peer("set --name a c --comment moved").unwrap();
+    assert!(set.contains("/etc/stream-router/a.d/c.toml"), "{set}");
+    let wrong = peer("set --name b c --comment moved").unwrap_err().to_string();
+    assert!(wrong.contains("/etc/stream-router/b.toml"), "{wrong}");
+    let reload = host.run(&["systemctl", "reload", "stream-router@a"]);
+    reload.unwrap_or_else(|error| panic!("{error:#}\n{}", journal()));
+    let shown = host.run(&["stream-router", "peers", "--name=a", "c"]).unwrap();
+    assert!(shown.contains("comment   moved"), "{shown}");
+
     // A file that is wrong disturbs no node that runs, and is no reason to try again.
     fs::write(
         root.path().join("etc/stream-router/b.toml"),
@@ -100,13 +138,14 @@ fn systemd_runs_three_nodes_and_each_comes_and_goes_alone() {
     assert_eq!(of_unit("c", "MainPID"), before[1]);
 }
 
-/// A node whose peers are the two others, over the loopback device.
+/// A node whose peers are the two others, over the loopback device; one of the first node's is added by a command.
 fn configure(root: &CleanRoot, number: usize, ids: &[String; 3]) -> Result<()> {
     let mut text = format!(
         "[node]\nlisten = [\"/ip4/127.0.0.1/tcp/{}\"]\n[device]\naddresses = [\"10.{number}.0.1/24\"]\n",
         4001 + number
     );
-    for (other, id) in ids.iter().enumerate().filter(|(other, _)| *other != number) {
+    let here = |other: usize| other != number && (number, other) != (0, 2);
+    for (other, id) in ids.iter().enumerate().filter(|(other, _)| here(*other)) {
         text += &format!(
             "[[peer]]\nid = {:?}\naddresses = [\"/ip4/127.0.0.1/tcp/{}\"]\nallowed_ips = [\"10.4{number}.{other}.0/24\"]\n",
             id.trim(),
