@@ -6,10 +6,11 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::history::{ThroughputHistory, ThroughputPoint};
+use crate::cli::peers;
 use crate::cli::rates::per_second;
 use crate::control::{
-    ControlError, CounterKind, CounterList, CounterStatus, Flow, FlowList, PeerList, PeerStatus, Status,
-    StreamList, StreamStatus, WorkerList, WorkerStatus,
+    ControlError, CounterKind, CounterList, CounterStatus, Flow, FlowList, PeerList, PeerState, PeerStatus,
+    Status, StreamList, StreamStatus, WorkerList, WorkerStatus,
 };
 
 /// The answers of the node at one moment.
@@ -39,6 +40,7 @@ pub(super) struct Model {
 pub(super) struct NodeSnapshot {
     pub(super) at: Duration,
     pub(super) status: Status,
+    /// The peers, then those that are disabled.
     pub(super) peers: Vec<WithRates<PeerStatus, PeerRates>>,
     pub(super) workers: Vec<WithRates<WorkerStatus, WorkerRates>>,
     pub(super) streams: Vec<WithRates<StreamStatus, StreamRates>>,
@@ -157,15 +159,22 @@ impl NodeSnapshot {
             None => (Duration::ZERO, Counts::default()),
         };
         let rate = |before: Option<u64>, now| per_second(before, now, over);
-        let peers = rated(sample.peers.peers, before.peers, peer_key, |before, now| {
-            let rate = |of: fn(&PeerStatus) -> u64| rate(before.map(of), of(now));
-            PeerRates {
-                tx_bits: rate(|peer| peer.tx_bytes).map(bits),
-                rx_bits: rate(|peer| peer.rx_bytes).map(bits),
-                tx_frames: rate(|peer| peer.tx_frames),
-                rx_frames: rate(|peer| peer.rx_frames),
-            }
-        });
+        let peers = rated(
+            peers::rows(&sample.peers),
+            before.peers,
+            peer_key,
+            |before, now| {
+                // What one carried that is disabled is counted no more.
+                let before = before.filter(|_| now.state != PeerState::Disabled);
+                let rate = |of: fn(&PeerStatus) -> u64| rate(before.map(of), of(now));
+                PeerRates {
+                    tx_bits: rate(|peer| peer.tx_bytes).map(bits),
+                    rx_bits: rate(|peer| peer.rx_bytes).map(bits),
+                    tx_frames: rate(|peer| peer.tx_frames),
+                    rx_frames: rate(|peer| peer.rx_frames),
+                }
+            },
+        );
         let workers = rated(
             sample.workers.workers,
             before.workers,

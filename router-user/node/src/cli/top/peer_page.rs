@@ -48,7 +48,8 @@ pub(super) fn state_tone(state: PeerState) -> Tone {
         PeerState::Connected => Tone::Good,
         PeerState::Connecting => Tone::Warning,
         PeerState::Disconnected => Tone::Bad,
-        PeerState::Idle | PeerState::Disabled => Tone::Plain,
+        PeerState::Idle => Tone::Plain,
+        PeerState::Disabled => Tone::Dim,
     }
 }
 

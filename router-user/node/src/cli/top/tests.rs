@@ -8,9 +8,9 @@ use super::model::{Model, NodeSample};
 use super::panes::Pane;
 use crate::control::{
     AddressOrigin, ControlError, CounterKind, CounterList, CounterOrigin, CounterStatus, DeviceStatus,
-    Direction, Flow, FlowList, FlowQuery, IpProtocol, KernelStatus, MemoryStatus, PeerAddress, PeerList,
-    PeerState, PeerStatus, Status, StreamList, StreamState, StreamStatus, Transport, WorkerList, WorkerState,
-    WorkerStatus,
+    Direction, DisabledPeer, Flow, FlowList, FlowQuery, IpProtocol, KernelStatus, MemoryStatus, PeerAddress,
+    PeerList, PeerState, PeerStatus, Status, StreamList, StreamState, StreamStatus, Transport, WorkerList,
+    WorkerState, WorkerStatus,
 };
 
 pub(super) const PEER_A: &str = "12D3KooWDpJ7As7BWAwRMfu1VU2WCqNjvq387JEYKDBj4kx6nXTN";
@@ -320,6 +320,31 @@ fn a_peer_that_comes_or_goes_leaves_the_others_rates_alone() {
     model.handle_sample(sample(7));
 
     assert_eq!(texts(&model, Pane::Peers, "", "TX"), ["0 bit/s", "-"]);
+    assert_eq!(model.history().latest().expect("a point").tx_bits_per_second, 0.0);
+}
+
+#[test]
+fn a_peer_that_is_disabled_is_a_row_without_rates() {
+    let mut model = model(5);
+    for n in 6..8 {
+        let mut other = sample(n);
+        let asleep = other.peers.peers.remove(0);
+        other.peers.disabled = vec![DisabledPeer {
+            id: asleep.id,
+            name: Some("rome".to_owned()),
+            comment: None,
+            allowed_ips: asleep.allowed_ips,
+            addresses: Vec::new(),
+        }];
+        model.handle_sample(other);
+    }
+
+    let of = |column: &str| texts(&model, Pane::Peers, "", column);
+    assert_eq!(of("PEER"), ["Paris", "rome"]);
+    assert_eq!(of("STATE"), ["connecting", "disabled"]);
+    assert_eq!(of("TX"), ["0 bit/s", "-"]);
+    assert_eq!(of("RX FRAMES"), ["0/s", "-"]);
+    assert_eq!(texts(&model, Pane::Peers, "rome", "ADDRESS"), ["-"]);
     assert_eq!(model.history().latest().expect("a point").tx_bits_per_second, 0.0);
 }
 
