@@ -195,6 +195,12 @@ impl Connections {
                     self.place_senders(peer, None, &how).await;
                 }
             }
+            NetworkEvent::Unreached { peer, error, took } => {
+                let mut span = self.spans.begin("peer.connect");
+                span.began_before(took);
+                span.set("stream_router.peer.id", peer);
+                span.fail(error);
+            }
             NetworkEvent::Leaving { peer, connection } => self.set_leaving(peer, connection, true).await,
             NetworkEvent::Staying { peer, connection } => self.set_leaving(peer, connection, false).await,
             NetworkEvent::Disconnected {

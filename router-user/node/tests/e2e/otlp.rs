@@ -52,6 +52,11 @@ fn a_collector_gets_what_the_metrics_page_has_and_what_took_time() {
     let mut traces = Vec::new();
     let (resource, metrics) = metrics_that_know_the_peer(&requests, &mut traces).unwrap();
     pair.a.node.ask::<serde_json::Value>(&["reload"]).unwrap();
+    assert!(pair.b.node.stop(Signal::SIGTERM).unwrap().success());
+    until("the peer is missed", LIMIT, || {
+        Ok(pair.a.node.log()?.contains("cannot reach a peer").then_some(()))
+    })
+    .unwrap();
     let begun = Instant::now();
     assert!(pair.a.node.stop(Signal::SIGTERM).unwrap().success());
     assert!(begun.elapsed() < LIMIT);
@@ -96,12 +101,24 @@ fn a_collector_gets_what_the_metrics_page_has_and_what_took_time() {
             .map(|(_, body)| body),
     );
     let spans = spans_of(&traces);
-    for name in ["node.start", "peer.connect", "hook.run", "config.reload"] {
-        assert!(spans.contains_key(name), "{name} in {:?}", spans.keys());
-    }
-    let start = &spans["node.start"];
+    let of = |name: &str| -> Vec<_> {
+        let found: Vec<_> = spans.iter().filter(|span| span.name == name).collect();
+        assert!(!found.is_empty(), "{name} in {spans:?}");
+        found
+    };
+    let start = of("node.start")[0];
     assert!(start.end_ns > start.start_ns && start.status.is_none());
-    assert!(spans["hook.run"].status.is_some(), "/bin/false fails");
+    assert!(of("hook.run")[0].status.is_some(), "/bin/false fails");
+    assert!(!of("config.reload").is_empty());
+    let (up, failed): (Vec<_>, Vec<_>) = of("peer.connect")
+        .into_iter()
+        .partition(|span| span.status.is_none());
+    assert!(!up.is_empty() && !failed.is_empty(), "{spans:?}");
+    let peer = message::KeyValue::text("stream_router.peer.id", pair.b.node.peer_id());
+    for span in failed {
+        let why = &span.status.as_ref().unwrap().message;
+        assert!(!why.is_empty() && span.attributes.contains(&peer), "{span:?}");
+    }
 }
 
 #[test]
@@ -227,14 +244,12 @@ fn metrics_that_know_the_peer(
     }
 }
 
-/// Every span, by name.
-fn spans_of(traces: &[Vec<u8>]) -> BTreeMap<String, message::Span> {
+fn spans_of(traces: &[Vec<u8>]) -> Vec<message::Span> {
     let decode = |body: &Vec<u8>| SpansRequest::decode(body.as_slice()).expect("spans");
     let spans = traces.iter().flat_map(|body| decode(body).resource_spans);
     spans
         .flat_map(|resource| resource.scope_spans)
         .flat_map(|scope| scope.spans)
-        .map(|span| (span.name.clone(), span))
         .collect()
 }
 

@@ -218,7 +218,7 @@ impl Driver {
             DriverRequest::Close(connection) => {
                 self.swarm.close_connection(connection);
             }
-            DriverRequest::DialAnother(peer) => self.dial_another(peer),
+            DriverRequest::DialAnother(peer) => self.dial_another(peer, now),
             DriverRequest::DialWanted(peer) => self.redials.handle_wanted(peer, now),
             DriverRequest::FindAnnouncement(peer, reply) => self.find_announcement(peer, reply),
             DriverRequest::SetPeers(peers, done) => {
@@ -249,12 +249,12 @@ impl Driver {
                 true => PortUse::Reuse,
                 false => PortUse::New,
             };
-            self.redial(peer, &address, port);
+            self.redial(peer, &address, port, now);
         }
     }
 
     /// Dials an absent peer.
-    fn redial(&mut self, peer: PeerId, address: &Multiaddr, port: PortUse) {
+    fn redial(&mut self, peer: PeerId, address: &Multiaddr, port: PortUse, now: Instant) {
         let options = dial_options(peer, address, port);
         let connection = options.connection_id();
         let _span = tracing::debug_span!("dial", %peer, %connection).entered();
@@ -263,27 +263,40 @@ impl Driver {
         streams.handle_redial(connection);
         tracing::debug!(%peer, %connection, %address, ?port, "dialling");
         match self.swarm.dial(options) {
-            Ok(()) => self.redials.handle_attempt(peer, connection),
-            Err(error) => self.handle_redial_failure(peer, &error),
+            Ok(()) => self.redials.handle_attempt(peer, connection, now),
+            Err(error) => self.handle_redial_failure(peer, &error, None, now),
         }
     }
 
     /// Takes in that an absent peer could not be dialled: without a listening port to spare from another one, and else the
     /// operator is told.
-    fn handle_redial_failure(&mut self, peer: PeerId, error: &DialError) {
+    fn handle_redial_failure(
+        &mut self,
+        peer: PeerId,
+        error: &DialError,
+        began: Option<Instant>,
+        now: Instant,
+    ) {
         if let Some(address) = no_port_for(error) {
             tracing::debug!(%peer, %address, "the listening port does not lead to a relay; dialling from another");
-            return self.redial(peer, &address, PortUse::New);
+            return self.redial(peer, &address, PortUse::New, now);
         }
         self.state.counters.dial_failures.fetch_add(1, Relaxed);
         // An old attempt may fail long after a newer one succeeded.
         if self.redials.is_dialled(peer) {
-            self.report_dial_failure(peer, DialFailure::of_dial(error));
+            self.report_dial_failure(peer, DialFailure::of_dial(error), began, now);
         }
     }
 
-    /// Tells the operator once per absence of a peer why it cannot be dialled; repeats are for debugging.
-    fn report_dial_failure(&mut self, peer: PeerId, failure: DialFailure) {
+    /// Tells the operator once per absence of a peer why an attempt that has begun then, if it has, failed; repeats are for
+    /// debugging.
+    fn report_dial_failure(
+        &mut self,
+        peer: PeerId,
+        failure: DialFailure,
+        began: Option<Instant>,
+        now: Instant,
+    ) {
         let DialFailure {
             text: error,
             refuses,
@@ -291,6 +304,14 @@ impl Driver {
         } = failure;
         if self.redials.is_new_failure(peer, &error) {
             tracing::warn!(%peer, error, "cannot reach a peer; trying on");
+            // Of many peers at once the log tells more.
+            if self.backlog.has_room() {
+                self.backlog.push(NetworkEvent::Unreached {
+                    peer,
+                    error: error.clone(),
+                    took: began.map_or(Duration::ZERO, |began| now.saturating_duration_since(began)),
+                });
+            }
         } else {
             tracing::debug!(%peer, error, "cannot reach a peer");
         }
@@ -566,10 +587,10 @@ impl Driver {
         if self.handle_punch_failure(peer, connection, false, || cause.to_owned(), now) {
             return;
         }
-        self.redials.handle_attempt_ended(peer, connection);
+        let began = self.redials.handle_attempt_ended(peer, connection);
         self.state.counters.dial_failures.fetch_add(1, Relaxed);
         if self.redials.is_dialled(peer) {
-            self.report_dial_failure(peer, DialFailure::unproven(cause, refuses));
+            self.report_dial_failure(peer, DialFailure::unproven(cause, refuses), began, now);
         }
     }
 
@@ -657,13 +678,13 @@ impl Driver {
         if self.handle_punch_failure(peer, connection, is_port_taken, || dial_error_text(error), now) {
             return;
         }
-        self.redials.handle_attempt_ended(peer, connection);
+        let began = self.redials.handle_attempt_ended(peer, connection);
         if let DialError::Denied { cause } = error
             && let Some(ConnectionRefusal::Superseded) = cause.downcast_ref()
         {
             return;
         }
-        self.handle_redial_failure(peer, error);
+        self.handle_redial_failure(peer, error, began, now);
     }
 
     fn handle_inbound_failure(&mut self, address: &Multiaddr, error: &ListenError, now: Instant) {

@@ -54,6 +54,16 @@ pub enum NetworkEvent {
         /// Why the connection is down, for the log.
         cause: String,
     },
+    /// A peer was not reached, for a reason that is new since it was last connected: at most 8 come of an absence, and fewer
+    /// while the receiver is behind.
+    Unreached {
+        /// The peer.
+        peer: PeerId,
+        /// Why, for an operator.
+        error: String,
+        /// How long the attempt took; zero for one that did not begin, as no address was known.
+        took: Duration,
+    },
     /// A round trip was measured. It is left out while the receiver is behind.
     Rtt {
         /// The peer.

@@ -4,10 +4,7 @@
 //! after the loss of a peer a new attempt is made every second, whatever the older ones are doing: most peers are back
 //! then. Later the rounds become rare, and a packet for the peer, or news of it, makes them frequent again.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Duration,
-};
+use std::{collections::BTreeMap, time::Duration};
 
 use libp2p::{Multiaddr, multiaddr::Protocol, swarm::ConnectionId};
 use tokio::time::Instant;
@@ -66,7 +63,8 @@ pub(super) struct Redial {
     is_present: bool,
     /// Whether packets wait for the peer.
     is_wanted: bool,
-    attempts: BTreeSet<ConnectionId>,
+    /// Those that have not ended, and since when they go on.
+    attempts: BTreeMap<ConnectionId, Instant>,
     next: usize,
     /// Whether a round has begun in which names have not been looked up.
     asks: bool,
@@ -101,7 +99,7 @@ impl Redial {
             yields,
             is_present: false,
             is_wanted: false,
-            attempts: BTreeSet::new(),
+            attempts: BTreeMap::new(),
             next: 0,
             quick_until: now,
             round: ROUND,
@@ -399,12 +397,13 @@ impl Redial {
     }
 
     /// Records that an attempt has begun.
-    pub(super) fn handle_attempt(&mut self, attempt: ConnectionId) {
-        self.attempts.insert(attempt);
+    pub(super) fn handle_attempt(&mut self, attempt: ConnectionId, now: Instant) {
+        self.attempts.insert(attempt, now);
     }
 
-    /// Records that an attempt has ended, in success or failure. Returns false if it was no attempt of this type.
-    pub(super) fn handle_attempt_ended(&mut self, attempt: ConnectionId) -> bool {
+    /// Records that an attempt has ended, in success or failure. Returns when it began; `None` if it was no attempt of this
+    /// type.
+    pub(super) fn handle_attempt_ended(&mut self, attempt: ConnectionId) -> Option<Instant> {
         self.attempts.remove(&attempt)
     }
 

@@ -154,13 +154,14 @@ impl RedialBook {
     }
 
     /// Records that the attempt to dial a peer has begun.
-    pub(super) fn handle_attempt(&mut self, peer: PeerId, attempt: ConnectionId) {
-        self.change(peer, |redial| redial.handle_attempt(attempt));
+    pub(super) fn handle_attempt(&mut self, peer: PeerId, attempt: ConnectionId, now: Instant) {
+        self.change(peer, |redial| redial.handle_attempt(attempt, now));
     }
 
-    /// Records that an attempt to dial a peer has ended, in success or failure.
-    pub(super) fn handle_attempt_ended(&mut self, peer: PeerId, attempt: ConnectionId) {
-        self.change(peer, |redial| redial.handle_attempt_ended(attempt));
+    /// Records that an attempt to dial a peer has ended, in success or failure, and returns when it began.
+    pub(super) fn handle_attempt_ended(&mut self, peer: PeerId, attempt: ConnectionId) -> Option<Instant> {
+        self.change(peer, |redial| redial.handle_attempt_ended(attempt))
+            .flatten()
     }
 
     /// Records that a connection to a peer is up: the peer is present and every failure is news again.
@@ -314,7 +315,7 @@ mod tests {
             for second in from_s..from_s + 60 {
                 for _ in book.poll_attempts(start + Duration::from_secs(2 * second), || 0.0) {
                     *n_attempts += 1;
-                    book.handle_attempt(peer, ConnectionId::new_unchecked(*n_attempts));
+                    book.handle_attempt(peer, ConnectionId::new_unchecked(*n_attempts), start);
                 }
             }
         };
@@ -338,7 +339,7 @@ mod tests {
         let dial = |book: &mut RedialBook, attempts: &mut Vec<(PeerId, ConnectionId)>, now: Instant| {
             for (peer, _) in book.poll_attempts(now, || 0.0) {
                 let attempt = ConnectionId::new_unchecked(attempts.len());
-                book.handle_attempt(peer, attempt);
+                book.handle_attempt(peer, attempt, now);
                 attempts.push((peer, attempt));
             }
         };
@@ -411,7 +412,7 @@ mod tests {
                     11 => drop(book.poll_names(now)),
                     12 => for (peer, _) in book.poll_attempts(now, || 0.5) {
                         let attempt = ConnectionId::new_unchecked(1000 * n + attempts.len());
-                        book.handle_attempt(peer, attempt);
+                        book.handle_attempt(peer, attempt, now);
                         attempts.push((peer, attempt));
                     },
                     _ => if let Some((peer, attempt)) = attempts.pop() {

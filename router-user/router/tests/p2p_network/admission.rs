@@ -59,10 +59,17 @@ fn address_of_another_peer_is_not_taken_for_the_expected_one() {
             })
             .await;
 
-            assert!(node.handle.snapshot().counters.dial_failures >= 1);
+            // The same reason is told once, however often it is met.
+            node.until(|state| state.counters.dial_failures >= 2).await;
+            let mut told = Vec::new();
             while let Ok(event) = node.events.try_recv() {
                 assert!(!matches!(event, NetworkEvent::Connected { .. }), "{event:?}");
+                if let NetworkEvent::Unreached { peer, error, took } = event {
+                    assert!(peer == expected && error.contains(&named), "{peer} {error}");
+                    told.push(took);
+                }
             }
+            assert!(told.len() == 1 && !told[0].is_zero(), "{told:?}");
             node.stop().await;
         });
     }

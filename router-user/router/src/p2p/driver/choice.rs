@@ -169,20 +169,20 @@ impl Driver {
                 continue;
             };
             if let Some(address) = self.redials.poll_better(peer, rank, now, rand::random()) {
-                self.dial_beside(peer, &address);
+                self.dial_beside(peer, &address, now);
             }
         }
     }
 
     /// Dials a connected peer once more.
-    fn dial_beside(&mut self, peer: PeerId, address: &Multiaddr) {
+    fn dial_beside(&mut self, peer: PeerId, address: &Multiaddr, now: Instant) {
         let options = dial_options(peer, address, PortUse::New);
         let connection = options.connection_id();
         let _span = tracing::debug_span!("dial", %peer, %connection).entered();
         self.swarm.behaviour_mut().streams.handle_dial(connection);
         tracing::debug!(%peer, %connection, %address, "dialling another connection");
         match self.swarm.dial(options) {
-            Ok(()) => self.redials.handle_attempt(peer, connection),
+            Ok(()) => self.redials.handle_attempt(peer, connection, now),
             Err(error) => {
                 self.state.counters.dial_failures.fetch_add(1, Relaxed);
                 tracing::debug!(%peer, error = dial_error_text(&error), "cannot dial another connection");
@@ -190,11 +190,11 @@ impl Driver {
         }
     }
 
-    pub(super) fn dial_another(&mut self, peer: PeerId) {
+    pub(super) fn dial_another(&mut self, peer: PeerId, now: Instant) {
         let Some(address) = self.state.dialled_over_tcp(peer) else {
             return;
         };
-        self.dial_beside(peer, &address);
+        self.dial_beside(peer, &address, now);
     }
 
     /// Returns the proven connections of every peer that are not to be left, and how many of them are to stand.

@@ -26,7 +26,7 @@ impl Driver {
             }
             Err(error) => {
                 if !is_present {
-                    self.report_dial_failure(peer, DialFailure::of_lookup(&error));
+                    self.report_dial_failure(peer, DialFailure::of_lookup(&error), None, now);
                 }
                 if !error.is_final() {
                     // What the name stood for is as good as it was.

@@ -45,11 +45,14 @@ fn hanging_attempts_delay_no_new_one_but_are_bounded() {
 
     let dialled = run(&mut redial, start, Duration::from_secs(60), |redial| {
         id += 1;
-        redial.handle_attempt(ConnectionId::new_unchecked(id));
+        redial.handle_attempt(ConnectionId::new_unchecked(id), start);
     });
 
     assert_eq!(dialled.len(), MAX_ATTEMPTS_PER_ADDRESS);
-    assert!(redial.handle_attempt_ended(ConnectionId::new_unchecked(1)));
+    assert_eq!(
+        redial.handle_attempt_ended(ConnectionId::new_unchecked(1)),
+        Some(start)
+    );
     let later = start + Duration::from_secs(62);
     assert_eq!(run(&mut redial, later, ROUND / 2, |_| {}).len(), 1);
 }
@@ -181,7 +184,7 @@ fn a_better_address_is_dialled_if_there_is_room_and_nothing_else_is_under_way() 
     );
 
     assert_eq!(redial.poll_better(1, false, late, 0.5), None);
-    redial.handle_attempt(attempt);
+    redial.handle_attempt(attempt, late);
     assert_eq!(redial.poll_better(1, true, late, 0.5), None);
 
     redial.handle_attempt_ended(attempt);
@@ -243,7 +246,7 @@ fn a_peer_that_has_dialled_is_ranked_by_host_and_transport() {
 #[test]
 fn attempt_of_another_kind_is_not_counted() {
     let mut redial = always(addresses(1), false, Instant::now());
-    assert!(!redial.handle_attempt_ended(ConnectionId::new_unchecked(7)));
+    assert_eq!(redial.handle_attempt_ended(ConnectionId::new_unchecked(7)), None);
 }
 
 #[test]
