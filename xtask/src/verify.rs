@@ -7,13 +7,14 @@ mod container;
 mod nodes;
 mod roots;
 
-use std::path::Path;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
-use crate::command::{read, require_root};
+use crate::command::{find_program, read, require_root};
 use crate::{dirs, install};
 use xtask::dist::{self, PackagePlan, Packages, Packing, Version};
 use xtask::lab::ScratchDir;
@@ -22,6 +23,9 @@ use xtask::lab::process::text;
 /// Time limit of each program that is run here; one that is emulated takes tens of seconds.
 const LIMIT: Duration = Duration::from_secs(300);
 
+/// Name of the emulator in a root of nothing but an archive.
+const EMULATOR: &str = "emulator";
+
 /// What packages are for.
 #[derive(Debug)]
 struct Machine {
@@ -29,6 +33,8 @@ struct Machine {
     architecture: String,
     /// Whether programs for it run here without emulation.
     is_native: bool,
+    /// Whether the kernel starts programs for it, by itself or with an emulator.
+    is_startable: bool,
     /// Whether the program needs no library.
     is_static: bool,
 }
@@ -44,6 +50,10 @@ pub(crate) fn all(packages: &Packages) -> Result<()> {
     println!("packages for {}:", machine.architecture);
     attempt("checksums", || sums(packages))?;
     attempt("archive", || archive(packages, &machine))?;
+    if !machine.is_startable {
+        println!("  roots and container: not tried. {}", machine.hint());
+        return Ok(());
+    }
     for release in roots::RELEASES {
         attempt(release.name, || roots::debian(release, packages, &machine))?;
     }
@@ -101,24 +111,36 @@ fn sums(packages: &Packages) -> Result<String> {
 fn archive(packages: &Packages, machine: &Machine) -> Result<String> {
     let root = ScratchDir::unique("archive")?;
     unpack(&packages.tarball, root.path())?;
-    let mut run = if machine.is_static {
-        let mut chroot = Command::new("chroot");
-        chroot.arg(root.path()).arg("/usr/bin/stream-router");
-        chroot
-    } else {
-        Command::new(root.path().join("usr/bin/stream-router"))
-    };
-    let version = text(run.arg("--version"), LIMIT).with_context(|| machine.hint())?;
-    ensure!(version.starts_with("stream-router "), "it printed {version}");
     let program = root.path().join("usr/bin/stream-router");
-    match (machine.is_static, machine.is_native) {
-        (true, true) => {
-            nodes::carry_packets(&program)?;
-            Ok("runs in a root of nothing else, two nodes carry packets".into())
-        }
-        (true, false) => Ok("runs in a root of nothing else, emulated".into()),
-        (false, _) => Ok("runs with the libraries of this system".into()),
+    if !machine.is_static {
+        let version = text(Command::new(&program).arg("--version"), LIMIT).with_context(|| machine.hint())?;
+        ensure!(version.starts_with("stream-router "), "it printed {version}");
+        return Ok("runs with the libraries of this system".into());
     }
+    // Of an archive, systemd-tmpfiles makes it.
+    let state = root.path().join("var/lib/stream-router");
+    fs::create_dir_all(&state).with_context(|| format!("cannot create {}", state.display()))?;
+    // An emulator is static, too, and needs nothing of the root.
+    let emulator = (!machine.is_native).then(|| machine.emulator()).transpose()?;
+    if let Some(emulator) = &emulator {
+        let inside = root.path().join(EMULATOR);
+        fs::copy(emulator, &inside).with_context(|| format!("cannot copy {}", emulator.display()))?;
+    }
+    let chroot = || {
+        let mut chroot = Command::new("chroot");
+        chroot.arg(root.path());
+        if emulator.is_some() {
+            chroot.arg(Path::new("/").join(EMULATOR));
+        }
+        chroot.arg("/usr/bin/stream-router");
+        chroot
+    };
+    roots::commands(|arguments| text(chroot().args(arguments), LIMIT))?;
+    if emulator.is_some() {
+        return Ok("its commands run in a root of nothing else, emulated".into());
+    }
+    nodes::carry_packets(&program)?;
+    Ok("its commands run in a root of nothing else, two nodes carry packets".into())
 }
 
 fn unpack(archive: &Path, to: &Path) -> Result<()> {
@@ -140,11 +162,20 @@ impl Machine {
         };
         let architecture = field("Architecture")?.trim().to_owned();
         let own = read(Command::new("dpkg").arg("--print-architecture"))?;
+        let is_native = architecture == own.trim();
+        let handler = format!("/proc/sys/fs/binfmt_misc/qemu-{}", machine_name(&architecture));
         Ok(Self {
-            is_native: architecture == own.trim(),
+            is_native,
+            is_startable: is_native || Path::new(&handler).exists(),
             is_static: !field("Depends")?.contains("libc6"),
             architecture,
         })
+    }
+
+    /// Where the program is that emulates it.
+    fn emulator(&self) -> Result<PathBuf> {
+        let name = format!("qemu-{}-static", machine_name(&self.architecture));
+        find_program(&name).with_context(|| self.hint())
     }
 
     /// What is missing if a program does not run here.
@@ -158,5 +189,14 @@ impl Machine {
              /usr/lib/systemd/systemd-binfmt",
             self.architecture
         )
+    }
+}
+
+/// Returns what others than Debian call an architecture.
+fn machine_name(architecture: &str) -> &str {
+    match architecture {
+        "amd64" => "x86_64",
+        "arm64" => "aarch64",
+        other => other,
     }
 }

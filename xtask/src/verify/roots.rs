@@ -50,7 +50,7 @@ pub(super) fn debian(release: Release, packages: &Packages, machine: &Machine) -
     let root = CleanRoot::of_release(release.codename, &packages.deb, &[])?;
     let before = Traces::of(&root)?;
     root.install(&packages.deb)?;
-    commands(&root)?;
+    commands_in(&root)?;
     let carried = if machine.is_native {
         nodes::carry_packets_in(&root)?;
         "two nodes carry packets"
@@ -85,7 +85,7 @@ pub(super) fn rpm(packages: &Packages, machine: &Machine) -> Result<String> {
     rpm(&["--install", "--ignorearch", &path(&packages.rpm)?])?;
     let said = rpm(&["--verify", "stream-router"])?;
     ensure!(said.is_empty(), "rpm finds the package changed: {said}");
-    commands(&root)?;
+    commands_in(&root)?;
     rpm(&["--erase", "stream-router"])?;
     let after = Traces::of(&root)?;
     let left = after.files.difference(&before.files);
@@ -126,20 +126,23 @@ fn system(root: &CleanRoot, scratch: &Path) -> Result<PathBuf> {
     Ok(scratch.join("RPMS/noarch/system-1-1.noarch.rpm"))
 }
 
-/// Runs the commands that need no node, as one does who has just installed it.
-fn commands(root: &CleanRoot) -> Result<()> {
-    let version = root.run(&["stream-router", "--version"])?;
+fn commands_in(root: &CleanRoot) -> Result<()> {
+    commands(|arguments| root.run(&[&["stream-router"], arguments].concat()))
+}
+
+/// Runs the commands that need no node, as one does who has just installed the program.
+pub(super) fn commands(run: impl Fn(&[&str]) -> Result<String>) -> Result<()> {
+    let version = run(&["--version"])?;
     ensure!(version.starts_with("stream-router "), "it printed {version}");
-    let made = root.run(&["stream-router", "keygen"])?;
-    let id = root.run(&["stream-router", "id"])?;
+    let made = run(&["keygen"])?;
+    let id = run(&["id"])?;
     ensure!(
         made == id && id.starts_with("12D3KooW"),
         "keygen printed {made}, id {id}"
     );
-    let checked = root.run(&["stream-router", "check", "--config", "/etc/stream-router.toml"])?;
+    let checked = run(&["check", "--config", "/etc/stream-router.toml"])?;
     ensure!(checked.contains("valid"), "check printed {checked}");
-    let address = "--addresses=/ip4/192.0.2.1/tcp/4001";
-    let invite = root.run(&["stream-router", "invite", address])?;
+    let invite = run(&["invite", "--addresses=/ip4/192.0.2.1/tcp/4001"])?;
     ensure!(!invite.trim().is_empty(), "invite printed nothing");
     Ok(())
 }
