@@ -144,7 +144,7 @@ impl Netlink {
     /// # Errors
     /// The kernel refuses to say.
     pub async fn link_state_by_name(&self, name: &str) -> Result<Option<LinkState>, NetlinkError> {
-        let links = self.handle.link().get().match_name(name.to_owned()).execute();
+        let links = self.handle.link().get().match_name(name).execute();
         let mut links = std::pin::pin!(links);
         one(links.try_next().await, || format!("look up the interface {name}"))
     }

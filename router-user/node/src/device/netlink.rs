@@ -16,7 +16,6 @@ use rtnetlink::packet_route::link::{
     XdpAttached,
 };
 use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteScope};
-use rtnetlink::sys::AsyncSocket;
 use rtnetlink::{Handle, LinkUnspec, RouteMessageBuilder};
 use thiserror::Error;
 use tokio::task::JoinHandle;
@@ -109,11 +108,8 @@ impl Netlink {
     /// # Panics
     /// Outside a tokio runtime with I/O enabled.
     pub fn open_filtering() -> Result<Self, NetlinkError> {
-        let (mut connection, handle, _) = rtnetlink::new_connection().map_err(NetlinkError::Open)?;
-        let socket = AsyncSocket::socket_mut(connection.socket_mut());
-        socket
-            .set_netlink_get_strict_chk(true)
-            .map_err(NetlinkError::Open)?;
+        let (connection, handle, _) =
+            rtnetlink::new_connection_with_strict_check().map_err(NetlinkError::Open)?;
         Ok(Self {
             handle,
             task: tokio::spawn(connection),
@@ -125,7 +121,7 @@ impl Netlink {
     /// # Errors
     /// The kernel refuses to say.
     pub async fn link_by_name(&self, name: &str) -> Result<Option<Interface>, NetlinkError> {
-        let links = self.handle.link().get().match_name(name.to_owned()).execute();
+        let links = self.handle.link().get().match_name(name).execute();
         self.one_link(links, || format!("look up the interface {name}"))
             .await
     }

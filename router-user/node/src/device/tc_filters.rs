@@ -3,16 +3,10 @@
 use futures::TryStreamExt;
 use nix::errno::Errno;
 use rtnetlink::TrafficFilterGetRequest;
-use rtnetlink::packet_core::{DefaultNla, Nla, NlasIterator};
-use rtnetlink::packet_route::tc::{TcAttribute, TcMessage, TcOption};
+use rtnetlink::packet_route::tc::{TcAttribute, TcFilterBpfOption, TcMessage, TcOption};
 
 use super::netlink::{Netlink, NetlinkError, refused};
 
-/// Kind of the filters that are programs.
-const BPF: &str = "bpf";
-/// Options of such a filter (`TCA_BPF_FLAGS`, `TCA_BPF_ID`), numbers of 32 bits.
-const FLAGS: u16 = 8;
-const ID: u16 = 11;
 /// Packets that the program steals end there only with this flag (`TCA_BPF_FLAG_ACT_DIRECT`).
 const DIRECT_ACTION: u32 = 1;
 
@@ -41,34 +35,29 @@ impl TcFilter {
             kind: String::new(),
             program: None,
         };
+        let mut direct = false;
         for attribute in &message.attributes {
             match attribute {
                 TcAttribute::Kind(kind) => filter.kind.clone_from(kind),
                 // Filters of another chain are gone to by a filter of the first.
                 TcAttribute::Chain(chain) if *chain != 0 => return None,
-                TcAttribute::Options(options) if filter.kind == BPF => {
-                    // Those of a kind that rtnetlink does not know are in one, unread.
-                    if let [TcOption::Other(options)] = &options[..] {
-                        filter.program = deciding_program(options);
+                TcAttribute::Options(options) => {
+                    for option in options {
+                        match option {
+                            TcOption::Bpf(TcFilterBpfOption::ProgId(id)) => filter.program = Some(*id),
+                            TcOption::Bpf(TcFilterBpfOption::Flags(flags)) => {
+                                direct = flags.bits() & DIRECT_ACTION != 0;
+                            }
+                            _ => {}
+                        }
                     }
                 }
                 _ => {}
             }
         }
+        filter.program = filter.program.filter(|_| direct);
         Some(filter)
     }
-}
-
-/// Returns the id of a filter's program, if its outcome is what becomes of the packet.
-fn deciding_program(options: &DefaultNla) -> Option<u32> {
-    let mut bytes = vec![0; options.value_len()];
-    options.emit_value(&mut bytes);
-    let number = |kind: u16| {
-        let mut options = NlasIterator::new(&bytes).flatten();
-        let option = options.find(|option| option.kind() == kind)?;
-        Some(u32::from_ne_bytes(option.value().try_into().ok()?))
-    };
-    number(ID).filter(|_| number(FLAGS).is_some_and(|flags| flags & DIRECT_ACTION != 0))
 }
 
 impl Netlink {

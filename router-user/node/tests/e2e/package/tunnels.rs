@@ -24,20 +24,20 @@ fn systemd_runs_three_nodes_and_each_comes_and_goes_alone() {
     for number in 0..NAMES.len() {
         configure(&root, number, &ids).unwrap();
     }
-    // What a unit reads beside its file: a peer of the first node is there alone.
+    // What a unit reads beside its file: a peer of the first node is there alone. No id ends like its name, as none has an l.
     let added = root.run(&[
         "stream-router",
         "peer",
         "add",
         "--name=a",
         ids[2].trim(),
-        "--as=c",
+        "--as=lisbon",
         "--addresses=/ip4/127.0.0.1/tcp/4003",
         "--allowed-ips=10.40.2.0/24",
     ]);
     let added = added.unwrap();
     assert!(
-        added.contains("added in /etc/stream-router/a.d/c.toml"),
+        added.contains("added in /etc/stream-router/a.d/lisbon.toml"),
         "{added}"
     );
     assert!(added.contains("takes effect with the next start"), "{added}");
@@ -93,23 +93,23 @@ fn systemd_runs_three_nodes_and_each_comes_and_goes_alone() {
 
     // A drop-in is of its node alone, and the node that runs takes each change.
     let peer = |what: &str| host.run(&["sh", "-ec", &format!("stream-router peer {what}")]);
-    let removed = peer("remove --name a c").unwrap();
+    let removed = peer("remove --name a lisbon").unwrap();
     assert!(
-        removed.contains("/etc/stream-router/a.d/c.toml") && removed.contains("peer removed: c"),
+        removed.contains("/etc/stream-router/a.d/lisbon.toml") && removed.contains("peer removed: lisbon"),
         "{removed}"
     );
     let added = peer(&format!(
-        "add --name a {} --as c --addresses /ip4/127.0.0.1/tcp/4003 --allowed-ips 10.40.2.0/24",
+        "add --name a {} --as lisbon --addresses /ip4/127.0.0.1/tcp/4003 --allowed-ips 10.40.2.0/24",
         ids[2].trim()
     ));
-    assert!(added.unwrap().contains("peer added: c"));
-    let set = peer("set --name a c --comment moved").unwrap();
-    assert!(set.contains("/etc/stream-router/a.d/c.toml"), "{set}");
-    let wrong = peer("set --name b c --comment moved").unwrap_err().to_string();
+    assert!(added.unwrap().contains("peer added: lisbon"));
+    let set = peer("set --name a lisbon --comment moved").unwrap();
+    assert!(set.contains("/etc/stream-router/a.d/lisbon.toml"), "{set}");
+    let wrong = peer("set --name b lisbon --comment moved").unwrap_err().to_string();
     assert!(wrong.contains("/etc/stream-router/b.toml"), "{wrong}");
     let reload = host.run(&["systemctl", "reload", "stream-router@a"]);
     reload.unwrap_or_else(|error| panic!("{error:#}\n{}", journal()));
-    let shown = host.run(&["stream-router", "peers", "--name=a", "c"]).unwrap();
+    let shown = host.run(&["stream-router", "peers", "--name=a", "lisbon"]).unwrap();
     assert!(shown.contains("comment   moved"), "{shown}");
 
     // A file that is wrong disturbs no node that runs, and is no reason to try again.
