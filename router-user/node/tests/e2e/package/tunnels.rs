@@ -105,11 +105,15 @@ fn systemd_runs_three_nodes_and_each_comes_and_goes_alone() {
     assert!(added.unwrap().contains("peer added: lisbon"));
     let set = peer("set --name a lisbon --comment moved").unwrap();
     assert!(set.contains("/etc/stream-router/a.d/lisbon.toml"), "{set}");
-    let wrong = peer("set --name b lisbon --comment moved").unwrap_err().to_string();
+    let wrong = peer("set --name b lisbon --comment moved")
+        .unwrap_err()
+        .to_string();
     assert!(wrong.contains("/etc/stream-router/b.toml"), "{wrong}");
     let reload = host.run(&["systemctl", "reload", "stream-router@a"]);
     reload.unwrap_or_else(|error| panic!("{error:#}\n{}", journal()));
-    let shown = host.run(&["stream-router", "peers", "--name=a", "lisbon"]).unwrap();
+    let shown = host
+        .run(&["stream-router", "peers", "--name=a", "lisbon"])
+        .unwrap();
     assert!(shown.contains("comment   moved"), "{shown}");
 
     // A file that is wrong disturbs no node that runs, and is no reason to try again.
