@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 
 use crate::command::{find_program, read, require_root};
 use crate::{dirs, install};
@@ -51,8 +51,7 @@ pub(crate) fn all(packages: &Packages) -> Result<()> {
     attempt("checksums", || sums(packages))?;
     attempt("archive", || archive(packages, &machine))?;
     if !machine.is_startable {
-        println!("  roots and container: not tried. {}", machine.hint());
-        return Ok(());
+        bail!("roots and container were not tried. {}", machine.hint());
     }
     for release in roots::RELEASES {
         attempt(release.name, || roots::debian(release, packages, &machine))?;

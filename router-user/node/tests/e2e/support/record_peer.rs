@@ -11,6 +11,8 @@ use libp2p::tls::make_client_config;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConnection, StreamOwned};
 
+use super::stock_peer::multistream_message;
+
 const STREAMS_IN_RECORDS: &[u8] = b"/stream-router/lanes/1";
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -23,8 +25,10 @@ impl RecordPeer {
         let mut socket = TcpStream::connect_timeout(&at, PATIENCE)?;
         socket.set_read_timeout(Some(PATIENCE))?;
         socket.set_write_timeout(Some(PATIENCE))?;
-        let proposal = b"\x13/multistream/1.0.0\n\x0b/tls/1.0.0\n";
-        socket.write_all(proposal)?;
+        let proposal = ["/multistream/1.0.0", "/tls/1.0.0"]
+            .map(multistream_message)
+            .concat();
+        socket.write_all(&proposal)?;
         let mut answer = vec![0; proposal.len()];
         socket.read_exact(&mut answer)?;
         ensure!(answer == proposal, "the node answered {answer:?}");

@@ -131,7 +131,7 @@ impl StockPeer {
 }
 
 /// A message of multistream-select 1.0: a length of one byte (the messages here are short), the text, a line feed.
-fn multistream_message(text: &str) -> Vec<u8> {
+pub(crate) fn multistream_message(text: &str) -> Vec<u8> {
     let len = u8::try_from(text.len() + 1)
         .ok()
         .filter(|len| *len < 0x80)

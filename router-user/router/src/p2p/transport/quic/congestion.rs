@@ -1,6 +1,6 @@
 //! Congestion control of a QUIC connection: that which was chosen, and a bound on the queue that it may build.
 //!
-//! CUBIC unless another one was named, and it is not told of losses that no queue explains: else it would carry less than a tenth
+//! CUBIC unless another one was named, and it is not told of losses that no queue explains: else it would carry about a tenth
 //! where one packet of a thousand is lost and a round trip takes 20 ms.
 
 use std::{
