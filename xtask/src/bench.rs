@@ -17,6 +17,7 @@ mod roaming;
 mod silence;
 mod stats;
 mod underlay;
+mod uplinks;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -77,6 +78,16 @@ pub(crate) fn far(plan: &FarPlan) -> Result<()> {
     require_root("bench")?;
     install::bench_programs()?;
     far::run(plan)
+}
+
+/// Measures what flows carry through two uplinks together.
+///
+/// # Errors
+/// When not root, when a build fails, or when a measurement cannot be made.
+pub(crate) fn uplinks(program: Option<PathBuf>) -> Result<()> {
+    require_root("bench")?;
+    install::bench_programs()?;
+    uplinks::run(program)
 }
 
 /// Measures a network behind a node: forwarded by the host, and captured by a gateway of each kind.

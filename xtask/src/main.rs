@@ -125,6 +125,12 @@ enum BenchTask {
     },
     /// Measure one flow over a path that is long and loses packets, by every transport.
     Far(bench::FarPlan),
+    /// Measure what ten flows carry through two uplinks together.
+    Uplinks {
+        /// Run this program in place of one that is built.
+        #[arg(long, value_name = "PROGRAM")]
+        program: Option<PathBuf>,
+    },
     /// Measure a network behind a node: forwarded by the host, and captured by a gateway of each kind.
     Gateway {
         /// Seconds of each measurement.
@@ -210,6 +216,7 @@ fn perform(task: Task) -> Result<ExitCode> {
             Some(BenchTask::Isolation { repeats }) => bench::isolation(repeats)?,
             Some(BenchTask::Roaming { tries, program }) => bench::roaming(tries, program)?,
             Some(BenchTask::Far(plan)) => bench::far(&plan)?,
+            Some(BenchTask::Uplinks { program }) => bench::uplinks(program)?,
             Some(BenchTask::Gateway { secs, repeats }) => {
                 bench::gateway(Duration::from_secs(secs), repeats)?;
             }

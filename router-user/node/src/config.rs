@@ -35,6 +35,11 @@
 //! [transport]                                                             # likewise
 //! prefer = ["tcp", "quic"]
 //! hold_time = "3s"
+//! [[transport.uplink]]                                                    # any number up to 4, none by default
+//! device = "wan0"                                                         # or source = "192.0.2.1"
+//! weight = 1                                                              # the default
+//! cost = 0                                                                # the default
+//! metered = false                                                         # the default
 //! [log]                                                                   # likewise
 //! level = "info"
 //! format = "auto"                                                         # or "human", "json", "journald"
@@ -100,6 +105,7 @@ mod router;
 #[cfg(test)]
 pub(crate) mod tests;
 mod transport;
+mod uplink;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -140,6 +146,7 @@ pub(crate) use stream_router::config::{MAX_STREAMS_PER_PEER, ScalingConfig};
 use stream_router::p2p::regular_file;
 use stream_router_engine::route_plan::{self, RouteTable};
 pub use transport::TransportSection;
+pub use uplink::is_metered;
 
 /// A validated configuration.
 #[derive(Clone, Debug, PartialEq)]

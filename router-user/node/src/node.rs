@@ -24,6 +24,7 @@ mod held_packets;
 mod hooks;
 mod host;
 mod host_networks;
+mod lane_homes;
 mod lifecycle;
 mod named_files;
 mod nap_timer;

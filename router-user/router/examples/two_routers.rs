@@ -62,6 +62,7 @@ fn start(keypair: Keypair, listen: Vec<Multiaddr>, peer: PeerId, addresses: Vec<
         dscp: Dscp::default(),
         fwmark: None,
         tcp: TcpConfig::default(),
+        uplinks: Vec::new(),
         keepalive: NetworkConfig::DEFAULT_KEEPALIVE,
         idle_time: NetworkConfig::DEFAULT_IDLE_TIME,
         discovery: DiscoveryConfig::default(),

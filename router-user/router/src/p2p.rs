@@ -61,6 +61,7 @@ mod stream_order;
 mod stream_slots;
 mod tcp_config;
 mod transport;
+mod uplink;
 
 pub use libp2p::swarm::ConnectionId;
 pub use libp2p::{Multiaddr, PeerId, identity::Keypair};
@@ -79,7 +80,7 @@ pub use event::NetworkEvent;
 pub use found::{FoundAddress, FoundBy};
 pub use handle::NetworkHandle;
 pub use inbound::{InboundStreams, Placement};
-pub use limits::{MAX_CONNECTIONS_PER_PEER, MAX_STREAMS_PER_SIDE};
+pub use limits::{MAX_CONNECTIONS_PER_PEER, MAX_STREAMS_PER_SIDE, MAX_UPLINKS};
 pub use names::is_dns_name;
 pub use network::{Network, NetworkDriver};
 pub use punch::PUNCH_PROTOCOL;
@@ -89,3 +90,4 @@ pub use tcp_config::{
     CongestionControl, MAX_PROXY_PASSWORD, ProxyConfig, ProxyConfigError, ProxyExemption, TcpConfig,
 };
 pub use transport::TransportError;
+pub use uplink::{UplinkBy, UplinkConfig, Way};

@@ -14,8 +14,8 @@ use super::request::{ShowArguments, or_dash, wait};
 use super::table::TextTable;
 use super::units::{bytes, called, seconds, short_name};
 use crate::control::{
-    AddressOrigin, Callable as _, Direction, DisabledPeer, NotFound, PeerAddress, PeerList, PeerState,
-    PeerStatus, Transport, fetch, find,
+    AddressOrigin, Callable as _, Direction, DisabledPeer, NotFound, PeerAddress, PeerLink, PeerList,
+    PeerState, PeerStatus, Transport, fetch, find,
 };
 
 /// Which peers are shown, and how.
@@ -200,6 +200,7 @@ fn disabled_row(peer: &DisabledPeer) -> PeerStatus {
         rtt_ms: None,
         handshake_age_seconds: None,
         connections: 0,
+        links: Vec::new(),
         streams: 0,
         allowed_ips: peer.allowed_ips.clone(),
         rate_bytes_per_second: None,
@@ -249,6 +250,7 @@ pub(super) fn table(peers: &[PeerStatus], wide: bool) -> String {
             .right("handshake", |peer| or_dash(handshake(peer)))
             .right("connections", |peer| peer.connections)
             .right("streams", |peer| peer.streams)
+            .left("uplinks", uplinks)
             .right("sent in all", |peer| bytes(peer.tx_bytes))
             .right("received in all", |peer| bytes(peer.rx_bytes))
             .left("id", |peer| &peer.id)
@@ -305,6 +307,55 @@ fn plain_address(text: &str) -> String {
     plain().unwrap_or_else(|| text.to_owned())
 }
 
+/// Returns the uplinks of the connections, with their round trips.
+fn uplinks(peer: &PeerStatus) -> String {
+    let of_uplinks = peer.links.iter().filter_map(|link| {
+        let uplink = link.uplink.as_ref()?;
+        Some(match (link.leaving, link.rtt_ms) {
+            _ if !link.answers => format!("{uplink} silent"),
+            (true, _) => format!("{uplink} left"),
+            (false, Some(rtt)) => format!("{uplink} {rtt:.2} ms"),
+            (false, None) => uplink.clone(),
+        })
+    });
+    let uplinks: Vec<_> = of_uplinks.collect();
+    if uplinks.is_empty() {
+        "-".to_owned()
+    } else {
+        uplinks.join(", ")
+    }
+}
+
+/// Returns a line for each connection of a peer that has several, or one by an uplink.
+fn links(peer: &PeerStatus) -> Vec<String> {
+    let is_plain = |link: &PeerLink| link.uplink.is_none();
+    if peer.links.len() < 2 && peer.links.iter().all(is_plain) {
+        return Vec::new();
+    }
+    let line = |link: &PeerLink| {
+        let way = match link.direction {
+            Direction::Inbound => "from",
+            Direction::Outbound => "to",
+        };
+        let mut line = format!("{} {way} {}", link.transport, plain_address(&link.address));
+        if let Some(uplink) = &link.uplink {
+            line += &format!(" by {uplink}{}", if link.metered { " (metered)" } else { "" });
+        }
+        if let Some(rtt) = link.rtt_ms {
+            line += &format!(", {rtt:.2} ms");
+        }
+        line += &format!(", {} old", seconds(link.age_seconds));
+        if !link.answers {
+            line += ", does not answer";
+        }
+        if link.leaving {
+            line += ", is being left";
+        }
+        line
+    };
+    peer.links.iter().map(line).collect()
+}
+
 /// Returns how long ago the last handshake was.
 pub(super) fn handshake(peer: &PeerStatus) -> Option<String> {
     let age = peer.handshake_age_seconds?;
@@ -330,6 +381,7 @@ fn paragraph(peer: &PeerStatus) -> String {
         lines.push(("address", format!("{address} ({transport}, {direction})")));
         lines.push(("rtt", or_dash(peer.rtt_ms.map(|rtt| format!("{rtt:.2} ms")))));
         lines.push(("handshake", or_dash(handshake(peer))));
+        lines.extend(links(peer).into_iter().map(|link| ("by", link)));
     }
     if let Some(why) = why(peer) {
         lines.push(("why", why));
@@ -387,6 +439,7 @@ mod tests {
             rtt_ms: Some(0.25),
             handshake_age_seconds: Some(7.0),
             connections: 1,
+            links: Vec::new(),
             streams: 2,
             allowed_ips: allowed_ips.iter().map(|net| (*net).to_owned()).collect(),
             rate_bytes_per_second: None,

@@ -99,6 +99,7 @@ impl Config {
         let (tcp, new_tcp) = (transport.tcp(), new.transport.tcp());
         restart.compare("transport.congestion", &tcp.congestion, &new_tcp.congestion);
         restart.compare("transport.mptcp", &tcp.multipath, &new_tcp.multipath);
+        restart.compare("transport.uplink", transport.uplinks(), new.transport.uplinks());
         restart.compare("transport.punch", &transport.punch(), &new.transport.punch());
         restart.compare("transport.proxy", &tcp.proxy, &new_tcp.proxy);
         restart.compare(
@@ -313,6 +314,21 @@ mod tests {
         let changes = config(&dht).changes(&config(&announced));
 
         assert_eq!(changes.needs_restart, ["discovery.announce"]);
+    }
+
+    #[test]
+    fn other_uplinks_need_a_restart() {
+        let old = [PLAIN, "[[transport.uplink]]\ndevice = 'wan0'\n"].concat();
+        for more in [
+            "weight = 2",
+            "cost = 7",
+            "metered = true",
+            "[[transport.uplink]]\nsource = '192.0.2.1'",
+        ] {
+            let (old, new) = (config(&old), config(&[&old, more].concat()));
+            assert_eq!(old.changes(&new).needs_restart, ["transport.uplink"], "{more}");
+            assert_eq!(old.adopting(&new), old);
+        }
     }
 
     /// One value other than the default for every field of the file that can stand without another, and whether a

@@ -150,7 +150,7 @@ fn sink(table: &mut Table<'_>, problems: &mut Problems) -> Sink {
 
 /// Returns whether the kernel takes the name (`dev_valid_name`) and it is not the loopback interface, at which nothing
 /// arrives.
-fn names_an_interface(name: &str) -> bool {
+pub(super) fn names_an_interface(name: &str) -> bool {
     (1..=MAX_NAME_LEN).contains(&name.len())
         && !name
             .bytes()

@@ -11,9 +11,10 @@ use libp2p::multiaddr::Protocol;
 use super::node::optional_path;
 use super::problem::Problems;
 use super::reader::Table;
+use super::uplink;
 use stream_router::p2p::{
     CongestionControl, Dscp, MAX_CONNECTIONS_PER_PEER, NetworkConfig, ProxyConfig, ProxyExemption, TcpConfig,
-    TransportKind,
+    TransportKind, UplinkConfig,
 };
 
 const ALLOWED: &str = "\"tcp\" and \"quic\", each once, the preferred one first";
@@ -66,6 +67,7 @@ pub struct TransportSection {
     dscp: Dscp,
     fwmark: Option<NonZeroU32>,
     tcp: TcpConfig,
+    uplinks: Vec<UplinkConfig>,
     proxy_password_file: Option<PathBuf>,
     keepalive: Duration,
     idle_time: Duration,
@@ -103,6 +105,11 @@ impl TransportSection {
     /// Returns how TCP connections are made, but for the password of [`Self::proxy_password_file`].
     pub fn tcp(&self) -> &TcpConfig {
         &self.tcp
+    }
+
+    /// Returns the ways by which connections leave the host; none, and its routes say.
+    pub fn uplinks(&self) -> &[UplinkConfig] {
+        &self.uplinks
     }
 
     /// Returns the longest time between two pings on a connection that carries nothing.
@@ -193,6 +200,7 @@ impl TransportSection {
             );
         }
         let punch = table.boolean("punch", problems);
+        let uplinks = uplink::read(table.tables("uplink", problems), problems);
         table.finish(problems);
         Self {
             quic_first: names.first().is_some_and(|name| name == "quic"),
@@ -203,6 +211,7 @@ impl TransportSection {
                 .unwrap_or_default(),
             fwmark: NonZeroU32::new(fwmark.map_or(DEFAULT_FWMARK, |found| found.value)),
             tcp,
+            uplinks,
             proxy_password_file,
             keepalive: keepalive.unwrap_or(NetworkConfig::DEFAULT_KEEPALIVE),
             idle_time: idle_time.unwrap_or(NetworkConfig::DEFAULT_IDLE_TIME),

@@ -25,7 +25,8 @@ pub use flows::{Flow, FlowList};
 pub use host::{HostState, HostStatus, HostThing};
 pub use invite::{InviteStatus, QrCode};
 pub use peers::{
-    AddressOrigin, Direction, DisabledPeer, PeerAddress, PeerList, PeerPath, PeerState, PeerStatus, Transport,
+    AddressOrigin, Direction, DisabledPeer, PeerAddress, PeerLink, PeerList, PeerPath, PeerState, PeerStatus,
+    Transport,
 };
 pub use protocol::{IpProtocol, UnknownProtocol};
 pub use reload::{ConfigProblem, PeerName, Reload, ReloadProblems};

@@ -180,6 +180,18 @@ impl NodeMetrics {
         each!(met, PEER_HANDSHAKE_AGE, gauge, |peer| peer.handshake_age_seconds)?;
         each!(met, PEER_CONNECTIONS, gauge, |peer| Some(peer.connections))?;
         each!(met, PEER_STREAMS, gauge, |peer| Some(peer.streams))?;
+        let mut by_uplink = BTreeMap::new();
+        let links = met
+            .iter()
+            .flat_map(|peer| &peer.links)
+            .filter(|link| link.answers);
+        for uplink in links.filter_map(|link| link.uplink.as_deref()) {
+            *by_uplink.entry(uplink).or_insert(0_u64) += 1;
+        }
+        family::UPLINK_CONNECTIONS.encode(to, |add| {
+            let mut by_uplink = by_uplink.iter();
+            by_uplink.try_for_each(|(uplink, n)| add.gauge(&[("uplink", *uplink)], *n))
+        })?;
         let mut both = |family: family::Family, values: fn(&PeerStatus) -> (u64, u64)| {
             family.encode(to, |add: &mut Samples<'_>| {
                 met.iter().try_for_each(|peer| {

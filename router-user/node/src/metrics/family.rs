@@ -192,6 +192,10 @@ pub(super) const PEER_HANDSHAKE_AGE: Family = gauge(
 )
 .of("seconds");
 pub(super) const PEER_CONNECTIONS: Family = gauge("peer_connections", "Connections to the peer that stand.");
+pub(super) const UPLINK_CONNECTIONS: Family = gauge(
+    "uplink_connections",
+    "Connections by an uplink on which the peer answers.",
+);
 pub(super) const PEER_STREAMS: Family = gauge("peer_streams", "Open streams to and from the peer.");
 pub(super) const PEER_FRAMES: Family = counter(
     "peer_frames",

@@ -131,6 +131,7 @@ impl Assembly {
             dscp: config.transport().dscp(),
             fwmark: config.transport().fwmark(),
             tcp: proxy_password::tcp_config(config.transport())?,
+            uplinks: config.transport().uplinks().to_vec(),
             keepalive: config.transport().keepalive(),
             idle_time: config.transport().idle_time(),
             discovery: discovery::settings(config, move |look| {

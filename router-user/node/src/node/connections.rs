@@ -18,6 +18,7 @@ use super::data_path::DataPath;
 use super::demand;
 use super::event_log::EventLog;
 use super::hooks::{HookPeer, PeerEvents};
+use super::lane_homes::{LaneHomes, Usable};
 use super::peers::{LivePeers, NodePeer};
 use super::sender;
 use crate::control::EventKind;
@@ -55,6 +56,8 @@ struct PeerConnection {
     runtime: Handle,
     /// Whether it is to be left.
     is_leaving: bool,
+    /// What tells which lanes are on it.
+    usable: Usable,
 }
 
 /// The running sender of a lane.
@@ -65,15 +68,15 @@ struct LaneSender {
 }
 
 impl PeerConnections {
-    /// The connection that a lane belongs on, when `n_most` are used.
-    fn home(&self, lane: usize, n_most: usize) -> Option<&PeerConnection> {
-        let n_used = self.n_used(n_most);
-        self.usable().nth(lane.checked_rem(n_used)?)
+    /// The places of the lanes on the usable connections, when `n_most` are used of each way.
+    fn homes(&self, n_most: usize) -> LaneHomes {
+        let usable = self.usable().map(|connection| connection.usable.clone());
+        LaneHomes::of(&usable.collect::<Vec<_>>(), n_most)
     }
 
-    /// How many connections are used, of which there may be `n_most`.
-    fn n_used(&self, n_most: usize) -> usize {
-        self.usable().count().min(n_most)
+    /// The connection that a lane belongs on.
+    fn home(&self, lane: usize, homes: &LaneHomes) -> Option<&PeerConnection> {
+        self.usable().nth(homes.of_lane(lane)?)
     }
 
     /// The connections that are not to be left. If there are only others, the peer comes to rest.
@@ -82,9 +85,13 @@ impl PeerConnections {
         connections.filter(|connection| !connection.is_leaving)
     }
 
-    /// Says whether a connection is to be left.
-    fn is_left(&self, id: ConnectionId) -> bool {
-        self.usable().all(|connection| connection.id != id)
+    /// Says whether a lane is to leave a connection at once: that is to be left, or goes another way than the lane's.
+    fn is_left(&self, id: ConnectionId, lane: usize, homes: &LaneHomes) -> bool {
+        let place = self.usable().position(|connection| connection.id == id);
+        let home = homes.of_lane(lane);
+        place
+            .zip(home)
+            .is_none_or(|(place, home)| homes.is_elsewhere(place, home))
     }
 }
 
@@ -171,6 +178,7 @@ impl Connections {
                 address,
                 direction,
                 transport,
+                way,
                 took,
             } => {
                 let mut span = self.spans.begin("peer.connect");
@@ -191,6 +199,10 @@ impl Connections {
                         id: connection,
                         runtime,
                         is_leaving: false,
+                        usable: Usable {
+                            way,
+                            is_inbound: direction == ConnectionDirection::Inbound,
+                        },
                     });
                     self.place_senders(peer, None, &how).await;
                 }
@@ -254,7 +266,7 @@ impl Connections {
             .senders
             .get(lane)
             .is_some_and(|sender| sender.task.is_finished())
-            && let Some(home) = link.home(lane, self.n_most)
+            && let Some(home) = link.home(lane, &link.homes(self.n_most))
         {
             let sender = self.start_sender(&link.peer, stream, home);
             if let Some(link) = self.links.get_mut(&id) {
@@ -271,7 +283,9 @@ impl Connections {
         };
         let peer = link.peer.clone();
         let mut senders = std::mem::take(&mut link.senders).into_iter();
-        let (n_used, now) = (link.n_used(self.n_most), Instant::now());
+        let (homes, now) = (link.homes(self.n_most), Instant::now());
+        let n_used = homes.n_used();
+        peer.n_least_streams.store(homes.n_least(), Relaxed);
         let was_connected = peer.connected.load(Relaxed);
         if n_used == 0 && was_connected {
             // From now on packets wait in their workers.
@@ -299,7 +313,7 @@ impl Connections {
                 self.counters
                     .add(PacketCounter::TxStreamLost, lane.outbox.clear());
             }
-            let Some(home) = link.home(index, self.n_most) else {
+            let Some(home) = link.home(index, &homes) else {
                 if let Some(sender) = sender {
                     // The peer comes to rest: streams close once nothing waits.
                     lane.close.notify_one();
@@ -312,7 +326,7 @@ impl Connections {
             let sender = sender.unwrap_or_else(|| self.start_sender(&peer, StreamIndex(index as u8), home));
             if sender.on != home.id {
                 sender.control.leave.cancel();
-                if link.is_left(sender.on) {
+                if link.is_left(sender.on, index, &homes) {
                     sender.control.hurry.cancel();
                 }
             }

@@ -46,6 +46,8 @@ pub(super) struct NodePeer {
     pub(super) on_demand: AtomicBool,
     /// How many connections its lanes are on.
     pub(super) n_connections: watch::Sender<u32>,
+    /// The fewest streams by which all of its ways are used.
+    pub(super) n_least_streams: AtomicU32,
     /// What went to and came from it.
     pub(super) traffic: Traffic,
 }
@@ -61,6 +63,7 @@ impl NodePeer {
             absence: Absence::new(Instant::now()),
             on_demand: AtomicBool::new(false),
             n_connections: watch::Sender::new(0),
+            n_least_streams: AtomicU32::new(1),
             traffic: Traffic::default(),
         }
     }

@@ -16,13 +16,14 @@ use super::capture::TooMany;
 use super::counters::{NetworkCounter, SocketCounter};
 use super::host::HostReport;
 use super::peers::ConfiguredPeer;
+use crate::config::is_metered;
 use crate::config::{Config, Invite, PeerSection, for_others, own_prefixes, peers_bytes};
 use crate::control::{
     self, AddressOrigin, CaptureEncoder, CaptureQuery, CaptureStream, CounterKind, CounterOrigin,
     CounterStatus, DeviceStatus, DisabledPeer, EventList, FlowList, FlowQuery, InviteStatus, MemoryStatus,
-    PeerAddress, PeerList, PeerState, PeerStatus, QrCode, RouteList, RouteSource, RouteStatus, Source,
-    SourceError, Status, StreamList, StreamState, StreamStatus, TrafficTotals, WorkerList, WorkerState,
-    WorkerStatus,
+    PeerAddress, PeerLink, PeerList, PeerState, PeerStatus, QrCode, RouteList, RouteSource, RouteStatus,
+    Source, SourceError, Status, StreamList, StreamState, StreamStatus, TrafficTotals, WorkerList,
+    WorkerState, WorkerStatus,
 };
 pub(crate) use memory::memory_status;
 pub(super) use parts::StatusParts;
@@ -345,6 +346,7 @@ fn peer_status(configured: &ConfiguredPeer, network: Option<&PeerSnapshot>) -> P
             .map(|rtt| rtt.as_secs_f64() * 1e3),
         handshake_age_seconds: newest.map(age),
         connections: connections.len() as u32,
+        links: connections.iter().map(link).collect(),
         streams: peer.traffic.n_inbound_streams.load(Relaxed) + peer.lanes.n_open(),
         allowed_ips: configured.allowed_ips.iter().map(ToString::to_string).collect(),
         rate_bytes_per_second: peer.lanes.pacer().rate().map(NonZeroU32::get),
@@ -357,6 +359,21 @@ fn peer_status(configured: &ConfiguredPeer, network: Option<&PeerSnapshot>) -> P
         addresses: peer_addresses(configured, network),
         last_dial_error: network.and_then(|network| network.last_dial_error.clone()),
         refuses: network.is_some_and(|network| network.refuses),
+    }
+}
+
+fn link(connection: &ConnectionSnapshot) -> PeerLink {
+    let uplink = connection.uplink.as_ref();
+    PeerLink {
+        address: connection.address.to_string(),
+        transport: transport(connection),
+        direction: direction(connection),
+        uplink: uplink.map(|uplink| uplink.by.to_string()),
+        metered: uplink.is_some_and(is_metered),
+        rtt_ms: connection.rtt.map(|rtt| rtt.as_secs_f64() * 1e3),
+        age_seconds: connection.since.elapsed().unwrap_or_default().as_secs_f64(),
+        answers: !connection.is_silent,
+        leaving: connection.is_leaving,
     }
 }
 

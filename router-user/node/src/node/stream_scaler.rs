@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use libp2p::PeerId;
@@ -115,6 +116,7 @@ impl StreamScaler {
         let mut peers = connectable(&table, &self.network, self.n_connections, &self.spans);
         // Of those without any, which most of a large mesh are, none is lost.
         peers.retain(|connectable| *connectable.peer.n_connections.borrow() > 0);
+        self.scaler.raise(&peers).await;
         for connectable in &peers {
             connectable.want(connectable.peer.lanes.n_active());
         }
@@ -245,6 +247,10 @@ impl ScaledPeer for ConnectablePeer<'_> {
 
     fn lanes(&self) -> &PeerLanes {
         &self.peer.lanes
+    }
+
+    fn n_least(&self) -> u32 {
+        self.peer.n_least_streams.load(Relaxed)
     }
 
     async fn prepare(&self, n: u32) {

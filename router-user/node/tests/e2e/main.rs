@@ -44,5 +44,6 @@ mod streams;
 mod support;
 mod top;
 mod traffic;
+mod uplinks;
 mod ways;
 mod workers;

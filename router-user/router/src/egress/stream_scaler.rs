@@ -25,6 +25,11 @@ pub trait ScaledPeer {
     /// Returns the lanes of the peer's streams.
     fn lanes(&self) -> &PeerLanes;
 
+    /// Returns the fewest streams that the peer is to have, if the bounds allow so many: those by which all ways to it are used.
+    fn n_least(&self) -> u32 {
+        1
+    }
+
     /// Makes ready for `n` active streams, as far as that can be done in a bounded time.
     fn prepare(&self, n: u32) -> impl Future<Output = ()> + Send;
 }
@@ -71,7 +76,8 @@ impl StreamScaler {
             let before = before.get(&peer.index()).copied().unwrap_or(0);
             let rate_fps = offered.saturating_sub(before) as f64 / elapsed.as_secs_f64();
             let n_active = lanes.n_active();
-            let wanted = match self.config.decide(n_active, rate_fps / self.threshold_fps) {
+            let config = self.config_of(peer);
+            let wanted = match config.decide(n_active, rate_fps / self.threshold_fps) {
                 Scaling::Keep => continue,
                 Scaling::Up => n_active + 1,
                 Scaling::Down => n_active - 1,
@@ -88,10 +94,28 @@ impl StreamScaler {
         self.threshold_fps = threshold_fps.into();
         let outside = peers.iter().filter_map(|peer| {
             let n_active = peer.lanes().n_active();
-            let wanted = n_active.clamp(config.min, config.max);
+            let wanted = n_active.clamp(self.config_of(peer).min, config.max);
             (wanted != n_active).then(|| set_active(peer, wanted))
         });
         join_all(outside).await;
+    }
+
+    /// Brings every peer to the fewest streams that it is to have, if it has less.
+    pub async fn raise(&self, peers: &[impl ScaledPeer]) {
+        let below = peers.iter().filter_map(|peer| {
+            let least = self.config_of(peer).min;
+            (peer.lanes().n_active() < least).then(|| set_active(peer, least))
+        });
+        join_all(below).await;
+    }
+
+    /// Returns the bounds of a peer.
+    fn config_of(&self, peer: &impl ScaledPeer) -> ScalerConfig {
+        let ScalerConfig { min, max, .. } = self.config;
+        ScalerConfig {
+            min: peer.n_least().min(max).max(min),
+            ..self.config
+        }
     }
 
     /// Lets `n` streams to every peer take new flows, until the next decision.
@@ -155,6 +179,7 @@ mod tests {
         lanes: PeerLanes,
         prepared: Mutex<Vec<u32>>,
         ready: bool,
+        n_least: u32,
     }
 
     impl FakePeer {
@@ -170,6 +195,7 @@ mod tests {
                 lanes: PeerLanes::new(4, 1, limits, Box::new(|_| ())),
                 prepared: Mutex::default(),
                 ready: true,
+                n_least: 1,
             }
         }
 
@@ -191,6 +217,10 @@ mod tests {
             &self.lanes
         }
 
+        fn n_least(&self) -> u32 {
+            self.n_least
+        }
+
         async fn prepare(&self, n: u32) {
             self.prepared.lock().unwrap().push(n);
             if !self.ready {
@@ -210,6 +240,20 @@ mod tests {
             .as_mut()
             .poll(&mut Context::from_waker(&waker))
             .is_ready()
+    }
+
+    #[test]
+    fn a_peer_has_a_stream_for_each_way_to_it_as_far_as_the_bounds_allow() {
+        let (mut scaler, mut peers) = (StreamScaler::new(CONFIG, 1000), [FakePeer::new()]);
+        for (n_least, n_active) in [(1, 1), (2, 2), (9, 4)] {
+            peers[0].n_least = n_least;
+            now(scaler.raise(&peers));
+            now(scaler.decide(&peers, SECOND));
+            assert_eq!(peers[0].lanes.n_active(), n_active);
+        }
+        peers[0].n_least = 1;
+        now(scaler.decide(&peers, SECOND));
+        assert_eq!(peers[0].lanes.n_active(), 3, "one of the ways is gone");
     }
 
     #[test]

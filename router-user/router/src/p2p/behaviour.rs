@@ -23,11 +23,13 @@ use tokio::sync::mpsc;
 use tracing::Span;
 
 use super::{
-    address::{ip_of, transport_kind},
+    address::{TransportKind, ip_of, transport_kind},
     inbound::{InboundStreams, NextConnectionTask, Placement},
     limits::{MAX_CONNECTIONS_PER_PEER, MAX_STREAMS_PER_SIDE},
+    redial_book::Lead,
     state::{ConnectionEntry, NetworkState, StreamOpener},
     stream_order::StreamOrder,
+    uplink::UplinkId,
 };
 use handler::StreamHandler;
 
@@ -60,6 +62,8 @@ pub(super) struct StreamBehaviour {
     dials: HashSet<ConnectionId>,
     redials: HashSet<ConnectionId>,
     punches: HashSet<ConnectionId>,
+    /// The uplinks by which dials leave.
+    leads: HashMap<ConnectionId, UplinkId>,
 }
 
 impl StreamBehaviour {
@@ -81,6 +85,7 @@ impl StreamBehaviour {
             dials: HashSet::new(),
             redials: HashSet::new(),
             punches: HashSet::new(),
+            leads: HashMap::new(),
         }
     }
 
@@ -92,9 +97,11 @@ impl StreamBehaviour {
             .retain(|peer, order| self.peers.contains(peer) || Arc::strong_count(order) > 1);
     }
 
-    /// Lets this dial begin. No other may: the DHT would dial every peer that its nodes name, at any address they give.
-    pub(super) fn handle_dial(&mut self, connection: ConnectionId) {
+    /// Lets this dial begin by an uplink. No other may: the DHT would dial every peer that its nodes name, at any address they
+    /// give.
+    pub(super) fn handle_dial_by(&mut self, connection: ConnectionId, uplink: UplinkId) {
         self.dials.insert(connection);
+        self.leads.insert(connection, uplink);
     }
 
     /// Marks a dial that is wanted only as long as this node has not reached the peer otherwise.
@@ -111,7 +118,7 @@ impl StreamBehaviour {
     fn admit(
         &mut self,
         connection: ConnectionId,
-        peer: PeerId,
+        (peer, uplink): Lead,
         address: &Multiaddr,
         endpoint: Endpoint,
     ) -> Result<(), ConnectionRefusal> {
@@ -121,7 +128,7 @@ impl StreamBehaviour {
             counters.unknown_peers_refused.fetch_add(1, Relaxed);
             return Err(ConnectionRefusal::UnknownPeer(peer));
         }
-        let (n_connections, n_dialled) = self.state.n_connections(peer, transport_kind(address));
+        let (n_connections, n_dialled) = self.state.n_connections((peer, uplink), transport_kind(address));
         // Only what this node dialled counts here. If inbound connections did too, two peers that dial each other at once
         // could each drop the connection the other keeps.
         if endpoint.is_dialer() && is_redial && n_dialled > 0 {
@@ -141,9 +148,11 @@ impl StreamBehaviour {
         address: &Multiaddr,
         endpoint: Endpoint,
         port: PortUse,
+        known: Option<UplinkId>,
     ) -> Result<StreamHandler, ConnectionDenied> {
         let is_punched = self.punches.remove(&connection);
-        self.admit(connection, peer, address, endpoint)
+        let uplink = known.unwrap_or(UplinkId::FIRST);
+        self.admit(connection, (peer, uplink), address, endpoint)
             .map_err(ConnectionDenied::new)?;
         if let Some(ip) = ip_of(address) {
             self.state.handshakes.handle_peer_at(peer, ip);
@@ -175,6 +184,8 @@ impl StreamBehaviour {
             is_silent: false,
             is_punched,
             is_from_listening_port: port == PortUse::Reuse,
+            uplink,
+            is_of_uplink: known.is_some(),
         };
         self.state.insert_connection(connection, entry);
         Ok(StreamHandler {
@@ -212,10 +223,11 @@ impl NetworkBehaviour for StreamBehaviour {
         &mut self,
         connection: ConnectionId,
         peer: PeerId,
-        _local: &Multiaddr,
+        local: &Multiaddr,
         remote: &Multiaddr,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        self.establish(connection, peer, remote, Endpoint::Listener, PortUse::New)
+        let known = self.state.uplinks.of_local(local);
+        self.establish(connection, peer, remote, Endpoint::Listener, PortUse::New, known)
     }
 
     fn handle_established_outbound_connection(
@@ -226,7 +238,10 @@ impl NetworkBehaviour for StreamBehaviour {
         role: Endpoint,
         port: PortUse,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        self.establish(connection, peer, address, role, port)
+        let lead = self.leads.remove(&connection);
+        // From the listening port, or through a relay, it leaves as the routes have it.
+        let is_bound = port == PortUse::New && transport_kind(address) != TransportKind::Relay;
+        self.establish(connection, peer, address, role, port, lead.filter(|_| is_bound))
     }
 
     fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
@@ -239,6 +254,7 @@ impl NetworkBehaviour for StreamBehaviour {
                 self.dials.remove(&failure.connection_id);
                 self.redials.remove(&failure.connection_id);
                 self.punches.remove(&failure.connection_id);
+                self.leads.remove(&failure.connection_id);
             }
             FromSwarm::ConnectionClosed(closed) => {
                 self.state.remove_connection(closed.connection_id);

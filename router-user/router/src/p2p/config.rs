@@ -11,6 +11,7 @@ use super::{
     error::StartError,
     inbound::{InboundStreams, Placement},
     tcp_config::TcpConfig,
+    uplink::UplinkConfig,
 };
 
 /// What a network needs to know.
@@ -33,6 +34,9 @@ pub struct NetworkConfig {
     pub fwmark: Option<NonZeroU32>,
     /// How TCP connections are made.
     pub tcp: TcpConfig,
+    /// The ways by which connections leave the host, at most [`MAX_UPLINKS`](super::MAX_UPLINKS); by default none, which leaves it
+    /// to the host's routes.
+    pub uplinks: Vec<UplinkConfig>,
     /// The longest time between two pings on a connection that carries nothing; at least 1 s.
     pub keepalive: Duration,
     /// The time without packets after which a connection that this node has dialled to a peer on demand is closed.

@@ -22,7 +22,7 @@ use libp2p::{
     core::{ConnectedPoint, transport::PortUse},
     metrics::{Metrics, Recorder, Registry},
     ping,
-    swarm::{ConnectionError, ConnectionId, DialError, ListenError, SwarmEvent},
+    swarm::{ConnectionError, ConnectionId, DialError, ListenError, SwarmEvent, dial_opts::DialOpts},
 };
 use tokio::{
     sync::mpsc,
@@ -48,11 +48,12 @@ use super::{
     names::Lookups,
     node_behaviour::{NodeBehaviour, NodeBehaviourEvent, dial_options, event_span},
     peer_connections::{PeerConnections, WentDown},
-    redial_book::RedialBook,
+    redial_book::{Lead, RedialBook},
     reservations::Reservations,
     snapshot::ConnectionDirection,
     state::NetworkState,
     transport::{is_port_taken, is_refusal, no_port_for},
+    uplink::{NextUplink, UplinkId, Uplinks},
 };
 use stream_router_engine::causes::with_sources;
 
@@ -71,6 +72,8 @@ pub(super) struct Driver {
     lookups: Lookups,
     reservations: Reservations,
     punches: Punches,
+    uplinks: Uplinks,
+    next_uplink: NextUplink,
     host_changes: HostChanges,
     backlog: EventBacklog,
     listener_log: ListenerLog,
@@ -95,6 +98,7 @@ pub(super) struct Ways {
     pub(super) lookups: Lookups,
     pub(super) reservations: Reservations,
     pub(super) punches: Punches,
+    pub(super) next_uplink: NextUplink,
 }
 
 impl Driver {
@@ -111,6 +115,7 @@ impl Driver {
             lookups,
             reservations,
             punches,
+            next_uplink,
         } = ways;
         let Channels {
             events,
@@ -120,7 +125,14 @@ impl Driver {
         let mut registry = Registry::default();
         let metrics = Metrics::new(&mut registry);
         Self {
-            redials: RedialBook::new(*swarm.local_peer_id(), peers, Instant::now()),
+            redials: RedialBook::new(
+                *swarm.local_peer_id(),
+                state.uplinks.clone(),
+                peers,
+                Instant::now(),
+            ),
+            uplinks: state.uplinks.clone(),
+            next_uplink,
             swarm,
             state,
             connections: PeerConnections::default(),
@@ -147,6 +159,7 @@ impl Driver {
     pub(super) async fn run(mut self) {
         let stop = self.stop.clone();
         loop {
+            self.redials.settle(Instant::now());
             let due = self
                 .redials
                 .poll_due()
@@ -184,6 +197,9 @@ impl Driver {
                     self.look(Instant::now());
                     if self.host_changes.take_due(Instant::now()) {
                         self.state.doubt_all();
+                        if self.uplinks.are_configured() {
+                            self.redials.handle_host_change(Instant::now());
+                        }
                     }
                 }
             }
@@ -234,7 +250,8 @@ impl Driver {
         for (peer, named) in self.redials.poll_names(now) {
             self.lookups.ask(peer, named);
         }
-        for (peer, address) in self.redials.poll_attempts(now, rand::random) {
+        for (lead, address) in self.redials.poll_attempts(now, rand::random) {
+            let peer = lead.0;
             if let Some(failure) = self.relay_trouble(&address) {
                 // It is reported for the relay, which is a peer itself.
                 let DialFailure {
@@ -249,43 +266,55 @@ impl Driver {
                 true => PortUse::Reuse,
                 false => PortUse::New,
             };
-            self.redial(peer, &address, port, now);
+            self.redial(lead, &address, port, now);
         }
     }
 
     /// Dials an absent peer.
-    fn redial(&mut self, peer: PeerId, address: &Multiaddr, port: PortUse, now: Instant) {
+    fn redial(&mut self, lead: Lead, address: &Multiaddr, port: PortUse, now: Instant) {
+        let (peer, uplink) = lead;
         let options = dial_options(peer, address, port);
         let connection = options.connection_id();
         let _span = tracing::debug_span!("dial", %peer, %connection).entered();
         let streams = &mut self.swarm.behaviour_mut().streams;
-        streams.handle_dial(connection);
+        streams.handle_dial_by(connection, uplink);
         streams.handle_redial(connection);
         tracing::debug!(%peer, %connection, %address, ?port, "dialling");
-        match self.swarm.dial(options) {
-            Ok(()) => self.redials.handle_attempt(peer, connection, now),
-            Err(error) => self.handle_redial_failure(peer, &error, None, now),
+        match self.dial_by(uplink, options) {
+            Ok(()) => self.redials.handle_attempt(lead, connection, now),
+            Err(error) => self.handle_redial_failure(lead, &error, None, now),
         }
+    }
+
+    /// Begins a dial that leaves by an uplink.
+    fn dial_by(&mut self, uplink: UplinkId, options: DialOpts) -> Result<(), DialError> {
+        let by = self.uplinks.get(uplink).map(|uplink| uplink.by.clone());
+        let swarm = &mut self.swarm;
+        self.next_uplink.during(by, || swarm.dial(options))
     }
 
     /// Takes in that an absent peer could not be dialled: without a listening port to spare from another one, and else the
     /// operator is told.
-    fn handle_redial_failure(
-        &mut self,
-        peer: PeerId,
-        error: &DialError,
-        began: Option<Instant>,
-        now: Instant,
-    ) {
+    fn handle_redial_failure(&mut self, lead: Lead, error: &DialError, began: Option<Instant>, now: Instant) {
+        let peer = lead.0;
         if let Some(address) = no_port_for(error) {
             tracing::debug!(%peer, %address, "the listening port does not lead to a relay; dialling from another");
-            return self.redial(peer, &address, PortUse::New, now);
+            return self.redial(lead, &address, PortUse::New, now);
         }
         self.state.counters.dial_failures.fetch_add(1, Relaxed);
         // An old attempt may fail long after a newer one succeeded.
-        if self.redials.is_dialled(peer) {
-            self.report_dial_failure(peer, DialFailure::of_dial(error), began, now);
+        if self.redials.is_dialled(lead) {
+            let failure = self.by_uplink(lead.1, DialFailure::of_dial(error));
+            self.report_dial_failure(peer, failure, began, now);
         }
+    }
+
+    /// Has a failure say by which uplink it was.
+    fn by_uplink(&self, uplink: UplinkId, mut failure: DialFailure) -> DialFailure {
+        if let Some(uplink) = self.uplinks.get(uplink) {
+            failure.text = format!("by uplink {}: {}", uplink.by, failure.text);
+        }
+        failure
     }
 
     /// Tells the operator once per absence of a peer why an attempt that has begun then, if it has, failed; repeats are for
@@ -315,7 +344,10 @@ impl Driver {
         } else {
             tracing::debug!(%peer, error, "cannot reach a peer");
         }
-        self.state.set_dial_error(peer, address, error, refuses);
+        // Of a peer that is connected by another uplink it is no trouble of the peer.
+        if !self.uplinks.are_configured() || !self.connections.is_present(peer) {
+            self.state.set_dial_error(peer, address, error, refuses);
+        }
     }
 
     fn set_peers(&mut self, peers: Vec<PeerConfig>, now: Instant) {
@@ -337,10 +369,9 @@ impl Driver {
         let mut new_peers = Vec::new();
         for config in peers {
             let peer = config.peer;
-            if self
-                .redials
-                .set_peer(config, self.connections.is_present(peer), now)
-            {
+            let connections = &self.connections;
+            let is_present = |uplink| connections.is_present_by((peer, uplink));
+            if self.redials.set_peer(config, is_present, now) {
                 self.discovery.add_peer(peer);
                 new_peers.push(peer);
             }
@@ -361,8 +392,9 @@ impl Driver {
             let addresses: Vec<_> = found.iter().map(|found| found.address.clone()).collect();
             // Every host on the local network can provoke it.
             tracing::debug!(%peer, ?addresses, "found addresses of a peer");
-            let is_present = self.connections.is_present(peer);
-            self.redials.set_found(peer, addresses, is_present, now);
+            let connections = &self.connections;
+            let is_present = |uplink| connections.is_present_by((peer, uplink));
+            self.redials.set_found(peer, &addresses, is_present, now);
             self.state.set_found(peer, found);
         }
     }
@@ -523,7 +555,10 @@ impl Driver {
             return;
         }
         match punches::accepts(endpoint) {
-            false => self.connections.handle_dialled(connection, peer, took),
+            false => {
+                let lead = (peer, self.state.uplink(connection));
+                self.connections.handle_dialled(connection, lead, took);
+            }
             true => self.handle_proven(peer, connection, ConnectionDirection::Inbound, took, now),
         }
     }
@@ -540,15 +575,20 @@ impl Driver {
         let Some((runtime, address)) = self.state.runtime_and_address(connection) else {
             return;
         };
-        let transport = transport_kind(&address);
-        tracing::info!(%peer, %connection, %address, ?direction, ?took, "connected");
+        let (transport, way) = (transport_kind(&address), self.state.way(connection));
+        let by = way
+            .uplink
+            .as_ref()
+            .map(|uplink| tracing::field::display(&uplink.by));
+        tracing::info!(%peer, %connection, %address, ?direction, ?took, uplink = by, "connected");
+        let lead = (peer, self.state.uplink(connection));
         self.redials.handle_attempt_ended(peer, connection);
-        self.redials.handle_present(peer);
+        self.redials.handle_present(lead);
         self.state.clear_dial_error(peer);
         self.state.set_proven(connection);
         self.state.doubt_others(peer, connection, took);
         self.handle_way(peer, connection, now);
-        if self.connections.handle_established(connection, peer) {
+        if self.connections.handle_established(connection, lead) {
             self.discovery.handle_neighbour(now);
             self.swarm
                 .behaviour_mut()
@@ -560,6 +600,7 @@ impl Driver {
             address,
             direction,
             transport,
+            way,
             took,
             runtime,
         });
@@ -580,17 +621,23 @@ impl Driver {
 
     /// Takes an unproven connection for a dial that failed.
     fn handle_unproven_end(&mut self, connection: ConnectionId, cause: &str, refuses: bool, now: Instant) {
+        let lead = self.connections.uplink(connection);
         let Some((peer, _)) = self.connections.take_unproven(connection) else {
             return;
         };
+        let lead = (peer, lead);
         self.state.remove_connection(connection);
         if self.handle_punch_failure(peer, connection, false, || cause.to_owned(), now) {
             return;
         }
-        let began = self.redials.handle_attempt_ended(peer, connection);
+        let began = self
+            .redials
+            .handle_attempt_ended(peer, connection)
+            .map(|(_, began)| began);
         self.state.counters.dial_failures.fetch_add(1, Relaxed);
-        if self.redials.is_dialled(peer) {
-            self.report_dial_failure(peer, DialFailure::unproven(cause, refuses), began, now);
+        if self.redials.is_dialled(lead) {
+            let failure = self.by_uplink(lead.1, DialFailure::unproven(cause, refuses));
+            self.report_dial_failure(peer, failure, began, now);
         }
     }
 
@@ -603,7 +650,9 @@ impl Driver {
         };
         let WentDown {
             peer,
+            uplink,
             was_last,
+            was_last_of_uplink,
             rests,
         } = down;
         self.handle_way_lost(peer, now);
@@ -618,11 +667,11 @@ impl Driver {
             connection,
             cause,
         });
+        // One that rests was given up when that began, and may be wanted again.
+        if was_last_of_uplink && !rests {
+            self.redials.handle_absent((peer, uplink), now);
+        }
         if was_last {
-            // One that rests was given up when that began, and may be wanted again.
-            if !rests {
-                self.redials.handle_absent(peer, now);
-            }
             self.swarm.behaviour_mut().remove_dht_neighbour(peer);
             self.look_for_absent(now);
         }
@@ -678,13 +727,14 @@ impl Driver {
         if self.handle_punch_failure(peer, connection, is_port_taken, || dial_error_text(error), now) {
             return;
         }
-        let began = self.redials.handle_attempt_ended(peer, connection);
+        let (uplink, began) = self.redials.handle_attempt_ended(peer, connection).unzip();
+        let lead = (peer, uplink.unwrap_or(UplinkId::FIRST));
         if let DialError::Denied { cause } = error
             && let Some(ConnectionRefusal::Superseded) = cause.downcast_ref()
         {
             return;
         }
-        self.handle_redial_failure(peer, error, began, now);
+        self.handle_redial_failure(lead, error, began, now);
     }
 
     fn handle_inbound_failure(&mut self, address: &Multiaddr, error: &ListenError, now: Instant) {

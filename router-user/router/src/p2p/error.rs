@@ -39,6 +39,12 @@ pub enum StartError {
         /// How many there are.
         n_relays: usize,
     },
+    /// There are more uplinks than a peer has connections for.
+    #[error("{n_uplinks} uplinks are too many; name at most {max}", max = super::limits::MAX_UPLINKS)]
+    TooManyUplinks {
+        /// How many there are.
+        n_uplinks: usize,
+    },
     /// This node is configured as its own peer.
     #[error("peer {peer} is this node itself")]
     OwnPeer {

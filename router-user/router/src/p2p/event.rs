@@ -5,7 +5,7 @@ use std::time::Duration;
 use libp2p::{Multiaddr, PeerId, swarm::ConnectionId};
 use tokio::runtime::Handle;
 
-use super::{address::TransportKind, snapshot::ConnectionDirection};
+use super::{address::TransportKind, snapshot::ConnectionDirection, uplink::Way};
 
 /// What happens on the network.
 #[derive(Clone, Debug)]
@@ -23,6 +23,8 @@ pub enum NetworkEvent {
         direction: ConnectionDirection,
         /// The transport that carries the connection.
         transport: TransportKind,
+        /// Which way its packets take.
+        way: Way,
         /// How long dialling and handshakes took, as seen from this side.
         took: Duration,
         /// The runtime of the connection's task, on which writers and readers of its streams should run, too.

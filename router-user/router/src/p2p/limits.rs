@@ -5,6 +5,9 @@ use std::time::Duration;
 /// Most connections that one peer may have at a time, in both directions together.
 pub const MAX_CONNECTIONS_PER_PEER: usize = 8;
 
+/// Most uplinks: half of what a peer may have of connections, as both sides may dial at once.
+pub const MAX_UPLINKS: usize = MAX_CONNECTIONS_PER_PEER / 2;
+
 /// Most streams of [`IP_PROTOCOL`](super::IP_PROTOCOL) that one side may have open on one connection.
 pub const MAX_STREAMS_PER_SIDE: usize = 32;
 

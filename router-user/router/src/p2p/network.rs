@@ -22,7 +22,7 @@ use super::{
     handle::NetworkHandle,
     inbound::NextConnectionTask,
     keepalive::KeepaliveBehaviour,
-    limits::MAX_STREAMS_PER_SIDE,
+    limits::{MAX_STREAMS_PER_SIDE, MAX_UPLINKS},
     local_network::LocalNetwork,
     names::{HostLookup, Lookups},
     node_behaviour::NodeBehaviour,
@@ -31,6 +31,7 @@ use super::{
     reservations::Reservations,
     state::NetworkState,
     transport::{self, SocketMarks},
+    uplink::{NextUplink, Uplinks},
 };
 
 /// Events that may wait for the receiver.
@@ -97,6 +98,7 @@ impl Network {
             dscp,
             fwmark,
             tcp,
+            uplinks,
             keepalive,
             idle_time,
             discovery,
@@ -109,10 +111,19 @@ impl Network {
         }
         let known = check_peers(local_peer, &peers)?;
         check_relays(&relay, &known)?;
+        if uplinks.len() > MAX_UPLINKS {
+            let n_uplinks = uplinks.len();
+            return Err(StartError::TooManyUplinks { n_uplinks });
+        }
+        let (uplinks, next_uplink) = (Uplinks::new(uplinks), NextUplink::default());
         let peers = with_relays(peers, &relay.via);
         let (circuit_transport, circuits) = libp2p::relay::client::new(local_peer);
 
-        let state = Arc::new(NetworkState::new(local_peer, peers.iter().map(|peer| peer.peer)));
+        let state = Arc::new(NetworkState::new(
+            local_peer,
+            peers.iter().map(|peer| peer.peer),
+            uplinks,
+        ));
         state.handshakes.set_peers(&peers);
         let next_task = NextConnectionTask::default();
         let local_network = discovery.mdns.then(|| LocalNetwork::new(local_peer));
@@ -156,6 +167,7 @@ impl Network {
                 tcp,
                 hosts: hosts.clone(),
                 circuits: circuit_transport,
+                next_uplink: next_uplink.clone(),
             },
             keepalive,
             &admits,
@@ -181,6 +193,7 @@ impl Network {
                 shows_port: punch && relay.serve.is_none(),
             },
             reservations: Reservations::new(relay.via, Instant::now()),
+            next_uplink,
         };
         let discovery = AddressDiscovery::new(keypair, discovery, ids);
         let channels = Channels {

@@ -5,7 +5,7 @@ use std::{collections::HashMap, time::Duration};
 use libp2p::{PeerId, swarm::ConnectionId};
 use tokio::time::Instant;
 
-use super::departure::Leave;
+use super::{departure::Leave, redial_book::Lead, uplink::UplinkId};
 
 /// The established connections of all peers.
 ///
@@ -22,6 +22,7 @@ pub(super) struct PeerConnections {
 #[derive(Debug)]
 struct PeerConnection {
     peer: PeerId,
+    uplink: UplinkId,
     stage: Stage,
     leaving: Option<Leaving>,
     /// Whether the peer does not answer on it.
@@ -54,23 +55,30 @@ enum Stage {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct WentDown {
     pub(super) peer: PeerId,
+    /// The uplink that it counted for.
+    pub(super) uplink: UplinkId,
     /// Whether the peer has no live connection any more.
     pub(super) was_last: bool,
+    /// Whether it has none by the uplink.
+    pub(super) was_last_of_uplink: bool,
     /// Whether the peer is to be left alone, as nothing was sent for long.
     pub(super) rests: bool,
 }
 
 impl PeerConnections {
     /// Adds a live connection. Returns whether it is the only one of its peer.
-    pub(super) fn handle_established(&mut self, connection: ConnectionId, peer: PeerId) -> bool {
+    pub(super) fn handle_established(&mut self, connection: ConnectionId, (peer, uplink): Lead) -> bool {
         let is_first = !self.is_present(peer);
-        self.insert(connection, PeerConnection::new(peer, Stage::Live));
+        self.insert(connection, PeerConnection::new(peer, uplink, Stage::Live));
         is_first
     }
 
     /// Adds a connection that this node has dialled, which took so long to bring up.
-    pub(super) fn handle_dialled(&mut self, connection: ConnectionId, peer: PeerId, took: Duration) {
-        self.insert(connection, PeerConnection::new(peer, Stage::Unproven(took)));
+    pub(super) fn handle_dialled(&mut self, connection: ConnectionId, (peer, uplink): Lead, took: Duration) {
+        self.insert(
+            connection,
+            PeerConnection::new(peer, uplink, Stage::Unproven(took)),
+        );
     }
 
     fn insert(&mut self, connection: ConnectionId, entry: PeerConnection) {
@@ -101,10 +109,12 @@ impl PeerConnections {
     pub(super) fn handle_down(&mut self, connection: ConnectionId) -> Option<WentDown> {
         let entry = self.all.get_mut(&connection).filter(|entry| entry.is_live())?;
         entry.stage = Stage::Down;
-        let (peer, leaving) = (entry.peer, entry.leaving.take());
+        let (peer, uplink, leaving) = (entry.peer, entry.uplink, entry.leaving.take());
         Some(WentDown {
             peer,
+            uplink,
             was_last: !self.is_present(peer),
+            was_last_of_uplink: !self.is_present_by((peer, uplink)),
             rests: leaving.is_some_and(|leaving| leaving.why == Leave::Rest),
         })
     }
@@ -214,6 +224,19 @@ impl PeerConnections {
         self.entries(peer).any(|(_, entry)| entry.is_live())
     }
 
+    /// Says whether a peer has a live connection by an uplink.
+    pub(super) fn is_present_by(&self, (peer, uplink): Lead) -> bool {
+        let mut entries = self.entries(peer);
+        entries.any(|(_, entry)| entry.is_live() && entry.uplink == uplink)
+    }
+
+    /// Returns the uplink that a connection counts for.
+    pub(super) fn uplink(&self, connection: ConnectionId) -> UplinkId {
+        self.all
+            .get(&connection)
+            .map_or(UplinkId::FIRST, |entry| entry.uplink)
+    }
+
     /// Says whether any peer has a live connection.
     pub(super) fn is_anybody_present(&self) -> bool {
         self.all.values().any(PeerConnection::is_live)
@@ -231,9 +254,10 @@ impl PeerConnections {
 }
 
 impl PeerConnection {
-    fn new(peer: PeerId, stage: Stage) -> Self {
+    fn new(peer: PeerId, uplink: UplinkId, stage: Stage) -> Self {
         Self {
             peer,
+            uplink,
             stage,
             leaving: None,
             is_silent: false,
@@ -255,6 +279,10 @@ impl PeerConnection {
 mod tests {
     use super::*;
 
+    fn by(peer: PeerId) -> Lead {
+        (peer, UplinkId::FIRST)
+    }
+
     fn id(n: usize) -> ConnectionId {
         ConnectionId::new_unchecked(n)
     }
@@ -263,11 +291,11 @@ mod tests {
     fn nothing_is_kept_of_a_peer_whose_connections_have_closed() {
         let (peer, other) = (PeerId::random(), PeerId::random());
         let mut connections = PeerConnections::default();
-        connections.handle_dialled(id(1), peer, Duration::ZERO);
+        connections.handle_dialled(id(1), by(peer), Duration::ZERO);
         connections.take_unproven(id(1));
-        connections.handle_established(id(1), peer);
-        connections.handle_established(id(2), peer);
-        connections.handle_established(id(3), other);
+        connections.handle_established(id(1), by(peer));
+        connections.handle_established(id(2), by(peer));
+        connections.handle_established(id(3), by(other));
         assert_eq!(connections.of_peer(peer), [id(1), id(2)]);
 
         for n in [1, 2, 2] {
@@ -285,14 +313,16 @@ mod tests {
         let mut connections = PeerConnections::default();
         assert!(!connections.is_anybody_present());
 
-        assert!(connections.handle_established(id(1), peer));
-        assert!(!connections.handle_established(id(2), peer));
+        assert!(connections.handle_established(id(1), by(peer)));
+        assert!(!connections.handle_established(id(2), by(peer)));
         assert!(connections.is_present(peer) && !connections.is_present(other));
 
         let down = |was_last| {
             Some(WentDown {
                 peer,
+                uplink: UplinkId::FIRST,
                 was_last,
+                was_last_of_uplink: was_last,
                 rests: false,
             })
         };
@@ -305,7 +335,7 @@ mod tests {
     fn a_connection_goes_down_once_and_stays_known_until_it_has_closed() {
         let peer = PeerId::random();
         let mut connections = PeerConnections::default();
-        connections.handle_established(id(1), peer);
+        connections.handle_established(id(1), by(peer));
         assert!(connections.is_live(id(1)));
 
         assert!(connections.handle_down(id(1)).is_some());
@@ -322,15 +352,15 @@ mod tests {
         let peer = PeerId::random();
         let took = Duration::from_millis(3);
         let mut connections = PeerConnections::default();
-        connections.handle_dialled(id(1), peer, took);
-        connections.handle_dialled(id(2), peer, took);
+        connections.handle_dialled(id(1), by(peer), took);
+        connections.handle_dialled(id(2), by(peer), took);
         assert!(!connections.is_present(peer) && !connections.is_live(id(1)));
         assert_eq!(connections.len(), 2);
 
         assert_eq!(connections.handle_down(id(1)), None);
         assert_eq!(connections.take_unproven(id(1)), Some((peer, took)));
         assert_eq!(connections.take_unproven(id(1)), None);
-        assert!(connections.handle_established(id(1), peer));
+        assert!(connections.handle_established(id(1), by(peer)));
 
         assert!(connections.is_live(id(1)));
         assert_eq!(connections.take_unproven(id(2)), Some((peer, took)));
@@ -346,10 +376,10 @@ mod tests {
     fn a_peer_that_returns_while_its_old_connection_closes_is_present_anew() {
         let peer = PeerId::random();
         let mut connections = PeerConnections::default();
-        connections.handle_established(id(1), peer);
+        connections.handle_established(id(1), by(peer));
         connections.handle_down(id(1));
 
-        assert!(connections.handle_established(id(2), peer));
+        assert!(connections.handle_established(id(2), by(peer)));
         connections.handle_closed(id(1));
 
         assert!(connections.is_present(peer));
@@ -364,8 +394,8 @@ mod tests {
             since: now,
         };
         let mut connections = PeerConnections::default();
-        connections.handle_established(id(1), peer);
-        connections.handle_established(id(2), peer);
+        connections.handle_established(id(1), by(peer));
+        connections.handle_established(id(2), by(peer));
 
         assert!(connections.has_other(peer, id(1)) && connections.set_leaving(id(1), spare));
         assert!(!connections.set_leaving(id(1), spare), "it is known");
@@ -384,7 +414,7 @@ mod tests {
     fn a_peer_rests_if_its_last_connection_was_left_as_nothing_was_sent() {
         let peer = PeerId::random();
         let mut connections = PeerConnections::default();
-        connections.handle_established(id(1), peer);
+        connections.handle_established(id(1), by(peer));
         let rest = Leaving {
             why: Leave::Rest,
             by_peer: true,
@@ -403,8 +433,8 @@ mod tests {
     fn a_silent_connection_is_one_until_it_is_heard_and_another_is_heard_since() {
         let (start, peer) = (Instant::now(), PeerId::random());
         let mut connections = PeerConnections::default();
-        connections.handle_established(id(1), peer);
-        connections.handle_established(id(2), peer);
+        connections.handle_established(id(1), by(peer));
+        connections.handle_established(id(2), by(peer));
 
         connections.handle_heard(id(2), start);
         let since = start + Duration::from_millis(1);

@@ -74,6 +74,8 @@ pub(super) struct Redial {
     round: Duration,
     /// `None` while connected, for a peer without addresses, and for one that is dialled on demand and not wanted.
     due: Option<Instant>,
+    /// Whether the uplink is not to be used, as one of a lower cost leads to the peer.
+    is_held: bool,
     better: Option<Better>,
 }
 
@@ -104,6 +106,7 @@ impl Redial {
             quick_until: now,
             round: ROUND,
             due: None,
+            is_held: false,
             better: None,
         };
         redial.merge();
@@ -124,6 +127,32 @@ impl Redial {
     pub(super) fn handle_absent(&mut self, now: Instant) {
         self.is_present = false;
         self.begin(if self.yields { HEAD_START } else { Duration::ZERO }, now);
+    }
+
+    /// Has the peer dialled no more, as an uplink of a lower cost leads to it.
+    pub(super) fn hold(&mut self) {
+        self.is_held = true;
+        self.due = None;
+    }
+
+    /// Has the peer dialled again, unless it is connected.
+    pub(super) fn release(&mut self, now: Instant) {
+        self.is_held = false;
+        if !self.is_present {
+            self.begin(Duration::ZERO, now);
+        }
+    }
+
+    /// Says whether the peer is connected, and answers.
+    pub(super) fn is_well(&self) -> bool {
+        self.is_present && self.due.is_none()
+    }
+
+    /// Dials the peer at once if it is to be dialled at all: the host's addresses have changed.
+    pub(super) fn handle_host_change(&mut self, now: Instant) {
+        if self.due.is_some() {
+            self.begin(Duration::ZERO, now);
+        }
     }
 
     /// Records that the peer does not answer on its connections, and dials it beside them.
@@ -383,7 +412,7 @@ impl Redial {
         self.asks = true;
         self.quick_until = now + QUICK;
         self.round = ROUND;
-        self.due = self.has_addresses().then(|| now + wait);
+        self.due = (self.has_addresses() && !self.is_held).then(|| now + wait);
     }
 
     /// Dials the peer at once if the next round is far, and quickly from now on.

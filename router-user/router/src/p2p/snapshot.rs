@@ -8,6 +8,7 @@ use super::{
     address::{TransportKind, transport_kind},
     counters::NetworkCounters,
     found::FoundAddress,
+    uplink::UplinkConfig,
 };
 
 /// Which side opened a connection.
@@ -67,6 +68,10 @@ pub struct ConnectionSnapshot {
     pub since: SystemTime,
     /// Whether both sides have dialled at once, as they had agreed through a relay.
     pub is_punched: bool,
+    /// The uplink by which it leaves, or has come, if that is one of those that were configured.
+    pub uplink: Option<UplinkConfig>,
+    /// Whether the peer does not answer on it.
+    pub is_silent: bool,
     /// Whether the connection is to be left, as there is a better one or one is enough.
     pub is_leaving: bool,
     /// The last measured round trip.
@@ -113,6 +118,8 @@ impl ConnectionSnapshot {
             address,
             since: SystemTime::now(),
             is_punched: false,
+            uplink: None,
+            is_silent: false,
             is_leaving: false,
             rtt: None,
             n_inbound_streams: 0,

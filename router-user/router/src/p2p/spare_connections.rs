@@ -1,8 +1,10 @@
 //! Which connections of a peer are one too many.
 
-use std::{cmp::Reverse, time::Duration};
+use std::{cmp::Reverse, collections::BTreeMap, time::Duration};
 
 use libp2p::swarm::ConnectionId;
+
+use super::uplink::UplinkId;
 
 /// How long a connection stands at least before it is spare, unless there is one at a better address: it may have been
 /// made for a load that is still to come.
@@ -18,6 +20,32 @@ pub(super) struct Standing {
     pub(super) rank: usize,
     pub(super) is_relayed: bool,
     pub(super) age: Duration,
+    /// The uplink that it counts for, and what that costs.
+    pub(super) uplink: UplinkId,
+    pub(super) cost: u32,
+    /// Whether the peer does not answer on it.
+    pub(super) is_silent: bool,
+}
+
+/// Returns the connections of each uplink that has any.
+pub(super) fn by_uplink(standing: &[Standing]) -> impl Iterator<Item = Vec<Standing>> {
+    let mut of_uplinks = BTreeMap::<_, Vec<_>>::new();
+    for one in standing {
+        of_uplinks.entry(one.uplink).or_default().push(*one);
+    }
+    of_uplinks.into_values()
+}
+
+/// Returns the connections that this node has dialled by uplinks that cost more than another by which the peer answers.
+pub(super) fn costly(standing: &[Standing]) -> Vec<ConnectionId> {
+    let answering = standing.iter().filter(|one| !one.is_silent);
+    let least = answering.map(|one| one.cost).min();
+    let is_costly = |one: &&Standing| one.is_own && least.is_some_and(|least| one.cost > least);
+    standing
+        .iter()
+        .filter(is_costly)
+        .map(|one| one.connection)
+        .collect()
 }
 
 /// Returns the connections that this node has dialled and does not need. Each side lets go of those only that it has
@@ -61,6 +89,9 @@ mod tests {
             rank,
             is_relayed: false,
             age: Duration::from_secs(age_s),
+            uplink: UplinkId::FIRST,
+            cost: 0,
+            is_silent: false,
         }
     }
 
@@ -115,6 +146,30 @@ mod tests {
             let direct = [own(1, 5, 5), relayed(theirs(2, 7, 900))];
             assert_eq!(ids(spare(&direct, 1, leads)), [""; 0]);
         }
+    }
+
+    #[test]
+    fn what_costs_more_is_left_while_the_peer_answers_on_what_costs_less() {
+        let [cheap, costly_one] =
+            [(own(1, 0, 5), 0), (own(2, 0, 90), 7)].map(|(one, cost)| Standing { cost, ..one });
+        let by_peer = Standing {
+            is_own: false,
+            ..costly_one
+        };
+        let silent = Standing {
+            is_silent: true,
+            ..cheap
+        };
+
+        assert_eq!(ids(costly(&[cheap, costly_one])), ["2"]);
+        assert_eq!(ids(costly(&[silent, costly_one])), [""; 0]);
+        assert_eq!(ids(costly(&[costly_one])), [""; 0]);
+        assert_eq!(
+            ids(costly(&[cheap, by_peer])),
+            [""; 0],
+            "it is the peer's to leave"
+        );
+        assert_eq!(by_uplink(&[cheap, costly_one]).count(), 1);
     }
 
     #[test]

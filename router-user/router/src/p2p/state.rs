@@ -22,11 +22,13 @@ use super::{
     handshakes::Handshakes,
     life::SignsOfLife,
     punch::Relayed,
+    redial_book::Lead,
     snapshot::{ConnectionDirection, ConnectionSnapshot, NetworkSnapshot, PeerSnapshot},
     spare_connections::Standing,
     stream::DataStream,
     stream_slots::{ConnectionSlots, StreamSlot, StreamSlots},
     transport::SegmentBook,
+    uplink::{UplinkId, Uplinks, Way},
 };
 use crate::egress::lane_stream::LaneStream;
 
@@ -43,6 +45,7 @@ pub(super) struct NetworkState {
     pub(super) handshakes: Arc<Handshakes>,
     /// What is learnt of paths that lose large packets.
     pub(super) segments: Arc<SegmentBook>,
+    pub(super) uplinks: Uplinks,
     tables: Mutex<Tables>,
     /// The last peer that was refused as it is not configured, for the log.
     last_refused: Mutex<Option<PeerId>>,
@@ -120,6 +123,10 @@ pub(super) struct ConnectionEntry {
     pub(super) is_punched: bool,
     /// Whether this node has dialled it from its listening port, which the peer so sees.
     pub(super) is_from_listening_port: bool,
+    /// The uplink that it counts for.
+    pub(super) uplink: UplinkId,
+    /// Whether it is known to be of that one.
+    pub(super) is_of_uplink: bool,
 }
 
 /// The way to the task of a connection, which opens streams.
@@ -140,7 +147,7 @@ pub(super) struct OpenStreamRequest {
 }
 
 impl NetworkState {
-    pub(super) fn new(local_peer: PeerId, peers: impl IntoIterator<Item = PeerId>) -> Self {
+    pub(super) fn new(local_peer: PeerId, peers: impl IntoIterator<Item = PeerId>, uplinks: Uplinks) -> Self {
         let counters = Arc::<LiveNetworkCounters>::default();
         Self {
             local_peer,
@@ -148,6 +155,7 @@ impl NetworkState {
             handshakes: Arc::new(Handshakes::new(Arc::clone(&counters))),
             counters,
             segments: Arc::default(),
+            uplinks,
             tables: Mutex::new({
                 let mut tables = Tables::default();
                 tables.set_peers(peers);
@@ -251,15 +259,23 @@ impl NetworkState {
         older.for_each(|(_, entry)| entry.life.doubt());
     }
 
-    /// Has the connections at a host pinged at once, and returns their peers.
-    pub(super) fn doubt_host(&self, host: IpAddr) -> BTreeSet<PeerId> {
+    /// Has all connections of a peer pinged at once.
+    pub(super) fn doubt_peer(&self, peer: PeerId) {
+        let tables = self.tables();
+        tables.of_peer(peer).for_each(|(_, entry)| entry.life.doubt());
+    }
+
+    /// Has the connections of the peers at a host pinged at once, of which others may lead elsewhere. Returns those peers, with the
+    /// uplinks to the host.
+    pub(super) fn doubt_host(&self, host: IpAddr) -> BTreeSet<Lead> {
         let tables = self.tables();
         let at_host = |entry: &&ConnectionEntry| ip_of(&entry.address) == Some(host);
-        let doubted = tables.connections.values().filter(at_host);
-        doubted
-            .inspect(|entry| entry.life.doubt())
-            .map(|entry| entry.peer)
-            .collect()
+        let stalling = tables.connections.values().filter(at_host);
+        let leads: BTreeSet<_> = stalling.map(|entry| (entry.peer, entry.uplink)).collect();
+        let peers: BTreeSet<_> = leads.iter().map(|(peer, _)| *peer).collect();
+        let doubted = peers.into_iter().flat_map(|peer| tables.of_peer(peer));
+        doubted.for_each(|(_, entry)| entry.life.doubt());
+        leads
     }
 
     /// Returns the connections of a peer that are over TCP at the host of another, and older than that.
@@ -271,7 +287,8 @@ impl NetworkState {
         let is_older = |entry: &ConnectionEntry| {
             // If the clock was set back, nothing is known of its age.
             let is_older = entry.since.elapsed().ok().is_none_or(|since| since > age);
-            is_older && entry.transport == TransportKind::Tcp && ip_of(&entry.address) == ip_of(&new.address)
+            let is_there = entry.uplink == new.uplink && ip_of(&entry.address) == ip_of(&new.address);
+            is_older && is_there && entry.transport == TransportKind::Tcp
         };
         let others = tables.of_peer(new.peer).filter(|(id, _)| *id != connection);
         let older = others.filter(|(_, entry)| is_older(entry));
@@ -308,10 +325,11 @@ impl NetworkState {
     }
 
     /// Returns the proven connections of every peer that are not to be left, and how many of them are to stand. `rank`
-    /// gives the place of the address of a connection to a peer.
+    /// gives the place of the address of a connection to a peer, and `cost` what an uplink costs.
     pub(super) fn standing(
         &self,
-        rank: impl Fn(PeerId, &Multiaddr, ConnectionDirection) -> usize,
+        rank: impl Fn(Lead, &Multiaddr, ConnectionDirection) -> usize,
+        cost: impl Fn(UplinkId) -> u32,
     ) -> Vec<(PeerId, usize, Vec<Standing>)> {
         let tables = self.tables();
         let of_peer = |peer: &PeerEntry| {
@@ -320,11 +338,14 @@ impl NetworkState {
                 .filter(|(_, entry)| entry.is_proven && !entry.is_leaving);
             let standing = standing.map(|(connection, entry)| Standing {
                 connection,
-                rank: rank(peer.peer, &entry.address, entry.direction),
+                rank: rank((peer.peer, entry.uplink), &entry.address, entry.direction),
                 is_own: entry.direction == ConnectionDirection::Outbound,
                 is_relayed: entry.transport == TransportKind::Relay,
                 // A clock that was set back makes it younger.
                 age: entry.since.elapsed().unwrap_or_default(),
+                uplink: entry.uplink,
+                cost: cost(entry.uplink),
+                is_silent: entry.is_silent,
             });
             (peer.peer, peer.n_wanted, standing.collect::<Vec<_>>())
         };
@@ -421,6 +442,20 @@ impl NetworkState {
         Some((entry.runtime.clone(), entry.address.clone()))
     }
 
+    /// Returns which way a connection goes.
+    pub(super) fn way(&self, connection: ConnectionId) -> Way {
+        let tables = self.tables();
+        let entry = tables.connections.get(&connection);
+        entry.map_or_else(|| Way::new(None, None), |entry| entry.way(&self.uplinks))
+    }
+
+    /// Returns the uplink that a connection counts for.
+    pub(super) fn uplink(&self, connection: ConnectionId) -> UplinkId {
+        let tables = self.tables();
+        let entry = tables.connections.get(&connection);
+        entry.map_or(UplinkId::FIRST, |entry| entry.uplink)
+    }
+
     /// Returns the remote addresses of all connections.
     pub(super) fn remotes(&self) -> Vec<SocketAddr> {
         let tables = self.tables();
@@ -443,6 +478,10 @@ impl NetworkState {
     /// Returns the remote address of the oldest TCP connection that this node dialled to a peer. If all of those are
     /// gone, and one that the peer dialled over TCP is not, it is the address of the last one.
     pub(super) fn dialled_over_tcp(&self, peer: PeerId) -> Option<Multiaddr> {
+        if self.uplinks.are_configured() {
+            // Each uplink has a connection, whatever is sent.
+            return None;
+        }
         let tables = self.tables();
         let connections = || tables.of_peer(peer).map(|(_, entry)| entry);
         let dialled = connections().filter(|entry| entry.was_dialled_over_tcp());
@@ -500,14 +539,14 @@ impl NetworkState {
         of_peer.any(|(_, entry)| entry.is_proven && entry.transport != TransportKind::Relay)
     }
 
-    /// Returns how many connections a peer has, and how many of them this node has dialled, does not leave, and are as good
-    /// as one over `transport`: through a relay is worse than any other way.
-    pub(super) fn n_connections(&self, peer: PeerId, transport: TransportKind) -> (usize, usize) {
+    /// Returns how many connections a peer has, and how many of them this node has dialled by an uplink, does not leave, and are
+    /// as good as one over `transport`: through a relay is worse than any other way.
+    pub(super) fn n_connections(&self, (peer, uplink): Lead, transport: TransportKind) -> (usize, usize) {
         let tables = self.tables();
         let stays = |entry: &ConnectionEntry| {
             let is_as_good = entry.transport != TransportKind::Relay || transport == TransportKind::Relay;
             let is_own = entry.direction == ConnectionDirection::Outbound;
-            is_own && is_as_good && !entry.is_leaving && !entry.is_silent
+            is_own && entry.uplink == uplink && is_as_good && !entry.is_leaving && !entry.is_silent
         };
         (
             tables.of_peer(peer).count(),
@@ -523,7 +562,9 @@ impl NetworkState {
         let tables = self.tables();
         let peer_snapshot = |entry: &PeerEntry| {
             let of_peer = tables.of_peer(entry.peer).filter(|(_, entry)| entry.is_proven);
-            let mut connections: Vec<_> = of_peer.map(|(id, entry)| entry.snapshot(id)).collect();
+            let mut connections: Vec<_> = of_peer
+                .map(|(id, entry)| entry.snapshot(id, &self.uplinks))
+                .collect();
             connections.sort_by_key(|connection| (connection.is_leaving, connection.since));
             PeerSnapshot {
                 peer: entry.peer,
@@ -575,7 +616,14 @@ impl ConnectionEntry {
         is_tcp && !self.is_leaving && !self.is_punched
     }
 
-    fn snapshot(&self, connection: ConnectionId) -> ConnectionSnapshot {
+    fn way(&self, uplinks: &Uplinks) -> Way {
+        let uplink = uplinks.get(self.uplink).filter(|_| self.is_of_uplink);
+        let is_direct = self.transport != TransportKind::Relay;
+        let host = ip_of(&self.address).filter(|_| is_direct);
+        Way::new(uplink.cloned(), host)
+    }
+
+    fn snapshot(&self, connection: ConnectionId, uplinks: &Uplinks) -> ConnectionSnapshot {
         ConnectionSnapshot {
             connection,
             address: self.address.clone(),
@@ -583,6 +631,8 @@ impl ConnectionEntry {
             transport: self.transport,
             since: self.since,
             is_punched: self.is_punched,
+            uplink: self.way(uplinks).uplink,
+            is_silent: self.is_silent,
             is_leaving: self.is_leaving,
             rtt: self.rtt,
             n_inbound_streams: self.inbound_slots.n_taken(),
@@ -638,32 +688,40 @@ mod tests {
             is_silent: false,
             is_punched: false,
             is_from_listening_port: false,
+            uplink: UplinkId::FIRST,
+            is_of_uplink: false,
         }
     }
 
     #[tokio::test]
     async fn another_connection_goes_where_the_oldest_dialled_one_leads() {
         let (peer, other) = (PeerId::random(), PeerId::random());
-        let state = NetworkState::new(PeerId::random(), [peer, other]);
+        let state = NetworkState::new(PeerId::random(), [peer, other], Uplinks::default());
         connected(&state, 1, peer, ConnectionDirection::Inbound, 1);
         connected(&state, 2, peer, ConnectionDirection::Outbound, 3);
         let oldest = connected(&state, 3, peer, ConnectionDirection::Outbound, 2);
         connected(&state, 4, other, ConnectionDirection::Inbound, 0);
 
-        assert_eq!(state.n_connections(peer, TransportKind::Tcp), (3, 2));
+        assert_eq!(
+            state.n_connections((peer, UplinkId::FIRST), TransportKind::Tcp),
+            (3, 2)
+        );
         assert_eq!(state.dialled_over_tcp(peer), Some(address(3)));
         assert_eq!(state.dialled_over_tcp(other), None);
 
         state.remove_connection(oldest);
 
-        assert_eq!(state.n_connections(peer, TransportKind::Tcp), (2, 1));
+        assert_eq!(
+            state.n_connections((peer, UplinkId::FIRST), TransportKind::Tcp),
+            (2, 1)
+        );
         assert_eq!(state.dialled_over_tcp(peer), Some(address(2)));
     }
 
     #[tokio::test]
     async fn a_peer_that_was_reached_over_tcp_is_dialled_there_while_it_is_connected_over_tcp() {
         let peer = PeerId::random();
-        let state = NetworkState::new(PeerId::random(), [peer]);
+        let state = NetworkState::new(PeerId::random(), [peer], Uplinks::default());
         let dialled = connected(&state, 1, peer, ConnectionDirection::Outbound, 1);
         let accepted = connected(&state, 2, peer, ConnectionDirection::Inbound, 2);
 
@@ -701,7 +759,7 @@ mod tests {
     #[tokio::test]
     async fn a_new_connection_casts_doubt_on_older_ones_and_none_that_came_up_with_it() {
         let peer = PeerId::random();
-        let state = NetworkState::new(PeerId::random(), [peer]);
+        let state = NetworkState::new(PeerId::random(), [peer], Uplinks::default());
         let second = Duration::from_secs(1);
         let connections = connected_since(&state, peer, &[60 * second, 6 * second, 2 * second, second / 2]);
         let new = connections[3];
@@ -722,7 +780,7 @@ mod tests {
     #[tokio::test]
     async fn a_stall_casts_doubt_on_all_at_the_host_and_what_is_older_than_its_cause_is_found() {
         let (peer, other) = (PeerId::random(), PeerId::random());
-        let state = NetworkState::new(PeerId::random(), [peer, other]);
+        let state = NetworkState::new(PeerId::random(), [peer, other], Uplinks::default());
         let second = Duration::from_secs(1);
         let connections = connected_since(&state, peer, &[60 * second, 6 * second, 2 * second]);
         let elsewhere = ConnectionId::new_unchecked(9);
@@ -731,7 +789,10 @@ mod tests {
         entry.life = state.life(elsewhere);
         state.insert_connection(elsewhere, entry);
 
-        assert_eq!(state.doubt_host([192, 0, 2, 1].into()), [peer].into());
+        assert_eq!(
+            state.doubt_host([192, 0, 2, 1].into()),
+            [(peer, UplinkId::FIRST)].into()
+        );
         assert_eq!(n_doubted(&state, &connections), 3);
         assert_eq!(n_doubted(&state, &[elsewhere]), 0);
 
@@ -748,7 +809,7 @@ mod tests {
     #[test]
     fn the_last_failure_at_each_address_is_kept_until_the_peer_is_reached() {
         let peer = PeerId::random();
-        let state = NetworkState::new(peer, [peer]);
+        let state = NetworkState::new(peer, [peer], Uplinks::default());
         let failed = || state.snapshot().peers[0].failed.clone();
         for port in 1..=MAX_FAILED as u16 + 1 {
             state.set_dial_error(peer, Some(address(port)), "refused".to_owned(), false);
@@ -768,7 +829,7 @@ mod tests {
     #[test]
     fn a_peer_that_stays_keeps_what_is_known_of_it_and_one_that_comes_back_does_not() {
         let (stays, goes) = (PeerId::random(), PeerId::random());
-        let state = NetworkState::new(PeerId::random(), [stays, goes]);
+        let state = NetworkState::new(PeerId::random(), [stays, goes], Uplinks::default());
         let found = vec![FoundAddress {
             address: address(1),
             by: FoundBy::Mdns,

@@ -45,6 +45,7 @@ use super::handshakes::Handshakes;
 use super::limits::{DEAD_AFTER, MAX_STREAMS_PER_SIDE};
 use super::names::HostLookup;
 use super::tcp_config::TcpConfig;
+use super::uplink::NextUplink;
 use error::KEY_LOG;
 pub use error::TransportError;
 pub(super) use marks::SocketMarks;
@@ -73,6 +74,8 @@ pub(super) struct Ways {
     pub(super) hosts: HostLookup,
     /// Through relays.
     pub(super) circuits: relay::client::Transport,
+    /// By which uplink the next one leaves.
+    pub(super) next_uplink: NextUplink,
 }
 
 /// Builds the transports of a node with this identity, that accept the peers that `admits` names, and make connections in
@@ -98,7 +101,12 @@ pub(super) fn build(
         instances: Arc::clone(&handshakes.instances),
         counters: Arc::clone(&handshakes.counters),
     };
-    let Ways { tcp, hosts, circuits } = ways;
+    let Ways {
+        tcp,
+        hosts,
+        circuits,
+        next_uplink,
+    } = ways;
     let circuits = CircuitTransport::new(circuits, security.clone());
     let marks = hosts.marks();
     let sockets = TcpSockets::new(marks, tcp.congestion.clone(), tcp.multipath)?;
@@ -110,6 +118,7 @@ pub(super) fn build(
         Arc::clone(&handshakes),
         sockets,
         proxy.clone(),
+        next_uplink.clone(),
     );
 
     let quic = QuicTransport::new(
@@ -122,6 +131,7 @@ pub(super) fn build(
             marks,
             congestion: tcp_congestion,
             proxy,
+            next_uplink,
         },
         Arc::clone(admits),
         handshakes,

@@ -182,6 +182,7 @@ impl Setup {
             dscp: Dscp::default(),
             fwmark: None,
             tcp: TcpConfig::default(),
+            uplinks: Vec::new(),
             keepalive: NetworkConfig::DEFAULT_KEEPALIVE,
             idle_time: self.idle_time,
             discovery: self.discovery,

@@ -17,6 +17,7 @@ use super::finding::Finding;
 use super::input::CheckInput;
 use crate::config::{Config, HooksSection};
 use crate::node::NamedFile;
+use stream_router::p2p::UplinkBy;
 use stream_router_engine::causes::with_sources;
 
 /// The congestion control of connections that name none.
@@ -37,6 +38,13 @@ pub(super) fn check(input: &CheckInput) -> Vec<Finding> {
         judge_host(field, &host, outcome)
     }));
     findings.extend(congestion(config));
+    findings.extend(
+        config
+            .transport()
+            .uplinks()
+            .iter()
+            .map(|uplink| judge_uplink(&uplink.by)),
+    );
     findings
 }
 
@@ -170,6 +178,16 @@ fn judge_host(field: &'static str, host: &str, outcome: Option<Result<usize, io:
     finding.about(host)
 }
 
+/// Judges an uplink. One that is not there may come later, and the node then takes it.
+fn judge_uplink(uplink: &UplinkBy) -> Finding {
+    const FIELD: &str = "transport.uplink";
+    let finding = match uplink.check() {
+        Ok(()) => Finding::ok(FIELD, format!("connections can leave by {uplink}")),
+        Err(error) => Finding::warning(FIELD, format!("{error}; the node uses it once that works")),
+    };
+    finding.about(uplink.to_string())
+}
+
 /// Has the kernel take the congestion control that is named, as a start does; says which one it is if none is.
 fn congestion(config: &Config) -> Option<Finding> {
     const FIELD: &str = "transport.congestion";
@@ -285,6 +303,19 @@ mod tests {
         assert_eq!(judged(&"a".repeat(300)), Verdict::Warning);
         let late = judge_host("transport.proxy", "proxy", None);
         assert!(late.detail.contains("no resolver"), "{}", late.detail);
+    }
+
+    #[test]
+    fn an_uplink_that_is_not_there_is_a_warning() {
+        let there = judge_uplink(&UplinkBy::Source([127, 0, 0, 1].into()));
+        assert_eq!(there.verdict, Verdict::Ok);
+        let gone = judge_uplink(&UplinkBy::Device("none0".to_owned()));
+        assert_eq!(gone.verdict, Verdict::Warning);
+        assert!(
+            gone.detail.contains("the device none0 of an uplink is not there"),
+            "{}",
+            gone.detail
+        );
     }
 
     #[test]

@@ -100,6 +100,7 @@ fn peer(id: &str, number: u32, n: u64) -> PeerStatus {
         rtt_ms: Some(0.25),
         handshake_age_seconds: Some(3.0),
         connections: 1,
+        links: Vec::new(),
         streams: 2,
         allowed_ips: vec![format!("10.42.{number}.0/24")],
         rate_bytes_per_second: None,

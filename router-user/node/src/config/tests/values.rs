@@ -70,6 +70,9 @@ fn the_document_has_every_field_with_its_default() {
             "`transport.mptcp`",
             config.transport().tcp().multipath.to_string(),
         ),
+        ("`transport.uplink.weight`", "1".to_owned()),
+        ("`transport.uplink.cost`", "0".to_owned()),
+        ("`transport.uplink.metered`", "false".to_owned()),
         ("`transport.punch`", config.transport().punch().to_string()),
         ("`transport.proxy`", "none".to_owned()),
         ("`transport.no_proxy`", "none".to_owned()),
@@ -396,4 +399,73 @@ fn sockets_are_marked_unless_it_is_said_that_they_are_not_and_then_no_network_ma
              transport.fwmark is 0 {allowed}"
         )]
     );
+}
+
+#[test]
+fn an_uplink_is_a_device_or_an_address_and_no_other_is_the_same() {
+    let parse = |text: &str| {
+        let text = format!("[device]\naddresses = [\"10.42.0.1/24\"]\n{text}");
+        Config::parse(&text, Path::new("sr.toml"))
+    };
+    let read = parse(
+        "[[transport.uplink]]\ndevice = 'wan0'\n[[transport.uplink]]\nsource = '2001:db8::1'\nweight = 3\ncost = 7\n\
+         [[transport.uplink]]\ndevice = 'lte0'\nmetered = true\n",
+    )
+    .unwrap();
+    let uplinks = read.transport().uplinks();
+    let shown: Vec<_> = uplinks
+        .iter()
+        .map(|uplink| (uplink.by.to_string(), uplink.weight, is_metered(uplink)))
+        .collect();
+    assert_eq!(
+        shown,
+        [
+            ("wan0".to_owned(), 1, false),
+            ("2001:db8::1".to_owned(), 3, false),
+            ("lte0".to_owned(), 1, true)
+        ]
+    );
+    assert!(uplinks[0].cost < uplinks[1].cost && uplinks[1].cost < uplinks[2].cost);
+
+    let five = [1, 2, 3, 4, 5].map(|last| format!("[[transport.uplink]]\nsource = '192.0.2.{last}'\n"));
+    let five = five.concat();
+    for (text, expected) in [
+        (
+            "[[transport.uplink]]\n",
+            "transport.uplink[0]: nothing says which uplink it is",
+        ),
+        (
+            "[[transport.uplink]]\ndevice = 'a/b'\n",
+            "\"a/b\" cannot name an interface",
+        ),
+        (
+            "[[transport.uplink]]\nsource = '127.0.0.1'\n",
+            "\"127.0.0.1\" is no address that connections leave from",
+        ),
+        (
+            "[[transport.uplink]]\nsource = 'wan0'\n",
+            "\"wan0\" is no address",
+        ),
+        (
+            "[[transport.uplink]]\nsource = '192.0.2.1'\ndevice = 'wan0'\n",
+            "the uplink has a device already",
+        ),
+        (
+            "[[transport.uplink]]\ndevice = 'wan0'\nweight = 0\n",
+            "0 is out of range",
+        ),
+        (
+            "[[transport.uplink]]\ndevice = 'wan0'\ncost = 1001\n",
+            "1001 is out of range",
+        ),
+        (
+            "[[transport.uplink]]\ndevice = 'wan0'\n[[transport.uplink]]\ndevice = 'wan0'\nweight = 2\n",
+            "wan0 is also",
+        ),
+        (&five, "there are 5 uplinks"),
+    ] {
+        let said = parse(text).unwrap_err().to_string();
+        assert!(said.contains(expected), "{text}: {said}");
+        assert_eq!(said.lines().count(), 1, "{said}");
+    }
 }

@@ -60,6 +60,9 @@ pub struct PeerStatus {
     pub handshake_age_seconds: Option<f64>,
     /// Number of established connections.
     pub connections: u32,
+    /// The connections, oldest first, and those that are to be left last.
+    #[serde(default)]
+    pub links: Vec<PeerLink>,
     /// Open streams in both directions.
     pub streams: u32,
     /// Prefixes behind the peer.
@@ -88,6 +91,29 @@ pub struct PeerStatus {
     /// Whether the peer refused this node, when it was last dialled, as one that it does not know.
     #[serde(default)]
     pub refuses: bool,
+}
+
+/// A connection to a peer.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+pub struct PeerLink {
+    /// Multiaddress of the peer.
+    pub address: String,
+    /// Transport of the connection.
+    pub transport: Transport,
+    /// Side that dialled.
+    pub direction: Direction,
+    /// Device or address of the `[[transport.uplink]]` by which it leaves, if it is one of them.
+    pub uplink: Option<String>,
+    /// Whether that is a metered one.
+    pub metered: bool,
+    /// Last measured round trip in milliseconds.
+    pub rtt_ms: Option<f64>,
+    /// Seconds since its handshake.
+    pub age_seconds: f64,
+    /// Whether the peer answers on it.
+    pub answers: bool,
+    /// Whether it is to be left.
+    pub leaving: bool,
 }
 
 /// An address at which a peer may be dialled.

@@ -47,11 +47,13 @@ function endpoint(multiaddress) {
 }
 // One that is disabled looks like the others, without anything that needs a connection.
 const asleep = (peer) => ({
-  ...peer, state: "disabled", address: null, transport: null, direction: null, rtt_ms: null, handshake_age_seconds: null, connections: 0, streams: 0,
+  ...peer, state: "disabled", address: null, transport: null, direction: null, rtt_ms: null, handshake_age_seconds: null, connections: 0, links: [], streams: 0,
   tx_frames: 0, tx_bytes: 0, rx_frames: 0, rx_bytes: 0, tx_bytes_per_second: null, rx_bytes_per_second: null, last_dial_error: null, refuses: false,
   addresses: peer.addresses.map((address) => ({ address, origin: "configured", last_dial_error: null })),
 });
 const how = (peer) => `${peer.transport || "–"}, ${peer.direction === "inbound" ? "it dialled" : "dialled"}`;
+const byUplinks = (peer) => (peer.links || []).filter((one) => one.uplink).map((one) =>
+  `${one.uplink}${one.metered ? " (metered)" : ""} ${one.answers ? one.leaving ? "left" : milliseconds(one.rtt_ms) : "silent"}`).join(", ");
 const fault = (peer) => peer.refuses ? "it does not know this node" : peer.last_dial_error || "";
 const health = (peer) => ({ connected: "good", idle: "", disabled: "", connecting: "warn" }[peer.state] ?? "bad");
 

@@ -48,7 +48,7 @@ function drawDetail() {
   put($("detail-name"), peer.name || short(peer.id)); put($("detail-state"), peer.state); $("detail-health").className = `pill ${health(peer)}`;
   copies($("detail-addresses"), inner(peer).map((text) => [`VPN address ${text}`, text]));
   copies($("detail-allowed"), peer.allowed_ips.length ? [["allowed IPs", peer.allowed_ips.join(", ")]] : []);
-  put($("detail-path"), peer.address ? `${endpoint(peer.address)}, ${how(peer)}; connections: ${peer.connections}, open streams: ${peer.streams}` : "–");
+  put($("detail-path"), peer.address ? `${endpoint(peer.address)}, ${how(peer)}; connections: ${peer.connections}, open streams: ${peer.streams}${byUplinks(peer) && `; uplinks: ${byUplinks(peer)}`}` : "–");
   copies($("detail-multiaddress"), peer.address ? [["multiaddress", peer.address]] : []);
   put($("detail-comment"), peer.comment || "–");
   copies($("detail-id"), [["peer id", peer.id]]);

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Labels that the node's own metrics may have: each has few values.
-const LABELS: [&str; 14] = [
+const LABELS: [&str; 15] = [
     "name",
     "version",
     "device",
@@ -13,6 +13,7 @@ const LABELS: [&str; 14] = [
     "mode",
     "sink",
     "check",
+    "uplink",
     "peer",
     "state",
     "direction",

@@ -13,7 +13,9 @@ use crate::p2p::{
     event::NetworkEvent,
     node_behaviour::dial_options,
     peer_connections::Leaving,
-    spare_connections::{Standing, spare},
+    redial_book::Lead,
+    spare_connections::{Standing, by_uplink, costly, spare},
+    uplink::UplinkId,
 };
 
 /// How long the peer has to agree to leave a connection; then it is closed once nothing was sent on it for as long. A peer
@@ -37,8 +39,19 @@ impl Driver {
     pub(super) fn leave_spare(&mut self, now: Instant) {
         let local_peer = self.state.local_peer;
         for (peer, n_wanted, standing) in self.standing() {
-            for connection in spare(&standing, n_wanted, local_peer < peer) {
+            for connection in costly(&standing) {
                 self.leave(peer, connection, Leave::Spare, now);
+            }
+            for standing in by_uplink(&standing) {
+                // Another is dialled by each uplink instead.
+                let n_wanted = if self.uplinks.are_configured() {
+                    1
+                } else {
+                    n_wanted
+                };
+                for connection in spare(&standing, n_wanted, local_peer < peer) {
+                    self.leave(peer, connection, Leave::Spare, now);
+                }
             }
         }
     }
@@ -107,7 +120,8 @@ impl Driver {
         if self.connections.clear_leaving(connection) {
             tracing::debug!(%peer, %connection, "a connection that was to be left stays");
             self.state.set_leaving(connection, false);
-            self.redials.handle_present(peer);
+            self.redials
+                .handle_present((peer, self.connections.uplink(connection)));
             self.backlog.push(NetworkEvent::Staying { peer, connection });
         }
     }
@@ -162,27 +176,34 @@ impl Driver {
     /// does, and both do where a connection leads through a relay: the peer may know no direct way to this node.
     fn dial_better(&mut self, now: Instant) {
         for (peer, _, standing) in self.standing() {
-            let to_better = standing
-                .iter()
-                .filter(|standing| standing.is_own || standing.is_relayed);
-            let Some(rank) = to_better.map(|standing| standing.rank).min() else {
-                continue;
-            };
-            if let Some(address) = self.redials.poll_better(peer, rank, now, rand::random()) {
-                self.dial_beside(peer, &address, now);
+            for standing in by_uplink(&standing) {
+                let to_better = standing
+                    .iter()
+                    .filter(|standing| standing.is_own || standing.is_relayed);
+                let Some(best) = to_better.min_by_key(|standing| standing.rank) else {
+                    continue;
+                };
+                let lead = (peer, best.uplink);
+                if let Some(address) = self.redials.poll_better(lead, best.rank, now, rand::random()) {
+                    self.dial_beside(lead, &address, now);
+                }
             }
         }
     }
 
     /// Dials a connected peer once more.
-    fn dial_beside(&mut self, peer: PeerId, address: &Multiaddr, now: Instant) {
+    fn dial_beside(&mut self, lead: Lead, address: &Multiaddr, now: Instant) {
+        let (peer, uplink) = lead;
         let options = dial_options(peer, address, PortUse::New);
         let connection = options.connection_id();
         let _span = tracing::debug_span!("dial", %peer, %connection).entered();
-        self.swarm.behaviour_mut().streams.handle_dial(connection);
+        self.swarm
+            .behaviour_mut()
+            .streams
+            .handle_dial_by(connection, uplink);
         tracing::debug!(%peer, %connection, %address, "dialling another connection");
-        match self.swarm.dial(options) {
-            Ok(()) => self.redials.handle_attempt(peer, connection, now),
+        match self.dial_by(uplink, options) {
+            Ok(()) => self.redials.handle_attempt(lead, connection, now),
             Err(error) => {
                 self.state.counters.dial_failures.fetch_add(1, Relaxed);
                 tracing::debug!(%peer, error = dial_error_text(&error), "cannot dial another connection");
@@ -194,12 +215,13 @@ impl Driver {
         let Some(address) = self.state.dialled_over_tcp(peer) else {
             return;
         };
-        self.dial_beside(peer, &address, now);
+        self.dial_beside((peer, UplinkId::FIRST), &address, now);
     }
 
     /// Returns the proven connections of every peer that are not to be left, and how many of them are to stand.
     fn standing(&self) -> Vec<(PeerId, usize, Vec<Standing>)> {
-        let rank = |peer, address: &_, direction| self.redials.rank(peer, address, direction);
-        self.state.standing(rank)
+        let rank = |lead, address: &_, direction| self.redials.rank(lead, address, direction);
+        let cost = |uplink| self.uplinks.cost(uplink);
+        self.state.standing(rank, cost)
     }
 }

@@ -36,6 +36,9 @@ impl Driver {
             }
         };
         tracing::debug!(%peer, name = %named, ?addresses, "looked up a name of a peer");
-        self.redials.set_answer(peer, named, addresses, is_present, now);
+        let connections = &self.connections;
+        let is_present = |uplink| connections.is_present_by((peer, uplink));
+        self.redials
+            .set_answer(peer, &named, addresses.as_deref(), is_present, now);
     }
 }

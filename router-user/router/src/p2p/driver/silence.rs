@@ -26,7 +26,10 @@ impl Driver {
         if self.connections.is_heard(peer, since) {
             self.close_silent(peer, now);
         } else {
-            self.redials.handle_silent(peer, now);
+            self.redials
+                .handle_silent((peer, self.connections.uplink(connection)), now);
+            // What leads elsewhere may work.
+            self.state.doubt_peer(peer);
         }
     }
 
@@ -35,7 +38,8 @@ impl Driver {
         if self.connections.handle_heard(connection, now) {
             tracing::debug!(%peer, %connection, "the peer answers on the connection again");
             self.state.set_silent(connection, false);
-            self.redials.handle_present(peer);
+            self.redials
+                .handle_present((peer, self.connections.uplink(connection)));
             self.state.clear_dial_error(peer);
         }
         self.close_silent(peer, now);
@@ -57,11 +61,11 @@ impl Driver {
     /// is gone, and dialled beside those, which finds one that drops large packets.
     pub(super) fn handle_stalled(&mut self, hosts: &BTreeMap<IpAddr, Stall>, now: Instant) {
         for (host, stall) in hosts {
-            let peers = self.state.doubt_host(*host);
-            tracing::debug!(%host, ?stall, n_peers = peers.len(), "connections to a host stall");
+            let leads = self.state.doubt_host(*host);
+            tracing::debug!(%host, ?stall, n_peers = leads.len(), "connections to a host stall");
             if *stall == Stall::Suspected {
-                for peer in peers {
-                    self.redials.handle_silent(peer, now);
+                for lead in leads {
+                    self.redials.handle_silent(lead, now);
                 }
             }
         }

@@ -5,12 +5,13 @@ use proptest::prelude::*;
 use tokio::time::advance;
 
 use super::*;
+use crate::p2p::uplink::Uplinks;
 
 const LANE: LaneId = LaneId { set: 7, index: 3 };
 const RUN: u64 = 70;
 
 fn order() -> Arc<StreamOrder> {
-    let network = NetworkState::new(PeerId::random(), []);
+    let network = NetworkState::new(PeerId::random(), [], Uplinks::default());
     Arc::new(StreamOrder::new(Arc::new(network)))
 }
 

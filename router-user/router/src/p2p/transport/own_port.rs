@@ -61,7 +61,9 @@ pub(super) fn leads_to(at: SocketAddr, to: SocketAddr) -> bool {
 mod tests {
     use super::*;
     use crate::p2p::transport::{
-        segments::SegmentBook, tcp_sockets::TcpSockets, test_network::in_own_network,
+        segments::SegmentBook,
+        tcp_sockets::{Origin, TcpSockets},
+        test_network::in_own_network,
     };
 
     #[test]
@@ -81,12 +83,15 @@ mod tests {
                 let now = tokio::time::Instant::now();
                 let size = SegmentBook::default().plan(to.ip(), now).size;
 
-                let _first = sockets.connect(to, size, Some(at)).await.expect("connects");
+                let _first = sockets
+                    .connect(to, size, &Origin::Port(at))
+                    .await
+                    .expect("connects");
 
                 let (_accepted, from) = other.accept().await.expect("it is connected");
                 assert_eq!(from, at);
                 let second = sockets
-                    .connect(to, size, Some(at))
+                    .connect(to, size, &Origin::Port(at))
                     .await
                     .expect_err("there is one");
                 assert!(matches!(NoPort::of(second), Ok(NoPort::Taken(_))));

@@ -52,6 +52,7 @@ use crate::p2p::{
     handshakes::{GaveWay, Handshakes},
     instances::{Instances, Standing},
     tcp_config::CongestionControl,
+    uplink::{NextUplink, UplinkBy},
 };
 use congestion::ShortQueueConfig;
 pub(super) use connection::Connection;
@@ -100,6 +101,8 @@ pub(super) struct Limits {
     pub(super) congestion: Option<CongestionControl>,
     /// The proxy through which others are dialled, which QUIC cannot pass.
     pub(super) proxy: Option<Arc<Proxy>>,
+    /// By which uplink the next one leaves.
+    pub(super) next_uplink: NextUplink,
 }
 
 /// The QUIC transport.
@@ -110,6 +113,7 @@ pub(super) struct QuicTransport {
     handshake_limit: Duration,
     marks: SocketMarks,
     proxy: Option<Arc<Proxy>>,
+    next_uplink: NextUplink,
     handshakes: Arc<Handshakes>,
     listeners: Vec<Listener>,
     waker: Option<Waker>,
@@ -190,6 +194,7 @@ impl QuicTransport {
             handshake_limit: limits.handshake,
             marks: limits.marks,
             proxy: limits.proxy,
+            next_uplink: limits.next_uplink,
             handshakes,
             listeners: Vec::new(),
             waker: None,
@@ -276,12 +281,8 @@ impl Transport for QuicTransport {
                 Endpoint::Listener => Ok(listener.let_in(at)),
             };
         }
-        let any: IpAddr = match at {
-            SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-            SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
-        };
-        let bound =
-            UdpSocket::bind((any, 0)).and_then(|socket| self.endpoint(socket, None, Arc::new(TokioRuntime)));
+        let bound = dialling_socket(at, self.next_uplink.get().as_ref())
+            .and_then(|socket| self.endpoint(socket, None, Arc::new(TokioRuntime)));
         let endpoint = bound.map_err(other)?;
         let (client, limit) = (self.client.clone(), self.handshake_limit);
         let instances = Arc::clone(&self.handshakes.instances);
@@ -444,6 +445,8 @@ impl Listener {
         limit: Duration,
     ) -> Option<TransportEvent<Upgrade, QuicError>> {
         let (remote, now) = (incoming.remote_address(), Instant::now());
+        let local = incoming.local_ip();
+        let local = local.map_or(self.at, |ip| SocketAddr::new(ip, self.at.port()));
         if !incoming.remote_address_validated()
             && handshakes.wants_validation(TransportKind::Quic, remote.ip(), now)
         {
@@ -472,7 +475,7 @@ impl Listener {
                 TransportEvent::Incoming {
                     listener_id,
                     upgrade: upgrade.boxed(),
-                    local_addr: address(self.at),
+                    local_addr: address(local),
                     send_back_addr: address(remote),
                 }
             }
@@ -487,6 +490,23 @@ impl Listener {
 fn accept(endpoint: &quinn::Endpoint) -> BoxFuture<'static, Option<Incoming>> {
     let endpoint = endpoint.clone();
     async move { endpoint.accept().await }.boxed()
+}
+
+/// Makes the socket of a connection to `to`, which leaves by an uplink if there is one.
+fn dialling_socket(to: SocketAddr, uplink: Option<&UplinkBy>) -> io::Result<UdpSocket> {
+    let any: IpAddr = match to {
+        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let Some(uplink) = uplink else {
+        return UdpSocket::bind((any, 0));
+    };
+    let socket = socket2::Socket::new(socket2::Domain::for_address(to), socket2::Type::DGRAM, None)?;
+    uplink.bind(&socket, to)?;
+    if matches!(uplink, UplinkBy::Device(_)) {
+        socket.bind(&SocketAddr::new(any, 0).into())?;
+    }
+    Ok(socket.into())
 }
 
 fn listening_socket(at: SocketAddr) -> io::Result<UdpSocket> {

@@ -43,13 +43,14 @@ use super::{
     socket::{PathWatch, Socket},
     tcp_info::TcpInfo,
     tcp_listener::Listener,
-    tcp_sockets::TcpSockets,
+    tcp_sockets::{Origin, TcpSockets},
     yamux::YamuxUpgrade,
 };
 use crate::p2p::{
     address::{TransportKind, tcp_destination, tcp_listen_address},
     handshakes::{GaveWay, Handshakes, Place},
     tcp_config::named_tcp_destination,
+    uplink::NextUplink,
 };
 use stream_router_engine::handshake_room::Progress;
 
@@ -79,6 +80,7 @@ pub(super) struct TcpTransport {
     handshakes: Arc<Handshakes>,
     sockets: Arc<TcpSockets>,
     proxy: Option<Arc<Proxy>>,
+    next_uplink: NextUplink,
     waker: Option<Waker>,
 }
 
@@ -134,6 +136,7 @@ impl TcpTransport {
         handshakes: Arc<Handshakes>,
         sockets: TcpSockets,
         proxy: Option<Arc<Proxy>>,
+        next_uplink: NextUplink,
     ) -> Self {
         Self {
             listeners: Vec::new(),
@@ -142,6 +145,7 @@ impl TcpTransport {
             handshakes,
             sockets: Arc::new(sockets),
             proxy,
+            next_uplink,
             waker: None,
         }
     }
@@ -213,8 +217,8 @@ impl Transport for TcpTransport {
         };
         let proxy = self.proxy.clone().filter(|proxy| proxy.takes(&to));
         let from = match (options.port_use, &to) {
-            (PortUse::New, _) => None,
-            (PortUse::Reuse, Destination::Ip(to)) if proxy.is_none() => Some(self.port_to(*to)?),
+            (PortUse::New, _) => self.next_uplink.get().map_or(Origin::Anywhere, Origin::Uplink),
+            (PortUse::Reuse, Destination::Ip(to)) if proxy.is_none() => Origin::Port(self.port_to(*to)?),
             (PortUse::Reuse, _) => return Err(TransportError::Other(NoPort::NotListening.into())),
         };
         let dialler = Dialler {
@@ -252,8 +256,7 @@ struct Dialler {
     sockets: Arc<TcpSockets>,
     /// The proxy by which the peer is reached.
     proxy: Option<Arc<Proxy>>,
-    /// The listening socket from whose port the peer is reached.
-    from: Option<SocketAddr>,
+    from: Origin,
     /// Which side of the handshake this node is: with a peer that connects at once, one of the two takes itself for the one that
     /// was dialled.
     role: Endpoint,
@@ -341,9 +344,9 @@ impl Dialler {
         let mut started = Instant::now();
         let mut plan = self.segments.plan(at.ip(), started);
         loop {
-            let connect = self.sockets.connect(at, plan.size, self.from);
+            let connect = self.sockets.connect(at, plan.size, &self.from);
             let connected = match within(CONNECT_LIMIT, Step::Connect, connect).await {
-                Ok(Err(error)) if self.from.is_some() => match NoPort::of(error) {
+                Ok(Err(error)) if matches!(self.from, Origin::Port(_)) => match NoPort::of(error) {
                     Ok(no_port) => return Err(no_port.into()),
                     Err(error) => Ok(Err(error)),
                 },

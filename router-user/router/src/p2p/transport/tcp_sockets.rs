@@ -10,7 +10,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 use super::{error::TransportError, marks::SocketMarks, segments::SegmentSize};
-use crate::p2p::{limits::DEAD_AFTER, tcp_config::CongestionControl};
+use crate::p2p::{limits::DEAD_AFTER, tcp_config::CongestionControl, uplink::UplinkBy};
 
 /// The congestion controls that any process may use; a process with `CAP_NET_ADMIN` may use all that the kernel has.
 const ALLOWED: &str = "/proc/sys/net/ipv4/tcp_allowed_congestion_control";
@@ -18,6 +18,17 @@ const AVAILABLE: &str = "/proc/sys/net/ipv4/tcp_available_congestion_control";
 
 /// Connections that the kernel has made and that wait to be accepted.
 const BACKLOG: i32 = 1024;
+
+/// Where a connection comes from.
+#[derive(Clone, Debug)]
+pub(super) enum Origin {
+    /// Wherever the host's routes have it leave.
+    Anywhere,
+    /// An uplink.
+    Uplink(UplinkBy),
+    /// The port of a listening socket.
+    Port(SocketAddr),
+}
 
 /// Makes the sockets of TCP connections.
 #[derive(Clone, Debug, Default)]
@@ -66,12 +77,12 @@ impl TcpSockets {
         }
     }
 
-    /// Connects to `at`, with segments of `size`, from the port of a listening socket or from any.
+    /// Connects to `at`, with segments of `size`.
     pub(super) async fn connect(
         &self,
         at: SocketAddr,
         size: SegmentSize,
-        from: Option<SocketAddr>,
+        from: &Origin,
     ) -> io::Result<TcpStream> {
         let mut socket = self.socket(at, self.multipath)?;
         if let Some(bytes) = size.bytes() {
@@ -86,10 +97,14 @@ impl TcpSockets {
             }
         }
         self.marks.apply(&socket, at.is_ipv4())?;
-        if let Some(from) = from {
-            socket.set_reuse_address(true)?;
-            socket.set_reuse_port(true)?;
-            socket.bind(&from.into())?;
+        match from {
+            Origin::Anywhere => {}
+            Origin::Uplink(uplink) => uplink.bind(&socket, at)?,
+            Origin::Port(from) => {
+                socket.set_reuse_address(true)?;
+                socket.set_reuse_port(true)?;
+                socket.bind(&(*from).into())?;
+            }
         }
         let stream = TcpSocket::from_std_stream(socket.into()).connect(at).await?;
         stream.set_nodelay(true)?;
