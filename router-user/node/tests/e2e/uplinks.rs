@@ -252,8 +252,8 @@ fn an_uplink_may_be_named_by_its_address_and_has_the_share_of_its_weight() {
 }
 
 /// Has an uplink end as `end` says, and come back, while flows go on.
-fn flows_move(way: Way, end: &[&[&str]], back: &[&[&str]]) {
-    let pair = start(way, &by_devices("")).unwrap();
+fn flows_move(way: Way, end: &[&[&str]], back: &[&[&str]]) -> Result<()> {
+    let pair = start(way, &by_devices(""))?;
     let change = |commands: &[&[&str]]| {
         for command in commands {
             let (program, arguments) = command.split_first().context("a command")?;
@@ -262,8 +262,8 @@ fn flows_move(way: Way, end: &[&[&str]], back: &[&[&str]]) {
         Ok(())
     };
     for (gone, stays) in [("u1", "u0"), ("u0", "u1")] {
-        wait_for_uplinks(&pair, &DEVICES).unwrap();
-        wait_for_streams(&pair, 2).unwrap();
+        wait_for_uplinks(&pair, &DEVICES)?;
+        wait_for_streams(&pair, 2)?;
         let named = |commands: &[&[&str]]| {
             let replaced = commands.iter().map(|command| {
                 let words = command.iter().map(|word| word.replace("DEVICE", gone));
@@ -280,18 +280,20 @@ fn flows_move(way: Way, end: &[&[&str]], back: &[&[&str]]) {
             change(&named.iter().map(Vec::as_slice).collect::<Vec<_>>())
         };
 
-        spread(&pair, || run(end)).unwrap();
+        spread(&pair, || run(end))?;
 
-        wait_for_uplinks(&pair, &[stays]).unwrap();
-        let bytes = spread(&pair, nothing).unwrap();
-        let at = DEVICES.iter().position(|device| *device == stays).unwrap();
+        wait_for_uplinks(&pair, &[stays])?;
+        let bytes = spread(&pair, nothing)?;
+        let at = DEVICES.iter().position(|device| *device == stays);
+        let at = at.context("one of both stays")?;
         assert!(bytes.iter().all(|bytes| bytes[at] > 2 * USED), "{bytes:?}");
-        run(back).unwrap();
+        run(back)?;
     }
-    wait_for_uplinks(&pair, &DEVICES).unwrap();
-    wait_for_streams(&pair, 2).unwrap();
-    let bytes = spread(&pair, nothing).unwrap();
+    wait_for_uplinks(&pair, &DEVICES)?;
+    wait_for_streams(&pair, 2)?;
+    let bytes = spread(&pair, nothing)?;
     assert!(bytes.iter().flatten().all(|bytes| *bytes > USED), "{bytes:?}");
+    Ok(())
 }
 
 #[test]
@@ -302,7 +304,8 @@ fn flows_of_a_device_that_goes_down_go_on_by_the_other_and_are_spread_again_when
             *way,
             &[&["ip", "link", "set", "DEVICE", "down"]],
             &[&["ip", "link", "set", "DEVICE", "up"]],
-        );
+        )
+        .unwrap();
     }
 }
 
@@ -312,7 +315,7 @@ fn flows_of_an_uplink_that_swallows_packets_go_on_by_the_other() {
     let hole = "table inet hole { chain input { type filter hook input priority 0; iifname DEVICE drop; }; \
                 chain output { type filter hook output priority 0; oifname DEVICE drop; }; }";
     for way in &WAYS[..2] {
-        flows_move(*way, &[&["nft", hole]], &[&["nft", "delete table inet hole"]]);
+        flows_move(*way, &[&["nft", hole]], &[&["nft", "delete table inet hole"]]).unwrap();
     }
 }
 
