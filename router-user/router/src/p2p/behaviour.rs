@@ -161,7 +161,7 @@ impl StreamBehaviour {
         let span = tracing::debug_span!(parent: &self.span, "connection", %peer, %connection);
         self.next_task.set(runtime.clone(), span);
         let (requests, open_requests) = mpsc::channel(MAX_STREAMS_PER_SIDE);
-        let new_order = || Arc::new(StreamOrder::new(Arc::clone(&self.state)));
+        let new_order = || Arc::new(StreamOrder::new(peer, Arc::clone(&self.state)));
         let order = Arc::clone(self.orders.entry(peer).or_insert_with(new_order));
         let life = self.state.life(connection);
         let slots = self.state.slots(connection);

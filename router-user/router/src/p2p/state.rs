@@ -642,7 +642,7 @@ impl ConnectionEntry {
 }
 
 #[cfg(test)]
-mod tests {
+pub(in crate::p2p) mod tests {
     use std::{
         task::{Context, Waker},
         time::UNIX_EPOCH,
@@ -733,7 +733,7 @@ mod tests {
     }
 
     /// Returns how many of these connections are doubted, and doubts them no more.
-    fn n_doubted(state: &NetworkState, connections: &[ConnectionId]) -> usize {
+    pub(in crate::p2p) fn n_doubted(state: &NetworkState, connections: &[ConnectionId]) -> usize {
         let cx = Context::from_waker(Waker::noop());
         let doubted = connections
             .iter()
@@ -742,7 +742,11 @@ mod tests {
     }
 
     /// Connects a peer by a connection of each of these ages.
-    fn connected_since(state: &NetworkState, peer: PeerId, ages: &[Duration]) -> Vec<ConnectionId> {
+    pub(in crate::p2p) fn connected_since(
+        state: &NetworkState,
+        peer: PeerId,
+        ages: &[Duration],
+    ) -> Vec<ConnectionId> {
         let now = SystemTime::now();
         let connections = ages.iter().enumerate().map(|(id, age)| {
             let connection = ConnectionId::new_unchecked(id);

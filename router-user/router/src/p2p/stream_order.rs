@@ -6,6 +6,9 @@
 //! bounded time, after which the earlier one is cut: its reader gets an error instead of more bytes. The next one begins
 //! even then only when that reader has come back, as it may be dealing with what it has read before.
 //!
+//! A stream that waits may do so for one whose connection is dead here and was left there. So all connections of the peer are
+//! pinged when it does, which finds that one.
+//!
 //! A peer that starts anew has other lanes, and a flow may be in another one than before. So the first stream of another
 //! run of a peer waits for all that are open of the run before.
 
@@ -25,6 +28,7 @@ use std::{
 };
 
 use futures::task::AtomicWaker;
+use libp2p::PeerId;
 use tokio::time::{Instant, Sleep, sleep};
 
 use super::{
@@ -45,6 +49,10 @@ const UNSEEN_WAIT: Duration = Duration::from_secs(1);
 /// something to read is read in far less, unless the machine has no time for it.
 const QUIET: Duration = Duration::from_millis(250);
 
+/// The shortest time between two doubts that streams which wait cast on the connections of their peer: so often they are pinged
+/// while packets cross them.
+const DOUBT_INTERVAL: Duration = Duration::from_secs(1);
+
 /// Runs of a peer that are remembered: as many as it can have connections, each of another process.
 const MAX_RUNS: usize = MAX_CONNECTIONS_PER_PEER;
 
@@ -62,8 +70,11 @@ const CUT: u8 = 3;
 
 /// The streams of one peer that are open, and what is remembered of its lanes.
 pub(super) struct StreamOrder {
+    peer: PeerId,
     network: Arc<NetworkState>,
     runs: Mutex<Runs>,
+    /// When a stream that waits last cast doubt on the peer's connections.
+    doubted: Mutex<Option<Instant>>,
 }
 
 /// The runs of the peer; the present one is the last.
@@ -115,10 +126,12 @@ pub(super) struct StreamPlace {
 pub(super) struct OutOfOrder;
 
 impl StreamOrder {
-    pub(super) fn new(network: Arc<NetworkState>) -> Self {
+    pub(super) fn new(peer: PeerId, network: Arc<NetworkState>) -> Self {
         Self {
+            peer,
             network,
             runs: Mutex::default(),
+            doubted: Mutex::default(),
         }
     }
 
@@ -146,6 +159,11 @@ impl StreamOrder {
         if may_begin {
             open.advance();
         }
+        drop(runs);
+        // After a close it comes soon after the end of the one before.
+        if after_loss && turn.state.load(Relaxed) == WAITING {
+            self.doubt();
+        }
         Ok(StreamPlace {
             order: Arc::clone(self),
             preamble,
@@ -157,6 +175,17 @@ impl StreamOrder {
 
     fn runs(&self) -> MutexGuard<'_, Runs> {
         self.runs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has the connections of the peer pinged at once, unless that was done just now: what is waited for may be on a dead one.
+    fn doubt(&self) {
+        let now = Instant::now();
+        let mut doubted = self.doubted.lock().unwrap_or_else(PoisonError::into_inner);
+        if doubted.is_none_or(|doubted| now.duration_since(doubted) >= DOUBT_INTERVAL) {
+            *doubted = Some(now);
+            drop(doubted);
+            self.network.doubt_peer(self.peer);
+        }
     }
 
     /// Looks after a stream that has waited for so long.
@@ -430,6 +459,7 @@ impl StreamPlace {
             let next_look = self.next_look.get_or_insert_with(|| Box::pin(sleep(QUIET)));
             ready!(next_look.as_mut().poll(cx));
             self.next_look = None;
+            self.order.doubt();
             self.order.look(self.preamble, self.since.elapsed());
         }
     }

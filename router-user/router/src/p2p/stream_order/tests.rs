@@ -5,14 +5,17 @@ use proptest::prelude::*;
 use tokio::time::advance;
 
 use super::*;
-use crate::p2p::uplink::Uplinks;
+use crate::p2p::{
+    state::tests::{connected_since, n_doubted},
+    uplink::Uplinks,
+};
 
 const LANE: LaneId = LaneId { set: 7, index: 3 };
 const RUN: u64 = 70;
 
 fn order() -> Arc<StreamOrder> {
     let network = NetworkState::new(PeerId::random(), [], Uplinks::default());
-    Arc::new(StreamOrder::new(Arc::new(network)))
+    Arc::new(StreamOrder::new(PeerId::random(), Arc::new(network)))
 }
 
 fn n_cut(order: &StreamOrder) -> u64 {
@@ -109,6 +112,36 @@ async fn a_stream_is_read_once_the_one_before_has_failed_or_was_dropped() {
     assert_eq!((ask(&mut second), ask(&mut third)), (Found::Turn, Found::Wait));
     drop(second);
     assert_eq!(ask(&mut third), Found::Turn);
+}
+
+#[tokio::test(start_paused = true)]
+async fn connections_are_doubted_once_a_second_while_a_stream_waits() {
+    let peer = PeerId::random();
+    let network = Arc::new(NetworkState::new(PeerId::random(), [peer], Uplinks::default()));
+    let connections = connected_since(&network, peer, &[QUIET, QUIET]);
+    let order = Arc::new(StreamOrder::new(peer, Arc::clone(&network)));
+    let n_doubted = || n_doubted(&network, &connections);
+
+    let mut first = order.place(closed_before(1)).unwrap();
+    read_bytes(&mut first);
+    let mut second = order.place(closed_before(2)).unwrap();
+    assert_eq!((ask(&mut second), n_doubted()), (Found::Wait, 0));
+    advance(QUIET).await;
+    assert_eq!((ask(&mut second), n_doubted()), (Found::Wait, 2), "it comes late");
+
+    let third = order.place(lost_before(3)).unwrap();
+    assert_eq!(n_doubted(), 0, "that was just now");
+    advance(DOUBT_INTERVAL).await;
+    let _fourth = order.place(lost_before(4)).unwrap();
+    assert_eq!(n_doubted(), 2);
+
+    drop((first, third));
+    read_to_end(&mut second);
+    advance(DOUBT_INTERVAL).await;
+    order
+        .place(preamble(RUN, LaneId { set: 8, index: 0 }, 1, true))
+        .unwrap();
+    assert_eq!(n_doubted(), 0, "it waits for none");
 }
 
 #[tokio::test(start_paused = true)]
