@@ -98,7 +98,7 @@ impl PathWatch {
         }
     }
 
-    /// Looks at a connection, and tells if it stalls. Returns whether anything that was sent is not acknowledged.
+    /// Looks at a connection, and tells if it stalls. Returns whether anything that was written is not acknowledged.
     fn look(&mut self, stream: &TcpStream) -> bool {
         // What the kernel does not tell is found out by pings.
         let Ok(info) = getsockopt(stream, TcpInfo) else {
@@ -110,6 +110,8 @@ impl PathWatch {
             _ if !is_quiet => None,
             SUSPECTED_RETRANSMITS.. => Some(Stall::Suspected),
             DOUBTED_RETRANSMITS.. => Some(Stall::Doubted),
+            // Nothing is on its way, and the kernel tries in vain to send more: the host itself drops it.
+            _ if info.n_probes >= DOUBTED_RETRANSMITS => Some(Stall::Doubted),
             // Multipath TCP waits for another path when it has none left.
             _ if info.state == STATE_CLOSED => Some(Stall::Doubted),
             _ => None,
@@ -120,7 +122,7 @@ impl PathWatch {
             self.segments.handle_stalled(self.host, stall, Instant::now());
         }
         self.told = stall;
-        info.n_unacked > 0
+        info.n_unacked > 0 || info.n_unsent > 0
     }
 
     /// Records that a connection has ended with `error`, or was closed by the peer.
@@ -371,6 +373,36 @@ mod tests {
     use crate::p2p::transport::test_network::in_own_network;
 
     #[test]
+    fn a_connection_is_doubted_of_which_the_host_itself_sends_nothing() {
+        in_own_network(|| {
+            runtime().block_on(async {
+                let (mut near, _far) = streams().await;
+                let host = near.peer_addr().expect("address").ip();
+                let segments = Arc::new(SegmentBook::default());
+                let mut watch = PathWatch::new(host, Arc::clone(&segments));
+                let table = "table inet hole { chain out { type filter hook output priority 0; drop; }; }";
+                let status = std::process::Command::new("nft").arg(table).status();
+                assert!(status.expect("nft is installed").success());
+                tokio::io::AsyncWriteExt::write_all(&mut near, b"some")
+                    .await
+                    .expect("write");
+
+                assert!(watch.look(&near), "it waits to be sent");
+                assert_eq!(getsockopt(&near, TcpInfo).expect("information").n_unacked, 0);
+                let told = async {
+                    while watch.told.is_none() {
+                        sleep(LOOK_INTERVAL).await;
+                        watch.look(&near);
+                    }
+                    segments.stalled().await
+                };
+                let told = tokio::time::timeout(Duration::from_secs(60), told).await;
+                assert_eq!(told.expect("in time"), [(host, Stall::Doubted)].into());
+            });
+        });
+    }
+
+    #[test]
     fn socket_keeps_working_after_its_first_runtime_is_gone() {
         in_own_network(|| {
             let first = runtime();
@@ -483,11 +515,18 @@ mod tests {
         Socket::new(stream, PathWatch::new(host, Arc::default()))
     }
 
-    async fn pair() -> (Socket, Socket) {
+    async fn streams() -> (TcpStream, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
         let address = listener.local_addr().expect("address");
         let (near, far) = tokio::join!(TcpStream::connect(address), listener.accept());
-        let near = watched(near.expect("connect")).expect("near socket");
-        (near, watched(far.expect("accept").0).expect("far socket"))
+        (near.expect("connect"), far.expect("accept").0)
+    }
+
+    async fn pair() -> (Socket, Socket) {
+        let (near, far) = streams().await;
+        (
+            watched(near).expect("near socket"),
+            watched(far).expect("far socket"),
+        )
     }
 }

@@ -21,7 +21,8 @@ pub struct TcpInfoStart {
     pub(super) state: u8,
     congestion_state: u8,
     pub(super) n_retransmits: u8,
-    before_unacked: [u8; 21],
+    pub(super) n_probes: u8,
+    before_unacked: [u8; 20],
     pub(super) n_unacked: u32,
     before_last_sent: [u32; 4],
     pub(super) last_sent_ms: u32,
@@ -44,6 +45,7 @@ pub(super) const STATE_CLOSED: u8 = 7;
 
 const _: () = {
     assert!(offset_of!(TcpInfoStart, n_retransmits) == offset_of!(libc::tcp_info, tcpi_retransmits));
+    assert!(offset_of!(TcpInfoStart, n_probes) == offset_of!(libc::tcp_info, tcpi_probes));
     assert!(offset_of!(TcpInfoStart, n_unacked) == offset_of!(libc::tcp_info, tcpi_unacked));
     assert!(offset_of!(TcpInfoStart, last_sent_ms) == offset_of!(libc::tcp_info, tcpi_last_data_sent));
     assert!(offset_of!(TcpInfoStart, last_received_ms) == offset_of!(libc::tcp_info, tcpi_last_data_recv));
