@@ -231,10 +231,14 @@ fn an_uplink_may_be_named_by_its_address_and_has_the_share_of_its_weight() {
                     [[transport.uplink]]\nsource = \"192.0.2.129\"\nweight = 3\n";
     let mut pair = prepare(WAYS[0], sections).unwrap();
     let host = &pair.a.host;
-    host.ip(&["route", "add", "default", "dev", "u1", "table", "101"])
-        .unwrap();
-    host.ip(&["rule", "add", "from", "192.0.2.129", "lookup", "101"])
-        .unwrap();
+    // Each is to leave by its own device, whichever of the peer's addresses it leads to.
+    for (uplink, table) in ["101", "102"].into_iter().enumerate() {
+        let (device, source) = (DEVICES[uplink], WAYS[0].address(uplink, 1));
+        host.ip(&["route", "add", "default", "dev", device, "table", table])
+            .unwrap();
+        host.ip(&["rule", "add", "from", &source, "lookup", table])
+            .unwrap();
+    }
     pair.start_nodes().unwrap();
     wait_for_packets(&pair).unwrap();
     wait_for_uplinks(&pair, &["192.0.2.1", "192.0.2.129"]).unwrap();
