@@ -85,6 +85,11 @@ impl Config {
             &new.transport.hold_time(),
         );
         restart.compare(
+            "transport.busy_poll",
+            &transport.busy_poll(),
+            &new.transport.busy_poll(),
+        );
+        restart.compare(
             "transport.keepalive",
             &transport.keepalive(),
             &new.transport.keepalive(),
@@ -333,7 +338,7 @@ mod tests {
 
     /// One value other than the default for every field of the file that can stand without another, and whether a
     /// running node takes it.
-    const FIELDS: [(&str, &str, &str, bool); 54] = [
+    const FIELDS: [(&str, &str, &str, bool); 55] = [
         ("node", "name", "'a'", false),
         ("node", "key", "'/k'", false),
         ("node", "listen", "[]", false),
@@ -363,6 +368,7 @@ mod tests {
         ("streams", "scale_down", "0.2", true),
         ("transport", "prefer", "['quic', 'tcp']", true),
         ("transport", "connections_per_peer", "3", false),
+        ("transport", "busy_poll", "'50us'", false),
         ("transport", "dscp", "46", false),
         ("transport", "fwmark", "7", false),
         ("transport", "congestion", "'cubic'", false),

@@ -55,6 +55,10 @@ const MAX_IDLE_TIME: Duration = Duration::from_secs(24 * 60 * 60);
 
 const IDLE_TIME_ALLOWED: &str = "a duration from \"1s\" to \"1day\", such as \"5m\"";
 
+/// Longer than it takes a packet to come from a host nearby, so that more would only cost.
+const MAX_BUSY_POLL: Duration = Duration::from_millis(1);
+const BUSY_POLL_ALLOWED: &str = "a duration from \"0us\" to \"1ms\", such as \"100us\"";
+
 const HOLD_TIME_ALLOWED: &str = "a duration from \"0s\" to \"60s\", such as \"3s\"";
 
 /// Which of a peer's addresses are dialled first, how often, how long packets wait for it, and how the packets of
@@ -64,6 +68,7 @@ pub struct TransportSection {
     quic_first: bool,
     connections_per_peer: Option<u32>,
     hold_time: Duration,
+    busy_poll: Duration,
     dscp: Dscp,
     fwmark: Option<NonZeroU32>,
     tcp: TcpConfig,
@@ -85,6 +90,11 @@ impl TransportSection {
     /// Returns how long packets wait for a peer from the beginning of its absence.
     pub fn hold_time(&self) -> Duration {
         self.hold_time
+    }
+
+    /// Returns how long a worker looks for the next packet before it sleeps.
+    pub fn busy_poll(&self) -> Duration {
+        self.busy_poll
     }
 
     /// Returns the mark of the packets of connections between nodes.
@@ -172,6 +182,13 @@ impl TransportSection {
             HOLD_TIME_ALLOWED,
             problems,
         );
+        let busy_poll = duration(
+            &mut table,
+            "busy_poll",
+            Duration::ZERO..=MAX_BUSY_POLL,
+            BUSY_POLL_ALLOWED,
+            problems,
+        );
         let keepalive = duration(
             &mut table,
             "keepalive",
@@ -206,6 +223,7 @@ impl TransportSection {
             quic_first: names.first().is_some_and(|name| name == "quic"),
             connections_per_peer: connections_per_peer.map(|found| found.value),
             hold_time: hold_time.unwrap_or(DEFAULT_HOLD_TIME),
+            busy_poll: busy_poll.unwrap_or_default(),
             dscp: dscp
                 .and_then(|found| Dscp::new(u8::try_from(found.value).ok()?))
                 .unwrap_or_default(),

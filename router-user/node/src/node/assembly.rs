@@ -95,6 +95,7 @@ impl Assembly {
             clamp_mtu: config.device().clamp_mtu(),
             taps: Arc::default(),
             hold_time: config.transport().hold_time(),
+            busy_poll: config.transport().busy_poll(),
             demand: Arc::default(),
         };
         Ok(Self {

@@ -34,6 +34,8 @@ pub(super) struct DataPath {
     pub(super) taps: Arc<CaptureTaps>,
     /// How long packets wait for a peer from the beginning of its absence.
     pub(super) hold_time: Duration,
+    /// How long a worker looks for the next packet before it sleeps.
+    pub(super) busy_poll: Duration,
     /// Wakes who tells the network of peers that are wanted.
     pub(super) demand: Arc<Notify>,
 }

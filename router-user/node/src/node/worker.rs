@@ -38,7 +38,8 @@ pub(super) struct Meter {
     pub(super) n_wakeups: AtomicU64,
 }
 
-/// Drains `ring`, `sockets` and those that come `later` into `forwarder` until `stop`, then drains what is left.
+/// Drains `ring`, `sockets` and those that come `later` into `forwarder` until `stop`, then drains what is left. After a packet
+/// it looks for the next one for `busy_poll` before it sleeps.
 ///
 /// # Errors
 /// A descriptor cannot be waited for.
@@ -48,6 +49,7 @@ pub(super) async fn run(
     later: Arc<NewSockets>,
     mut forwarder: Forwarder,
     meter: Arc<Meter>,
+    busy_poll: Duration,
     stop: CancellationToken,
 ) -> io::Result<()> {
     let wakeup = WorkerWakeup::new(ring.bell());
@@ -57,6 +59,7 @@ pub(super) async fn run(
         .map(SocketConsumer::into_async)
         .collect::<io::Result<Vec<_>>>()?;
     let mut nap_timer = NapTimer::new()?;
+    let mut last_taken: Option<Instant> = None;
     // Made once, since the runtime keeps a list of those who wait for them.
     let mut safety = pin!(sleep(SAFETY_TIMEOUT));
     let mut stopped = pin!(stop.cancelled());
@@ -83,11 +86,15 @@ pub(super) async fn run(
             meter.n_packets.fetch_add(n_records as u64, Relaxed);
             meter.n_bytes.fetch_add(n_bytes as u64, Relaxed);
             nap_timer.handle_taken(n_records, n_bytes);
+            last_taken = Some(now);
             tokio::task::yield_now().await;
         } else if stop.is_cancelled() {
             return Ok(());
         } else if nap_timer.nap(now).await? {
             // Looks again.
+        } else if last_taken.is_some_and(|last| now.saturating_duration_since(last) < busy_poll) {
+            // Looks again, and so does the reactor, at the sockets of all connections of the thread.
+            tokio::task::yield_now().await;
         } else if ring.get_mut().prepare_sleep() {
             if forwarder.holds_packets() {
                 let check = tokio::time::Instant::now() + HOLD_CHECK;

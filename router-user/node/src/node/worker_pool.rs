@@ -106,7 +106,9 @@ impl RingWorkers {
             n_flows: 0,
         };
         let (meter, stop) = (running.meter.clone(), running.stop.clone());
-        let work = worker::run(ring, sockets, later, Forwarder::new(&self.data_path), meter, stop);
+        let forwarder = Forwarder::new(&self.data_path);
+        let busy_poll = self.data_path.busy_poll;
+        let work = worker::run(ring, sockets, later, forwarder, meter, busy_poll, stop);
         let work = work.instrument(debug_span!("worker", worker));
         self.tasks.spawn_on(work, self.runtimes.of(worker));
         self.running.insert(worker, running);

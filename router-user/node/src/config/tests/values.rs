@@ -63,6 +63,7 @@ fn the_document_has_every_field_with_its_default() {
             "`workers.threads`, up to 4".to_owned(),
         ),
         ("`transport.hold_time`", seconds(config.transport().hold_time())),
+        ("`transport.busy_poll`", "`0us`".to_owned()),
         ("`transport.dscp`", "0".to_owned()),
         ("`transport.fwmark`", "8275 (0x2053)".to_owned()),
         ("`transport.congestion`", "the host's".to_owned()),
@@ -227,6 +228,23 @@ fn a_peer_has_as_many_connections_as_there_are_threads_unless_it_is_said() {
     assert_eq!(
         wrong.problems()[0].to_string(),
         "sr.toml:4: transport.connections_per_peer: 5 is out of range (allowed: an integer from 1 to 4)"
+    );
+}
+
+#[test]
+fn workers_look_on_for_as_long_as_is_said() {
+    let parse = |text: &str| {
+        let text = format!("[device]\naddresses = [\"10.42.0.1/24\"]\n[transport]\n{text}");
+        Config::parse(&text, Path::new("sr.toml"))
+    };
+    let micros = |text: &str| parse(text).unwrap().transport().busy_poll().as_micros();
+
+    assert_eq!(micros(""), 0);
+    assert_eq!(micros("busy_poll = \"50us\""), 50);
+    assert_eq!(micros("busy_poll = \"1ms\""), 1000);
+    assert_eq!(
+        parse("busy_poll = \"2ms\"").unwrap_err().problems()[0].to_string(),
+        "sr.toml:4: transport.busy_poll: \"2ms\" is out of range (allowed: a duration from \"0us\" to \"1ms\", such as \"100us\")"
     );
 }
 
