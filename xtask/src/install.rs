@@ -30,6 +30,7 @@ const TEST_PROGRAMS: &[(&str, &str)] = &[
     ("dnsmasq", "dnsmasq-base"),
     ("tinyproxy", "tinyproxy-bin"),
     ("microsocks", "microsocks"),
+    ("miniupnpd", "miniupnpd-nftables"),
     ("ss", "iproute2"),
     ("systemd-analyze", "systemd"),
     ("systemd-nspawn", "systemd-container"),

@@ -34,6 +34,7 @@ mod peer_change;
 pub(crate) mod peer_files;
 mod peer_registry;
 mod peers;
+mod port_mapping;
 mod prefixes;
 pub(crate) mod privileges;
 mod proxy_password;

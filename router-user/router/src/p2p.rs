@@ -78,7 +78,7 @@ pub use duplicates::DUPLICATE_PROTOCOL;
 pub use error::{LookupError, OpenError, StartError};
 pub use event::NetworkEvent;
 pub use found::{FoundAddress, FoundBy};
-pub use handle::NetworkHandle;
+pub use handle::{MAX_MAPPED_ADDRESSES, NetworkHandle};
 pub use inbound::{InboundStreams, Placement};
 pub use limits::{MAX_CONNECTIONS_PER_PEER, MAX_STREAMS_PER_SIDE, MAX_UPLINKS};
 pub use names::is_dns_name;

@@ -26,6 +26,7 @@ mod node;
 mod overlaps;
 mod path;
 mod peers;
+mod port_mapping;
 mod ports;
 mod resources;
 mod routes;
@@ -106,6 +107,7 @@ fn examine(named: Option<&Path>) -> Result<Vec<Finding>, Box<dyn std::error::Err
     findings.push(control);
     findings.extend(host::check(&input));
     findings.extend(peers::check(&input));
+    findings.extend(port_mapping::check(&input));
     findings.extend(files::key(&input));
     findings.extend(named::check(&input));
     findings.extend(service::check(&input));

@@ -111,15 +111,15 @@ fn listed<T: ToString>(all: &[T]) -> String {
     all.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
-/// Returns the addresses at which the node listens: those of the running node, or of the configuration if it names them
-/// all.
+/// Returns the addresses at which the node listens, after those at which a router forwards to it: those of the running node,
+/// or of the configuration if it names them all.
 fn listened_at(config: &Config, id: PeerId) -> Result<Vec<Multiaddr>, Box<dyn std::error::Error>> {
     let configured = config.node().listen();
     if configured.is_empty() {
         return Ok(Vec::new());
     }
     let socket = config.node().control();
-    let listen = match wait(fetch::<Status>(socket, "")) {
+    let (mapped, listen) = match wait(fetch::<Status>(socket, "")) {
         Ok(status) if status.peer_id != id.to_string() => {
             return Err(Box::new(AddressesError::OtherNode {
                 socket: socket.to_owned(),
@@ -127,11 +127,10 @@ fn listened_at(config: &Config, id: PeerId) -> Result<Vec<Multiaddr>, Box<dyn st
                 configured: id,
             }));
         }
-        Ok(status) => status
-            .listen
-            .iter()
-            .map(|text| text.parse())
-            .collect::<Result<Vec<Multiaddr>, _>>()?,
+        Ok(status) => {
+            let mapped = status.port_mapping.mapped.iter().map(|mapped| &mapped.address);
+            (parsed(mapped)?, parsed(&status.listen)?)
+        }
         Err(error)
             if matches!(
                 error.downcast_ref::<ControlError>(),
@@ -143,13 +142,19 @@ fn listened_at(config: &Config, id: PeerId) -> Result<Vec<Multiaddr>, Box<dyn st
                     socket: socket.to_owned(),
                 }));
             }
-            configured.to_vec()
+            (Vec::new(), configured.to_vec())
         }
         Err(error) => return Err(error),
     };
-    let listen = for_others(listen, config.device().addresses());
+    let listen = for_others(mapped, listen, config.device().addresses());
     if listen.is_empty() {
         return Err(Box::new(AddressesError::None));
     }
     Ok(listen)
+}
+
+fn parsed<'a>(
+    texts: impl IntoIterator<Item = &'a String>,
+) -> Result<Vec<Multiaddr>, libp2p::multiaddr::Error> {
+    texts.into_iter().map(|text| text.parse()).collect()
 }

@@ -9,7 +9,8 @@ use super::peers::{rows, table};
 use super::request::{ShowArguments, wait};
 use super::units::{bytes, seconds};
 use crate::control::{
-    GatewayStatus, HostState, HostStatus, HostThing, KernelStatus, MemoryStatus, PeerList, Status, fetch,
+    GatewayStatus, HostState, HostStatus, HostThing, KernelStatus, MemoryStatus, PeerList, PortMappingState,
+    Status, fetch,
 };
 
 /// How much is shown.
@@ -69,6 +70,10 @@ fn lines(status: &Status, verbose: bool) -> String {
         ("addresses", device.addresses.join(", ")),
         ("listen", status.listen.join(", ")),
     ]);
+    if verbose || status.port_mapping.state != PortMappingState::Off {
+        lines.push(("forwarded", status.port_mapping.to_string()));
+    }
+    lines.extend(status.port_mapping.nat.iter().map(|nat| ("NAT", nat.clone())));
     if verbose {
         lines.extend(data_path_lines(status));
     }

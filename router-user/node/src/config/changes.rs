@@ -106,6 +106,11 @@ impl Config {
         restart.compare("transport.mptcp", &tcp.multipath, &new_tcp.multipath);
         restart.compare("transport.uplink", transport.uplinks(), new.transport.uplinks());
         restart.compare("transport.punch", &transport.punch(), &new.transport.punch());
+        restart.compare(
+            "transport.port_mapping",
+            &transport.port_mapping(),
+            &new.transport.port_mapping(),
+        );
         restart.compare("transport.proxy", &tcp.proxy, &new_tcp.proxy);
         restart.compare(
             "transport.proxy_password_file",
@@ -374,6 +379,7 @@ mod tests {
         ("transport", "congestion", "'cubic'", false),
         ("transport", "mptcp", "true", false),
         ("transport", "punch", "false", false),
+        ("transport", "port_mapping", "true", false),
         ("transport", "proxy", "'socks5://192.0.2.8'", false),
         ("log", "level", "'debug'", true),
         ("log", "format", "'json'", false),

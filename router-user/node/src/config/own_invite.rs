@@ -11,14 +11,17 @@ pub(crate) fn own_prefixes(device: &[IpNet]) -> Vec<IpNet> {
     device.iter().map(|net| IpNet::from(net.addr())).collect()
 }
 
-/// Returns those of the addresses at which a node listens that others can dial, in an order that stays the same.
-pub(crate) fn for_others(listen: Vec<Multiaddr>, device: &[IpNet]) -> Vec<Multiaddr> {
+/// Returns those of the addresses at which a node listens that others can dial, in an order that stays the same. Before them
+/// stand those at which a router forwards to it, which is where others are if there are any.
+pub(crate) fn for_others(mapped: Vec<Multiaddr>, listen: Vec<Multiaddr>, device: &[IpNet]) -> Vec<Multiaddr> {
     let inner: Vec<IpAddr> = device.iter().map(IpNet::addr).collect();
     let mut listen = listen;
-    listen.retain(|address| is_for_others(address, &inner));
+    listen.retain(|address| is_for_others(address, &inner) && !mapped.contains(address));
     // The swarm has them in no order.
     listen.sort_by_key(ToString::to_string);
-    listen
+    let mut all = mapped;
+    all.extend(listen);
+    all
 }
 
 /// Returns whether only a running node knows the address or the port.
@@ -71,6 +74,16 @@ mod tests {
         ] {
             assert_eq!(is_for_others(&address(text), &inner), expected, "{text}");
         }
+    }
+
+    #[test]
+    fn where_a_router_forwards_stands_first_and_each_address_once() {
+        let listen = ["/ip4/192.168.0.7/tcp/4001", "/ip4/192.0.2.7/tcp/4001"].map(address);
+        let mapped = ["/ip4/192.0.2.9/tcp/4001", "/ip4/192.0.2.7/tcp/4001"].map(address);
+
+        let all = for_others(mapped.to_vec(), listen.to_vec(), &[]);
+
+        assert_eq!(all, [mapped[0].clone(), mapped[1].clone(), listen[0].clone()]);
     }
 
     #[test]

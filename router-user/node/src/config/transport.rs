@@ -77,6 +77,7 @@ pub struct TransportSection {
     keepalive: Duration,
     idle_time: Duration,
     punch: bool,
+    port_mapping: bool,
 }
 
 impl TransportSection {
@@ -135,6 +136,11 @@ impl TransportSection {
     /// Returns whether direct connections are agreed on with peers that are connected through a relay.
     pub fn punch(&self) -> bool {
         self.punch
+    }
+
+    /// Returns whether the default gateway is asked to forward ports to this node.
+    pub fn port_mapping(&self) -> bool {
+        self.port_mapping
     }
 
     /// Returns whether QUIC addresses are dialled first.
@@ -217,6 +223,7 @@ impl TransportSection {
             );
         }
         let punch = table.boolean("punch", problems);
+        let port_mapping = table.boolean("port_mapping", problems);
         let uplinks = uplink::read(table.tables("uplink", problems), problems);
         table.finish(problems);
         Self {
@@ -234,6 +241,7 @@ impl TransportSection {
             keepalive: keepalive.unwrap_or(NetworkConfig::DEFAULT_KEEPALIVE),
             idle_time: idle_time.unwrap_or(NetworkConfig::DEFAULT_IDLE_TIME),
             punch: punch.unwrap_or(true),
+            port_mapping: port_mapping.unwrap_or(false),
         }
     }
 

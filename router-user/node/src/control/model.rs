@@ -7,6 +7,7 @@ mod flows;
 mod host;
 mod invite;
 mod peers;
+mod port_mapping;
 mod protocol;
 mod reload;
 mod routes;
@@ -28,6 +29,7 @@ pub use peers::{
     AddressOrigin, Direction, DisabledPeer, PeerAddress, PeerLink, PeerList, PeerPath, PeerState, PeerStatus,
     Transport,
 };
+pub use port_mapping::{MappedPort, PortMappingState, PortMappingStatus};
 pub use protocol::{IpProtocol, UnknownProtocol};
 pub use reload::{ConfigProblem, PeerName, Reload, ReloadProblems};
 pub use routes::{RouteList, RouteSource, RouteStatus};

@@ -98,6 +98,9 @@ impl NodeMetrics {
                 ])
             })
         })?;
+        let mapping = &status.port_mapping;
+        family::PORT_MAPPING.encode(to, |add| add.info(&[("state", mapping.state.name())]))?;
+        family::MAPPED_PORTS.encode_one(to, Some(mapping.mapped.len() as u64))?;
         family::UPTIME.encode_one(to, Some(status.uptime_seconds))?;
         family::HEALTH_CHECK.encode(to, |add| {
             let mut checks = self.health.checks.iter();

@@ -151,6 +151,11 @@ pub(super) const GATEWAY: Family = info(
     "gateway",
     "A gateway interface, by where its packets are captured and how they reach the workers.",
 );
+pub(super) const PORT_MAPPING: Family = info(
+    "port_mapping",
+    "Whether a router forwards ports to this node, or why not.",
+);
+pub(super) const MAPPED_PORTS: Family = gauge("mapped_ports", "Ports that a router forwards to this node.");
 pub(super) const UPTIME: Family = gauge("uptime", "Time since the node started.").of("seconds");
 pub(super) const HEALTH_CHECK: Family = gauge("health_check", "Whether a check of /health passes: 1 or 0.");
 pub(super) const HOST_THINGS: Family = gauge(

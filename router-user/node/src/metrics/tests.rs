@@ -96,6 +96,8 @@ fn metrics_follow_the_conventions_and_carry_what_the_source_says() {
         "stream_router_build_info{version=\"1.2.3\"} 1",
         "stream_router_node_info{peer=\"12D3KooWExample\",name=\"berlin\",device=\"sr0\"} 1",
         "stream_router_gateway_info{interface=\"lan0\",mode=\"generic\",sink=\"AF_XDP, copy mode\"} 1",
+        "stream_router_port_mapping_info{state=\"mapped\"} 1",
+        "stream_router_mapped_ports 1",
         "# UNIT stream_router_uptime_seconds seconds",
         "stream_router_uptime_seconds 1.5",
         "stream_router_health_check{check=\"node\"} 0",

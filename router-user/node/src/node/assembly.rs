@@ -15,6 +15,7 @@ use super::host::{Host, Keeper, Wanted};
 use super::host_networks::HostNetworks;
 use super::peer_registry::PeerRegistry;
 use super::peers::{LivePeers, QUEUE_LIMITS};
+use super::port_mapping::{MappingBoard, Nonce, PortMapper};
 use super::prefixes::PrefixTable;
 use super::receiver::Receivers;
 use super::reloadable::network_peers;
@@ -44,6 +45,7 @@ pub(super) struct Assembly {
     pub(super) registry: PeerRegistry,
     pub(super) host: Arc<Host>,
     pub(super) events: Arc<EventLog>,
+    pub(super) port_mapping: Arc<MappingBoard>,
     pub(super) kernel: Arc<Kernel>,
     pub(super) device: Device,
     pub(super) data_threads: DataThreads,
@@ -104,6 +106,7 @@ impl Assembly {
             registry,
             host,
             events,
+            port_mapping: Arc::default(),
             kernel,
             device,
             data_threads,
@@ -149,6 +152,24 @@ impl Assembly {
         // Listening sockets belong to the runtime they are made in.
         let _on_data_thread = self.data_threads.first().enter();
         Ok(Network::start(network_config)?)
+    }
+
+    /// Returns what has the default gateway forward the node's ports, if the configuration wants it.
+    ///
+    /// # Errors
+    /// The kernel gives no netlink socket.
+    pub(super) fn port_mapper(
+        &self,
+        config: &Config,
+        network: &NetworkHandle,
+        nonce: Nonce,
+    ) -> Result<Option<PortMapper>, NodeError> {
+        if !config.transport().port_mapping() {
+            return Ok(None);
+        }
+        let (device, board) = (self.device.index(), self.port_mapping.clone());
+        let mapper = PortMapper::new(network.clone(), nonce, device, board).map_err(DeviceError::from)?;
+        Ok(Some(mapper))
     }
 
     /// Opens the rings of the initial workers, which run once the pool is started.
@@ -287,6 +308,7 @@ impl Assembly {
                 runtimes: self.data_threads.runtimes(),
                 gateways: gateways.clone(),
                 events: self.events.clone(),
+                port_mapping: self.port_mapping.clone(),
             },
         ))
     }

@@ -21,6 +21,7 @@ use super::export::Export;
 use super::hooks::{Hooks, PeerEvents};
 use super::observability::{self, Observability};
 use super::peers::LivePeers;
+use super::port_mapping;
 use super::reloadable::{ReloadError, Reloadable, Reloaded};
 use super::traffic_looks;
 use super::tunnel_routes::{self, StopReason};
@@ -64,6 +65,8 @@ struct Ends {
     senders: stream_router::egress::cancellation::CancellationToken,
     /// Hooks end with the one for the stop.
     hooks: CancellationToken,
+    /// The gateway is told that it need not forward any more.
+    port_mapping: CancellationToken,
 }
 
 /// The tasks of a node, most of them on the first data thread.
@@ -73,6 +76,8 @@ struct Tasks {
     connections: JoinSet<()>,
     /// Beside everything that carries packets, on the main runtime.
     hooks: JoinSet<()>,
+    /// Empty without [`TransportSection::port_mapping`](crate::config::TransportSection::port_mapping).
+    port_mapping: JoinSet<()>,
     network: JoinSet<()>,
     stream_scaler: JoinSet<()>,
     uncaptured: JoinSet<io::Result<()>>,
@@ -157,8 +162,10 @@ impl Node {
         let exit = ExitHost::new(config.device().name());
         exit.check(config)?;
         let assembly = Assembly::make(config).await?;
+        let nonce = port_mapping::nonce(&keypair);
         let mut network = assembly.start_network(config, keypair)?;
         let handle = network.handle.clone();
+        let mapper = assembly.port_mapper(config, &handle, nonce)?;
         let board = Arc::new(WorkerBoard::default());
         let mut pool = assembly.worker_pool(config, board.clone())?;
         let (gateways, host_networks) = assembly.start_gateways(config).await?;
@@ -203,6 +210,9 @@ impl Node {
         tasks
             .traffic_looks
             .spawn(traffic_looks::run(assembly.data_path.peers.clone()));
+        if let Some(mapper) = mapper {
+            tasks.port_mapping.spawn(mapper.run(ends.port_mapping.clone()));
+        }
         if let Some(host_networks) = host_networks {
             tasks.host_networks.spawn(host_networks.run());
         }
@@ -313,6 +323,7 @@ impl Node {
         }
         // While the device is there; what is run for it ends within a time of its own.
         self.ends.hooks.cancel();
+        self.ends.port_mapping.cancel();
         // What is taken down now is not to be put back.
         self.tasks.host.shutdown().await;
         let detached = self.kernel.programs.detach_egress();
@@ -336,6 +347,7 @@ impl Node {
             warn!(?STOP_TIMEOUT, "not every connection closed in time");
         }
         while self.tasks.hooks.join_next().await.is_some() {}
+        while self.tasks.port_mapping.join_next().await.is_some() {}
         self.tasks.stream_scaler.shutdown().await;
         self.tasks.uncaptured.shutdown().await;
         self.tasks.host_networks.shutdown().await;

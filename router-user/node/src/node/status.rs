@@ -98,6 +98,11 @@ impl Source for NodeStatus {
             name: self.name.clone(),
             device: self.device(&host),
             listen: network.listening().iter().map(ToString::to_string).collect(),
+            port_mapping: self.parts.port_mapping.status(
+                Instant::now(),
+                &network.listening(),
+                &network.observed(),
+            ),
             hook: match host.matter_with("hook") {
                 None => HOOK.to_owned(),
                 Some(matter) => format!("none: {matter}"),
@@ -278,7 +283,7 @@ fn invite_status(
     listens: bool,
     device: &[IpNet],
 ) -> InviteStatus {
-    let addresses = for_others(snapshot.listening.clone(), device);
+    let addresses = for_others(snapshot.mapped.clone(), snapshot.listening.clone(), device);
     if listens && addresses.is_empty() {
         let why = "the node listens at no address that others can dial; `stream-router invite --addresses` names one";
         return InviteStatus::without(why.to_owned());

@@ -34,6 +34,7 @@ mod package;
 mod paths;
 mod peer_commands;
 mod peers;
+mod port_mapping;
 mod punch;
 mod relays;
 mod reload;

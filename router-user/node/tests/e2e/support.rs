@@ -6,6 +6,7 @@ pub(crate) mod control_group;
 pub(crate) mod delay_line;
 pub(crate) mod detour;
 pub(crate) mod hand;
+pub(crate) mod home_router;
 pub(crate) mod host_view;
 pub(crate) mod lan;
 pub(crate) mod machine;

@@ -237,6 +237,7 @@ impl Driver {
             DriverRequest::DialAnother(peer) => self.dial_another(peer, now),
             DriverRequest::DialWanted(peer) => self.redials.handle_wanted(peer, now),
             DriverRequest::FindAnnouncement(peer, reply) => self.find_announcement(peer, reply),
+            DriverRequest::SetMapped(addresses) => self.set_mapped(&addresses, now),
             DriverRequest::SetPeers(peers, done) => {
                 self.set_peers(peers, now);
                 // The caller may have gone.

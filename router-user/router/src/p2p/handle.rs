@@ -15,17 +15,22 @@ use super::{
     counters::NetworkCounters,
     error::{LookupError, OpenError, StartError},
     limits::OPEN_TIMEOUT,
+    punch::Candidates,
     snapshot::NetworkSnapshot,
     state::{NetworkState, OpenStreamRequest},
     stream::DataStream,
 };
 use crate::egress::lane_stream::LaneStream;
 
+/// Most addresses at which routers forward to a node.
+pub const MAX_MAPPED_ADDRESSES: usize = 4;
+
 /// A handle on a running network. Cheap to clone; when the last one is dropped the network shuts down.
 #[derive(Clone, Debug)]
 pub struct NetworkHandle {
     pub(super) state: Arc<NetworkState>,
     pub(super) requests: mpsc::Sender<DriverRequest>,
+    pub(super) candidates: Arc<Candidates>,
     pub(super) stop: CancellationToken,
 }
 
@@ -36,6 +41,7 @@ pub(super) enum DriverRequest {
     DialAnother(PeerId),
     DialWanted(PeerId),
     SetPeers(Vec<PeerConfig>, oneshot::Sender<()>),
+    SetMapped(Vec<Multiaddr>),
     FindAnnouncement(PeerId, oneshot::Sender<Result<Option<Announcement>, LookupError>>),
 }
 
@@ -178,6 +184,26 @@ impl NetworkHandle {
     /// Returns the addresses that this node listens on, as [`NetworkHandle::snapshot`] does, without a look at the peers.
     pub fn listening(&self) -> Vec<Multiaddr> {
         self.state.listening()
+    }
+
+    /// Says at which addresses routers forward to this node now, in place of what was said before. Peers are told of them:
+    /// in the DHT, and before a direct connection. Of more than [`MAX_MAPPED_ADDRESSES`] the first count, and none that
+    /// is inside the tunnel or of no use to others.
+    pub async fn set_mapped(&self, mut addresses: Vec<Multiaddr>) {
+        addresses.truncate(MAX_MAPPED_ADDRESSES);
+        // An error says that the network has ended.
+        let _ended = self.requests.send(DriverRequest::SetMapped(addresses)).await;
+    }
+
+    /// Returns the addresses at which routers forward to this node.
+    pub fn mapped(&self) -> Vec<Multiaddr> {
+        self.state.mapped()
+    }
+
+    /// Returns where relays see this node, on connections from its listening port; nothing without
+    /// [`NetworkConfig::punch`](super::NetworkConfig::punch) and relays.
+    pub fn observed(&self) -> Vec<Multiaddr> {
+        self.candidates.observed()
     }
 
     /// Returns the counts of what was refused or failed, as [`NetworkHandle::snapshot`] does, without a look at the peers.

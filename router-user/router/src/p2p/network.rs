@@ -188,7 +188,7 @@ impl Network {
             lookups,
             punches: Punches {
                 book: PunchBook::new(local_peer),
-                candidates,
+                candidates: Arc::clone(&candidates),
                 is_inner: Arc::clone(&discovery.is_inner),
                 shows_port: punch && relay.serve.is_none(),
             },
@@ -214,6 +214,7 @@ impl Network {
             handle: NetworkHandle {
                 state,
                 requests: request_sender,
+                candidates,
                 stop,
             },
             events,

@@ -28,6 +28,9 @@ pub struct NetworkSnapshot {
     pub local_peer: PeerId,
     /// The addresses that this node listens on.
     pub listening: Vec<Multiaddr>,
+    /// The addresses at which routers forward to this node, as
+    /// [`NetworkHandle::set_mapped`](super::NetworkHandle::set_mapped) was told.
+    pub mapped: Vec<Multiaddr>,
     /// Every configured peer, in order of configuration.
     pub peers: Vec<PeerSnapshot>,
     /// What was refused or failed since the start.
@@ -88,6 +91,7 @@ impl NetworkSnapshot {
         Self {
             local_peer,
             listening: Vec::new(),
+            mapped: Vec::new(),
             peers: Vec::new(),
             counters: NetworkCounters::default(),
         }

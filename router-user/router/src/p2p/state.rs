@@ -59,6 +59,7 @@ struct Tables {
     /// The slots of their streams, likewise.
     slots: HashMap<ConnectionId, ConnectionSlots>,
     listening: Vec<Multiaddr>,
+    mapped: Vec<Multiaddr>,
     /// The connections of each peer that has any. There may be as many as there are peers.
     by_peer: HashMap<PeerId, BTreeSet<ConnectionId>>,
     /// The configured peers in order of configuration.
@@ -386,6 +387,15 @@ impl NetworkState {
         self.tables().listening = listening;
     }
 
+    /// Sets the addresses at which routers forward to this node.
+    pub(super) fn set_mapped(&self, mapped: Vec<Multiaddr>) {
+        self.tables().mapped = mapped;
+    }
+
+    pub(super) fn mapped(&self) -> Vec<Multiaddr> {
+        self.tables().mapped.clone()
+    }
+
     /// Sets the configured peers. What is known of those that stay is kept.
     pub(super) fn set_peers(&self, peers: impl IntoIterator<Item = PeerId>) {
         self.tables().set_peers(peers);
@@ -578,6 +588,7 @@ impl NetworkState {
         NetworkSnapshot {
             local_peer: self.local_peer,
             listening: tables.listening.clone(),
+            mapped: tables.mapped.clone(),
             peers: tables.peers.iter().map(peer_snapshot).collect(),
             counters: self.counters.read(),
         }

@@ -66,6 +66,7 @@ fn status(n: u64) -> Status {
             addresses: vec!["10.42.0.1/24".to_owned()],
         },
         listen: Vec::new(),
+        port_mapping: crate::control::PortMappingStatus::default(),
         hook: String::new(),
         hook_reason: String::new(),
         sink: String::new(),

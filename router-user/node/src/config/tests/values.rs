@@ -75,6 +75,10 @@ fn the_document_has_every_field_with_its_default() {
         ("`transport.uplink.cost`", "0".to_owned()),
         ("`transport.uplink.metered`", "false".to_owned()),
         ("`transport.punch`", config.transport().punch().to_string()),
+        (
+            "`transport.port_mapping`",
+            config.transport().port_mapping().to_string(),
+        ),
         ("`transport.proxy`", "none".to_owned()),
         ("`transport.no_proxy`", "none".to_owned()),
         ("`transport.proxy_password_file`", "none".to_owned()),

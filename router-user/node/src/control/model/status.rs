@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{HostStatus, Resource};
+use super::{HostStatus, PortMappingStatus, Resource};
 
 /// The node as a whole.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
@@ -20,6 +20,9 @@ pub struct Status {
     pub device: DeviceStatus,
     /// Multiaddresses at which the node can be reached.
     pub listen: Vec<String>,
+    /// Whether a router forwards ports to the node.
+    #[serde(default)]
+    pub port_mapping: PortMappingStatus,
     /// Where packets are captured.
     pub hook: String,
     /// Why packets are captured there.

@@ -76,6 +76,9 @@ function update(status, peers, disabled, workers, streams, counters, noted, heal
   fill("drops", reasons(drops)); fill("events", reasons(events));
   fill("host", status.host.things.map((thing) => ({ cells: [thing.kind, lines([[thing.name || "–", "mono"], [thing.detail || "", "small narrow"]], "break"), state(thing.state, { ok: "good", wrong: "warn" }[thing.state] || "bad"), { text: thing.detail || "", kind: "text" }] })));
   put($("host-look"), status.host.error || `Looked at ${status.host.age_seconds.toFixed(1)} s ago; ${status.host.put_back} changes by others put back.`);
+  const ports = status.port_mapping, forwards = ports.mapped.map((one) => `${one.address} by ${one.protocol}`).join(", ");
+  show($("ports"), ports.state !== "off");
+  put($("ports"), ports.state === "off" ? "" : `Ports that ${ports.gateway || "a router"} forwards: ${forwards || ports.state.replace("_", " ")}${ports.detail ? ` (${ports.detail})` : ""}.`);
   show($("no-streams"), !streams.length); show($("no-drops"), !sum(drops, "value"));
   ownName = status.name || status.device.name;
   put($("own-name"), ownName); put($("own-device"), `device ${status.device.name}`); $("own-device").title = status.listen.join("\n");

@@ -13,6 +13,7 @@ use crate::node::event_log::EventLog;
 use crate::node::gateways::Gateways;
 use crate::node::host::Host;
 use crate::node::peers::{ConfiguredPeer, NodePeer, PeerTable};
+use crate::node::port_mapping::MappingBoard;
 use crate::node::worker_pool::WorkerBoard;
 use stream_router::p2p::NetworkHandle;
 use stream_router_engine::route_table::PeerIndex;
@@ -28,6 +29,7 @@ pub(in crate::node) struct StatusParts {
     pub(in crate::node) runtimes: Runtimes,
     pub(in crate::node) gateways: Arc<Gateways>,
     pub(in crate::node) events: Arc<EventLog>,
+    pub(in crate::node) port_mapping: Arc<MappingBoard>,
 }
 
 impl StatusParts {

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use super::Driver;
 use crate::p2p::{
+    address::reachable,
     dial_error::dial_error_text,
     node_behaviour::punch_options,
     punch::{Candidates, DialEnd, PunchBook, PunchEvent, PunchWord, Refusal, Relayed, Round, usable},
@@ -61,6 +62,22 @@ impl Driver {
             .set_listening(&listening, |ip| is_inner(ip))
         {
             self.punches.book.handle_addresses(now);
+        }
+    }
+
+    /// Takes in at which addresses routers forward to this node.
+    pub(super) fn set_mapped(&mut self, mapped: &[Multiaddr], now: Instant) {
+        let outside = mapped.iter().filter_map(|address| {
+            let (plain, ip) = reachable(address, None)?;
+            (!(self.punches.is_inner)(ip)).then_some(plain)
+        });
+        let outside: Vec<_> = outside.collect();
+        self.state.set_mapped(outside.clone());
+        if self.punches.candidates.set_mapped(outside) {
+            self.punches.book.handle_addresses(now);
+            if self.connections.is_anybody_present() {
+                self.discovery.handle_listening_change(now);
+            }
         }
     }
 

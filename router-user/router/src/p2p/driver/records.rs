@@ -20,7 +20,10 @@ impl Driver {
         let work = self
             .discovery
             .poll_dht(now, SystemTime::now(), is_present, listening, |listening| {
-                HostAddresses::read(self.state.remotes()).by_use(listening)
+                // They lead here from everywhere.
+                let mut addresses = self.state.mapped();
+                addresses.extend(HostAddresses::read(self.state.remotes()).by_use(listening));
+                addresses
             });
         if let Some(record) = work.publish {
             self.swarm.behaviour_mut().publish_record(record);

@@ -26,6 +26,8 @@ pub(in crate::p2p) struct Candidates(Mutex<Known>);
 struct Known {
     /// What relays say, each of a connection from the listening port.
     observed: Vec<(ConnectionId, Multiaddr)>,
+    /// Those whose port a router forwards to this node.
+    mapped: Vec<Multiaddr>,
     /// Those of the host that are nobody's private ones.
     listening: Vec<Multiaddr>,
     own: Vec<Multiaddr>,
@@ -64,6 +66,22 @@ impl Candidates {
         self.change(|known| known.listening = outside)
     }
 
+    /// Records at which addresses a router forwards to this node. Returns whether that is news.
+    pub(in crate::p2p) fn set_mapped(&self, mapped: Vec<Multiaddr>) -> bool {
+        self.change(|known| known.mapped = mapped)
+    }
+
+    /// Returns where relays see this node, each once.
+    pub(in crate::p2p) fn observed(&self) -> Vec<Multiaddr> {
+        let mut seen: Vec<Multiaddr> = Vec::new();
+        for (_, address) in &self.known().observed {
+            if !seen.contains(address) {
+                seen.push(address.clone());
+            }
+        }
+        seen
+    }
+
     /// Returns where this node is seen, the best first.
     pub(in crate::p2p) fn own(&self) -> Vec<Multiaddr> {
         self.known().own.clone()
@@ -74,7 +92,8 @@ impl Candidates {
         change(&mut known);
         let mut own: Vec<Multiaddr> = Vec::new();
         let observed = known.observed.iter().map(|(_, address)| address);
-        for address in observed.chain(&known.listening) {
+        // A forwarded port lets in who was not asked for, too.
+        for address in known.mapped.iter().chain(observed).chain(&known.listening) {
             if own.len() < MAX_CANDIDATES && !own.contains(address) {
                 own.push(address.clone());
             }
@@ -178,6 +197,25 @@ mod tests {
             candidates.handle_observed(id(n), &address(&format!("/ip4/192.0.2.{n}/tcp/4001")));
         }
         assert_eq!(candidates.own().len(), MAX_CANDIDATES);
+    }
+
+    #[test]
+    fn a_forwarded_port_is_told_before_what_relays_see() {
+        let candidates = Candidates::default();
+        let (seen, mapped) = (
+            address("/ip4/192.0.2.1/tcp/40001"),
+            address("/ip4/192.0.2.1/tcp/4001"),
+        );
+        candidates.handle_observed(id(1), &seen);
+        candidates.handle_observed(id(2), &seen);
+
+        assert!(candidates.set_mapped(vec![mapped.clone()]));
+        assert!(!candidates.set_mapped(vec![mapped.clone()]), "it is known");
+        assert_eq!(candidates.own(), [mapped, seen.clone()]);
+        assert_eq!(candidates.observed(), std::slice::from_ref(&seen));
+
+        assert!(candidates.set_mapped(Vec::new()));
+        assert_eq!(candidates.own(), [seen]);
     }
 
     #[test]
