@@ -19,7 +19,7 @@ pub(crate) mod tests;
 use std::io;
 use std::path::PathBuf;
 
-pub(crate) use called::{Callable, NotFound, find};
+pub(crate) use called::{Callable, LEAST_END, NotFound, find};
 pub use capture::{
     CAPTURE_CONTENT_TYPE, CAPTURE_PATH, CaptureBlock, CaptureBlocks, CaptureDirection, CaptureDirections,
     CaptureQuery, CaptureReader, CaptureRecord, CaptureStream, CapturedPacket, MAX_CAPTURE_BLOCK_LEN,

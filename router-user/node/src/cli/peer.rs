@@ -27,7 +27,7 @@ pub(super) enum PeerCommand {
     Set {
         #[command(flatten)]
         whose: Whose,
-        /// Its name, its id, or an end of the id
+        /// Its name, its id, or an end of the id of 4 characters or more
         #[arg(id = "configured", value_name = "PEER")]
         peer: String,
         #[command(flatten)]
@@ -37,7 +37,7 @@ pub(super) enum PeerCommand {
     Remove {
         #[command(flatten)]
         whose: Whose,
-        /// Its name, its id, or an end of the id
+        /// Its name, its id, or an end of the id of 4 characters or more
         #[arg(id = "configured", value_name = "PEER")]
         peer: String,
     },

@@ -14,7 +14,7 @@ use super::request::{ShowArguments, or_dash, wait};
 use super::table::TextTable;
 use super::units::{bytes, called, seconds, short_name};
 use crate::control::{
-    AddressOrigin, Callable as _, Direction, DisabledPeer, NotFound, PeerAddress, PeerLink, PeerList,
+    AddressOrigin, Callable as _, Direction, DisabledPeer, LEAST_END, NotFound, PeerAddress, PeerLink, PeerList,
     PeerState, PeerStatus, Transport, fetch, find,
 };
 
@@ -61,6 +61,10 @@ enum PeerSort {
 pub(super) enum UnknownPeer {
     #[error("no peer is called {0}; `stream-router peers` lists them")]
     Nobody(String),
+    #[error(
+        "no peer has the name {0}, and an end of an id takes {LEAST_END} characters or more; `stream-router peers` lists them"
+    )]
+    Short(String),
     #[error("the ids of several peers end with {0}; give more of it")]
     Several(String),
 }
@@ -153,6 +157,7 @@ impl PeerSort {
 fn named<'a>(peers: &'a [PeerStatus], called: &str) -> Result<&'a PeerStatus, UnknownPeer> {
     find(peers.iter(), called).map_err(|error| match error {
         NotFound::Address | NotFound::Nobody => UnknownPeer::Nobody(called.to_owned()),
+        NotFound::Short => UnknownPeer::Short(called.to_owned()),
         NotFound::Several => UnknownPeer::Several(called.to_owned()),
     })
 }
@@ -165,7 +170,7 @@ fn these(list: &PeerList, called: &[String]) -> Result<PeerList, UnknownPeer> {
         match named(&list.peers, called) {
             Ok(peer) => chosen.peers.push(peer.clone()),
             // The networks of one that is disabled may be another's meanwhile, who goes before it.
-            Err(UnknownPeer::Nobody(_)) => {
+            Err(UnknownPeer::Nobody(_) | UnknownPeer::Short(_)) => {
                 let meant = &named(&disabled, called)?.id;
                 let one = list.disabled.iter().filter(|peer| peer.id == *meant);
                 chosen.disabled.extend(one.cloned());
@@ -500,17 +505,18 @@ mod tests {
     #[test]
     fn a_peer_is_found_as_the_node_finds_it() {
         let peers = [
-            peer("12D3KooWaaaa", Some("Paris"), &["10.42.0.0/16"]),
-            peer("12D3KooWbbaa", None, &["10.42.7.0/24", "fd42::7/128"]),
+            peer("12D3KooWaabbaa", Some("Paris"), &["10.42.0.0/16"]),
+            peer("12D3KooWccbbaa", None, &["10.42.7.0/24", "fd42::7/128"]),
         ];
         let found = |called: &str| named(&peers, called).map(|peer| peer.id.as_str());
 
-        assert_eq!(found("paris").unwrap(), "12D3KooWaaaa");
-        assert_eq!(found("10.42.7.1").unwrap(), "12D3KooWbbaa");
-        assert_eq!(found("10.42.8.1").unwrap(), "12D3KooWaaaa");
-        assert_eq!(found("fd42::7").unwrap(), "12D3KooWbbaa");
-        assert_eq!(found("bbaa").unwrap(), "12D3KooWbbaa");
-        assert!(matches!(found("aa"), Err(UnknownPeer::Several(_))));
+        assert_eq!(found("paris").unwrap(), "12D3KooWaabbaa");
+        assert_eq!(found("10.42.7.1").unwrap(), "12D3KooWccbbaa");
+        assert_eq!(found("10.42.8.1").unwrap(), "12D3KooWaabbaa");
+        assert_eq!(found("fd42::7").unwrap(), "12D3KooWccbbaa");
+        assert_eq!(found("cbbaa").unwrap(), "12D3KooWccbbaa");
+        assert!(matches!(found("bbaa"), Err(UnknownPeer::Several(_))));
+        assert!(matches!(found("aa"), Err(UnknownPeer::Short(_))));
         assert!(matches!(found("10.43.0.1"), Err(UnknownPeer::Nobody(_))));
         assert!(matches!(found("rome"), Err(UnknownPeer::Nobody(_))));
     }
@@ -519,7 +525,7 @@ mod tests {
     fn a_disabled_peer_is_a_row_at_the_end_and_found_behind_the_others() {
         let asleep = DisabledPeer {
             id: "12D3KooWrome".to_owned(),
-            name: Some("rome".to_owned()),
+            name: Some("Rom".to_owned()),
             comment: Some("at the workshop".to_owned()),
             allowed_ips: vec!["10.42.0.2/32".to_owned(), "10.42.0.3/32".to_owned()],
             addresses: vec!["/ip4/192.0.2.3/tcp/4001".to_owned()],
@@ -536,7 +542,7 @@ mod tests {
         let called = |called: &str| these(&list, &[called.to_owned()]).map(|list| ids(&list));
 
         assert_eq!(ids(&list), ["paris", "rome"]);
-        assert_eq!(called("Rome").unwrap(), ["rome"]);
+        assert_eq!(called("rom").unwrap(), ["rome"]);
         assert_eq!(called("10.42.0.2").unwrap(), ["paris"]);
         assert_eq!(called("10.42.0.3").unwrap(), ["rome"]);
         assert!(matches!(called("berlin"), Err(UnknownPeer::Nobody(_))));

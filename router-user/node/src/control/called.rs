@@ -7,6 +7,9 @@ use ipnet::IpNet;
 
 use super::model::PeerStatus;
 
+/// Fewest characters of an id that stand for its peer: fewer are soon those of another one too.
+pub(crate) const LEAST_END: usize = 4;
+
 /// A peer that people may call.
 pub(crate) trait Callable {
     /// Returns its name, if it has one.
@@ -24,6 +27,8 @@ pub(crate) enum NotFound {
     Address,
     /// No name is so, and no id ends so.
     Nobody,
+    /// No name is so, and it is shorter than [`LEAST_END`].
+    Short,
     /// Several ids end so.
     Several,
 }
@@ -46,6 +51,9 @@ pub(crate) fn find<'a, P: Callable>(
         let owners = peers.filter_map(|peer| Some((longest(peer)?, peer)));
         let owner = owners.max_by_key(|(length, _)| *length);
         return owner.map(|(_, owner)| owner).ok_or(NotFound::Address);
+    }
+    if called.chars().count() < LEAST_END {
+        return Err(NotFound::Short);
     }
     let mut ends = peers.by_ref().filter(|peer| peer.id().ends_with(called));
     match (ends.next(), ends.next()) {

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use toml_edit::{DocumentMut, Table, TomlError};
 
 use crate::config::DropIn;
-use crate::control::{Callable, NotFound, find as find_called};
+use crate::control::{Callable, LEAST_END, NotFound, find as find_called};
 use stream_router::p2p::regular_file;
 
 /// A section among its file's.
@@ -46,6 +46,17 @@ pub(crate) enum PlaceError {
         /// The main file.
         file: PathBuf,
     },
+    /// It is too short for an end of an id.
+    #[error(
+        "no [[peer]] section in {} or beside it has the name {peer:?}, and an end of an id takes {LEAST_END} characters or more",
+        file.display()
+    )]
+    Short {
+        /// What was asked for.
+        peer: String,
+        /// The main file.
+        file: PathBuf,
+    },
     /// There are several.
     #[error("several ids end with {peer:?}; give more of it")]
     Several {
@@ -78,6 +89,10 @@ pub(super) fn find(text: &str, drop_ins: &[DropIn], main: &Path, peer: &str) -> 
     let found = find_called(all.iter(), peer).map_err(|why| match why {
         NotFound::Several => PlaceError::Several {
             peer: peer.to_owned(),
+        },
+        NotFound::Short => PlaceError::Short {
+            peer: peer.to_owned(),
+            file: main.to_owned(),
         },
         NotFound::Address | NotFound::Nobody => PlaceError::Nobody {
             peer: peer.to_owned(),
@@ -145,10 +160,10 @@ mod tests {
 
     #[test]
     fn a_peer_is_found_by_name_address_and_end_of_its_id_in_every_file() {
-        let main = "[[peer]]\nid = 'aXY'\n[[peer]]\nid = 'bXY'\nname = 'rome'\n";
+        let main = "[[peer]]\nid = 'aXYZW'\n[[peer]]\nid = 'bXYZW'\nname = 'rome'\n";
         let drop_in = DropIn::new(
             "d/a.toml".into(),
-            "[[peer]]\nid = 'cZ'\nallowed_ips = ['10.42.0.3/32']\n".to_owned(),
+            "[[peer]]\nid = 'c1234'\nallowed_ips = ['10.42.0.3/32']\n".to_owned(),
         );
         let find = |peer: &str| find(main, std::slice::from_ref(&drop_in), Path::new("sr.toml"), peer);
 
@@ -156,14 +171,17 @@ mod tests {
         let third = PeerPlace::DropIn { at: 0, index: 0 };
         for (peer, place) in [
             ("Rome", second),
-            ("bXY", second),
-            ("Z", third),
+            ("bXYZW", second),
+            ("1234", third),
             ("10.42.0.3", third),
         ] {
             assert_eq!(find(peer).unwrap().place, place, "{peer}");
         }
-        assert_eq!(find("rome").unwrap().called, "rome (bXY)");
-        assert!(matches!(find("XY"), Err(PlaceError::Several { .. })));
+        assert_eq!(find("rome").unwrap().called, "rome (bXYZW)");
+        assert!(matches!(find("XYZW"), Err(PlaceError::Several { .. })));
         assert!(matches!(find("nobody"), Err(PlaceError::Nobody { .. })));
+        let short = find("234").unwrap_err();
+        assert!(matches!(short, PlaceError::Short { .. }));
+        assert!(short.to_string().contains("4 characters or more"), "{short}");
     }
 }

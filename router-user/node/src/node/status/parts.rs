@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use crate::control::{Callable, NotFound, SourceError, find};
+use crate::control::{Callable, LEAST_END, NotFound, SourceError, find};
 use crate::kernel::{Kernel, KernelError};
 use crate::node::data_path::DataPath;
 use crate::node::data_thread::Runtimes;
@@ -57,6 +57,10 @@ fn find_peer(peers: &PeerTable, called: &str) -> Result<Arc<NodePeer>, SourceErr
             NotFound::Nobody => format!(
                 "no peer is called {called}, and no peer's id ends with {called}; the command peers lists them"
             ),
+            NotFound::Short => format!(
+                "no peer has the name {called}, and an end of an id takes {LEAST_END} characters or more; the command peers \
+                 lists them"
+            ),
             NotFound::Several => format!("the ids of several peers end with {called}; give more of it"),
         })
     })
@@ -96,7 +100,10 @@ mod tests {
         assert_eq!(found(&first).unwrap(), first);
         assert_eq!(found(&second[second.len() - 20..]).unwrap(), second);
         assert!(refused("nobody").contains("no peer's id ends with nobody"));
-        assert!(refused("").starts_with("the ids of several peers"));
+        assert_eq!(found(&second[second.len() - LEAST_END..]).unwrap(), second);
+        let short = refused(&second[second.len() + 1 - LEAST_END..]);
+        assert!(short.contains("takes 4 characters or more"), "{short}");
+        assert!(refused("").contains("4 characters or more"));
     }
 
     #[test]
