@@ -29,7 +29,7 @@ pub use clean_root::CleanRoot;
 pub use cleanup::{TIME_LIMIT_SECS, clear_leftovers, remove_network};
 pub use identity::{unique_device, unique_name};
 pub use namespace::{End, Namespace, link, mount_bpffs};
-pub use nat::{NatKind, NatLab, NatPlan};
+pub use nat::{NatKind, NatLab, NatNetwork, NatPlan};
 pub use node::{Node, NodeConfig, PeerConfig};
 pub use pair::{Pair, PairPlan, Side, Transport, Underlay};
 pub use scratch::ScratchDir;

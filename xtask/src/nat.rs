@@ -132,7 +132,7 @@ fn measure(binary: &Path, kinds: [NatKind; 2], name: &'static str, transport: Tr
     let lab = NatLab::start(binary, &plan)?;
     let to = NatLab::inner(1);
     let first = until("a packet crosses", FIRST_PACKET, || {
-        Ok(answers(&lab.hosts[0], to, PATIENCE)?.then(Instant::now))
+        Ok(answers(&lab.network.hosts[0], to, PATIENCE)?.then(Instant::now))
     });
     let mut outcome = Outcome {
         transport: name,
@@ -164,7 +164,7 @@ fn cross(lab: &NatLab) -> Result<(Option<Instant>, Tally)> {
     thread::scope(|scope| {
         let ways = [(0, 1), (1, 0)].map(|(from, to)| {
             scope.spawn(move || {
-                let hosts = (&lab.hosts[from], &lab.hosts[to]);
+                let hosts = (&lab.network.hosts[from], &lab.network.hosts[to]);
                 let mut direct = None;
                 let tally = datagrams(FLOWS, hosts, NatLab::inner(to), || {
                     direct = both();

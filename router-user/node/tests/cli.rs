@@ -301,13 +301,48 @@ fn an_invite_becomes_a_peer_of_the_other_configuration() {
     let said = stdout(&output);
     for part in [
         &section,
-        "stream-router reload --socket",
         "stream-router invite --config",
+        "no node runs with it now: it takes effect with the next start",
     ] {
         assert!(said.contains(part), "{said}");
     }
     let check = stream_router(&["check", "--config", text(&a)]);
     assert_eq!(stdout(&check), format!("{}: valid, 1 peers\n", a.display()));
+}
+
+#[test]
+fn who_joins_a_node_that_relays_is_reached_through_it_unless_told_otherwise() {
+    let scratch = Scratch::new();
+    let (relay, id) = node(&scratch, 9, "[relay]\nserve = true\n");
+    let invite = invite(&relay, &["--as", "oslo"]);
+    for (number, more, named) in [
+        (1, &[][..], Some("oslo".to_owned())),
+        (2, &["--as", "meeting-point"], Some("meeting-point".to_owned())),
+        (3, &["--no-relay"], None),
+        (4, &["--dry-run"], Some("oslo".to_owned())),
+    ] {
+        let (file, _) = node(&scratch, number, "# the rest\n");
+        let before = fs::read_to_string(&file).unwrap();
+
+        let output = join(&file, &invite, more);
+
+        assert_eq!(code(&output), 0, "{}", stderr(&output));
+        let section = named.map(|name| format!("\n[relay]\nvia = [\"{name}\"]\n"));
+        let said = stdout(&output);
+        assert_eq!(said.contains("[relay]"), section.is_some(), "{said}");
+        let after = fs::read_to_string(&file).unwrap();
+        match (&section, more) {
+            (_, ["--dry-run"]) => assert_eq!(after, before),
+            (Some(section), _) => assert!(after.contains(section), "{after}"),
+            (None, _) => assert!(!after.contains("[relay]"), "{after}"),
+        }
+        assert!(after.starts_with(&before), "{after}");
+        let shown = section.filter(|_| more == ["--dry-run"]);
+        assert!(shown.is_none_or(|section| said.ends_with(&section)), "{said}");
+        assert!(said.contains(&id), "{said}");
+        let check = stream_router(&["check", "--config", text(&file)]);
+        assert_eq!(code(&check), 0, "{}", stderr(&check));
+    }
 }
 
 #[test]

@@ -105,6 +105,16 @@ pub struct NatPlan {
     pub listens: bool,
 }
 
+/// Two hosts behind NATs, and one that both reach.
+#[derive(Debug)]
+pub struct NatNetwork {
+    /// The two hosts.
+    pub hosts: [Namespace; 2],
+    /// The network to which the outermost routers belong, which is a host itself: that of the relay.
+    pub middle: Namespace,
+    _routers: Vec<Namespace>,
+}
+
 /// Two nodes behind NATs, and a relay.
 #[derive(Debug)]
 pub struct NatLab {
@@ -112,14 +122,48 @@ pub struct NatLab {
     pub nodes: [Node; 2],
     /// The relay.
     pub relay: Node,
-    /// The hosts of the two.
-    pub hosts: [Namespace; 2],
     /// When the relay was there, and the two began to start.
     pub started: Instant,
-    /// The middle is a network of its own, to which the outermost routers and the relay belong.
-    _routers: Vec<Namespace>,
-    _middle: Namespace,
+    /// Where they are.
+    pub network: NatNetwork,
     _directory: ScratchDir,
+}
+
+impl NatNetwork {
+    /// Lays the cables.
+    ///
+    /// # Errors
+    /// When something cannot be made.
+    pub fn lay(kinds: [NatKind; 2]) -> Result<Self> {
+        let middle = Namespace::unique("m")?;
+        let hosts = [Namespace::unique("h1")?, Namespace::unique("h2")?];
+        middle.ip(&["link", "add", "br0", "type", "bridge"])?;
+        middle.ip(&["address", "add", &format!("{RELAY}/24"), "dev", "br0"])?;
+        middle.ip(&["link", "set", "br0", "up"])?;
+        let mut routers = Vec::new();
+        for (number, (kind, host)) in (1..).zip(kinds.into_iter().zip(&hosts)) {
+            lay(&middle, kind, host, number, &mut routers)?;
+        }
+        Ok(Self {
+            hosts,
+            middle,
+            _routers: routers,
+        })
+    }
+
+    /// Keeps the two routers from each other, or no more; both reach the middle all the same.
+    ///
+    /// # Errors
+    /// When a port of the middle cannot be set.
+    pub fn part(&self, are_parted: bool) -> Result<()> {
+        for number in 1..=self.hosts.len() {
+            let (port, state) = (format!("p{number}"), if are_parted { "on" } else { "off" });
+            let mut set = self.middle.command("bridge");
+            set.args(["link", "set", "dev", &port, "isolated", state]);
+            text(&mut set, LIMIT)?;
+        }
+        Ok(())
+    }
 }
 
 impl NatLab {
@@ -130,18 +174,11 @@ impl NatLab {
     pub fn start(binary: &Path, plan: &NatPlan) -> Result<Self> {
         mount_bpffs()?;
         let directory = ScratchDir::unique("nat")?;
-        let middle = Namespace::unique("m")?;
-        let hosts = [Namespace::unique("h1")?, Namespace::unique("h2")?];
-        middle.ip(&["link", "add", "br0", "type", "bridge"])?;
-        middle.ip(&["address", "add", &format!("{RELAY}/24"), "dev", "br0"])?;
-        middle.ip(&["link", "set", "br0", "up"])?;
-        let mut routers = Vec::new();
-        for (number, (kind, host)) in (1..).zip(plan.kinds.into_iter().zip(&hosts)) {
-            lay(&middle, kind, host, number, &mut routers)?;
-        }
+        let network = NatNetwork::lay(plan.kinds)?;
+        let [near, far] = &network.hosts;
         let node = |host, label| Node::new(binary, host, directory.path(), label);
-        let mut relay = node(&middle, "relay")?;
-        let mut nodes = [node(&hosts[0], "near")?, node(&hosts[1], "far")?];
+        let mut relay = node(&network.middle, "relay")?;
+        let mut nodes = [node(near, "near")?, node(far, "far")?];
         let way = match plan.transport {
             Transport::Tcp => "tcp/4001",
             Transport::Quic => "udp/4001/quic-v1",
@@ -176,10 +213,8 @@ impl NatLab {
         Ok(Self {
             nodes,
             relay,
-            hosts,
             started,
-            _routers: routers,
-            _middle: middle,
+            network,
             _directory: directory,
         })
     }

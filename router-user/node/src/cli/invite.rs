@@ -78,7 +78,7 @@ pub(super) fn invite(arguments: InviteArguments) -> Outcome {
     } else {
         arguments.addresses
     };
-    let mut invite = Invite::new(id, addresses, allowed_ips)?;
+    let mut invite = Invite::new(id, addresses, allowed_ips)?.with_relaying(config.relay().serve());
     let name = arguments
         .called
         .or_else(|| config.node().name().map(str::to_owned));
@@ -99,8 +99,12 @@ fn summary(invite: &Invite) -> String {
         [] => "nowhere, so it has to dial".to_owned(),
         addresses => listed(addresses),
     };
+    let relays = match invite.relays() {
+        true => "\n  relays      for its peers: who joins is reached through it",
+        false => "",
+    };
     format!(
-        "an invite to {}\n  dialled at  {dialled}\n  allowed     {}\n\
+        "an invite to {}\n  dialled at  {dialled}\n  allowed     {}{relays}\n\
          It is no secret, but who changes it on its way puts another peer in: send it over a channel that you trust.\n",
         called(invite.name(), &invite.id()),
         listed(invite.allowed_ips())

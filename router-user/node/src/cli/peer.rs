@@ -47,7 +47,7 @@ pub(super) enum PeerCommand {
 #[derive(Debug, Args)]
 pub(super) struct Whose {
     #[command(flatten)]
-    which: WhichFile,
+    pub(super) which: WhichFile,
     /// Leave the running node alone: it goes on with the peers that it has
     #[arg(long)]
     no_reload: bool,
@@ -91,7 +91,7 @@ impl Whose {
     }
 
     /// Gives the configuration to the node, if it runs.
-    fn reload(&self, config: &Config) -> Outcome {
+    pub(super) fn reload(&self, config: &Config) -> Outcome {
         if self.no_reload {
             return Ok(());
         }

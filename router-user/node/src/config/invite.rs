@@ -3,7 +3,8 @@
 //! `sr`, the version `1`, and base64url without padding of: length of the peer id and the id; number of addresses, and
 //! of each its kind, IP address and port; number of prefixes, and of each its family, length and the bytes it needs;
 //! the first 4 bytes of the SHA-256 sum of `sr1` and all before. The invite to a node that has a name is of version `2`:
-//! before the sum, which is then one of `sr2`, stand the length of the name and the name. Each invite has one form only.
+//! before the sum, which is then one of `sr2`, stand the length of the name and the name. That to a node which relays for its
+//! peers ends likewise, and is of version `4`; without a name the length is 0. Each invite has one form only.
 
 mod error;
 mod format;
@@ -27,7 +28,7 @@ use super::name::check_name;
 pub use error::InviteError;
 use format::{
     CHECKSUM_LEN, FAMILY_V4, FAMILY_V6, KIND_DNS, KIND_DNS4, KIND_DNSADDR, KIND_QUIC, KIND_V6, MAGIC,
-    MAX_ADDRESSES, MAX_CHARS, MAX_PREFIXES, VERSION, VERSION_DNS, VERSION_NAMED,
+    MAX_ADDRESSES, MAX_CHARS, MAX_PREFIXES, VERSION, VERSION_DNS, VERSION_NAMED, VERSION_RELAY,
 };
 use reader::Reader;
 
@@ -39,6 +40,7 @@ pub struct Invite {
     name: Option<String>,
     addresses: Vec<Multiaddr>,
     allowed_ips: Vec<IpNet>,
+    relays: bool,
 }
 
 impl Invite {
@@ -85,6 +87,7 @@ impl Invite {
             name: None,
             addresses: plain,
             allowed_ips,
+            relays: false,
         })
     }
 
@@ -96,6 +99,7 @@ impl Invite {
         let invite = Self::new(self.id, self.addresses, allowed_ips)?;
         Ok(Self {
             name: self.name,
+            relays: self.relays,
             ..invite
         })
     }
@@ -110,6 +114,17 @@ impl Invite {
             name: Some(name),
             ..self
         })
+    }
+
+    /// Returns the invite with the word whether the node relays for its peers.
+    #[must_use]
+    pub fn with_relaying(self, relays: bool) -> Self {
+        Self { relays, ..self }
+    }
+
+    /// Returns whether the node relays for its peers.
+    pub fn relays(&self) -> bool {
+        self.relays
     }
 
     /// Returns the name of the node, if it has one.
@@ -147,6 +162,7 @@ impl Invite {
 
     fn version(&self) -> char {
         match self.name {
+            _ if self.relays => VERSION_RELAY,
             _ if self.addresses.iter().any(|address| ip_of(address).is_none()) => VERSION_DNS,
             None => VERSION,
             Some(_) => VERSION_NAMED,
@@ -168,7 +184,7 @@ impl Invite {
         }
         match &self.name {
             Some(name) => put_text(name, &mut bytes),
-            None if self.version() == VERSION_DNS => put_text("", &mut bytes),
+            None if matches!(self.version(), VERSION_DNS | VERSION_RELAY) => put_text("", &mut bytes),
             None => {}
         }
         bytes
@@ -190,7 +206,7 @@ impl FromStr for Invite {
     fn from_str(text: &str) -> Result<Self, InviteError> {
         let mut rest = text.strip_prefix(MAGIC).ok_or(InviteError::NoInvite)?.chars();
         let version = match rest.next() {
-            Some(version @ (VERSION | VERSION_NAMED | VERSION_DNS)) => version,
+            Some(version @ (VERSION | VERSION_NAMED | VERSION_DNS | VERSION_RELAY)) => version,
             Some(version) if version.is_ascii_alphanumeric() => return Err(InviteError::Version { version }),
             _ => return Err(InviteError::NoInvite),
         };
@@ -306,11 +322,11 @@ fn read(version: char, content: &[u8]) -> Result<Invite, InviteError> {
     let prefixes = prefixes.collect::<Result<_, _>>()?;
     let name = match version {
         VERSION_NAMED => Some(reader.name()?),
-        VERSION_DNS => Some(reader.name()?).filter(|name| !name.is_empty()),
+        VERSION_DNS | VERSION_RELAY => Some(reader.name()?).filter(|name| !name.is_empty()),
         _ => None,
     };
     reader.finish()?;
-    let invite = Invite::new(id, addresses, prefixes)?;
+    let invite = Invite::new(id, addresses, prefixes)?.with_relaying(version == VERSION_RELAY);
     match name {
         Some(name) => invite.with_name(name),
         None => Ok(invite),

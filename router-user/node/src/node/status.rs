@@ -51,6 +51,7 @@ pub(super) struct NodeStatus {
     device_addresses: Vec<IpNet>,
     /// Whether it is configured to listen anywhere.
     listens: bool,
+    relays: bool,
     memory: MemoryStatus,
 }
 
@@ -64,6 +65,7 @@ impl NodeStatus {
             device_mtu: config.device().mtu(),
             device_addresses: config.device().addresses().to_vec(),
             listens: !config.node().listen().is_empty(),
+            relays: config.relay().serve(),
             memory: memory_status(config),
         }
     }
@@ -195,7 +197,7 @@ impl Source for NodeStatus {
             Some(seen) => &seen.addresses,
             None => &self.device_addresses,
         };
-        invite_status(&snapshot, self.name.as_deref(), self.listens, device)
+        invite_status(&snapshot, self.name.as_deref(), (self.listens, self.relays), device)
     }
 
     fn events(&self) -> EventList {
@@ -280,7 +282,7 @@ impl Source for NodeStatus {
 fn invite_status(
     snapshot: &NetworkSnapshot,
     name: Option<&str>,
-    listens: bool,
+    (listens, relays): (bool, bool),
     device: &[IpNet],
 ) -> InviteStatus {
     let addresses = for_others(snapshot.mapped.clone(), snapshot.listening.clone(), device);
@@ -288,7 +290,8 @@ fn invite_status(
         let why = "the node listens at no address that others can dial; `stream-router invite --addresses` names one";
         return InviteStatus::without(why.to_owned());
     }
-    let invite = Invite::new(snapshot.local_peer, addresses, own_prefixes(device));
+    let invite = Invite::new(snapshot.local_peer, addresses, own_prefixes(device))
+        .map(|invite| invite.with_relaying(relays));
     let named = |invite: Invite| match name {
         Some(name) => invite.with_name(name.to_owned()),
         None => Ok(invite),
@@ -599,7 +602,7 @@ pub(super) mod tests {
         let mut snapshot = NetworkSnapshot::new(PeerId::random());
         let device = ["10.42.0.1/24".parse().unwrap()];
         let invite =
-            |snapshot: &NetworkSnapshot, listens| invite_status(snapshot, Some("rome"), listens, &device);
+            |snapshot: &NetworkSnapshot, listens| invite_status(snapshot, Some("rome"), (listens, true), &device);
         snapshot.listening = vec!["/ip4/127.0.0.1/tcp/4001".parse().unwrap()];
         let hidden = invite(&snapshot, true);
         let dialling = invite(&snapshot, false);
@@ -619,6 +622,7 @@ pub(super) mod tests {
         assert_eq!(dialling.addresses, [] as [&str; 0]);
         let read: Invite = open.invite.unwrap().parse().unwrap();
         assert_eq!((read.id(), read.name()), (snapshot.local_peer, Some("rome")));
+        assert!(read.relays());
         assert_eq!(open.addresses, ["/ip4/192.0.2.1/tcp/4001"]);
         assert_eq!(open.allowed_ips, ["10.42.0.1/32"]);
         assert!(open.qr.unwrap().size > 20 && open.problem.is_none());

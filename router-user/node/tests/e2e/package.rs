@@ -3,6 +3,7 @@
 mod files;
 mod managed;
 mod readme;
+mod readme_nat;
 mod tunnels;
 
 use std::fs;

@@ -31,7 +31,7 @@ fn start(kinds: [NatKind; 2], transport: Transport) -> Result<NatLab> {
     };
     let lab = NatLab::start(Path::new(NODE), &plan)?;
     until("packets cross", LIMIT, || {
-        Ok(answers(&lab.hosts[0], NatLab::inner(1), PATIENCE)?.then_some(()))
+        Ok(answers(&lab.network.hosts[0], NatLab::inner(1), PATIENCE)?.then_some(()))
     })?;
     Ok(lab)
 }
@@ -41,11 +41,11 @@ fn connect_directly(kinds: [NatKind; 2], transport: Transport) -> Result<()> {
     let lab = start(kinds, transport)?;
     let tallies = thread::scope(|scope| {
         let ways = [(0, 1), (1, 0)].map(|(from, to)| {
-            let (lab, hosts) = (&lab, (&lab.hosts[from], &lab.hosts[to]));
+            let (lab, hosts) = (&lab, (&lab.network.hosts[from], &lab.network.hosts[to]));
             scope.spawn(move || {
                 datagrams(FLOWS, hosts, NatLab::inner(to), || {
                     lab.wait_direct(LIMIT).expect("they connect directly");
-                    let pings = PingPlan::new(NatLab::inner(to)).run(&lab.hosts[from]);
+                    let pings = PingPlan::new(NatLab::inner(to)).run(&lab.network.hosts[from]);
                     assert_eq!(pings.expect("ping runs").n_lost(), 0);
                 })
             })
@@ -110,7 +110,7 @@ fn two_symmetric_nats_let_nothing_through_and_packets_go_on_through_the_relay() 
     for (own, other) in [(0, 1), (1, 0)] {
         let path = lab.path(own).unwrap().context("it is connected").unwrap();
         assert!(lab.is_relayed(&path), "{path}");
-        let pings = PingPlan::new(NatLab::inner(other)).run(&lab.hosts[own]).unwrap();
+        let pings = PingPlan::new(NatLab::inner(other)).run(&lab.network.hosts[own]).unwrap();
         assert_eq!(pings.n_lost(), 0);
         assert_eq!(
             lab.nodes[own]

@@ -27,7 +27,7 @@ fn start(transport: Transport) -> Result<NatLab> {
 fn check(lab: &NatLab) -> Result<()> {
     for (own, other) in [(0, 1), (1, 0)] {
         lab.nodes[own].wait_connected(&lab.nodes[other], LIMIT)?;
-        let pings = PingPlan::new(NatLab::inner(other)).run(&lab.hosts[own])?;
+        let pings = PingPlan::new(NatLab::inner(other)).run(&lab.network.hosts[own])?;
         assert_eq!(pings.n_lost(), 0);
         let path = lab.path(own)?.context("it is connected")?;
         assert!(lab.is_relayed(&path), "{path}");
@@ -65,7 +65,7 @@ fn flows_go_on_through_a_relay_that_was_started_anew() {
     lab.relay.start().unwrap();
 
     until("packets cross again", LIMIT, || {
-        Ok(answers(&lab.hosts[0], NatLab::inner(1), PATIENCE)?.then_some(()))
+        Ok(answers(&lab.network.hosts[0], NatLab::inner(1), PATIENCE)?.then_some(()))
     })
     .unwrap();
     check(&lab).unwrap();

@@ -10,6 +10,8 @@ pub(super) const VERSION: char = '1';
 pub(super) const VERSION_NAMED: char = '2';
 /// Version of an invite to a node, with a name or without, of which an address begins with a name in DNS.
 pub(super) const VERSION_DNS: char = '3';
+/// Version of an invite to a node that relays for its peers, whatever its name and addresses.
+pub(super) const VERSION_RELAY: char = '4';
 pub(super) const CHECKSUM_LEN: usize = 4;
 
 /// Most addresses in an invite; more would be dialled one after the other for minutes.

@@ -137,6 +137,21 @@ fn an_address_may_begin_with_a_name() {
 }
 
 #[test]
+fn an_invite_says_that_its_node_relays() {
+    let nameless = example().with_relaying(true);
+    let named = nameless.clone().with_name("oslo".to_owned()).expect("a name");
+    for invite in [nameless, named] {
+        let text = invite.to_string();
+
+        assert!(text.starts_with("sr4"), "{text}");
+        assert_eq!(text.parse(), Ok(invite.clone()));
+        let other = invite.with_allowed_ips(vec!["10.9.0.0/16".parse().unwrap()]);
+        assert!(other.unwrap().relays());
+    }
+    assert!(!example().relays());
+}
+
+#[test]
 fn the_longest_invite_is_read() {
     let names = |n: usize| {
         format!(
@@ -149,7 +164,9 @@ fn the_longest_invite_is_read() {
     let addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
     let nets: Vec<String> = (0..64).map(|n| format!("fd42::{n:x}/128")).collect();
     let nets: Vec<&str> = nets.iter().map(String::as_str).collect();
-    let invite = invite(&addresses, &nets).expect("an invite");
+    let name = "n".repeat(63);
+    let invite = invite(&addresses, &nets).and_then(|invite| invite.with_name(name));
+    let invite = invite.expect("an invite").with_relaying(true);
 
     assert_eq!(invite.to_string().parse(), Ok(invite));
 }
@@ -185,7 +202,7 @@ fn what_no_peer_can_have_is_refused() {
 #[test]
 fn a_text_that_is_no_invite_is_told_apart_from_a_damaged_one() {
     let text = example().to_string();
-    let newer = text.replacen("sr1", "sr4", 1);
+    let newer = text.replacen("sr1", "sr5", 1);
     let broken = text.replacen("A", "B", 1);
     let spaced = format!("{} {}", &text[..20], &text[20..]);
     for (text, said) in [
@@ -193,7 +210,7 @@ fn a_text_that_is_no_invite_is_told_apart_from_a_damaged_one() {
         ("12D3KooW", "this is no invite"),
         ("sr", "this is no invite"),
         ("sr?", "this is no invite"),
-        (newer.as_str(), "of version 4"),
+        (newer.as_str(), "of version 5"),
         ("sr1", "damaged or cut"),
         ("sr1AAAA", "damaged or cut"),
         (&text[..text.len() - 1], "damaged or cut"),

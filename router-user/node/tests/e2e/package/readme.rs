@@ -41,7 +41,7 @@ fn two_nodes_that_are_made_as_the_readme_says_carry_packets() {
         .unwrap();
     // Without it, for invites.
     write(&roots[0], own).unwrap();
-    write(&roots[1], &swapped(own).unwrap()).unwrap();
+    write(&roots[1], &of_another(own, NAMES[1], 2).unwrap()).unwrap();
     let hosts = [Namespace::unique("a").unwrap(), Namespace::unique("b").unwrap()];
     link(
         (&hosts[0], "u0", &["192.0.2.1/24", "2001:db8::1/64"]),
@@ -90,9 +90,8 @@ fn two_nodes_that_are_made_as_the_readme_says_carry_packets() {
 }
 
 /// The configuration that the README shows.
-fn example() -> Result<String> {
-    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2);
-    let readme = fs::read_to_string(workspace.context("no workspace")?.join("README.md"))?;
+pub(super) fn example() -> Result<String> {
+    let readme = readme()?;
     let (_, rest) = readme.split_once("```toml\n").context("no TOML is shown")?;
     let (shown, _) = rest.split_once("```").context("the TOML has no end")?;
     ensure!(
@@ -102,10 +101,18 @@ fn example() -> Result<String> {
     Ok(shown.to_owned())
 }
 
-/// The same on the other node: with its name and addresses.
-fn swapped(shown: &str) -> Result<String> {
+pub(super) fn readme() -> Result<String> {
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2);
+    Ok(fs::read_to_string(
+        workspace.context("no workspace")?.join("README.md"),
+    )?)
+}
+
+/// The same on another node: with its name and addresses.
+pub(super) fn of_another(shown: &str, name: &str, number: u8) -> Result<String> {
     let own = [NAMES[0], "10.42.0.1/24", "fd42::1/64"];
-    let others = [NAMES[1], "10.42.0.2/24", "fd42::2/64"];
+    let addresses = [format!("10.42.0.{number}/24"), format!("fd42::{number}/64")];
+    let others = [name, &addresses[0], &addresses[1]];
     let mut text = shown.to_owned();
     for (own, other) in own.into_iter().zip(others) {
         ensure!(text.contains(own), "no {own}: {shown}");
@@ -114,7 +121,7 @@ fn swapped(shown: &str) -> Result<String> {
     Ok(text)
 }
 
-fn write(root: &CleanRoot, text: &str) -> Result<()> {
+pub(super) fn write(root: &CleanRoot, text: &str) -> Result<()> {
     let path = root.path().join(CONFIG.trim_start_matches('/'));
     // The twins may share the file until then.
     fs::remove_file(&path)?;
