@@ -20,6 +20,7 @@ mod peer;
 mod peers;
 mod purge;
 mod rates;
+mod reach;
 mod reload;
 mod request;
 mod routes;

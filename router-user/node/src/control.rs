@@ -30,12 +30,12 @@ pub use client::{fetch, fetch_text, reload, set_streams, set_workers};
 pub(crate) use kernel_reads::KernelReads;
 pub use model::{
     AddressOrigin, ConfigProblem, CounterKind, CounterList, CounterOrigin, CounterStatus, DEFAULT_FLOWS,
-    DeviceStatus, Direction, DisabledPeer, Event, EventKind, EventList, Flow, FlowList, FlowQuery, FlowSort,
-    GatewayStatus, HostState, HostStatus, HostThing, InviteStatus, IpProtocol, KernelFeature, KernelStatus,
-    MAX_FLOWS, MappedPort, MemoryStatus, PeerAddress, PeerLink, PeerList, PeerName, PeerPath, PeerState,
-    PeerStatus, PortMappingState, PortMappingStatus, QrCode, Reload, ReloadProblems, Resource, RouteList,
-    RouteSource, RouteStatus, Status, StreamList, StreamState, StreamStatus, Transport, UnknownProtocol,
-    WorkerList, WorkerState, WorkerStatus,
+    DeviceStatus, DirectTry, Direction, DisabledPeer, Event, EventKind, EventList, Flow, FlowList, FlowQuery,
+    FlowSort, GatewayStatus, HostState, HostStatus, HostThing, InviteStatus, IpProtocol, KernelFeature,
+    KernelStatus, MAX_FLOWS, MappedPort, MemoryStatus, PeerAddress, PeerLink, PeerList, PeerName, PeerPath,
+    PeerState, PeerStatus, PortMappingState, PortMappingStatus, QrCode, ReachStatus, RelayStatus, Reload,
+    ReloadProblems, Resource, RouteList, RouteSource, RouteStatus, SeenAddress, Status, StreamList,
+    StreamState, StreamStatus, Transport, UnknownProtocol, WorkerList, WorkerState, WorkerStatus,
 };
 pub(crate) use model::{parse_limit, parse_prefix};
 pub use peer_change::{NewPeer, PeerChange};

@@ -48,6 +48,7 @@ mod node_behaviour;
 mod peer_connections;
 mod preamble;
 mod punch;
+mod reach;
 mod redial;
 mod redial_book;
 pub mod regular_file;
@@ -84,6 +85,7 @@ pub use limits::{MAX_CONNECTIONS_PER_PEER, MAX_STREAMS_PER_SIDE, MAX_UPLINKS};
 pub use names::is_dns_name;
 pub use network::{Network, NetworkDriver};
 pub use punch::PUNCH_PROTOCOL;
+pub use reach::{FailedDial, FailedPunch, ReachSnapshot, RelaySnapshot};
 pub use snapshot::{ConnectionDirection, ConnectionSnapshot, NetworkSnapshot, PeerSnapshot};
 pub use stream::{DataStream, IP_PROTOCOL, LANE_PROTOCOL};
 pub use tcp_config::{

@@ -28,6 +28,7 @@ mod path;
 mod peers;
 mod port_mapping;
 mod ports;
+mod reach;
 mod resources;
 mod routes;
 mod service;
@@ -108,6 +109,7 @@ fn examine(named: Option<&Path>) -> Result<Vec<Finding>, Box<dyn std::error::Err
     findings.extend(host::check(&input));
     findings.extend(peers::check(&input));
     findings.extend(port_mapping::check(&input));
+    findings.extend(reach::check(&input));
     findings.extend(files::key(&input));
     findings.extend(named::check(&input));
     findings.extend(service::check(&input));

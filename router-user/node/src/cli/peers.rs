@@ -10,12 +10,13 @@ use libp2p::multiaddr::Protocol;
 
 use super::outcome::{Outcome, print};
 use super::rates::bit_rate;
+use super::reach::{tried_lines, why_relayed};
 use super::request::{ShowArguments, or_dash, wait};
 use super::table::TextTable;
 use super::units::{bytes, called, seconds, short_name};
 use crate::control::{
-    AddressOrigin, Callable as _, Direction, DisabledPeer, LEAST_END, NotFound, PeerAddress, PeerLink, PeerList,
-    PeerState, PeerStatus, Transport, fetch, find,
+    AddressOrigin, Callable as _, Direction, DisabledPeer, LEAST_END, NotFound, PeerAddress, PeerLink,
+    PeerList, PeerState, PeerStatus, Transport, fetch, find,
 };
 
 /// Which peers are shown, and how.
@@ -192,6 +193,7 @@ fn disabled_row(peer: &DisabledPeer) -> PeerStatus {
         address: address.clone(),
         origin: AddressOrigin::Configured,
         last_dial_error: None,
+        last_dial_error_age_seconds: None,
     };
     PeerStatus {
         id: peer.id.clone(),
@@ -218,6 +220,9 @@ fn disabled_row(peer: &DisabledPeer) -> PeerStatus {
         addresses: peer.addresses.iter().map(address).collect(),
         last_dial_error: None,
         refuses: false,
+        relayed_because: None,
+        direct_tries: Vec::new(),
+        direct_tried_age_seconds: None,
     }
 }
 
@@ -262,7 +267,12 @@ pub(super) fn table(peers: &[PeerStatus], wide: bool) -> String {
             .left("allowed", |peer| peer.allowed_ips.join(", "))
             .left("comment", |peer| peer.comment.as_deref().unwrap_or("-"));
     }
-    table.left("why", |peer| why(peer).unwrap_or_default()).text()
+    let relayed = |peer: &PeerStatus| why_relayed(peer).filter(|_| wide);
+    table
+        .left("why", |peer| {
+            why(peer).or_else(|| relayed(peer)).unwrap_or_default()
+        })
+        .text()
 }
 
 /// Returns where a connected peer is, and who dialled.
@@ -277,20 +287,25 @@ pub(super) fn path(peer: &PeerStatus) -> Option<String> {
 
 /// Returns where a peer may be dialled, and who says so unless it is the configuration.
 pub(super) fn known_address(known: &PeerAddress) -> String {
-    let text = &known.address;
+    let address = plain_way(&known.address);
+    match known.origin {
+        AddressOrigin::Configured => address,
+        AddressOrigin::Mdns => format!("{address} (mdns)"),
+        AddressOrigin::Dht => format!("{address} (dht)"),
+        AddressOrigin::Relay => format!("{address} (relay)"),
+    }
+}
+
+/// Returns transport, address and port of a multiaddress; a text that is none as it is.
+pub(super) fn plain_way(text: &str) -> String {
     let transport = if text.contains("/quic") {
         Transport::Quic
     } else {
         Transport::Tcp
     };
-    let address = match plain_address(text) {
+    match plain_address(text) {
         plain if plain == *text => plain,
         plain => format!("{transport} {plain}"),
-    };
-    match known.origin {
-        AddressOrigin::Configured => address,
-        AddressOrigin::Mdns => format!("{address} (mdns)"),
-        AddressOrigin::Dht => format!("{address} (dht)"),
     }
 }
 
@@ -388,9 +403,8 @@ fn paragraph(peer: &PeerStatus) -> String {
         lines.push(("handshake", or_dash(handshake(peer))));
         lines.extend(links(peer).into_iter().map(|link| ("by", link)));
     }
-    if let Some(why) = why(peer) {
-        lines.push(("why", why));
-    }
+    lines.extend(why(peer).or_else(|| why_relayed(peer)).map(|why| ("why", why)));
+    lines.extend(tried_lines(peer).into_iter().map(|tried| ("tried", tried)));
     lines.extend(peer.comment.iter().map(|comment| ("comment", comment.clone())));
     lines.push(("allowed", peer.allowed_ips.join(", ")));
     if let Some(rate) = peer.rate_bytes_per_second {
@@ -426,10 +440,10 @@ fn paragraph(peer: &PeerStatus) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    fn peer(id: &str, name: Option<&str>, allowed_ips: &[&str]) -> PeerStatus {
+    pub(in crate::cli) fn peer(id: &str, name: Option<&str>, allowed_ips: &[&str]) -> PeerStatus {
         PeerStatus {
             id: id.to_owned(),
             name: name.map(str::to_owned),
@@ -457,6 +471,9 @@ mod tests {
             addresses: Vec::new(),
             last_dial_error: None,
             refuses: false,
+            relayed_because: None,
+            direct_tries: Vec::new(),
+            direct_tried_age_seconds: None,
         }
     }
 

@@ -6,6 +6,7 @@ use clap::Args;
 
 use super::outcome::Outcome;
 use super::peers::{rows, table};
+use super::reach::reach_lines;
 use super::request::{ShowArguments, wait};
 use super::units::{bytes, seconds};
 use crate::control::{
@@ -18,7 +19,7 @@ use crate::control::{
 pub(super) struct StatusArguments {
     #[command(flatten)]
     show: ShowArguments,
-    /// Show also how packets are captured, workers, memory, each thing of the host, and what the kernel can do
+    /// Show also what peers are told of this node's addresses, how packets are captured, workers, memory, each thing of the host, and what the kernel can do
     #[arg(short, long)]
     verbose: bool,
 }
@@ -74,6 +75,7 @@ fn lines(status: &Status, verbose: bool) -> String {
         lines.push(("forwarded", status.port_mapping.to_string()));
     }
     lines.extend(status.port_mapping.nat.iter().map(|nat| ("NAT", nat.clone())));
+    lines.extend(reach_lines(&status.reach, verbose));
     if verbose {
         lines.extend(data_path_lines(status));
     }

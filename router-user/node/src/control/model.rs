@@ -9,6 +9,7 @@ mod invite;
 mod peers;
 mod port_mapping;
 mod protocol;
+mod reach;
 mod reload;
 mod routes;
 mod status;
@@ -26,11 +27,12 @@ pub use flows::{Flow, FlowList};
 pub use host::{HostState, HostStatus, HostThing};
 pub use invite::{InviteStatus, QrCode};
 pub use peers::{
-    AddressOrigin, Direction, DisabledPeer, PeerAddress, PeerLink, PeerList, PeerPath, PeerState, PeerStatus,
-    Transport,
+    AddressOrigin, DirectTry, Direction, DisabledPeer, PeerAddress, PeerLink, PeerList, PeerPath, PeerState,
+    PeerStatus, Transport,
 };
 pub use port_mapping::{MappedPort, PortMappingState, PortMappingStatus};
 pub use protocol::{IpProtocol, UnknownProtocol};
+pub use reach::{ReachStatus, RelayStatus, SeenAddress};
 pub use reload::{ConfigProblem, PeerName, Reload, ReloadProblems};
 pub use routes::{RouteList, RouteSource, RouteStatus};
 pub use status::{DeviceStatus, GatewayStatus, KernelFeature, KernelStatus, MemoryStatus, Status};

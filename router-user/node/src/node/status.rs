@@ -4,11 +4,12 @@ mod flow_list;
 mod kernel_features;
 mod memory;
 mod parts;
+mod reach;
 
 use std::collections::HashMap;
 use std::num::NonZeroU32;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 
 use ipnet::IpNet;
 
@@ -28,6 +29,7 @@ use crate::control::{
 pub(crate) use memory::memory_status;
 pub(super) use parts::StatusParts;
 use parts::failed;
+use reach::{ReachConfig, age};
 use router_common::peer::NO_PEER;
 use router_common::reason::ReasonKind;
 use stream_router::p2p::{
@@ -52,6 +54,7 @@ pub(super) struct NodeStatus {
     /// Whether it is configured to listen anywhere.
     listens: bool,
     relays: bool,
+    reach: ReachConfig,
     memory: MemoryStatus,
 }
 
@@ -66,6 +69,7 @@ impl NodeStatus {
             device_addresses: config.device().addresses().to_vec(),
             listens: !config.node().listen().is_empty(),
             relays: config.relay().serve(),
+            reach: ReachConfig::new(config),
             memory: memory_status(config),
         }
     }
@@ -93,18 +97,18 @@ impl Source for NodeStatus {
         let peers = self.parts.data_path.peers.load();
         let host = self.parts.host.report();
         let gateways = self.parts.gateways.status();
+        let (listening, reach) = (network.listening(), network.reach());
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             uptime_seconds: self.started.elapsed().as_secs_f64(),
             peer_id: network.local_peer().to_string(),
             name: self.name.clone(),
             device: self.device(&host),
-            listen: network.listening().iter().map(ToString::to_string).collect(),
-            port_mapping: self.parts.port_mapping.status(
-                Instant::now(),
-                &network.listening(),
-                &network.observed(),
-            ),
+            listen: listening.iter().map(ToString::to_string).collect(),
+            port_mapping: self.parts.port_mapping.status(Instant::now(), &listening, &reach),
+            reach: self
+                .reach
+                .status(&reach, &listening, |peer| peers.configured(peer)?.name.clone()),
             hook: match host.matter_with("hook") {
                 None => HOOK.to_owned(),
                 Some(matter) => format!("none: {matter}"),
@@ -146,7 +150,11 @@ impl Source for NodeStatus {
             peers: peers
                 .all()
                 .iter()
-                .map(|peer| peer_status(peer, known.get(peer)))
+                .map(|peer| {
+                    let status = peer_status(peer, known.get(peer));
+                    self.reach
+                        .complete(status, peer, known.get(peer), &snapshot.reach)
+                })
                 .collect(),
             disabled: peers.disabled().iter().map(disabled_peer).collect(),
         }
@@ -197,7 +205,12 @@ impl Source for NodeStatus {
             Some(seen) => &seen.addresses,
             None => &self.device_addresses,
         };
-        invite_status(&snapshot, self.name.as_deref(), (self.listens, self.relays), device)
+        invite_status(
+            &snapshot,
+            self.name.as_deref(),
+            (self.listens, self.relays),
+            device,
+        )
     }
 
     fn events(&self) -> EventList {
@@ -336,8 +349,6 @@ fn peer_status(configured: &ConfiguredPeer, network: Option<&PeerSnapshot>) -> P
         (false, true) => PeerState::Connecting,
         (false, false) => PeerState::Disconnected,
     };
-    // A clock that was set back says 0.
-    let age = |since: SystemTime| since.elapsed().unwrap_or_default().as_secs_f64();
     let (tx_bytes, rx_bytes) = peer.traffic.bytes();
     let mean = peer.traffic.recent.mean(Instant::now(), (tx_bytes, rx_bytes));
     PeerStatus {
@@ -367,6 +378,9 @@ fn peer_status(configured: &ConfiguredPeer, network: Option<&PeerSnapshot>) -> P
         addresses: peer_addresses(configured, network),
         last_dial_error: network.and_then(|network| network.last_dial_error.clone()),
         refuses: network.is_some_and(|network| network.refuses),
+        relayed_because: None,
+        direct_tries: Vec::new(),
+        direct_tried_age_seconds: None,
     }
 }
 
@@ -406,13 +420,14 @@ fn peer_addresses(configured: &ConfiguredPeer, network: Option<&PeerSnapshot>) -
         FoundBy::Dht => (&found.address, AddressOrigin::Dht),
     });
     let failed = network.map_or(&[][..], |network| &network.failed);
-    let all = given.chain(found).map(|(address, origin)| PeerAddress {
-        address: address.to_string(),
-        origin,
-        last_dial_error: failed
-            .iter()
-            .find(|(other, _)| other == address)
-            .map(|(_, why)| why.clone()),
+    let all = given.chain(found).map(|(address, origin)| {
+        let failed = failed.iter().find(|failed| failed.address == *address);
+        PeerAddress {
+            address: address.to_string(),
+            origin,
+            last_dial_error: failed.map(|failed| failed.error.clone()),
+            last_dial_error_age_seconds: failed.map(|failed| age(failed.at)),
+        }
     });
     all.collect()
 }
@@ -496,12 +511,12 @@ fn counter_status(
 #[cfg(test)]
 pub(super) mod tests {
     use std::sync::Arc;
-    use std::time::Duration;
+    use std::time::{Duration, SystemTime};
 
     use super::super::peers::{NodePeer, QUEUE_LIMITS};
     use super::*;
     use stream_router::egress::lanes::PeerLanes;
-    use stream_router::p2p::ConnectionId;
+    use stream_router::p2p::{ConnectionId, FailedDial};
     use stream_router_engine::route_table::PeerIndex;
 
     /// Makes a peer of a configuration, without a connection, that is dialled.
@@ -523,7 +538,11 @@ pub(super) mod tests {
         connection_at("/ip4/192.0.2.2/tcp/4001", ConnectionDirection::Outbound, 60)
     }
 
-    fn connection_at(address: &str, direction: ConnectionDirection, age_secs: u64) -> ConnectionSnapshot {
+    pub(super) fn connection_at(
+        address: &str,
+        direction: ConnectionDirection,
+        age_secs: u64,
+    ) -> ConnectionSnapshot {
         let (id, address) = (ConnectionId::new_unchecked(1), address.parse().unwrap());
         let mut connection = ConnectionSnapshot::new(id, address, direction);
         connection.since = SystemTime::now() - Duration::from_secs(age_secs);
@@ -536,7 +555,7 @@ pub(super) mod tests {
         let mut peer = PeerSnapshot::new(configured.peer.id);
         peer.connections = connections;
         peer.last_dial_error = Some("refused".to_owned());
-        peer.failed = vec![(
+        peer.failed = vec![FailedDial::now(
             "/ip4/192.0.2.2/tcp/4001".parse().unwrap(),
             "refused there".to_owned(),
         )];
@@ -571,6 +590,7 @@ pub(super) mod tests {
         };
         assert_eq!(address.address, "/ip4/192.0.2.2/tcp/4001");
         assert_eq!(address.last_dial_error.as_deref(), Some("refused there"));
+        assert!((0.0..60.0).contains(&address.last_dial_error_age_seconds.unwrap()));
         assert_eq!(disconnected.addresses, []);
     }
 
@@ -601,8 +621,9 @@ pub(super) mod tests {
     fn an_invite_says_what_the_status_says_or_why_there_is_none() {
         let mut snapshot = NetworkSnapshot::new(PeerId::random());
         let device = ["10.42.0.1/24".parse().unwrap()];
-        let invite =
-            |snapshot: &NetworkSnapshot, listens| invite_status(snapshot, Some("rome"), (listens, true), &device);
+        let invite = |snapshot: &NetworkSnapshot, listens| {
+            invite_status(snapshot, Some("rome"), (listens, true), &device)
+        };
         snapshot.listening = vec!["/ip4/127.0.0.1/tcp/4001".parse().unwrap()];
         let hidden = invite(&snapshot, true);
         let dialling = invite(&snapshot, false);

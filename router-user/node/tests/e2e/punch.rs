@@ -1,6 +1,7 @@
 //! Nodes behind NATs that connect directly, as they agree on through a relay.
 
 use std::path::Path;
+use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
@@ -9,8 +10,8 @@ use serde_json::Value;
 
 use crate::support::{NODE, machine};
 use xtask::lab::probe::{PingPlan, UdpPlan, answers, datagrams};
-use xtask::lab::process::until;
-use xtask::lab::{NatKind, NatLab, NatPlan, Transport};
+use xtask::lab::process::{output, until};
+use xtask::lab::{NatKind, NatLab, NatPlan, Node, Transport};
 
 const LIMIT: Duration = Duration::from_secs(60);
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -110,7 +111,9 @@ fn two_symmetric_nats_let_nothing_through_and_packets_go_on_through_the_relay() 
     for (own, other) in [(0, 1), (1, 0)] {
         let path = lab.path(own).unwrap().context("it is connected").unwrap();
         assert!(lab.is_relayed(&path), "{path}");
-        let pings = PingPlan::new(NatLab::inner(other)).run(&lab.network.hosts[own]).unwrap();
+        let pings = PingPlan::new(NatLab::inner(other))
+            .run(&lab.network.hosts[own])
+            .unwrap();
         assert_eq!(pings.n_lost(), 0);
         assert_eq!(
             lab.nodes[own]
@@ -120,5 +123,41 @@ fn two_symmetric_nats_let_nothing_through_and_packets_go_on_through_the_relay() 
                 .unwrap(),
             0
         );
+        say_why(&lab.nodes[own]).unwrap();
     }
+}
+
+/// Checks that a node says where it is seen, and why its peer is connected through the relay: what was tried, and how it failed.
+fn say_why(node: &Node) -> Result<()> {
+    let status: Value = node.ask(&["status"])?;
+    let reach = &status["reach"];
+    assert_eq!(reach["relays"][0]["held"], true, "{reach}");
+    let seen = reach["seen"][0]["address"].as_str().context("it is seen")?;
+    assert!(seen.starts_with("/ip4/198.51.100."), "{reach}");
+    assert_eq!(reach["told"][0], seen, "{reach}");
+    let peers: Value = node.ask(&["peers"])?;
+    let relayed = peers["peers"].as_array().context("a list")?;
+    let relayed = relayed.iter().find(|peer| peer["path"] == "relayed");
+    let relayed = relayed.context("one is relayed")?;
+    let because = relayed["relayed_because"].as_str().context("it says why")?;
+    let tried = &relayed["direct_tries"][0];
+    let at = tried["address"].as_str().context("an address was tried")?;
+    assert!(at.starts_with("/ip4/198.51.100."), "{relayed}");
+    let error = tried["error"].as_str().context("it failed")?;
+    assert!(because.contains(error), "{relayed}");
+    assert!(
+        relayed["direct_tried_age_seconds"].as_f64().is_some(),
+        "{relayed}"
+    );
+    let mut doctor = Command::new(NODE);
+    doctor.arg("doctor").arg("--config").arg(node.config());
+    let said = output(&mut doctor, LIMIT)?;
+    let said = String::from_utf8_lossy(&said.stdout);
+    let line = said
+        .lines()
+        .find(|line| line.contains("packets go through a relay"));
+    let line = line.with_context(|| said.to_string())?;
+    assert!(line.starts_with("warning  reach"), "{line}");
+    assert!(line.contains("both sides at once"), "{line}");
+    Ok(())
 }

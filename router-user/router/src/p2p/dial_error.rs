@@ -1,6 +1,6 @@
 //! The text of a dial error.
 
-use std::fmt;
+use std::{fmt, io};
 
 use libp2p::multiaddr::Protocol;
 use libp2p::swarm::DialError;
@@ -73,15 +73,12 @@ impl DialFailure {
 }
 
 fn dialled_address(error: &DialError) -> Option<Multiaddr> {
-    let mut address = match error {
-        DialError::WrongPeerId { address, .. } => address.clone(),
-        DialError::Transport(attempts) => attempts.first()?.0.clone(),
+    let address = match error {
+        DialError::WrongPeerId { address, .. } => address,
+        DialError::Transport(attempts) => &attempts.first()?.0,
         _ => return None,
     };
-    if let Some(Protocol::P2p(_)) = address.iter().last() {
-        address.pop();
-    }
-    Some(address)
+    Some(without_peer(address.clone()))
 }
 
 /// Says why dialling one address failed, for an operator.
@@ -95,10 +92,8 @@ pub(super) fn dial_error_text(error: &DialError) -> String {
         }
         DialError::Transport(attempts) => {
             let text = attempts.iter().map(|(address, error)| match error {
-                TransportError::MultiaddrNotSupported(_) => {
-                    format!("{address}: no address over TCP or QUIC")
-                }
-                TransportError::Other(error) => format!("{}: {}", plain(address), with_sources(error)),
+                TransportError::MultiaddrNotSupported(_) => format!("{address}: {}", attempt_text(error)),
+                TransportError::Other(_) => format!("{}: {}", plain(address), attempt_text(error)),
             });
             text.collect::<Vec<_>>().join("; ")
         }
@@ -107,10 +102,33 @@ pub(super) fn dial_error_text(error: &DialError) -> String {
     }
 }
 
+/// Says why dialling failed at each address.
+pub(super) fn dial_errors(error: &DialError) -> Vec<(Multiaddr, String)> {
+    let DialError::Transport(attempts) = error else {
+        return Vec::new();
+    };
+    let attempts = attempts.iter();
+    attempts
+        .map(|(address, error)| (without_peer(address.clone()), attempt_text(error)))
+        .collect()
+}
+
+fn attempt_text(error: &TransportError<io::Error>) -> String {
+    match error {
+        TransportError::MultiaddrNotSupported(_) => "no address over TCP or QUIC".to_owned(),
+        TransportError::Other(error) => with_sources(error),
+    }
+}
+
+fn without_peer(mut address: Multiaddr) -> Multiaddr {
+    if let Some(Protocol::P2p(_)) = address.iter().last() {
+        address.pop();
+    }
+    address
+}
+
 #[cfg(test)]
 mod tests {
-    use std::io;
-
     use super::*;
 
     #[test]
@@ -140,6 +158,12 @@ mod tests {
                 format!("another peer, {id}, answers at 192.0.2.2:4001 over tcp; correct its id or address"),
             ),
         ] {
+            let at = dial_errors(&error);
+            let n_tried = matches!(&error, DialError::Transport(_)).then(|| expected.split("; ").count());
+            assert_eq!(at.len(), n_tried.unwrap_or(0));
+            for (address, why) in at {
+                assert!(!address.to_string().contains("/p2p/") && expected.contains(&why), "{why}");
+            }
             let failure = DialFailure::of_dial(&error);
             assert_eq!(failure.text, expected);
             let dialled = failure.address.unwrap();

@@ -36,7 +36,7 @@ use super::{
     behaviour::ConnectionRefusal,
     config::{PeerConfig, with_relays},
     departure::Leave,
-    dial_error::{DialFailure, dial_error_text},
+    dial_error::DialFailure,
     event::NetworkEvent,
     event_backlog::EventBacklog,
     handle::DriverRequest,
@@ -58,6 +58,7 @@ use super::{
 use stream_router_engine::causes::with_sources;
 
 pub(super) use punches::Punches;
+use punches::dial_failures;
 
 /// How long closing all connections may take at the end; each has 1 s.
 const STOP_TIMEOUT: Duration = Duration::from_secs(2);
@@ -304,9 +305,13 @@ impl Driver {
         }
         self.state.counters.dial_failures.fetch_add(1, Relaxed);
         // An old attempt may fail long after a newer one succeeded.
+        let failure = self.by_uplink(lead.1, DialFailure::of_dial(error));
         if self.redials.is_dialled(lead) {
-            let failure = self.by_uplink(lead.1, DialFailure::of_dial(error));
             self.report_dial_failure(peer, failure, began, now);
+        } else if self.state.relayed_alone(peer).is_some()
+            && let Some(address) = failure.address
+        {
+            self.state.set_address_error(peer, address, failure.text);
         }
     }
 
@@ -585,7 +590,7 @@ impl Driver {
         let lead = (peer, self.state.uplink(connection));
         self.redials.handle_attempt_ended(peer, connection);
         self.redials.handle_present(lead);
-        self.state.clear_dial_error(peer);
+        self.state.clear_dial_error(peer, transport);
         self.state.set_proven(connection);
         self.state.doubt_others(peer, connection, took);
         self.handle_way(peer, connection, now);
@@ -627,8 +632,14 @@ impl Driver {
             return;
         };
         let lead = (peer, lead);
+        let at = self.state.runtime_and_address(connection);
         self.state.remove_connection(connection);
-        if self.handle_punch_failure(peer, connection, false, || cause.to_owned(), now) {
+        let tried = || {
+            at.map(|(_, address)| (address, cause.to_owned()))
+                .into_iter()
+                .collect()
+        };
+        if self.handle_punch_failure(peer, connection, false, || (cause.to_owned(), tried()), now) {
             return;
         }
         let began = self
@@ -725,7 +736,7 @@ impl Driver {
             return;
         };
         let is_port_taken = is_port_taken(error);
-        if self.handle_punch_failure(peer, connection, is_port_taken, || dial_error_text(error), now) {
+        if self.handle_punch_failure(peer, connection, is_port_taken, || dial_failures(error), now) {
             return;
         }
         let (uplink, began) = self.redials.handle_attempt_ended(peer, connection).unzip();

@@ -15,7 +15,7 @@ use super::{
     counters::NetworkCounters,
     error::{LookupError, OpenError, StartError},
     limits::OPEN_TIMEOUT,
-    punch::Candidates,
+    reach::ReachSnapshot,
     snapshot::NetworkSnapshot,
     state::{NetworkState, OpenStreamRequest},
     stream::DataStream,
@@ -30,7 +30,6 @@ pub const MAX_MAPPED_ADDRESSES: usize = 4;
 pub struct NetworkHandle {
     pub(super) state: Arc<NetworkState>,
     pub(super) requests: mpsc::Sender<DriverRequest>,
-    pub(super) candidates: Arc<Candidates>,
     pub(super) stop: CancellationToken,
 }
 
@@ -200,10 +199,9 @@ impl NetworkHandle {
         self.state.mapped()
     }
 
-    /// Returns where relays see this node, on connections from its listening port; nothing without
-    /// [`NetworkConfig::punch`](super::NetworkConfig::punch) and relays.
-    pub fn observed(&self) -> Vec<Multiaddr> {
-        self.candidates.observed()
+    /// Returns how this node is reached, as [`NetworkHandle::snapshot`] does, without a look at the peers.
+    pub fn reach(&self) -> ReachSnapshot {
+        self.state.reach()
     }
 
     /// Returns the counts of what was refused or failed, as [`NetworkHandle::snapshot`] does, without a look at the peers.

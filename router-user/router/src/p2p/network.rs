@@ -214,7 +214,6 @@ impl Network {
             handle: NetworkHandle {
                 state,
                 requests: request_sender,
-                candidates,
                 stop,
             },
             events,

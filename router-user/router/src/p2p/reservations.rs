@@ -8,6 +8,8 @@ use std::time::Duration;
 use libp2p::{PeerId, core::transport::ListenerId};
 use tokio::time::Instant;
 
+use super::reach::RelaySnapshot;
+
 /// Time from a lost reservation to the next try, which doubles with every one that fails.
 const FIRST_WAIT: Duration = Duration::from_millis(250);
 
@@ -24,6 +26,8 @@ struct Reservation {
     /// The listener, from the request on.
     listener: Option<ListenerId>,
     is_held: bool,
+    /// Why there was no place the last time, or is none any more.
+    last_error: Option<String>,
     wait: Duration,
     due: Instant,
 }
@@ -34,6 +38,7 @@ impl Reservations {
             relay,
             listener: None,
             is_held: false,
+            last_error: None,
             wait: FIRST_WAIT,
             due: now,
         };
@@ -83,14 +88,27 @@ impl Reservations {
         let one = self.0.iter_mut().find(|one| one.relay == relay);
         one.is_some_and(|one| {
             one.wait = FIRST_WAIT;
+            one.last_error = None;
             !std::mem::replace(&mut one.is_held, true)
         })
     }
 
-    /// Records that a listener has closed. Returns its relay, and whether there was a place, if it was one of these.
-    pub(super) fn handle_closed(&mut self, listener: ListenerId, now: Instant) -> Option<(PeerId, bool)> {
+    /// Returns what is known of every relay.
+    pub(super) fn snapshot(&self) -> Vec<RelaySnapshot> {
+        let one = |one: &Reservation| RelaySnapshot::new(one.relay, one.is_held, one.last_error.clone());
+        self.0.iter().map(one).collect()
+    }
+
+    /// Records that a listener has closed, for this reason. Returns its relay, and whether there was a place, if it was one of these.
+    pub(super) fn handle_closed(
+        &mut self,
+        listener: ListenerId,
+        error: &str,
+        now: Instant,
+    ) -> Option<(PeerId, bool)> {
         let one = self.0.iter_mut().find(|one| one.listener == Some(listener))?;
         one.listener = None;
+        one.last_error = Some(error.to_owned());
         one.due = now + one.wait;
         one.wait = (one.wait * 2).min(LONGEST_WAIT);
         Some((one.relay, std::mem::take(&mut one.is_held)))
@@ -115,7 +133,10 @@ mod tests {
             let listener = ListenerId::next();
             reservations.handle_request(relay, listener);
             assert_eq!(reservations.poll_due(everybody), None, "it is asked");
-            assert_eq!(reservations.handle_closed(listener, now), Some((relay, false)));
+            assert_eq!(
+                reservations.handle_closed(listener, "no room", now),
+                Some((relay, false))
+            );
             let due = reservations.poll_due(everybody).expect("it is asked again");
             assert_eq!(reservations.poll_requests(everybody, now), []);
             waits.push((due - now).as_millis());
@@ -125,13 +146,22 @@ mod tests {
 
         let listener = ListenerId::next();
         reservations.handle_request(relay, listener);
-        assert!(reservations.handle_accepted(relay) && !reservations.handle_accepted(relay));
+        let shown = |reservations: &Reservations| reservations.snapshot().remove(0);
         assert_eq!(
-            reservations.handle_closed(ListenerId::next(), now),
+            shown(&reservations),
+            RelaySnapshot::new(relay, false, Some("no room".to_owned()))
+        );
+        assert!(reservations.handle_accepted(relay) && !reservations.handle_accepted(relay));
+        assert_eq!(shown(&reservations), RelaySnapshot::new(relay, true, None));
+        assert_eq!(
+            reservations.handle_closed(ListenerId::next(), "", now),
             None,
             "another's"
         );
-        assert_eq!(reservations.handle_closed(listener, now), Some((relay, true)));
+        assert_eq!(
+            reservations.handle_closed(listener, "no room", now),
+            Some((relay, true))
+        );
         assert_eq!(reservations.poll_due(everybody), Some(now + FIRST_WAIT));
     }
 }

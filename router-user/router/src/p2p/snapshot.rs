@@ -8,6 +8,7 @@ use super::{
     address::{TransportKind, transport_kind},
     counters::NetworkCounters,
     found::FoundAddress,
+    reach::{FailedDial, FailedPunch, ReachSnapshot},
     uplink::UplinkConfig,
 };
 
@@ -31,6 +32,8 @@ pub struct NetworkSnapshot {
     /// The addresses at which routers forward to this node, as
     /// [`NetworkHandle::set_mapped`](super::NetworkHandle::set_mapped) was told.
     pub mapped: Vec<Multiaddr>,
+    /// How it is reached beside that.
+    pub reach: ReachSnapshot,
     /// Every configured peer, in order of configuration.
     pub peers: Vec<PeerSnapshot>,
     /// What was refused or failed since the start.
@@ -47,8 +50,10 @@ pub struct PeerSnapshot {
     pub connections: Vec<ConnectionSnapshot>,
     /// Why the last attempt to dial the peer failed, if none succeeded since.
     pub last_dial_error: Option<String>,
-    /// Addresses at which dialling the peer failed since it was last reached, and why it did so last; the latest is last.
-    pub failed: Vec<(Multiaddr, String)>,
+    /// Addresses at which dialling the peer failed since it was last reached, each with its last failure; the latest is last.
+    pub failed: Vec<FailedDial>,
+    /// Why there is no direct connection with the peer, if it is connected through a relay.
+    pub failed_punch: Option<FailedPunch>,
     /// Whether the peer refused this node, when it was last dialled, as one that it does not know.
     pub refuses: bool,
     /// The peer's addresses that were found and not configured, the nearest first.
@@ -92,6 +97,7 @@ impl NetworkSnapshot {
             local_peer,
             listening: Vec::new(),
             mapped: Vec::new(),
+            reach: ReachSnapshot::default(),
             peers: Vec::new(),
             counters: NetworkCounters::default(),
         }
@@ -106,6 +112,7 @@ impl PeerSnapshot {
             connections: Vec::new(),
             last_dial_error: None,
             failed: Vec::new(),
+            failed_punch: None,
             refuses: false,
             found: Vec::new(),
         }

@@ -22,6 +22,7 @@ use super::{
     handshakes::Handshakes,
     life::SignsOfLife,
     punch::Relayed,
+    reach::{FailedDial, FailedPunch, ReachSnapshot},
     redial_book::Lead,
     snapshot::{ConnectionDirection, ConnectionSnapshot, NetworkSnapshot, PeerSnapshot},
     spare_connections::Standing,
@@ -60,6 +61,7 @@ struct Tables {
     slots: HashMap<ConnectionId, ConnectionSlots>,
     listening: Vec<Multiaddr>,
     mapped: Vec<Multiaddr>,
+    reach: ReachSnapshot,
     /// The connections of each peer that has any. There may be as many as there are peers.
     by_peer: HashMap<PeerId, BTreeSet<ConnectionId>>,
     /// The configured peers in order of configuration.
@@ -73,8 +75,10 @@ struct Tables {
 struct PeerEntry {
     peer: PeerId,
     last_dial_error: Option<String>,
-    /// Where dialling it failed since it was last reached, and why.
-    failed: Vec<(Multiaddr, String)>,
+    /// Where dialling it failed since it was last reached.
+    failed: Vec<FailedDial>,
+    /// Why it has no direct connection, while it has one through a relay alone.
+    failed_punch: Option<FailedPunch>,
     /// Whether it refused this node, the last time it was dialled, as one that it does not know.
     refuses: bool,
     /// How many connections are to stand.
@@ -90,11 +94,24 @@ impl PeerEntry {
             peer,
             last_dial_error: None,
             failed: Vec::new(),
+            failed_punch: None,
             refuses: false,
             n_wanted: 1,
             reached_over_tcp: None,
             found: Vec::new(),
         }
+    }
+}
+
+impl PeerEntry {
+    /// Forgets what failed at the address of the last failure before, and the oldest if there is one too many.
+    fn forget_failed(&mut self) {
+        let Some(last) = self.failed.pop() else { return };
+        self.failed.retain(|other| other.address != last.address);
+        if self.failed.len() == MAX_FAILED {
+            self.failed.remove(0);
+        }
+        self.failed.push(last);
     }
 }
 
@@ -416,25 +433,53 @@ impl NetworkState {
         refuses: bool,
     ) {
         if let Some(entry) = self.tables().peer_mut(peer) {
-            if let Some(address) = address {
-                entry.failed.retain(|(other, _)| *other != address);
-                if entry.failed.len() == MAX_FAILED {
-                    entry.failed.remove(0);
-                }
-                entry.failed.push((address, error.clone()));
-            }
+            entry
+                .failed
+                .extend(address.map(|address| FailedDial::now(address, error.clone())));
+            entry.forget_failed();
             entry.last_dial_error = Some(error);
             entry.refuses = refuses;
         }
     }
 
-    /// Records that a peer was reached.
-    pub(super) fn clear_dial_error(&self, peer: PeerId) {
+    /// Records that an address did not lead to a peer, which is connected through a relay meanwhile.
+    pub(super) fn set_address_error(&self, peer: PeerId, address: Multiaddr, error: String) {
+        if let Some(entry) = self.tables().peer_mut(peer) {
+            entry.failed.push(FailedDial::now(address, error));
+            entry.forget_failed();
+        }
+    }
+
+    /// Records that a peer was reached. Where it was not stays of interest while no direct way is known.
+    pub(super) fn clear_dial_error(&self, peer: PeerId, transport: TransportKind) {
         if let Some(entry) = self.tables().peer_mut(peer) {
             entry.last_dial_error = None;
-            entry.failed.clear();
+            if transport != TransportKind::Relay {
+                entry.failed.clear();
+            }
             entry.refuses = false;
         }
+    }
+
+    /// Records why there is no direct connection with a peer; `None` if there is one, or none at all.
+    pub(super) fn set_failed_punch(&self, peer: PeerId, failed: Option<FailedPunch>) {
+        if let Some(entry) = self.tables().peer_mut(peer) {
+            entry.failed_punch = failed;
+        }
+    }
+
+    /// Returns the peer of a connection.
+    pub(super) fn peer_of(&self, connection: ConnectionId) -> Option<PeerId> {
+        let tables = self.tables();
+        tables.connections.get(&connection).map(|entry| entry.peer)
+    }
+
+    pub(super) fn reach(&self) -> ReachSnapshot {
+        self.tables().reach.clone()
+    }
+
+    pub(super) fn set_reach(&self, reach: ReachSnapshot) {
+        self.tables().reach = reach;
     }
 
     pub(super) fn opener(&self, connection: ConnectionId) -> Option<StreamOpener> {
@@ -581,6 +626,7 @@ impl NetworkState {
                 connections,
                 last_dial_error: entry.last_dial_error.clone(),
                 failed: entry.failed.clone(),
+                failed_punch: entry.failed_punch.clone(),
                 refuses: entry.refuses,
                 found: entry.found.clone(),
             }
@@ -589,6 +635,7 @@ impl NetworkState {
             local_peer: self.local_peer,
             listening: tables.listening.clone(),
             mapped: tables.mapped.clone(),
+            reach: tables.reach.clone(),
             peers: tables.peers.iter().map(peer_snapshot).collect(),
             counters: self.counters.read(),
         }
@@ -835,9 +882,12 @@ pub(in crate::p2p) mod tests {
 
         let kept = failed();
         assert_eq!(kept.len(), MAX_FAILED);
-        assert_eq!(kept[0], (address(2), "refused".to_owned()));
-        assert_eq!(kept[MAX_FAILED - 1], (address(3), "timed out".to_owned()));
-        state.clear_dial_error(peer);
+        let told = |failed: &FailedDial| (failed.address.clone(), failed.error.clone());
+        assert_eq!(told(&kept[0]), (address(2), "refused".to_owned()));
+        assert_eq!(told(&kept[MAX_FAILED - 1]), (address(3), "timed out".to_owned()));
+        state.clear_dial_error(peer, TransportKind::Relay);
+        assert_eq!(failed().len(), MAX_FAILED, "no direct way is known");
+        state.clear_dial_error(peer, TransportKind::Tcp);
         assert_eq!(failed(), []);
     }
 

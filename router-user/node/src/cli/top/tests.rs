@@ -67,6 +67,7 @@ fn status(n: u64) -> Status {
         },
         listen: Vec::new(),
         port_mapping: crate::control::PortMappingStatus::default(),
+        reach: crate::control::ReachStatus::default(),
         hook: String::new(),
         hook_reason: String::new(),
         sink: String::new(),
@@ -116,20 +117,26 @@ fn peer(id: &str, number: u32, n: u64) -> PeerStatus {
                 address: format!("/ip4/192.0.2.{number}/tcp/4001"),
                 origin: AddressOrigin::Configured,
                 last_dial_error: None,
+                last_dial_error_age_seconds: None,
             },
             PeerAddress {
                 address: "/ip6/2001:db8::1/udp/4001/quic-v1".to_owned(),
                 origin: AddressOrigin::Dht,
                 last_dial_error: None,
+                last_dial_error_age_seconds: None,
             },
             PeerAddress {
                 address: "/dns4/berlin.example/tcp/4001".to_owned(),
                 origin: AddressOrigin::Mdns,
                 last_dial_error: None,
+                last_dial_error_age_seconds: None,
             },
         ],
         last_dial_error: None,
         refuses: false,
+        relayed_because: None,
+        direct_tries: Vec::new(),
+        direct_tried_age_seconds: None,
     }
 }
 

@@ -91,6 +91,24 @@ pub struct PeerStatus {
     /// Whether the peer refused this node, when it was last dialled, as one that it does not know.
     #[serde(default)]
     pub refuses: bool,
+    /// Why there is no direct connection, if there is one through a relay.
+    #[serde(default)]
+    pub relayed_because: Option<String>,
+    /// Addresses that the peer has named for a direct connection, and that were dialled in the last try, if that failed.
+    #[serde(default)]
+    pub direct_tries: Vec<DirectTry>,
+    /// Seconds since that try failed.
+    #[serde(default)]
+    pub direct_tried_age_seconds: Option<f64>,
+}
+
+/// An address that was dialled for a direct connection, as both sides had agreed through a relay.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
+pub struct DirectTry {
+    /// Multiaddress, without the id of the peer.
+    pub address: String,
+    /// Why it led nowhere.
+    pub error: String,
 }
 
 /// A connection to a peer.
@@ -117,14 +135,17 @@ pub struct PeerLink {
 }
 
 /// An address at which a peer may be dialled.
-#[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
 pub struct PeerAddress {
     /// Multiaddress, without the id of the peer.
     pub address: String,
     /// Who says that the peer is there.
     pub origin: AddressOrigin,
-    /// Why the last attempt to dial it failed, if the peer was not reached since.
+    /// Why the last attempt to dial it failed, if the peer was not reached directly since.
     pub last_dial_error: Option<String>,
+    /// Seconds since that attempt failed.
+    #[serde(default)]
+    pub last_dial_error_age_seconds: Option<f64>,
 }
 
 /// Who says that a peer has an address.
@@ -137,6 +158,8 @@ pub enum AddressOrigin {
     Mdns,
     /// The peer has announced it.
     Dht,
+    /// It leads through a relay of `relay.via`.
+    Relay,
 }
 
 /// Whether a peer can be reached.

@@ -15,8 +15,6 @@ pub struct PortMappingStatus {
     pub detail: Option<String>,
     /// What is forwarded.
     pub mapped: Vec<MappedPort>,
-    /// Where relays see the node, on connections from its listening port.
-    pub seen: Vec<String>,
     /// What kind of NAT is before the node, and how that is known; `None` if no relay sees it.
     pub nat: Option<String>,
 }

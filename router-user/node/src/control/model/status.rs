@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{HostStatus, PortMappingStatus, Resource};
+use super::{HostStatus, PortMappingStatus, ReachStatus, Resource};
 
 /// The node as a whole.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
@@ -23,6 +23,9 @@ pub struct Status {
     /// Whether a router forwards ports to the node.
     #[serde(default)]
     pub port_mapping: PortMappingStatus,
+    /// How it is reached beside that.
+    #[serde(default)]
+    pub reach: ReachStatus,
     /// Where packets are captured.
     pub hook: String,
     /// Why packets are captured there.

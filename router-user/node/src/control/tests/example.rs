@@ -30,8 +30,22 @@ impl Source for Example {
                     protocol: "PCP".to_owned(),
                     expires_in_seconds: Some(1799.5),
                 }],
-                seen: vec!["/ip4/192.0.2.1/tcp/40001".to_owned()],
                 nat: Some("one relay alone sees this node".to_owned()),
+            },
+            reach: ReachStatus {
+                relays: vec![RelayStatus {
+                    peer: "12D3KooWOslo".to_owned(),
+                    peer_name: Some("oslo".to_owned()),
+                    held: false,
+                    last_error: Some("no room".to_owned()),
+                }],
+                seen: vec![SeenAddress {
+                    address: "/ip4/198.51.100.1/tcp/4001".to_owned(),
+                    peer: "12D3KooWOslo".to_owned(),
+                    peer_name: Some("oslo".to_owned()),
+                }],
+                told: vec!["/ip4/198.51.100.1/tcp/4001".to_owned()],
+                announced: vec!["/ip4/192.0.2.1/tcp/4001".to_owned()],
             },
             hook: "clsact egress".to_owned(),
             hook_reason: "there".to_owned(),
@@ -129,9 +143,16 @@ impl Source for Example {
                 address: "/ip4/192.0.2.2/tcp/4001".to_owned(),
                 origin: AddressOrigin::Configured,
                 last_dial_error: Some("refused".to_owned()),
+                last_dial_error_age_seconds: Some(4.5),
             }],
             last_dial_error: Some("refused".to_owned()),
             refuses: false,
+            relayed_because: Some("nobody answers".to_owned()),
+            direct_tries: vec![DirectTry {
+                address: "/ip4/198.51.100.2/tcp/4001".to_owned(),
+                error: "timed out".to_owned(),
+            }],
+            direct_tried_age_seconds: Some(12.5),
         };
         let disabled = DisabledPeer {
             id: "12D3KooWRome".to_owned(),

@@ -4,11 +4,10 @@ use std::net::Ipv4Addr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use libp2p::Multiaddr;
-
 use super::ask::{Mapping, Protocol};
 use super::nat;
 use crate::control::{MappedPort, PortMappingState, PortMappingStatus};
+use stream_router::p2p::{Multiaddr, ReachSnapshot};
 
 /// What operators see, as it was last.
 #[derive(Debug, Default)]
@@ -76,7 +75,7 @@ impl MappingBoard {
         &self,
         now: Instant,
         listening: &[Multiaddr],
-        seen: &[Multiaddr],
+        reach: &ReachSnapshot,
     ) -> PortMappingStatus {
         let shown = self.shown();
         let mapped = shown.mapped.iter().map(|port| MappedPort {
@@ -92,8 +91,7 @@ impl MappingBoard {
             gateway: shown.gateway.map(|gateway| gateway.to_string()),
             detail: shown.detail.clone(),
             mapped: mapped.collect(),
-            seen: seen.iter().map(ToString::to_string).collect(),
-            nat: nat::kind(listening, seen),
+            nat: nat::kind(listening, reach.seen.iter().map(|(_, address)| address)),
         }
     }
 

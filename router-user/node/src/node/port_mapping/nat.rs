@@ -7,7 +7,8 @@ use libp2p::multiaddr::Protocol;
 
 /// Returns what kind of NAT is before a node that listens at some addresses and that relays see at others, and how that is
 /// known; `None` if no relay says where it sees it.
-pub(super) fn kind(listening: &[Multiaddr], seen: &[Multiaddr]) -> Option<String> {
+pub(super) fn kind<'a>(listening: &[Multiaddr], seen: impl Iterator<Item = &'a Multiaddr>) -> Option<String> {
+    let seen: BTreeSet<_> = seen.collect();
     if seen.is_empty() {
         return None;
     }
@@ -15,7 +16,7 @@ pub(super) fn kind(listening: &[Multiaddr], seen: &[Multiaddr]) -> Option<String
         return Some("none: relays see the node where it listens".to_owned());
     }
     // By each transport from one port: what is seen differs only if the NAT makes it so.
-    let transports: BTreeSet<_> = seen.iter().filter_map(is_udp).collect();
+    let transports: BTreeSet<_> = seen.iter().filter_map(|address| is_udp(address)).collect();
     let differs = transports.iter().any(|transport| {
         let seen = seen.iter().filter(|address| is_udp(address) == Some(*transport));
         seen.count() > 1
@@ -57,12 +58,15 @@ mod tests {
             address("/ip4/192.0.2.9/udp/4003/quic-v1"),
         );
         let begins = |seen: &[Multiaddr], with: &str| {
-            let kind = kind(&listening, seen).expect("it is seen");
+            let kind = kind(&listening, seen.iter()).expect("it is seen");
             assert!(kind.starts_with(with), "{kind}");
         };
-        assert_eq!(kind(&listening, &[]), None);
+        assert_eq!(kind(&listening, [].iter()), None);
         begins(&listening[1..], "none");
-        begins(&[tcp.clone(), quic], "one whose port others can be told");
+        begins(
+            &[tcp.clone(), quic, tcp.clone()],
+            "one whose port others can be told",
+        );
         begins(&[tcp, other], "one with a port of its own");
     }
 }

@@ -5,15 +5,20 @@ use std::{
     sync::{Arc, atomic::Ordering::Relaxed},
 };
 
-use libp2p::{Multiaddr, PeerId, core::ConnectedPoint, swarm::ConnectionId};
+use libp2p::{
+    Multiaddr, PeerId,
+    core::ConnectedPoint,
+    swarm::{ConnectionId, DialError},
+};
 use tokio::time::Instant;
 
 use super::Driver;
 use crate::p2p::{
-    address::reachable,
-    dial_error::dial_error_text,
+    address::{plain, reachable},
+    dial_error::{dial_error_text, dial_errors},
     node_behaviour::punch_options,
     punch::{Candidates, DialEnd, PunchBook, PunchEvent, PunchWord, Refusal, Relayed, Round, usable},
+    reach::{FailedPunch, ReachSnapshot},
 };
 
 /// What the driver knows of direct connections that are agreed on.
@@ -36,7 +41,9 @@ impl Driver {
                 info,
             } if self.reservations.is_relay(*peer) && self.state.is_from_listening_port(*connection) => {
                 let address = &info.observed_addr;
-                if self.punches.candidates.handle_observed(*connection, address) {
+                let is_news = self.punches.candidates.handle_observed(*connection, address);
+                self.show_reach();
+                if is_news {
                     tracing::info!(relay = %peer, %address, "a relay sees this node here");
                     self.punches.book.handle_addresses(now);
                 }
@@ -47,9 +54,14 @@ impl Driver {
 
     /// Takes in that a connection has closed, on which a relay may have seen this node.
     pub(super) fn handle_unseen(&mut self, connection: ConnectionId, now: Instant) {
+        let observed = self.punches.candidates.observed();
+        if !observed.iter().any(|(seen_on, _)| *seen_on == connection) {
+            return;
+        }
         if self.punches.candidates.handle_closed(connection) {
             self.punches.book.handle_addresses(now);
         }
+        self.show_reach();
     }
 
     /// Takes in where this node listens.
@@ -63,6 +75,22 @@ impl Driver {
         {
             self.punches.book.handle_addresses(now);
         }
+        self.show_reach();
+    }
+
+    /// Shows how this node is reached.
+    pub(super) fn show_reach(&self) {
+        let observed = self.punches.candidates.observed();
+        let seen = observed.into_iter();
+        let seen = seen.filter_map(|(connection, address)| Some((self.state.peer_of(connection)?, address)));
+        self.state.set_reach(ReachSnapshot {
+            relays: self.reservations.snapshot(),
+            seen: seen.collect(),
+            told: match self.swarm.behaviour().punch.is_enabled() {
+                true => self.punches.candidates.own(),
+                false => Vec::new(),
+            },
+        });
     }
 
     /// Takes in at which addresses routers forward to this node.
@@ -86,7 +114,10 @@ impl Driver {
         let is_dialled = self.punches.book.handle_dialled(connection);
         if let Some(relayed) = self.state.relayed_alone(peer) {
             self.punches.book.handle_relayed(peer, relayed, now);
-        } else if self.punches.book.remove(peer, now) || is_dialled {
+            return;
+        }
+        self.state.set_failed_punch(peer, None);
+        if self.punches.book.remove(peer, now) || is_dialled {
             self.state.counters.punches_succeeded.fetch_add(1, Relaxed);
             self.state.set_punched(connection);
             tracing::info!(%peer, %connection, "connected directly, agreed on through a relay");
@@ -97,8 +128,9 @@ impl Driver {
     pub(super) fn handle_way_lost(&mut self, peer: PeerId, now: Instant) {
         // An exchange on it has ended with it, and another begins in its time.
         self.punches.book.remove(peer, now);
-        if let Some(relayed) = self.state.relayed_alone(peer) {
-            self.punches.book.handle_relayed(peer, relayed, now);
+        match self.state.relayed_alone(peer) {
+            Some(relayed) => self.punches.book.handle_relayed(peer, relayed, now),
+            None => self.state.set_failed_punch(peer, None),
         }
     }
 
@@ -113,6 +145,8 @@ impl Driver {
                 self.state.counters.punches_without_address.fetch_add(1, Relaxed);
                 tracing::debug!(%peer, "no direct connection is tried: no relay says where this node is seen");
                 self.punches.book.handle_no_address(peer);
+                let error = "no relay says at which address it sees this node".to_owned();
+                self.tell_punch_failed(peer, error, Vec::new());
                 continue;
             }
             self.state.counters.punches_begun.fetch_add(1, Relaxed);
@@ -134,6 +168,7 @@ impl Driver {
             PunchWord::Failed(error) => {
                 counters.punches_refused.fetch_add(1, Relaxed);
                 tracing::debug!(%peer, %connection, error, "no direct connection was agreed on");
+                self.tell_punch_failed(peer, format!("the peer agrees to none: {error}"), Vec::new());
                 self.punches.book.handle_failure(peer, now, rand::random());
             }
             PunchWord::GaveWay => self.punches.book.handle_failure(peer, now, rand::random()),
@@ -166,6 +201,16 @@ impl Driver {
             counters.punches_without_address.fetch_add(1, Relaxed);
             tracing::debug!(%peer, ?own, ?addresses, "no direct connection is tried: no addresses fit each other");
             self.punches.book.handle_failure(peer, now, rand::random());
+            let of = |addresses: &[Multiaddr]| match addresses {
+                [] => "nowhere".to_owned(),
+                some => some.iter().map(plain).collect::<Vec<_>>().join(", "),
+            };
+            let error = format!(
+                "no address fits another: this node is seen at {}, the peer at {}",
+                of(&own),
+                of(addresses)
+            );
+            self.tell_punch_failed(peer, error, Vec::new());
             return;
         }
         self.dial_round(peer, Round::new(usable, is_own), now);
@@ -178,7 +223,7 @@ impl Driver {
         tracing::debug!(%peer, %connection, ?round, "dialling a peer that dials this node at once");
         match self.swarm.dial(options) {
             Ok(()) => self.punches.book.handle_dial(peer, connection, round, now),
-            Err(error) => self.handle_punch_in_vain(peer, &dial_error_text(&error), now),
+            Err(error) => self.handle_punch_in_vain(peer, dial_failures(&error), now),
         }
     }
 
@@ -188,7 +233,7 @@ impl Driver {
         peer: PeerId,
         connection: ConnectionId,
         is_port_taken: bool,
-        error: impl FnOnce() -> String,
+        errors: impl FnOnce() -> (String, Vec<(Multiaddr, String)>),
         now: Instant,
     ) -> bool {
         match self.punches.book.handle_dial_failure(peer, connection, now) {
@@ -197,16 +242,35 @@ impl Driver {
             // The peer was quicker, and its connection is in its handshake.
             Some(_) if is_port_taken => self.punches.book.handle_failure(peer, now, rand::random()),
             Some(DialEnd::Again(round)) => self.dial_round(peer, round, now),
-            Some(DialEnd::Failed) => self.handle_punch_in_vain(peer, &error(), now),
+            Some(DialEnd::Failed) => self.handle_punch_in_vain(peer, errors(), now),
         }
         true
     }
 
-    fn handle_punch_in_vain(&mut self, peer: PeerId, error: &str, now: Instant) {
+    fn handle_punch_in_vain(
+        &mut self,
+        peer: PeerId,
+        (error, tried): (String, Vec<(Multiaddr, String)>),
+        now: Instant,
+    ) {
         self.state.counters.punches_in_vain.fetch_add(1, Relaxed);
         tracing::debug!(%peer, error, "a direct connection was tried in vain");
         self.punches.book.handle_failure(peer, now, rand::random());
+        self.tell_punch_failed(peer, error, tried);
     }
+
+    /// Shows why there is no direct connection with a peer. One that has come up meanwhile leaves nothing to say.
+    fn tell_punch_failed(&self, peer: PeerId, error: String, tried: Vec<(Multiaddr, String)>) {
+        if self.state.relayed_alone(peer).is_some() {
+            let failed = FailedPunch::now(error, tried);
+            self.state.set_failed_punch(peer, Some(failed));
+        }
+    }
+}
+
+/// Returns why a dial failed, as a whole and at each address.
+pub(super) fn dial_failures(error: &DialError) -> (String, Vec<(Multiaddr, String)>) {
+    (dial_error_text(error), dial_errors(error))
 }
 
 /// Says whether this node is the accepting side of a connection, which it may have dialled all the same.

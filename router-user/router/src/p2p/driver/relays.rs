@@ -37,6 +37,7 @@ impl Driver {
                 relay_peer_id: relay, ..
             } => {
                 if self.reservations.handle_accepted(relay) {
+                    self.show_reach();
                     tracing::info!(%relay, "peers reach this node through a relay");
                     self.redials.handle_relay(now);
                 }
@@ -52,10 +53,10 @@ impl Driver {
         error: Option<String>,
         now: Instant,
     ) -> bool {
-        let Some((relay, was_held)) = self.reservations.handle_closed(listener, now) else {
+        let error = error.unwrap_or_else(|| "the connection to it has ended".to_owned());
+        let Some((relay, was_held)) = self.reservations.handle_closed(listener, &error, now) else {
             return false;
         };
-        let error = error.unwrap_or_else(|| "the connection to it has ended".to_owned());
         match was_held {
             true => {
                 tracing::info!(%relay, error, "peers do not reach this node through a relay any more; trying again")
@@ -63,6 +64,7 @@ impl Driver {
             false => tracing::warn!(%relay, error, "a relay gives this node no place; trying again"),
         }
         self.show_listening();
+        self.show_reach();
         true
     }
 

@@ -6,7 +6,10 @@ use libp2p::{PeerId, swarm::ConnectionId};
 use tokio::time::Instant;
 
 use super::Driver;
-use crate::p2p::{address::tcp_destination, transport::Stall};
+use crate::p2p::{
+    address::{tcp_destination, transport_kind},
+    transport::Stall,
+};
 
 impl Driver {
     /// Leaves a connection on which the peer has not answered since `since` if it was heard on another since, and dials the
@@ -40,7 +43,9 @@ impl Driver {
             self.state.set_silent(connection, false);
             self.redials
                 .handle_present((peer, self.connections.uplink(connection)));
-            self.state.clear_dial_error(peer);
+            if let Some((_, address)) = self.state.runtime_and_address(connection) {
+                self.state.clear_dial_error(peer, transport_kind(&address));
+            }
         }
         self.close_silent(peer, now);
     }

@@ -71,15 +71,9 @@ impl Candidates {
         self.change(|known| known.mapped = mapped)
     }
 
-    /// Returns where relays see this node, each once.
-    pub(in crate::p2p) fn observed(&self) -> Vec<Multiaddr> {
-        let mut seen: Vec<Multiaddr> = Vec::new();
-        for (_, address) in &self.known().observed {
-            if !seen.contains(address) {
-                seen.push(address.clone());
-            }
-        }
-        seen
+    /// Returns what relays say, each with the connection on which it does.
+    pub(in crate::p2p) fn observed(&self) -> Vec<(ConnectionId, Multiaddr)> {
+        self.known().observed.clone()
     }
 
     /// Returns where this node is seen, the best first.
@@ -177,6 +171,10 @@ mod tests {
         );
         assert!(!candidates.handle_observed(id(3), &address("/ip4/127.0.0.1/tcp/4001")));
         assert_eq!(candidates.own(), std::slice::from_ref(&quic));
+        assert_eq!(
+            candidates.observed(),
+            [(id(1), quic.clone()), (id(2), quic.clone())]
+        );
 
         let listening = addresses(&[
             "/ip4/10.0.0.1/tcp/4001",
@@ -192,6 +190,7 @@ mod tests {
         assert!(!candidates.handle_closed(id(1)), "the other relay still says it");
         assert!(candidates.handle_closed(id(2)));
         assert_eq!(candidates.own(), [listening[3].clone()]);
+        assert_eq!(candidates.observed(), []);
 
         for n in 0..30 {
             candidates.handle_observed(id(n), &address(&format!("/ip4/192.0.2.{n}/tcp/4001")));
