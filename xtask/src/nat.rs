@@ -39,6 +39,9 @@ pub(crate) struct NatsPlan {
     /// Pairs of these kinds of NAT alone; all without.
     #[arg(long = "kind", value_name = "KIND")]
     kinds: Vec<String>,
+    /// Pairs alone of which the first is of this kind: a row of the table.
+    #[arg(long, value_name = "KIND")]
+    first: Option<String>,
     /// One transport alone: tcp or quic.
     #[arg(long, value_parser = ["tcp", "quic"])]
     transport: Option<String>,
@@ -77,6 +80,7 @@ pub(crate) fn run(plan: &NatsPlan) -> Result<ExitCode> {
         None => build::node(&build::Profile::release())?,
     };
     let kinds = plan.kinds()?;
+    let only = plan.first.as_deref().map(kind_called).transpose()?;
     let mut outcomes = Vec::new();
     if !plan.json {
         println!("{}", Outcome::HEAD);
@@ -86,7 +90,10 @@ pub(crate) fn run(plan: &NatsPlan) -> Result<ExitCode> {
             continue;
         }
         for (n, first) in kinds.iter().enumerate() {
-            for second in kinds.iter().skip(n) {
+            if only.is_some_and(|only| only != *first) {
+                continue;
+            }
+            for second in kinds.iter().skip(n).filter(|second| first.goes_with(**second)) {
                 if stdout().is_terminal() && !plan.json {
                     eprint!("{name}: {} and {} ...\r", first.name(), second.name());
                 }
@@ -114,13 +121,14 @@ impl NatsPlan {
         if self.kinds.is_empty() {
             return Ok(NatKind::ALL.to_vec());
         }
-        let kind = |name: &String| {
-            let known = NatKind::ALL.into_iter().find(|kind| kind.name() == name);
-            let names = NatKind::ALL.map(NatKind::name).join(", ");
-            known.with_context(|| format!("{name:?} is no kind of NAT; there are {names}"))
-        };
-        self.kinds.iter().map(kind).collect()
+        self.kinds.iter().map(|name| kind_called(name)).collect()
     }
+}
+
+fn kind_called(name: &str) -> Result<NatKind> {
+    let known = NatKind::ALL.into_iter().find(|kind| kind.name() == name);
+    let names = NatKind::ALL.map(NatKind::name).join(", ");
+    known.with_context(|| format!("{name:?} is no kind of NAT; there are {names}"))
 }
 
 fn measure(binary: &Path, kinds: [NatKind; 2], name: &'static str, transport: Transport) -> Result<Outcome> {

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 
 use super::process::{text, until};
 use super::{
@@ -31,17 +31,21 @@ pub enum NatKind {
     Symmetric,
     /// Two of `masquerade`, one behind the other.
     Double,
+    /// `masquerade` behind a provider's NAT, which both nodes share: one outside port for each inside one, and what is sent there
+    /// from inside comes back in (RFC 6888).
+    Hairpin,
 }
 
 impl NatKind {
     /// Every kind.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::FullCone,
         Self::AddressRestricted,
         Self::PortRestricted,
         Self::Masquerade,
         Self::Symmetric,
         Self::Double,
+        Self::Hairpin,
     ];
 
     /// Its name in tables.
@@ -53,7 +57,13 @@ impl NatKind {
             Self::Masquerade => "masquerade",
             Self::Symmetric => "symmetric",
             Self::Double => "double",
+            Self::Hairpin => "CGNAT hairpin",
         }
+    }
+
+    /// Says whether one node may be behind this kind and the other behind that.
+    pub fn goes_with(self, other: Self) -> bool {
+        (self == Self::Hairpin) == (other == Self::Hairpin)
     }
 
     /// The rules of the router before a host.
@@ -73,7 +83,7 @@ impl NatKind {
                 "iifname wan ct state new ip saddr . th sport @ports accept;",
                 "masquerade",
             ),
-            Self::Masquerade | Self::Double => ("", "", "", "masquerade"),
+            Self::Masquerade | Self::Double | Self::Hairpin => ("", "", "", "masquerade"),
             Self::Symmetric => ("", "", "", "masquerade fully-random"),
         };
         format!(
@@ -141,8 +151,13 @@ impl NatNetwork {
         middle.ip(&["address", "add", &format!("{RELAY}/24"), "dev", "br0"])?;
         middle.ip(&["link", "set", "br0", "up"])?;
         let mut routers = Vec::new();
-        for (number, (kind, host)) in (1..).zip(kinds.into_iter().zip(&hosts)) {
-            lay(&middle, kind, host, number, &mut routers)?;
+        ensure!(kinds[0].goes_with(kinds[1]), "{kinds:?} share no network");
+        if kinds[0] == NatKind::Hairpin {
+            lay_shared(&middle, &hosts, &mut routers)?;
+        } else {
+            for (number, (kind, host)) in (1..).zip(kinds.into_iter().zip(&hosts)) {
+                lay(&middle, kind, host, number, &mut routers)?;
+            }
         }
         Ok(Self {
             hosts,
@@ -151,15 +166,15 @@ impl NatNetwork {
         })
     }
 
-    /// Keeps the two routers from each other, or no more; both reach the middle all the same.
+    /// Keeps the two outermost routers from each other, or no more; both reach the middle all the same.
     ///
     /// # Errors
     /// When a port of the middle cannot be set.
     pub fn part(&self, are_parted: bool) -> Result<()> {
-        for number in 1..=self.hosts.len() {
-            let (port, state) = (format!("p{number}"), if are_parted { "on" } else { "off" });
+        let state = if are_parted { "on" } else { "off" };
+        for port in ["p1", "p2"] {
             let mut set = self.middle.command("bridge");
-            set.args(["link", "set", "dev", &port, "isolated", state]);
+            set.args(["link", "set", "dev", port, "isolated", state]);
             text(&mut set, LIMIT)?;
         }
         Ok(())
@@ -264,49 +279,102 @@ fn lay(
     number: u8,
     routers: &mut Vec<Namespace>,
 ) -> Result<()> {
-    let port = format!("p{number}");
-    let outermost = Namespace::unique(&format!("r{number}"))?;
-    let outside = format!("198.51.100.{number}/24");
-    link((middle, &port, &[]), (&outermost, "wan", &[&outside]))?;
-    middle.ip(&["link", "set", &port, "master", "br0"])?;
+    let outermost = outermost(middle, number)?;
     let before_host = match kind {
         NatKind::Double => {
             let inner = Namespace::unique(&format!("i{number}"))?;
-            route(&outermost, "100.64.7.1/24", &inner, "wan", "100.64.7.2/24")?;
-            masquerade(&outermost, kind, "100.64.7.2")?;
+            route(
+                (&outermost, "lan", "100.64.7.1/24"),
+                (&inner, "wan", "100.64.7.2/24"),
+            )?;
+            forward(&outermost, &kind.rules("100.64.7.2"))?;
             routers.push(outermost);
             inner
         }
         _ => outermost,
     };
-    let own = format!("10.7.{number}.2");
-    route(
-        &before_host,
-        &format!("10.7.{number}.1/24"),
-        host,
-        "u0",
-        &format!("{own}/24"),
-    )?;
-    masquerade(&before_host, kind, &own)?;
-    routers.push(before_host);
+    lay_home(before_host, kind, host, number, routers)
+}
+
+/// Lays cables from the middle to two hosts, each with a router before it and both behind one of their provider.
+fn lay_shared(middle: &Namespace, hosts: &[Namespace; 2], routers: &mut Vec<Namespace>) -> Result<()> {
+    let provider = outermost(middle, 1)?;
+    for (number, host) in (1..).zip(hosts) {
+        let home = Namespace::unique(&format!("i{number}"))?;
+        let net = format!("100.64.{number}");
+        let (lan, at) = (format!("lan{number}"), format!("{net}.1/24"));
+        route((&provider, &lan, &at), (&home, "wan", &format!("{net}.2/24")))?;
+        lay_home(home, NatKind::Hairpin, host, number, routers)?;
+    }
+    forward(&provider, &hairpin_rules())?;
+    routers.push(provider);
     Ok(())
 }
 
+/// Lays a cable from the router of a home to the host behind it.
+fn lay_home(
+    router: Namespace,
+    kind: NatKind,
+    host: &Namespace,
+    number: u8,
+    routers: &mut Vec<Namespace>,
+) -> Result<()> {
+    let own = format!("10.7.{number}.2");
+    let at = format!("10.7.{number}.1/24");
+    route((&router, "lan", &at), (host, "u0", &format!("{own}/24")))?;
+    forward(&router, &kind.rules(&own))?;
+    routers.push(router);
+    Ok(())
+}
+
+/// Makes the router that the middle knows.
+fn outermost(middle: &Namespace, number: u8) -> Result<Namespace> {
+    let port = format!("p{number}");
+    let router = Namespace::unique(&format!("r{number}"))?;
+    let outside = format!("198.51.100.{number}/24");
+    link((middle, &port, &[]), (&router, "wan", &[&outside]))?;
+    middle.ip(&["link", "set", &port, "master", "br0"])?;
+    Ok(router)
+}
+
 /// Lays a cable from a router to what is behind it, for which it is the way to everywhere.
-fn route(router: &Namespace, at: &str, behind: &Namespace, device: &str, own: &str) -> Result<()> {
-    link((router, "lan", &[at]), (behind, device, &[own]))?;
+fn route(
+    (router, port, at): (&Namespace, &str, &str),
+    (behind, device, own): (&Namespace, &str, &str),
+) -> Result<()> {
+    link((router, port, &[at]), (behind, device, &[own]))?;
     let gateway = at.split('/').next().unwrap_or(at);
     behind.ip(&["route", "add", "default", "via", gateway])?;
     Ok(())
 }
 
-fn masquerade(router: &Namespace, kind: NatKind, host: &str) -> Result<()> {
+fn forward(router: &Namespace, rules: &str) -> Result<()> {
     text(
         router.command("sysctl").args(["-qw", "net.ipv4.ip_forward=1"]),
         LIMIT,
     )?;
-    text(router.command("nft").arg(kind.rules(host)), LIMIT)?;
+    text(router.command("nft").arg(rules), LIMIT)?;
     Ok(())
+}
+
+/// The rules of a provider's router: the port on which a node listens has one outside, also for the provider's other customer.
+/// The homes behind it let in what answers alone.
+fn hairpin_rules() -> String {
+    let ways = (1..=2).map(|number| (format!("100.64.{number}.2"), 10_000 + number));
+    let (mut inward, mut outward) = (String::new(), String::new());
+    for (home, port) in ways {
+        for protocol in ["tcp", "udp"] {
+            inward += &format!("ip daddr 198.51.100.1 {protocol} dport {port} dnat to {home}:4001;\n");
+            outward += &format!("ip saddr {home} {protocol} sport 4001 snat to 198.51.100.1:{port};\n");
+        }
+    }
+    format!(
+        "table ip nat {{
+            chain inward {{ type nat hook prerouting priority dstnat; {inward} }}
+            chain outward {{ type nat hook postrouting priority srcnat; {outward} oifname wan masquerade; }}
+            chain to_itself {{ type filter hook input priority filter; ct state new drop; }}
+        }}"
+    )
 }
 
 fn config(number: u8, listen: Vec<String>, sections: String, peers: Vec<PeerConfig>) -> NodeConfig {
