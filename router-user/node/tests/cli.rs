@@ -474,7 +474,7 @@ fn what_cannot_be_joined_changes_nothing() {
             "the invite is damaged or cut".to_owned(),
         ),
         ("12D3KooW", &[], "this is no invite".to_owned()),
-        ("sr4AAAA", &[], "of version 4".to_owned()),
+        ("sr5AAAA", &[], "of version 5".to_owned()),
         ("", &[], "this is no invite".to_owned()),
     ] {
         for dry in [&[][..], &["--dry-run"]] {

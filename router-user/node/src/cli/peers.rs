@@ -1,22 +1,19 @@
 //! `stream-router peers`
 
 use std::cmp::Ordering;
-use std::net::IpAddr;
 
 use clap::{Args, ValueEnum};
 use ipnet::IpNet;
-use libp2p::Multiaddr;
-use libp2p::multiaddr::Protocol;
 
 use super::outcome::{Outcome, print};
 use super::rates::bit_rate;
 use super::reach::{tried_lines, why_relayed};
 use super::request::{ShowArguments, or_dash, wait};
 use super::table::TextTable;
-use super::units::{bytes, called, seconds, short_name};
+use super::units::{bytes, called, plain_address, plain_way, seconds, short_name};
 use crate::control::{
     AddressOrigin, Callable as _, Direction, DisabledPeer, LEAST_END, NotFound, PeerAddress, PeerLink,
-    PeerList, PeerState, PeerStatus, Transport, fetch, find,
+    PeerList, PeerState, PeerStatus, fetch, find,
 };
 
 /// Which peers are shown, and how.
@@ -296,37 +293,6 @@ pub(super) fn known_address(known: &PeerAddress) -> String {
     }
 }
 
-/// Returns transport, address and port of a multiaddress; a text that is none as it is.
-pub(super) fn plain_way(text: &str) -> String {
-    let transport = if text.contains("/quic") {
-        Transport::Quic
-    } else {
-        Transport::Tcp
-    };
-    match plain_address(text) {
-        plain if plain == *text => plain,
-        plain => format!("{transport} {plain}"),
-    }
-}
-
-/// Returns address and port of a multiaddress as other programs write them; a text that is none as it is.
-fn plain_address(text: &str) -> String {
-    let plain = || {
-        let address: Multiaddr = text.parse().ok()?;
-        let ip = address.iter().find_map(|part| match part {
-            Protocol::Ip4(ip) => Some(IpAddr::V4(ip)),
-            Protocol::Ip6(ip) => Some(IpAddr::V6(ip)),
-            _ => None,
-        })?;
-        let port = address.iter().find_map(|part| match part {
-            Protocol::Tcp(port) | Protocol::Udp(port) => Some(port),
-            _ => None,
-        })?;
-        Some(std::net::SocketAddr::new(ip, port).to_string())
-    };
-    plain().unwrap_or_else(|| text.to_owned())
-}
-
 /// Returns the uplinks of the connections, with their round trips.
 fn uplinks(peer: &PeerStatus) -> String {
     let of_uplinks = peer.links.iter().filter_map(|link| {
@@ -440,10 +406,11 @@ fn paragraph(peer: &PeerStatus) -> String {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+mod tests {
     use super::*;
+    use crate::control::Transport;
 
-    pub(in crate::cli) fn peer(id: &str, name: Option<&str>, allowed_ips: &[&str]) -> PeerStatus {
+    fn peer(id: &str, name: Option<&str>, allowed_ips: &[&str]) -> PeerStatus {
         PeerStatus {
             id: id.to_owned(),
             name: name.map(str::to_owned),

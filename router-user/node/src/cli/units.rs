@@ -3,6 +3,11 @@
 use std::fmt::Display;
 use std::net::{IpAddr, SocketAddr};
 
+use libp2p::Multiaddr;
+use libp2p::multiaddr::Protocol;
+
+use crate::control::Transport;
+
 /// Returns the text of a number of bytes, in binary units with about three digits.
 pub(super) fn bytes(n: u64) -> String {
     const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
@@ -56,6 +61,37 @@ pub(super) fn endpoint(address: IpAddr, port: u16) -> String {
         0 => address.to_string(),
         _ => SocketAddr::new(address, port).to_string(),
     }
+}
+
+/// Returns transport, address and port of a multiaddress; a text that is none as it is.
+pub(super) fn plain_way(text: &str) -> String {
+    let transport = if text.contains("/quic") {
+        Transport::Quic
+    } else {
+        Transport::Tcp
+    };
+    match plain_address(text) {
+        plain if plain == *text => plain,
+        plain => format!("{transport} {plain}"),
+    }
+}
+
+/// Returns address and port of a multiaddress as other programs write them; a text that is none as it is.
+pub(super) fn plain_address(text: &str) -> String {
+    let plain = || {
+        let address: Multiaddr = text.parse().ok()?;
+        let ip = address.iter().find_map(|part| match part {
+            Protocol::Ip4(ip) => Some(IpAddr::V4(ip)),
+            Protocol::Ip6(ip) => Some(IpAddr::V6(ip)),
+            _ => None,
+        })?;
+        let port = address.iter().find_map(|part| match part {
+            Protocol::Tcp(port) | Protocol::Udp(port) => Some(port),
+            _ => None,
+        })?;
+        Some(SocketAddr::new(ip, port).to_string())
+    };
+    plain().unwrap_or_else(|| text.to_owned())
 }
 
 #[cfg(test)]
