@@ -343,7 +343,7 @@ mod tests {
 
     /// One value other than the default for every field of the file that can stand without another, and whether a
     /// running node takes it.
-    const FIELDS: [(&str, &str, &str, bool); 55] = [
+    const FIELDS: [(&str, &str, &str, bool); 56] = [
         ("node", "name", "'a'", false),
         ("node", "key", "'/k'", false),
         ("node", "listen", "[]", false),

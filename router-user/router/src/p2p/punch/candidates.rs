@@ -211,7 +211,10 @@ mod tests {
         assert!(candidates.set_mapped(vec![mapped.clone()]));
         assert!(!candidates.set_mapped(vec![mapped.clone()]), "it is known");
         assert_eq!(candidates.own(), [mapped, seen.clone()]);
-        assert_eq!(candidates.observed(), std::slice::from_ref(&seen));
+        assert_eq!(
+            candidates.observed(),
+            [(id(1), seen.clone()), (id(2), seen.clone())]
+        );
 
         assert!(candidates.set_mapped(Vec::new()));
         assert_eq!(candidates.own(), [seen]);
