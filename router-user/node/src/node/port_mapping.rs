@@ -2,7 +2,7 @@
 //!
 //! 1. [`uplink`] says which gateway that is, and for which ports it is asked; nothing is sent for that. A host with a public
 //!    address asks nobody.
-//! 2. [`ask`] asks it by PCP, NAT-PMP ([`datagrams`]) or UPnP ([`upnp`]), whichever it answers first.
+//! 2. [`mod@ask`] asks it by PCP, NAT-PMP ([`datagrams`]) or UPnP ([`upnp`]), whichever it answers first.
 //! 3. The addresses outside are given to the network, which tells peers of them, and to [`MappingBoard`] for operators.
 //! 4. [`pace`] says when it is asked again: at half of the time that it forwards for, and ever more rarely while it does not.
 //!    It is asked at once when another gateway or another address takes the place of this one, and when it says that it has
