@@ -107,6 +107,7 @@ impl Driver {
                 self.discovery.handle_listening_change(now);
             }
         }
+        self.show_reach();
     }
 
     /// Takes in that a connection is up: one through a relay is to be followed by a direct one.
