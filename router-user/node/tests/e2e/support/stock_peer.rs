@@ -6,6 +6,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
+use futures::future::BoxFuture;
 use futures::{AsyncReadExt, AsyncWriteExt};
 use libp2p::core::Endpoint;
 use libp2p::core::muxing::{StreamMuxerBox, StreamMuxerExt, SubstreamBox};
@@ -18,11 +19,15 @@ use libp2p::{Multiaddr, noise, tcp, yamux};
 pub(crate) const PROTOCOL: &str = "/stream-router/ip/1";
 /// The protocol of packet streams of a lane.
 pub(crate) const LANE_PROTOCOL: &str = "/stream-router/ip/2";
+const PING_PROTOCOL: &str = "/ipfs/ping/1.0.0";
+const PING_LEN: usize = 32;
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// A connection to a node. It moves only while one of its methods runs.
+/// A connection to a node. It moves, and answers pings, only while one of its methods runs.
 pub(crate) struct StockPeer {
     muxer: StreamMuxerBox,
+    /// The streams that the node has opened.
+    answers: Vec<BoxFuture<'static, Result<()>>>,
     ended: bool,
 }
 
@@ -40,7 +45,11 @@ impl StockPeer {
         };
         let dialed = tokio::time::timeout(PATIENCE, transport.dial(at, options)?).await;
         let (_, muxer) = dialed.context("the handshake stalled")??;
-        Ok(Self { muxer, ended: false })
+        Ok(Self {
+            muxer,
+            answers: Vec::new(),
+            ended: false,
+        })
     }
 
     /// Opens a stream and asks for a protocol.
@@ -127,6 +136,37 @@ impl StockPeer {
                 Poll::Pending => break,
             }
         }
+        while let Poll::Ready(Ok(stream)) = self.muxer.poll_inbound_unpin(cx) {
+            self.answers.push(Box::pin(answer_pings(stream)));
+        }
+        // One that ends has ended for the node, too.
+        self.answers
+            .retain_mut(|answer| answer.as_mut().poll(cx).is_pending());
+    }
+}
+
+/// Answers the pings on a stream that the node has opened, and no other protocol.
+async fn answer_pings(mut stream: SubstreamBox) -> Result<()> {
+    stream
+        .write_all(&multistream_message("/multistream/1.0.0"))
+        .await?;
+    stream.flush().await?;
+    ensure!(
+        multistream_answer(&mut stream).await? == "/multistream/1.0.0",
+        "another negotiation"
+    );
+    let mut accepts = false;
+    while !accepts {
+        accepts = multistream_answer(&mut stream).await? == PING_PROTOCOL;
+        let answer = if accepts { PING_PROTOCOL } else { "na" };
+        stream.write_all(&multistream_message(answer)).await?;
+        stream.flush().await?;
+    }
+    let mut ping = [0; PING_LEN];
+    loop {
+        stream.read_exact(&mut ping).await?;
+        stream.write_all(&ping).await?;
+        stream.flush().await?;
     }
 }
 
