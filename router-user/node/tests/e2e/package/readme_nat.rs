@@ -1,6 +1,7 @@
 //! Three nodes made as the README says, two of them behind NATs: every command of its section, as it stands there.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::Signal;
@@ -17,6 +18,8 @@ use xtask::lab::{CleanRoot, Namespace, NatKind, NatNetwork, ScratchDir};
 /// The three, and the last part of their addresses inside.
 const NODES: [(&str, u8); 3] = [("berlin", 1), ("paris", 2), (MIDDLE, 9)];
 const MIDDLE: &str = "oslo";
+/// How long two nodes may take to connect directly: tries that were in vain are followed by others ever more rarely.
+const PATIENCE: Duration = Duration::from_secs(300);
 
 /// What the README says of them.
 struct Section {
@@ -85,7 +88,7 @@ fn two_nodes_behind_nats_that_are_made_as_the_readme_says_meet_at_a_third_and_co
 
     network.part(false).unwrap();
     for name in ["berlin", "paris"] {
-        until("both are connected directly", 2 * LIMIT, || {
+        until("both are connected directly", PATIENCE, || {
             Ok((story.path_to_the_other(name)? == "punched").then_some(()))
         })
         .unwrap();
