@@ -107,9 +107,14 @@ fn examine(named: Option<&Path>) -> Result<Vec<Finding>, Box<dyn std::error::Err
     };
     findings.push(control);
     findings.extend(host::check(&input));
-    findings.extend(peers::check(&input));
+    let peers = peers::ask(&input);
+    findings.extend(peers.iter().flat_map(|answer| peers::check(&input, answer)));
     findings.extend(port_mapping::check(&input));
-    findings.extend(reach::check(&input));
+    // Whether it says who they are is judged above.
+    let peers = peers
+        .and_then(Result::ok)
+        .map_or_else(Vec::new, |list| list.peers);
+    findings.extend(reach::check(&input, &peers));
     findings.extend(files::key(&input));
     findings.extend(named::check(&input));
     findings.extend(service::check(&input));

@@ -63,6 +63,18 @@ pub(super) fn why_relayed(peer: &PeerStatus) -> Option<String> {
     Some(format!("relayed{when}: {because}"))
 }
 
+/// Makes a peer of which nothing is known.
+#[cfg(test)]
+pub(super) fn unreached() -> PeerStatus {
+    serde_json::from_value(serde_json::json!({
+        "id": "12D3KooWparis", "state": "connected", "address": null, "transport": null, "direction": null,
+        "rtt_ms": null, "handshake_age_seconds": null, "connections": 1, "streams": 0, "allowed_ips": [],
+        "rate_bytes_per_second": null, "tx_frames": 0, "tx_bytes": 0, "rx_frames": 0, "rx_bytes": 0,
+        "last_dial_error": null, "refuses": false,
+    }))
+    .unwrap()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -112,13 +124,7 @@ mod tests {
 
     #[test]
     fn every_way_that_was_tried_in_vain_is_a_line_with_its_error_and_age() {
-        let mut peer: PeerStatus = serde_json::from_value(serde_json::json!({
-            "id": "12D3KooWparis", "state": "connected", "address": null, "transport": null, "direction": null,
-            "rtt_ms": null, "handshake_age_seconds": null, "connections": 1, "streams": 0, "allowed_ips": [],
-            "rate_bytes_per_second": null, "tx_frames": 0, "tx_bytes": 0, "rx_frames": 0, "rx_bytes": 0,
-            "last_dial_error": null, "refuses": false,
-        }))
-        .unwrap();
+        let mut peer = unreached();
         assert_eq!((tried_lines(&peer).len(), why_relayed(&peer)), (0, None));
         let address = |address: &str, error: Option<&str>| PeerAddress {
             address: address.to_owned(),

@@ -1,5 +1,7 @@
 //! Checks whether the running node has its peers.
 
+use std::error::Error;
+
 use super::finding::Finding;
 use super::input::CheckInput;
 use crate::cli::request::wait;
@@ -9,14 +11,18 @@ use crate::control::{CounterList, PeerList, PeerState, PeerStatus, fetch};
 /// The counter of [`judge_duplicates`].
 const DUPLICATES: &str = "duplicate_identities";
 
-/// Asks the running node for its peers.
-pub(super) fn check(input: &CheckInput) -> Vec<Finding> {
-    const CHECK: &str = "peers";
-    if input.running.status().is_none() {
-        return Vec::new();
-    }
+/// Asks the running node for its peers, if it runs.
+pub(super) fn ask(input: &CheckInput) -> Option<Result<PeerList, Box<dyn Error>>> {
+    input.running.status()?;
     let socket = input.config.node().control();
-    let mut findings = match wait(async { fetch::<PeerList>(socket, "").await }) {
+    Some(wait(async { fetch::<PeerList>(socket, "").await }))
+}
+
+/// Judges the peers of the running node, as it answered.
+pub(super) fn check(input: &CheckInput, answer: &Result<PeerList, Box<dyn Error>>) -> Vec<Finding> {
+    const CHECK: &str = "peers";
+    let socket = input.config.node().control();
+    let mut findings = match answer {
         Ok(list) => judge(&list.peers),
         Err(error) => vec![Finding::unknown(CHECK, error.to_string())],
     };

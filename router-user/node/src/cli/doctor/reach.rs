@@ -3,22 +3,18 @@
 use super::finding::Finding;
 use super::input::CheckInput;
 use crate::cli::reach::{relay_line, tried_lines};
-use crate::cli::request::wait;
 use crate::cli::units::called;
-use crate::control::{PeerList, PeerStatus, ReachStatus, fetch};
+use crate::control::{PeerStatus, ReachStatus};
 
 const CHECK: &str = "reach";
 
-/// Judges what the running node knows of it.
-pub(super) fn check(input: &CheckInput) -> Vec<Finding> {
+/// Judges what the running node knows of it, and of its peers.
+pub(super) fn check(input: &CheckInput, peers: &[PeerStatus]) -> Vec<Finding> {
     let Some(status) = input.running.status() else {
         return Vec::new();
     };
     let mut findings = judge(&status.reach, input.config.transport().punch());
-    // Whether it answers is said with the peers.
-    if let Ok(list) = wait(async { fetch::<PeerList>(input.config.node().control(), "").await }) {
-        findings.extend(list.peers.iter().filter_map(judge_relayed));
-    }
+    findings.extend(peers.iter().filter_map(judge_relayed));
     findings
 }
 
@@ -84,6 +80,7 @@ fn judge_relayed(peer: &PeerStatus) -> Option<Finding> {
 mod tests {
     use super::super::finding::Verdict;
     use super::*;
+    use crate::cli::reach::unreached;
     use crate::control::{DirectTry, RelayStatus, SeenAddress};
 
     #[test]
@@ -122,13 +119,7 @@ mod tests {
 
     #[test]
     fn a_relayed_peer_is_a_warning_that_says_what_was_tried() {
-        let mut relayed: PeerStatus = serde_json::from_value(serde_json::json!({
-            "id": "12D3KooWparis", "state": "connected", "address": null, "transport": null, "direction": null,
-            "rtt_ms": null, "handshake_age_seconds": null, "connections": 1, "streams": 0, "allowed_ips": [],
-            "rate_bytes_per_second": null, "tx_frames": 0, "tx_bytes": 0, "rx_frames": 0, "rx_bytes": 0,
-            "last_dial_error": null, "refuses": false,
-        }))
-        .unwrap();
+        let mut relayed = unreached();
         assert_eq!(judge_relayed(&relayed), None);
         relayed.relayed_because = Some("nobody answered".to_owned());
         relayed.direct_tries = vec![DirectTry {

@@ -17,7 +17,7 @@ pub(super) struct ReachConfig {
     listens: bool,
     /// Whether the node says in the DHT where it is.
     is_in_dht: bool,
-    /// What it says there, unless that is where it listens.
+    /// What it says there, unless that is where it listens and what routers forward.
     announce: Vec<Multiaddr>,
 }
 
@@ -35,6 +35,7 @@ impl ReachConfig {
         &self,
         reach: &ReachSnapshot,
         listening: &[Multiaddr],
+        mapped: &[Multiaddr],
         name: impl Fn(&PeerId) -> Option<String>,
     ) -> ReachStatus {
         let texts = |all: &[Multiaddr]| all.iter().map(ToString::to_string).collect::<Vec<_>>();
@@ -55,7 +56,7 @@ impl ReachConfig {
             told: texts(&reach.told),
             announced: match (self.is_in_dht, &self.announce[..]) {
                 (false, _) => Vec::new(),
-                (true, []) => texts(listening),
+                (true, []) => texts(&[mapped, listening].concat()),
                 (true, said) => texts(said),
             },
         }
@@ -95,13 +96,8 @@ impl ReachConfig {
                 last_dial_error_age_seconds: failed.map(|failed| age(failed.at)),
             });
         }
-        if status.state == PeerState::Disconnected && !status.addresses.is_empty() {
-            let is_idle = configured.on_demand && !configured.peer.absence.is_in_demand(Instant::now());
-            status.state = if is_idle {
-                PeerState::Idle
-            } else {
-                PeerState::Connecting
-            };
+        if status.state == PeerState::Disconnected {
+            status.state = absent(configured, !status.addresses.is_empty());
         }
         if status.path == Some(PeerPath::Relayed) {
             let failed = known.and_then(|known| known.failed_punch.as_ref());
@@ -120,6 +116,17 @@ impl ReachConfig {
             status.direct_tries = tried.collect();
         }
         status
+    }
+}
+
+/// Returns the state of a peer that is not connected, by whether there is an address to dial it at.
+pub(super) fn absent(configured: &ConfiguredPeer, has_address: bool) -> PeerState {
+    match has_address {
+        true if configured.on_demand && !configured.peer.absence.is_in_demand(Instant::now()) => {
+            PeerState::Idle
+        }
+        true => PeerState::Connecting,
+        false => PeerState::Disconnected,
     }
 }
 
@@ -155,8 +162,9 @@ mod tests {
     fn a_node_says_where_it_is_seen_and_what_it_announces() {
         let (relay, listening) = (PeerId::random(), ["/ip4/192.0.2.1/tcp/4001".parse().unwrap()]);
         let reach = through(relay);
+        let mapped = ["/ip4/198.51.100.1/tcp/4001".parse().unwrap()];
         let status = |config: ReachConfig| {
-            config.status(&reach, &listening, |peer| {
+            config.status(&reach, &listening, &mapped, |peer| {
                 (*peer == relay).then(|| "oslo".to_owned())
             })
         };
@@ -166,7 +174,10 @@ mod tests {
         assert_eq!(shown.relays[0].peer_name.as_deref(), Some("oslo"));
         assert!(shown.relays[0].held);
         assert_eq!(shown.seen[0].address, "/ip4/198.51.100.1/tcp/9");
-        assert_eq!(shown.announced, ["/ip4/192.0.2.1/tcp/4001"]);
+        assert_eq!(
+            shown.announced,
+            ["/ip4/198.51.100.1/tcp/4001", "/ip4/192.0.2.1/tcp/4001"]
+        );
         let said = "/ip4/203.0.113.1/tcp/1";
         assert_eq!(status(config(true, &[said])).announced, [said]);
         let silent = ReachConfig {
