@@ -13,6 +13,13 @@ pub(crate) const FEATURES: &str = "--features=stream-router-node/otlp";
 /// Longest time without a step of a test program, many times what one takes.
 const IDLE_LIMIT_SECS: &str = "600";
 
+/// What test programs read the number of their threads from.
+const TEST_THREADS: &str = "RUST_TEST_THREADS";
+
+/// Tests of a program at a time. Most wait for most of the time, and those with real nodes see to it themselves how many
+/// run beside each other.
+const N_TEST_THREADS: &str = "8";
+
 /// Builds the object and runs every test: units, documentation, and real nodes in network namespaces. Without arguments
 /// the package is tried in bare roots too, and if `kernels`, other kernels are booted.
 ///
@@ -27,6 +34,9 @@ pub(crate) fn run_all(args: &[String], kernels: bool) -> Result<()> {
     tests.args(["test", "--no-fail-fast", FEATURES]).args(args);
     if std::env::var_os(lab::TIME_LIMIT_SECS).is_none() {
         tests.env(lab::TIME_LIMIT_SECS, IDLE_LIMIT_SECS);
+    }
+    if std::env::var_os(TEST_THREADS).is_none() {
+        tests.env(TEST_THREADS, N_TEST_THREADS);
     }
     let tested = run(&mut tests);
     lab::clear_leftovers()?;
