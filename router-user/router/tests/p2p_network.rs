@@ -3,6 +3,8 @@
 
 #[path = "p2p_network/admission.rs"]
 mod admission;
+#[path = "p2p_network/crooked_relay.rs"]
+mod crooked_relay;
 #[path = "p2p_network/departure.rs"]
 mod departure;
 #[path = "p2p_network/discovery.rs"]

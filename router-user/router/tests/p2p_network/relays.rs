@@ -17,7 +17,7 @@ struct Three {
     far: Node,
 }
 
-fn via(relay: PeerId) -> RelayConfig {
+pub(super) fn via(relay: PeerId) -> RelayConfig {
     RelayConfig {
         via: vec![relay],
         serve: None,
@@ -58,14 +58,14 @@ async fn three(listen: &str, serve: ServeConfig) -> Three {
 }
 
 /// Says whether a peer is connected over such transports only.
-fn is_over(snapshot: &NetworkSnapshot, peer: PeerId, transport: TransportKind) -> bool {
+pub(super) fn is_over(snapshot: &NetworkSnapshot, peer: PeerId, transport: TransportKind) -> bool {
     let peer = snapshot.peers.iter().find(|known| known.peer == peer);
     let connections = peer.map_or(&[][..], |peer| &peer.connections);
     !connections.is_empty() && connections.iter().all(|one| one.transport == transport)
 }
 
 /// Sends much both ways on a stream between two nodes.
-async fn talk(near: &Node, far: &mut Node) {
+pub(super) async fn talk(near: &Node, far: &mut Node) {
     let peers = near.handle.snapshot().peers;
     let to = peers
         .iter()
