@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::tcp_info::TcpInfo;
+use super::tcp_info::{STATE_CLOSED, TcpInfo};
 use nix::{
     libc, setsockopt_impl, sockopt_impl,
     sys::socket::{getsockopt, setsockopt},
@@ -123,6 +123,10 @@ impl Backlog {
             return Ok(Room::Bytes(usize::MAX));
         }
         let info = getsockopt(socket, TcpInfo)?;
+        if info.state == STATE_CLOSED {
+            // Of several paths the first is no more, and its counts say nothing of the others, or of what waits for another.
+            return Ok(Room::Bytes(usize::MAX));
+        }
         let look = Look {
             n_unsent: info.n_unsent as usize,
             n_acked: info.n_acked,

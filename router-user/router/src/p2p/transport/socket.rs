@@ -98,7 +98,8 @@ impl PathWatch {
         }
     }
 
-    /// Looks at a connection, and tells if it stalls. Returns whether anything that was written is not acknowledged.
+    /// Looks at a connection, and tells if it stalls. Returns whether anything that was written is not acknowledged, or may not
+    /// be.
     fn look(&mut self, stream: &TcpStream) -> bool {
         // What the kernel does not tell is found out by pings.
         let Ok(info) = getsockopt(stream, TcpInfo) else {
@@ -122,6 +123,10 @@ impl PathWatch {
             self.segments.handle_stalled(self.host, stall, Instant::now());
         }
         self.told = stall;
+        if info.state == STATE_CLOSED {
+            // The counts are those of a path that is no more.
+            return stall.is_none();
+        }
         info.n_unacked > 0 || info.n_unsent > 0
     }
 
@@ -370,7 +375,12 @@ mod tests {
     use tokio::net::TcpListener;
 
     use super::*;
-    use crate::p2p::transport::test_network::in_own_network;
+    use crate::p2p::transport::{
+        marks::SocketMarks,
+        segments::SegmentSize,
+        tcp_sockets::{Origin, TcpSockets},
+        test_network::in_own_network,
+    };
 
     #[test]
     fn a_connection_is_doubted_of_which_the_host_itself_sends_nothing() {
@@ -398,6 +408,55 @@ mod tests {
                 };
                 let told = tokio::time::timeout(Duration::from_secs(60), told).await;
                 assert_eq!(told.expect("in time"), [(host, Stall::Doubted)].into());
+            });
+        });
+    }
+
+    #[test]
+    fn a_connection_of_several_paths_that_has_lost_its_only_one_is_looked_at_until_that_is_told() {
+        in_own_network(|| {
+            runtime().block_on(async {
+                let sockets = TcpSockets::new(SocketMarks::default(), None, true).expect("Multipath TCP");
+                let listener = sockets
+                    .listen("127.0.0.1:0".parse().expect("address"))
+                    .expect("listen");
+                let at = listener.local_addr().expect("address");
+                let connecting = sockets.connect(at, SegmentSize::Whole, &Origin::Anywhere);
+                let (near, far) = tokio::join!(connecting, listener.accept());
+                let (mut near, (mut far, _)) = (near.expect("connect"), far.expect("accept"));
+                let segments = Arc::new(SegmentBook::default());
+                let mut watch = PathWatch::new(at.ip(), Arc::clone(&segments));
+                let table = format!(
+                    "table inet cut {{ chain out {{ type filter hook output priority 0; tcp dport {} reject with tcp \
+                     reset; }}; }}",
+                    at.port()
+                );
+                let status = std::process::Command::new("nft").arg(table).status();
+                assert!(status.expect("nft is installed").success());
+                // What is reset is the acknowledgement, so that nothing waits for one.
+                tokio::io::AsyncWriteExt::write_all(&mut far, b"some")
+                    .await
+                    .expect("write");
+
+                let told = async {
+                    while getsockopt(&near, TcpInfo).expect("information").state != STATE_CLOSED {
+                        sleep(LOOK_INTERVAL / 20).await;
+                    }
+                    let room = Backlog::default().socket_room(&near, std::time::Instant::now());
+                    assert_eq!(room.expect("information"), Room::Bytes(usize::MAX));
+                    tokio::io::AsyncWriteExt::write_all(&mut near, b"some")
+                        .await
+                        .expect("write");
+                    while watch.told.is_none() {
+                        let goes_on = watch.look(&near);
+                        assert!(goes_on || watch.told.is_some(), "nothing else would look again");
+                        sleep(LOOK_INTERVAL).await;
+                    }
+                    segments.stalled().await
+                };
+                let told = tokio::time::timeout(Duration::from_secs(60), told).await;
+                assert_eq!(told.expect("in time"), [(at.ip(), Stall::Doubted)].into());
+                assert!(!watch.look(&near), "it was told");
             });
         });
     }
