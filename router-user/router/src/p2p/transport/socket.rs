@@ -20,7 +20,7 @@ use tokio::{
 
 use super::backlog::{Backlog, Room};
 use super::segments::{SegmentBook, Stall};
-use super::tcp_info::{STATE_CLOSED, TcpInfo};
+use super::tcp_info::{STATE_CLOSED, TcpInfo, TcpInfoStart};
 use super::tcp_sockets::limit_silence;
 
 /// Largest read buffer. Noise reads a record or less at a time, which would be a system call for every 4 KiB. A larger
@@ -43,7 +43,7 @@ const QUIET_MS: u32 = 400;
 const QUIET_ROUND_TRIPS: u32 = 4;
 
 /// How often it is looked, while something is sent, whether it is acknowledged.
-const LOOK_INTERVAL: Duration = Duration::from_millis(200);
+const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Silence after which a connection that ends counts as one that got stuck, if something was sent in it: what is sent is
 /// answered, if only by the pings that go with it.
@@ -63,6 +63,8 @@ pub(super) struct PathWatch {
     n_written: u64,
     /// Whether anything was written before the last look, or was not acknowledged then.
     waits: bool,
+    /// How much was acknowledged when it was first seen that so much was and more is to be, and when that was.
+    stuck: Option<(u64, Instant)>,
     /// What was told since something was last acknowledged.
     told: Option<Stall>,
 }
@@ -75,6 +77,7 @@ impl PathWatch {
             next_look: None,
             n_written: 0,
             waits: false,
+            stuck: None,
             told: None,
         }
     }
@@ -105,18 +108,7 @@ impl PathWatch {
         let Ok(info) = getsockopt(stream, TcpInfo) else {
             return false;
         };
-        // A slow link with a long queue has bytes sent again that are on their way, and acknowledges others all the time.
-        let is_quiet = info.last_acked_ms >= QUIET_MS.max(info.rtt_us / 1000 * QUIET_ROUND_TRIPS);
-        let stall = match info.n_retransmits {
-            _ if !is_quiet => None,
-            SUSPECTED_RETRANSMITS.. => Some(Stall::Suspected),
-            DOUBTED_RETRANSMITS.. => Some(Stall::Doubted),
-            // Nothing is on its way, and the kernel tries in vain to send more: the host itself drops it.
-            _ if info.n_probes >= DOUBTED_RETRANSMITS => Some(Stall::Doubted),
-            // Multipath TCP waits for another path when it has none left.
-            _ if info.state == STATE_CLOSED => Some(Stall::Doubted),
-            _ => None,
-        };
+        let stall = self.stall(&info, Instant::now());
         if let Some(stall) = stall
             && Some(stall) > self.told
         {
@@ -128,6 +120,29 @@ impl PathWatch {
             return stall.is_none();
         }
         info.n_unacked > 0 || info.n_unsent > 0
+    }
+
+    /// Says how a connection stalls of which the kernel tells this.
+    fn stall(&mut self, info: &TcpInfoStart, now: Instant) -> Option<Stall> {
+        let before = self.stuck.filter(|(n_acked, _)| *n_acked == info.n_acked);
+        self.stuck = (info.n_unacked > 0).then(|| before.unwrap_or((info.n_acked, now)));
+        let quiet_ms = QUIET_MS.max(info.rtt_us / 1000 * QUIET_ROUND_TRIPS);
+        // A slow link with a long queue has bytes sent again that are on their way, and acknowledges others all the time.
+        if info.last_acked_ms < quiet_ms {
+            return None;
+        }
+        let quiet = Duration::from_millis(quiet_ms.into());
+        let is_stuck = |(_, since)| now.saturating_duration_since(since) >= quiet;
+        match info.n_retransmits {
+            SUSPECTED_RETRANSMITS.. => Some(Stall::Suspected),
+            DOUBTED_RETRANSMITS.. => Some(Stall::Doubted),
+            _ if self.stuck.is_some_and(is_stuck) => Some(Stall::Doubted),
+            // Nothing is on its way, and the kernel tries in vain to send more: the host itself drops it.
+            _ if info.n_probes >= DOUBTED_RETRANSMITS => Some(Stall::Doubted),
+            // Multipath TCP waits for another path when it has none left.
+            _ if info.state == STATE_CLOSED => Some(Stall::Doubted),
+            _ => None,
+        }
     }
 
     /// Records that a connection has ended with `error`, or was closed by the peer.
@@ -410,6 +425,41 @@ mod tests {
                 assert_eq!(told.expect("in time"), [(host, Stall::Doubted)].into());
             });
         });
+    }
+
+    #[test]
+    fn a_connection_is_doubted_when_nothing_is_acknowledged_for_a_while() {
+        let mut watch = PathWatch::new([192, 0, 2, 1].into(), Arc::default());
+        let start = Instant::now();
+        let mut stall = |at_ms: u64, n_unacked, n_acked, last_acked_ms, rtt_ms: u32| {
+            let mut info = TcpInfoStart::default();
+            info.n_unacked = n_unacked;
+            info.n_acked = n_acked;
+            info.last_acked_ms = last_acked_ms;
+            info.rtt_us = rtt_ms * 1000;
+            watch.stall(&info, start + Duration::from_millis(at_ms))
+        };
+
+        let quick: [_; 4] = std::array::from_fn(|i| stall(i as u64 * 100, 3, 10, i as u32 * 100, 1));
+        assert_eq!(quick, [None; 4]);
+        assert_eq!(stall(400, 3, 10, 400, 1), Some(Stall::Doubted));
+        assert_eq!(stall(500, 3, 20, 5, 1), None, "something is acknowledged");
+
+        // The last acknowledgement is that of what was sent long ago.
+        assert_eq!(stall(9000, 0, 30, 5000, 1), None);
+        assert_eq!(
+            [stall(9100, 1, 30, 5100, 1), stall(9400, 1, 30, 5400, 1)],
+            [None; 2]
+        );
+        assert_eq!(stall(9500, 1, 30, 5500, 1), Some(Stall::Doubted));
+
+        // What others send comes, and acknowledges nothing of ours.
+        assert_eq!(
+            [stall(20_000, 1, 40, 5, 1), stall(21_000, 1, 40, 5, 1)],
+            [None; 2]
+        );
+        let slow: [_; 3] = std::array::from_fn(|i| stall(30_000 + i as u64 * 900, 1, 50, 9000, 300));
+        assert_eq!(slow, [None, None, Some(Stall::Doubted)], "four round trips");
     }
 
     #[test]

@@ -15,6 +15,7 @@ sockopt_impl!(
 
 /// `struct tcp_info` up to the last field that is read: a kernel fills what it knows, and this all of them know.
 #[derive(Clone, Copy, Debug)]
+#[cfg_attr(test, derive(Default))]
 #[repr(C)]
 #[expect(unreachable_pub, reason = "the macro's type is public, and this is its value")]
 pub struct TcpInfoStart {
