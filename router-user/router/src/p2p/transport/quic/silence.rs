@@ -12,7 +12,7 @@ use tokio::time::{Instant, Sleep, sleep};
 use crate::p2p::transport::segments::{SegmentBook, Stall};
 
 /// How often it is looked while something is sent.
-const LOOK_INTERVAL: Duration = Duration::from_millis(200);
+const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 
 /// How long nothing may come until the connection is doubted; never less than so many round trips.
 const DOUBTED_AFTER: Duration = Duration::from_millis(400);
