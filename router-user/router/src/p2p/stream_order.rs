@@ -47,7 +47,7 @@ const UNSEEN_WAIT: Duration = Duration::from_secs(1);
 
 /// How long nothing may come on a stream that was lost on the other side while the next one waits for it. A stream with
 /// something to read is read in far less, unless the machine has no time for it.
-const QUIET: Duration = Duration::from_millis(250);
+const QUIET: Duration = Duration::from_millis(100);
 
 /// The shortest time between two doubts that streams which wait cast on the connections of their peer: so often they are pinged
 /// while packets cross them.
