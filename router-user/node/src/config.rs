@@ -58,6 +58,8 @@
 //! serve = false
 //! max_circuits = 128
 //! max_circuits_per_peer = 16
+//! max_rate = 100000000                                                    # none by default
+//! max_rate_per_peer = 20000000                                            # likewise
 //! [hooks]                                                                 # none by default
 //! peer_up = ["/usr/local/bin/notify", "up"]
 //! [[gateway]]                                                             # any number, none by default

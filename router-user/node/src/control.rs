@@ -34,8 +34,8 @@ pub use model::{
     FlowSort, GatewayStatus, HostState, HostStatus, HostThing, InviteStatus, IpProtocol, KernelFeature,
     KernelStatus, MAX_FLOWS, MappedPort, MemoryStatus, PeerAddress, PeerLink, PeerList, PeerName, PeerPath,
     PeerState, PeerStatus, PortMappingState, PortMappingStatus, QrCode, ReachStatus, RelayStatus, Reload,
-    ReloadProblems, Resource, RouteList, RouteSource, RouteStatus, SeenAddress, Status, StreamList,
-    StreamState, StreamStatus, Transport, UnknownProtocol, WorkerList, WorkerState, WorkerStatus,
+    ReloadProblems, Resource, RouteList, RouteSource, RouteStatus, SeenAddress, ServedStatus, Status,
+    StreamList, StreamState, StreamStatus, Transport, UnknownProtocol, WorkerList, WorkerState, WorkerStatus,
 };
 pub(crate) use model::{parse_limit, parse_prefix};
 pub use peer_change::{NewPeer, PeerChange};

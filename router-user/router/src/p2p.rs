@@ -38,6 +38,7 @@ mod idle_watch;
 mod inbound;
 mod instances;
 mod keepalive;
+mod length_delimited;
 mod life;
 mod limits;
 mod listener_log;
@@ -70,7 +71,8 @@ pub use libp2p::{Multiaddr, PeerId, identity::Keypair};
 pub use address::{AddressError, TransportKind};
 pub use announcement::{Announcement, AnnouncementError, MAX_ANNOUNCED_ADDRESSES, MAX_ANNOUNCEMENT_BYTES};
 pub use config::{
-    ConnectMode, DhtConfig, DiscoveryConfig, Dscp, NetworkConfig, PeerConfig, RelayConfig, ServeConfig,
+    ConnectMode, DhtConfig, DiscoveryConfig, Dscp, NetworkConfig, PeerConfig, RelayConfig, RelayRates,
+    ServeConfig,
 };
 pub use counters::NetworkCounters;
 pub use departure::LEAVE_PROTOCOL;
@@ -85,7 +87,7 @@ pub use limits::{MAX_CONNECTIONS_PER_PEER, MAX_STREAMS_PER_SIDE, MAX_UPLINKS};
 pub use names::is_dns_name;
 pub use network::{Network, NetworkDriver};
 pub use punch::PUNCH_PROTOCOL;
-pub use reach::{FailedDial, FailedPunch, ReachSnapshot, RelaySnapshot};
+pub use reach::{FailedDial, FailedPunch, ReachSnapshot, RelaySnapshot, ServedSnapshot};
 pub use snapshot::{ConnectionDirection, ConnectionSnapshot, NetworkSnapshot, PeerSnapshot};
 pub use stream::{DataStream, IP_PROTOCOL, LANE_PROTOCOL};
 pub use tcp_config::{

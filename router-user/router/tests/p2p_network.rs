@@ -15,6 +15,10 @@ mod interop;
 mod lanes;
 #[path = "p2p_network/outage.rs"]
 mod outage;
+#[path = "p2p_network/relay_client.rs"]
+mod relay_client;
+#[path = "p2p_network/relay_server.rs"]
+mod relay_server;
 #[path = "p2p_network/relays.rs"]
 mod relays;
 #[path = "p2p_network/stock.rs"]

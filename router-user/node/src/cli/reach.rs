@@ -1,7 +1,7 @@
 //! What the commands say of how a node and its peers reach each other.
 
-use super::units::{called, plain_way, seconds, short_name};
-use crate::control::{PeerStatus, ReachStatus, RelayStatus};
+use super::units::{bytes, called, plain_way, seconds, short_name};
+use crate::control::{PeerStatus, ReachStatus, RelayStatus, ServedStatus};
 
 /// Returns lines with their names: through which relays the node is reached, where it is seen, what peers are told of it.
 pub(super) fn reach_lines(reach: &ReachStatus, verbose: bool) -> Vec<(&'static str, String)> {
@@ -10,7 +10,11 @@ pub(super) fn reach_lines(reach: &ReachStatus, verbose: bool) -> Vec<(&'static s
         let by = short_name(seen.peer_name.as_deref(), &seen.peer);
         ("seen at", format!("{}, as {by} says", plain_way(&seen.address)))
     });
-    let mut lines: Vec<_> = relays.chain(seen).collect();
+    let serves = reach
+        .serves
+        .as_ref()
+        .map(|served| ("relays", served_line(served)));
+    let mut lines: Vec<_> = relays.chain(seen).chain(serves).collect();
     if verbose {
         let list = |all: &[String]| match all {
             [] => "nothing".to_owned(),
@@ -24,6 +28,19 @@ pub(super) fn reach_lines(reach: &ReachStatus, verbose: bool) -> Vec<(&'static s
         lines.push(("announced", format!("{}, in the DHT", list(&reach.announced))));
     }
     lines
+}
+
+/// Says what a node relays.
+fn served_line(served: &ServedStatus) -> String {
+    let ServedStatus {
+        reservations,
+        circuits,
+        bytes: n_bytes,
+    } = served;
+    format!(
+        "{reservations} places of peers, {circuits} circuits; {} so far",
+        bytes(*n_bytes)
+    )
 }
 
 /// Says whether a node is reached through a relay.
@@ -102,6 +119,11 @@ mod tests {
             }],
             told: vec!["/ip4/198.51.100.1/tcp/7".to_owned()],
             announced: Vec::new(),
+            serves: Some(ServedStatus {
+                reservations: 2,
+                circuits: 1,
+                bytes: 0,
+            }),
         };
 
         let lines = reach_lines(&reach, true);
@@ -114,9 +136,11 @@ mod tests {
             lines[1],
             ("seen at", "quic 198.51.100.1:4001, as oslo says".to_owned())
         );
-        assert_eq!(lines[2].1, "tcp 198.51.100.1:7, for direct connections");
-        assert_eq!(lines[3].1, "nothing, in the DHT");
-        assert_eq!(reach_lines(&reach, false).len(), 2);
+        let served = format!("2 places of peers, 1 circuits; {} so far", bytes(0));
+        assert_eq!(lines[2], ("relays", served));
+        assert_eq!(lines[3].1, "tcp 198.51.100.1:7, for direct connections");
+        assert_eq!(lines[4].1, "nothing, in the DHT");
+        assert_eq!(reach_lines(&reach, false).len(), 3);
         assert!(reach_lines(&ReachStatus::default(), false).is_empty());
         assert!(relay_line(&relay(false, Some("no room"))).ends_with("gives no place: no room"));
         assert!(relay_line(&relay(false, None)).ends_with("not connected"));

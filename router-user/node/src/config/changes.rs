@@ -65,6 +65,9 @@ impl Config {
             &new.metrics.token_file(),
         );
         live.compare("exit.serve", &exit.serve(), &new.exit.serve());
+        let (rates, new_rates) = (relay.rates(), new.relay.rates());
+        live.compare("relay.max_rate", &rates.all, &new_rates.all);
+        live.compare("relay.max_rate_per_peer", &rates.per_peer, &new_rates.per_peer);
         let mut restart = Fields(&mut changes.needs_restart);
         restart.compare("node.name", &node.name(), &new.node.name());
         restart.compare("node.key", node.key(), new.node.key());
@@ -160,7 +163,7 @@ impl Config {
             metrics: self.metrics.with_token_file_of(&new.metrics),
             otlp: self.otlp.clone(),
             exit: new.exit.clone(),
-            relay: self.relay.clone(),
+            relay: self.relay.with_rates_of(&new.relay),
             hooks: self.hooks.clone(),
             gateways: self.gateways.clone(),
             peers: new.peers.clone(),
@@ -343,7 +346,7 @@ mod tests {
 
     /// One value other than the default for every field of the file that can stand without another, and whether a
     /// running node takes it.
-    const FIELDS: [(&str, &str, &str, bool); 56] = [
+    const FIELDS: [(&str, &str, &str, bool); 58] = [
         ("node", "name", "'a'", false),
         ("node", "key", "'/k'", false),
         ("node", "listen", "[]", false),
@@ -396,6 +399,8 @@ mod tests {
         ("relay", "serve", "true", false),
         ("relay", "max_circuits", "7", false),
         ("relay", "max_circuits_per_peer", "7", false),
+        ("relay", "max_rate", "9000", true),
+        ("relay", "max_rate_per_peer", "9000", true),
         ("gateway", "interface", "'lan0'", false),
         ("gateway", "hook", "'xdp'", false),
         ("gateway", "sink", "'auto'", false),

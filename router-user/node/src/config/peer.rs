@@ -16,7 +16,7 @@ use stream_router::p2p::ConnectMode;
 const ID_ALLOWED: &str = "a peer id as `stream-router id` prints it, such as \"12D3KooW...\"";
 
 /// The least rate in bytes per second: a large packet of 64 KiB takes 8 s.
-const LEAST_RATE: u32 = 8000;
+pub(super) const LEAST_RATE: u32 = 8000;
 
 const COMMENT_ALLOWED: &str = "a line of up to 256 characters";
 

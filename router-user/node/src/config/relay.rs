@@ -1,14 +1,15 @@
 //! The `[relay]` section.
 
+use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
 
 use super::{
     address::relay_of,
-    peer::RawPeer,
+    peer::{LEAST_RATE, RawPeer},
     problem::{Located, Problems},
     reader::Table,
 };
-use stream_router::p2p::{PeerId, RelayConfig, ServeConfig};
+use stream_router::p2p::{PeerId, RelayConfig, RelayRates, ServeConfig};
 
 const VIA_ALLOWED: &str = "the names or ids of at most 2 peers that are enabled";
 
@@ -46,6 +47,19 @@ impl RelaySection {
         self.limits
     }
 
+    /// Returns the rates of what it relays.
+    pub(crate) fn rates(&self) -> RelayRates {
+        self.limits.rates
+    }
+
+    /// Returns this section with the rates of another one.
+    #[must_use]
+    pub(super) fn with_rates_of(&self, new: &Self) -> Self {
+        let mut section = self.clone();
+        section.limits.rates = new.limits.rates;
+        section
+    }
+
     /// Returns what the network has to know of it.
     pub(crate) fn network_config(&self) -> RelayConfig {
         RelayConfig {
@@ -64,9 +78,20 @@ impl RawRelay {
             found.map_or(default, |found| found.value as usize)
         };
         let usual = ServeConfig::default();
+        let max_circuits = circuits("max_circuits", usual.max_circuits);
+        let max_circuits_per_peer = circuits("max_circuits_per_peer", usual.max_circuits_per_peer);
+        let mut rate = |name| {
+            let found = table.integer(name, LEAST_RATE..=u32::MAX, problems);
+            found.and_then(|found| NonZeroU32::new(found.value))
+        };
+        let rates = RelayRates {
+            all: rate("max_rate"),
+            per_peer: rate("max_rate_per_peer"),
+        };
         let limits = ServeConfig {
-            max_circuits: circuits("max_circuits", usual.max_circuits),
-            max_circuits_per_peer: circuits("max_circuits_per_peer", usual.max_circuits_per_peer),
+            max_circuits,
+            max_circuits_per_peer,
+            rates,
         };
         table.finish(problems);
         Self { via, serve, limits }

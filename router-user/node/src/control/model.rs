@@ -32,7 +32,7 @@ pub use peers::{
 };
 pub use port_mapping::{MappedPort, PortMappingState, PortMappingStatus};
 pub use protocol::{IpProtocol, UnknownProtocol};
-pub use reach::{ReachStatus, RelayStatus, SeenAddress};
+pub use reach::{ReachStatus, RelayStatus, SeenAddress, ServedStatus};
 pub use reload::{ConfigProblem, PeerName, Reload, ReloadProblems};
 pub use routes::{RouteList, RouteSource, RouteStatus};
 pub use status::{DeviceStatus, GatewayStatus, KernelFeature, KernelStatus, MemoryStatus, Status};

@@ -101,6 +101,10 @@ impl NodeMetrics {
         let mapping = &status.port_mapping;
         family::PORT_MAPPING.encode(to, |add| add.info(&[("state", mapping.state.name())]))?;
         family::MAPPED_PORTS.encode_one(to, Some(mapping.mapped.len() as u64))?;
+        let served = status.reach.serves.as_ref();
+        family::RELAY_RESERVATIONS.encode_one(to, served.map(|served| served.reservations))?;
+        family::RELAY_CIRCUITS.encode_one(to, served.map(|served| served.circuits))?;
+        family::RELAY_TRANSFER.encode_one(to, served.map(|served| served.bytes))?;
         family::UPTIME.encode_one(to, Some(status.uptime_seconds))?;
         family::HEALTH_CHECK.encode(to, |add| {
             let mut checks = self.health.checks.iter();

@@ -156,6 +156,19 @@ pub(super) const PORT_MAPPING: Family = info(
     "Whether a router forwards ports to this node, or why not.",
 );
 pub(super) const MAPPED_PORTS: Family = gauge("mapped_ports", "Ports that a router forwards to this node.");
+pub(super) const RELAY_RESERVATIONS: Family = gauge(
+    "relay_reservations",
+    "Places that peers have at this node as a relay.",
+);
+pub(super) const RELAY_CIRCUITS: Family = gauge(
+    "relay_circuits",
+    "Connections between peers that this node relays.",
+);
+pub(super) const RELAY_TRANSFER: Family = counter(
+    "relay_transfer",
+    "Bytes that this node has relayed between peers.",
+)
+.of("bytes");
 pub(super) const UPTIME: Family = gauge("uptime", "Time since the node started.").of("seconds");
 pub(super) const HEALTH_CHECK: Family = gauge("health_check", "Whether a check of /health passes: 1 or 0.");
 pub(super) const HOST_THINGS: Family = gauge(

@@ -58,8 +58,9 @@ counters! {
         ReservationsGiven => ("reservations_given", Event, "places that this node, as a relay, has given to peers that are reached through it");
         ReservationsRefused => ("reservations_refused", Event, "such places that it has refused");
         CircuitsRelayed => ("circuits_relayed", Event, "connections between peers that this node has relayed");
-        CircuitsRefused => ("circuits_refused", Event, "connections between peers that it has not relayed, as it relays as many as `relay.max_circuits` allow");
+        CircuitsRefused => ("circuits_refused", Event, "connections between peers that it has not relayed, as it relays as many as `relay.max_circuits` and `relay.max_circuits_per_peer` allow");
         CircuitsWithoutEnd => ("circuits_without_end", Event, "connections between peers that it has not relayed, as the other peer has no place here or did not answer");
+        RelayRequestsRefused => ("relay_requests_refused", Event, "requests to this node as a relay that it has not understood or waited for, or that were too many at a time");
         PunchesBegun => ("punches_begun", Event, "direct connections that were tried with a peer that is connected through a relay");
         PunchesSucceeded => ("punches_succeeded", Event, "such tries that led to a direct connection");
         PunchesInVain => ("punches_in_vain", Event, "such tries in which this node has dialled the peer in vain: a NAT lets neither in");
@@ -102,6 +103,7 @@ impl NetworkCounter {
             Self::CircuitsRelayed => counters.circuits_relayed,
             Self::CircuitsRefused => counters.circuits_refused,
             Self::CircuitsWithoutEnd => counters.circuits_without_end,
+            Self::RelayRequestsRefused => counters.relay_requests_refused,
             Self::PunchesBegun => counters.punches_begun,
             Self::PunchesSucceeded => counters.punches_succeeded,
             Self::PunchesInVain => counters.punches_in_vain,

@@ -143,6 +143,7 @@ impl Reloadable {
         table.apply_rates();
         self.peers.store(Arc::new(table));
         self.network.set_peers(network_peers).await?;
+        self.network.set_relay_rates(adopted.relay().rates()).await;
 
         self.kernel.settings.set_flow_ttl(adopted.connections().ttl());
         self.flows.set_ttl(adopted.connections().ttl());

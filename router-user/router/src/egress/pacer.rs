@@ -34,13 +34,18 @@ impl Pacer {
         self.changed.notify_waiters();
     }
 
+    /// Returns the bytes per second, if there is a limit: as [`Pacer::rate`], but without a lock where there is none.
+    pub(crate) fn limit(&self) -> Option<NonZeroU32> {
+        self.limits.load(Relaxed).then(|| self.rate())?
+    }
+
     /// Returns the bytes per second, if there is a limit.
     pub fn rate(&self) -> Option<NonZeroU32> {
         self.bucket().rate()
     }
 
     /// Waits until the next batch may leave.
-    pub(super) async fn ready(&self) {
+    pub(crate) async fn ready(&self) {
         while self.limits.load(Relaxed) {
             let changed = self.changed.notified();
             let Some(wait) = self.bucket().wait(Instant::now().into_std()) else {
@@ -54,7 +59,7 @@ impl Pacer {
     }
 
     /// Counts a batch that leaves.
-    pub(super) fn take(&self, n_bytes: usize) {
+    pub(crate) fn take(&self, n_bytes: usize) {
         if self.limits.load(Relaxed) {
             self.bucket().take(n_bytes, Instant::now().into_std());
         }

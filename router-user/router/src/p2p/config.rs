@@ -145,6 +145,8 @@ pub struct ServeConfig {
     pub max_circuits: usize,
     /// Most circuits at a time that begin or end at one peer; at least 1.
     pub max_circuits_per_peer: usize,
+    /// The rates of what they carry.
+    pub rates: RelayRates,
 }
 
 impl Default for ServeConfig {
@@ -152,8 +154,18 @@ impl Default for ServeConfig {
         Self {
             max_circuits: 128,
             max_circuits_per_peer: 16,
+            rates: RelayRates::default(),
         }
     }
+}
+
+/// The bytes per second that a node relays for its peers, both directions of a circuit together; `None` is no bound.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RelayRates {
+    /// Those of all circuits.
+    pub all: Option<NonZeroU32>,
+    /// Those of all circuits that begin or end at one peer.
+    pub per_peer: Option<NonZeroU32>,
 }
 
 /// When a peer is connected.

@@ -38,6 +38,8 @@ pub struct NetworkCounters {
     pub circuits_refused: u64,
     /// Connections between peers that this node has not relayed, as the other peer has no place here or did not answer.
     pub circuits_without_end: u64,
+    /// Requests to this node as a relay that it has not understood or waited for, or that were too many at a time.
+    pub relay_requests_refused: u64,
     /// Direct connections that were tried, as agreed on with a peer through a relay.
     pub punches_begun: u64,
     /// Such tries that led to a direct connection.
@@ -75,6 +77,7 @@ pub(super) struct LiveNetworkCounters {
     pub(super) circuits_relayed: AtomicU64,
     pub(super) circuits_refused: AtomicU64,
     pub(super) circuits_without_end: AtomicU64,
+    pub(super) relay_requests_refused: AtomicU64,
     pub(super) punches_begun: AtomicU64,
     pub(super) punches_succeeded: AtomicU64,
     pub(super) punches_in_vain: AtomicU64,
@@ -105,6 +108,7 @@ impl LiveNetworkCounters {
             circuits_relayed: self.circuits_relayed.load(Relaxed),
             circuits_refused: self.circuits_refused.load(Relaxed),
             circuits_without_end: self.circuits_without_end.load(Relaxed),
+            relay_requests_refused: self.relay_requests_refused.load(Relaxed),
             punches_begun: self.punches_begun.load(Relaxed),
             punches_succeeded: self.punches_succeeded.load(Relaxed),
             punches_in_vain: self.punches_in_vain.load(Relaxed),

@@ -239,6 +239,7 @@ impl Driver {
             DriverRequest::DialWanted(peer) => self.redials.handle_wanted(peer, now),
             DriverRequest::FindAnnouncement(peer, reply) => self.find_announcement(peer, reply),
             DriverRequest::SetMapped(addresses) => self.set_mapped(&addresses, now),
+            DriverRequest::SetRelayRates(rates) => self.set_relay_rates(rates),
             DriverRequest::SetPeers(peers, done) => {
                 self.set_peers(peers, now);
                 // The caller may have gone.

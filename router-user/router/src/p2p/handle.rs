@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     announcement::Announcement,
-    config::{PeerConfig, check_peers},
+    config::{PeerConfig, RelayRates, check_peers},
     counters::NetworkCounters,
     error::{LookupError, OpenError, StartError},
     limits::OPEN_TIMEOUT,
@@ -41,6 +41,7 @@ pub(super) enum DriverRequest {
     DialWanted(PeerId),
     SetPeers(Vec<PeerConfig>, oneshot::Sender<()>),
     SetMapped(Vec<Multiaddr>),
+    SetRelayRates(RelayRates),
     FindAnnouncement(PeerId, oneshot::Sender<Result<Option<Announcement>, LookupError>>),
 }
 
@@ -192,6 +193,12 @@ impl NetworkHandle {
         addresses.truncate(MAX_MAPPED_ADDRESSES);
         // An error says that the network has ended.
         let _ended = self.requests.send(DriverRequest::SetMapped(addresses)).await;
+    }
+
+    /// Sets the rates of what this node relays for its peers, also of the circuits that there are.
+    pub async fn set_relay_rates(&self, rates: RelayRates) {
+        // An error says that the network has ended.
+        let _ended = self.requests.send(DriverRequest::SetRelayRates(rates)).await;
     }
 
     /// Returns the addresses at which routers forward to this node.

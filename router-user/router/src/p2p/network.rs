@@ -27,7 +27,7 @@ use super::{
     names::{HostLookup, Lookups},
     node_behaviour::NodeBehaviour,
     punch::{Candidates, PunchBehaviour, PunchBook},
-    relay_server,
+    relay_server::RelayServer,
     reservations::Reservations,
     state::NetworkState,
     transport::{self, SocketMarks},
@@ -139,8 +139,7 @@ impl Network {
             departure: DepartureBehaviour::new(Arc::clone(&state)),
             relay: relay
                 .serve
-                .as_ref()
-                .map(|limits| relay_server::behaviour(local_peer, limits))
+                .map(|limits| RelayServer::new(local_peer, limits, Arc::clone(&state)))
                 .into(),
             circuits,
             duplicates: DuplicatesBehaviour::new(Arc::clone(&state.handshakes.instances)),

@@ -24,6 +24,7 @@ use super::{
     keepalive::{KeepaliveBehaviour, KeepaliveEvent},
     local_network::LocalNetwork,
     punch::{PunchBehaviour, Round},
+    relay_server::RelayServer,
 };
 
 /// The behaviours of the swarm.
@@ -36,7 +37,7 @@ pub(super) struct NodeBehaviour {
     pub(super) duplicates: DuplicatesBehaviour,
     pub(super) local_network: Toggle<LocalNetwork>,
     pub(super) kad: Toggle<kad::Behaviour<MemoryStore>>,
-    pub(super) relay: Toggle<relay::Behaviour>,
+    pub(super) relay: Toggle<RelayServer>,
     pub(super) circuits: relay::client::Behaviour,
     pub(super) identify: Toggle<libp2p_identify::Behaviour>,
     pub(super) punch: Toggle<PunchBehaviour>,

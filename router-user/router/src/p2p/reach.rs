@@ -1,6 +1,9 @@
 //! What is known of the ways between this node and its peers: where this node is seen, and which tries failed and why.
 
-use std::time::SystemTime;
+use std::{
+    sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
+    time::SystemTime,
+};
 
 use libp2p::{Multiaddr, PeerId};
 
@@ -17,6 +20,47 @@ pub struct ReachSnapshot {
     pub seen: Vec<(PeerId, Multiaddr)>,
     /// The addresses that peers are told, through a relay, for a direct connection.
     pub told: Vec<Multiaddr>,
+    /// What this node relays for its peers, if it does.
+    pub serves: Option<ServedSnapshot>,
+}
+
+/// What a node relays for its peers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ServedSnapshot {
+    /// Places that peers have at it now, one for each connection.
+    pub n_reservations: usize,
+    /// Connections between peers that it relays now, with those that are about to begin.
+    pub n_circuits: usize,
+    /// Bytes that it has relayed since its start, of both directions.
+    pub n_bytes: u64,
+}
+
+/// The [`ServedSnapshot`] while it changes.
+#[derive(Debug, Default)]
+pub(super) struct Served {
+    n_reservations: AtomicUsize,
+    n_circuits: AtomicUsize,
+    n_bytes: AtomicU64,
+}
+
+impl Served {
+    pub(super) fn show(&self, n_reservations: usize, n_circuits: usize) {
+        self.n_reservations.store(n_reservations, Relaxed);
+        self.n_circuits.store(n_circuits, Relaxed);
+    }
+
+    pub(super) fn count(&self, n_bytes: usize) {
+        self.n_bytes.fetch_add(n_bytes as u64, Relaxed);
+    }
+
+    pub(super) fn snapshot(&self) -> ServedSnapshot {
+        ServedSnapshot {
+            n_reservations: self.n_reservations.load(Relaxed),
+            n_circuits: self.n_circuits.load(Relaxed),
+            n_bytes: self.n_bytes.load(Relaxed),
+        }
+    }
 }
 
 /// A relay through which this node is to be reached.

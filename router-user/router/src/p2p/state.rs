@@ -4,7 +4,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, hash_map::Entry},
     net::{IpAddr, SocketAddr},
-    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering::Relaxed},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, atomic::Ordering::Relaxed},
     time::{Duration, SystemTime},
 };
 
@@ -22,7 +22,7 @@ use super::{
     handshakes::Handshakes,
     life::SignsOfLife,
     punch::Relayed,
-    reach::{FailedDial, FailedPunch, ReachSnapshot},
+    reach::{FailedDial, FailedPunch, ReachSnapshot, Served},
     redial_book::Lead,
     snapshot::{ConnectionDirection, ConnectionSnapshot, NetworkSnapshot, PeerSnapshot},
     spare_connections::Standing,
@@ -47,6 +47,8 @@ pub(super) struct NetworkState {
     /// What is learnt of paths that lose large packets.
     pub(super) segments: Arc<SegmentBook>,
     pub(super) uplinks: Uplinks,
+    /// What this node relays, if it does.
+    served: OnceLock<Arc<Served>>,
     tables: Mutex<Tables>,
     /// The last peer that was refused as it is not configured, for the log.
     last_refused: Mutex<Option<PeerId>>,
@@ -174,6 +176,7 @@ impl NetworkState {
             counters,
             segments: Arc::default(),
             uplinks,
+            served: OnceLock::new(),
             tables: Mutex::new({
                 let mut tables = Tables::default();
                 tables.set_peers(peers);
@@ -228,9 +231,13 @@ impl NetworkState {
         }
     }
 
+    pub(super) fn is_configured(&self, peer: PeerId) -> bool {
+        self.tables().places.contains_key(&peer)
+    }
+
     /// Says whether a peer is configured, and counts one that is not and knocks.
     pub(super) fn admits(&self, peer: PeerId) -> bool {
-        let is_known = self.tables().places.contains_key(&peer);
+        let is_known = self.is_configured(peer);
         if !is_known {
             self.counters.unknown_peers_refused.fetch_add(1, Relaxed);
             *self.last_refused() = Some(peer);
@@ -474,8 +481,20 @@ impl NetworkState {
         tables.connections.get(&connection).map(|entry| entry.peer)
     }
 
+    /// Returns what counts what this node relays.
+    pub(super) fn served(&self) -> Arc<Served> {
+        Arc::clone(self.served.get_or_init(Arc::default))
+    }
+
     pub(super) fn reach(&self) -> ReachSnapshot {
-        self.tables().reach.clone()
+        self.with_served(&self.tables().reach)
+    }
+
+    fn with_served(&self, reach: &ReachSnapshot) -> ReachSnapshot {
+        ReachSnapshot {
+            serves: self.served.get().map(|served| served.snapshot()),
+            ..reach.clone()
+        }
     }
 
     pub(super) fn set_reach(&self, reach: ReachSnapshot) {
@@ -635,7 +654,7 @@ impl NetworkState {
             local_peer: self.local_peer,
             listening: tables.listening.clone(),
             mapped: tables.mapped.clone(),
-            reach: tables.reach.clone(),
+            reach: self.with_served(&tables.reach),
             peers: tables.peers.iter().map(peer_snapshot).collect(),
             counters: self.counters.read(),
         }

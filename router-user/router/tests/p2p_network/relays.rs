@@ -213,6 +213,7 @@ fn a_full_relay_says_so_and_counts_it() {
         let none = ServeConfig {
             max_circuits: 0,
             max_circuits_per_peer: 1,
+            ..ServeConfig::default()
         };
         let Three { relay, near, far, .. } = three(TCP, none).await;
 

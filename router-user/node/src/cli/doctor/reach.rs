@@ -103,6 +103,7 @@ mod tests {
                 .collect(),
             told: seen.iter().map(|address| (*address).to_owned()).collect(),
             announced: Vec::new(),
+            serves: None,
         };
         let verdicts = |reach: &ReachStatus, punches| {
             let findings = judge(reach, punches).into_iter();

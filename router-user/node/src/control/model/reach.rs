@@ -13,6 +13,19 @@ pub struct ReachStatus {
     pub told: Vec<String>,
     /// Multiaddresses that it announces in the DHT.
     pub announced: Vec<String>,
+    /// What the node relays for its peers, if it does.
+    pub serves: Option<ServedStatus>,
+}
+
+/// What a relay does for its peers.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq, Eq)]
+pub struct ServedStatus {
+    /// Places that peers have at it, one for each connection.
+    pub reservations: u64,
+    /// Connections between peers that it relays.
+    pub circuits: u64,
+    /// Bytes that it has relayed since its start.
+    pub bytes: u64,
 }
 
 /// A relay of `relay.via`.

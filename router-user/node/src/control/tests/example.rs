@@ -46,6 +46,11 @@ impl Source for Example {
                 }],
                 told: vec!["/ip4/198.51.100.1/tcp/4001".to_owned()],
                 announced: vec!["/ip4/192.0.2.1/tcp/4001".to_owned()],
+                serves: Some(ServedStatus {
+                    reservations: 2,
+                    circuits: 1,
+                    bytes: 4096,
+                }),
             },
             hook: "clsact egress".to_owned(),
             hook_reason: "there".to_owned(),

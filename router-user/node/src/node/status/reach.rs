@@ -5,7 +5,7 @@ use std::time::{Instant, SystemTime};
 use crate::config::Config;
 use crate::control::{
     AddressOrigin, DirectTry, PeerAddress, PeerPath, PeerState, PeerStatus, ReachStatus, RelayStatus,
-    SeenAddress,
+    SeenAddress, ServedStatus,
 };
 use crate::node::peers::ConfiguredPeer;
 use stream_router::p2p::{Multiaddr, PeerId, PeerSnapshot, ReachSnapshot};
@@ -59,6 +59,11 @@ impl ReachConfig {
                 (true, []) => texts(&[mapped, listening].concat()),
                 (true, said) => texts(said),
             },
+            serves: reach.serves.map(|served| ServedStatus {
+                reservations: served.n_reservations as u64,
+                circuits: served.n_circuits as u64,
+                bytes: served.n_bytes,
+            }),
         }
     }
 

@@ -90,6 +90,7 @@ impl Driver {
                 true => self.punches.candidates.own(),
                 false => Vec::new(),
             },
+            serves: None,
         });
     }
 

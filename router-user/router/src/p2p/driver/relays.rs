@@ -10,7 +10,7 @@ use libp2p::{
 use tokio::time::Instant;
 
 use super::Driver;
-use crate::p2p::{circuit::Circuit, dial_error::DialFailure, relay_server};
+use crate::p2p::{circuit::Circuit, config::RelayRates, dial_error::DialFailure};
 
 impl Driver {
     /// Asks connected relays for places that are due.
@@ -72,8 +72,18 @@ impl Driver {
     pub(super) fn show_relay_addresses(&mut self) {
         let listening: Vec<_> = self.swarm.listeners().cloned().collect();
         if let Some(relay) = self.swarm.behaviour_mut().relay.as_mut() {
-            let own = listening.iter().filter(|address| Circuit::of(address).is_none());
-            own.for_each(|address| relay_server::add_address(relay, address));
+            relay.set_addresses(
+                listening
+                    .into_iter()
+                    .filter(|address| Circuit::of(address).is_none()),
+            );
+        }
+    }
+
+    /// Has what this node relays keep other rates.
+    pub(super) fn set_relay_rates(&mut self, rates: RelayRates) {
+        if let Some(relay) = self.swarm.behaviour_mut().relay.as_mut() {
+            relay.set_rates(rates);
         }
     }
 

@@ -1,13 +1,12 @@
-//! The messages of DCUtR: a length, and a protocol buffer of so many bytes.
+//! The messages of DCUtR.
 
 use std::io;
 
-use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use futures::{AsyncRead, AsyncWrite};
 use libp2p::Multiaddr;
 use prost::Message;
 
-/// The largest message, as the stock implementation has it.
-const MAX_BYTES: usize = 4096;
+use crate::p2p::length_delimited;
 
 /// Most addresses of a peer that are looked at.
 const MAX_ADDRESSES: usize = 16;
@@ -41,17 +40,12 @@ pub(super) async fn write(
         kind: kind.into(),
         addresses: addresses.iter().map(|address| address.to_vec()).collect(),
     };
-    stream
-        .write_all(&message.encode_length_delimited_to_vec())
-        .await?;
-    stream.flush().await
+    length_delimited::write(stream, &message).await
 }
 
 /// Reads a message of this kind, and returns its addresses. Those that are none are left out.
 pub(super) async fn read(stream: &mut (impl AsyncRead + Unpin), kind: Kind) -> io::Result<Vec<Multiaddr>> {
-    let mut bytes = vec![0; length(stream).await?];
-    stream.read_exact(&mut bytes).await?;
-    let message = HolePunch::decode(bytes.as_slice()).map_err(io::Error::other)?;
+    let message: HolePunch = length_delimited::read(stream).await?;
     if message.kind != i32::from(kind) {
         return Err(io::Error::other(format!(
             "a message of kind {} in place of {kind:?}",
@@ -62,21 +56,6 @@ pub(super) async fn read(stream: &mut (impl AsyncRead + Unpin), kind: Kind) -> i
     Ok(addresses
         .filter_map(|bytes| Multiaddr::try_from(bytes).ok())
         .collect())
-}
-
-/// Reads a length of at most two bytes, which is more than the largest message has.
-async fn length(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<usize> {
-    let mut length = 0;
-    for shift in [0, 7] {
-        let mut byte = [0];
-        stream.read_exact(&mut byte).await?;
-        let [byte] = byte;
-        length |= usize::from(byte & 0x7f) << shift;
-        if byte & 0x80 == 0 && length <= MAX_BYTES {
-            return Ok(length);
-        }
-    }
-    Err(io::Error::other("the message is too large"))
 }
 
 #[cfg(test)]
