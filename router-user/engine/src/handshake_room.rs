@@ -15,7 +15,8 @@ pub const STRANGER_PLACES: usize = 128;
 /// Places for networks from which a configured peer has come, which strangers cannot take.
 pub const KNOWN_PLACES: usize = 64;
 
-/// Places that one network may have, so that one host cannot take them all.
+/// Places that one network may have, so that one host cannot take them all. This host itself may: on it runs a proxy that many
+/// peers come through, and before them its connections give way.
 pub const PLACES_PER_NETWORK: usize = 16;
 
 /// The part of its places that may be taken by connections whose address is not validated: one of so many.
@@ -77,6 +78,12 @@ impl HostNetwork {
         })
     }
 
+    /// Says whether it is the host's own.
+    fn is_this_host(self) -> bool {
+        // The /64 of ::1 has no other address that a packet can have.
+        matches!(self.0, IpAddr::V4(v4) if v4.is_loopback()) || self.0 == IpAddr::from([0; 16])
+    }
+
     /// Returns what is given out as a whole to one customer: a /24 or a /48.
     fn surroundings(self) -> IpAddr {
         match self.0 {
@@ -102,7 +109,7 @@ impl HandshakeRoom {
             true => (&mut self.known, KNOWN_PLACES),
             false => (&mut self.strangers, STRANGER_PLACES),
         };
-        let displaced = if places.n_of(network) >= PLACES_PER_NETWORK {
+        let displaced = if !network.is_this_host() && places.n_of(network) >= PLACES_PER_NETWORK {
             places.displaced_of(|other| other == network)
         } else if places.0.len() >= most {
             places.displaced_of_largest()

@@ -26,6 +26,22 @@ fn one_host_cannot_take_all_handshakes() {
 }
 
 #[test]
+fn peers_through_a_proxy_on_this_host_have_all_places_until_others_come() {
+    for network in [HostNetwork::of([127, 0, 0, 1].into()), v6("::1")] {
+        let mut room = HandshakeRoom::default();
+        let own: Vec<_> = (0..STRANGER_PLACES).map(|_| enter(&mut room, network)).collect();
+        assert!(own.iter().all(|entered| entered.displaced.is_none()));
+
+        for host in 0..10 {
+            let displaced = enter(&mut room, v4(host)).displaced;
+            assert!(own.iter().any(|entered| displaced == Some(entered.place)));
+        }
+        assert!(enter(&mut room, network).displaced.is_some());
+        assert_eq!(room.n_taken(), STRANGER_PLACES);
+    }
+}
+
+#[test]
 fn all_hosts_together_are_bounded_and_an_end_makes_room() {
     let mut room = HandshakeRoom::default();
     let entered: Vec<_> = (0..200).map(|host| enter(&mut room, v4(host))).collect();

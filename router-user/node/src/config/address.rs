@@ -14,13 +14,12 @@ pub(super) const LISTEN_ALLOWED: &str =
     "/ip4/ADDRESS/tcp/PORT or /ip4/ADDRESS/udp/PORT/quic-v1, or the same with /ip6";
 
 /// What an address of a peer looks like.
-pub(super) const DIAL_ALLOWED: &str = "/ip4/ADDRESS/tcp/PORT or /ip4/ADDRESS/udp/PORT/quic-v1, or the same with /ip6, \
+pub(super) const DIAL_ALLOWED: &str = "/ip4/ADDRESS/tcp/PORT, /ip4/ADDRESS/tcp/PORT/tls or /ip4/ADDRESS/udp/PORT/quic-v1, or the same with /ip6, \
      /dns, /dns4 or /dns6 and a name, or /dnsaddr/NAME, perhaps followed by /p2p/ and the id of this peer; or /p2p/, the id of another \
      peer and /p2p-circuit";
 
 /// What an address looks like that others are told.
-pub(super) const ANNOUNCED_ALLOWED: &str =
-    "/ip4/ADDRESS/tcp/PORT or /ip4/ADDRESS/udp/PORT/quic-v1, or the same with /ip6";
+pub(super) const ANNOUNCED_ALLOWED: &str = "/ip4/ADDRESS/tcp/PORT, /ip4/ADDRESS/tcp/PORT/tls or /ip4/ADDRESS/udp/PORT/quic-v1, or the same with /ip6";
 
 /// What an address of the device looks like.
 pub(super) const DEVICE_ALLOWED: &str =
@@ -129,7 +128,7 @@ fn transport_address(
         .parse()
         .map_err(|error| format!("{text:?} is not a multiaddr: {error}"))?;
     let unsupported = || format!("{text} is not an address of a supported transport");
-    let mut parts = address.iter();
+    let mut parts = address.iter().peekable();
     let mut plain = Multiaddr::empty();
     let first = parts.next().ok_or_else(unsupported)?;
     let mut has_port = true;
@@ -163,6 +162,12 @@ fn transport_address(
     let port = match has_port.then(|| parts.next()) {
         Some(Some(Protocol::Tcp(port))) => {
             plain.push(Protocol::Tcp(port));
+            // A node that listens takes peers who begin with TLS at every port over TCP.
+            if dialled.is_some()
+                && let Some(tls) = parts.next_if_eq(&Protocol::Tls)
+            {
+                plain.push(tls);
+            }
             Some(port)
         }
         Some(Some(Protocol::Udp(port))) if parts.next() == Some(Protocol::QuicV1) => {
@@ -281,6 +286,18 @@ mod tests {
                 "{text}"
             );
         }
+    }
+
+    #[test]
+    fn a_peer_is_dialled_with_tls_over_tcp_and_no_node_listens_so() {
+        for text in ["/ip4/192.0.2.1/tcp/443/tls", "/dns4/vpn.example.org/tcp/443/tls"] {
+            let dialled = dial_address(text, None).expect("an address to dial");
+            assert_eq!(dialled.to_string(), text);
+        }
+        for text in ["/ip4/192.0.2.1/udp/443/quic-v1/tls", "/dnsaddr/example.org/tls"] {
+            assert!(dial_address(text, None).is_err(), "{text}");
+        }
+        assert!(listen_address("/ip4/192.0.2.1/tcp/443/tls").is_err());
     }
 
     #[test]

@@ -27,8 +27,8 @@ use super::address::{NETWORK_ALLOWED, dial_address, has_zone, ip_of, peer_networ
 use super::name::check_name;
 pub use error::InviteError;
 use format::{
-    CHECKSUM_LEN, FAMILY_V4, FAMILY_V6, KIND_DNS, KIND_DNS4, KIND_DNSADDR, KIND_QUIC, KIND_V6, MAGIC,
-    MAX_ADDRESSES, MAX_CHARS, MAX_PREFIXES, VERSION, VERSION_DNS, VERSION_NAMED, VERSION_RELAY,
+    CHECKSUM_LEN, FAMILY_V4, FAMILY_V6, KIND_DNS, KIND_DNS4, KIND_DNSADDR, KIND_QUIC, KIND_TLS, KIND_V6,
+    MAGIC, MAX_ADDRESSES, MAX_CHARS, MAX_PREFIXES, VERSION, VERSION_DNS, VERSION_NAMED, VERSION_RELAY,
 };
 use reader::Reader;
 
@@ -255,7 +255,7 @@ fn checksum(version: char, content: &[u8]) -> [u8; CHECKSUM_LEN] {
     [a, b, c, d]
 }
 
-/// Writes an address that `dial_address` made: an IP address or a name, then TCP, or UDP and QUIC.
+/// Writes an address that `dial_address` made: an IP address or a name, then TCP, perhaps with TLS, or UDP and QUIC.
 fn put_address(address: &Multiaddr, bytes: &mut Vec<u8>) {
     let (mut kind, mut host, mut port) = (0, Vec::new(), None);
     for protocol in address {
@@ -283,6 +283,7 @@ fn put_address(address: &Multiaddr, bytes: &mut Vec<u8>) {
             }
             Protocol::Tcp(number) | Protocol::Udp(number) => port = Some(number.to_be_bytes()),
             Protocol::QuicV1 => kind |= KIND_QUIC,
+            Protocol::Tls => kind |= KIND_TLS,
             _ => {}
         }
     }

@@ -1,5 +1,7 @@
 //! How a node's TCP connections leave its host: through a real proxy, with a congestion control, over Multipath TCP.
 
+mod web_server;
+
 use std::fs;
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;

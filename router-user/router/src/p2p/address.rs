@@ -39,7 +39,7 @@ impl fmt::Display for TransportKind {
 pub enum AddressError {
     /// The address is neither TCP nor QUIC over an IP address.
     #[error(
-        "{address} is not supported; use /ip4/ADDRESS/tcp/PORT, /ip4/ADDRESS/udp/PORT/quic-v1, or the same with /ip6, or with /ip6zone/INTERFACE/ip6 for a link-local address; for a peer also with /dns/NAME, /dns4/NAME or /dns6/NAME, or /dnsaddr/NAME alone, or /p2p/RELAY/p2p-circuit"
+        "{address} is not supported; use /ip4/ADDRESS/tcp/PORT, /ip4/ADDRESS/tcp/PORT/tls, /ip4/ADDRESS/udp/PORT/quic-v1, or the same with /ip6, or with /ip6zone/INTERFACE/ip6 for a link-local address; for a peer also with /dns/NAME, /dns4/NAME or /dns6/NAME, or /dnsaddr/NAME alone, or /p2p/RELAY/p2p-circuit"
     )]
     Unsupported {
         /// The address.
@@ -79,12 +79,15 @@ pub(super) fn check_address(
     let unsupported = || AddressError::Unsupported {
         address: address.clone(),
     };
-    let mut protocols = address.iter();
+    let mut protocols = address.iter().peekable();
     if host(&mut protocols).is_none() {
         return Err(unsupported());
     }
     let kind = match protocols.next() {
-        Some(Protocol::Tcp(_)) => TransportKind::Tcp,
+        Some(Protocol::Tcp(_)) => {
+            protocols.next_if_eq(&Protocol::Tls);
+            TransportKind::Tcp
+        }
         Some(Protocol::Udp(_)) if protocols.next() == Some(Protocol::QuicV1) => TransportKind::Quic,
         _ => return Err(unsupported()),
     };
@@ -195,6 +198,12 @@ pub(super) fn transport_kind(address: &Multiaddr) -> TransportKind {
     }
 }
 
+/// Says whether a peer is greeted with TLS at this address, without agreement on a security protocol before. In front of it there
+/// may be a proxy that tells connections apart by that greeting, and that all of them then seem to come from.
+pub(super) fn begins_with_tls(address: &Multiaddr) -> bool {
+    address.iter().any(|part| part == Protocol::Tls)
+}
+
 /// Returns where an address leads to over TCP; `None` if it is none to dial over TCP.
 pub(super) fn tcp_destination(address: &Multiaddr) -> Option<SocketAddr> {
     tcp_listen_address(address).filter(|at| at.port() != 0 && !at.ip().is_unspecified())
@@ -222,10 +231,13 @@ pub(super) fn plain(address: &Multiaddr) -> String {
 }
 
 fn socket_address(address: &Multiaddr) -> Option<(SocketAddr, TransportKind)> {
-    let mut parts = address.iter();
+    let mut parts = address.iter().peekable();
     let (ip, zone) = host(&mut parts)?;
     let (port, kind) = match parts.next()? {
-        Protocol::Tcp(port) => (port, TransportKind::Tcp),
+        Protocol::Tcp(port) => {
+            parts.next_if_eq(&Protocol::Tls);
+            (port, TransportKind::Tcp)
+        }
         Protocol::Udp(port) if parts.next()? == Protocol::QuicV1 => (port, TransportKind::Quic),
         _ => return None,
     };
@@ -287,6 +299,7 @@ mod tests {
         for (text, kind) in [
             ("/ip4/192.0.2.1/tcp/4001", TransportKind::Tcp),
             ("/ip6/2001:db8::1/tcp/4001", TransportKind::Tcp),
+            ("/ip4/192.0.2.1/tcp/443/tls", TransportKind::Tcp),
             ("/ip4/0.0.0.0/udp/4001/quic-v1", TransportKind::Quic),
             ("/ip6/::/udp/4001/quic-v1", TransportKind::Quic),
         ] {
@@ -300,6 +313,7 @@ mod tests {
         let peer = PeerId::random();
         for text in [
             "/dns/vpn.example.org/tcp/4001".to_owned(),
+            format!("/dns4/vpn.example.org/tcp/443/tls/p2p/{peer}"),
             "/dns4/vpn.example.org/udp/4001/quic-v1".to_owned(),
             format!("/dns6/vpn.example.org/tcp/4001/p2p/{peer}"),
             "/dnsaddr/example.org".to_owned(),
@@ -334,6 +348,10 @@ mod tests {
             "/ip4/192.0.2.1/udp/4001",
             "/ip4/192.0.2.1/udp/4001/quic",
             "/ip4/192.0.2.1/tcp/4001/ws",
+            "/ip4/192.0.2.1/tcp/4001/tls/ws",
+            "/ip4/192.0.2.1/tcp/4001/tls/tls",
+            "/ip4/192.0.2.1/tls",
+            "/ip4/192.0.2.1/udp/4001/quic-v1/tls",
             "/tcp/4001",
             "/memory/1",
             "/ip6zone/lo/ip6/2001:db8::1/tcp/4001",
@@ -396,7 +414,11 @@ mod tests {
     #[test]
     fn only_what_another_host_can_dial_is_reachable() {
         let peer = PeerId::random();
-        for (text, port) in [("/ip4/192.0.2.1/tcp/1", 1), ("/ip6/2001:db8::1/udp/2/quic-v1", 2)] {
+        for (text, port) in [
+            ("/ip4/192.0.2.1/tcp/1/tls", 1),
+            ("/ip4/192.0.2.1/tcp/1", 1),
+            ("/ip6/2001:db8::1/udp/2/quic-v1", 2),
+        ] {
             let plain = address(text);
             let named = plain.clone().with(Protocol::P2p(peer));
             for address in [&plain, &named] {
@@ -436,6 +458,9 @@ mod tests {
 
         let whole = format!("/ip6/2001:db8::1/tcp/4001/p2p/{peer}");
         assert_eq!(destination(&whole), "[2001:db8::1]:4001".parse().ok());
+        let behind_a_proxy = "/ip4/192.0.2.1/tcp/443/tls";
+        assert_eq!(destination(behind_a_proxy), "192.0.2.1:443".parse().ok());
+        assert!(begins_with_tls(&address(behind_a_proxy)) && !begins_with_tls(&address(&whole)));
         for none in [
             "/ip4/192.0.2.1/udp/4001/quic-v1",
             "/ip4/192.0.2.1/tcp/0",

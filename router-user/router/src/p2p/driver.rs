@@ -31,7 +31,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    address::{tcp_destination, transport_kind},
+    address::{begins_with_tls, tcp_destination, transport_kind},
     address_discovery::{AddressDiscovery, FoundChange},
     behaviour::ConnectionRefusal,
     config::{PeerConfig, with_relays},
@@ -265,7 +265,9 @@ impl Driver {
                 self.state.set_dial_error(peer, address, text, refuses);
                 continue;
             }
-            let port = match self.punches.shows_port && self.reservations.is_relay(peer) {
+            // What is behind a proxy sees the proxy's address, and not this node's.
+            let shows_port = self.punches.shows_port && !begins_with_tls(&address);
+            let port = match shows_port && self.reservations.is_relay(peer) {
                 true => PortUse::Reuse,
                 false => PortUse::New,
             };

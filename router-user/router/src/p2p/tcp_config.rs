@@ -301,7 +301,7 @@ fn is_within(name: &str, domain: &str) -> bool {
 
 /// Returns the name and port of an address over TCP that begins with a name.
 pub(super) fn named_tcp_destination(address: &libp2p::Multiaddr) -> Option<(String, u16)> {
-    let mut parts = address.iter();
+    let mut parts = address.iter().peekable();
     let name = match parts.next()? {
         Protocol::Dns(name) | Protocol::Dns4(name) | Protocol::Dns6(name) => name.into_owned(),
         _ => return None,
@@ -309,6 +309,7 @@ pub(super) fn named_tcp_destination(address: &libp2p::Multiaddr) -> Option<(Stri
     let Some(Protocol::Tcp(port @ 1..)) = parts.next() else {
         return None;
     };
+    parts.next_if_eq(&Protocol::Tls);
     parts
         .all(|part| matches!(part, Protocol::P2p(_)))
         .then_some((name, port))
@@ -437,6 +438,10 @@ mod tests {
         let of = |text: &str| named_tcp_destination(&text.parse().unwrap());
         assert_eq!(
             of("/dns4/vpn.example.org/tcp/443"),
+            Some(("vpn.example.org".to_owned(), 443))
+        );
+        assert_eq!(
+            of("/dns4/vpn.example.org/tcp/443/tls"),
             Some(("vpn.example.org".to_owned(), 443))
         );
         for other in [

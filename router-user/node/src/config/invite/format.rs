@@ -48,6 +48,8 @@ pub(super) const KIND_QUIC: u8 = 2;
 pub(super) const KIND_DNS: u8 = 4;
 pub(super) const KIND_DNS4: u8 = 8;
 pub(super) const KIND_DNSADDR: u8 = 16;
+/// The peer is greeted with TLS, over TCP.
+pub(super) const KIND_TLS: u8 = 32;
 /// Families of a prefix.
 pub(super) const FAMILY_V4: u8 = 4;
 pub(super) const FAMILY_V6: u8 = 6;

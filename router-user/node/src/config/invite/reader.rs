@@ -7,7 +7,7 @@ use libp2p::multiaddr::Protocol;
 use libp2p::{Multiaddr, PeerId};
 
 use super::error::InviteError;
-use super::format::{FAMILY_V4, FAMILY_V6, KIND_DNS, KIND_DNS4, KIND_DNSADDR, KIND_QUIC, KIND_V6};
+use super::format::{FAMILY_V4, FAMILY_V6, KIND_DNS, KIND_DNS4, KIND_DNSADDR, KIND_QUIC, KIND_TLS, KIND_V6};
 
 /// The bytes that are not read yet.
 pub(super) struct Reader<'a>(&'a [u8]);
@@ -32,10 +32,8 @@ impl<'a> Reader<'a> {
         if kind & KIND_DNS != 0 {
             return self.dns_address(kind);
         }
-        if kind & !(KIND_V6 | KIND_QUIC) != 0 {
-            return Err(wrong(format!(
-                "it has an address of kind {kind}, which is unknown"
-            )));
+        if kind & !(KIND_V6 | KIND_QUIC | KIND_TLS) != 0 {
+            return Err(unknown(kind));
         }
         let ip = if kind & KIND_V6 != 0 {
             IpAddr::from(self.array::<16>()?)
@@ -47,16 +45,12 @@ impl<'a> Reader<'a> {
 
     fn dns_address(&mut self, kind: u8) -> Result<Multiaddr, InviteError> {
         let name = self.name()?.into();
-        let first = match kind & !(KIND_DNS | KIND_QUIC) {
+        let first = match kind & !(KIND_DNS | KIND_QUIC | KIND_TLS) {
             0 => Protocol::Dns(name),
             KIND_DNS4 => Protocol::Dns4(name),
             KIND_V6 => Protocol::Dns6(name),
             KIND_DNSADDR => return Ok(Protocol::Dnsaddr(name).into()),
-            _ => {
-                return Err(wrong(format!(
-                    "it has an address of kind {kind}, which is unknown"
-                )));
-            }
+            _ => return Err(unknown(kind)),
         };
         self.with_port(first.into(), kind)
     }
@@ -66,7 +60,11 @@ impl<'a> Reader<'a> {
         Ok(if kind & KIND_QUIC != 0 {
             host.with(Protocol::Udp(port)).with(Protocol::QuicV1)
         } else {
-            host.with(Protocol::Tcp(port))
+            let tcp = host.with(Protocol::Tcp(port));
+            match kind & KIND_TLS {
+                0 => tcp,
+                _ => tcp.with(Protocol::Tls),
+            }
         })
     }
 
@@ -117,6 +115,10 @@ fn filled<const N: usize>(bytes: &[u8]) -> Option<[u8; N]> {
     let mut filled = [0; N];
     filled.get_mut(..bytes.len())?.copy_from_slice(bytes);
     Some(filled)
+}
+
+fn unknown(kind: u8) -> InviteError {
+    wrong(format!("it has an address of kind {kind}, which is unknown"))
 }
 
 fn ends() -> InviteError {

@@ -234,7 +234,11 @@ fn a_content_that_makes_no_sense_is_refused_though_its_checksum_fits() {
         (sealed(&[]), "ends before its end"),
         (sealed(&[2, 0x55, 0]), "peer id"),
         (sealed(&[200, 0, 0]), "ends before its end"),
-        (with(&[1, 32, 192, 0, 2, 1, 0x0f, 0xa1, 1, 4, 8, 10]), "kind 32"),
+        (with(&[1, 64, 192, 0, 2, 1, 0x0f, 0xa1, 1, 4, 8, 10]), "kind 64"),
+        (
+            with(&[1, 32 | 2, 192, 0, 2, 1, 0x0f, 0xa1, 1, 4, 8, 10]),
+            "not in its one form",
+        ),
         (with(&[1, 4 | 8 | 1, 1, b'a', 0x0f, 0xa1, 1, 4, 8, 10]), "kind 13"),
         (with(&[1, 4, 0, 0x0f, 0xa1, 1, 4, 8, 10]), "not a name"),
         (with(&[1, 4, 200, b'a']), "ends before its end"),
@@ -281,13 +285,15 @@ fn any_address() -> impl Strategy<Value = Multiaddr> {
         })
     });
     let host = prop_oneof![ip.prop_map(Multiaddr::from), name];
-    (host, 1..=u16::MAX, any::<bool>()).prop_map(|(host, port, quic)| {
+    (host, 1..=u16::MAX, 0..3).prop_map(|(host, port, kind)| {
         if matches!(host.iter().next(), Some(Protocol::Dnsaddr(_))) {
             host
-        } else if quic {
-            host.with(Protocol::Udp(port)).with(Protocol::QuicV1)
         } else {
-            host.with(Protocol::Tcp(port))
+            match kind {
+                0 => host.with(Protocol::Udp(port)).with(Protocol::QuicV1),
+                1 => host.with(Protocol::Tcp(port)).with(Protocol::Tls),
+                _ => host.with(Protocol::Tcp(port)),
+            }
         }
     })
 }

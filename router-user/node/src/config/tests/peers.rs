@@ -88,7 +88,7 @@ fn addresses_of_a_peer_are_ones_to_dial() {
         ),
     ] {
         let expected = format!(
-            "sr.toml:6: peer[0].addresses[0]: {wrong} (allowed: /ip4/ADDRESS/tcp/PORT or \
+            "sr.toml:6: peer[0].addresses[0]: {wrong} (allowed: /ip4/ADDRESS/tcp/PORT, /ip4/ADDRESS/tcp/PORT/tls or \
              /ip4/ADDRESS/udp/PORT/quic-v1, or the same with /ip6, /dns, /dns4 or /dns6 and a name, or /dnsaddr/NAME, perhaps \
              followed by /p2p/ and the id of this peer; or /p2p/, the id of another peer and /p2p-circuit)"
         );

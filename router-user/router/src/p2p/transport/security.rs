@@ -17,7 +17,7 @@ use libp2p::{
 use super::tls::{Tls, TlsConnection, TlsError, TlsPeer, TlsStream};
 use crate::p2p::{counters::LiveNetworkCounters, instances::Instances};
 
-const TLS: &str = "/tls/1.0.0";
+pub(super) const TLS: &str = "/tls/1.0.0";
 const NOISE: &str = "/noise";
 
 /// The security protocols of one identity.

@@ -38,7 +38,7 @@ use super::{
     own_port::{NoPort, leads_to},
     proxy::{Destination, Proxy, ProxyError},
     record_muxer::RecordMuxer,
-    security::{Channel, Secured, Security, SecurityError},
+    security::{Channel, Secured, Security, SecurityError, TLS},
     segments::{SegmentBook, SegmentSize},
     socket::{PathWatch, Socket},
     tcp_info::TcpInfo,
@@ -47,7 +47,7 @@ use super::{
     yamux::YamuxUpgrade,
 };
 use crate::p2p::{
-    address::{TransportKind, tcp_destination, tcp_listen_address},
+    address::{TransportKind, begins_with_tls, tcp_destination, tcp_listen_address},
     handshakes::{GaveWay, Handshakes, Place},
     tcp_config::named_tcp_destination,
     uplink::NextUplink,
@@ -64,6 +64,10 @@ const PROXY_LIMIT: Duration = Duration::from_secs(8);
 /// How long each step of an inbound handshake may take: twice the round trip that a ping may have. The dialler's own
 /// limits end most of them earlier.
 pub(super) const INBOUND_STEP_LIMIT: Duration = Duration::from_secs(8);
+
+/// What a record of TLS begins with that belongs to a handshake (RFC 8446, 5.1). The agreement on a security protocol begins with a
+/// length, which is another.
+const HANDSHAKE_RECORD: u8 = 22;
 
 /// How long a handshake goes on beyond four round trips until the next attempt tries smaller segments. This one goes
 /// on; the first to succeed is used.
@@ -228,6 +232,7 @@ impl Transport for TcpTransport {
             proxy,
             from,
             role: options.role,
+            begins_with_tls: begins_with_tls(&address),
         };
         Ok(async move { dialler.dial(&to).await }.boxed())
     }
@@ -260,6 +265,8 @@ struct Dialler {
     /// Which side of the handshake this node is: with a peer that connects at once, one of the two takes itself for the one that
     /// was dialled.
     role: Endpoint,
+    /// Whether the peer is greeted with TLS.
+    begins_with_tls: bool,
 }
 
 impl Dialler {
@@ -271,6 +278,10 @@ impl Dialler {
 
         let backlog = socket.backlog();
         let mut handshake = match self.role {
+            Endpoint::Dialer if self.begins_with_tls => {
+                let own_backlog = Arc::clone(&backlog);
+                outbound_by(TLS, socket, own_backlog, Some(at), self.security, step_limit).boxed()
+            }
             Endpoint::Dialer => {
                 secure_outbound(socket, Arc::clone(&backlog), Some(at), self.security, step_limit).boxed()
             }
@@ -383,10 +394,25 @@ pub(super) async fn secure_outbound<C>(
 where
     C: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    let instances = Arc::clone(&security.instances);
-    let counters = Arc::clone(&security.counters);
     let negotiate = dialer_select_proto(socket, security.protocol_info(), Version::V1Lazy);
     let (protocol, socket) = within(limit, Step::Negotiation, negotiate).await??;
+    outbound_by(protocol, socket, backlog, at, security, limit).await
+}
+
+/// Does the same once it is clear by which protocol.
+async fn outbound_by<C>(
+    protocol: &'static str,
+    socket: C,
+    backlog: Arc<Backlog>,
+    at: Option<SocketAddr>,
+    security: Security,
+    limit: Duration,
+) -> Result<Established, TcpError>
+where
+    C: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let instances = Arc::clone(&security.instances);
+    let counters = Arc::clone(&security.counters);
     let secure = security.upgrade_outbound(socket, protocol);
     let secured = within(limit, Step::Security, secure).await??;
     let Secured {
@@ -423,10 +449,14 @@ async fn accept(
     let from = stream.peer_addr()?;
     let host = from.ip();
     sockets.mark_accepted(&stream)?;
+    let greeting = within(INBOUND_STEP_LIMIT, Step::Negotiation, greeting(&stream)).await??;
     let socket = Socket::new(stream, PathWatch::new(host, segments))?;
     let backlog = socket.backlog();
-    let secured = secure_inbound(socket, Arc::clone(&backlog), Some(from), security, Some(place));
-    let secured = secured.await?;
+    let (own_backlog, from) = (Arc::clone(&backlog), Some(from));
+    let secured = match greeting {
+        Greeting::Tls => inbound_by(TLS, socket, own_backlog, from, security, Some(place)).await?,
+        Greeting::Agreement => secure_inbound(socket, own_backlog, from, security, Some(place)).await?,
+    };
     backlog.handle_secured();
     Ok(secured)
 }
@@ -442,10 +472,25 @@ pub(super) async fn secure_inbound<C>(
 where
     C: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    let instances = Arc::clone(&security.instances);
-    let counters = Arc::clone(&security.counters);
     let negotiate = listener_select_proto(socket, security.protocol_info());
     let (protocol, socket) = within(INBOUND_STEP_LIMIT, Step::Negotiation, negotiate).await??;
+    inbound_by(protocol, socket, backlog, from, security, place).await
+}
+
+/// Does the same once it is clear by which protocol.
+async fn inbound_by<C>(
+    protocol: &'static str,
+    socket: C,
+    backlog: Arc<Backlog>,
+    from: Option<SocketAddr>,
+    security: Security,
+    place: Option<&Place>,
+) -> Result<Established, TcpError>
+where
+    C: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let instances = Arc::clone(&security.instances);
+    let counters = Arc::clone(&security.counters);
     if let Some(place) = place {
         place.handle_speech();
     }
@@ -475,6 +520,24 @@ where
     };
     let muxer = within(INBOUND_STEP_LIMIT, Step::Multiplexer, multiplex).await??;
     Ok((peer, StreamMuxerBox::new(muxer.holding(standing))))
+}
+
+/// What a dialler begins with.
+enum Greeting {
+    /// TLS.
+    Tls,
+    /// The agreement on a security protocol.
+    Agreement,
+}
+
+/// Waits for the first byte of a dialler, and leaves it where it is.
+async fn greeting(stream: &TcpStream) -> io::Result<Greeting> {
+    let mut first = [0];
+    let n = stream.peek(&mut first).await?;
+    Ok(match first[..n] {
+        [HANDSHAKE_RECORD] => Greeting::Tls,
+        _ => Greeting::Agreement,
+    })
 }
 
 /// Says whether the other side has sent anything, which it does right after it has connected.
