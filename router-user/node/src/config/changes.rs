@@ -52,6 +52,7 @@ impl Config {
         } = self;
         compare_peers(self, new, &mut changes);
         let mut live = Fields(&mut changes.applied);
+        live.compare("relay.via", relay.via(), new.relay.via());
         live.compare("log.level", log.level(), new.log.level());
         live.compare(
             "transport.prefer",
@@ -131,7 +132,6 @@ impl Config {
         restart.compare("metrics.listen", &metrics.listen(), &new.metrics.listen());
         restart.compare("metrics.hosts", metrics.hosts(), new.metrics.hosts());
         restart.compare("otlp", otlp, &new.otlp);
-        restart.compare("relay.via", relay.via(), new.relay.via());
         restart.compare("relay.serve", &relay.serve(), &new.relay.serve());
         restart.compare(
             "relay.max_circuits",
@@ -163,7 +163,7 @@ impl Config {
             metrics: self.metrics.with_token_file_of(&new.metrics),
             otlp: self.otlp.clone(),
             exit: new.exit.clone(),
-            relay: self.relay.with_rates_of(&new.relay),
+            relay: self.relay.with_live_of(&new.relay),
             hooks: self.hooks.clone(),
             gateways: self.gateways.clone(),
             peers: new.peers.clone(),
@@ -452,6 +452,21 @@ mod tests {
             text += &peer(0, "/ip4/192.0.2.2/tcp/4001", "10.0.0.0/24");
         }
         text
+    }
+
+    #[test]
+    fn relays_are_taken_at_once_and_what_is_relayed_stays() {
+        let peer = peer(0, "/ip4/192.0.2.2/tcp/4001", "10.0.0.0/24");
+        let relaying = format!("via = ['{}']\nserve = true\n", IDS[0]);
+        let [before, after] = ["", &relaying].map(|relay| config(&format!("{PLAIN}[relay]\n{relay}{peer}")));
+
+        let changes = before.changes(&after);
+
+        assert_eq!(changes.applied, ["relay.via"]);
+        assert_eq!(changes.needs_restart, ["relay.serve"]);
+        let adopted = before.adopting(&after);
+        assert_eq!(adopted.relay().via(), after.relay().via());
+        assert!(!adopted.relay().via().is_empty() && !adopted.relay().serve());
     }
 
     #[test]

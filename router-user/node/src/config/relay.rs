@@ -52,10 +52,10 @@ impl RelaySection {
         self.limits.rates
     }
 
-    /// Returns this section with the rates of another one.
-    #[must_use]
-    pub(super) fn with_rates_of(&self, new: &Self) -> Self {
+    /// Returns this section with what of another one a running node can take: through whom it is reached, and its rates.
+    pub(super) fn with_live_of(&self, new: &Self) -> Self {
         let mut section = self.clone();
+        section.via.clone_from(&new.via);
         section.limits.rates = new.limits.rates;
         section
     }

@@ -97,7 +97,8 @@ impl Reloadable {
         let adopted = self.running.adopting(new);
         check_addresses(&adopted)?;
         let network_peers = network_peers(&adopted);
-        self.network.check_peers(&network_peers)?;
+        self.network
+            .check_peers_and_relays(&network_peers, adopted.relay().via())?;
         let n_streams = adopted.streams().scaling().scaler.min;
         let table = self.registry.table(adopted.peers(), n_streams)?;
         let table = table.with_disabled(adopted.disabled());
@@ -142,7 +143,8 @@ impl Reloadable {
         }
         table.apply_rates();
         self.peers.store(Arc::new(table));
-        self.network.set_peers(network_peers).await?;
+        let via = adopted.relay().via().to_vec();
+        self.network.set_peers_and_relays(network_peers, via).await?;
         self.network.set_relay_rates(adopted.relay().rates()).await;
 
         self.kernel.settings.set_flow_ttl(adopted.connections().ttl());

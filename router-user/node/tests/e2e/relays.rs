@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::support::{NODE, machine};
 use xtask::lab::probe::{PingPlan, answers};
@@ -122,6 +122,70 @@ fn two_nodes_behind_nat_reach_each_other_through_a_relay_over_tcp() {
 fn two_nodes_behind_nat_reach_each_other_through_a_relay_over_quic() {
     let _machine = machine::shared();
     reach_each_other(Transport::Quic).unwrap();
+}
+
+/// Changes whether the file of a node says `relay.via`, and has the running node read it.
+fn reload(lab: &NatLab, node: usize, says: bool) -> Result<()> {
+    let file = lab.nodes[node].config();
+    let line = format!("via = [\"{}\"]\n", lab.relay.peer_id());
+    let text = fs::read_to_string(&file)?;
+    let text = match says {
+        true => text.replace("[relay]\n", &format!("[relay]\n{line}")),
+        false => text.replace(&line, ""),
+    };
+    fs::write(&file, text)?;
+    let answer: Value = lab.nodes[node].ask(&["reload"])?;
+    assert_eq!(answer["applied"], json!(["relay.via"]), "{answer}");
+    assert_eq!(answer["needs_restart"], json!([]), "{answer}");
+    Ok(())
+}
+
+fn reach(lab: &NatLab, node: usize) -> Result<Value> {
+    Ok(lab.nodes[node].ask::<Value>(&["status"])?["reach"].clone())
+}
+
+#[test]
+fn running_nodes_are_reached_through_a_relay_from_a_reload_on_until_another() {
+    let _machine = machine::shared();
+    // They listen, so that the relay can see from which port; and their NATs let nothing direct pass.
+    let plan = NatPlan {
+        kinds: [NatKind::Symmetric; 2],
+        transport: Transport::Tcp,
+        listens: true,
+    };
+    let mut lab = NatLab::start(Path::new(NODE), &plan).unwrap();
+    check(&lab).unwrap();
+    for node in [0, 1] {
+        reload(&lab, node, false).unwrap();
+        assert_eq!(reach(&lab, node).unwrap()["relays"], json!([]));
+    }
+    // What stands stays, and nothing comes up again.
+    let pings = PingPlan::new(NatLab::inner(1))
+        .run(&lab.network.hosts[0])
+        .unwrap();
+    assert_eq!(pings.n_lost(), 0);
+    for node in &mut lab.nodes {
+        node.stop(Signal::SIGTERM).unwrap();
+        node.start().unwrap();
+    }
+    for node in &lab.nodes {
+        node.wait_connected(&lab.relay, LIMIT).unwrap();
+    }
+    assert!(!answers(&lab.network.hosts[0], NatLab::inner(1), PATIENCE).unwrap());
+
+    for node in [0, 1] {
+        reload(&lab, node, true).unwrap();
+    }
+
+    check(&lab).unwrap();
+    for node in [0, 1] {
+        until("the relay sees the listening port", LIMIT, || {
+            let reach = reach(&lab, node)?;
+            let is_seen = reach["relays"][0]["held"] == true && reach["seen"][0]["address"].is_string();
+            Ok(is_seen.then_some(()))
+        })
+        .unwrap();
+    }
 }
 
 #[test]

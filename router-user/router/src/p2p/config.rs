@@ -229,11 +229,11 @@ pub(super) fn check_peers(local_peer: PeerId, peers: &[PeerConfig]) -> Result<Ha
 }
 
 /// Checks that a node can use the relays.
-pub(super) fn check_relays(relay: &RelayConfig, peers: &HashSet<PeerId>) -> Result<(), StartError> {
-    if let Some(peer) = relay.via.iter().find(|relay| !peers.contains(relay)) {
+pub(super) fn check_relays(via: &[PeerId], peers: &HashSet<PeerId>) -> Result<(), StartError> {
+    if let Some(peer) = via.iter().find(|relay| !peers.contains(relay)) {
         return Err(StartError::UnknownRelay { peer: *peer });
     }
-    match relay.via.len() {
+    match via.len() {
         0..=RelayConfig::MAX_VIA => Ok(()),
         n_relays => Err(StartError::TooManyRelays { n_relays }),
     }

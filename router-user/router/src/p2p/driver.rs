@@ -240,7 +240,10 @@ impl Driver {
             DriverRequest::FindAnnouncement(peer, reply) => self.find_announcement(peer, reply),
             DriverRequest::SetMapped(addresses) => self.set_mapped(&addresses, now),
             DriverRequest::SetRelayRates(rates) => self.set_relay_rates(rates),
-            DriverRequest::SetPeers(peers, done) => {
+            DriverRequest::SetPeers(peers, via, done) => {
+                if let Some(via) = via {
+                    self.set_relays(&via, now);
+                }
                 self.set_peers(peers, now);
                 // The caller may have gone.
                 let _ = done.send(());

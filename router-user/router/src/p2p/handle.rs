@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     announcement::Announcement,
-    config::{PeerConfig, RelayRates, check_peers},
+    config::{PeerConfig, RelayRates, check_peers, check_relays},
     counters::NetworkCounters,
     error::{LookupError, OpenError, StartError},
     limits::OPEN_TIMEOUT,
@@ -39,7 +39,8 @@ pub(super) enum DriverRequest {
     Close(ConnectionId),
     DialAnother(PeerId),
     DialWanted(PeerId),
-    SetPeers(Vec<PeerConfig>, oneshot::Sender<()>),
+    /// The peers, the relays if they are to be others, and who waits.
+    SetPeers(Vec<PeerConfig>, Option<Vec<PeerId>>, oneshot::Sender<()>),
     SetMapped(Vec<Multiaddr>),
     SetRelayRates(RelayRates),
     FindAnnouncement(PeerId, oneshot::Sender<Result<Option<Announcement>, LookupError>>),
@@ -152,11 +153,38 @@ impl NetworkHandle {
     /// # Errors
     /// Returns an error if the peers contradict each other; nothing has changed then.
     pub async fn set_peers(&self, peers: Vec<PeerConfig>) -> Result<(), StartError> {
+        self.replace(peers, None).await
+    }
+
+    /// Replaces the peers of the network, and the relays through which this node is reached ([`RelayConfig::via`](super::RelayConfig::via)). A new relay is
+    /// asked for a place as soon as it is connected. Through one that is not among `via` nobody gets in any more; connections that
+    /// lead through it stay until there is another way.
+    ///
+    /// # Errors
+    /// Returns an error if the peers contradict each other, or a relay is none of them or one too many; nothing has changed then.
+    pub async fn set_peers_and_relays(
+        &self,
+        peers: Vec<PeerConfig>,
+        via: Vec<PeerId>,
+    ) -> Result<(), StartError> {
+        self.check_peers_and_relays(&peers, &via)?;
+        self.replace(peers, Some(via)).await
+    }
+
+    /// Checks that [`NetworkHandle::set_peers_and_relays`] would take these peers and relays.
+    ///
+    /// # Errors
+    /// As those of [`NetworkHandle::set_peers_and_relays`].
+    pub fn check_peers_and_relays(&self, peers: &[PeerConfig], via: &[PeerId]) -> Result<(), StartError> {
+        check_relays(via, &check_peers(self.local_peer(), peers)?)
+    }
+
+    async fn replace(&self, peers: Vec<PeerConfig>, via: Option<Vec<PeerId>>) -> Result<(), StartError> {
         check_peers(self.local_peer(), &peers)?;
         let (reply, done) = oneshot::channel();
         if self
             .requests
-            .send(DriverRequest::SetPeers(peers, reply))
+            .send(DriverRequest::SetPeers(peers, via, reply))
             .await
             .is_ok()
         {

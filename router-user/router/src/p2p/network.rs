@@ -110,7 +110,7 @@ impl Network {
             check_address(address, None)?;
         }
         let known = check_peers(local_peer, &peers)?;
-        check_relays(&relay, &known)?;
+        check_relays(&relay.via, &known)?;
         if uplinks.len() > MAX_UPLINKS {
             let n_uplinks = uplinks.len();
             return Err(StartError::TooManyUplinks { n_uplinks });

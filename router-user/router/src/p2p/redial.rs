@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use super::{
     address::{TransportKind, ip_of, transport_kind},
+    circuit::Circuit,
     config::ConnectMode,
     names::NamedAddress,
 };
@@ -202,11 +203,27 @@ impl Redial {
             let parts = address.iter();
             parts.filter(|part| !matches!(part, Protocol::P2p(_))).collect()
         };
-        let is_last = is_relayed(address);
+        let relay = Circuit::of(address).map(|circuit| circuit.relay);
+        if relay.is_some() {
+            let is_same = |known: &Multiaddr| Circuit::of(known).map(|circuit| circuit.relay) == relay;
+            // Relays are as good as each other, but for one that does not lead to the peer any more.
+            return RELAYED
+                + match self.addresses.iter().any(is_same) {
+                    true => self.n_direct(),
+                    false => self.addresses.len(),
+                };
+        }
         let address = plain(address);
         let known = self.addresses.iter().position(|known| plain(known) == address);
-        let place = known.unwrap_or(self.addresses.len());
-        if is_last { RELAYED + place } else { place }
+        known.unwrap_or(self.addresses.len())
+    }
+
+    /// Returns how many addresses lead to the peer without a relay; they come first.
+    fn n_direct(&self) -> usize {
+        self.addresses
+            .iter()
+            .filter(|address| !is_relayed(address))
+            .count()
     }
 
     /// Returns the place of the address from which the peer has dialled: that of the first address that is at the same host
@@ -236,16 +253,9 @@ impl Redial {
         now: Instant,
         random: f64,
     ) -> Option<Multiaddr> {
-        let n_direct = self
-            .addresses
-            .iter()
-            .filter(|address| !is_relayed(address))
-            .count();
-        let n_better = rank.min(if rank >= RELAYED {
-            n_direct
-        } else {
-            self.addresses.len()
-        });
+        let n_better = rank
+            .checked_sub(RELAYED)
+            .unwrap_or_else(|| rank.min(self.n_direct()));
         let wait = |since: Instant| {
             let waited = now.saturating_duration_since(since);
             (waited / BETTER_PART)

@@ -18,7 +18,11 @@ const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
 /// The reservations of this node.
 #[derive(Debug)]
-pub(super) struct Reservations(Vec<Reservation>);
+pub(super) struct Reservations {
+    held: Vec<Reservation>,
+    /// Listeners of relays that are none of this node any more, until they are closed.
+    given_up: Vec<ListenerId>,
+}
 
 #[derive(Debug)]
 struct Reservation {
@@ -34,31 +38,41 @@ struct Reservation {
 
 impl Reservations {
     pub(super) fn new(relays: Vec<PeerId>, now: Instant) -> Self {
-        let reservation = |relay| Reservation {
-            relay,
-            listener: None,
-            is_held: false,
-            last_error: None,
-            wait: FIRST_WAIT,
-            due: now,
-        };
-        Self(relays.into_iter().map(reservation).collect())
+        let reservation = |relay| Reservation::new(relay, now);
+        Self {
+            held: relays.into_iter().map(reservation).collect(),
+            given_up: Vec::new(),
+        }
+    }
+
+    /// Replaces the relays. Those that stay keep their places. Returns the listeners of the others, which are to be closed.
+    pub(super) fn set_relays(&mut self, relays: &[PeerId], now: Instant) -> Vec<ListenerId> {
+        let mut before = std::mem::take(&mut self.held);
+        for relay in relays {
+            let known = before.iter().position(|one| one.relay == *relay);
+            let one = known.map(|place| before.swap_remove(place));
+            self.held
+                .push(one.unwrap_or_else(|| Reservation::new(*relay, now)));
+        }
+        let gone: Vec<_> = before.into_iter().filter_map(|one| one.listener).collect();
+        self.given_up.extend(&gone);
+        gone
     }
 
     /// Returns the relays at which places are taken.
     pub(super) fn relays(&self) -> Vec<PeerId> {
-        self.0.iter().map(|reservation| reservation.relay).collect()
+        self.held.iter().map(|reservation| reservation.relay).collect()
     }
 
     /// Says whether a peer is one of the relays.
     pub(super) fn is_relay(&self, peer: PeerId) -> bool {
-        self.0.iter().any(|reservation| reservation.relay == peer)
+        self.held.iter().any(|reservation| reservation.relay == peer)
     }
 
     /// Returns when [`Reservations::poll_requests`] has to be called next, given which relays are connected.
     pub(super) fn poll_due(&self, is_connected: impl Fn(PeerId) -> bool) -> Option<Instant> {
         let wanted = self
-            .0
+            .held
             .iter()
             .filter(|one| one.listener.is_none() && is_connected(one.relay));
         wanted.map(|one| one.due).min()
@@ -67,7 +81,7 @@ impl Reservations {
     /// Returns the connected relays that are to be asked at `now`.
     pub(super) fn poll_requests(&self, is_connected: impl Fn(PeerId) -> bool, now: Instant) -> Vec<PeerId> {
         let wanted = self
-            .0
+            .held
             .iter()
             .filter(|one| one.listener.is_none() && one.due <= now);
         wanted
@@ -78,14 +92,14 @@ impl Reservations {
 
     /// Records that a relay is asked by this listener.
     pub(super) fn handle_request(&mut self, relay: PeerId, listener: ListenerId) {
-        if let Some(one) = self.0.iter_mut().find(|one| one.relay == relay) {
+        if let Some(one) = self.held.iter_mut().find(|one| one.relay == relay) {
             one.listener = Some(listener);
         }
     }
 
     /// Records that a relay has given a place. Returns whether it is news.
     pub(super) fn handle_accepted(&mut self, relay: PeerId) -> bool {
-        let one = self.0.iter_mut().find(|one| one.relay == relay);
+        let one = self.held.iter_mut().find(|one| one.relay == relay);
         one.is_some_and(|one| {
             one.wait = FIRST_WAIT;
             one.last_error = None;
@@ -96,7 +110,14 @@ impl Reservations {
     /// Returns what is known of every relay.
     pub(super) fn snapshot(&self) -> Vec<RelaySnapshot> {
         let one = |one: &Reservation| RelaySnapshot::new(one.relay, one.is_held, one.last_error.clone());
-        self.0.iter().map(one).collect()
+        self.held.iter().map(one).collect()
+    }
+
+    /// Records that a listener has closed. Returns whether its relay is none of this node any more.
+    pub(super) fn handle_given_up(&mut self, listener: ListenerId) -> bool {
+        let n_before = self.given_up.len();
+        self.given_up.retain(|one| *one != listener);
+        self.given_up.len() < n_before
     }
 
     /// Records that a listener has closed, for this reason. Returns its relay, and whether there was a place, if it was one of these.
@@ -106,7 +127,7 @@ impl Reservations {
         error: &str,
         now: Instant,
     ) -> Option<(PeerId, bool)> {
-        let one = self.0.iter_mut().find(|one| one.listener == Some(listener))?;
+        let one = self.held.iter_mut().find(|one| one.listener == Some(listener))?;
         one.listener = None;
         one.last_error = Some(error.to_owned());
         one.due = now + one.wait;
@@ -115,9 +136,45 @@ impl Reservations {
     }
 }
 
+impl Reservation {
+    fn new(relay: PeerId, now: Instant) -> Self {
+        Self {
+            relay,
+            listener: None,
+            is_held: false,
+            last_error: None,
+            wait: FIRST_WAIT,
+            due: now,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn other_relays_are_asked_at_once_and_those_that_stay_keep_their_places() {
+        let (now, [stays, goes, comes]) = (Instant::now(), [(); 3].map(|()| PeerId::random()));
+        let mut reservations = Reservations::new(vec![goes, stays], now);
+        let [of_gone, of_other] = [goes, stays].map(|relay| {
+            let listener = ListenerId::next();
+            reservations.handle_request(relay, listener);
+            assert!(reservations.handle_accepted(relay));
+            listener
+        });
+
+        assert_eq!(reservations.set_relays(&[comes, stays], now), [of_gone]);
+
+        assert_eq!(reservations.relays(), [comes, stays]);
+        assert_eq!(reservations.poll_requests(|_| true, now), [comes]);
+        assert!(!reservations.handle_accepted(stays), "it is held as before");
+        assert!(!reservations.handle_given_up(of_other));
+        assert!(reservations.handle_given_up(of_gone));
+        assert!(!reservations.handle_given_up(of_gone), "it has closed");
+        assert_eq!(reservations.handle_closed(of_gone, "", now), None);
+        assert!(reservations.set_relays(&[comes, stays], now).is_empty());
+    }
 
     #[test]
     fn a_lost_place_is_taken_again_once_the_relay_is_connected_and_ever_more_rarely_while_it_refuses() {

@@ -25,6 +25,8 @@ pub(super) struct Standing {
     pub(super) cost: u32,
     /// Whether the peer does not answer on it.
     pub(super) is_silent: bool,
+    /// Whether it is from the listening port, which a NAT keeps open for it.
+    pub(super) is_from_listening_port: bool,
 }
 
 /// Returns the connections of each uplink that has any.
@@ -57,7 +59,7 @@ pub(super) fn spare(standing: &[Standing], n_wanted: usize, leads: bool) -> Vec<
     let dialled_us = theirs.iter().any(|one| !one.is_relayed);
     let (relayed, mut own): (Vec<_>, Vec<_>) = own.into_iter().partition(|one| dialled_us && one.is_relayed);
     let relayed = relayed.into_iter();
-    own.sort_by_key(|one| (one.rank, Reverse(one.age)));
+    own.sort_by_key(|one| (one.rank, !one.is_from_listening_port, Reverse(one.age)));
     let Some(best) = own.first().map(|one| one.rank) else {
         return relayed.map(|one| one.connection).collect();
     };
@@ -92,6 +94,7 @@ mod tests {
             uplink: UplinkId::FIRST,
             cost: 0,
             is_silent: false,
+            is_from_listening_port: false,
         }
     }
 
@@ -104,6 +107,16 @@ mod tests {
 
     fn ids(spare: Vec<ConnectionId>) -> Vec<String> {
         spare.into_iter().map(|id| id.to_string()).collect()
+    }
+
+    #[test]
+    fn of_two_to_a_relay_the_one_stays_by_which_it_sees_the_listening_port() {
+        let seen = Standing {
+            is_from_listening_port: true,
+            ..own(2, 0, 70)
+        };
+
+        assert_eq!(ids(spare(&[own(1, 0, 90), seen], 1, true)), ["1"]);
     }
 
     #[test]

@@ -371,6 +371,7 @@ impl NetworkState {
                 uplink: entry.uplink,
                 cost: cost(entry.uplink),
                 is_silent: entry.is_silent,
+                is_from_listening_port: entry.is_from_listening_port,
             });
             (peer.peer, peer.n_wanted, standing.collect::<Vec<_>>())
         };
@@ -572,6 +573,18 @@ impl NetworkState {
         let tables = self.tables();
         let entry = tables.connections.get(&connection);
         entry.is_some_and(|entry| entry.is_from_listening_port)
+    }
+
+    /// Returns where a peer is that this node has dialled from another port than the listening one alone, and by which uplink.
+    pub(super) fn dialled_from_elsewhere(&self, peer: PeerId) -> Option<(UplinkId, Multiaddr)> {
+        let tables = self.tables();
+        let is_own = |entry: &&ConnectionEntry| {
+            entry.direction == ConnectionDirection::Outbound && entry.transport != TransportKind::Relay
+        };
+        let own = || tables.of_peer(peer).map(|(_, entry)| entry).filter(is_own);
+        let oldest = own().min_by_key(|entry| entry.since)?;
+        let is_seen = own().any(|entry| entry.is_from_listening_port);
+        (!is_seen).then(|| (oldest.uplink, oldest.address.clone()))
     }
 
     /// Records that a connection was agreed on through a relay.

@@ -169,6 +169,85 @@ fn a_direct_way_takes_the_place_of_a_relayed_one() {
 }
 
 #[test]
+fn a_running_node_takes_another_relay_and_its_circuits_follow() {
+    in_own_network(async || {
+        let keypairs = [(); 4].map(|()| Keypair::generate_ed25519());
+        let ids = keypairs.each_ref().map(|keypair| keypair.public().to_peer_id());
+        let [first_id, second_id, near_id, far_id] = ids;
+        let relay = |keypair| {
+            Setup::new(keypair)
+                .listen(TCP)
+                .peer(near_id, &[])
+                .peer(far_id, &[])
+                .relay(serving(ServeConfig::default()))
+                .start()
+        };
+        let (mut first, mut second) = (relay(&keypairs[0]), relay(&keypairs[1]));
+        let (first_at, second_at) = (first.listening().await, second.listening().await);
+        let member = |keypair, other, via: &[PeerId]| {
+            let config = RelayConfig {
+                via: via.to_vec(),
+                serve: None,
+            };
+            Setup::new(keypair)
+                .peer(first_id, std::slice::from_ref(&first_at))
+                .peer(second_id, std::slice::from_ref(&second_at))
+                .peer(other, &[])
+                .relay(config)
+                .start()
+        };
+        let near = member(&keypairs[2], far_id, &[first_id]);
+        let mut far = member(&keypairs[3], near_id, &[]);
+        let set = async |node: &Node, other, via: &[PeerId]| {
+            let peers = vec![
+                PeerConfig::new(first_id, vec![first_at.clone()]),
+                PeerConfig::new(second_id, vec![second_at.clone()]),
+                PeerConfig::new(other, Vec::new()),
+            ];
+            node.handle.set_peers_and_relays(peers, via.to_vec()).await
+        };
+        near.until(|snapshot| snapshot.reach.relays.first().is_some_and(|relay| relay.is_held))
+            .await;
+        assert_eq!(first.handle.snapshot().counters.reservations_given, 1);
+        assert!(set(&far, near_id, &[far_id]).await.is_err(), "it is no peer");
+
+        set(&far, near_id, &[first_id, second_id])
+            .await
+            .expect("the node takes relays");
+
+        let through = |snapshot: &NetworkSnapshot, relay: PeerId| {
+            let peer = snapshot.peers.iter().find(|known| known.peer == far_id);
+            let connections = peer.map_or(&[][..], |peer| &peer.connections);
+            let leads = |address: &Multiaddr| address.to_string().starts_with(&format!("/p2p/{relay}/"));
+            !connections.is_empty() && connections.iter().all(|one| leads(&one.address))
+        };
+        near.until(|snapshot| through(snapshot, first_id)).await;
+        talk(&near, &mut far).await;
+
+        for (node, other) in [(&near, far_id), (&far, near_id)] {
+            set(node, other, &[second_id])
+                .await
+                .expect("the node takes relays");
+        }
+        near.until(|snapshot| through(snapshot, second_id)).await;
+        talk(&near, &mut far).await;
+        let relays = near.handle.reach().relays;
+        assert!(
+            matches!(&relays[..], [one] if one.relay == second_id && one.is_held),
+            "{relays:?}"
+        );
+
+        // A circuit that stands stays without any.
+        set(&near, far_id, &[]).await.expect("the node takes relays");
+        assert!(near.handle.reach().relays.is_empty());
+        talk(&near, &mut far).await;
+        for node in [near, far, first, second] {
+            node.stop().await;
+        }
+    });
+}
+
+#[test]
 fn a_relay_that_was_started_anew_is_used_again() {
     in_own_network(async || {
         let keypairs = [(); 3].map(|()| Keypair::generate_ed25519());

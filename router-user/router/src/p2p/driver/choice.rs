@@ -184,17 +184,19 @@ impl Driver {
                     continue;
                 };
                 let lead = (peer, best.uplink);
-                if let Some(address) = self.redials.poll_better(lead, best.rank, now, rand::random()) {
-                    self.dial_beside(lead, &address, now);
+                if let Some(address) = self.redials.poll_better(lead, best.rank, now, rand::random())
+                    && self.relay_trouble(&address).is_none()
+                {
+                    self.dial_beside(lead, &address, PortUse::New, now);
                 }
             }
         }
     }
 
     /// Dials a connected peer once more.
-    fn dial_beside(&mut self, lead: Lead, address: &Multiaddr, now: Instant) {
+    pub(super) fn dial_beside(&mut self, lead: Lead, address: &Multiaddr, port: PortUse, now: Instant) {
         let (peer, uplink) = lead;
-        let options = dial_options(peer, address, PortUse::New);
+        let options = dial_options(peer, address, port);
         let connection = options.connection_id();
         let _span = tracing::debug_span!("dial", %peer, %connection).entered();
         self.swarm
@@ -215,7 +217,7 @@ impl Driver {
         let Some(address) = self.state.dialled_over_tcp(peer) else {
             return;
         };
-        self.dial_beside((peer, UplinkId::FIRST), &address, now);
+        self.dial_beside((peer, UplinkId::FIRST), &address, PortUse::New, now);
     }
 
     /// Returns the proven connections of every peer that are not to be left, and how many of them are to stand.

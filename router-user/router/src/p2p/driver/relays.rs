@@ -4,13 +4,13 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use libp2p::{
     Multiaddr, PeerId,
-    core::transport::ListenerId,
+    core::transport::{ListenerId, PortUse},
     relay::{self, StatusCode},
 };
 use tokio::time::Instant;
 
 use super::Driver;
-use crate::p2p::{circuit::Circuit, config::RelayRates, dial_error::DialFailure};
+use crate::p2p::{address::begins_with_tls, circuit::Circuit, config::RelayRates, dial_error::DialFailure};
 
 impl Driver {
     /// Asks connected relays for places that are due.
@@ -21,6 +21,37 @@ impl Driver {
                 Ok(listener) => self.reservations.handle_request(relay, listener),
                 Err(error) => tracing::error!(%relay, %error, "cannot ask a relay"),
             }
+        }
+    }
+
+    /// Takes other relays for those of this node. Nobody is let in any more through one that goes, which forgets the place once it
+    /// is not renewed; circuits that stand through it stay until there is another way.
+    pub(super) fn set_relays(&mut self, via: &[PeerId], now: Instant) {
+        let before = self.reservations.relays();
+        for listener in self.reservations.set_relays(via, now) {
+            self.swarm.remove_listener(listener);
+        }
+        for relay in before.iter().filter(|relay| !via.contains(relay)) {
+            for connection in self.connections.of_peer(*relay) {
+                self.handle_unseen(connection, now);
+            }
+        }
+        for relay in via.iter().filter(|relay| !before.contains(relay)) {
+            tracing::info!(%relay, "another relay is to reach this node");
+            self.show_port(*relay, now);
+        }
+        self.show_reach();
+    }
+
+    /// Dials a relay once more that is connected already, and does not see the listening port.
+    fn show_port(&mut self, relay: PeerId, now: Instant) {
+        if !self.punches.shows_port {
+            return;
+        }
+        if let Some((uplink, address)) = self.state.dialled_from_elsewhere(relay)
+            && !begins_with_tls(&address)
+        {
+            self.dial_beside((relay, uplink), &address, PortUse::Reuse, now);
         }
     }
 
@@ -53,6 +84,10 @@ impl Driver {
         error: Option<String>,
         now: Instant,
     ) -> bool {
+        if self.reservations.handle_given_up(listener) {
+            self.show_listening();
+            return true;
+        }
         let error = error.unwrap_or_else(|| "the connection to it has ended".to_owned());
         let Some((relay, was_held)) = self.reservations.handle_closed(listener, &error, now) else {
             return false;

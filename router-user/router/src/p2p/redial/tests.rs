@@ -215,6 +215,23 @@ fn a_peer_that_is_reached_through_a_relay_is_dialled_directly_at_the_next_look()
 }
 
 #[test]
+fn a_circuit_through_a_relay_of_before_is_followed_by_one_through_another() {
+    let [before, first, second, peer] = [(); 4].map(|()| PeerId::random());
+    let now = Instant::now();
+    let known = [first, second].map(|relay| Circuit::address(relay, peer));
+    let mut redial = always(known.to_vec(), false, now);
+    let of = |redial: &Redial, relay| redial.rank(&Circuit::address(relay, peer));
+    let rank = of(&redial, before);
+    assert_eq!(of(&redial, first), of(&redial, second));
+    assert!(of(&redial, second) < rank);
+
+    assert_eq!(redial.poll_better(of(&redial, second), true, now, 0.0), None);
+    assert_eq!(redial.poll_better(of(&redial, second), true, now, 0.0), None);
+    assert_eq!(redial.poll_better(rank, true, now, 0.0), None);
+    assert_eq!(redial.poll_better(rank, true, now, 0.0), Some(known[0].clone()));
+}
+
+#[test]
 fn a_peer_that_has_dialled_is_ranked_by_host_and_transport() {
     let texts = [
         "/ip4/192.0.2.1/tcp/1",
