@@ -293,14 +293,14 @@ pub(super) fn known_address(known: &PeerAddress) -> String {
     }
 }
 
-/// Returns the uplinks of the connections, with their round trips.
+/// Returns the uplinks of the connections, with their round trips and what is lost.
 fn uplinks(peer: &PeerStatus) -> String {
     let of_uplinks = peer.links.iter().filter_map(|link| {
         let uplink = link.uplink.as_ref()?;
         Some(match (link.leaving, link.rtt_ms) {
             _ if !link.answers => format!("{uplink} silent"),
             (true, _) => format!("{uplink} left"),
-            (false, Some(rtt)) => format!("{uplink} {rtt:.2} ms"),
+            (false, Some(rtt)) => format!("{uplink} {rtt:.2} ms{}", lost(link, " ")),
             (false, None) => uplink.clone(),
         })
     });
@@ -310,6 +310,12 @@ fn uplinks(peer: &PeerStatus) -> String {
     } else {
         uplinks.join(", ")
     }
+}
+
+/// Returns which share of what was sent on a connection was lost, if that is known, after `before`.
+fn lost(link: &PeerLink, before: &str) -> String {
+    link.loss
+        .map_or_else(String::new, |loss| format!("{before}{:.1} % lost", loss * 100.0))
 }
 
 /// Returns a line for each connection of a peer that has several, or one by an uplink.
@@ -330,6 +336,7 @@ fn links(peer: &PeerStatus) -> Vec<String> {
         if let Some(rtt) = link.rtt_ms {
             line += &format!(", {rtt:.2} ms");
         }
+        line += &lost(link, ", ");
         line += &format!(", {} old", seconds(link.age_seconds));
         if !link.answers {
             line += ", does not answer";

@@ -184,6 +184,15 @@ impl NodeMetrics {
         each!(met, PEER_RTT, gauge, |peer| peer
             .rtt_ms
             .map(|milliseconds| milliseconds / 1e3))?;
+        family::PEER_LOSS.encode(to, |add| {
+            met.iter().try_for_each(|peer| {
+                worst_losses(peer).into_iter().try_for_each(|(uplink, loss)| {
+                    let mut labels = of_peer(&peer.id, peer.name.as_deref());
+                    labels.extend(uplink.map(|uplink| ("uplink", uplink)));
+                    add.gauge(&labels, loss)
+                })
+            })
+        })?;
         each!(met, PEER_HANDSHAKE_AGE, gauge, |peer| peer.handshake_age_seconds)?;
         each!(met, PEER_CONNECTIONS, gauge, |peer| Some(peer.connections))?;
         each!(met, PEER_STREAMS, gauge, |peer| Some(peer.streams))?;
@@ -273,6 +282,18 @@ impl NodeMetrics {
 /// Says whether a peer is connected, or anything went to it or came from it.
 fn was_met(peer: &PeerStatus) -> bool {
     peer.connections > 0 || peer.tx_frames > 0 || peer.rx_frames > 0
+}
+
+/// Returns the largest share of lost packets on the connections of a peer by each uplink.
+fn worst_losses(peer: &PeerStatus) -> BTreeMap<Option<&str>, f64> {
+    let mut worst = BTreeMap::new();
+    for link in peer.links.iter().filter(|link| !link.leaving) {
+        if let Some(loss) = link.loss {
+            let known = worst.entry(link.uplink.as_deref()).or_insert(loss);
+            *known = loss.max(*known);
+        }
+    }
+    worst
 }
 
 /// Says whether a stream is open, or was given anything.

@@ -204,6 +204,11 @@ pub(super) const PEER_RTT: Family = gauge(
     "Last measured round trip on the peer's oldest connection.",
 )
 .of("seconds");
+pub(super) const PEER_LOSS: Family = gauge(
+    "peer_loss",
+    "Largest share of lost packets on the peer's connections by an uplink, of those sent in the last minute or two.",
+)
+.of("ratio");
 pub(super) const PEER_HANDSHAKE_AGE: Family = gauge(
     "peer_handshake_age",
     "Time since the last handshake of a connection that stands.",

@@ -111,6 +111,7 @@ fn metrics_follow_the_conventions_and_carry_what_the_source_says() {
         "stream_router_peers{state=\"connecting\"} 0",
         "stream_router_peer_connected{peer=\"12D3KooWPeer\",name=\"paris\"} 1",
         "stream_router_peer_rtt_seconds{peer=\"12D3KooWPeer\",name=\"paris\"} 0.00025",
+        "stream_router_peer_loss_ratio{peer=\"12D3KooWPeer\",name=\"paris\",uplink=\"wan0\"} 0.02",
         "stream_router_peer_frames_total{peer=\"12D3KooWPeer\",name=\"paris\",direction=\"tx\"} 1",
         "stream_router_peer_traffic_bytes_total{peer=\"12D3KooWPeer\",name=\"paris\",direction=\"rx\"} 4",
         "stream_router_workers{state=\"retired\"} 1",

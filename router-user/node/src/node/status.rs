@@ -390,6 +390,7 @@ fn link(connection: &ConnectionSnapshot) -> PeerLink {
         uplink: uplink.map(|uplink| uplink.by.to_string()),
         metered: uplink.is_some_and(is_metered),
         rtt_ms: connection.rtt.map(|rtt| rtt.as_secs_f64() * 1e3),
+        loss: connection.loss,
         age_seconds: connection.since.elapsed().unwrap_or_default().as_secs_f64(),
         answers: !connection.is_silent,
         leaving: connection.is_leaving,

@@ -374,3 +374,43 @@ fn a_device_that_comes_later_is_taken_when_it_comes() {
 
     wait_for_uplinks(&pair, &DEVICES).unwrap();
 }
+
+/// The share of loss on the connection by each uplink, as the first node shows it.
+fn losses(pair: &Pair) -> Result<[Option<f64>; 2]> {
+    let list: Value = pair.a.node.ask(&["peers"])?;
+    let links = list["peers"][0]["links"].as_array().context("there are links")?;
+    let of = |device: &str| links.iter().find(|link| link["uplink"] == device)?["loss"].as_f64();
+    Ok(DEVICES.map(of))
+}
+
+#[test]
+fn the_uplink_that_loses_packets_is_told_from_the_other() {
+    let _machine = machine::shared();
+    for way in &WAYS[..2] {
+        let pair = start(*way, &by_devices("")).unwrap();
+        wait_for_uplinks(&pair, &DEVICES).unwrap();
+        wait_for_streams(&pair, 2).unwrap();
+        let rules = "table inet lossy { chain input { type filter hook input priority 0; \
+                     iifname u1 numgen random mod 100 < 5 drop; }; }";
+        text(pair.b.host.command("nft").arg(rules), LIMIT).unwrap();
+
+        let mut seen = [None; 2];
+        datagrams(FLOWS, (&pair.a.host, &pair.b.host), pair.b.v4, || {
+            until("losses are shown", LIMIT, || {
+                seen = losses(&pair)?;
+                Ok(matches!(seen, [Some(_), Some(lossy)] if lossy > 0.01).then_some(()))
+            })
+            .unwrap();
+        })
+        .unwrap();
+
+        let [Some(clean), Some(lossy)] = seen else {
+            panic!("{seen:?}")
+        };
+        assert!(clean < lossy / 2.0 && lossy < 0.5, "{seen:?}");
+        let mut peers = std::process::Command::new(NODE);
+        peers.args(["peers", "-v", "--socket"]).arg(pair.a.node.socket());
+        let shown = text(&mut peers, LIMIT).unwrap();
+        assert_eq!(shown.matches(" % lost").count(), 2, "{shown}");
+    }
+}

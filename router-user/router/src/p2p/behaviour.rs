@@ -26,6 +26,8 @@ use super::{
     address::{TransportKind, ip_of, transport_kind},
     inbound::{InboundStreams, NextConnectionTask, Placement},
     limits::{MAX_CONNECTIONS_PER_PEER, MAX_STREAMS_PER_SIDE},
+    losses::Losses,
+    next_connection::NextConnection,
     redial_book::Lead,
     state::{ConnectionEntry, NetworkState, StreamOpener},
     stream_order::StreamOrder,
@@ -64,6 +66,9 @@ pub(super) struct StreamBehaviour {
     punches: HashSet<ConnectionId>,
     /// The uplinks by which dials leave.
     leads: HashMap<ConnectionId, UplinkId>,
+    /// What counts the packets of connections that are not up yet.
+    losses: HashMap<ConnectionId, Arc<Losses>>,
+    next_connection: NextConnection,
 }
 
 impl StreamBehaviour {
@@ -73,6 +78,7 @@ impl StreamBehaviour {
         inbound: Arc<dyn InboundStreams>,
         placement: Placement,
         next_task: NextConnectionTask,
+        next_connection: NextConnection,
     ) -> Self {
         Self {
             peers,
@@ -86,6 +92,8 @@ impl StreamBehaviour {
             redials: HashSet::new(),
             punches: HashSet::new(),
             leads: HashMap::new(),
+            losses: HashMap::new(),
+            next_connection,
         }
     }
 
@@ -95,6 +103,11 @@ impl StreamBehaviour {
         // One that is in use is kept: its peer may come back before the last of its streams has ended.
         self.orders
             .retain(|peer, order| self.peers.contains(peer) || Arc::strong_count(order) > 1);
+    }
+
+    /// Records what counts the packets of a dial that has begun.
+    pub(super) fn handle_begun(&mut self, connection: ConnectionId, losses: Arc<Losses>) {
+        self.losses.insert(connection, losses);
     }
 
     /// Lets this dial begin by an uplink. No other may: the DHT would dial every peer that its nodes name, at any address they
@@ -186,6 +199,7 @@ impl StreamBehaviour {
             is_from_listening_port: port == PortUse::Reuse,
             uplink,
             is_of_uplink: known.is_some(),
+            losses: self.losses.remove(&connection).unwrap_or_default(),
         };
         self.state.insert_connection(connection, entry);
         Ok(StreamHandler {
@@ -204,6 +218,17 @@ impl StreamBehaviour {
 impl NetworkBehaviour for StreamBehaviour {
     type ConnectionHandler = StreamHandler;
     type ToSwarm = std::convert::Infallible;
+
+    fn handle_pending_inbound_connection(
+        &mut self,
+        connection: ConnectionId,
+        _local: &Multiaddr,
+        _remote: &Multiaddr,
+    ) -> Result<(), ConnectionDenied> {
+        self.losses
+            .insert(connection, self.next_connection.take_accepted());
+        Ok(())
+    }
 
     fn handle_pending_outbound_connection(
         &mut self,
@@ -248,6 +273,7 @@ impl NetworkBehaviour for StreamBehaviour {
         match event {
             FromSwarm::ListenFailure(failure) => {
                 self.state.remove_connection(failure.connection_id);
+                self.losses.remove(&failure.connection_id);
             }
             FromSwarm::DialFailure(failure) => {
                 self.state.remove_connection(failure.connection_id);
@@ -255,6 +281,7 @@ impl NetworkBehaviour for StreamBehaviour {
                 self.redials.remove(&failure.connection_id);
                 self.punches.remove(&failure.connection_id);
                 self.leads.remove(&failure.connection_id);
+                self.losses.remove(&failure.connection_id);
             }
             FromSwarm::ConnectionClosed(closed) => {
                 self.state.remove_connection(closed.connection_id);

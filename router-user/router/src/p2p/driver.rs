@@ -46,6 +46,7 @@ use super::{
     listener_log::ListenerLog,
     local_network::LocalEvent,
     names::Lookups,
+    next_connection::NextConnection,
     node_behaviour::{NodeBehaviour, NodeBehaviourEvent, dial_options, event_span},
     peer_connections::{PeerConnections, WentDown},
     redial_book::{Lead, RedialBook},
@@ -53,7 +54,7 @@ use super::{
     snapshot::ConnectionDirection,
     state::NetworkState,
     transport::{is_port_taken, is_refusal, no_port_for},
-    uplink::{NextUplink, UplinkId, Uplinks},
+    uplink::{UplinkId, Uplinks},
 };
 use stream_router_engine::causes::with_sources;
 
@@ -74,7 +75,7 @@ pub(super) struct Driver {
     reservations: Reservations,
     punches: Punches,
     uplinks: Uplinks,
-    next_uplink: NextUplink,
+    next_connection: NextConnection,
     host_changes: HostChanges,
     backlog: EventBacklog,
     listener_log: ListenerLog,
@@ -99,7 +100,7 @@ pub(super) struct Ways {
     pub(super) lookups: Lookups,
     pub(super) reservations: Reservations,
     pub(super) punches: Punches,
-    pub(super) next_uplink: NextUplink,
+    pub(super) next_connection: NextConnection,
 }
 
 impl Driver {
@@ -116,7 +117,7 @@ impl Driver {
             lookups,
             reservations,
             punches,
-            next_uplink,
+            next_connection,
         } = ways;
         let Channels {
             events,
@@ -133,7 +134,7 @@ impl Driver {
                 Instant::now(),
             ),
             uplinks: state.uplinks.clone(),
-            next_uplink,
+            next_connection,
             swarm,
             state,
             connections: PeerConnections::default(),
@@ -295,10 +296,14 @@ impl Driver {
     }
 
     /// Begins a dial that leaves by an uplink.
-    fn dial_by(&mut self, uplink: UplinkId, options: DialOpts) -> Result<(), DialError> {
+    pub(super) fn dial_by(&mut self, uplink: UplinkId, options: DialOpts) -> Result<(), DialError> {
         let by = self.uplinks.get(uplink).map(|uplink| uplink.by.clone());
-        let swarm = &mut self.swarm;
-        self.next_uplink.during(by, || swarm.dial(options))
+        let (swarm, connection) = (&mut self.swarm, options.connection_id());
+        let (begun, losses) = self.next_connection.during(by, || swarm.dial(options));
+        if begun.is_ok() {
+            swarm.behaviour_mut().streams.handle_begun(connection, losses);
+        }
+        begun
     }
 
     /// Takes in that an absent peer could not be dialled: without a listening port to spare from another one, and else the

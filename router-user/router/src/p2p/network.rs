@@ -25,13 +25,14 @@ use super::{
     limits::{MAX_STREAMS_PER_SIDE, MAX_UPLINKS},
     local_network::LocalNetwork,
     names::{HostLookup, Lookups},
+    next_connection::NextConnection,
     node_behaviour::NodeBehaviour,
     punch::{Candidates, PunchBehaviour, PunchBook},
     relay_server::RelayServer,
     reservations::Reservations,
     state::NetworkState,
     transport::{self, SocketMarks},
-    uplink::{NextUplink, Uplinks},
+    uplink::Uplinks,
 };
 
 /// Events that may wait for the receiver.
@@ -115,7 +116,7 @@ impl Network {
             let n_uplinks = uplinks.len();
             return Err(StartError::TooManyUplinks { n_uplinks });
         }
-        let (uplinks, next_uplink) = (Uplinks::new(uplinks), NextUplink::default());
+        let (uplinks, next_connection) = (Uplinks::new(uplinks), NextConnection::default());
         let peers = with_relays(peers, &relay.via);
         let (circuit_transport, circuits) = libp2p::relay::client::new(local_peer);
 
@@ -143,7 +144,14 @@ impl Network {
                 .into(),
             circuits,
             duplicates: DuplicatesBehaviour::new(Arc::clone(&state.handshakes.instances)),
-            streams: StreamBehaviour::new(known, Arc::clone(&state), inbound, placement, next_task.clone()),
+            streams: StreamBehaviour::new(
+                known,
+                Arc::clone(&state),
+                inbound,
+                placement,
+                next_task.clone(),
+                next_connection.clone(),
+            ),
         };
         let own_runtime = Handle::current();
         let executor = move |task: BoxFuture<'static, ()>| {
@@ -166,7 +174,7 @@ impl Network {
                 tcp,
                 hosts: hosts.clone(),
                 circuits: circuit_transport,
-                next_uplink: next_uplink.clone(),
+                next_connection: next_connection.clone(),
             },
             keepalive,
             &admits,
@@ -192,7 +200,7 @@ impl Network {
                 shows_port: punch && relay.serve.is_none(),
             },
             reservations: Reservations::new(relay.via, Instant::now()),
-            next_uplink,
+            next_connection,
         };
         let discovery = AddressDiscovery::new(keypair, discovery, ids);
         let channels = Channels {

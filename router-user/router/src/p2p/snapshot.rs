@@ -84,6 +84,9 @@ pub struct ConnectionSnapshot {
     pub is_leaving: bool,
     /// The last measured round trip.
     pub rtt: Option<Duration>,
+    /// Which share of the packets that were sent in the last minute or two was lost, 0 to 1; `None` if there were too few, and
+    /// through a relay. Over TCP it is that of segments that were sent again.
+    pub loss: Option<f64>,
     /// Number of live streams of [`IP_PROTOCOL`](super::IP_PROTOCOL) that the peer opened.
     pub n_inbound_streams: usize,
     /// Number of live streams of [`IP_PROTOCOL`](super::IP_PROTOCOL) that this node opened.
@@ -133,6 +136,7 @@ impl ConnectionSnapshot {
             is_silent: false,
             is_leaving: false,
             rtt: None,
+            loss: None,
             n_inbound_streams: 0,
             n_outbound_streams: 0,
         }

@@ -21,6 +21,7 @@ use super::{
     found::FoundAddress,
     handshakes::Handshakes,
     life::SignsOfLife,
+    losses::Losses,
     punch::Relayed,
     reach::{FailedDial, FailedPunch, ReachSnapshot, Served},
     redial_book::Lead,
@@ -147,6 +148,8 @@ pub(super) struct ConnectionEntry {
     pub(super) uplink: UplinkId,
     /// Whether it is known to be of that one.
     pub(super) is_of_uplink: bool,
+    /// What counts its packets.
+    pub(super) losses: Arc<Losses>,
 }
 
 /// The way to the task of a connection, which opens streams.
@@ -725,6 +728,7 @@ impl ConnectionEntry {
             is_silent: self.is_silent,
             is_leaving: self.is_leaving,
             rtt: self.rtt,
+            loss: self.losses.share(),
             n_inbound_streams: self.inbound_slots.n_taken(),
             n_outbound_streams: self.opener.slots.n_taken(),
         }

@@ -44,8 +44,8 @@ use circuit::CircuitTransport;
 use super::handshakes::Handshakes;
 use super::limits::{DEAD_AFTER, MAX_STREAMS_PER_SIDE};
 use super::names::HostLookup;
+use super::next_connection::NextConnection;
 use super::tcp_config::TcpConfig;
-use super::uplink::NextUplink;
 use error::KEY_LOG;
 pub use error::TransportError;
 pub(super) use marks::SocketMarks;
@@ -74,8 +74,8 @@ pub(super) struct Ways {
     pub(super) hosts: HostLookup,
     /// Through relays.
     pub(super) circuits: relay::client::Transport,
-    /// By which uplink the next one leaves.
-    pub(super) next_uplink: NextUplink,
+    /// What is said of the next one.
+    pub(super) next_connection: NextConnection,
 }
 
 /// Builds the transports of a node with this identity, that accept the peers that `admits` names, and make connections in
@@ -105,7 +105,7 @@ pub(super) fn build(
         tcp,
         hosts,
         circuits,
-        next_uplink,
+        next_connection,
     } = ways;
     let circuits = CircuitTransport::new(circuits, security.clone());
     let marks = hosts.marks();
@@ -118,7 +118,7 @@ pub(super) fn build(
         Arc::clone(&handshakes),
         sockets,
         proxy.clone(),
-        next_uplink.clone(),
+        next_connection.clone(),
     );
 
     let quic = QuicTransport::new(
@@ -131,7 +131,7 @@ pub(super) fn build(
             marks,
             congestion: tcp_congestion,
             proxy,
-            next_uplink,
+            next_connection,
         },
         Arc::clone(admits),
         handshakes,

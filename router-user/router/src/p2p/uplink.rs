@@ -6,7 +6,7 @@
 use std::{
     fmt, io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
 };
 
 use libp2p::Multiaddr;
@@ -173,30 +173,6 @@ fn devices_with(ip: IpAddr) -> Vec<String> {
     all.filter_map(|address| has_ip(&address)).collect()
 }
 
-/// The uplink of the dial that is just beginning, which the transports are not told otherwise.
-///
-/// The swarm asks the transports for a dial while it is told to begin it, on the same thread.
-#[derive(Clone, Debug, Default)]
-pub(super) struct NextUplink(Arc<Mutex<Option<UplinkBy>>>);
-
-impl NextUplink {
-    /// Has what `begin` dials leave by an uplink.
-    pub(super) fn during<T>(&self, uplink: Option<UplinkBy>, begin: impl FnOnce() -> T) -> T {
-        *self.lock() = uplink;
-        let begun = begin();
-        *self.lock() = None;
-        begun
-    }
-
-    pub(super) fn get(&self) -> Option<UplinkBy> {
-        self.lock().clone()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Option<UplinkBy>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 /// Which way the packets of a connection take, as far as that is known.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -299,12 +275,5 @@ mod tests {
         assert_eq!(other.kind(), io::ErrorKind::AddrNotAvailable);
         assert!(device("none0").by.check().is_err() && source("2001:db8::1").by.check().is_err());
         assert!(source("127.0.0.1").by.check().is_ok());
-    }
-
-    #[test]
-    fn a_dial_leaves_by_the_uplink_that_it_begins_with() {
-        let next = NextUplink::default();
-        let during = next.during(Some(device("eth0").by), || next.get());
-        assert_eq!((during, next.get()), (Some(device("eth0").by), None));
     }
 }

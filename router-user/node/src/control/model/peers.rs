@@ -126,6 +126,9 @@ pub struct PeerLink {
     pub metered: bool,
     /// Last measured round trip in milliseconds.
     pub rtt_ms: Option<f64>,
+    /// Share of the packets sent in the last minute or two that were lost, 0 to 1; none if there were fewer than 50.
+    #[serde(default)]
+    pub loss: Option<f64>,
     /// Seconds since its handshake.
     pub age_seconds: f64,
     /// Whether the peer answers on it.

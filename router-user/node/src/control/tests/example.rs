@@ -131,6 +131,7 @@ impl Source for Example {
                 uplink: Some("wan0".to_owned()),
                 metered: false,
                 rtt_ms: Some(0.25),
+                loss: Some(0.02),
                 age_seconds: 3.5,
                 answers: true,
                 leaving: false,

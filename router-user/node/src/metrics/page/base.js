@@ -52,8 +52,9 @@ const asleep = (peer) => ({
   addresses: peer.addresses.map((address) => ({ address, origin: "configured", last_dial_error: null })),
 });
 const how = (peer) => `${peer.transport || "–"}, ${peer.direction === "inbound" ? "it dialled" : "dialled"}`;
+const lost = (loss) => loss === null || loss === undefined ? "" : ` ${(100 * loss).toFixed(1)} % lost`;
 const byUplinks = (peer) => (peer.links || []).filter((one) => one.uplink).map((one) =>
-  `${one.uplink}${one.metered ? " (metered)" : ""} ${one.answers ? one.leaving ? "left" : milliseconds(one.rtt_ms) : "silent"}`).join(", ");
+  `${one.uplink}${one.metered ? " (metered)" : ""} ${one.answers ? one.leaving ? "left" : `${milliseconds(one.rtt_ms)}${lost(one.loss)}` : "silent"}`).join(", ");
 const fault = (peer) => peer.refuses ? "it does not know this node" : peer.last_dial_error || "";
 const health = (peer) => ({ connected: "good", idle: "", disabled: "", connecting: "warn" }[peer.state] ?? "bad");
 

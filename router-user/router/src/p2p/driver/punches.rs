@@ -19,6 +19,7 @@ use crate::p2p::{
     node_behaviour::punch_options,
     punch::{Candidates, DialEnd, PunchBook, PunchEvent, PunchWord, Refusal, Relayed, Round, usable},
     reach::{FailedPunch, ReachSnapshot},
+    uplink::UplinkId,
 };
 
 /// What the driver knows of direct connections that are agreed on.
@@ -223,7 +224,8 @@ impl Driver {
         let connection = options.connection_id();
         self.swarm.behaviour_mut().streams.handle_punch(connection);
         tracing::debug!(%peer, %connection, ?round, "dialling a peer that dials this node at once");
-        match self.swarm.dial(options) {
+        // From the listening port it leaves as the routes have it.
+        match self.dial_by(UplinkId::FIRST, options) {
             Ok(()) => self.punches.book.handle_dial(peer, connection, round, now),
             Err(error) => self.handle_punch_in_vain(peer, dial_failures(&error), now),
         }

@@ -45,6 +45,7 @@ fn entry(peer: PeerId, id: usize, direction: ConnectionDirection, since: SystemT
         is_from_listening_port: false,
         uplink: UplinkId::FIRST,
         is_of_uplink: false,
+        losses: Arc::default(),
     }
 }
 

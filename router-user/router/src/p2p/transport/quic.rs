@@ -20,7 +20,7 @@ use std::{
     time::Duration,
 };
 
-use futures::{FutureExt, future::BoxFuture};
+use futures::{FutureExt, TryFutureExt, future::BoxFuture};
 use libp2p::{
     Multiaddr, PeerId,
     core::Endpoint,
@@ -51,8 +51,10 @@ use crate::p2p::{
     config::Dscp,
     handshakes::{GaveWay, Handshakes},
     instances::{Instances, Standing},
+    losses::Losses,
+    next_connection::NextConnection,
     tcp_config::CongestionControl,
-    uplink::{NextUplink, UplinkBy},
+    uplink::UplinkBy,
 };
 use congestion::ShortQueueConfig;
 pub(super) use connection::Connection;
@@ -102,7 +104,7 @@ pub(super) struct Limits {
     /// The proxy through which others are dialled, which QUIC cannot pass.
     pub(super) proxy: Option<Arc<Proxy>>,
     /// By which uplink the next one leaves.
-    pub(super) next_uplink: NextUplink,
+    pub(super) next_connection: NextConnection,
 }
 
 /// The QUIC transport.
@@ -113,7 +115,7 @@ pub(super) struct QuicTransport {
     handshake_limit: Duration,
     marks: SocketMarks,
     proxy: Option<Arc<Proxy>>,
-    next_uplink: NextUplink,
+    next_connection: NextConnection,
     handshakes: Arc<Handshakes>,
     listeners: Vec<Listener>,
     waker: Option<Waker>,
@@ -194,11 +196,48 @@ impl QuicTransport {
             handshake_limit: limits.handshake,
             marks: limits.marks,
             proxy: limits.proxy,
-            next_uplink: limits.next_uplink,
+            next_connection: limits.next_connection,
             handshakes,
             listeners: Vec::new(),
             waker: None,
         })
+    }
+
+    fn begin_dial(
+        &self,
+        address: Multiaddr,
+        options: &DialOpts,
+    ) -> Result<Upgrade, TransportError<QuicError>> {
+        let Some(at) = quic_address(&address).filter(|at| at.port() != 0 && !at.ip().is_unspecified()) else {
+            return Err(TransportError::MultiaddrNotSupported(address));
+        };
+        if let Some(proxy) = &self.proxy
+            && proxy.takes(&Destination::Ip(at))
+        {
+            let proxy = proxy.to_string();
+            return Err(TransportError::Other(QuicError::Proxy(proxy)));
+        }
+        if options.port_use == PortUse::Reuse {
+            let listening = self.listeners.iter().find(|listener| leads_to(listener.at, at));
+            let Some(listener) = listening else {
+                return Err(TransportError::Other(NoPort::NotListening.into()));
+            };
+            return match options.role {
+                Endpoint::Dialer => self.dial_from(listener, at),
+                Endpoint::Listener => Ok(listener.let_in(at)),
+            };
+        }
+        let bound = dialling_socket(at, self.next_connection.uplink().as_ref())
+            .and_then(|socket| self.endpoint(socket, None, Arc::new(TokioRuntime)));
+        let endpoint = bound.map_err(other)?;
+        let (client, limit) = (self.client.clone(), self.handshake_limit);
+        let instances = Arc::clone(&self.handshakes.instances);
+        Ok(async move {
+            let connecting = endpoint.connect_with(client, at, SERVER_NAME)?;
+            let established = establish(connecting, limit, &instances).await?;
+            Ok(established.into_connection(None))
+        }
+        .boxed())
     }
 
     /// Dials from the port of a listener.
@@ -262,36 +301,8 @@ impl Transport for QuicTransport {
     }
 
     fn dial(&mut self, address: Multiaddr, options: DialOpts) -> Result<Upgrade, TransportError<QuicError>> {
-        let Some(at) = quic_address(&address).filter(|at| at.port() != 0 && !at.ip().is_unspecified()) else {
-            return Err(TransportError::MultiaddrNotSupported(address));
-        };
-        if let Some(proxy) = &self.proxy
-            && proxy.takes(&Destination::Ip(at))
-        {
-            let proxy = proxy.to_string();
-            return Err(TransportError::Other(QuicError::Proxy(proxy)));
-        }
-        if options.port_use == PortUse::Reuse {
-            let listening = self.listeners.iter().find(|listener| leads_to(listener.at, at));
-            let Some(listener) = listening else {
-                return Err(TransportError::Other(NoPort::NotListening.into()));
-            };
-            return match options.role {
-                Endpoint::Dialer => self.dial_from(listener, at),
-                Endpoint::Listener => Ok(listener.let_in(at)),
-            };
-        }
-        let bound = dialling_socket(at, self.next_uplink.get().as_ref())
-            .and_then(|socket| self.endpoint(socket, None, Arc::new(TokioRuntime)));
-        let endpoint = bound.map_err(other)?;
-        let (client, limit) = (self.client.clone(), self.handshake_limit);
-        let instances = Arc::clone(&self.handshakes.instances);
-        Ok(async move {
-            let connecting = endpoint.connect_with(client, at, SERVER_NAME)?;
-            let established = establish(connecting, limit, &instances).await?;
-            Ok(established.into_connection(None))
-        }
-        .boxed())
+        let upgrade = self.begin_dial(address, &options)?;
+        Ok(counted(upgrade, self.next_connection.dialled()))
     }
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<TransportEvent<Upgrade, QuicError>> {
@@ -301,12 +312,20 @@ impl Transport for QuicTransport {
                 if let TransportEvent::ListenerClosed { listener_id, .. } = event {
                     this.listeners.retain(|listener| listener.id != listener_id);
                 }
+                let event = event.map_upgrade(|upgrade| counted(upgrade, this.next_connection.accepted()));
                 return Poll::Ready(event);
             }
         }
         self.waker = Some(cx.waker().clone());
         Poll::Pending
     }
+}
+
+/// Has the packets of a connection counted.
+fn counted(upgrade: Upgrade, losses: Arc<Losses>) -> Upgrade {
+    upgrade
+        .map_ok(|(peer, connection)| (peer, connection.counting(losses)))
+        .boxed()
 }
 
 fn other(error: io::Error) -> TransportError<QuicError> {

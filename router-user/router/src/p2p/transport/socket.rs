@@ -22,6 +22,7 @@ use super::backlog::{Backlog, Room};
 use super::segments::{SegmentBook, Stall};
 use super::tcp_info::{STATE_CLOSED, TcpInfo, TcpInfoStart};
 use super::tcp_sockets::limit_silence;
+use crate::p2p::losses::{Losses, Packets};
 
 /// Largest read buffer. Noise reads a record or less at a time, which would be a system call for every 4 KiB. A larger
 /// buffer costs more in cache misses than it saves: 256 KiB here and in the cork took half as much CPU time again per byte.
@@ -67,6 +68,8 @@ pub(super) struct PathWatch {
     stuck: Option<(u64, Instant)>,
     /// What was told since something was last acknowledged.
     told: Option<Stall>,
+    /// What counts the connection's packets.
+    losses: Arc<Losses>,
 }
 
 impl PathWatch {
@@ -79,7 +82,14 @@ impl PathWatch {
             waits: false,
             stuck: None,
             told: None,
+            losses: Arc::default(),
         }
+    }
+
+    /// Has the connection's packets counted.
+    pub(super) fn counting(mut self, losses: Arc<Losses>) -> Self {
+        self.losses = losses;
+        self
     }
 
     /// Looks at a connection to which `n_written` bytes were written in all, if it is time to; `cx` is woken when it next is.
@@ -108,7 +118,13 @@ impl PathWatch {
         let Ok(info) = getsockopt(stream, TcpInfo) else {
             return false;
         };
-        let stall = self.stall(&info, Instant::now());
+        let now = Instant::now();
+        let packets = Packets {
+            n_sent: info.n_data_segments_sent.into(),
+            n_lost: info.n_total_retransmits.into(),
+        };
+        self.losses.handle_counts(packets, now);
+        let stall = self.stall(&info, now);
         if let Some(stall) = stall
             && Some(stall) > self.told
         {

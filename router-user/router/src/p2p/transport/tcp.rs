@@ -49,8 +49,9 @@ use super::{
 use crate::p2p::{
     address::{TransportKind, begins_with_tls, tcp_destination, tcp_listen_address},
     handshakes::{GaveWay, Handshakes, Place},
+    losses::Losses,
+    next_connection::NextConnection,
     tcp_config::named_tcp_destination,
-    uplink::NextUplink,
 };
 use stream_router_engine::handshake_room::Progress;
 
@@ -84,7 +85,7 @@ pub(super) struct TcpTransport {
     handshakes: Arc<Handshakes>,
     sockets: Arc<TcpSockets>,
     proxy: Option<Arc<Proxy>>,
-    next_uplink: NextUplink,
+    next_connection: NextConnection,
     waker: Option<Waker>,
 }
 
@@ -140,7 +141,7 @@ impl TcpTransport {
         handshakes: Arc<Handshakes>,
         sockets: TcpSockets,
         proxy: Option<Arc<Proxy>>,
-        next_uplink: NextUplink,
+        next_connection: NextConnection,
     ) -> Self {
         Self {
             listeners: Vec::new(),
@@ -149,7 +150,7 @@ impl TcpTransport {
             handshakes,
             sockets: Arc::new(sockets),
             proxy,
-            next_uplink,
+            next_connection,
             waker: None,
         }
     }
@@ -177,9 +178,9 @@ impl TcpTransport {
             .handshakes
             .enter(TransportKind::Tcp, from, progress, Instant::now());
         let (security, segments) = (self.security.clone(), Arc::clone(&self.segments));
-        let sockets = Arc::clone(&self.sockets);
+        let (sockets, losses) = (Arc::clone(&self.sockets), self.next_connection.accepted());
         place
-            .hold(async move |place| accept(stream, security, segments, &sockets, place).await)
+            .hold(async move |place| accept(stream, security, segments, &sockets, losses, place).await)
             .boxed()
     }
 }
@@ -221,7 +222,10 @@ impl Transport for TcpTransport {
         };
         let proxy = self.proxy.clone().filter(|proxy| proxy.takes(&to));
         let from = match (options.port_use, &to) {
-            (PortUse::New, _) => self.next_uplink.get().map_or(Origin::Anywhere, Origin::Uplink),
+            (PortUse::New, _) => self
+                .next_connection
+                .uplink()
+                .map_or(Origin::Anywhere, Origin::Uplink),
             (PortUse::Reuse, Destination::Ip(to)) if proxy.is_none() => Origin::Port(self.port_to(*to)?),
             (PortUse::Reuse, _) => return Err(TransportError::Other(NoPort::NotListening.into())),
         };
@@ -233,6 +237,7 @@ impl Transport for TcpTransport {
             from,
             role: options.role,
             begins_with_tls: begins_with_tls(&address),
+            losses: self.next_connection.dialled(),
         };
         Ok(async move { dialler.dial(&to).await }.boxed())
     }
@@ -267,6 +272,8 @@ struct Dialler {
     role: Endpoint,
     /// Whether the peer is greeted with TLS.
     begins_with_tls: bool,
+    /// What counts the packets.
+    losses: Arc<Losses>,
 }
 
 impl Dialler {
@@ -274,7 +281,8 @@ impl Dialler {
         let (stream, size, step_limit, round_trip) = self.connect(to).await?;
         let (at, segments) = (stream.peer_addr()?, self.segments);
         let host = at.ip();
-        let socket = Socket::new(stream, PathWatch::new(host, Arc::clone(&segments)))?;
+        let watch = PathWatch::new(host, Arc::clone(&segments)).counting(self.losses);
+        let socket = Socket::new(stream, watch)?;
 
         let backlog = socket.backlog();
         let mut handshake = match self.role {
@@ -444,13 +452,14 @@ async fn accept(
     security: Security,
     segments: Arc<SegmentBook>,
     sockets: &TcpSockets,
+    losses: Arc<Losses>,
     place: &Place,
 ) -> Result<Established, TcpError> {
     let from = stream.peer_addr()?;
     let host = from.ip();
     sockets.mark_accepted(&stream)?;
     let greeting = within(INBOUND_STEP_LIMIT, Step::Negotiation, greeting(&stream)).await??;
-    let socket = Socket::new(stream, PathWatch::new(host, segments))?;
+    let socket = Socket::new(stream, PathWatch::new(host, segments).counting(losses))?;
     let backlog = socket.backlog();
     let (own_backlog, from) = (Arc::clone(&backlog), Some(from));
     let secured = match greeting {

@@ -39,6 +39,9 @@ pub struct TcpInfoStart {
     pub(super) n_received: u64,
     pub(super) n_segments: [u32; 2],
     pub(super) n_unsent: u32,
+    least_rtt_us: u32,
+    n_data_segments_received: u32,
+    pub(super) n_data_segments_sent: u32,
 }
 
 /// The state of a connection that is no more (`TCP_CLOSE`). One over several paths may go on without the first of them.
@@ -55,4 +58,5 @@ const _: () = {
     assert!(offset_of!(TcpInfoStart, n_total_retransmits) == offset_of!(libc::tcp_info, tcpi_total_retrans));
     assert!(offset_of!(TcpInfoStart, n_acked) == offset_of!(libc::tcp_info, tcpi_bytes_acked));
     assert!(offset_of!(TcpInfoStart, n_unsent) == offset_of!(libc::tcp_info, tcpi_notsent_bytes));
+    assert!(offset_of!(TcpInfoStart, n_data_segments_sent) == offset_of!(libc::tcp_info, tcpi_data_segs_out));
 };

@@ -16,7 +16,7 @@ use libp2p::core::muxing::{StreamMuxer, StreamMuxerEvent};
 use quinn::{ConnectionError, RecvStream, SendStream};
 
 use super::{address, congestion::ShortQueue, drivers::Driver, silence::SilenceWatch};
-use crate::p2p::{instances::Standing, transport::segments::SegmentBook};
+use crate::p2p::{instances::Standing, losses::Losses, transport::segments::SegmentBook};
 
 type Opening = BoxFuture<'static, Result<(SendStream, RecvStream), ConnectionError>>;
 
@@ -30,6 +30,7 @@ pub(in crate::p2p::transport) struct Connection {
     /// The task of one that was accepted.
     driver: Option<Driver>,
     watch: Option<SilenceWatch>,
+    losses: Arc<Losses>,
     /// Where the peer was last.
     remote: SocketAddr,
     _standing: Option<Standing>,
@@ -72,13 +73,20 @@ impl Connection {
             closing: None,
             driver,
             watch: None,
+            losses: Arc::default(),
             _standing: standing,
         }
     }
 
+    /// Has the connection's packets counted.
+    pub(super) fn counting(mut self, losses: Arc<Losses>) -> Self {
+        self.losses = losses;
+        self
+    }
+
     /// Has it told to `segments` when nothing comes of the peer any more.
     pub(in crate::p2p::transport) fn watched(mut self, segments: Arc<SegmentBook>) -> Self {
-        self.watch = Some(SilenceWatch::new(segments));
+        self.watch = Some(SilenceWatch::new(segments, Arc::clone(&self.losses)));
         self
     }
 

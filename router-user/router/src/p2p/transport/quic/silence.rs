@@ -9,6 +9,7 @@ use std::{
 
 use tokio::time::{Instant, Sleep, sleep};
 
+use crate::p2p::losses::{Losses, Packets};
 use crate::p2p::transport::segments::{SegmentBook, Stall};
 
 /// How often it is looked while something is sent.
@@ -22,6 +23,7 @@ const DOUBTED_ROUND_TRIPS: u32 = 4;
 #[derive(Debug)]
 pub(super) struct SilenceWatch {
     segments: Arc<SegmentBook>,
+    losses: Arc<Losses>,
     /// Ends at the next look; `None` while nothing is sent.
     next_look: Option<Pin<Box<Sleep>>>,
     silence: Silence,
@@ -59,9 +61,10 @@ struct Silence {
 }
 
 impl SilenceWatch {
-    pub(super) fn new(segments: Arc<SegmentBook>) -> Self {
+    pub(super) fn new(segments: Arc<SegmentBook>, losses: Arc<Losses>) -> Self {
         Self {
             segments,
+            losses,
             next_look: None,
             silence: Silence::default(),
         }
@@ -81,6 +84,12 @@ impl SilenceWatch {
                 return;
             }
             self.next_look = None;
+            let path = connection.stats().path;
+            let packets = Packets {
+                n_sent: path.sent_packets,
+                n_lost: path.lost_packets,
+            };
+            self.losses.handle_counts(packets, Instant::now());
             if self.silence.look(Traffic::of(connection), Instant::now()) {
                 let host = connection.remote_address().ip().to_canonical();
                 self.segments.handle_stalled(host, Stall::Doubted, Instant::now());
