@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use crate::support::home_router::{Daemon, GATEWAY, HOST, Home, OUTSIDE, OldGateway};
+use crate::support::browser::Browser;
+use crate::support::home_router::{Daemon, GATEWAY, HOST, Home, OUTSIDE, OldGateway, PEER};
 use crate::support::{NODE, machine};
 use xtask::lab::probe::answers;
 use xtask::lab::process::{text, until};
@@ -17,6 +18,9 @@ use xtask::lab::{Node, NodeConfig, PeerConfig, mount_bpffs, unique_device};
 
 const LIMIT: Duration = Duration::from_secs(60);
 const PATIENCE: Duration = Duration::from_millis(500);
+
+/// Where the node in the home serves its page.
+const PAGE: &str = "127.0.0.1:9464";
 
 const BOTH: [&str; 2] = ["/ip4/0.0.0.0/tcp/4001", "/ip4/0.0.0.0/udp/4001/quic-v1"];
 
@@ -342,4 +346,99 @@ fn a_node_with_a_public_address_asks_nobody() {
         .unwrap();
 
     assert_eq!(n_asked, 0);
+}
+
+#[test]
+fn a_peer_that_knows_no_address_finds_the_forwarded_one_in_the_dht_and_the_page_shows_it() {
+    let _machine = machine::shared();
+    let mut home = Home::new().unwrap();
+    home.start(Daemon::All).unwrap();
+    let mut nodes = Nodes::prepare(home).unwrap();
+    // A third node, on the host of the one outside, that both know. It has other addresses inside for them.
+    let mut third = Node::new(
+        Path::new(NODE),
+        &nodes.home.peer,
+        nodes.home.directory().path(),
+        "third",
+    )
+    .unwrap();
+    let known = |number: u8, id: &str, addresses: Vec<String>| PeerConfig {
+        id: id.to_owned(),
+        addresses,
+        allowed_ips: vec![format!("10.{number}.0.{number}/32")],
+    };
+    let third_at = vec![format!("/ip4/{PEER}/tcp/4009")];
+    let dht = "\n[discovery]\ndht = true\n";
+    let (inside, outside) = (nodes.peer(1, Vec::new()), nodes.peer(2, Vec::new()));
+    let peers = [&inside, &outside].map(|peer| peer.id.clone());
+    let mut of_third = config(
+        9,
+        &["/ip4/0.0.0.0/tcp/4009"],
+        dht,
+        known(101, &peers[0], Vec::new()),
+    );
+    of_third.peers.push(known(102, &peers[1], Vec::new()));
+    of_third.addresses = vec!["10.99.0.9/24".to_owned()];
+    third.configure(&of_third).unwrap();
+    let sections = format!("\n[transport]\nport_mapping = true\n\n[metrics]\nlisten = \"{PAGE}\"\n{dht}");
+    let mut of_inside = config(1, &BOTH, &sections, outside);
+    of_inside
+        .peers
+        .push(known(103, third.peer_id(), third_at.clone()));
+    nodes.inside.configure(&of_inside).unwrap();
+    let mut of_outside = config(2, &[], dht, inside);
+    of_outside.peers.push(known(104, third.peer_id(), third_at));
+    nodes.outside.configure(&of_outside).unwrap();
+    third.start().unwrap();
+    nodes.inside.start().unwrap();
+    let status = nodes.wait_for("mapped").unwrap();
+    let announced =
+        |node: &Node| -> Result<Value> { Ok(node.ask::<Value>(&["status"])?["reach"]["announced"].clone()) };
+    let mapped: Vec<_> = addresses(&status).into_iter().map(str::to_owned).collect();
+    until("the forwarded addresses are announced", LIMIT, || {
+        let announced = announced(&nodes.inside)?;
+        let first = announced.as_array().map(|all| &all[..all.len().min(2)]);
+        Ok((first == Some(&[mapped[0].clone().into(), mapped[1].clone().into()])).then_some(()))
+    })
+    .unwrap();
+
+    nodes.outside.start().unwrap();
+
+    nodes.outside.wait_connected(&nodes.inside, LIMIT).unwrap();
+    let shown: Value = nodes.outside.ask(&["peers"]).unwrap();
+    let found = shown["peers"][0]["addresses"].as_array().unwrap();
+    for address in &mapped {
+        let is_found = |one: &&Value| one["address"] == **address && one["origin"] == "dht";
+        assert!(found.iter().any(|one| is_found(&one)), "{address}: {found:?}");
+    }
+    let at = shown["peers"][0]["address"].as_str().unwrap();
+    assert!(mapped.iter().any(|address| at.starts_with(address)), "{at}");
+    until("packets cross", LIMIT, || {
+        Ok(answers(&nodes.home.peer, [10, 42, 0, 1].into(), PATIENCE)?.then_some(()))
+    })
+    .unwrap();
+    shows_ports(&nodes, &mapped).unwrap();
+}
+
+/// The page says what is forwarded, and is no wider than its place.
+fn shows_ports(nodes: &Nodes, mapped: &[String]) -> Result<()> {
+    let directory = nodes.home.directory().path();
+    let mut browser = Browser::open(&nodes.home.host, directory, &format!("http://{PAGE}/"))?;
+    let told: Vec<_> = mapped.iter().map(|address| format!("{address} by PCP")).collect();
+    let line = format!("Ports that {GATEWAY} forwards: {}.", told.join(", "));
+    browser.wait_for(&format!(
+        "document.getElementById('ports').textContent === '{line}'"
+    ))?;
+    browser.evaluate("document.querySelectorAll('details').forEach((one) => { one.open = true; }); 0")?;
+    for scheme in ["light", "dark"] {
+        for width in [390, 1280] {
+            browser.show_as(width, scheme)?;
+            let sizes = "[document.documentElement, document.getElementById('ports')] \
+                         .map((one) => one.scrollWidth - one.clientWidth)";
+            assert_eq!(browser.evaluate(sizes)?, json!([0, 0]), "{width} {scheme}");
+            browser.picture(&format!("ports-{scheme}-{width}"))?;
+        }
+    }
+    assert!(browser.problems().is_empty(), "{:?}", browser.problems());
+    Ok(())
 }

@@ -18,7 +18,7 @@ const LIMIT: Duration = Duration::from_secs(10);
 pub(crate) const GATEWAY: &str = "10.7.1.1";
 pub(crate) const HOST: &str = "10.7.1.2";
 pub(crate) const OUTSIDE: &str = "1.2.3.1";
-const PEER: &str = "1.2.3.2";
+pub(crate) const PEER: &str = "1.2.3.2";
 
 /// What the daemon that forwards on demand may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
