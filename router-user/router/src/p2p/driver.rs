@@ -269,13 +269,19 @@ impl Driver {
                 self.state.set_dial_error(peer, address, text, refuses);
                 continue;
             }
-            // What is behind a proxy sees the proxy's address, and not this node's.
-            let shows_port = self.punches.shows_port && !begins_with_tls(&address);
-            let port = match shows_port && self.reservations.is_relay(peer) {
-                true => PortUse::Reuse,
-                false => PortUse::New,
-            };
+            let port = self.port_to(peer, &address);
             self.redial(lead, &address, port, now);
+        }
+    }
+
+    /// Returns from which port a peer is dialled at an address: a relay is to see the listening port, where peers are told that this
+    /// node is.
+    pub(super) fn port_to(&self, peer: PeerId, address: &Multiaddr) -> PortUse {
+        // What is behind a proxy sees the proxy's address, and not this node's.
+        let shows_port = self.punches.shows_port && !begins_with_tls(address);
+        match shows_port && self.reservations.is_relay(peer) {
+            true => PortUse::Reuse,
+            false => PortUse::New,
         }
     }
 
@@ -306,13 +312,16 @@ impl Driver {
         begun
     }
 
-    /// Takes in that an absent peer could not be dialled: without a listening port to spare from another one, and else the
-    /// operator is told.
+    /// Takes in that a peer could not be dialled: it is from another port if the listening one does not lead there, and else the
+    /// operator is told if the peer is absent.
     fn handle_redial_failure(&mut self, lead: Lead, error: &DialError, began: Option<Instant>, now: Instant) {
         let peer = lead.0;
         if let Some(address) = no_port_for(error) {
             tracing::debug!(%peer, %address, "the listening port does not lead to a relay; dialling from another");
-            return self.redial(lead, &address, PortUse::New, now);
+            return match self.redials.is_dialled(lead) {
+                true => self.redial(lead, &address, PortUse::New, now),
+                false => self.dial_beside(lead, &address, PortUse::New, now),
+            };
         }
         self.state.counters.dial_failures.fetch_add(1, Relaxed);
         // An old attempt may fail long after a newer one succeeded.

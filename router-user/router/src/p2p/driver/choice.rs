@@ -15,6 +15,7 @@ use crate::p2p::{
     peer_connections::Leaving,
     redial_book::Lead,
     spare_connections::{Standing, by_uplink, costly, spare},
+    transport::no_port_for,
     uplink::UplinkId,
 };
 
@@ -187,7 +188,8 @@ impl Driver {
                 if let Some(address) = self.redials.poll_better(lead, best.rank, now, rand::random())
                     && self.relay_trouble(&address).is_none()
                 {
-                    self.dial_beside(lead, &address, PortUse::New, now);
+                    let port = self.port_to(peer, &address);
+                    self.dial_beside(lead, &address, port, now);
                 }
             }
         }
@@ -207,6 +209,9 @@ impl Driver {
         match self.dial_by(uplink, options) {
             Ok(()) => self.redials.handle_attempt(lead, connection, now),
             Err(error) => {
+                if let Some(address) = no_port_for(&error) {
+                    return self.dial_beside(lead, &address, PortUse::New, now);
+                }
                 self.state.counters.dial_failures.fetch_add(1, Relaxed);
                 tracing::debug!(%peer, error = dial_error_text(&error), "cannot dial another connection");
             }
