@@ -1,7 +1,10 @@
 //! Installs programs from the system's package manager.
 
-use std::fs;
-use std::process::Command;
+use std::fs::{self, File};
+use std::io::{ErrorKind, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::process::{self, Command};
 
 use anyhow::{Context, Result, bail};
 
@@ -155,6 +158,7 @@ fn ensure(programs: &[(&str, &str)]) -> Result<()> {
 /// When there is no apt, when not root, or when apt fails.
 pub(crate) fn apt_newest(packages: &[&str]) -> Result<()> {
     ensure_apt(packages)?;
+    let _nothing_starts = NoServices::begin()?;
     run(apt_get().arg("update"))?;
     run(&mut apt_install(packages))
 }
@@ -165,11 +169,58 @@ pub(crate) fn apt_newest(packages: &[&str]) -> Result<()> {
 /// When there is no apt, when not root, or when apt fails.
 pub(crate) fn apt(packages: &[&str]) -> Result<()> {
     ensure_apt(packages)?;
+    let _nothing_starts = NoServices::begin()?;
     if lists_are_present() && run(&mut apt_install(packages)).is_ok() {
         return Ok(());
     }
     run(apt_get().arg("update"))?;
     run(&mut apt_install(packages))
+}
+
+/// What Debian's packages ask before they start a service of theirs.
+const POLICY: &str = "/usr/sbin/policy-rc.d";
+
+/// Has packages start no services: a web server is wanted for its program alone.
+struct NoServices {
+    /// Whether the answer is of this process; a system may have one of its own.
+    is_own: bool,
+}
+
+impl NoServices {
+    fn begin() -> Result<Self> {
+        let made = File::options()
+            .write(true)
+            .create_new(true)
+            .mode(0o755)
+            .open(POLICY);
+        let is_own = match made {
+            Ok(mut file) => {
+                file.write_all(policy(process::id()).as_bytes())
+                    .with_context(|| format!("cannot write {POLICY}"))?;
+                true
+            }
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => false,
+            Err(error) => return Err(error).with_context(|| format!("cannot make {POLICY}")),
+        };
+        Ok(Self { is_own })
+    }
+}
+
+impl Drop for NoServices {
+    fn drop(&mut self) {
+        if self.is_own
+            && let Err(error) = fs::remove_file(Path::new(POLICY))
+        {
+            eprintln!("cannot remove {POLICY}: {error}");
+        }
+    }
+}
+
+/// The answer is no while a process is there, so that nothing is forbidden by one that was killed.
+fn policy(pid: u32) -> String {
+    format!(
+        "#!/bin/sh\n# Of cargo xtask, while it installs programs.\nkill -0 {pid} 2>/dev/null && exit 101\nrm -f {POLICY}\nexit 0\n"
+    )
 }
 
 fn ensure_apt(packages: &[&str]) -> Result<()> {
@@ -208,4 +259,22 @@ fn apt_get() -> Command {
         .arg("--quiet")
         .arg("--option=DPkg::Lock::Timeout=300");
     command
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn services_may_start_again_when_the_process_that_forbade_it_is_gone() {
+        let answer = |pid| {
+            let script = policy(pid).replace(&format!("rm -f {POLICY}"), "");
+            let status = Command::new("sh").arg("-c").arg(script).status();
+            status.expect("a shell").code()
+        };
+        let mut child = Command::new("true").spawn().expect("a process");
+        child.wait().expect("it ends");
+
+        assert_eq!([answer(process::id()), answer(child.id())], [Some(101), Some(0)]);
+    }
 }

@@ -34,14 +34,10 @@ impl Pacer {
         self.changed.notify_waiters();
     }
 
-    /// Returns the bytes per second, if there is a limit: as [`Pacer::rate`], but without a lock where there is none.
-    pub(crate) fn limit(&self) -> Option<NonZeroU32> {
-        self.limits.load(Relaxed).then(|| self.rate())?
-    }
-
     /// Returns the bytes per second, if there is a limit.
     pub fn rate(&self) -> Option<NonZeroU32> {
-        self.bucket().rate()
+        // Without a lock where there is none.
+        self.limits.load(Relaxed).then(|| self.bucket().rate())?
     }
 
     /// Waits until the next batch may leave.

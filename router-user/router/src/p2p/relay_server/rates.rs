@@ -41,7 +41,7 @@ impl Gate {
 
     /// Returns the largest piece that is to pass at once; `None` if there is no rate.
     fn piece(&self) -> Option<usize> {
-        let rate = self.pacer.limit()?;
+        let rate = self.pacer.rate()?;
         Some(((rate.get() / PIECES_PER_SECOND) as usize).max(LEAST_PIECE))
     }
 }
