@@ -25,6 +25,9 @@ pub(crate) struct ComparisonPlan {
     /// Measure only this one; may be given more than once.
     #[arg(long, value_name = "NAME")]
     only: Vec<Vpn>,
+    /// Measure over this link only; may be given more than once.
+    #[arg(long, value_name = "LINK")]
+    link: Vec<LinkKind>,
     /// Seconds of each measurement.
     #[arg(long, default_value = "5", value_parser = RangedU64ValueParser::<u64>::new().range(1..=600))]
     secs: u64,
@@ -35,7 +38,7 @@ pub(crate) struct ComparisonPlan {
     #[arg(long, value_name = "PROGRAM")]
     against: Option<PathBuf>,
     /// Measure only what a change is likely to change, of these two, in less than three minutes.
-    #[arg(long, requires = "against", conflicts_with_all = ["only", "secs", "repeats"])]
+    #[arg(long, requires = "against", conflicts_with_all = ["only", "link", "secs", "repeats"])]
     quick: bool,
     /// Print how many times the figures of an earlier report, a file of JSON, this run's are.
     #[arg(long, value_name = "FILE")]
@@ -73,7 +76,7 @@ pub(crate) fn compare(plan: &ComparisonPlan) -> Result<()> {
             for ((name, peer), column) in peers.iter().zip(&mut columns) {
                 let Ok(peer) = peer else { continue };
                 eprintln!("{name}: {} ({repeat} of {})", link.title(), plan.repeats());
-                measure(peer, *link, plan, column);
+                measure(peer, link, plan, column);
             }
         }
     }
@@ -98,11 +101,13 @@ impl ComparisonPlan {
         all.iter().copied().filter(wanted).collect()
     }
 
-    fn links(&self) -> &'static [LinkKind] {
-        match self.quick {
-            true => &[LinkKind::Offloads],
-            false => LinkKind::value_variants(),
-        }
+    fn links(&self) -> Vec<LinkKind> {
+        let all = LinkKind::value_variants();
+        let wanted = |link: &LinkKind| match self.quick {
+            true => *link == LinkKind::Offloads,
+            false => self.link.is_empty() || self.link.contains(link),
+        };
+        all.iter().copied().filter(wanted).collect()
     }
 
     /// Returns the seconds of each measurement.
