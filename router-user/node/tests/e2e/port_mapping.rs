@@ -427,7 +427,7 @@ fn shows_ports(nodes: &Nodes, mapped: &[String]) -> Result<()> {
     let told: Vec<_> = mapped.iter().map(|address| format!("{address} by PCP")).collect();
     let line = format!("Ports that {GATEWAY} forwards: {}.", told.join(", "));
     browser.wait_for(&format!(
-        "document.getElementById('ports').textContent === '{line}'"
+        "document.getElementById('ports')?.textContent === '{line}'"
     ))?;
     browser.evaluate("document.querySelectorAll('details').forEach((one) => { one.open = true; }); 0")?;
     for scheme in ["light", "dark"] {

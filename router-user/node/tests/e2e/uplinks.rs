@@ -396,18 +396,17 @@ fn the_uplink_that_loses_packets_is_told_from_the_other() {
 
         let mut seen = [None; 2];
         datagrams(FLOWS, (&pair.a.host, &pair.b.host), pair.b.v4, || {
-            until("losses are shown", LIMIT, || {
+            // At first one packet that was sent twice, as on a busy machine, is a large share.
+            until("the losses of one are those of its link", 2 * LIMIT, || {
                 seen = losses(&pair)?;
-                Ok(matches!(seen, [Some(_), Some(lossy)] if lossy > 0.01).then_some(()))
+                let are_told = |clean: f64, lossy: f64| lossy > 0.01 && lossy < 0.5 && clean < lossy / 2.0;
+                Ok(matches!(seen, [Some(clean), Some(lossy)] if are_told(clean, lossy)).then_some(()))
             })
+            .with_context(|| format!("{seen:?}"))
             .unwrap();
         })
         .unwrap();
 
-        let [Some(clean), Some(lossy)] = seen else {
-            panic!("{seen:?}")
-        };
-        assert!(clean < lossy / 2.0 && lossy < 0.5, "{seen:?}");
         let mut peers = std::process::Command::new(NODE);
         peers.args(["peers", "-v", "--socket"]).arg(pair.a.node.socket());
         let shown = text(&mut peers, LIMIT).unwrap();
