@@ -1,25 +1,11 @@
 //! Stock libp2p nodes that use a relay: with the stock client of it, or with streams that say what a test writes.
 
-use std::{
-    collections::VecDeque,
-    convert::Infallible,
-    task::{Context, Poll},
-    time::Duration,
-};
-
 use futures::{AsyncReadExt, AsyncWriteExt, StreamExt};
 use libp2p::{
     Multiaddr, PeerId, Stream, StreamProtocol, Swarm, SwarmBuilder,
-    core::{Endpoint, transport::PortUse, upgrade::ReadyUpgrade},
     identity::Keypair,
     noise, relay,
-    swarm::{
-        ConnectionDenied, ConnectionHandler, ConnectionHandlerEvent, ConnectionId, FromSwarm,
-        NetworkBehaviour, NotifyHandler, SubstreamProtocol, SwarmEvent, THandler, THandlerInEvent,
-        THandlerOutEvent, ToSwarm,
-        behaviour::toggle::Toggle,
-        handler::{ConnectionEvent, FullyNegotiatedInbound, FullyNegotiatedOutbound},
-    },
+    swarm::{NetworkBehaviour, SwarmEvent, behaviour::toggle::Toggle},
     tcp, yamux,
 };
 use tokio::{sync::mpsc, task::JoinHandle, time::timeout};
@@ -34,6 +20,7 @@ pub(crate) struct Client {
     pub(crate) id: PeerId,
     orders: mpsc::Sender<Order>,
     events: mpsc::Receiver<Event>,
+    control: libp2p_stream::Control,
     streams: mpsc::Receiver<Stream>,
     task: JoinHandle<()>,
 }
@@ -42,7 +29,6 @@ pub(crate) struct Client {
 enum Order {
     Listen(Multiaddr),
     Dial(Multiaddr),
-    Open(PeerId, StreamProtocol),
 }
 
 /// What happened to a node.
@@ -77,16 +63,25 @@ impl Client {
         let (orders, mut ordered) = mpsc::channel(8);
         let (happened, events) = mpsc::channel(64);
         let (opened, streams) = mpsc::channel(64);
-        swarm.behaviour_mut().streams.opened = Some(opened);
+        let mut control = swarm.behaviour().streams.new_control();
+        let taken = match is_stock {
+            true => TALK,
+            false => relay::STOP_PROTOCOL_NAME,
+        };
+        let mut incoming = control.accept(taken).expect("nobody else does");
         let task = tokio::spawn(async move {
             loop {
                 let event = tokio::select! {
                     event = swarm.select_next_some() => event,
+                    Some((_, stream)) = incoming.next() => {
+                        // A test that has ended takes no more streams.
+                        let _ended = opened.try_send(stream);
+                        continue;
+                    }
                     Some(order) = ordered.recv() => {
                         match order {
                             Order::Listen(address) => drop(swarm.listen_on(address).expect("listen")),
                             Order::Dial(address) => swarm.dial(address).expect("dial"),
-                            Order::Open(peer, protocol) => swarm.behaviour_mut().streams.open(peer, protocol),
                         }
                         continue;
                     }
@@ -110,6 +105,7 @@ impl Client {
             id,
             orders,
             events,
+            control,
             streams,
             task,
         }
@@ -136,17 +132,22 @@ impl Client {
 
     /// Opens a stream that asks of a relay.
     pub(crate) async fn ask(&mut self, relay: PeerId) -> Stream {
-        self.order(Order::Open(relay, relay::HOP_PROTOCOL_NAME)).await;
-        self.stream().await
+        self.open(relay, relay::HOP_PROTOCOL_NAME).await
     }
 
     /// Opens a stream to a node of the test.
     pub(crate) async fn talk(&mut self, peer: PeerId) -> Stream {
-        self.order(Order::Open(peer, TALK)).await;
-        self.stream().await
+        self.open(peer, TALK).await
     }
 
-    /// The next stream that this node or its peer has opened.
+    async fn open(&mut self, peer: PeerId, protocol: StreamProtocol) -> Stream {
+        timeout(LIMIT, self.control.open_stream(peer, protocol))
+            .await
+            .expect("a stream opens in time")
+            .expect("open")
+    }
+
+    /// The next stream that a peer has opened.
     pub(crate) async fn stream(&mut self) -> Stream {
         timeout(LIMIT, self.streams.recv())
             .await
@@ -223,14 +224,6 @@ fn build(keypair: &Keypair, is_stock: bool) -> Swarm<Behaviour> {
     let identify = |key: &Keypair| {
         libp2p_identify::Behaviour::new(libp2p_identify::Config::new("test/1".to_owned(), key.public()))
     };
-    let streams = Streams {
-        inbound: match is_stock {
-            true => TALK,
-            false => relay::STOP_PROTOCOL_NAME,
-        },
-        orders: VecDeque::new(),
-        opened: None,
-    };
     let builder = SwarmBuilder::with_existing_identity(keypair.clone())
         .with_tokio()
         .with_tcp(tcp::Config::default(), noise::Config::new, yamux::Config::default)
@@ -243,7 +236,7 @@ fn build(keypair: &Keypair, is_stock: bool) -> Swarm<Behaviour> {
             .with_behaviour(|key, relay| Behaviour {
                 relay: Some(relay).into(),
                 identify: identify(key),
-                streams,
+                streams: libp2p_stream::Behaviour::new(),
             })
             .expect("behaviour")
             .with_swarm_config(keep)
@@ -252,7 +245,7 @@ fn build(keypair: &Keypair, is_stock: bool) -> Swarm<Behaviour> {
             .with_behaviour(|key| Behaviour {
                 relay: None.into(),
                 identify: identify(key),
-                streams,
+                streams: libp2p_stream::Behaviour::new(),
             })
             .expect("behaviour")
             .with_swarm_config(keep)
@@ -264,113 +257,5 @@ fn build(keypair: &Keypair, is_stock: bool) -> Swarm<Behaviour> {
 struct Behaviour {
     relay: Toggle<relay::client::Behaviour>,
     identify: libp2p_identify::Behaviour,
-    streams: Streams,
-}
-
-struct Streams {
-    inbound: StreamProtocol,
-    orders: VecDeque<(PeerId, StreamProtocol)>,
-    opened: Option<mpsc::Sender<Stream>>,
-}
-
-impl Streams {
-    fn open(&mut self, peer: PeerId, protocol: StreamProtocol) {
-        self.orders.push_back((peer, protocol));
-    }
-
-    fn handler(&self) -> Handler {
-        Handler {
-            inbound: self.inbound.clone(),
-            asked: VecDeque::new(),
-            opened: self.opened.clone().expect("set before the swarm runs"),
-        }
-    }
-}
-
-impl NetworkBehaviour for Streams {
-    type ConnectionHandler = Handler;
-    type ToSwarm = Infallible;
-
-    fn handle_established_inbound_connection(
-        &mut self,
-        _: ConnectionId,
-        _: PeerId,
-        _: &Multiaddr,
-        _: &Multiaddr,
-    ) -> Result<THandler<Self>, ConnectionDenied> {
-        Ok(self.handler())
-    }
-
-    fn handle_established_outbound_connection(
-        &mut self,
-        _: ConnectionId,
-        _: PeerId,
-        _: &Multiaddr,
-        _: Endpoint,
-        _: PortUse,
-    ) -> Result<THandler<Self>, ConnectionDenied> {
-        Ok(self.handler())
-    }
-
-    fn on_swarm_event(&mut self, _: FromSwarm<'_>) {}
-
-    fn on_connection_handler_event(&mut self, _: PeerId, _: ConnectionId, event: THandlerOutEvent<Self>) {
-        match event {}
-    }
-
-    fn poll(&mut self, _: &mut Context<'_>) -> Poll<ToSwarm<Infallible, THandlerInEvent<Self>>> {
-        // The swarm polls again after an order.
-        let order = self.orders.pop_front();
-        order.map_or(Poll::Pending, |(peer_id, event)| {
-            let handler = NotifyHandler::Any;
-            Poll::Ready(ToSwarm::NotifyHandler {
-                peer_id,
-                handler,
-                event,
-            })
-        })
-    }
-}
-
-struct Handler {
-    inbound: StreamProtocol,
-    asked: VecDeque<StreamProtocol>,
-    opened: mpsc::Sender<Stream>,
-}
-
-type Upgrade = ReadyUpgrade<StreamProtocol>;
-
-impl ConnectionHandler for Handler {
-    type FromBehaviour = StreamProtocol;
-    type ToBehaviour = Infallible;
-    type InboundProtocol = Upgrade;
-    type OutboundProtocol = Upgrade;
-    type InboundOpenInfo = ();
-    type OutboundOpenInfo = ();
-
-    fn listen_protocol(&self) -> SubstreamProtocol<Upgrade> {
-        SubstreamProtocol::new(ReadyUpgrade::new(self.inbound.clone()), ())
-    }
-
-    fn poll(&mut self, _: &mut Context<'_>) -> Poll<ConnectionHandlerEvent<Upgrade, (), Infallible>> {
-        self.asked.pop_front().map_or(Poll::Pending, |protocol| {
-            let protocol = SubstreamProtocol::new(ReadyUpgrade::new(protocol), ());
-            let protocol = protocol.with_timeout(Duration::from_secs(10));
-            Poll::Ready(ConnectionHandlerEvent::OutboundSubstreamRequest { protocol })
-        })
-    }
-
-    fn on_behaviour_event(&mut self, protocol: StreamProtocol) {
-        self.asked.push_back(protocol);
-    }
-
-    fn on_connection_event(&mut self, event: ConnectionEvent<'_, Upgrade, Upgrade>) {
-        let stream = match event {
-            ConnectionEvent::FullyNegotiatedInbound(FullyNegotiatedInbound { protocol, .. })
-            | ConnectionEvent::FullyNegotiatedOutbound(FullyNegotiatedOutbound { protocol, .. }) => protocol,
-            _ => return,
-        };
-        // A test that has ended takes no more streams.
-        let _ended = self.opened.try_send(stream);
-    }
+    streams: libp2p_stream::Behaviour,
 }
