@@ -3,7 +3,6 @@
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
 use std::process::{self, Command};
 
 use anyhow::{Context, Result, bail};
@@ -193,23 +192,23 @@ impl NoServices {
             .create_new(true)
             .mode(0o755)
             .open(POLICY);
-        let is_own = match made {
-            Ok(mut file) => {
-                file.write_all(policy(process::id()).as_bytes())
-                    .with_context(|| format!("cannot write {POLICY}"))?;
-                true
-            }
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => false,
+        let mut file = match made {
+            Ok(file) => file,
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => return Ok(Self { is_own: false }),
             Err(error) => return Err(error).with_context(|| format!("cannot make {POLICY}")),
         };
-        Ok(Self { is_own })
+        // Removed again if it cannot be written.
+        let own = Self { is_own: true };
+        file.write_all(policy(process::id()).as_bytes())
+            .with_context(|| format!("cannot write {POLICY}"))?;
+        Ok(own)
     }
 }
 
 impl Drop for NoServices {
     fn drop(&mut self) {
         if self.is_own
-            && let Err(error) = fs::remove_file(Path::new(POLICY))
+            && let Err(error) = fs::remove_file(POLICY)
         {
             eprintln!("cannot remove {POLICY}: {error}");
         }
