@@ -52,6 +52,16 @@ async fn create(name: &str, mtu: u32) -> Result<Device, DeviceError> {
     Device::create(DeviceSettings { name, addresses, mtu }).await
 }
 
+/// Waits until the interface of a dropped device is gone: a process that another test is just starting has its
+/// descriptor until it executes its program.
+async fn gone(netlink: &Netlink, index: u32) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while netlink.link_by_index(index).await.unwrap().is_some() {
+        assert!(Instant::now() < deadline, "the interface stays");
+        sleep(Duration::from_millis(1)).await;
+    }
+}
+
 async fn started(networks: &[&str]) -> Device {
     let device = create("sr0", 1420).await.unwrap();
     device.start(nets(networks)).await.unwrap();
@@ -146,8 +156,8 @@ fn a_device_appears_as_asked_for_and_leaves_nothing() {
 
         let index = device.index();
         drop(device);
+        gone(&netlink, index).await;
         assert_eq!(netlink.link_by_name("sr0").await.unwrap(), None);
-        assert_eq!(netlink.link_by_index(index).await.unwrap(), None);
         assert_eq!(netlink.routes(index).await.unwrap(), []);
     });
 }
@@ -223,7 +233,9 @@ fn a_failed_creation_leaves_nothing() {
         assert_eq!(error.to_string(), "cannot set up the device sr0");
         let cause = std::error::Error::source(&error).unwrap();
         assert_eq!(cause.to_string(), "cannot add the address 10.42.0.1/24");
-        assert_eq!(netlink.link_by_name("sr0").await.unwrap(), None);
+        if let Some(link) = netlink.link_by_name("sr0").await.unwrap() {
+            gone(&netlink, link.index).await;
+        }
     });
 }
 
@@ -291,6 +303,8 @@ fn every_allowed_mtu_can_be_set() {
             let link = netlink.link_by_index(device.index()).await.unwrap().unwrap();
 
             assert_eq!((link.mtu, link.up), (mtu, true));
+            drop(device);
+            gone(&netlink, link.index).await;
         }
     });
 }

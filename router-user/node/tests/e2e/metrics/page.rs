@@ -99,7 +99,9 @@ pub(super) fn page(pair: &mut Pair) -> Result<()> {
     // The node brings it up again, until it gives in.
     until("the device stays down", LIMIT, || {
         pair.a.host.ip(&["link", "set", &pair.a.config.device, "down"])?;
-        Ok(pair.a.node.log()?.contains("time and again").then_some(()))
+        // Of what leads by the device it gives in too.
+        let is_it = |line: &str| line.contains("time and again") && line.contains("the state of the device");
+        Ok(pair.a.node.log()?.lines().any(is_it).then_some(()))
     })?;
     browser.wait_for("document.getElementById('trouble').textContent.includes('is down')")?;
     browser.wait_for("document.getElementById('log').innerText.includes('put back')")?;
@@ -131,12 +133,12 @@ fn looks(browser: &mut Browser) -> Result<()> {
     Ok(())
 }
 
-/// The latest event is this one, of this peer, with the reason.
+/// The latest event of this peer is this one, with the reason.
 fn has_noted(browser: &mut Browser, what: &str, peer: &str) -> Result<()> {
     let end = &peer[peer.len() - 8..];
     browser.wait_for(&format!(
-        "[...document.querySelectorAll('#log tbody tr')].slice(0, 1).some(({{ cells }}) => \
-           cells[1].textContent === '{what}' && cells[2].textContent.includes('{end}') && cells[3].textContent.length > 5)"
+        "[...document.querySelectorAll('#log tbody tr')].filter(({{ cells }}) => cells[2].textContent.includes('{end}')).slice(0, 1) \
+           .some(({{ cells }}) => cells[1].textContent === '{what}' && cells[3].textContent.length > 5)"
     ))
 }
 
