@@ -28,6 +28,7 @@ use crate::command::{cargo, require_root, run};
 use crate::{build, install};
 pub(crate) use compare::{ComparisonPlan, compare};
 pub(crate) use far::FarPlan;
+pub(crate) use roaming::RoamingPlan;
 
 /// Measures packets per second through the router that programs embed, beside a naive one.
 ///
@@ -64,10 +65,10 @@ pub(crate) fn isolation(repeats: u32) -> Result<()> {
 ///
 /// # Errors
 /// When not root, when a build fails, or when a measurement cannot be made.
-pub(crate) fn roaming(tries: u32, program: Option<PathBuf>) -> Result<()> {
+pub(crate) fn roaming(plan: &RoamingPlan) -> Result<()> {
     require_root("bench")?;
     install::bench_programs()?;
-    roaming::run(tries, program)
+    roaming::run(plan)
 }
 
 /// Measures one flow over a path that is long and loses packets, by every transport.

@@ -115,14 +115,7 @@ enum BenchTask {
         repeats: u32,
     },
     /// Measure how long a flow is silent when addresses, interfaces, gateways, NATs and paths change.
-    Roaming {
-        /// Changes of each kind and in each direction.
-        #[arg(long, default_value = "20", value_parser = clap::value_parser!(u32).range(1..))]
-        tries: u32,
-        /// Run this program in place of one that is built.
-        #[arg(long, value_name = "PROGRAM")]
-        program: Option<PathBuf>,
-    },
+    Roaming(bench::RoamingPlan),
     /// Measure one flow over a path that is long and loses packets, by every transport.
     Far(bench::FarPlan),
     /// Measure what ten flows carry through two uplinks together.
@@ -214,7 +207,7 @@ fn perform(task: Task) -> Result<ExitCode> {
             Some(BenchTask::Dispatch) => bench::dispatch()?,
             Some(BenchTask::Steering { secs }) => bench::steering(Duration::from_secs(secs))?,
             Some(BenchTask::Isolation { repeats }) => bench::isolation(repeats)?,
-            Some(BenchTask::Roaming { tries, program }) => bench::roaming(tries, program)?,
+            Some(BenchTask::Roaming(plan)) => bench::roaming(&plan)?,
             Some(BenchTask::Far(plan)) => bench::far(&plan)?,
             Some(BenchTask::Uplinks { program }) => bench::uplinks(program)?,
             Some(BenchTask::Gateway { secs, repeats }) => {

@@ -6,6 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use clap::{Args, ValueEnum};
 
 use super::silence::longest_silence;
 use crate::build;
@@ -18,8 +19,8 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(40);
 const REST: Duration = Duration::from_secs(2);
 
 /// Ways of a pair: how its connections are carried.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Way {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Way {
     Tcp,
     Mptcp,
     Quic,
@@ -45,8 +46,8 @@ impl Way {
 }
 
 /// What changes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Change {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Change {
     OwnAddress,
     PeersAddress,
     Interface,
@@ -96,17 +97,36 @@ struct Crossing {
     state: usize,
 }
 
-/// Prints the longest silences of a flow from the first node to the second, and of one back; the nodes run `program`, or this
-/// build.
-pub(super) fn run(tries: u32, program: Option<PathBuf>) -> Result<()> {
-    let binary = match program {
-        Some(program) => program,
+/// What is measured.
+#[derive(Debug, Args)]
+pub(crate) struct RoamingPlan {
+    /// Changes of each kind and in each direction.
+    #[arg(long, default_value = "20", value_parser = clap::value_parser!(u32).range(1..))]
+    tries: u32,
+    /// Change the network in this way; may be given several times. Default: all.
+    #[arg(long = "change", value_name = "CHANGE")]
+    changes: Vec<Change>,
+    /// Connect the nodes in this way; may be given several times. Default: all.
+    #[arg(long = "over", value_name = "WAY")]
+    ways: Vec<Way>,
+    /// Run this program in place of one that is built.
+    #[arg(long, value_name = "PROGRAM")]
+    program: Option<PathBuf>,
+}
+
+/// Prints the longest silences of a flow from the first node to the second, and of one back.
+pub(super) fn run(plan: &RoamingPlan) -> Result<()> {
+    let binary = match &plan.program {
+        Some(program) => program.clone(),
         None => build::node(&build::Profile::release())?,
     };
+    let tries = plan.tries;
     println!("\nlongest silence of 64-byte packets every 5 ms, ms: median / largest of {tries}");
     println!("{:<40} | transport | first host to second | and back", "change");
-    for change in Change::ALL {
-        for way in Way::ALL {
+    let chosen = |change: &Change| plan.changes.is_empty() || plan.changes.contains(change);
+    let is_over = |way: &Way| plan.ways.is_empty() || plan.ways.contains(way);
+    for change in Change::ALL.into_iter().filter(chosen) {
+        for way in Way::ALL.into_iter().filter(is_over) {
             let (mut there, mut back) = (Vec::new(), Vec::new());
             let measured = measure(&binary, change, way, tries, [&mut there, &mut back]);
             let columns = [shown(&mut there), shown(&mut back)];
