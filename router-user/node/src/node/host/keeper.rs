@@ -278,7 +278,11 @@ impl Keeper {
             let look = self.ways.look(&self.netlink, &self.wanted, &pass.rules).await?;
             pass.again = pass.again.into_iter().chain(look.again).min();
             pass.accepted = look.accepted;
-            look.differences
+            match look.differences.is_empty() || self.is_up().await? {
+                true => look.differences,
+                // Somebody has set it down meanwhile, which the next pass finds, and no packet goes there.
+                false => Vec::new(),
+            }
         };
         for difference in &found {
             if self.foreign.insert(difference.thing.clone()) {
@@ -287,6 +291,11 @@ impl Keeper {
         }
         left.extend(found);
         Ok(())
+    }
+
+    async fn is_up(&self) -> Result<bool, NetlinkError> {
+        let link = self.netlink.link_by_index(self.wanted.device.index).await?;
+        Ok(link.is_some_and(|link| link.up))
     }
 
     /// Looks and puts back until all is right that can be; returns what is left.
