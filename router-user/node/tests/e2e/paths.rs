@@ -6,7 +6,7 @@ use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use serde_json::Value;
 
 use crate::support::delay_line::LaidDelayLine;
@@ -185,10 +185,38 @@ fn over_round_trips_of_more_than_two_seconds_nodes_connect_and_stay_connected() 
         let report = pings.run(&a.host).unwrap();
 
         assert_eq!(report.n_lost(), 0, "{transport:?}: {report:?}");
-        assert!(report.rtts_ms[0] >= 2500.0, "{transport:?}: {report:?}");
+        // The line rounds to its ticks.
+        assert!(report.rtts_ms[0] >= 2490.0, "{transport:?}: {report:?}");
+
+        // What is lost comes again a round trip or two later, which is longer than a dead peer is waited for on a short path.
+        let pings = PingPlan {
+            patience: Duration::from_secs(20),
+            ..pings
+        };
+        let n_lost_connections = || {
+            let logs = [a, b].map(|side| side.node.log().unwrap());
+            logs.map(|log| log.matches("disconnected").count())
+        };
+        let before = n_lost_connections();
+        let rules = "table inet loss { chain arriving { type filter hook prerouting priority raw; iifname u0 drop; }; }";
+        let report = thread::scope(|scope| {
+            let report = scope.spawn(|| pings.run(&a.host));
+            thread::sleep(Duration::from_secs(2));
+            text(b.host.command("nft").arg(rules), LIMIT)?;
+            thread::sleep(Duration::from_secs(1));
+            text(
+                b.host.command("nft").args(["delete", "table", "inet", "loss"]),
+                LIMIT,
+            )?;
+            report.join().map_err(|_panic| anyhow!("the pings panicked"))?
+        });
+        let report = report.unwrap();
+
+        assert_eq!(report.n_lost(), 0, "{transport:?}: {report:?}");
         for (side, other) in [(a, b), (b, a)] {
             assert!(side.node.status().unwrap().is_connected(other.node.peer_id()));
         }
+        assert_eq!(n_lost_connections(), before, "{transport:?}");
     }
 }
 

@@ -324,6 +324,53 @@ fn flows_of_an_uplink_that_swallows_packets_go_on_by_the_other() {
 }
 
 #[test]
+fn a_connection_over_multipath_tcp_goes_on_by_its_other_path() {
+    let _machine = machine::shared();
+    for way in [WAYS[0], WAYS[2]] {
+        let multipath = "\n[transport]\nmptcp = true\n";
+        let mut pair = prepare(way, multipath).unwrap();
+        pair.b.config.sections = multipath.to_owned();
+        // Nothing but the kernel finds the other path.
+        pair.a.config.peers[0].addresses.truncate(1);
+        for (number, side, kind) in [(1, &pair.a, "subflow"), (2, &pair.b, "signal")] {
+            side.node.configure(&side.config).unwrap();
+            let limits = ["mptcp", "limits", "set", "subflow", "2", "add_addr_accepted", "2"];
+            side.host.ip(&limits).unwrap();
+            let address = way.address(1, number);
+            side.host
+                .ip(&["mptcp", "endpoint", "add", &address, "dev", "u1", kind])
+                .unwrap();
+        }
+        pair.start_nodes().unwrap();
+        wait_for_packets(&pair).unwrap();
+        until("a second path", LIMIT, || {
+            let shown = text(
+                pair.a.host.command("ss").args(["-tnH", "state", "established"]),
+                LIMIT,
+            )?;
+            Ok(shown.contains(&way.address(1, 2)).then_some(()))
+        })
+        .unwrap();
+
+        spread(&pair, || {
+            let hole = "table inet hole { chain input { type filter hook input priority 0; iifname u0 drop; }; \
+                        chain output { type filter hook output priority 0; oifname u0 drop; }; }";
+            text(pair.a.host.command("nft").arg(hole), LIMIT)?;
+            Ok(())
+        })
+        .unwrap();
+
+        let bytes = spread(&pair, nothing).unwrap();
+        assert!(bytes.iter().all(|bytes| bytes[1] > USED), "{bytes:?}");
+        assert_eq!(uplinks(&pair).unwrap(), ["none"]);
+        for side in [&pair.a, &pair.b] {
+            let log = side.node.log().unwrap();
+            assert!(!log.contains("disconnected"), "{log}");
+        }
+    }
+}
+
+#[test]
 fn a_metered_uplink_carries_nothing_until_the_others_are_gone_and_is_left_when_they_are_back() {
     let _machine = machine::shared();
     for way in &WAYS[..2] {

@@ -195,6 +195,7 @@ impl StreamBehaviour {
             is_proven: endpoint.is_listener(),
             is_leaving: false,
             is_silent: false,
+            is_dark: false,
             is_punched,
             is_from_listening_port: port == PortUse::Reuse,
             uplink,

@@ -2,13 +2,22 @@
 
 use std::{
     sync::atomic::{
-        AtomicBool, AtomicU64,
+        AtomicBool, AtomicU8, AtomicU64,
         Ordering::{Relaxed, SeqCst},
     },
     task::Context,
 };
 
 use futures::task::AtomicWaker;
+
+/// Why it is looked whether the other side is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Doubt {
+    /// Something has happened after which connections are gone at times.
+    Chance = 1,
+    /// Nothing that was sent was acknowledged for long.
+    Stall = 2,
+}
 
 /// Signs of life of one connection: bytes that came, and room for more bytes to go. The streams of the connection add
 /// them, and the pings of the connection ask for them.
@@ -21,8 +30,8 @@ pub(super) struct SignsOfLife {
     n_written: AtomicU64,
     /// Whether the next write has to wake who pings.
     rests: AtomicBool,
-    /// Whether the connection is to be pinged at once, packets or not.
-    is_doubted: AtomicBool,
+    /// The strongest doubt since the connection was last pinged for one, 0 if there was none.
+    doubt: AtomicU8,
     waker: AtomicWaker,
 }
 
@@ -41,17 +50,21 @@ impl SignsOfLife {
         }
     }
 
-    /// Has the connection pinged at once, and taken for silent if the answer is late.
-    pub(super) fn doubt(&self) {
-        self.is_doubted.store(true, SeqCst);
+    /// Has the connection pinged at once, packets or not, and taken for silent if the answer is late.
+    pub(super) fn doubt(&self, doubt: Doubt) {
+        self.doubt.fetch_max(doubt as u8, SeqCst);
         self.waker.wake();
     }
 
-    /// Says whether the connection is doubted, and wakes `cx` when it is, or, with `rests`, when packets are written.
-    pub(super) fn poll_wake(&self, rests: bool, cx: &Context<'_>) -> bool {
+    /// Returns why the connection is doubted, if it is, and wakes `cx` when it is, or, with `rests`, when packets are written.
+    pub(super) fn poll_wake(&self, rests: bool, cx: &Context<'_>) -> Option<Doubt> {
         self.waker.register(cx.waker());
         self.rests.store(rests, SeqCst);
-        self.is_doubted.swap(false, SeqCst)
+        match self.doubt.swap(0, SeqCst) {
+            0 => None,
+            doubt if doubt == Doubt::Chance as u8 => Some(Doubt::Chance),
+            _ => Some(Doubt::Stall),
+        }
     }
 
     /// Returns a number that is another one whenever packets have come or gone.
@@ -114,19 +127,20 @@ mod tests {
         let cx = Context::from_waker(&waker);
         let n_woken = || counting.0.load(Relaxed);
 
-        assert!(!life.poll_wake(false, &cx));
+        assert_eq!(life.poll_wake(false, &cx), None);
         life.add_written();
         assert_eq!(n_woken(), 0);
 
-        assert!(!life.poll_wake(true, &cx));
+        assert_eq!(life.poll_wake(true, &cx), None);
         life.add_written();
         life.add_written();
         assert_eq!(n_woken(), 1);
 
-        assert!(!life.poll_wake(false, &cx));
-        life.doubt();
+        assert_eq!(life.poll_wake(false, &cx), None);
+        life.doubt(Doubt::Stall);
+        life.doubt(Doubt::Chance);
         assert_eq!(n_woken(), 2);
-        assert!(life.poll_wake(false, &cx));
-        assert!(!life.poll_wake(false, &cx));
+        assert_eq!(life.poll_wake(false, &cx), Some(Doubt::Stall));
+        assert_eq!(life.poll_wake(false, &cx), None);
     }
 }

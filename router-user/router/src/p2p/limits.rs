@@ -14,8 +14,11 @@ pub const MAX_STREAMS_PER_SIDE: usize = 32;
 /// How long opening a stream may take.
 pub(super) const OPEN_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The time without any answer after which a connection counts as dead.
+/// The time without any answer after which a connection counts as dead; never less than some round trips.
 pub(super) const DEAD_AFTER: Duration = Duration::from_secs(5);
+
+/// The longest such time, where round trips are so long that what is lost comes again later.
+pub(super) const LONGEST_SILENCE: Duration = Duration::from_secs(20);
 
 /// How long a lookup in the DHT may take.
 pub(super) const LOOKUP_TIMEOUT: Duration = Duration::from_millis(1500);

@@ -4,7 +4,7 @@
 //! after the loss of a peer a new attempt is made every second, whatever the older ones are doing: most peers are back
 //! then. Later the rounds become rare, and a packet for the peer, or news of it, makes them frequent again.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
 use libp2p::{Multiaddr, multiaddr::Protocol, swarm::ConnectionId};
 use tokio::time::Instant;
@@ -75,6 +75,8 @@ pub(super) struct Redial {
     round: Duration,
     /// `None` while connected, for a peer without addresses, and for one that is dialled on demand and not wanted.
     due: Option<Instant>,
+    /// Whether the peer is connected, and dialled only until it answers there.
+    is_doubted: bool,
     /// Whether the uplink is not to be used, as one of a lower cost leads to the peer.
     is_held: bool,
     better: Option<Better>,
@@ -107,6 +109,7 @@ impl Redial {
             quick_until: now,
             round: ROUND,
             due: None,
+            is_doubted: false,
             is_held: false,
             better: None,
         };
@@ -121,6 +124,7 @@ impl Redial {
     pub(super) fn handle_present(&mut self) {
         self.is_present = true;
         self.is_wanted = false;
+        self.is_doubted = false;
         self.due = None;
     }
 
@@ -146,7 +150,12 @@ impl Redial {
 
     /// Says whether the peer is connected, and answers.
     pub(super) fn is_well(&self) -> bool {
-        self.is_present && self.due.is_none()
+        self.is_present && (self.due.is_none() || self.is_doubted)
+    }
+
+    /// Says whether the peer is dialled only until it answers.
+    pub(super) fn is_doubted(&self) -> bool {
+        self.is_doubted
     }
 
     /// Dials the peer at once if it is to be dialled at all: the host's addresses have changed.
@@ -158,7 +167,31 @@ impl Redial {
 
     /// Records that the peer does not answer on its connections, and dials it beside them.
     pub(super) fn handle_silent(&mut self, now: Instant) {
-        self.begin(Duration::ZERO, now);
+        // The round that a doubt has begun goes on.
+        if !std::mem::take(&mut self.is_doubted) {
+            self.begin(Duration::ZERO, now);
+        }
+    }
+
+    /// Records that nothing passes on the peer's connections at a host, which may be over in a moment: the peer is dialled at other
+    /// hosts, if it has any, until it answers.
+    pub(super) fn handle_stalled(&mut self, host: IpAddr, now: Instant) {
+        let is_elsewhere = |address: &Multiaddr| !is_relayed(address) && ip_of(address) != Some(host);
+        if self.is_present
+            && self.due.is_none()
+            && let Some(other) = self.addresses.iter().position(is_elsewhere)
+        {
+            self.begin(Duration::ZERO, now);
+            self.is_doubted = true;
+            self.next = other;
+        }
+    }
+
+    /// Records that the peer answers on a connection.
+    pub(super) fn handle_answer(&mut self) {
+        if std::mem::take(&mut self.is_doubted) {
+            self.due = None;
+        }
     }
 
     /// Records that the last connection to the peer is left as nothing was sent on it. One that is dialled on demand is left
@@ -419,6 +452,7 @@ impl Redial {
     /// Begins to dial the peer in a while.
     fn begin(&mut self, wait: Duration, now: Instant) {
         self.next = 0;
+        self.is_doubted = false;
         self.asks = true;
         self.quick_until = now + QUICK;
         self.round = ROUND;

@@ -3,7 +3,10 @@
 mod agenda;
 mod standby;
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashSet},
+    net::IpAddr,
+};
 
 use libp2p::{Multiaddr, PeerId, swarm::ConnectionId};
 use tokio::time::Instant;
@@ -260,6 +263,18 @@ impl RedialBook {
     /// Records that a peer does not answer on its connections by an uplink.
     pub(super) fn handle_silent(&mut self, lead: Lead, now: Instant) {
         self.change(lead, |redial| redial.handle_silent(now));
+    }
+
+    /// Records that nothing passes on the connections of a peer at a host, by an uplink.
+    pub(super) fn handle_stalled(&mut self, lead: Lead, host: IpAddr, now: Instant) {
+        self.change(lead, |redial| redial.handle_stalled(host, now));
+    }
+
+    /// Records that a peer answers on a connection by an uplink.
+    pub(super) fn handle_answer(&mut self, lead: Lead) {
+        if self.redial(lead).is_some_and(Redial::is_doubted) {
+            self.change(lead, Redial::handle_answer);
+        }
     }
 
     /// Records that the last connection to a peer is left as nothing was sent on it, whichever side leaves it.

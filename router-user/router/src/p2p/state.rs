@@ -20,7 +20,7 @@ use super::{
     error::OpenError,
     found::FoundAddress,
     handshakes::Handshakes,
-    life::SignsOfLife,
+    life::{Doubt, SignsOfLife},
     losses::Losses,
     punch::Relayed,
     reach::{FailedDial, FailedPunch, ReachSnapshot, Served},
@@ -140,6 +140,8 @@ pub(super) struct ConnectionEntry {
     pub(super) is_leaving: bool,
     /// Whether the peer does not answer on it.
     pub(super) is_silent: bool,
+    /// Whether nothing passes on it: another is tried beside it until the peer answers, or is silent.
+    pub(super) is_dark: bool,
     /// Whether both sides have dialled at once, as they had agreed through a relay. A NAT lets no other connection pass.
     pub(super) is_punched: bool,
     /// Whether this node has dialled it from its listening port, which the peer so sees.
@@ -210,7 +212,7 @@ impl NetworkState {
         entry.address.clone_from(address);
         let peer = entry.peer;
         let others = tables.of_peer(peer).filter(|(id, _)| *id != connection);
-        others.for_each(|(_, entry)| entry.life.doubt());
+        others.for_each(|(_, entry)| entry.life.doubt(Doubt::Chance));
     }
 
     pub(super) fn remove_connection(&self, connection: ConnectionId) {
@@ -260,6 +262,7 @@ impl NetworkState {
     pub(super) fn set_rtt(&self, connection: ConnectionId, rtt: Duration) {
         if let Some(entry) = self.tables().connections.get_mut(&connection) {
             entry.rtt = Some(rtt);
+            entry.is_dark = false;
         }
     }
 
@@ -284,25 +287,34 @@ impl NetworkState {
         let tables = self.tables();
         let others = tables.of_peer(peer).filter(|(id, _)| *id != new);
         let older = others.filter(|(_, entry)| is_older(entry));
-        older.for_each(|(_, entry)| entry.life.doubt());
+        older.for_each(|(_, entry)| entry.life.doubt(Doubt::Chance));
     }
 
     /// Has all connections of a peer pinged at once.
     pub(super) fn doubt_peer(&self, peer: PeerId) {
         let tables = self.tables();
-        tables.of_peer(peer).for_each(|(_, entry)| entry.life.doubt());
+        tables
+            .of_peer(peer)
+            .for_each(|(_, entry)| entry.life.doubt(Doubt::Chance));
     }
 
-    /// Has the connections of the peers at a host pinged at once, of which others may lead elsewhere. Returns those peers, with the
-    /// uplinks to the host.
-    pub(super) fn doubt_host(&self, host: IpAddr) -> BTreeSet<Lead> {
-        let tables = self.tables();
-        let at_host = |entry: &&ConnectionEntry| ip_of(&entry.address) == Some(host);
-        let stalling = tables.connections.values().filter(at_host);
+    /// Has the connections of the peers at a host, to which they stall, pinged at once, of which others may lead elsewhere. Returns
+    /// those peers, with the uplinks to the host.
+    pub(super) fn doubt_host(&self, host: IpAddr, doubt: Doubt) -> BTreeSet<Lead> {
+        let mut tables = self.tables();
+        let is_there = |entry: &ConnectionEntry| ip_of(&entry.address) == Some(host);
+        if doubt == Doubt::Stall {
+            let there = tables.connections.values_mut().filter(|entry| is_there(entry));
+            there.for_each(|entry| entry.is_dark = true);
+        }
+        let stalling = tables.connections.values().filter(|entry| is_there(entry));
         let leads: BTreeSet<_> = stalling.map(|entry| (entry.peer, entry.uplink)).collect();
         let peers: BTreeSet<_> = leads.iter().map(|(peer, _)| *peer).collect();
         let doubted = peers.into_iter().flat_map(|peer| tables.of_peer(peer));
-        doubted.for_each(|(_, entry)| entry.life.doubt());
+        doubted.for_each(|(_, entry)| match is_there(entry) {
+            true => entry.life.doubt(doubt),
+            false => entry.life.doubt(Doubt::Chance),
+        });
         leads
     }
 
@@ -326,7 +338,10 @@ impl NetworkState {
     /// Has all connections pinged at once: the host's addresses have changed, and some may lead nowhere.
     pub(super) fn doubt_all(&self) {
         let tables = self.tables();
-        tables.connections.values().for_each(|entry| entry.life.doubt());
+        tables
+            .connections
+            .values()
+            .for_each(|entry| entry.life.doubt(Doubt::Chance));
     }
 
     /// Returns every connection with a number that is another one whenever packets have come or gone on it.
@@ -352,7 +367,8 @@ impl NetworkState {
         }
     }
 
-    /// Returns the proven connections of every peer that are not to be left, and how many of them are to stand. `rank`
+    /// Returns the proven connections of every peer that are not to be left, and how many of them are to stand: none while one of them
+    /// is dark. `rank`
     /// gives the place of the address of a connection to a peer, and `cost` what an uplink costs.
     pub(super) fn standing(
         &self,
@@ -361,9 +377,12 @@ impl NetworkState {
     ) -> Vec<(PeerId, usize, Vec<Standing>)> {
         let tables = self.tables();
         let of_peer = |peer: &PeerEntry| {
+            // Which one is needed shows when the doubt is over.
+            let in_doubt = |(_, entry): (_, &ConnectionEntry)| entry.is_dark && !entry.is_silent;
+            let is_clear = !tables.of_peer(peer.peer).any(in_doubt);
             let standing = tables
                 .of_peer(peer.peer)
-                .filter(|(_, entry)| entry.is_proven && !entry.is_leaving);
+                .filter(|(_, entry)| is_clear && entry.is_proven && !entry.is_leaving);
             let standing = standing.map(|(connection, entry)| Standing {
                 connection,
                 rank: rank((peer.peer, entry.uplink), &entry.address, entry.direction),
@@ -636,7 +655,8 @@ impl NetworkState {
         let stays = |entry: &ConnectionEntry| {
             let is_as_good = entry.transport != TransportKind::Relay || transport == TransportKind::Relay;
             let is_own = entry.direction == ConnectionDirection::Outbound;
-            is_own && entry.uplink == uplink && is_as_good && !entry.is_leaving && !entry.is_silent
+            let is_needed = !entry.is_leaving && !entry.is_silent && !entry.is_dark;
+            is_own && entry.uplink == uplink && is_as_good && is_needed
         };
         (
             tables.of_peer(peer).count(),

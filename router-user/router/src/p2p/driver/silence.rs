@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use super::Driver;
 use crate::p2p::{
     address::{tcp_destination, transport_kind},
+    life::Doubt,
     transport::Stall,
 };
 
@@ -46,6 +47,9 @@ impl Driver {
             if let Some((_, address)) = self.state.runtime_and_address(connection) {
                 self.state.clear_dial_error(peer, transport_kind(&address));
             }
+        } else {
+            let lead = (peer, self.connections.uplink(connection));
+            self.redials.handle_answer(lead);
         }
         self.close_silent(peer, now);
     }
@@ -63,14 +67,20 @@ impl Driver {
     }
 
     /// Takes in that connections to hosts stall. Their peers are pinged on all that they have there, which finds a path that
-    /// is gone, and dialled beside those, which finds one that drops large packets.
+    /// is gone, and dialled beside those: elsewhere, if that path is likely to be, and there, if it may drop large packets.
     pub(super) fn handle_stalled(&mut self, hosts: &BTreeMap<IpAddr, Stall>, now: Instant) {
         for (host, stall) in hosts {
-            let leads = self.state.doubt_host(*host);
+            let doubt = match stall {
+                Stall::Doubted => Doubt::Chance,
+                Stall::Dark | Stall::Suspected => Doubt::Stall,
+            };
+            let leads = self.state.doubt_host(*host, doubt);
             tracing::debug!(%host, ?stall, n_peers = leads.len(), "connections to a host stall");
-            if *stall == Stall::Suspected {
-                for lead in leads {
-                    self.redials.handle_silent(lead, now);
+            for lead in leads {
+                match stall {
+                    Stall::Doubted => {}
+                    Stall::Dark => self.redials.handle_stalled(lead, *host, now),
+                    Stall::Suspected => self.redials.handle_silent(lead, now),
                 }
             }
         }

@@ -24,18 +24,25 @@ use libp2p::{
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::{Sign, schedule::Schedule};
-use crate::p2p::life::SignsOfLife;
+use crate::p2p::{
+    life::{Doubt, SignsOfLife},
+    limits::LONGEST_SILENCE,
+};
 
 /// Length of a ping, and of its answer, which is the same bytes.
 const PING_LEN: usize = 32;
 
-/// How long nothing may come of a peer that was pinged.
+/// How long nothing may come of a peer that was pinged; never less than some round trips, in which what is lost comes again, up to
+/// [`LONGEST_SILENCE`].
 const PING_TIMEOUT: Duration = Duration::from_secs(4);
 
-/// How long nothing may come of a peer on a doubted connection that was pinged until it is silent; never less than so many
-/// round trips.
+/// How long nothing may come of a peer on a doubted connection that was pinged until it is silent; never less than some round
+/// trips. One that stalls has shown already that nothing passes.
 const SILENT_AFTER: Duration = Duration::from_millis(400);
-const SILENT_ROUND_TRIPS: u32 = 4;
+const SILENT_AFTER_STALL: Duration = Duration::from_millis(200);
+
+/// So many round trips.
+const ROUND_TRIPS: u32 = 4;
 
 /// Streams for pings that may fail in a row.
 const MAX_FAILURES: u32 = 1;
@@ -57,7 +64,7 @@ pub(in crate::p2p) struct KeepaliveHandler {
     n_failures: u32,
     /// The longest round trip of late pings; `None` before the first, which may take any time.
     rtt: Option<Duration>,
-    is_doubted: bool,
+    doubt: Option<Doubt>,
     is_silent: bool,
     signs: VecDeque<Sign>,
     /// Made when it is first waited for, as it belongs to the runtime of the connection.
@@ -106,7 +113,7 @@ impl KeepaliveHandler {
             pings_back: false,
             n_failures: 0,
             rtt: None,
-            is_doubted: false,
+            doubt: None,
             is_silent: false,
             signs: VecDeque::new(),
             timer: None,
@@ -149,25 +156,35 @@ impl KeepaliveHandler {
         self.outbound = Outbound::Pinging {
             answer: exchange(stream).boxed(),
             sent: now,
-            until: now + PING_TIMEOUT,
+            until: now + self.ping_timeout(),
             look_at: self.next_look(now),
         };
     }
 
+    fn ping_timeout(&self) -> Duration {
+        let rtt = self.rtt.unwrap_or_default();
+        (rtt * ROUND_TRIPS).clamp(PING_TIMEOUT, LONGEST_SILENCE)
+    }
+
     /// Returns until when something has to come of the peer if the connection is doubted.
     fn next_look(&self, now: Instant) -> Option<Instant> {
-        let rtt = self.rtt.filter(|_rtt| self.is_doubted)?;
-        Some(now + SILENT_AFTER.max(rtt * SILENT_ROUND_TRIPS))
+        let least = match self.doubt? {
+            Doubt::Chance => SILENT_AFTER,
+            Doubt::Stall => SILENT_AFTER_STALL,
+        };
+        Some(now + least.max(self.rtt? * ROUND_TRIPS))
     }
 
     /// Has the connection pinged at once, or, if it is being pinged, looked at soon.
-    fn handle_doubt(&mut self, now: Instant) {
-        self.is_doubted = true;
+    fn handle_doubt(&mut self, doubt: Doubt, now: Instant) {
+        self.doubt = self.doubt.max(Some(doubt));
         // What came before says nothing of what comes after.
         self.hears();
         let next_look = self.next_look(now);
         match &mut self.outbound {
-            Outbound::Pinging { look_at, .. } => *look_at = (*look_at).or(next_look),
+            Outbound::Pinging { look_at, .. } => {
+                *look_at = (*look_at).into_iter().chain(next_look).min();
+            }
             _ => self.schedule.handle_doubt(now),
         }
     }
@@ -212,7 +229,7 @@ impl KeepaliveHandler {
                 self.n_failures = 0;
                 let before = self.rtt.unwrap_or_default();
                 self.rtt = Some(rtt.max(before * 7 / 8));
-                self.is_doubted = false;
+                self.doubt = None;
                 self.outbound = Outbound::Open(stream);
                 self.set_silent(None);
                 self.signs.push_back(Sign::Ping(Ok(rtt)));
@@ -224,14 +241,14 @@ impl KeepaliveHandler {
             Poll::Pending => {
                 let (sent, is_over) = (*sent, now >= *until);
                 let is_heard = self.hears();
-                let next_look = self.next_look(now);
+                let (next_look, timeout) = (self.next_look(now), self.ping_timeout());
                 let Outbound::Pinging { until, look_at, .. } = &mut self.outbound else {
                     return;
                 };
                 *look_at = next_look;
                 if is_heard {
                     // A busy connection answers late.
-                    *until = now + PING_TIMEOUT;
+                    *until = now + timeout;
                     self.set_silent(None);
                 } else if is_over {
                     self.give_up(ping::Failure::Timeout);
@@ -312,8 +329,8 @@ impl ConnectionHandler for KeepaliveHandler {
             if let Some(sign) = self.signs.pop_front() {
                 return Poll::Ready(ConnectionHandlerEvent::NotifyBehaviour(sign));
             }
-            if self.life.poll_wake(self.schedule.rests(), cx) {
-                self.handle_doubt(now);
+            if let Some(doubt) = self.life.poll_wake(self.schedule.rests(), cx) {
+                self.handle_doubt(doubt, now);
             } else if self.schedule.rests() && self.schedule.is_used(self.life.n_uses()) {
                 self.schedule.handle_wake(now);
             }

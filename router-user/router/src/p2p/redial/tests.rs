@@ -70,6 +70,45 @@ fn present_peer_is_not_dialled() {
 }
 
 #[test]
+fn a_peer_whose_connection_stalls_is_dialled_elsewhere_until_it_answers() {
+    let start = Instant::now();
+    let address = |n: u8| format!("/ip4/192.0.2.{n}/tcp/4001").parse().expect("an address");
+    let all: Vec<Multiaddr> = (1..=3).map(address).collect();
+    let stalled = ip_of(&all[0]).expect("an address");
+    let dialled = |redial: &mut Redial| {
+        let attempts = run(redial, start, ROUND / 2, |_| {});
+        attempts
+            .into_iter()
+            .map(|(_, address)| address)
+            .collect::<Vec<_>>()
+    };
+    let mut redial = always(all.clone(), false, start);
+    redial.handle_stalled(stalled, start);
+    assert_eq!(dialled(&mut redial), all, "it is absent, and dialled as ever");
+
+    redial.handle_present();
+    redial.handle_stalled(stalled, start);
+    assert!(redial.is_well(), "that is a doubt");
+    assert_eq!(dialled(&mut redial), all[1..]);
+    redial.handle_answer();
+    assert_eq!(redial.poll_due(), None);
+
+    redial.handle_stalled(stalled, start);
+    let due = redial.poll_due();
+    redial.handle_silent(start);
+    assert!(!redial.is_well());
+    assert_eq!(redial.poll_due(), due, "the round goes on");
+    redial.handle_answer();
+    assert_eq!(redial.poll_due(), due, "an answer ends a doubt alone");
+    redial.handle_present();
+
+    let mut redial = always(all[..1].to_vec(), false, start);
+    redial.handle_present();
+    redial.handle_stalled(stalled, start);
+    assert_eq!(redial.poll_due(), None, "there is nowhere else");
+}
+
+#[test]
 fn larger_id_leaves_a_head_start() {
     let start = Instant::now();
     let redial = always(addresses(1), true, start);

@@ -157,7 +157,11 @@ proptest! {
                 4 => book.set_answer(peer, &named, Some(&[address(3)]), |_| false, now),
                 5 => book.handle_present(by(peer)),
                 6 => book.handle_absent(by(peer), now),
-                7 => book.handle_silent(by(peer), now),
+                7 => match ms % 3 {
+                    0 => book.handle_silent(by(peer), now),
+                    1 => book.handle_stalled(by(peer), [192, 0, 2, 1].into(), now),
+                    _ => book.handle_answer(by(peer)),
+                },
                 8 => book.handle_rest(peer, now),
                 9 => book.handle_wanted(peer, now),
                 10 => drop(book.retain(&ids.iter().copied().filter(|other| *other != peer).collect())),

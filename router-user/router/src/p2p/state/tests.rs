@@ -41,6 +41,7 @@ fn entry(peer: PeerId, id: usize, direction: ConnectionDirection, since: SystemT
         is_proven: true,
         is_leaving: false,
         is_silent: false,
+        is_dark: false,
         is_punched: false,
         is_from_listening_port: false,
         uplink: UplinkId::FIRST,
@@ -93,7 +94,7 @@ pub(in crate::p2p) fn n_doubted(state: &NetworkState, connections: &[ConnectionI
     let cx = Context::from_waker(Waker::noop());
     let doubted = connections
         .iter()
-        .filter(|id| state.life(**id).poll_wake(false, &cx));
+        .filter(|id| state.life(**id).poll_wake(false, &cx).is_some());
     doubted.count()
 }
 
@@ -150,7 +151,7 @@ async fn a_stall_casts_doubt_on_all_at_the_host_and_what_is_older_than_its_cause
     state.insert_connection(elsewhere, entry);
 
     assert_eq!(
-        state.doubt_host([192, 0, 2, 1].into()),
+        state.doubt_host([192, 0, 2, 1].into(), Doubt::Stall),
         [(peer, UplinkId::FIRST)].into()
     );
     assert_eq!(n_doubted(&state, &connections), 3);
@@ -160,6 +161,25 @@ async fn a_stall_casts_doubt_on_all_at_the_host_and_what_is_older_than_its_cause
     state.handle_moved(connections[0], &moved);
     assert_eq!(n_doubted(&state, &connections), 2);
     state.handle_moved(connections[0], &address(0));
+
+    // What is dark stands in nobody's way until the peer answers there.
+    let rank = |_: Lead, _: &Multiaddr, _: ConnectionDirection| 0;
+    let of_peer = |state: &NetworkState| {
+        let standing = state.standing(rank, |_| 0);
+        let of_peer = standing
+            .iter()
+            .find(|(id, ..)| *id == peer)
+            .map(|(.., of_peer)| of_peer.len());
+        (
+            state.n_connections((peer, UplinkId::FIRST), TransportKind::Tcp).1,
+            of_peer,
+        )
+    };
+    assert_eq!(of_peer(&state), (0, Some(0)));
+    for connection in &connections {
+        state.set_rtt(*connection, second);
+    }
+    assert_eq!(of_peer(&state).1, Some(connections.len()));
 
     assert_eq!(state.older_over_tcp(connections[2], 4 * second), connections[..2]);
     assert_eq!(state.older_over_tcp(connections[2], 600 * second), []);

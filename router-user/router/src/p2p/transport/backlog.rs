@@ -12,11 +12,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::tcp_info::{STATE_CLOSED, TcpInfo};
-use nix::{
-    libc, setsockopt_impl, sockopt_impl,
-    sys::socket::{getsockopt, setsockopt},
-};
+use super::tcp_info::ConnectionInfo;
+use nix::{libc, setsockopt_impl, sockopt_impl, sys::socket::setsockopt};
 use stream_router_engine::{delay_window::DelayWindow, unsent_limit::UnsentLimit};
 
 /// Writes up to this size pass others when streams have to wait: pings, and what opens a stream.
@@ -59,8 +56,10 @@ struct State {
     n_given: usize,
     /// Streams that wait for room.
     waiting: Vec<Waker>,
-    /// Whether the handshake is over.
+    /// Whether the handshake is over, and the connection is not being closed.
     is_secured: bool,
+    /// Whether the connection may have several paths.
+    is_multipath: bool,
 }
 
 impl Default for State {
@@ -75,6 +74,7 @@ impl Default for State {
             n_given: 0,
             waiting: Vec::new(),
             is_secured: false,
+            is_multipath: false,
         }
     }
 }
@@ -103,6 +103,14 @@ impl Backlog {
         Ok(setsockopt(socket, TcpNotsentLowat, &most)?)
     }
 
+    /// Creates the backlog of a connection that may have several paths or not.
+    pub(super) fn new(is_multipath: bool) -> Self {
+        Self(Mutex::new(State {
+            is_multipath,
+            ..State::default()
+        }))
+    }
+
     /// Returns the backlog of a fast socket.
     #[cfg(test)]
     pub(super) fn unbounded() -> Self {
@@ -122,15 +130,14 @@ impl Backlog {
         if is_fast && state.looked.is_some_and(is_fresh) {
             return Ok(Room::Bytes(usize::MAX));
         }
-        let info = getsockopt(socket, TcpInfo)?;
-        if info.state == STATE_CLOSED {
-            // Of several paths the first is no more, and its counts say nothing of the others, or of what waits for another.
+        let info = ConnectionInfo::of(socket, state.is_multipath)?;
+        if info.is_unknown() {
             return Ok(Room::Bytes(usize::MAX));
         }
         let look = Look {
-            n_unsent: info.n_unsent as usize,
-            n_acked: info.n_acked,
-            rtt: Duration::from_micros(info.rtt_us.into()),
+            n_unsent: usize::try_from(info.n_unsent()).unwrap_or(usize::MAX),
+            n_acked: info.n_acked(state.n_written),
+            rtt: Duration::from_micros(info.path.rtt_us.into()),
         };
         Ok(state.room(look, now))
     }
@@ -145,7 +152,13 @@ impl Backlog {
         self.state().is_secured = true;
     }
 
-    /// Returns how many bytes the socket has got; `None` during the handshake.
+    /// Takes note that the connection is being closed.
+    pub(super) fn handle_closing(&self) {
+        self.state().is_secured = false;
+    }
+
+    /// Returns how many bytes the socket has got; `None` during the handshake, and once the connection is being closed: how it
+    /// fares says nothing of those that stay.
     pub(super) fn n_written(&self) -> Option<u64> {
         let state = self.state();
         state.is_secured.then_some(state.n_written)

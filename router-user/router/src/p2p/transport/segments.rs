@@ -74,6 +74,8 @@ pub(super) struct DialPlan {
 pub(in crate::p2p) enum Stall {
     /// What was sent is not acknowledged. The connection is to be looked at.
     Doubted,
+    /// And nothing comes of the other side. Another connection is to be tried that leads elsewhere.
+    Dark,
     /// That for so long that another connection is to be tried, with smaller segments.
     Suspected,
 }

@@ -20,9 +20,12 @@ use tokio::{
 
 use super::backlog::{Backlog, Room};
 use super::segments::{SegmentBook, Stall};
-use super::tcp_info::{STATE_CLOSED, TcpInfo, TcpInfoStart};
+use super::tcp_info::{ConnectionInfo, TcpInfo, is_multipath};
 use super::tcp_sockets::limit_silence;
-use crate::p2p::losses::{Losses, Packets};
+use crate::p2p::{
+    limits::{DEAD_AFTER, LONGEST_SILENCE},
+    losses::{Losses, Packets},
+};
 
 /// Largest read buffer. Noise reads a record or less at a time, which would be a system call for every 4 KiB. A larger
 /// buffer costs more in cache misses than it saves: 256 KiB here and in the cork took half as much CPU time again per byte.
@@ -66,8 +69,12 @@ pub(super) struct PathWatch {
     waits: bool,
     /// How much was acknowledged when it was first seen that so much was and more is to be, and when that was.
     stuck: Option<(u64, Instant)>,
+    /// Whether the connection may have several paths.
+    is_multipath: bool,
     /// What was told since something was last acknowledged.
     told: Option<Stall>,
+    /// How long data may be unacknowledged until the kernel gives the connection up.
+    limit: Duration,
     /// What counts the connection's packets.
     losses: Arc<Losses>,
 }
@@ -81,7 +88,9 @@ impl PathWatch {
             n_written: 0,
             waits: false,
             stuck: None,
+            is_multipath: false,
             told: None,
+            limit: DEAD_AFTER,
             losses: Arc::default(),
         }
     }
@@ -107,56 +116,77 @@ impl PathWatch {
                 return;
             }
             self.next_look = None;
-            self.waits = self.look(stream) || self.n_written != n_written;
+            self.waits = self.look(stream, n_written) || self.n_written != n_written;
         }
     }
 
-    /// Looks at a connection, and tells if it stalls. Returns whether anything that was written is not acknowledged, or may not
-    /// be.
-    fn look(&mut self, stream: &TcpStream) -> bool {
+    /// Looks at a connection to which `n_written` bytes were written in all, and tells if it stalls. Returns whether any of them is
+    /// not acknowledged, or may not be.
+    fn look(&mut self, stream: &TcpStream, n_written: u64) -> bool {
         // What the kernel does not tell is found out by pings.
-        let Ok(info) = getsockopt(stream, TcpInfo) else {
+        let Ok(info) = ConnectionInfo::of(stream, self.is_multipath) else {
             return false;
         };
         let now = Instant::now();
         let packets = Packets {
-            n_sent: info.n_data_segments_sent.into(),
-            n_lost: info.n_total_retransmits.into(),
+            n_sent: info.path.n_data_segments_sent.into(),
+            n_lost: info.path.n_total_retransmits.into(),
         };
         self.losses.handle_counts(packets, now);
-        let stall = self.stall(&info, now);
+        self.follow_round_trip(stream, &info);
+        let stall = self.stall(&info, n_written, now);
         if let Some(stall) = stall
             && Some(stall) > self.told
         {
             self.segments.handle_stalled(self.host, stall, Instant::now());
         }
         self.told = stall;
-        if info.state == STATE_CLOSED {
-            // The counts are those of a path that is no more.
+        if info.is_unknown() {
             return stall.is_none();
         }
-        info.n_unacked > 0 || info.n_unsent > 0
+        info.is_unacked() || info.n_unsent() > 0
+    }
+
+    /// Has the kernel wait longer for what is acknowledged where round trips are so long that what is lost comes again late.
+    fn follow_round_trip(&mut self, stream: &TcpStream, info: &ConnectionInfo) {
+        let wanted = Duration::from_micros(info.path.rtt_us.into()) * QUIET_ROUND_TRIPS;
+        // By whole seconds, so that it is set rarely.
+        let limit = Duration::from_secs(wanted.as_secs() + 1).clamp(DEAD_AFTER, LONGEST_SILENCE);
+        if limit != self.limit && limit_silence(stream, limit).is_ok() {
+            self.limit = limit;
+        }
     }
 
     /// Says how a connection stalls of which the kernel tells this.
-    fn stall(&mut self, info: &TcpInfoStart, now: Instant) -> Option<Stall> {
-        let before = self.stuck.filter(|(n_acked, _)| *n_acked == info.n_acked);
-        self.stuck = (info.n_unacked > 0).then(|| before.unwrap_or((info.n_acked, now)));
-        let quiet_ms = QUIET_MS.max(info.rtt_us / 1000 * QUIET_ROUND_TRIPS);
-        // A slow link with a long queue has bytes sent again that are on their way, and acknowledges others all the time.
-        if info.last_acked_ms < quiet_ms {
-            return None;
-        }
+    fn stall(&mut self, info: &ConnectionInfo, n_written: u64, now: Instant) -> Option<Stall> {
+        let n_acked = info.n_acked(n_written);
+        let before = self.stuck.filter(|(before, _)| *before == n_acked);
+        self.stuck = info.is_unacked().then(|| before.unwrap_or((n_acked, now)));
+        let path = &info.path;
+        let quiet_ms = QUIET_MS.max(path.rtt_us / 1000 * QUIET_ROUND_TRIPS);
         let quiet = Duration::from_millis(quiet_ms.into());
-        let is_stuck = |(_, since)| now.saturating_duration_since(since) >= quiet;
-        match info.n_retransmits {
-            SUSPECTED_RETRANSMITS.. => Some(Stall::Suspected),
-            DOUBTED_RETRANSMITS.. => Some(Stall::Doubted),
-            _ if self.stuck.is_some_and(is_stuck) => Some(Stall::Doubted),
+        let stuck_for = self.stuck.map(|(_, since)| now.saturating_duration_since(since));
+        let is_stuck = |quiet: Duration| stuck_for.is_some_and(|stuck_for| stuck_for >= quiet);
+        // A slow link with a long queue has bytes sent again that are on their way, and acknowledges others all the time. Where one
+        // path of several is dead, others do, and what it has sent again says nothing of them.
+        let (is_quiet, is_quiet_for_long) = match info.n_unacked_by_all {
+            None => (path.last_acked_ms >= quiet_ms, true),
+            Some(_) => (is_stuck(quiet), is_stuck(quiet * SUSPECTED_RETRANSMITS.into())),
+        };
+        let doubted = match path.last_received_ms < quiet_ms {
+            // A slow link may be busy the other way.
+            true => Some(Stall::Doubted),
+            false => Some(Stall::Dark),
+        };
+        match path.n_retransmits {
+            _ if !is_quiet => None,
+            SUSPECTED_RETRANSMITS.. if is_quiet_for_long => Some(Stall::Suspected),
+            DOUBTED_RETRANSMITS.. => doubted,
+            _ if is_stuck(quiet) => doubted,
             // Nothing is on its way, and the kernel tries in vain to send more: the host itself drops it.
-            _ if info.n_probes >= DOUBTED_RETRANSMITS => Some(Stall::Doubted),
+            _ if path.n_probes >= DOUBTED_RETRANSMITS => doubted,
             // Multipath TCP waits for another path when it has none left.
-            _ if info.state == STATE_CLOSED => Some(Stall::Doubted),
+            _ if info.is_unknown() => doubted,
             _ => None,
         }
     }
@@ -198,14 +228,15 @@ pub(super) struct Socket {
 }
 
 impl Socket {
-    pub(super) fn new(stream: TcpStream, watch: PathWatch) -> io::Result<Self> {
-        limit_silence(&stream)?;
+    pub(super) fn new(stream: TcpStream, mut watch: PathWatch) -> io::Result<Self> {
+        limit_silence(&stream, DEAD_AFTER)?;
         Backlog::limit_socket(&stream)?;
+        watch.is_multipath = is_multipath(&stream);
         Ok(Self {
             stream: Some(stream),
             runtime: current_runtime(),
+            backlog: Arc::new(Backlog::new(watch.is_multipath)),
             watch: Some(watch),
-            backlog: Arc::default(),
             pause: None,
             buffer: Vec::new(),
             start: 0,
@@ -428,17 +459,17 @@ mod tests {
                     .await
                     .expect("write");
 
-                assert!(watch.look(&near), "it waits to be sent");
+                assert!(watch.look(&near, 4), "it waits to be sent");
                 assert_eq!(getsockopt(&near, TcpInfo).expect("information").n_unacked, 0);
                 let told = async {
                     while watch.told.is_none() {
                         sleep(LOOK_INTERVAL).await;
-                        watch.look(&near);
+                        watch.look(&near, 4);
                     }
                     segments.stalled().await
                 };
                 let told = tokio::time::timeout(Duration::from_secs(60), told).await;
-                assert_eq!(told.expect("in time"), [(host, Stall::Doubted)].into());
+                assert_eq!(told.expect("in time"), [(host, Stall::Dark)].into());
             });
         });
     }
@@ -448,12 +479,12 @@ mod tests {
         let mut watch = PathWatch::new([192, 0, 2, 1].into(), Arc::default());
         let start = Instant::now();
         let mut stall = |at_ms: u64, n_unacked, n_acked, last_acked_ms, rtt_ms: u32| {
-            let mut info = TcpInfoStart::default();
-            info.n_unacked = n_unacked;
-            info.n_acked = n_acked;
-            info.last_acked_ms = last_acked_ms;
-            info.rtt_us = rtt_ms * 1000;
-            watch.stall(&info, start + Duration::from_millis(at_ms))
+            let mut info = ConnectionInfo::default();
+            info.path.n_unacked = n_unacked;
+            info.path.n_acked = n_acked;
+            info.path.last_acked_ms = last_acked_ms;
+            info.path.rtt_us = rtt_ms * 1000;
+            watch.stall(&info, 1000, start + Duration::from_millis(at_ms))
         };
 
         let quick: [_; 4] = std::array::from_fn(|i| stall(i as u64 * 100, 3, 10, i as u32 * 100, 1));
@@ -479,9 +510,96 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_of_several_paths_that_has_lost_its_only_one_is_looked_at_until_that_is_told() {
+    fn a_connection_is_dark_when_nothing_comes_either() {
+        let mut watch = PathWatch::new([192, 0, 2, 1].into(), Arc::default());
+        let start = Instant::now();
+        let mut stall = |at_ms: u32, last_received_ms| {
+            let mut info = ConnectionInfo::default();
+            info.path.n_unacked = 1;
+            info.path.last_acked_ms = at_ms;
+            info.path.last_received_ms = last_received_ms;
+            watch.stall(&info, 1000, start + Duration::from_millis(at_ms.into()))
+        };
+
+        assert_eq!(stall(0, 0), None);
+        assert_eq!(stall(400, 100), Some(Stall::Doubted));
+        assert_eq!(stall(700, 399), Some(Stall::Doubted));
+        assert_eq!(stall(800, 400), Some(Stall::Dark));
+    }
+
+    #[test]
+    fn a_connection_of_several_paths_is_doubted_by_what_all_of_them_have_acknowledged() {
+        let mut watch = PathWatch::new([192, 0, 2, 1].into(), Arc::default());
+        let start = Instant::now();
+        let mut stall = |at_ms: u64, n_written, n_unacked, n_retransmits| {
+            let mut info = ConnectionInfo {
+                n_unacked_by_all: Some(n_unacked),
+                ..ConnectionInfo::default()
+            };
+            // The first path is dead.
+            info.path.n_unacked = 1;
+            info.path.n_acked = 10;
+            info.path.last_acked_ms = at_ms as u32;
+            info.path.n_retransmits = n_retransmits;
+            watch.stall(&info, n_written, start + Duration::from_millis(at_ms))
+        };
+
+        let other_path: [_; 9] = std::array::from_fn(|i| stall(i as u64 * 100, 100 * i as u64, 50, 2));
+        assert_eq!(other_path, [None; 9]);
+        assert_eq!([stall(900, 1000, 150, 3), stall(1100, 1050, 200, 3)], [None; 2]);
+        assert_eq!(stall(1300, 1050, 200, 3), Some(Stall::Doubted));
+        assert_eq!(stall(2000, 1050, 200, 3), Some(Stall::Doubted));
+        assert_eq!(stall(2100, 1050, 200, 3), Some(Stall::Suspected));
+        assert_eq!(stall(2200, 1060, 0, 3), None, "all is acknowledged");
+    }
+
+    #[test]
+    fn a_connection_knows_whether_it_may_have_several_paths_and_what_is_acknowledged_by_all() {
         in_own_network(|| {
             runtime().block_on(async {
+                for (dials, listens) in [(false, false), (false, true), (true, false), (true, true)] {
+                    let [dialler, listener] = [dials, listens].map(|multipath| {
+                        TcpSockets::new(SocketMarks::default(), None, multipath).expect("sockets")
+                    });
+                    let listener = listener
+                        .listen("127.0.0.1:0".parse().expect("address"))
+                        .expect("listen");
+                    let at = listener.local_addr().expect("address");
+                    let connecting = dialler.connect(at, SegmentSize::Whole, &Origin::Anywhere);
+                    let (near, far) = tokio::join!(connecting, listener.accept());
+                    let (near, (far, _)) = (near.expect("connect"), far.expect("accept"));
+                    let host = at.ip();
+                    let mut near = Socket::new(near, PathWatch::new(host, Arc::default())).expect("a socket");
+                    let mut far = Socket::new(far, PathWatch::new(host, Arc::default())).expect("a socket");
+                    near.write_all(&[7; 1000]).await.expect("write");
+                    far.read_exact(&mut [0; 1000]).await.expect("read");
+
+                    let stream = near.stream().expect("a stream");
+                    let info = ConnectionInfo::of(&*stream, is_multipath(&*stream)).expect("information");
+                    assert_eq!(info.n_unacked_by_all.is_some(), dials && listens);
+                    assert_eq!(is_multipath(&*stream), dials && listens);
+                    let all_acked = async {
+                        loop {
+                            let info = ConnectionInfo::of(&*stream, dials).expect("information");
+                            if info.n_acked(1000) >= 1000 && !info.is_unacked() && info.n_unsent() == 0 {
+                                break;
+                            }
+                            sleep(LOOK_INTERVAL / 20).await;
+                        }
+                    };
+                    let waited = tokio::time::timeout(Duration::from_secs(60), all_acked).await;
+                    waited.expect("all is acknowledged");
+                }
+            });
+        });
+    }
+
+    #[test]
+    fn a_connection_of_several_paths_that_has_lost_its_only_one_is_looked_at_until_that_is_told() {
+        // Whether the kernel tells of all paths or of the first alone.
+        for tells in [true, false] {
+            in_own_network(|| {
+                runtime().block_on(async {
                 let sockets = TcpSockets::new(SocketMarks::default(), None, true).expect("Multipath TCP");
                 let listener = sockets
                     .listen("127.0.0.1:0".parse().expect("address"))
@@ -492,6 +610,7 @@ mod tests {
                 let (mut near, (mut far, _)) = (near.expect("connect"), far.expect("accept"));
                 let segments = Arc::new(SegmentBook::default());
                 let mut watch = PathWatch::new(at.ip(), Arc::clone(&segments));
+                watch.is_multipath = tells;
                 let table = format!(
                     "table inet cut {{ chain out {{ type filter hook output priority 0; tcp dport {} reject with tcp \
                      reset; }}; }}",
@@ -505,26 +624,28 @@ mod tests {
                     .expect("write");
 
                 let told = async {
-                    while getsockopt(&near, TcpInfo).expect("information").state != STATE_CLOSED {
+                    while !ConnectionInfo::of(&near, false).expect("information").is_unknown() {
                         sleep(LOOK_INTERVAL / 20).await;
                     }
-                    let room = Backlog::default().socket_room(&near, std::time::Instant::now());
-                    assert_eq!(room.expect("information"), Room::Bytes(usize::MAX));
+                    let room = Backlog::new(tells).socket_room(&near, std::time::Instant::now());
+                    let room = room.expect("information");
+assert!(matches!(room, Room::Bytes(1..)), "{room:?}");
                     tokio::io::AsyncWriteExt::write_all(&mut near, b"some")
                         .await
                         .expect("write");
                     while watch.told.is_none() {
-                        let goes_on = watch.look(&near);
+                        let goes_on = watch.look(&near, 4);
                         assert!(goes_on || watch.told.is_some(), "nothing else would look again");
                         sleep(LOOK_INTERVAL).await;
                     }
                     segments.stalled().await
                 };
                 let told = tokio::time::timeout(Duration::from_secs(60), told).await;
-                assert_eq!(told.expect("in time"), [(at.ip(), Stall::Doubted)].into());
-                assert!(!watch.look(&near), "it was told");
+                assert!(told.expect("in time").contains_key(&at.ip()));
+                assert_eq!(watch.look(&near, 4), tells, "it was told, and may be over");
             });
-        });
+            });
+        }
     }
 
     #[test]

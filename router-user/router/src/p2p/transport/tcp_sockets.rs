@@ -1,6 +1,6 @@
 //! The sockets of TCP connections, with all that has to be said before they connect or listen.
 
-use std::{ffi::OsString, io, net::SocketAddr, os::fd::AsFd};
+use std::{ffi::OsString, io, net::SocketAddr, os::fd::AsFd, time::Duration};
 
 use nix::{
     errno::Errno,
@@ -10,7 +10,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 use super::{error::TransportError, marks::SocketMarks, segments::SegmentSize};
-use crate::p2p::{limits::DEAD_AFTER, tcp_config::CongestionControl, uplink::UplinkBy};
+use crate::p2p::{tcp_config::CongestionControl, uplink::UplinkBy};
 
 /// The congestion controls that any process may use; a process with `CAP_NET_ADMIN` may use all that the kernel has.
 const ALLOWED: &str = "/proc/sys/net/ipv4/tcp_allowed_congestion_control";
@@ -160,8 +160,8 @@ fn set_congestion(socket: &impl AsFd, name: &CongestionControl) -> io::Result<()
 
 /// Lets the kernel give a connection up whose data has been unacknowledged for so long that the path or the peer is gone. The
 /// kernel's own limit is 15 minutes.
-pub(super) fn limit_silence(socket: &impl AsFd) -> io::Result<()> {
-    match setsockopt(socket, sockopt::TcpUserTimeout, &(DEAD_AFTER.as_millis() as u32)) {
+pub(super) fn limit_silence(socket: &impl AsFd, limit: Duration) -> io::Result<()> {
+    match setsockopt(socket, sockopt::TcpUserTimeout, &(limit.as_millis() as u32)) {
         // Multipath TCP takes another path, and has no such limit; pings end a connection all of whose paths are dead.
         Err(Errno::ENOPROTOOPT | Errno::EOPNOTSUPP) => Ok(()),
         set => Ok(set?),

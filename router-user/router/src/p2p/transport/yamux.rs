@@ -128,6 +128,7 @@ impl<C: AsyncRead + AsyncWrite + Unpin> StreamMuxer for Muxer<C> {
 
     fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), MuxerError>> {
         self.cork.allow_reading();
+        self.backlog.handle_closing();
         if let Poll::Ready(closed) = self.connection.poll_close(cx) {
             return Poll::Ready(Ok(closed?));
         }

@@ -92,7 +92,7 @@ impl SilenceWatch {
             self.losses.handle_counts(packets, Instant::now());
             if self.silence.look(Traffic::of(connection), Instant::now()) {
                 let host = connection.remote_address().ip().to_canonical();
-                self.segments.handle_stalled(host, Stall::Doubted, Instant::now());
+                self.segments.handle_stalled(host, Stall::Dark, Instant::now());
             }
         }
     }

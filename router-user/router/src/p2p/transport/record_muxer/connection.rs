@@ -141,6 +141,7 @@ impl<C: AsyncRead + AsyncWrite + Unpin> Connection<C> {
     pub(super) fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.set_task(cx);
         self.end(MuxerError::Closed);
+        self.backlog.handle_closing();
         self.tls.poll_close(cx)
     }
 
