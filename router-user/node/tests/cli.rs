@@ -570,6 +570,17 @@ fn help_and_version_are_there() {
 }
 
 #[test]
+fn a_file_that_is_not_there_names_no_node_of_which_anything_could_be_removed() {
+    let scratch = Scratch::new();
+    let file = scratch.path("mistyped.toml");
+
+    let output = stream_router(&["purge", "--config", text(&file)]);
+
+    assert_ne!(code(&output), 0);
+    assert!(stderr(&output).contains("mistyped.toml"), "{}", stderr(&output));
+}
+
+#[test]
 fn the_example_configuration_is_valid_as_it_is_and_with_everything_in_it() {
     let example = include_str!("../dist/stream-router.toml");
     // Comments have a space behind their sign, fields have none.

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::path::Path;
 use std::process::Command;
 
 use clap::Args;
@@ -10,7 +11,7 @@ use super::defaults::defaults;
 use super::outcome::{Outcome, print};
 use super::request::wait;
 use super::which::WhichFile;
-use crate::config::{Config, ConfigError, OnStop};
+use crate::config::{Config, ConfigError, INSTALLED_CONFIG, OnStop};
 use crate::control::{Status, fetch};
 use crate::device::{Netlink, has_nft_table, remove_nft_table};
 use crate::kernel::{BPFFS, remove_left_pins};
@@ -46,9 +47,14 @@ struct PartsLeft {
 
 /// Removes what a node has left on this host.
 pub(super) fn purge(arguments: &PurgeArguments) -> Outcome {
-    // Without the file, the node had the default device.
-    let config = match Config::load(&arguments.which.path_or_usual()) {
-        Err(ConfigError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => defaults()?,
+    let file = arguments.which.path_or_usual();
+    let config = match Config::load(&file) {
+        // A package that is removed takes its file along; the node had the default device. Another file may be mistyped.
+        Err(ConfigError::Read { source, .. })
+            if source.kind() == io::ErrorKind::NotFound && file == Path::new(INSTALLED_CONFIG) =>
+        {
+            defaults()?
+        }
         loaded => loaded?,
     };
     if let Some(unit) = &arguments.after_stop

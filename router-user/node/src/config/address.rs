@@ -200,6 +200,11 @@ pub(super) fn device_address(text: &str) -> Result<IpNet, String> {
     if let Some(kind) = special(ip) {
         return Err(format!("{ip} is {kind}"));
     }
+    if net.prefix_len() == 0 {
+        return Err(format!(
+            "{net} has every address on its link; what goes by default to a peer is 0.0.0.0/0 or ::/0 in its allowed_ips"
+        ));
+    }
     // The two addresses of a /31 or /127 are both hosts (RFC 3021, RFC 6164).
     if net.prefix_len() + 2 <= net.max_prefix_len() {
         if ip == net.network() {

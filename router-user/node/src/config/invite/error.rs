@@ -1,16 +1,18 @@
 //! Why a text is no invite.
 
-use super::format::{MAX_CHARS, VERSION, VERSION_DNS, VERSION_NAMED};
+use super::format::{MAX_CHARS, VERSION, VERSION_DNS, VERSION_NAMED, VERSION_RELAY};
 
 /// Why a text is no invite, or an invite cannot be made.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InviteError {
     /// The text is something else altogether.
-    #[error("this is no invite: an invite starts with sr1, sr2 or sr3, as `stream-router invite` prints it")]
+    #[error(
+        "this is no invite: an invite starts with sr1, sr2, sr3 or sr4, as `stream-router invite` prints it"
+    )]
     NoInvite,
     /// The invite is of another version.
     #[error(
-        "the invite is of version {version}, and this program reads {VERSION}, {VERSION_NAMED} and {VERSION_DNS}; update the older of the two nodes"
+        "the invite is of version {version}, and this program reads {VERSION}, {VERSION_NAMED}, {VERSION_DNS} and {VERSION_RELAY}; update the older of the two nodes"
     )]
     Version {
         /// Version of the invite.

@@ -23,6 +23,10 @@ fn addresses_of_the_device_are_those_of_one_host() {
             "::ffff:10.0.0.1 is an IPv4-mapped address; write it as IPv4",
         ),
         (
+            "10.42.0.1/0",
+            "10.42.0.1/0 has every address on its link; what goes by default to a peer is 0.0.0.0/0 or ::/0 in its allowed_ips",
+        ),
+        (
             "10.42.0.0/24",
             "10.42.0.0/24 is the network, not an address in it",
         ),
