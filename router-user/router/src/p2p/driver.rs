@@ -512,12 +512,17 @@ impl Driver {
                 self.handle_inbound_failure(&send_back_addr, &error, now);
             }
             SwarmEvent::NewListenAddr { address, .. } => {
-                tracing::info!(%address, "listening");
+                // A place with a relay comes once for each address of the relay.
+                if !self.state.listening().contains(&address) {
+                    tracing::info!(%address, "listening");
+                }
                 self.handle_listening_change(now);
                 self.backlog.push(NetworkEvent::Listening { address });
             }
             SwarmEvent::ExpiredListenAddr { address, .. } => {
-                tracing::info!(%address, "no longer listening");
+                if !self.swarm.listeners().any(|other| *other == address) {
+                    tracing::info!(%address, "no longer listening");
+                }
                 self.handle_listening_change(now);
             }
             SwarmEvent::ListenerError { error, .. } => {
