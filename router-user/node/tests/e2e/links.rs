@@ -282,7 +282,9 @@ fn keeps_a_busy_connection(transport: Transport) {
 fn disconnects(pair: &Pair) -> Result<usize> {
     let logs = [pair.a.node.log()?, pair.b.node.log()?];
     let lines = logs.iter().flat_map(|log| log.lines());
-    let given_up = |line: &&str| line.contains("disconnected") && !line.contains("closed by peer");
+    // Over TCP and over QUIC.
+    let by_peer = ["the peer closed the connection", "closed by peer"];
+    let given_up = |line: &&str| line.contains("disconnected") && !by_peer.iter().any(|by| line.contains(by));
     Ok(lines.filter(given_up).count())
 }
 

@@ -178,6 +178,8 @@ impl StreamBehaviour {
         let order = Arc::clone(self.orders.entry(peer).or_insert_with(new_order));
         let life = self.state.life(connection);
         let slots = self.state.slots(connection);
+        let losses = self.losses.remove(&connection).unwrap_or_default();
+        life.set_socket(Arc::clone(&losses));
         let entry = ConnectionEntry {
             peer,
             address: address.clone(),
@@ -200,7 +202,7 @@ impl StreamBehaviour {
             is_from_listening_port: port == PortUse::Reuse,
             uplink,
             is_of_uplink: known.is_some(),
-            losses: self.losses.remove(&connection).unwrap_or_default(),
+            losses,
         };
         self.state.insert_connection(connection, entry);
         Ok(StreamHandler {

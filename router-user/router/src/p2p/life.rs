@@ -1,14 +1,19 @@
 //! What a connection was used for, which shows that the other side is there, and whether the connection is needed.
 
 use std::{
-    sync::atomic::{
-        AtomicBool, AtomicU8, AtomicU64,
-        Ordering::{Relaxed, SeqCst},
+    sync::{
+        Arc, OnceLock,
+        atomic::{
+            AtomicBool, AtomicU8, AtomicU64,
+            Ordering::{Relaxed, SeqCst},
+        },
     },
     task::Context,
 };
 
 use futures::task::AtomicWaker;
+
+use super::losses::Losses;
 
 /// Why it is looked whether the other side is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -24,7 +29,10 @@ pub(super) enum Doubt {
 #[derive(Debug, Default)]
 pub(super) struct SignsOfLife {
     n: AtomicU64,
-    /// How many of them were asked for.
+    /// What counts the reads of the connection's socket: on a slow link a record takes seconds, and no stream has any of it before
+    /// it is whole.
+    socket: OnceLock<Arc<Losses>>,
+    /// How many of both were asked for.
     n_seen: AtomicU64,
     /// Writes of packets.
     n_written: AtomicU64,
@@ -36,6 +44,12 @@ pub(super) struct SignsOfLife {
 }
 
 impl SignsOfLife {
+    /// Has what comes to the socket count as a sign too.
+    pub(super) fn set_socket(&self, socket: Arc<Losses>) {
+        // There is one for each connection.
+        let _is_set = self.socket.set(socket);
+    }
+
     /// Adds a sign.
     pub(super) fn add(&self) {
         self.n.fetch_add(1, Relaxed);
@@ -74,7 +88,8 @@ impl SignsOfLife {
 
     /// Says whether there were any since the last time, which only the pings ask.
     pub(super) fn take(&self) -> bool {
-        let n = self.n.load(Relaxed);
+        let n_reads = self.socket.get().map_or(0, |socket| socket.n_reads());
+        let n = self.n.load(Relaxed).wrapping_add(n_reads);
         self.n_seen.swap(n, Relaxed) != n
     }
 }
@@ -82,7 +97,7 @@ impl SignsOfLife {
 #[cfg(test)]
 mod tests {
     use std::{
-        sync::{Arc, atomic::AtomicU32},
+        sync::atomic::AtomicU32,
         task::{Wake, Waker},
     };
 
@@ -96,6 +111,12 @@ mod tests {
         life.add();
         life.add();
 
+        assert_eq!([life.take(), life.take()], [true, false]);
+
+        let socket = Arc::new(Losses::default());
+        life.set_socket(Arc::clone(&socket));
+        assert!(!life.take());
+        socket.handle_read();
         assert_eq!([life.take(), life.take()], [true, false]);
     }
 

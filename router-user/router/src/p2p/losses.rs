@@ -1,7 +1,10 @@
-//! How many of the packets that are sent on a connection are lost, as its transport counts them.
+//! How many of the packets that are sent on a connection are lost, as its transport counts them, and whether bytes come.
 
 use std::{
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -15,7 +18,11 @@ const FEWEST: u64 = 50;
 
 /// What of a connection's packets is lost. The transport counts, and whoever shows it reads.
 #[derive(Debug, Default)]
-pub(super) struct Losses(Mutex<Counted>);
+pub(super) struct Losses {
+    counted: Mutex<Counted>,
+    /// Reads of a socket that gave bytes, though none that a stream may have yet.
+    n_reads: AtomicU64,
+}
 
 /// Packets of a connection since it was made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -49,6 +56,16 @@ impl Losses {
         counted.now = packets;
     }
 
+    /// Takes note that bytes have come.
+    pub(super) fn handle_read(&self) {
+        self.n_reads.fetch_add(1, Relaxed);
+    }
+
+    /// Returns a number that is another one whenever bytes have come.
+    pub(super) fn n_reads(&self) -> u64 {
+        self.n_reads.load(Relaxed)
+    }
+
     /// Returns which share of the packets was lost; `None` if there were too few.
     pub(super) fn share(&self) -> Option<f64> {
         let Counted { now, before, .. } = *self.lock();
@@ -59,7 +76,7 @@ impl Losses {
     }
 
     fn lock(&self) -> MutexGuard<'_, Counted> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.counted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

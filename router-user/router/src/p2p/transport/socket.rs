@@ -351,7 +351,11 @@ impl Socket {
         };
         let n = unfilled.filled().len();
         match &received {
-            Ok(()) if n > 0 => {}
+            Ok(()) if n > 0 => {
+                if let Some(watch) = &self.watch {
+                    watch.losses.handle_read();
+                }
+            }
             Ok(()) => self.handle_end(None),
             Err(error) => self.handle_end(Some(error)),
         }
