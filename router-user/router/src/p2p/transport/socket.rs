@@ -562,19 +562,9 @@ mod tests {
         in_own_network(|| {
             runtime().block_on(async {
                 for (dials, listens) in [(false, false), (false, true), (true, false), (true, true)] {
-                    let [dialler, listener] = [dials, listens].map(|multipath| {
-                        TcpSockets::new(SocketMarks::default(), None, multipath).expect("sockets")
-                    });
-                    let listener = listener
-                        .listen("127.0.0.1:0".parse().expect("address"))
-                        .expect("listen");
-                    let at = listener.local_addr().expect("address");
-                    let connecting = dialler.connect(at, SegmentSize::Whole, &Origin::Anywhere);
-                    let (near, far) = tokio::join!(connecting, listener.accept());
-                    let (near, (far, _)) = (near.expect("connect"), far.expect("accept"));
-                    let host = at.ip();
-                    let mut near = Socket::new(near, PathWatch::new(host, Arc::default())).expect("a socket");
-                    let mut far = Socket::new(far, PathWatch::new(host, Arc::default())).expect("a socket");
+                    let (near, far) = multipath_streams(dials, listens).await;
+                    let mut near = watched(near).expect("near socket");
+                    let mut far = watched(far).expect("far socket");
                     near.write_all(&[7; 1000]).await.expect("write");
                     far.read_exact(&mut [0; 1000]).await.expect("read");
 
@@ -604,14 +594,8 @@ mod tests {
         for tells in [true, false] {
             in_own_network(|| {
                 runtime().block_on(async {
-                let sockets = TcpSockets::new(SocketMarks::default(), None, true).expect("Multipath TCP");
-                let listener = sockets
-                    .listen("127.0.0.1:0".parse().expect("address"))
-                    .expect("listen");
-                let at = listener.local_addr().expect("address");
-                let connecting = sockets.connect(at, SegmentSize::Whole, &Origin::Anywhere);
-                let (near, far) = tokio::join!(connecting, listener.accept());
-                let (mut near, (mut far, _)) = (near.expect("connect"), far.expect("accept"));
+                let (mut near, mut far) = multipath_streams(true, true).await;
+                let at = near.peer_addr().expect("address");
                 let segments = Arc::new(SegmentBook::default());
                 let mut watch = PathWatch::new(at.ip(), Arc::clone(&segments));
                 watch.is_multipath = tells;
@@ -769,6 +753,19 @@ assert!(matches!(room, Room::Bytes(1..)), "{room:?}");
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
         let address = listener.local_addr().expect("address");
         let (near, far) = tokio::join!(TcpStream::connect(address), listener.accept());
+        (near.expect("connect"), far.expect("accept").0)
+    }
+
+    /// Connects two sockets, each of which knows Multipath TCP or not.
+    async fn multipath_streams(dials: bool, listens: bool) -> (TcpStream, TcpStream) {
+        let sockets =
+            |multipath| TcpSockets::new(SocketMarks::default(), None, multipath).expect("Multipath TCP");
+        let listener = sockets(listens).listen("127.0.0.1:0".parse().expect("address"));
+        let listener = listener.expect("listen");
+        let at = listener.local_addr().expect("address");
+        let dialler = sockets(dials);
+        let connecting = dialler.connect(at, SegmentSize::Whole, &Origin::Anywhere);
+        let (near, far) = tokio::join!(connecting, listener.accept());
         (near.expect("connect"), far.expect("accept").0)
     }
 
